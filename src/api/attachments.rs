@@ -1,0 +1,147 @@
+//! `/v3/attachments`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::auth::Caller;
+use super::error::{ApiError, ErrorBody};
+use super::extract::{JsonBody, PathId};
+use super::view::required;
+use crate::domain::attachment::Status;
+use crate::id::AttachmentId;
+use crate::service::attachments::NewAttachment;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(get, delete))
+}
+
+/// A file to be uploaded.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct CreateAttachment {
+    /// Its name, 1 to 255 characters.
+    filename: Option<String>,
+    /// Its media type.
+    content_type: Option<String>,
+    /// Its size in bytes, 1 to 104857600.
+    #[serde(default, deserialize_with = "any_integer")]
+    #[schema(value_type = Option<u64>)]
+    size_bytes: Option<i128>,
+}
+
+/// Where to upload it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CreatedAttachment {
+    attachment_id: String,
+    /// PUT the bytes here, with the `required_headers`.
+    upload_url: String,
+    /// Where the file will be.
+    download_url: String,
+    /// `PUT`.
+    http_method: &'static str,
+    /// When `upload_url` stops working.
+    expires_at: String,
+    /// Headers of the upload, to be sent unchanged.
+    required_headers: BTreeMap<&'static str, String>,
+}
+
+/// An attachment.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AttachmentBody {
+    id: String,
+    filename: String,
+    /// As declared.
+    content_type: String,
+    size_bytes: u64,
+    /// `pending`, `complete` or `failed`.
+    status: &'static str,
+    created_at: String,
+    /// Where the file is, once it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    download_url: Option<String>,
+}
+
+/// Announces a file and gets the URL to upload it to.
+#[utoipa::path(post, path = "/v3/attachments", tag = "Attachments", request_body = CreateAttachment,
+    responses((status = 200, body = CreatedAttachment), (status = "4XX", body = ErrorBody)))]
+async fn create(
+    State(app): State<App>,
+    Caller(partner): Caller,
+    JsonBody(body): JsonBody<CreateAttachment>,
+) -> Result<Json<CreatedAttachment>, ApiError> {
+    let new = NewAttachment {
+        filename: required(body.filename, "filename")?,
+        content_type: required(body.content_type, "content_type")?,
+        size_bytes: body.size_bytes.ok_or(crate::service::Error::MissingField("size_bytes"))?,
+    };
+    let awaited = app.service.create_attachment(partner, new).await?;
+    let attachment = awaited.attachment;
+    Ok(Json(CreatedAttachment {
+        attachment_id: attachment.id.to_string(),
+        upload_url: awaited.upload_url,
+        download_url: awaited.download_url,
+        http_method: "PUT",
+        expires_at: attachment.upload_expires_at.to_string(),
+        required_headers: BTreeMap::from([
+            ("Content-Type", attachment.signed_type),
+            ("Content-Length", attachment.size_bytes.to_string()),
+        ]),
+    }))
+}
+
+/// Reads an attachment.
+#[utoipa::path(get, path = "/v3/attachments/{attachment_id}", tag = "Attachments",
+    params(("attachment_id" = String, Path)),
+    responses((status = 200, body = AttachmentBody), (status = "4XX", body = ErrorBody)))]
+async fn get(
+    State(app): State<App>,
+    Caller(partner): Caller,
+    PathId(id): PathId<AttachmentId>,
+) -> Result<Json<AttachmentBody>, ApiError> {
+    let (attachment, now) = app.service.attachment(partner, id).await?;
+    let status = attachment.status(now);
+    Ok(Json(AttachmentBody {
+        id: attachment.id.to_string(),
+        download_url: (status == Status::Complete).then(|| app.service.file_urls().of(&attachment)),
+        filename: attachment.filename,
+        content_type: attachment.declared_type,
+        size_bytes: attachment.size_bytes,
+        status: status.as_str(),
+        created_at: attachment.created_at.to_string(),
+    }))
+}
+
+/// Deletes an attachment for good.
+#[utoipa::path(delete, path = "/v3/attachments/{attachment_id}", tag = "Attachments",
+    params(("attachment_id" = String, Path)),
+    responses((status = 204), (status = "4XX", body = ErrorBody)))]
+async fn delete(
+    State(app): State<App>,
+    Caller(partner): Caller,
+    PathId(id): PathId<AttachmentId>,
+) -> Result<StatusCode, ApiError> {
+    app.service.delete_attachment(partner, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A whole number of any size: one beyond every integer type is too large a file, not malformed JSON.
+fn any_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
+    use serde::de::Error;
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    if let Some(integer) = number.as_i128() {
+        return Ok(Some(integer));
+    }
+    match number.as_f64() {
+        // JSON writes integers beyond 64 bits like any other; serde_json reads them as floats.
+        Some(float) if float >= 1e18 => Ok(Some(i128::MAX)),
+        Some(float) if float <= -1e18 => Ok(Some(i128::MIN)),
+        _ => Err(D::Error::custom(format!("invalid number {number}, expected a whole number"))),
+    }
+}

@@ -1,0 +1,103 @@
+//! The `message` object that the three ways to send share.
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::parts::{self, PartRequest};
+use super::trace::TraceId;
+use super::view::required;
+use crate::domain::message::{Effect, MAX_IDEMPOTENCY_KEY_LENGTH, ReplyTo, Service};
+use crate::id::MessageId;
+use crate::service::sends::{Destination, Draft};
+use crate::service::{Error, FileUrls};
+
+/// A message to send.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct MessageContent {
+    /// 1 to 100 parts, in order.
+    parts: Option<Vec<PartRequest>>,
+    effect: Option<EffectRequest>,
+    reply_to: Option<ReplyToRequest>,
+    /// `iMessage`, `RCS` or `SMS`.
+    preferred_service: Option<String>,
+    /// At most 255 characters. The same key again gets the same answer, and nothing is sent.
+    idempotency_key: Option<String>,
+    /// Not available.
+    #[schema(value_type = Option<Object>)]
+    experience: Option<serde_json::Value>,
+}
+
+/// An iMessage effect.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct EffectRequest {
+    r#type: Option<String>,
+    name: Option<String>,
+}
+
+/// What the message answers.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ReplyToRequest {
+    message_id: Option<String>,
+    part_index: Option<i64>,
+}
+
+/// The key of a send: of the `Idempotency-Key` header, or of the body.
+pub(super) fn idempotency_key(header: Option<&str>, content: Option<&MessageContent>) -> Result<Option<String>, Error> {
+    let body = content.and_then(|content| content.idempotency_key.as_deref());
+    let key = body.or(header).filter(|key| !key.is_empty());
+    if key.is_some_and(|key| key.chars().count() > MAX_IDEMPOTENCY_KEY_LENGTH) {
+        let most = MAX_IDEMPOTENCY_KEY_LENGTH;
+        return Err(Error::InvalidParameter(format!("idempotency_key has more than {most} characters")));
+    }
+    Ok(key.map(str::to_owned))
+}
+
+impl MessageContent {
+    /// Checks the message and makes it a draft.
+    pub(super) fn draft(
+        self,
+        files: &FileUrls,
+        destination: Destination,
+        idempotency_key: Option<String>,
+    ) -> Result<Draft, Error> {
+        let preferred_service = self.preferred_service.as_deref().map(preferred_service).transpose()?;
+        let effect = match self.effect {
+            // Objects of an older form have neither field and are ignored.
+            Some(EffectRequest { r#type, name: Some(name) }) => {
+                Some(Effect::new(r#type.as_deref(), &name).map_err(Error::InvalidParameter)?)
+            }
+            _ => None,
+        };
+        let reply_to = self.reply_to.map(ReplyToRequest::check).transpose()?;
+        let parts = parts::drafts(files, self.parts)?;
+        if self.experience.is_some() {
+            return Err(Error::NotAvailable("message.experience is not available on this server".to_owned()));
+        }
+        Ok(Draft {
+            destination,
+            parts,
+            effect,
+            reply_to,
+            preferred_service,
+            idempotency_key,
+            trace_id: TraceId::current().to_string(),
+        })
+    }
+}
+
+fn preferred_service(name: &str) -> Result<Service, Error> {
+    let unknown = || Error::InvalidParameter(format!("preferred_service is iMessage, RCS or SMS; not {name:?}"));
+    Service::parse(name).ok_or_else(unknown)
+}
+
+impl ReplyToRequest {
+    fn check(self) -> Result<ReplyTo, Error> {
+        let id = required(self.message_id, "message.reply_to.message_id")?;
+        let message_id = MessageId::parse(&id)
+            .ok_or_else(|| Error::InvalidParameter(format!("reply_to.message_id {id:?} is not a UUID")))?;
+        let index = self.part_index.unwrap_or(0);
+        let part_index = u32::try_from(index)
+            .map_err(|_| Error::InvalidParameter(format!("reply_to.part_index must be 0 or more, not {index}")))?;
+        Ok(ReplyTo { message_id, part_index })
+    }
+}

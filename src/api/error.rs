@@ -1,0 +1,127 @@
+//! Errors on the wire: the envelope, and the one place where failures become codes.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::trace::TraceId;
+use crate::service;
+
+/// A failure of an API call: HTTP status, code, and a sentence for the developer.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: u16,
+    message: String,
+    retry_after: Option<u64>,
+}
+
+impl ApiError {
+    /// No key, or none that is known.
+    pub(crate) fn unauthorized(message: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, 2004, message)
+    }
+
+    /// A route that does not exist.
+    pub(crate) fn no_route(path: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, 2001, format!("there is no resource at {path}"))
+    }
+
+    /// A route that exists, called by another method.
+    pub(crate) fn wrong_method(method: &str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, 1005, format!("{method} is not allowed here; see the Allow header"))
+    }
+
+    /// A body that is not the JSON it should be.
+    pub(crate) fn malformed_body(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, 1003, message)
+    }
+
+    fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after: None }
+    }
+}
+
+impl From<service::Error> for ApiError {
+    fn from(error: service::Error) -> Self {
+        use service::Error as E;
+        let (status, code) = match &error {
+            E::MissingField(_) => (StatusCode::BAD_REQUEST, 1001),
+            E::InvalidNumber { .. } => (StatusCode::BAD_REQUEST, 1002),
+            E::InvalidContent(_) => (StatusCode::BAD_REQUEST, 1004),
+            E::InvalidParameter(_) => (StatusCode::BAD_REQUEST, 1005),
+            E::RateLimited { .. } | E::TooManyPending { .. } => (StatusCode::TOO_MANY_REQUESTS, 1007),
+            E::ChatNotFound => (StatusCode::NOT_FOUND, 2001),
+            E::MessageNotFound => (StatusCode::NOT_FOUND, 2002),
+            E::AttachmentNotFound => (StatusCode::NOT_FOUND, 2003),
+            E::ForeignLine(_) => (StatusCode::FORBIDDEN, 2006),
+            E::AttachmentNotReady(_) => (StatusCode::NOT_FOUND, 2007),
+            E::NotAvailable(_) => (StatusCode::FORBIDDEN, 2011),
+            E::MentionInDirectChat => (StatusCode::CONFLICT, 2023),
+            E::UnsupportedType(_) => (StatusCode::BAD_REQUEST, 5004),
+            E::TooLarge { .. } => (StatusCode::BAD_REQUEST, 5005),
+            E::Db(_) => (StatusCode::INTERNAL_SERVER_ERROR, 3006),
+            E::Blob(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
+        };
+        let retry_after = match &error {
+            E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        };
+        if status.is_server_error() {
+            // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
+            tracing::error!(%error, "request failed");
+            return Self::new(status, code, "something went wrong on our side; please try again");
+        }
+        Self { retry_after, ..Self::new(status, code, error.to_string()) }
+    }
+}
+
+/// The envelope of every error.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    /// Always `false`.
+    success: bool,
+    error: ErrorDetail,
+    /// The same as the `X-Trace-ID` header.
+    trace_id: String,
+}
+
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+struct ErrorDetail {
+    /// The HTTP status.
+    status: u16,
+    /// The API's own code.
+    code: u16,
+    /// What was wrong, and what would be right.
+    message: String,
+    /// About the code.
+    doc_url: String,
+    /// On 429 only: seconds to wait, as in the `Retry-After` header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self { status, code, message, retry_after } = self;
+        let body = ErrorBody {
+            success: false,
+            error: ErrorDetail {
+                status: status.as_u16(),
+                code,
+                message,
+                doc_url: format!("https://docs.linqapp.com/error/codes/{}xxx/{code}/", code / 1000),
+                retry_after,
+            },
+            trace_id: TraceId::current().to_string(),
+        };
+        let mut response = (status, Json(body)).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,109 @@
+//! What handlers take from a request: the caller, ids of the path, the query, the JSON body. Each refuses what it
+//! cannot read with the code the contract names.
+
+use std::collections::HashMap;
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::App;
+use super::auth::Caller;
+use super::error::ApiError;
+use crate::service::Error;
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        let caller = parts.extensions.get::<Caller>().copied();
+        caller.ok_or_else(|| ApiError::unauthorized("an API key is required").into_response())
+    }
+}
+
+/// An id of the path.
+pub(crate) struct PathId<T>(pub(crate) T);
+
+impl<T: PathIdKind, S: Send + Sync> FromRequestParts<S> for PathId<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(segments) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Error::InvalidParameter("the path is not valid UTF-8".to_owned()))?;
+        let text = segments.into_values().next().unwrap_or_default();
+        T::parse(&text)
+            .map(Self)
+            .ok_or_else(|| Error::InvalidParameter(format!("{text:?} in the path is not a UUID")).into())
+    }
+}
+
+/// An id that stands in paths.
+pub(crate) trait PathIdKind: Sized {
+    fn parse(text: &str) -> Option<Self>;
+}
+
+macro_rules! path_ids {
+    ($($id:ident)*) => {$(
+        impl PathIdKind for crate::id::$id {
+            fn parse(text: &str) -> Option<Self> {
+                crate::id::$id::parse(text)
+            }
+        }
+    )*};
+}
+
+path_ids! { AttachmentId ChatId MessageId }
+
+/// The query, as pairs; of a name given twice the last counts.
+pub(crate) struct Pairs(HashMap<String, String>);
+
+impl Pairs {
+    /// The value of a parameter; an empty one counts as absent.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Pairs {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Error::InvalidParameter("the query string cannot be read".to_owned()))?;
+        Ok(Self(pairs))
+    }
+}
+
+/// A JSON object, whatever `Content-Type` says.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let limits = app.service.limits();
+        let limit = usize::try_from(limits.max_json_bytes).unwrap_or(usize::MAX);
+        // Bounded in size by the limit, and in time: no JSON takes longer than the idle timeout to send.
+        let body = timeout(limits.idle_timeout(), Limited::new(request.into_body(), limit).collect())
+            .await
+            .map_err(|_| ApiError::malformed_body("the body did not arrive in time"))?
+            .map_err(|_| ApiError::malformed_body(format!("the body ended early or is larger than {limit} bytes")))?
+            .to_bytes();
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(ApiError::malformed_body("the body must be a JSON object"));
+        }
+        let json = &mut serde_json::Deserializer::from_slice(&body);
+        let value = serde_path_to_error::deserialize(&mut *json).map_err(|error| {
+            let path = error.path().to_string();
+            let place = if path == "." { String::new() } else { format!("{path}: ") };
+            ApiError::malformed_body(format!("{place}{}", error.inner()))
+        })?;
+        json.end().map_err(|error| ApiError::malformed_body(error.to_string()))?;
+        Ok(Self(value))
+    }
+}

@@ -1,0 +1,155 @@
+//! `/v3/messages`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::auth::Caller;
+use super::chats::MessageList;
+use super::content::{MessageContent, idempotency_key};
+use super::error::{ApiError, ErrorBody};
+use super::extract::{JsonBody, Pairs, PathId};
+use super::pagination::{self, Cursor};
+use super::respond::{answer, respond};
+use super::view::{self, HandleBody, MessageBody, SentMessageBody, phone_number, recipients};
+use crate::db::lists::Order;
+use crate::id::MessageId;
+use crate::service::Error;
+use crate::service::chats::LineChoice;
+use crate::service::sends::{Destination, Sent};
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(get, delete)).routes(routes!(thread))
+}
+
+/// A message from whichever of your numbers is best.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct CreateMessage {
+    /// 1 to 31 phone numbers or e-mail addresses.
+    to: Option<Vec<String>>,
+    message: Option<MessageContent>,
+    /// Phone numbers of yours not to use.
+    exclude_from: Option<Vec<String>>,
+}
+
+/// Where the message went and why.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CreatedMessage {
+    chat_id: String,
+    created_new_chat: bool,
+    from: String,
+    from_selection: FromSelection,
+    handles: Vec<HandleBody>,
+    is_group: bool,
+    service: &'static str,
+    message: SentMessageBody,
+    previous_chat_id: Option<String>,
+}
+
+/// Why this number was chosen.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FromSelection {
+    /// `reused_active_chat`, `new_best_number` or `failover_flagged`.
+    reason: &'static str,
+    reused_existing_chat: bool,
+}
+
+/// Sends a message to these recipients: into their most recently active chat, or a new one.
+#[utoipa::path(post, path = "/v3/messages", tag = "Messages", request_body = CreateMessage,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same as idempotency_key in the body")),
+    responses((status = 202, body = CreatedMessage), (status = "4XX", body = ErrorBody)))]
+async fn create(
+    State(app): State<App>,
+    Caller(partner): Caller,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<CreateMessage>,
+) -> Result<Response, ApiError> {
+    let header = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+    let key = idempotency_key(header, body.message.as_ref())?;
+    if let Some(kept) = app.kept_answer(partner, key.as_deref()).await? {
+        return Ok(respond(kept));
+    }
+    if body.to.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::MissingField("to").into());
+    }
+    let message = body.message.ok_or(Error::MissingField("message"))?;
+    let to = recipients(body.to)?;
+    let excluded = body.exclude_from.unwrap_or_default();
+    let excluded = excluded.iter().map(|line| phone_number(line, "exclude_from")).collect::<Result<_, _>>()?;
+    let draft = message.draft(app.service.file_urls(), Destination::Anyone { to, excluded }, key)?;
+    Ok(respond(app.service.send(partner, draft, |files, sent| answer(StatusCode::ACCEPTED, &created(files, sent))).await?))
+}
+
+fn created(files: &crate::service::FileUrls, sent: &Sent) -> CreatedMessage {
+    let reason = match sent.choice {
+        LineChoice::ReusedActiveChat => "reused_active_chat",
+        LineChoice::NewBestNumber => "new_best_number",
+        LineChoice::FailoverFlagged => "failover_flagged",
+    };
+    CreatedMessage {
+        chat_id: sent.chat.id.to_string(),
+        created_new_chat: sent.created_chat,
+        from: sent.chat.line.to_string(),
+        from_selection: FromSelection { reason, reused_existing_chat: !sent.created_chat },
+        handles: view::handles(&sent.chat),
+        is_group: sent.chat.is_group(),
+        service: view::CHAT_SERVICE,
+        message: view::sent_message(files, &sent.chat, &sent.message),
+        previous_chat_id: sent.previous_chat.map(|id| id.to_string()),
+    }
+}
+
+/// Reads a message.
+#[utoipa::path(get, path = "/v3/messages/{message_id}", tag = "Messages", params(("message_id" = String, Path)),
+    responses((status = 200, body = MessageBody), (status = "4XX", body = ErrorBody)))]
+async fn get(
+    State(app): State<App>,
+    Caller(partner): Caller,
+    PathId(id): PathId<MessageId>,
+) -> Result<Json<MessageBody>, ApiError> {
+    let (chat, message) = app.service.message(partner, id).await?;
+    Ok(Json(view::message(app.service.file_urls(), &chat, &message)))
+}
+
+/// Deletes a message from our side; recipients keep it.
+#[utoipa::path(delete, path = "/v3/messages/{message_id}", tag = "Messages", params(("message_id" = String, Path)),
+    responses((status = 204), (status = "4XX", body = ErrorBody)))]
+async fn delete(
+    State(app): State<App>,
+    Caller(partner): Caller,
+    PathId(id): PathId<MessageId>,
+) -> Result<StatusCode, ApiError> {
+    app.service.delete_message(partner, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lists the thread a message is in: its first message and the replies.
+#[utoipa::path(get, path = "/v3/messages/{message_id}/thread", tag = "Messages",
+    params(("message_id" = String, Path), ("order" = Option<String>, Query, description = "asc (default) or desc"),
+        ("limit" = Option<u32>, Query, description = "1 to 100, 50 by default"), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = MessageList), (status = "4XX", body = ErrorBody)))]
+async fn thread(
+    State(app): State<App>,
+    Caller(partner): Caller,
+    PathId(id): PathId<MessageId>,
+    query: Pairs,
+) -> Result<Json<MessageList>, ApiError> {
+    let order = match query.get("order") {
+        None | Some("asc") => Order::Ascending,
+        Some("desc") => Order::Descending,
+        Some(other) => return Err(Error::InvalidParameter(format!("order is asc or desc, not {other:?}")).into()),
+    };
+    let (limit, after) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
+    let (chat, page) = app.service.thread(partner, id, order, after, limit).await?;
+    let files = app.service.file_urls();
+    Ok(Json(MessageList {
+        messages: page.items.iter().map(|message| view::message(files, &chat, message)).collect(),
+        next_cursor: page.next.map(|next| next.encode()),
+    }))
+}

@@ -1,0 +1,103 @@
+//! The wire format of the API and nothing else: routes, keys, bodies, codes. A handler takes what it needs from the
+//! request, calls one function of the service, and writes the answer.
+
+mod attachments;
+mod auth;
+mod chats;
+mod content;
+mod error;
+mod extract;
+mod messages;
+mod ops;
+mod out_of_scope;
+mod pagination;
+mod parts;
+mod phone_numbers;
+mod respond;
+mod trace;
+mod view;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::service::Service;
+use error::ApiError;
+
+/// What handlers share.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub(crate) service: Arc<Service>,
+}
+
+impl App {
+    /// Over a service.
+    #[must_use]
+    pub fn new(service: Arc<Service>) -> Self {
+        Self { service }
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Haversack",
+    description = "The attachments part of the Linq Partner API v3, self-hosted. Every path is also served below \
+                   /api/partner. Authorization: Bearer API-KEY."
+))]
+struct Document;
+
+/// The prefix that the official clients put before every path.
+const PREFIX: &str = "/api/partner";
+
+/// The routes of the API, and its OpenAPI document.
+fn documented() -> (Router<App>, String) {
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(attachments::router())
+        .merge(chats::router())
+        .merge(messages::router())
+        .merge(phone_numbers::router())
+        .split_for_parts();
+    (router, document.to_pretty_json().expect("the document is JSON"))
+}
+
+/// The OpenAPI document, as served at `/openapi.json` and committed as `docs/openapi.json`.
+#[must_use]
+pub fn openapi() -> String {
+    documented().1
+}
+
+/// The API under both prefixes, the operators' endpoints, and `files`, the routes that need no key.
+pub fn router(app: App, files: Router<App>) -> Router {
+    let (api, document) = documented();
+    let api = api.merge(out_of_scope::router());
+    Router::new()
+        .merge(api.clone())
+        .nest(PREFIX, api)
+        .merge(ops::router(document))
+        .merge(files)
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(app.clone(), auth::require_key))
+        .layer(from_fn_with_state(app.clone(), trace::trace))
+        .with_state(app)
+}
+
+async fn no_route(uri: Uri) -> ApiError {
+    ApiError::no_route(uri.path())
+}
+
+async fn wrong_method(method: Method) -> ApiError {
+    ApiError::wrong_method(method.as_str())
+}
+
+/// `files` and nothing else, for a host of their own.
+pub fn files_only(app: App, files: Router<App>) -> Router {
+    files
+        .fallback(no_route)
+        .layer(from_fn_with_state(app.clone(), trace::trace))
+        .with_state(app)
+}

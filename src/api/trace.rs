@@ -1,0 +1,56 @@
+//! Trace ids: one fresh for every request, in the answer's `X-Trace-ID`, in error bodies and in every log line. And
+//! what is counted and logged of each request.
+
+use std::fmt;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use tracing::Instrument;
+
+use super::App;
+use crate::metrics::RequestLabels;
+
+const HEADER: HeaderName = HeaderName::from_static("x-trace-id");
+
+tokio::task_local! {
+    static CURRENT: TraceId;
+}
+
+/// 32 lowercase hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TraceId(u128);
+
+impl TraceId {
+    /// The trace id of the request at hand.
+    pub(crate) fn current() -> Self {
+        CURRENT.try_with(|id| *id).unwrap_or(Self(0))
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Gives the request its trace id, counts it and logs it.
+pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let id = TraceId(rand::random());
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let labels = (route.to_owned(), request.method().to_string());
+    let span = tracing::info_span!("request", trace_id = %id, method = labels.1, route = labels.0);
+
+    let mut response = CURRENT.scope(id, next.run(request)).instrument(span.clone()).await;
+
+    let status = response.status().as_u16();
+    let value = HeaderValue::from_str(&id.to_string()).expect("hexadecimal is a header value");
+    response.headers_mut().insert(HEADER, value);
+    let duration = start.elapsed();
+    span.in_scope(|| tracing::debug!(status, ?duration, "answered"));
+    app.service.metrics().request(&RequestLabels { route: labels.0, method: labels.1, status }, duration);
+    response
+}

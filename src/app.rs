@@ -1,0 +1,144 @@
+//! Wires the parts together, starts the background tasks, and stops them again.
+
+use std::fs::{File, TryLockError};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::api;
+use crate::blob::presign::Signer;
+use crate::blob::{BlobStore, LocalStore};
+use crate::cdn;
+use crate::clock::Clock;
+use crate::config::{BaseUrl, Config};
+use crate::db::Db;
+use crate::delivery::{Gateway, Worker};
+use crate::metrics::Metrics;
+use crate::server::{self, Hosts};
+use crate::service::{Parts, Service};
+
+/// A server that listens already, ready to run.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    public_url: BaseUrl,
+    cdn_url: BaseUrl,
+    service: Arc<Service>,
+    worker: Worker,
+    db: Db,
+    /// Held as long as the app lives.
+    _lock: File,
+}
+
+impl App {
+    /// Opens data folder, database and store, and starts to listen. Nothing is answered before [`App::run`].
+    ///
+    /// # Errors
+    /// The folder is in use or cannot be written, the database cannot be opened or is not durable, or the address is
+    /// taken.
+    pub async fn build(config: Config, clock: Clock, gateway: Arc<dyn Gateway>) -> anyhow::Result<Self> {
+        let folder = &config.data_dir;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+        let lock = lock(folder)?;
+        let signer = Signer::from_folder(folder).context("cannot use the key that signs upload URLs")?;
+        let db = Db::open(&config.database_url).await?;
+        std::fs::create_dir_all(&config.blobs_dir)
+            .with_context(|| format!("cannot create the folder {}", config.blobs_dir.display()))?;
+        let blobs: Arc<dyn BlobStore> = Arc::new(LocalStore::open(&config.blobs_dir)?);
+
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}: choose another address with --listen", config.listen))?;
+        let address = listener.local_addr()?;
+        let public_url = config.public_url.clone().unwrap_or_else(|| BaseUrl::of_address(reachable(address)));
+        let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
+
+        let metrics = Metrics::default();
+        let filled = Arc::new(Notify::new());
+        let service = Arc::new(Service::new(Parts {
+            db: db.clone(),
+            blobs: Arc::clone(&blobs),
+            clock: clock.clone(),
+            signer,
+            limits: config.limits.clone(),
+            public_url: public_url.clone(),
+            cdn_url: cdn_url.clone(),
+            metrics: metrics.clone(),
+            outbox_filled: Arc::clone(&filled),
+        }));
+        let worker = Worker { db: db.clone(), blobs, gateway, clock, metrics, filled };
+        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, db, _lock: lock })
+    }
+
+    /// The address that is listened on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where clients reach API and uploads.
+    #[must_use]
+    pub fn public_url(&self) -> &BaseUrl {
+        &self.public_url
+    }
+
+    /// The use cases.
+    #[must_use]
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Serves until `shutdown`, then finishes what is running. Says whether all of it finished in time.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
+        let state = api::App::new(Arc::clone(&self.service));
+        let separate = self.cdn_url.as_url().host_str() != self.public_url.as_url().host_str();
+        let hosts = Hosts {
+            all: api::router(state.clone(), cdn::router()),
+            files: separate.then(|| (self.cdn_url.clone(), api::files_only(state, cdn::files()))),
+        };
+        let mut tasks = JoinSet::new();
+        let (worker, service) = (self.worker, Arc::clone(&self.service));
+        tasks.spawn(async move { worker.run().await });
+        tasks.spawn(async move { service.sweep_forever().await });
+        server::serve(self.listener, hosts, &self.config.limits, self.service.metrics(), shutdown).await
+    }
+}
+
+/// The address a client on this machine reaches: an unspecified one is listened on, but is nobody's.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Two servers on one folder would each sweep away what the other is writing.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    let path = folder.join("serve.lock");
+    let file = File::create(&path).with_context(|| format!("cannot write to the data folder {}", folder.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another haversack serves from {} already: stop it, or choose another folder with --data-dir",
+            folder.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}

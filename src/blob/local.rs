@@ -1,0 +1,347 @@
+//! Blobs as files of the data folder: `tmp/` for what is being written, `blobs/<two digits>/<id>` for what is there.
+//!
+//! How a file is written: temporary file, sync, rename, sync of the folder. All blocking work
+//! runs on the blocking pool; only reads that the page cache can answer at once stay on the async threads.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use tempfile::NamedTempFile;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::digest::Hasher;
+use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Digests, Error, SealedBlob};
+
+/// Bytes gathered before they are hashed and written. Two such batches exist per upload, one filling and one being
+/// written, and nothing else of its body is in memory.
+const WRITE_BATCH: usize = 128 * 1024;
+/// Bytes read at a time: the fixed buffer of a download.
+const READ_CHUNK: usize = 64 * 1024;
+
+/// The store.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    tmp: PathBuf,
+    blobs: PathBuf,
+}
+
+impl LocalStore {
+    /// Opens the store in `folder`, creating it if need be, and removes what an earlier run left half written. The
+    /// caller holds the lock of the data folder, so nobody else is writing there.
+    ///
+    /// # Errors
+    /// A folder cannot be created or emptied.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let store = Self { tmp: folder.join("tmp"), blobs: folder.join("blobs") };
+        if store.tmp.exists() {
+            fs::remove_dir_all(&store.tmp).map_err(|e| failed("empty", &store.tmp, e))?;
+        }
+        for path in [&store.tmp, &store.blobs] {
+            fs::create_dir_all(path).map_err(|e| failed("create", path, e))?;
+        }
+        sync_folder(folder)?;
+        Ok(store)
+    }
+
+    /// The last two digits of an id are random, so they spread the files evenly.
+    fn path(&self, key: BlobKey) -> PathBuf {
+        let name = key.to_string();
+        self.blobs.join(&name[name.len() - 2..]).join(name)
+    }
+}
+
+#[async_trait]
+impl BlobStore for LocalStore {
+    async fn create(&self) -> Result<Box<dyn BlobWriter>, Error> {
+        let store = self.clone();
+        let file = blocking(move || {
+            NamedTempFile::new_in(&store.tmp).map_err(|e| failed("create a file in", &store.tmp, e))
+        })
+        .await?;
+        Ok(Box::new(LocalWriter {
+            store: self.clone(),
+            work: Work::Idle(Target { file, hasher: Hasher::default() }),
+            batch: Vec::new(),
+            batch_size: 0,
+        }))
+    }
+
+    async fn open(&self, key: BlobKey) -> Result<Option<Arc<dyn Blob>>, Error> {
+        let path = self.path(key);
+        blocking(move || {
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(failed("open", &path, error)),
+            };
+            let size = file.metadata().map_err(|e| failed("look at", &path, e))?.len();
+            Ok(Some(Arc::new(LocalBlob { file, size }) as Arc<dyn Blob>))
+        })
+        .await
+    }
+
+    async fn remove(&self, key: BlobKey) -> Result<(), Error> {
+        let path = self.path(key);
+        blocking(move || match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path, error)),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        let tmp = self.tmp.clone();
+        blocking(move || {
+            tempfile::tempfile_in(&tmp)
+                .and_then(|mut file| file.write_all(b"haversack"))
+                .map_err(|e| failed("write a file in", &tmp, e))
+        })
+        .await
+    }
+}
+
+struct LocalWriter {
+    store: LocalStore,
+    work: Work,
+    batch: Vec<Bytes>,
+    batch_size: usize,
+}
+
+/// Where the file is: here, or with the thread that writes the last batch.
+enum Work {
+    Idle(Target),
+    Writing(JoinHandle<Result<Target, Error>>),
+    Failed,
+}
+
+struct Target {
+    file: NamedTempFile,
+    hasher: Hasher,
+}
+
+impl LocalWriter {
+    async fn idle(&mut self) -> Result<Target, Error> {
+        match std::mem::replace(&mut self.work, Work::Failed) {
+            Work::Idle(target) => Ok(target),
+            Work::Writing(task) => task.await.map_err(|_| Error::Stopped)?,
+            Work::Failed => Err(Error::Stopped),
+        }
+    }
+
+    async fn hand_over(&mut self) -> Result<(), Error> {
+        let mut target = self.idle().await?;
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_size = 0;
+        self.work = Work::Writing(spawn_blocking(move || {
+            for chunk in &batch {
+                target.hasher.update(chunk);
+                target.file.write_all(chunk).map_err(|e| failed("write", target.file.path(), e))?;
+            }
+            Ok(target)
+        }));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BlobWriter for LocalWriter {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
+        self.batch_size += chunk.len();
+        self.batch.push(chunk);
+        if self.batch_size >= WRITE_BATCH {
+            self.hand_over().await?;
+        }
+        Ok(())
+    }
+
+    async fn seal(mut self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error> {
+        self.hand_over().await?;
+        let target = self.idle().await?;
+        let store = self.store.clone();
+        blocking(move || {
+            target.file.as_file().sync_all().map_err(|e| failed("sync", target.file.path(), e))?;
+            Ok(Box::new(LocalSealed { store, digests: target.hasher.finish(), file: target.file })
+                as Box<dyn SealedBlob>)
+        })
+        .await
+    }
+}
+
+struct LocalSealed {
+    store: LocalStore,
+    digests: Digests,
+    file: NamedTempFile,
+}
+
+#[async_trait]
+impl SealedBlob for LocalSealed {
+    fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    async fn publish(self: Box<Self>, key: BlobKey) -> Result<(), Error> {
+        blocking(move || {
+            let path = self.store.path(key);
+            let folder = path.parent().expect("a blob's path has a folder").to_owned();
+            match fs::create_dir(&folder) {
+                Ok(()) => sync_folder(&self.store.blobs)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed("create", &folder, error)),
+            }
+            self.file.persist(&path).map_err(|e| failed("rename to", &path, e.error))?;
+            sync_folder(&folder)
+        })
+        .await
+    }
+}
+
+#[derive(Debug)]
+struct LocalBlob {
+    file: File,
+    size: u64,
+}
+
+impl Blob for LocalBlob {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(self: Arc<Self>, range: Range<u64>) -> ByteStream {
+        Box::pin(stream::try_unfold((self, range), |(blob, range)| async move {
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let wanted = usize::try_from(range.end - range.start).map_or(READ_CHUNK, |left| left.min(READ_CHUNK));
+            let chunk = Arc::clone(&blob).chunk(range.start, wanted).await?;
+            let next = range.start + chunk.len() as u64..range.end;
+            Ok(Some((chunk, (blob, next))))
+        }))
+    }
+}
+
+impl LocalBlob {
+    /// Up to `wanted` bytes at `offset`, at least one. Ends with an error at the end of the file, as the caller never
+    /// asks beyond it.
+    async fn chunk(self: Arc<Self>, offset: u64, wanted: usize) -> io::Result<Bytes> {
+        let mut buffer = vec![0; wanted];
+        let read = match read_cached(&self.file, &mut buffer, offset) {
+            Some(read) => read,
+            None => {
+                let task = spawn_blocking(move || {
+                    let read = std::os::unix::fs::FileExt::read_at(&self.file, &mut buffer, offset)?;
+                    Ok::<_, io::Error>((buffer, read))
+                });
+                let (filled, read) = task.await.map_err(io::Error::other)??;
+                buffer = filled;
+                read
+            }
+        };
+        if read == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a stored file is shorter than recorded"));
+        }
+        buffer.truncate(read);
+        Ok(buffer.into())
+    }
+}
+
+/// Reads what the page cache holds, without ever waiting for the disk; `None` if that is nothing, or the system
+/// cannot tell.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<usize> {
+    let buffers = &mut [io::IoSliceMut::new(buffer)];
+    rustix::io::preadv2(file, buffers, offset, rustix::io::ReadWriteFlags::NOWAIT).ok().filter(|read| *read > 0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, _: &mut [u8], _: u64) -> Option<usize> {
+    None
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Io { action, path: path.to_owned(), source }
+}
+
+/// A rename is safe only once the folder that holds the name is.
+fn sync_folder(folder: &Path) -> Result<(), Error> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| failed("sync", folder, e))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    spawn_blocking(work).await.map_err(|_| Error::Stopped)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::AttachmentId;
+    use futures_util::TryStreamExt;
+
+    async fn write(store: &LocalStore, chunks: &[&[u8]]) -> Box<dyn SealedBlob> {
+        let mut writer = store.create().await.expect("writer");
+        for chunk in chunks {
+            writer.write(Bytes::copy_from_slice(chunk)).await.expect("write");
+        }
+        writer.seal().await.expect("seal")
+    }
+
+    fn files_in(folder: &Path) -> usize {
+        fs::read_dir(folder).expect("folder").count()
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_seen_only_when_published_and_then_whole() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).expect("store");
+        let key = BlobKey::from(AttachmentId::new());
+        let long = vec![7; WRITE_BATCH * 2 + 5];
+
+        let sealed = write(&store, &[b"head", &long]).await;
+        assert_eq!(sealed.digests().size, long.len() as u64 + 4);
+        assert!(store.open(key).await.expect("open").is_none());
+        sealed.publish(key).await.expect("publish");
+
+        let blob = store.open(key).await.expect("open").expect("blob");
+        let bytes: Vec<Bytes> = Arc::clone(&blob).read(0..blob.size()).try_collect().await.expect("read");
+        assert_eq!(bytes.concat(), [b"head".as_slice(), &long].concat());
+        let middle: Vec<Bytes> = blob.read(2..6).try_collect().await.expect("read");
+        assert_eq!(middle.concat(), b"ad\x07\x07");
+
+        store.remove(key).await.expect("remove");
+        store.remove(key).await.expect("remove again");
+        assert!(store.open(key).await.expect("open").is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).expect("store");
+        let mut writer = store.create().await.expect("writer");
+        writer.write(Bytes::from_static(b"half")).await.expect("write");
+        drop(writer);
+        drop(write(&store, &[b"sealed"]).await);
+        assert_eq!(files_in(&folder.path().join("tmp")), 0);
+
+        fs::write(folder.path().join("tmp/left-by-a-crash"), b"x").expect("write");
+        LocalStore::open(folder.path()).expect("store");
+        assert_eq!(files_in(&folder.path().join("tmp")), 0);
+    }
+
+    #[tokio::test]
+    async fn digests_are_those_of_the_bytes() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).expect("store");
+        let sealed = write(&store, &[b"a", b"bc"]).await;
+        // RFC 1321 A.5 and FIPS 180-2 B.1.
+        assert_eq!(sealed.digests().md5, "900150983cd24fb0d6963f7d28e17f72");
+        assert_eq!(
+            sealed.digests().sha256,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

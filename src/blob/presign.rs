@@ -1,0 +1,184 @@
+//! Presigned upload URLs: `/uploads/{attachment id}?expires={milliseconds}&signature={HMAC-SHA256}`. The signature
+//! covers method, path, expiry, `Content-Type` and `Content-Length`, so that neither URL nor headers can be altered.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use hmac::{Hmac, KeyInit, Mac};
+use rand::RngExt;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use crate::clock::Timestamp;
+use crate::domain::api_key::hex;
+use crate::id::AttachmentId;
+
+/// Path before the id.
+pub const UPLOAD_PATH: &str = "/uploads/";
+const KEY_FILE: &str = "upload-signing.key";
+const KEY_LENGTH: usize = 32;
+
+/// Makes and checks signatures.
+#[derive(Clone)]
+pub struct Signer {
+    keyed: Hmac<Sha256>,
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signer")
+    }
+}
+
+/// What an upload URL allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant<'a> {
+    /// Which attachment is uploaded.
+    pub id: AttachmentId,
+    /// Until when an upload may begin.
+    pub expires: Timestamp,
+    /// The one `Content-Type`, to the letter.
+    pub content_type: &'a str,
+    /// The one `Content-Length`, in bytes.
+    pub content_length: u64,
+}
+
+/// The query of an upload URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// Until when an upload may begin.
+    pub expires: Timestamp,
+    /// The signature, not checked yet.
+    pub signature: &'a str,
+}
+
+impl Signer {
+    /// With a key of one's own.
+    #[must_use]
+    pub fn new(key: &[u8]) -> Self {
+        Self { keyed: Hmac::new_from_slice(key).expect("HMAC takes keys of any length") }
+    }
+
+    /// With the key of the data folder, made on first use: URLs handed out before a restart stay good.
+    ///
+    /// # Errors
+    /// The key file cannot be read or written, or is not of the right length.
+    pub fn from_folder(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(KEY_FILE);
+        match fs::read(&path) {
+            Ok(key) if key.len() == KEY_LENGTH => Ok(Self::new(&key)),
+            Ok(key) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} has {} bytes instead of {KEY_LENGTH}; remove it to make a new one", path.display(), key.len()),
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key: [u8; KEY_LENGTH] = rand::rng().random();
+                let mut file = tempfile::NamedTempFile::new_in(folder)?;
+                file.write_all(&key)?;
+                file.as_file().sync_all()?;
+                file.persist(&path)?;
+                fs::File::open(folder)?.sync_all()?;
+                Ok(Self::new(&key))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Path and query of the URL that allows `grant`.
+    #[must_use]
+    pub fn url(&self, grant: &Grant<'_>) -> String {
+        let signature = hex(&self.mac(grant).finalize().into_bytes());
+        format!("{UPLOAD_PATH}{}?expires={}&signature={signature}", grant.id, grant.expires.as_millis())
+    }
+
+    /// Whether `signature` is the one for `grant`, in constant time.
+    #[must_use]
+    pub fn verify(&self, grant: &Grant<'_>, signature: &str) -> bool {
+        // Compared as text: were it decoded first, a signature in capitals would pass as another spelling.
+        hex(&self.mac(grant).finalize().into_bytes()).as_bytes().ct_eq(signature.as_bytes()).into()
+    }
+
+    fn mac(&self, grant: &Grant<'_>) -> Hmac<Sha256> {
+        let Grant { id, expires, content_type, content_length } = grant;
+        let mut mac = self.keyed.clone();
+        // No field can hold a line break, so no two grants have the same text.
+        mac.update(
+            format!("PUT\n{UPLOAD_PATH}{id}\n{}\n{content_length}\n{content_type}", expires.as_millis()).as_bytes(),
+        );
+        mac
+    }
+}
+
+impl<'a> Query<'a> {
+    /// Reads exactly what [`Signer::url`] writes; anything else, another order or a further parameter is `None`.
+    #[must_use]
+    pub fn parse(query: &'a str) -> Option<Self> {
+        let (expires, signature) = query.strip_prefix("expires=")?.split_once("&signature=")?;
+        let canonical = expires.parse::<i64>().ok().filter(|millis| millis.to_string() == expires)?;
+        Some(Self { expires: Timestamp::from_millis(canonical), signature })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn grant(content_type: &str, content_length: u64) -> Grant<'_> {
+        let id = AttachmentId::parse("01990000-0000-7000-8000-000000000001").expect("id");
+        Grant { id, expires: Timestamp::from_millis(1_768_473_900_000), content_type, content_length }
+    }
+
+    fn accepts(signer: &Signer, url: &str, content_type: &str, content_length: u64) -> bool {
+        let Some((path, query)) = url.split_once('?') else { return false };
+        let Some(id) = path.strip_prefix(UPLOAD_PATH).and_then(AttachmentId::parse) else { return false };
+        // The server's routes know ids in the canonical spelling only.
+        if id.to_string() != path[UPLOAD_PATH.len()..] {
+            return false;
+        }
+        Query::parse(query).is_some_and(|query| {
+            signer.verify(&Grant { id, expires: query.expires, content_type, content_length }, query.signature)
+        })
+    }
+
+    #[test]
+    fn every_single_bit_change_of_the_url_is_refused() {
+        let signer = Signer::new(b"key");
+        let url = signer.url(&grant("image/jpeg", 48_213));
+        assert!(accepts(&signer, &url, "image/jpeg", 48_213));
+        for at in 0..url.len() {
+            for bit in 0..8 {
+                let mut bytes = url.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                if let Ok(altered) = String::from_utf8(bytes) {
+                    assert!(!accepts(&signer, &altered, "image/jpeg", 48_213), "{altered}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_grant_is_accepted(content_type in "[a-z]{1,9}/[a-z.+-]{1,20}", length in 1..200_000_000_u64) {
+            let signer = Signer::new(b"key");
+            let url = signer.url(&grant(&content_type, length));
+            prop_assert!(accepts(&signer, &url, &content_type, length));
+            prop_assert!(!accepts(&signer, &url, &content_type, length + 1));
+            prop_assert!(!accepts(&signer, &url, &format!("{content_type}x"), length));
+            prop_assert!(!accepts(&signer, &url, &content_type.to_uppercase(), length));
+            prop_assert!(!accepts(&Signer::new(b"another key"), &url, &content_type, length));
+            let more = format!("{url}&x=1");
+            prop_assert!(!accepts(&signer, &more, &content_type, length));
+        }
+    }
+
+    #[test]
+    fn the_key_survives_a_restart() {
+        let folder = tempfile::tempdir().expect("folder");
+        let url = Signer::from_folder(folder.path()).expect("key").url(&grant("image/png", 1));
+        assert!(accepts(&Signer::from_folder(folder.path()).expect("key"), &url, "image/png", 1));
+        fs::write(folder.path().join(KEY_FILE), b"short").expect("write");
+        assert!(Signer::from_folder(folder.path()).is_err());
+    }
+}

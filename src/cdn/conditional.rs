@@ -1,0 +1,157 @@
+//! Preconditions (RFC 9110 section 13), evaluated in the order of section 13.2.2. Pure.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+/// What the preconditions of a GET or HEAD lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// 412.
+    Failed,
+    /// 304.
+    NotModified,
+    /// The file, and whether `Range` is to be looked at.
+    Proceed {
+        /// `If-Range` allows ranges, or is not there.
+        ranges: bool,
+    },
+}
+
+/// Evaluates them for a file with this strong entity tag (with its quotes) that was last modified then.
+pub(super) fn evaluate(headers: &HeaderMap, etag: &str, modified: SystemTime) -> Outcome {
+    // HTTP dates have whole seconds (section 5.6.7).
+    let modified = whole_seconds(modified);
+    let if_match = list(headers, header::IF_MATCH);
+    let if_none_match = list(headers, header::IF_NONE_MATCH);
+    if let Some(tags) = if_match {
+        if !any_match(&tags, etag, Comparison::Strong) {
+            return Outcome::Failed;
+        }
+    } else if let Some(since) = date(headers, header::IF_UNMODIFIED_SINCE)
+        && modified > since
+    {
+        return Outcome::Failed;
+    }
+    if let Some(tags) = if_none_match {
+        if any_match(&tags, etag, Comparison::Weak) {
+            return Outcome::NotModified;
+        }
+    } else if let Some(since) = date(headers, header::IF_MODIFIED_SINCE)
+        && modified <= since
+    {
+        return Outcome::NotModified;
+    }
+    Outcome::Proceed { ranges: if_range(headers, etag, modified) }
+}
+
+/// Section 13.1.5: an entity tag must match strongly, a date exactly. Ours is a strong validator, as a file never
+/// changes.
+fn if_range(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
+    let mut values = headers.get_all(header::IF_RANGE).iter();
+    let Some(value) = values.next() else { return true };
+    let Ok(value) = value.to_str() else { return false };
+    if values.next().is_some() {
+        return false;
+    }
+    match value.trim() {
+        tag if tag.starts_with('"') || tag.starts_with("W/") => tag == etag,
+        date => httpdate::parse_http_date(date).is_ok_and(|date| date == modified),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+/// Section 8.8.3.2. `*` matches every file there is.
+fn any_match(tags: &str, etag: &str, comparison: Comparison) -> bool {
+    if tags.trim() == "*" {
+        return true;
+    }
+    // No tag of ours holds a comma, so a foreign one that does cannot split into one of ours and its quotes.
+    tags.split(',').map(str::trim).any(|tag| match comparison {
+        Comparison::Strong => tag == etag,
+        Comparison::Weak => tag.strip_prefix("W/").unwrap_or(tag) == etag,
+    })
+}
+
+/// All values of a header as one list (section 5.3); what is not text matches nothing.
+fn list(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.contains_key(&name).then(|| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.collect::<Vec<_>>().join(",")
+    })
+}
+
+/// A date; one that cannot be read, or comes twice, is ignored (sections 13.1.3 and 13.1.4).
+fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    httpdate::parse_http_date(value).ok()
+}
+
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ETAG: &str = "\"abc\"";
+    const DATE: &str = "Thu, 15 Jan 2026 10:45:00 GMT";
+    const BEFORE: &str = "Thu, 15 Jan 2026 10:44:59 GMT";
+    const AFTER: &str = "Thu, 15 Jan 2026 10:45:01 GMT";
+
+    #[test]
+    fn the_order_and_the_comparisons() {
+        let all = Outcome::Proceed { ranges: true };
+        let whole = Outcome::Proceed { ranges: false };
+        for (headers, expected) in [
+            (vec![], all),
+            (vec![("if-match", ETAG)], all),
+            (vec![("if-match", "*")], all),
+            (vec![("if-match", "\"x\", \"abc\"")], all),
+            (vec![("if-match", "\"x\""), ("if-match", ETAG)], all),
+            (vec![("if-match", "W/\"abc\"")], Outcome::Failed),
+            (vec![("if-match", "\"nope\"")], Outcome::Failed),
+            (vec![("if-match", ""), ("if-none-match", ETAG)], Outcome::Failed),
+            (vec![("if-match", ETAG), ("if-unmodified-since", BEFORE)], all),
+            (vec![("if-unmodified-since", BEFORE)], Outcome::Failed),
+            (vec![("if-unmodified-since", DATE)], all),
+            (vec![("if-unmodified-since", "yesterday")], all),
+            (vec![("if-none-match", ETAG)], Outcome::NotModified),
+            (vec![("if-none-match", "W/\"abc\"")], Outcome::NotModified),
+            (vec![("if-none-match", "*")], Outcome::NotModified),
+            (vec![("if-none-match", "\"x\""), ("if-modified-since", DATE)], all),
+            (vec![("if-modified-since", DATE)], Outcome::NotModified),
+            (vec![("if-modified-since", AFTER)], Outcome::NotModified),
+            (vec![("if-modified-since", BEFORE)], all),
+            (vec![("if-match", ETAG), ("if-none-match", ETAG)], Outcome::NotModified),
+            (vec![("if-range", ETAG)], all),
+            (vec![("if-range", DATE)], all),
+            (vec![("if-range", "W/\"abc\"")], whole),
+            (vec![("if-range", "\"x\"")], whole),
+            (vec![("if-range", AFTER)], whole),
+            (vec![("if-range", BEFORE)], whole),
+            (vec![("if-range", "nonsense")], whole),
+        ] {
+            let map = headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("value")))
+                .fold(HeaderMap::new(), |mut map, (name, value)| {
+                    map.append(name, value);
+                    map
+                });
+            let modified = httpdate::parse_http_date(DATE).expect("date") + Duration::from_millis(700);
+            assert_eq!(evaluate(&map, ETAG, modified), expected, "{headers:?}");
+        }
+    }
+}

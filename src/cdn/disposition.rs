@@ -1,0 +1,73 @@
+//! `Content-Disposition` (RFC 6266) for every filename there is. Pure.
+
+use std::fmt::Write;
+
+use axum::http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::domain::filename;
+use crate::media::Disposition;
+
+/// RFC 8187 section 3.2.1: everything but `attr-char` is encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');
+
+/// The header for a file of this name: the name in ASCII for old clients, and as it is for the others.
+pub(super) fn header(disposition: Disposition, name: &str) -> HeaderValue {
+    let mut value = match disposition {
+        Disposition::Inline => "inline".to_owned(),
+        Disposition::Attachment => "attachment".to_owned(),
+    };
+    let name = filename::url_segment(name);
+    // Some clients decode `%41` in a quoted name, others do not (RFC 6266 appendix D), so no percent sign either.
+    let plain = |c: char| if c == ' ' || (c.is_ascii_graphic() && !matches!(c, '"' | '%')) { c } else { '_' };
+    let ascii: String = name.chars().map(plain).collect();
+    let _ = write!(value, "; filename=\"{ascii}\"; filename*=UTF-8''{}", utf8_percent_encode(&name, ENCODED));
+    HeaderValue::from_str(&value).expect("visible ASCII is a header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_given_in_both_forms() {
+        for (name, expected) in [
+            ("photo.jpg", "inline; filename=\"photo.jpg\"; filename*=UTF-8''photo.jpg"),
+            ("a b.jpg", "inline; filename=\"a b.jpg\"; filename*=UTF-8''a%20b.jpg"),
+            ("über.jpg", "inline; filename=\"_ber.jpg\"; filename*=UTF-8''%C3%BCber.jpg"),
+            ("a\"b\\c.jpg", "inline; filename=\"a_b_c.jpg\"; filename*=UTF-8''a%22b_c.jpg"),
+            ("a\r\nX: y", "inline; filename=\"a__X: y\"; filename*=UTF-8''a__X%3A%20y"),
+            ("100%.txt", "inline; filename=\"100_.txt\"; filename*=UTF-8''100%25.txt"),
+        ] {
+            assert_eq!(header(Disposition::Inline, name).to_str().expect("ASCII"), expected, "{name:?}");
+        }
+        assert!(header(Disposition::Attachment, "a").to_str().expect("ASCII").starts_with("attachment; "));
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_makes_a_header_that_can_be_read_back(name in any::<String>()) {
+            let value = header(Disposition::Attachment, &name);
+            let text = value.to_str().expect("ASCII");
+            let (quoted, extended) = text.split_once("; filename*=UTF-8''").expect("both forms");
+            let quoted = quoted.strip_prefix("attachment; filename=\"").and_then(|rest| rest.strip_suffix('"'));
+            prop_assert!(quoted.is_some_and(|quoted| !quoted.contains(['"', '\\', '%'])));
+            let decoded = percent_decode_str(extended).decode_utf8().expect("UTF-8");
+            prop_assert_eq!(decoded, filename::url_segment(&name));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! GET and HEAD of a file.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::{self, HeaderMap, HeaderName};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+
+use super::conditional::{self, Outcome};
+use super::disposition;
+use super::multipart::Multipart;
+use super::range::{self, Requested};
+use crate::api::App;
+use crate::blob::ByteStream;
+use crate::id::{AttachmentId, PartnerId};
+use crate::media::{self, Disposition};
+use crate::service::Error;
+use crate::service::downloads::StoredFile;
+
+/// On every answer. A file is never a document of our origin: it may run no script and is not guessed at.
+const SAFETY: [(HeaderName, HeaderValue); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
+    (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+    (
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified"),
+    ),
+];
+
+/// A file never changes, and its URL never means another.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+/// GET and HEAD.
+pub(super) async fn get(
+    State(app): State<App>,
+    Path((partner, id, segment)): Path<(String, String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let found = match (PartnerId::parse(&partner), AttachmentId::parse(&id)) {
+        (Some(partner), Some(id)) => app.service.stored_file(partner, id, &segment).await,
+        _ => Ok(None),
+    };
+    let mut response = match found {
+        Ok(Some(file)) => answer(&app, &file, &method, &headers),
+        Ok(None) => refuse(StatusCode::NOT_FOUND, "there is no such file\n"),
+        Err(error) => failed(&error),
+    };
+    response.headers_mut().extend(SAFETY);
+    response
+}
+
+/// Every other method.
+pub(super) async fn wrong_method() -> Response {
+    let refused = refuse(StatusCode::METHOD_NOT_ALLOWED, "a file takes GET and HEAD only\n");
+    ([(header::ALLOW, HeaderValue::from_static("GET, HEAD"))], SAFETY, refused).into_response()
+}
+
+fn failed(error: &Error) -> Response {
+    tracing::error!(%error, "download failed");
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong on our side; please try again\n")
+}
+
+fn refuse(status: StatusCode, message: &'static str) -> Response {
+    (status, [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], message).into_response()
+}
+
+fn answer(app: &App, file: &StoredFile, method: &Method, headers: &HeaderMap) -> Response {
+    let etag = format!("\"{}\"", file.md5);
+    let modified = file.stored_at.to_system_time();
+    let mut response = match conditional::evaluate(headers, &etag, modified) {
+        Outcome::Failed => return refuse(StatusCode::PRECONDITION_FAILED, "the file is not the one you asked for\n"),
+        Outcome::NotModified => StatusCode::NOT_MODIFIED.into_response(),
+        Outcome::Proceed { ranges } => {
+            let size = file.blob.size();
+            // Range is defined for GET only (RFC 9110 section 14.2).
+            let requested = if ranges && method == Method::GET {
+                range::requested(headers.get_all(header::RANGE).iter().map(HeaderValue::as_bytes), size)
+            } else {
+                Requested::Whole
+            };
+            match content(app, file, requested, size) {
+                Some(response) => response,
+                None => return unsatisfiable(size),
+            }
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, value(&etag));
+    headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(modified)));
+    headers.insert(header::CACHE_CONTROL, IMMUTABLE);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response
+}
+
+/// The whole file or parts of it; `None` if it has none of what was asked for. hyper sends no body on HEAD.
+fn content(app: &App, file: &StoredFile, requested: Requested, size: u64) -> Option<Response> {
+    let single = |range: std::ops::Range<u64>| {
+        let length = range.end - range.start;
+        (length, file.blob.clone().read(range), file.media_type.clone())
+    };
+    let (status, content_range, (length, stream, media_type)) = match requested {
+        Requested::Unsatisfiable => return None,
+        Requested::Whole => (StatusCode::OK, None, single(0..size)),
+        Requested::Ranges(ranges) => match ranges.as_slice() {
+            [range] => {
+                let (first, last) = (*range.start(), *range.end());
+                let content_range = format!("bytes {first}-{last}/{size}");
+                (StatusCode::PARTIAL_CONTENT, Some(content_range), single(first..last + 1))
+            }
+            _ => {
+                let parts = Multipart::new(ranges, &file.media_type, size);
+                let (length, media_type) = (parts.content_length(), parts.content_type());
+                (StatusCode::PARTIAL_CONTENT, None, (length, parts.stream(file.blob.clone()), media_type))
+            }
+        },
+    };
+    let mut response = (status, Body::from_stream(counted(app, stream))).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, value(&media_type));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition_of(&file.media_type), &file.filename));
+    if let Some(content_range) = content_range {
+        headers.insert(header::CONTENT_RANGE, value(&content_range));
+    }
+    Some(response)
+}
+
+fn unsatisfiable(size: u64) -> Response {
+    let refused = refuse(StatusCode::RANGE_NOT_SATISFIABLE, "the file has no such range\n");
+    ([(header::CONTENT_RANGE, value(&format!("bytes */{size}")))], refused).into_response()
+}
+
+fn counted(app: &App, stream: ByteStream) -> ByteStream {
+    let counter = app.service.metrics().downloaded_bytes.clone();
+    stream
+        .inspect(move |chunk| {
+            if let Ok(chunk) = chunk {
+                counter.inc_by(chunk.len() as u64);
+            }
+        })
+        .boxed()
+}
+
+/// A type that is not in the table is never shown in place.
+fn disposition_of(media_type: &str) -> Disposition {
+    media::declared(media_type).map_or(Disposition::Attachment, |declared| declared.media_type.disposition)
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("types, tags, dates and ranges are header values")
+}

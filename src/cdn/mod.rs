@@ -1,0 +1,28 @@
+//! The bytes over HTTP: the presigned PUT, and GET and HEAD of files with ranges, validators and safe headers. No key
+//! is needed here, and one that is sent is ignored.
+
+mod conditional;
+mod disposition;
+mod download;
+mod multipart;
+mod range;
+mod upload;
+mod xml;
+
+use axum::Router;
+use axum::routing::{any, get};
+
+use crate::api::App;
+
+/// Routes of uploads and files.
+pub fn router() -> Router<App> {
+    files().route("/uploads/{attachment_id}", any(upload::put))
+}
+
+/// Routes of files alone: all that is served on a CDN host of its own.
+pub fn files() -> Router<App> {
+    Router::new().route(
+        "/attachments/partners/{partner_id}/{attachment_id}/{filename}",
+        get(download::get).fallback(download::wrong_method),
+    )
+}

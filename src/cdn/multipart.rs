@@ -1,0 +1,53 @@
+//! Several ranges in one answer: `multipart/byteranges` (RFC 9110 section 14.6).
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use crate::blob::{Blob, ByteStream};
+
+/// A body of several parts.
+pub(super) struct Multipart {
+    boundary: String,
+    parts: Vec<(Bytes, RangeInclusive<u64>)>,
+    end: Bytes,
+}
+
+impl Multipart {
+    /// For these ranges of a file of this type and size.
+    pub(super) fn new(ranges: Vec<RangeInclusive<u64>>, media_type: &str, size: u64) -> Self {
+        // Random, so that no file can hold it by design.
+        let boundary = format!("{:032x}", rand::random::<u128>());
+        let parts = ranges.into_iter().map(|range| {
+            let (first, last) = (range.start(), range.end());
+            let head = format!(
+                "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {first}-{last}/{size}\r\n\r\n"
+            );
+            (Bytes::from(head), range)
+        });
+        Self { parts: parts.collect(), end: Bytes::from(format!("\r\n--{boundary}--\r\n")), boundary }
+    }
+
+    /// `Content-Type` of the answer.
+    pub(super) fn content_type(&self) -> String {
+        format!("multipart/byteranges; boundary={}", self.boundary)
+    }
+
+    /// `Content-Length` of the answer.
+    pub(super) fn content_length(&self) -> u64 {
+        let parts = self.parts.iter().map(|(head, range)| head.len() as u64 + range.end() - range.start() + 1);
+        parts.sum::<u64>() + self.end.len() as u64
+    }
+
+    /// The bytes, in order.
+    pub(super) fn stream(self, blob: Arc<dyn Blob>) -> ByteStream {
+        let text = |bytes: Bytes| stream::once(async move { Ok::<_, io::Error>(bytes) });
+        let parts = stream::iter(self.parts).flat_map(move |(head, range)| {
+            text(head).chain(Arc::clone(&blob).read(*range.start()..*range.end() + 1))
+        });
+        parts.chain(text(self.end)).boxed()
+    }
+}

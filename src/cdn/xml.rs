@@ -1,0 +1,70 @@
+//! Answers of the presigned PUT: errors are XML as S3 gives them, because upload clients expect a bucket.
+//! Codes: Amazon S3 API Reference, "Error responses".
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::service::uploads::Error;
+
+/// A refused upload.
+#[derive(Debug)]
+pub(super) struct UploadError(pub(super) Error);
+
+impl UploadError {
+    pub(super) fn code(&self) -> &'static str {
+        self.status_and_code().1
+    }
+
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match &self.0 {
+            Error::MissingLength => (StatusCode::LENGTH_REQUIRED, "MissingContentLength"),
+            Error::BadSignature(_) => (StatusCode::FORBIDDEN, "SignatureDoesNotMatch"),
+            Error::Expired => (StatusCode::FORBIDDEN, "AccessDenied"),
+            Error::NotFound => (StatusCode::NOT_FOUND, "NoSuchKey"),
+            Error::Conflict => (StatusCode::CONFLICT, "OperationAborted"),
+            Error::Incomplete => (StatusCode::BAD_REQUEST, "IncompleteBody"),
+            Error::TooSlow => (StatusCode::BAD_REQUEST, "RequestTimeout"),
+            Error::Db(_) | Error::Blob(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        }
+    }
+}
+
+impl IntoResponse for UploadError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.status_and_code();
+        let message = if status.is_server_error() {
+            tracing::error!(error = %self.0, "upload failed");
+            "We encountered an internal error. Please try again.".to_owned()
+        } else {
+            self.0.to_string()
+        };
+        error(status, code, &message)
+    }
+}
+
+/// One error.
+pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{}</Message></Error>",
+        escape(message)
+    );
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/xml")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// Text as XML content (XML 1.0 section 2.4). Control characters, which XML cannot hold, become spaces.
+fn escape(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            c if c.is_control() => escaped.push(' '),
+            c => escaped.push(c),
+        }
+        escaped
+    })
+}

@@ -1,0 +1,91 @@
+//! `haversack doctor`: checks the configuration without changing anything that a server keeps.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use super::block_on;
+use crate::config::Config;
+use crate::db::Db;
+use crate::service::partners;
+
+/// One thing looked at.
+struct Finding {
+    what: &'static str,
+    /// What is fine, or what is wrong and how to mend it.
+    result: Result<String, String>,
+}
+
+pub(super) fn run(config: &Config) -> anyhow::Result<()> {
+    let mut findings = vec![
+        Finding { what: "data folder", result: folder(&config.data_dir) },
+        Finding { what: "file contents", result: folder(&config.blobs_dir) },
+        Finding { what: "address", result: address(config) },
+        Finding { what: "URLs", result: urls(config) },
+    ];
+    if findings.iter().all(|finding| finding.what != "data folder" || finding.result.is_ok()) {
+        findings.push(Finding { what: "database", result: block_on(async { Ok(database(config).await) })? });
+    }
+    for Finding { what, result } in &findings {
+        match result {
+            Ok(fine) => println!("ok    {what}: {fine}"),
+            Err(problem) => println!("wrong {what}: {problem}"),
+        }
+    }
+    let wrong = findings.iter().filter(|finding| finding.result.is_err()).count();
+    if wrong > 0 {
+        anyhow::bail!("{wrong} of {} checks failed", findings.len());
+    }
+    Ok(())
+}
+
+/// A folder that exists must take a file; one that does not must be possible to make.
+fn folder(path: &Path) -> Result<String, String> {
+    let existing = path.ancestors().find(|folder| folder.exists() || folder.as_os_str().is_empty());
+    let existing = existing.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::tempfile_in(existing).map_err(|error| {
+        format!("cannot write in {} ({error}): change its owner or mode, or set HAVERSACK_DATA_DIR", existing.display())
+    })?;
+    let made = if path.exists() { "" } else { " (will be made on first start)" };
+    Ok(format!("{}{made}", path.display()))
+}
+
+fn address(config: &Config) -> Result<String, String> {
+    match TcpListener::bind(config.listen) {
+        Ok(_) => Ok(format!("{} is free", config.listen)),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Ok(format!("{} is in use: fine if that is this server", config.listen))
+        }
+        Err(error) => Err(format!("cannot listen on {} ({error}): set HAVERSACK_LISTEN", config.listen)),
+    }
+}
+
+fn urls(config: &Config) -> Result<String, String> {
+    if config.listen.ip().is_unspecified() && config.public_url.is_none() {
+        return Err(format!(
+            "{} listens on every address, but upload URLs would say 127.0.0.1, which only this machine reaches: set \
+             HAVERSACK_PUBLIC_URL to the address that clients use",
+            config.listen
+        ));
+    }
+    let public = config.public_url.as_ref().map_or_else(|| format!("http://{}", config.listen), |url| url.join(""));
+    let cdn = config.cdn_url.as_ref().map_or_else(|| public.clone(), |url| url.join(""));
+    Ok(format!("API and uploads at {public}, files at {cdn}"))
+}
+
+async fn database(config: &Config) -> Result<String, String> {
+    if config.data_dir.join("haversack.db").exists() || !config.data_dir.exists() {
+        if !config.data_dir.exists() {
+            return Ok("will be made on first start".to_owned());
+        }
+        let db = Db::open(&config.database_url).await.map_err(|error| error.to_string())?;
+        let partners = partners::list(&db).await.map_err(|error| error.to_string())?;
+        return match partners.iter().filter(|partner| partner.lines.is_empty()).map(|partner| &*partner.name).next() {
+            Some(name) => Err(format!(
+                "partner {name} has no phone number and cannot send: add another with haversack partner add NAME \
+                 --phone-number +1..."
+            )),
+            None => Ok(format!("opened, durable, {} partner(s)", partners.len())),
+        };
+    }
+    Ok("will be made on first start".to_owned())
+}

@@ -1,0 +1,60 @@
+//! The command line: one file a command.
+
+mod client;
+mod doctor;
+mod partner;
+mod send;
+mod serve;
+mod welcome;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Flags};
+
+/// A self-hosted attachments server for messaging.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve,
+    /// Upload files and send them in one message, as a client would over HTTP
+    Send(send::Arguments),
+    /// Add and list partners; works while the server runs
+    Partner(partner::Arguments),
+    /// Check the configuration, and say what is wrong and how to mend it
+    Doctor,
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { command, flags } = Cli::parse();
+    let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| match command {
+        Command::Serve => serve::run(config),
+        Command::Send(arguments) => send::run(&config, arguments),
+        Command::Partner(arguments) => partner::run(&config, arguments),
+        Command::Doctor => doctor::run(&config),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("haversack: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The runtime of the commands that are done soon.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}

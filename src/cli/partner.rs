@@ -1,0 +1,72 @@
+//! `haversack partner add`, `haversack partner list`
+
+use clap::{Args, Subcommand};
+
+use super::block_on;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::db::Db;
+use crate::domain::api_key;
+use crate::domain::handle::PhoneNumber;
+use crate::service::partners;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add a partner with an API key, which is shown this once, and its phone numbers
+    Add {
+        /// Its name
+        name: String,
+        /// The key; by default a new random one
+        #[arg(long, value_name = "KEY", value_parser = key)]
+        api_key: Option<String>,
+        /// A phone number it may send from, in E.164 form; can be given several times
+        #[arg(long = "phone-number", value_name = "NUMBER", value_parser = number)]
+        phone_numbers: Vec<PhoneNumber>,
+    },
+    /// List the partners and their phone numbers
+    List,
+}
+
+fn key(text: &str) -> Result<String, String> {
+    api_key::check(text).map(|()| text.to_owned())
+}
+
+fn number(text: &str) -> Result<PhoneNumber, String> {
+    PhoneNumber::parse(text).ok_or_else(|| "not a phone number in E.164 form, such as +12025550100".to_owned())
+}
+
+pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
+    block_on(async {
+        std::fs::create_dir_all(&config.data_dir)?;
+        let db = Db::open(&config.database_url).await?;
+        match arguments.command {
+            Command::Add { name, api_key, phone_numbers } => add(&db, name, api_key, phone_numbers).await,
+            Command::List => list(&db).await,
+        }
+    })
+}
+
+async fn add(db: &Db, name: String, key: Option<String>, numbers: Vec<PhoneNumber>) -> anyhow::Result<()> {
+    let key = key.unwrap_or_else(api_key::generate);
+    let id = partners::add(db, &Clock::system(), name.clone(), &key, numbers.clone()).await?;
+    println!("partner  {name} ({id})");
+    println!("API key  {key}   (shown this once)");
+    for number in numbers {
+        println!("number   {number}");
+    }
+    Ok(())
+}
+
+async fn list(db: &Db) -> anyhow::Result<()> {
+    for partner in partners::list(db).await? {
+        let numbers: Vec<String> = partner.lines.iter().map(|line| line.phone_number.to_string()).collect();
+        println!("{}  {}  {}", partner.id, partner.name, numbers.join(" "));
+    }
+    Ok(())
+}

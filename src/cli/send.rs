@@ -1,0 +1,182 @@
+//! `haversack send FILE... --to NUMBER`
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::json;
+use tokio_util::io::ReaderStream;
+
+use super::block_on;
+use super::client::{ApiClient, Upload};
+use super::welcome::Local;
+use crate::config::Config;
+use crate::media;
+
+/// How long the message is watched on its way.
+const WATCH: Duration = Duration::from_secs(10);
+/// How often.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Files to send, each as a media part
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Phone number or e-mail address of a recipient; several make a group
+    #[arg(long, required = true)]
+    to: Vec<String>,
+    /// Words to send before the files
+    #[arg(long)]
+    text: Option<String>,
+    /// The phone number to send from; by default the first of the key's
+    #[arg(long)]
+    from: Option<String>,
+    /// Where the API is; by default the server that was started on the data folder
+    #[arg(long, env = "LINQ_API_V3_BASE_URL")]
+    base_url: Option<String>,
+    /// The API key; by default that of the same server
+    #[arg(long, env = "LINQ_API_V3_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PhoneNumbers {
+    phone_numbers: Vec<PhoneNumber>,
+}
+
+#[derive(Deserialize)]
+struct PhoneNumber {
+    phone_number: String,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    chat: Chat,
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    message: Message,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    id: String,
+    delivery_status: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    url: Option<String>,
+}
+
+pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
+    block_on(send(config, arguments))
+}
+
+async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
+    let client = client(config, &arguments)?;
+    let from = match arguments.from {
+        Some(from) => from,
+        None => first_number(&client).await?,
+    };
+    // Before anything is uploaded: every file can be read, and is of a type that can be named.
+    let files = arguments.files.iter().map(|path| describe(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut parts = Vec::new();
+    if let Some(text) = &arguments.text {
+        parts.push(json!({"type": "text", "value": text}));
+    }
+    for file in &files {
+        parts.push(json!({"type": "media", "attachment_id": upload(&client, file).await?}));
+    }
+    let body = json!({"from": from, "to": arguments.to, "message": {"parts": parts}});
+    let created: Created = client.post("/v3/chats", &body).await?;
+    let message = watch(&client, created.chat.message).await?;
+    println!("message {}", message.id);
+    println!("status  {}", message.delivery_status);
+    for url in message.parts.iter().filter_map(|part| part.url.as_deref()) {
+        println!("file    {url}");
+    }
+    Ok(())
+}
+
+/// Flags and the SDKs' variables first, then what the local server wrote down. A key is never sent to a server it was
+/// not meant for: the local one goes only to the local address.
+fn client(config: &Config, arguments: &Arguments) -> anyhow::Result<ApiClient> {
+    let local = Local::read(&config.data_dir)?;
+    let missing = |what: &str| {
+        format!(
+            "no {what}: start haversack serve here, or give --base-url and --api-key (nothing was found in {})",
+            config.data_dir.display()
+        )
+    };
+    let (base_url, api_key) = match (&arguments.base_url, &arguments.api_key, local) {
+        (Some(base_url), Some(api_key), _) => (base_url.clone(), api_key.clone()),
+        (None, Some(api_key), Some(local)) => (local.base_url, api_key.clone()),
+        (None, None, Some(local)) => (local.base_url, local.api_key),
+        (Some(base_url), None, Some(local)) if *base_url == local.base_url => (local.base_url, local.api_key),
+        (Some(base_url), None, _) => bail!("--base-url {base_url} needs --api-key as well"),
+        (None, _, None) => bail!(missing("server")),
+    };
+    ApiClient::new(&base_url, &api_key)
+}
+
+async fn first_number(client: &ApiClient) -> anyhow::Result<String> {
+    let numbers: PhoneNumbers = client.get("/v3/phone_numbers").await?;
+    let first = numbers.phone_numbers.into_iter().next();
+    Ok(first.context("the API key's partner has no phone number to send from")?.phone_number)
+}
+
+struct File {
+    path: PathBuf,
+    name: String,
+    content_type: &'static str,
+    size: u64,
+}
+
+fn describe(path: &Path) -> anyhow::Result<File> {
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if !metadata.is_file() {
+        bail!("{} is not a file", path.display());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let media_type = media::of_extension(&extension)
+        .with_context(|| format!("{}: files with the extension {extension:?} are not accepted", path.display()))?;
+    Ok(File { path: path.to_owned(), name, content_type: media_type.name, size: metadata.len() })
+}
+
+async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<String> {
+    let body = json!({"filename": file.name, "content_type": file.content_type, "size_bytes": file.size});
+    let upload: Upload = client.post("/v3/attachments", &body).await.with_context(|| file.name.clone())?;
+    let progress = progress(file);
+    let opened = tokio::fs::File::open(&file.path).await?;
+    let stream = ReaderStream::with_capacity(progress.wrap_async_read(opened), 64 * 1024);
+    client.put(&upload, reqwest::Body::wrap_stream(stream)).await.with_context(|| file.name.clone())?;
+    progress.finish_and_clear();
+    println!("uploaded {} ({} bytes)", file.name, file.size);
+    Ok(upload.attachment_id)
+}
+
+/// A bar on a terminal; hidden otherwise, where the line after the upload has to do.
+fn progress(file: &File) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
+    ProgressBar::new(file.size)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_message(file.name.clone())
+}
+
+/// Follows the message until nothing more will happen to it.
+async fn watch(client: &ApiClient, mut message: Message) -> anyhow::Result<Message> {
+    let end = tokio::time::Instant::now() + WATCH;
+    while !matches!(&*message.delivery_status, "delivered" | "failed") && tokio::time::Instant::now() < end {
+        tokio::time::sleep(LOOK_EVERY).await;
+        message = client.get(&format!("/v3/messages/{}", message.id)).await?;
+    }
+    Ok(message)
+}

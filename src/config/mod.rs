@@ -1,0 +1,282 @@
+//! Configuration: defaults, then the file, then the environment, then flags; checked once, before anything starts.
+
+mod settings;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+pub use settings::{Flags, Limits, SETTINGS, Setting, Settings};
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("configuration file {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or names a setting that does not exist.
+    #[error("configuration file {}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with line and column.
+        message: String,
+    },
+    /// A setting has a value that cannot work.
+    #[error("{setting}: {problem}")]
+    Invalid {
+        /// The setting, as an environment variable.
+        setting: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+/// Everything the server needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Where data is kept.
+    pub data_dir: PathBuf,
+    /// Where clients reach API and uploads; `None`: at the address that is listened on.
+    pub public_url: Option<BaseUrl>,
+    /// Base of file URLs; `None`: the public URL.
+    pub cdn_url: Option<BaseUrl>,
+    /// The database.
+    pub database_url: Url,
+    /// The folder of the local blob store.
+    pub blobs_dir: PathBuf,
+    /// What is logged.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Every limit.
+    pub limits: Limits,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// An absolute http or https URL without query, to which paths are appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(Url);
+
+impl BaseUrl {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|e| format!("{text:?} is not a URL ({e})"))?;
+        let plain = matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
+        if !plain || url.cannot_be_a_base() {
+            return Err(format!("{text:?} must be an http or https URL without ? and #"));
+        }
+        Ok(Self(url))
+    }
+
+    /// The base of a server that listens on `address`.
+    #[must_use]
+    pub fn of_address(address: SocketAddr) -> Self {
+        Self(Url::parse(&format!("http://{address}/")).expect("a socket address makes a URL"))
+    }
+
+    /// The URL, for its parts.
+    #[must_use]
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Host and, if it is not the default, port: what a `Host` header for this URL says.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = self.0.host_str().unwrap_or_default();
+        self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// The URL with `path`, which starts with `/`, appended.
+    #[must_use]
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+impl Config {
+    /// Combines defaults, file, environment and flags (clap has merged the last two already), and checks the result.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(flags: Flags) -> Result<Self, Error> {
+        let file = match flags.config.as_deref() {
+            Some(path) => read_file(path)?,
+            None => Flags::default(),
+        };
+        Self::check(Settings::resolve(flags.or(file)))
+    }
+
+    fn check(settings: Settings) -> Result<Self, Error> {
+        let invalid = |setting, problem| Error::Invalid { setting, problem };
+        let base_url = |setting, text: Option<String>| {
+            text.map(|text| BaseUrl::parse(&text)).transpose().map_err(|problem| invalid(setting, problem))
+        };
+        let data_dir = settings.data_dir;
+        let database_url = match settings.database_url {
+            Some(text) => Url::parse(&text)
+                .map_err(|e| invalid("HAVERSACK_DATABASE_URL", format!("{text:?} is not a URL ({e})")))?,
+            None => sqlite_url(&data_dir),
+        };
+        if database_url.scheme() != "sqlite" {
+            let problem = format!("{}: is not supported; use sqlite:", database_url.scheme());
+            return Err(invalid("HAVERSACK_DATABASE_URL", problem));
+        }
+        let blobs_dir = match settings.blobs_url {
+            Some(text) => text.strip_prefix("file:").map(|path| PathBuf::from(path.trim_start_matches("//"))).ok_or_else(
+                || invalid("HAVERSACK_BLOBS_URL", format!("{text:?} is not supported; use file:/path/of/a/folder")),
+            )?,
+            None => data_dir.clone(),
+        };
+        let log_format = match settings.log_format.as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            other => return Err(invalid("HAVERSACK_LOG_FORMAT", format!("\"text\" or \"json\", not {other:?}"))),
+        };
+        settings.limits.check()?;
+        Ok(Self {
+            listen: settings.listen,
+            data_dir,
+            public_url: base_url("HAVERSACK_PUBLIC_URL", settings.public_url)?,
+            cdn_url: base_url("HAVERSACK_CDN_URL", settings.cdn_url)?,
+            database_url,
+            blobs_dir,
+            log: settings.log,
+            log_format,
+            limits: settings.limits,
+        })
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), Error> {
+        let at_least = |setting, value: u64, least: u64| {
+            if value >= least {
+                return Ok(());
+            }
+            Err(Error::Invalid { setting, problem: format!("must be at least {least}, not {value}") })
+        };
+        at_least("HAVERSACK_MAX_UPLOAD_BYTES", self.max_upload_bytes, 1)?;
+        at_least("HAVERSACK_MAX_CONNECTIONS", self.max_connections, 1)?;
+        // hyper refuses a smaller buffer.
+        at_least("HAVERSACK_MAX_HEADER_BYTES", self.max_header_bytes, 8192)?;
+        at_least("HAVERSACK_HEADER_TIMEOUT_SECONDS", self.header_timeout_seconds, 1)?;
+        at_least("HAVERSACK_IDLE_TIMEOUT_SECONDS", self.idle_timeout_seconds, 1)?;
+        at_least("HAVERSACK_RATE_LIMIT_MESSAGES", self.rate_limit_messages, 1)
+    }
+
+    /// How long an upload URL is good.
+    #[must_use]
+    pub fn upload_url_ttl(&self) -> Duration {
+        Duration::from_secs(self.upload_url_ttl_seconds)
+    }
+
+    /// How long one transfer may go without a byte.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_seconds)
+    }
+
+    /// The longest an upload of the largest size can take at the slowest rate allowed.
+    #[must_use]
+    pub fn longest_upload(&self) -> Duration {
+        let transfer = self.max_upload_bytes / self.upload_min_bytes_per_second.max(1);
+        Duration::from_secs(transfer + self.upload_grace_seconds + self.idle_timeout_seconds)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Flags, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|e| Error::Malformed { path: path.to_owned(), message: e.to_string() })
+}
+
+/// `mode=rwc` lets SQLite make the file.
+fn sqlite_url(data_dir: &Path) -> Url {
+    let path = data_dir.join("haversack.db");
+    let path = std::path::absolute(&path).unwrap_or(path);
+    // Url::from_file_path percent-encodes what a path may hold and a URL may not.
+    let file = Url::from_file_path(path).expect("the path is absolute");
+    Url::parse(&format!("sqlite://{}?mode=rwc", file.path())).expect("a file URL makes a sqlite URL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn load(arguments: &[&str]) -> Result<Config, Error> {
+        Config::load(Cli::parse_from([&["haversack"], arguments].concat()).flags)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("haversack.toml");
+        std::fs::write(&path, "listen = \"127.0.0.1:1\"\nmax_connections = 7\n").expect("write");
+        let path = path.to_str().expect("path");
+        let config = load(&["--config", path, "--listen", "127.0.0.1:2"]).expect("config");
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.limits.max_connections, 7);
+        assert_eq!(config.limits.max_upload_bytes, 104_857_600);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("haversack.toml");
+        std::fs::write(&path, "lisen = \"127.0.0.1:1\"\n").expect("write");
+        for (arguments, named) in [
+            (vec!["--config", path.to_str().expect("path")], "lisen"),
+            (vec!["--config", "/nowhere.toml"], "/nowhere.toml"),
+            (vec!["--public-url", "ftp://a"], "HAVERSACK_PUBLIC_URL"),
+            (vec!["--cdn-url", "cdn.example.com"], "HAVERSACK_CDN_URL"),
+            (vec!["--database-url", "mysql://a"], "HAVERSACK_DATABASE_URL"),
+            (vec!["--blobs-url", "s3://a"], "HAVERSACK_BLOBS_URL"),
+            (vec!["--log-format", "xml"], "HAVERSACK_LOG_FORMAT"),
+            (vec!["--max-header-bytes", "1"], "HAVERSACK_MAX_HEADER_BYTES"),
+        ] {
+            let error = load(&arguments).expect_err(named).to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_database_path_may_hold_anything() {
+        let config = load(&["--data-dir", "/tmp/a b?c#d"]).expect("config");
+        assert_eq!(config.database_url.as_str(), "sqlite:///tmp/a%20b%3Fc%23d/haversack.db?mode=rwc");
+    }
+
+    #[test]
+    fn the_documentation_lists_every_setting() {
+        let table = SETTINGS.iter().map(Setting::row).collect::<String>();
+        let documented = include_str!("../../docs/configuration.md");
+        assert!(documented.contains(&table), "docs/configuration.md must hold this table:\n{table}");
+    }
+}

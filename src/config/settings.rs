@@ -1,0 +1,153 @@
+//! The one list of settings: name, default and meaning of each. Flags, environment variables, the keys of the TOML
+//! file and the table in `docs/configuration.md` all come from here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Setting {
+    /// Key in the TOML file; with dashes, the flag.
+    pub name: &'static str,
+    /// Environment variable.
+    pub env: &'static str,
+    /// Default, as text.
+    pub default: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+impl Setting {
+    /// The setting as a row of a Markdown table.
+    #[must_use]
+    pub fn row(&self) -> String {
+        let flag = self.name.replace('_', "-");
+        let Self { name, env, default, meaning } = self;
+        format!("| `--{flag}` | `{env}` | `{name}` | {default} | {} |\n", meaning.trim())
+    }
+}
+
+macro_rules! settings {
+    (
+        optional { $($o_name:ident, $o_env:literal, $o_default:literal, $o_doc:literal;)* }
+        required { $($r_name:ident: $r_type:ty, $r_env:literal, $r_default:literal, $r_doc:literal;)* }
+        limits { $($l_name:ident, $l_env:literal, $l_default:literal, $l_doc:literal;)* }
+    ) => {
+        /// Settings as they are given by flags and environment, or by the file: each may be absent.
+        #[derive(Args, Clone, Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[command(next_help_heading = "Settings")]
+        pub struct Flags {
+            /// A TOML file with settings.
+            #[arg(long, env = "HAVERSACK_CONFIG", global = true)]
+            #[serde(skip)]
+            pub config: Option<PathBuf>,
+            $(#[doc = $o_doc] #[arg(long, env = $o_env, global = true)] pub $o_name: Option<String>,)*
+            $(#[doc = $r_doc] #[arg(long, env = $r_env, global = true)] pub $r_name: Option<$r_type>,)*
+            $(#[doc = $l_doc] #[arg(long, env = $l_env, global = true, hide_short_help = true)] pub $l_name: Option<u64>,)*
+        }
+
+        impl Flags {
+            /// These settings, and where they are absent those of `other`.
+            #[must_use]
+            pub fn or(self, other: Self) -> Self {
+                Self {
+                    config: self.config.or(other.config),
+                    $($o_name: self.$o_name.or(other.$o_name),)*
+                    $($r_name: self.$r_name.or(other.$r_name),)*
+                    $($l_name: self.$l_name.or(other.$l_name),)*
+                }
+            }
+        }
+
+        /// Settings with their defaults filled in, not checked yet.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $(#[doc = $o_doc] pub $o_name: Option<String>,)*
+            $(#[doc = $r_doc] pub $r_name: $r_type,)*
+            /// Every limit.
+            pub limits: Limits,
+        }
+
+        /// Every limit that an operator can set.
+        #[derive(Clone, Debug)]
+        pub struct Limits {
+            $(#[doc = $l_doc] pub $l_name: u64,)*
+        }
+
+        impl Settings {
+            /// Fills in the defaults.
+            #[must_use]
+            pub fn resolve(flags: Flags) -> Self {
+                Self {
+                    $($o_name: flags.$o_name,)*
+                    $($r_name: flags.$r_name.unwrap_or_else(|| $r_default.parse().expect("a default can be read")),)*
+                    limits: Limits { $($l_name: flags.$l_name.unwrap_or($l_default),)* },
+                }
+            }
+        }
+
+        /// Every setting, in the order of the documentation.
+        pub static SETTINGS: &[Setting] = &[
+            $(Setting { name: stringify!($r_name), env: $r_env, default: concat!("`", $r_default, "`"), meaning: $r_doc },)*
+            $(Setting { name: stringify!($o_name), env: $o_env, default: $o_default, meaning: $o_doc },)*
+            $(Setting { name: stringify!($l_name), env: $l_env, default: concat!("`", $l_default, "`"), meaning: $l_doc },)*
+        ];
+    };
+}
+
+settings! {
+    optional {
+        public_url, "HAVERSACK_PUBLIC_URL", "`http://` and the listen address",
+            " Where clients reach API and uploads; upload URLs start with it";
+        cdn_url, "HAVERSACK_CDN_URL", "the public URL",
+            " Base of file URLs; if its host is another than the public one, requests for it are answered with files only";
+        database_url, "HAVERSACK_DATABASE_URL", "`haversack.db` in the data folder",
+            " Database for everything but file contents, as `sqlite:///path?mode=rwc`";
+        blobs_url, "HAVERSACK_BLOBS_URL", "the data folder",
+            " Folder for file contents, as `file:/path`";
+    }
+    required {
+        listen: SocketAddr, "HAVERSACK_LISTEN", "127.0.0.1:8080",
+            " Address and port to listen on; port 0 takes any free one";
+        data_dir: PathBuf, "HAVERSACK_DATA_DIR", "haversack-data",
+            " Folder for everything the server keeps";
+        log: String, "HAVERSACK_LOG", "info",
+            " What is logged: a level, or `target=level` pairs joined by commas";
+        log_format: String, "HAVERSACK_LOG_FORMAT", "text",
+            " How it is logged: `text` or `json`";
+    }
+    limits {
+        max_upload_bytes, "HAVERSACK_MAX_UPLOAD_BYTES", 104_857_600,
+            " Largest file, in bytes";
+        upload_url_ttl_seconds, "HAVERSACK_UPLOAD_URL_TTL_SECONDS", 900,
+            " How long an upload URL is good; an upload that began in time may finish";
+        max_pending_attachments, "HAVERSACK_MAX_PENDING_ATTACHMENTS", 10_000,
+            " Attachments of one partner that may wait for their upload; one more is answered 429";
+        abandoned_retention_seconds, "HAVERSACK_ABANDONED_RETENTION_SECONDS", 86_400,
+            " How long an attachment that was never uploaded is still shown as failed";
+        upload_grace_seconds, "HAVERSACK_UPLOAD_GRACE_SECONDS", 30,
+            " How long an upload may be as slow as it likes";
+        upload_min_bytes_per_second, "HAVERSACK_UPLOAD_MIN_BYTES_PER_SECOND", 32_768,
+            " Slowest average rate of an upload after that time";
+        idle_timeout_seconds, "HAVERSACK_IDLE_TIMEOUT_SECONDS", 30,
+            " How long a transfer may go without a byte, in either direction";
+        header_timeout_seconds, "HAVERSACK_HEADER_TIMEOUT_SECONDS", 10,
+            " How long a connection may take to send a whole request header, from its start or from the last answer";
+        max_header_bytes, "HAVERSACK_MAX_HEADER_BYTES", 16_384,
+            " Largest request header, in bytes";
+        max_json_bytes, "HAVERSACK_MAX_JSON_BYTES", 8_388_608,
+            " Largest JSON body, in bytes";
+        max_connections, "HAVERSACK_MAX_CONNECTIONS", 4096,
+            " Connections at a time; further ones wait to be accepted";
+        shutdown_grace_seconds, "HAVERSACK_SHUTDOWN_GRACE_SECONDS", 30,
+            " How long running requests may take to finish after SIGTERM or Ctrl-C";
+        rate_limit_messages, "HAVERSACK_RATE_LIMIT_MESSAGES", 30,
+            " Messages from one line to one recipient in the time below; one more is answered 429";
+        rate_limit_window_seconds, "HAVERSACK_RATE_LIMIT_WINDOW_SECONDS", 60,
+            " The time that limit counts over";
+    }
+}

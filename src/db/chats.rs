@@ -1,0 +1,109 @@
+//! Chats and who takes part in them.
+
+use sqlx::any::AnyRow;
+
+use super::row::{integer, parsed, text, time};
+use super::{Connection, Error};
+use crate::clock::Timestamp;
+use crate::domain::chat::{Chat, Participant, Recipients};
+use crate::domain::handle::PhoneNumber;
+use crate::id::{ChatId, HandleId, MessageId, PartnerId};
+
+/// Adds a chat and its participants.
+pub async fn insert(db: &mut Connection, chat: &Chat, recipients: &Recipients) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO chats (id, partner_id, line, recipients, last_message_id, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(chat.id.to_string())
+    .bind(chat.partner_id.to_string())
+    .bind(chat.line.as_str())
+    .bind(recipients.key())
+    .bind(chat.last_message_id.to_string())
+    .bind(chat.created_at.as_millis())
+    .bind(chat.updated_at.as_millis())
+    .execute(&mut *db)
+    .await?;
+    for participant in &chat.participants {
+        sqlx::query("INSERT INTO participants (id, chat_id, handle, is_me, joined_at) VALUES ($1, $2, $3, $4, $5)")
+            .bind(participant.id.to_string())
+            .bind(chat.id.to_string())
+            .bind(&participant.handle)
+            .bind(i64::from(participant.is_me))
+            .bind(participant.joined_at.as_millis())
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A partner's chat.
+pub async fn find(db: &mut Connection, partner: PartnerId, id: ChatId) -> Result<Option<Chat>, Error> {
+    let row = sqlx::query("SELECT * FROM chats WHERE id = $1 AND partner_id = $2")
+        .bind(id.to_string())
+        .bind(partner.to_string())
+        .fetch_optional(&mut *db)
+        .await?;
+    match row {
+        Some(row) => read(db, &row).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The chats of exactly these recipients, on any of the partner's lines, most recently active first.
+pub async fn with_recipients(
+    db: &mut Connection,
+    partner: PartnerId,
+    recipients: &Recipients,
+) -> Result<Vec<Chat>, Error> {
+    let rows =
+        sqlx::query("SELECT * FROM chats WHERE partner_id = $1 AND recipients = $2 ORDER BY last_message_id DESC")
+            .bind(partner.to_string())
+            .bind(recipients.key())
+            .fetch_all(&mut *db)
+            .await?;
+    let mut chats = Vec::with_capacity(rows.len());
+    for row in &rows {
+        chats.push(read(db, row).await?);
+    }
+    Ok(chats)
+}
+
+/// Records a chat's newest message.
+pub async fn touch(db: &mut Connection, id: ChatId, message: MessageId, now: Timestamp) -> Result<(), Error> {
+    sqlx::query("UPDATE chats SET last_message_id = $2, updated_at = $3 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(message.to_string())
+        .bind(now.as_millis())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// A chat from its row, and its participants.
+pub(super) async fn read(db: &mut Connection, row: &AnyRow) -> Result<Chat, Error> {
+    let id = parsed(row, "id", ChatId::parse)?;
+    let participants = sqlx::query("SELECT * FROM participants WHERE chat_id = $1 ORDER BY id")
+        .bind(id.to_string())
+        .fetch_all(db)
+        .await?
+        .iter()
+        .map(|row| {
+            Ok(Participant {
+                id: parsed(row, "id", HandleId::parse)?,
+                handle: text(row, "handle")?,
+                is_me: integer(row, "is_me")? != 0,
+                joined_at: time(row, "joined_at")?,
+            })
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(Chat {
+        id,
+        partner_id: parsed(row, "partner_id", PartnerId::parse)?,
+        line: parsed(row, "line", PhoneNumber::parse)?,
+        participants,
+        last_message_id: parsed(row, "last_message_id", MessageId::parse)?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+    })
+}

@@ -1,0 +1,184 @@
+//! The outbox worker: claim, hand over, record.
+//!
+//! A claim lasts a while; if the process dies in between, the message is handed over again after that. So a gateway
+//! can get a message twice if the crash came between its answer and the recording.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+
+use super::gateway::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
+use crate::blob::BlobStore;
+use crate::clock::Clock;
+use crate::db::outbox::Job;
+use crate::db::{self, Db, chats, messages, outbox};
+use crate::domain::message::{DeliveryStatus, Message};
+use crate::id::PartnerId;
+use crate::metrics::Metrics;
+
+/// Messages handed over at a time.
+const BATCH: usize = 64;
+/// How long a claim lasts.
+const LEASE: Duration = Duration::from_secs(60);
+/// How often to look without being told: for retries, and for what a crash left.
+const POLL: Duration = Duration::from_secs(1);
+/// Attempts until a message fails for good, with code 3007.
+const MAX_ATTEMPTS: u32 = 10;
+/// Wait after the first failure; doubled after each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest wait.
+const LONGEST_RETRY: Duration = Duration::from_secs(600);
+/// "Delivery attempts exhausted".
+const EXHAUSTED: u16 = 3007;
+
+/// The worker.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// The database.
+    pub db: Db,
+    /// The bytes of parts.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The carrier.
+    pub gateway: Arc<dyn Gateway>,
+    /// The time.
+    pub clock: Clock,
+    /// Where states are counted.
+    pub metrics: Metrics,
+    /// Told when the outbox was filled.
+    pub filled: Arc<Notify>,
+}
+
+impl Worker {
+    /// Works for ever.
+    pub async fn run(&self) {
+        loop {
+            match self.work().await {
+                // A full batch: there may be more.
+                Ok(count) if count == BATCH => {}
+                Ok(_) => {
+                    let _ = tokio::time::timeout(POLL, self.filled.notified()).await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "delivery failed; it will be tried again");
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+        }
+    }
+
+    /// Deals with one batch; says how many messages it had.
+    ///
+    /// # Errors
+    /// The database fails; the claims end by themselves.
+    pub async fn work(&self) -> Result<usize, db::Error> {
+        let now = self.clock.now();
+        let jobs = self
+            .db
+            .write(move |db| {
+                Box::pin(async move {
+                    let jobs = outbox::claim(db, now, now + LEASE, BATCH as i64).await?;
+                    for job in &jobs {
+                        messages::mark_queued(db, job.message_id, now).await?;
+                    }
+                    Ok::<_, db::Error>(jobs)
+                })
+            })
+            .await?;
+        for result in join_all(jobs.iter().map(|job| self.deliver(*job))).await {
+            result?;
+        }
+        Ok(jobs.len())
+    }
+
+    async fn deliver(&self, job: Job) -> Result<(), db::Error> {
+        let Some(message) = self.load(job).await? else {
+            return self.finish(job).await;
+        };
+        self.metrics.message(DeliveryStatus::Queued.as_str());
+        match self.gateway.send(&message).await {
+            Ok(outcome) => self.record(job, outcome).await,
+            Err(Failure::Temporary(reason)) if job.attempt < MAX_ATTEMPTS => self.retry(job, &reason).await,
+            Err(Failure::Temporary(reason)) => self.fail(job, EXHAUSTED, reason).await,
+            Err(Failure::Permanent { code, reason }) => self.fail(job, code, reason).await,
+        }
+    }
+
+    /// The message of a job; `None` if it was deleted before it was sent.
+    async fn load(&self, job: Job) -> Result<Option<OutgoingMessage>, db::Error> {
+        let mut db = self.db.read().await?;
+        let Some((partner, message)) = messages::find_for_delivery(&mut db, job.message_id).await? else {
+            return Ok(None);
+        };
+        self.outgoing(&mut db, partner, message).await
+    }
+
+    async fn outgoing(
+        &self,
+        db: &mut db::Connection,
+        partner: PartnerId,
+        message: Message,
+    ) -> Result<Option<OutgoingMessage>, db::Error> {
+        let Some(chat) = chats::find(db, partner, message.chat_id).await? else { return Ok(None) };
+        Ok(Some(OutgoingMessage {
+            id: message.id,
+            from: chat.line.to_string(),
+            to: chat.others().map(|participant| participant.handle.clone()).collect(),
+            parts: message.parts.iter().filter_map(|part| OutgoingPart::new(part, &self.blobs)).collect(),
+            effect: message.effect,
+            preferred_service: message.preferred_service,
+        }))
+    }
+
+    /// Sent and delivered are two changes, each with its own time, even when the gateway reports both at once.
+    async fn record(&self, job: Job, outcome: Outcome) -> Result<(), db::Error> {
+        let now = self.clock.now();
+        let (service, delivered) = match outcome {
+            Outcome::Sent(service) => (service, false),
+            Outcome::Delivered(service) => (service, true),
+        };
+        self.db
+            .write(move |db| {
+                Box::pin(async move {
+                    messages::mark_sent(db, job.message_id, service, now).await?;
+                    if delivered {
+                        messages::mark_delivered(db, job.message_id, now).await?;
+                    }
+                    outbox::done(db, job.id).await
+                })
+            })
+            .await?;
+        self.metrics.message(DeliveryStatus::Sent.as_str());
+        if delivered {
+            self.metrics.message(DeliveryStatus::Delivered.as_str());
+        }
+        Ok(())
+    }
+
+    async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {
+        let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
+        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery will be tried again");
+        let at = self.clock.now() + wait;
+        self.db.write(move |db| Box::pin(async move { outbox::retry(db, job.id, at).await })).await
+    }
+
+    async fn fail(&self, job: Job, code: u16, reason: String) -> Result<(), db::Error> {
+        tracing::warn!(message_id = %job.message_id, code, reason, "delivery failed for good");
+        let now = self.clock.now();
+        self.db
+            .write(move |db| {
+                Box::pin(async move {
+                    messages::mark_failed(db, job.message_id, code, &reason, now).await?;
+                    outbox::done(db, job.id).await
+                })
+            })
+            .await?;
+        self.metrics.message(DeliveryStatus::Failed.as_str());
+        Ok(())
+    }
+
+    async fn finish(&self, job: Job) -> Result<(), db::Error> {
+        self.db.write(move |db| Box::pin(async move { outbox::done(db, job.id).await })).await
+    }
+}

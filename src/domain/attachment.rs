@@ -1,0 +1,82 @@
+//! Attachments: their states and what makes them.
+
+use crate::clock::Timestamp;
+use crate::id::{AttachmentId, PartnerId};
+
+/// A file of a partner.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// Its id, for ever.
+    pub id: AttachmentId,
+    /// Whose it is.
+    pub partner_id: PartnerId,
+    /// The name as given.
+    pub filename: String,
+    /// The type as declared, legacy spellings replaced; what GET reports.
+    pub declared_type: String,
+    /// The type as declared, to the letter; what the upload URL is signed for.
+    pub signed_type: String,
+    /// The type it is delivered under.
+    pub media_type: String,
+    /// Size in bytes, as declared; equal to the stored size once complete.
+    pub size_bytes: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its upload window closes.
+    pub upload_expires_at: Timestamp,
+    /// What became of its bytes.
+    pub content: Content,
+}
+
+/// What became of an attachment's bytes, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// No complete body arrived yet.
+    Awaited,
+    /// Stored, whole.
+    Stored {
+        /// SHA-256 of the bytes, lowercase hexadecimal.
+        sha256: String,
+        /// MD5 of the bytes, lowercase hexadecimal: the entity tag, as S3 has it. It guards nothing.
+        md5: String,
+        /// When the last byte was safe on disk.
+        at: Timestamp,
+    },
+    /// Given up: the upload window closed without a complete body.
+    Abandoned,
+}
+
+/// The state that clients see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// No complete body yet, and there is still time.
+    Pending,
+    /// Stored.
+    Complete,
+    /// The window closed without one.
+    Failed,
+}
+
+impl Status {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Attachment {
+    /// The state at the moment `now`: a window that has closed counts from that moment, not from the next sweep.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> Status {
+        match self.content {
+            Content::Stored { .. } => Status::Complete,
+            Content::Awaited if now < self.upload_expires_at => Status::Pending,
+            Content::Awaited | Content::Abandoned => Status::Failed,
+        }
+    }
+}

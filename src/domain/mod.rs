@@ -1,0 +1,9 @@
+//! What things are: their rules, states and limits. Pure: no I/O, no HTTP, no SQL.
+
+pub mod api_key;
+pub mod attachment;
+pub mod chat;
+pub mod filename;
+pub mod handle;
+pub mod message;
+pub mod part;

@@ -1,0 +1,17 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod api;
+pub mod app;
+pub mod blob;
+pub mod cdn;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod delivery;
+pub mod domain;
+pub mod id;
+pub mod media;
+pub mod metrics;
+pub mod server;
+pub mod service;

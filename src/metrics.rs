@@ -1,0 +1,121 @@
+//! Counters and gauges in the Prometheus text format, at `/metrics`. Names and units: `docs/metrics.md`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Upper bounds of the buckets of request durations, in seconds.
+const DURATIONS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Labels of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route's pattern, never a path with ids in it.
+    pub route: String,
+    /// The method.
+    pub method: String,
+    /// The status code.
+    pub status: u16,
+}
+
+/// Labels of an upload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UploadLabels {
+    /// What came of it: `stored`, or the code of the refusal.
+    pub outcome: &'static str,
+}
+
+/// Labels of a change of a message's state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MessageLabels {
+    /// The state reached.
+    pub status: &'static str,
+}
+
+/// Everything that is counted. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histogram,
+    uploads: Family<UploadLabels, Counter>,
+    /// Bytes of file contents received.
+    pub uploaded_bytes: Counter,
+    /// Bytes of file contents sent.
+    pub downloaded_bytes: Counter,
+    messages: Family<MessageLabels, Counter>,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Messages waiting for the gateway.
+    pub outbox: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let requests = Family::default();
+        let request_seconds = Histogram::new(DURATIONS);
+        let uploads = Family::default();
+        let uploaded_bytes = Counter::default();
+        let downloaded_bytes = Counter::default();
+        let messages = Family::default();
+        let connections = Gauge::default();
+        let outbox = Gauge::default();
+
+        let mut registry = Registry::with_prefix("haversack");
+        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "Time from the request's header to the answer's header, in seconds",
+            request_seconds.clone(),
+        );
+        registry.register("uploads", "Uploads, by what came of them", uploads.clone());
+        registry.register("uploaded_bytes", "Bytes of file contents received", uploaded_bytes.clone());
+        registry.register("downloaded_bytes", "Bytes of file contents sent", downloaded_bytes.clone());
+        registry.register("messages", "Changes of message state, by the state reached", messages.clone());
+        registry.register("connections", "Open connections", connections.clone());
+        registry.register("outbox_messages", "Messages waiting for the gateway", outbox.clone());
+        Self {
+            registry: Arc::new(registry),
+            requests,
+            request_seconds,
+            uploads,
+            uploaded_bytes,
+            downloaded_bytes,
+            messages,
+            connections,
+            outbox,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts an answered request.
+    pub fn request(&self, labels: &RequestLabels, duration: Duration) {
+        self.requests.get_or_create(labels).inc();
+        self.request_seconds.observe(duration.as_secs_f64());
+    }
+
+    /// Counts an upload.
+    pub fn upload(&self, outcome: &'static str) {
+        self.uploads.get_or_create(&UploadLabels { outcome }).inc();
+    }
+
+    /// Counts a change of a message's state.
+    pub fn message(&self, status: &'static str) {
+        self.messages.get_or_create(&MessageLabels { status }).inc();
+    }
+
+    /// Everything, as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}

@@ -1,0 +1,151 @@
+//! Connections: accepting them, bounding them, closing the silent and the slow, and finishing the running ones when
+//! the server stops. axum's own `serve` does none of the bounding.
+
+mod stream;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+use crate::config::{BaseUrl, Limits};
+use crate::metrics::Metrics;
+use stream::BoundedStream;
+
+/// Bytes that hyper gathers of a request or an answer before it passes them on: with the batch being written, all
+/// that a transfer holds in memory.
+const BUFFER: usize = 64 * 1024;
+/// How long to wait after the system refused a connection (no file descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Which routes answer which host.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    /// Everything.
+    pub all: Router,
+    /// Files alone, for the CDN's host, if it has one of its own.
+    pub files: Option<(BaseUrl, Router)>,
+}
+
+impl Hosts {
+    fn router(&self, request: &hyper::Request<Incoming>) -> Router {
+        // An absolute request target wins over the Host header (RFC 9112 section 3.2.2).
+        let header = || request.headers().get(hyper::header::HOST).and_then(|host| host.to_str().ok());
+        let host = request.uri().authority().map(hyper::http::uri::Authority::as_str).or_else(header);
+        match &self.files {
+            Some((cdn, files)) if host.is_some_and(|host| names(cdn, host)) => files.clone(),
+            _ => self.all.clone(),
+        }
+    }
+}
+
+/// Whether a `Host` names the CDN. The port is not compared: behind a proxy it is often another one.
+fn names(cdn: &BaseUrl, host: &str) -> bool {
+    let name = |authority: &str| match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name.to_owned(),
+        _ => authority.to_owned(),
+    };
+    name(&cdn.authority()).eq_ignore_ascii_case(name(host).trim_end_matches('.'))
+}
+
+/// Serves until `shutdown`, then lets running requests finish within the grace time. Says whether all did.
+///
+/// # Panics
+/// Never: the limits were checked.
+pub async fn serve(
+    listener: TcpListener,
+    hosts: Hosts,
+    limits: &Limits,
+    metrics: &Metrics,
+    shutdown: impl Future<Output = ()>,
+) -> bool {
+    let http = builder(limits);
+    let permits = usize::try_from(limits.max_connections).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
+    let permits = Arc::new(Semaphore::new(permits));
+    let graceful = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut shutdown => break,
+        };
+        let tcp = match accepted {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                pause(&error).await;
+                continue;
+            }
+        };
+        let connection = http.serve_connection(io(tcp, limits), service(hosts.clone()));
+        let connection = graceful.watch(connection);
+        let open = metrics.connections.clone();
+        tokio::spawn(async move {
+            open.inc();
+            // Errors here are the client's: it went away, was too slow, or sent what is not HTTP.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+            open.dec();
+            drop(permit);
+        });
+    }
+    drop(listener);
+    let grace = Duration::from_secs(limits.shutdown_grace_seconds);
+    tokio::time::timeout(grace, graceful.shutdown()).await.is_ok()
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    let header_bytes = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(limits.header_timeout_seconds))
+        .max_header_size(header_bytes)
+        .max_buf_size(BUFFER.max(header_bytes))
+        // A client that closes its side after the request still gets its answer.
+        .half_close(true);
+    http
+}
+
+fn io(tcp: TcpStream, limits: &Limits) -> TokioIo<BoundedStream> {
+    // Answers are written whole; waiting to fill a packet only delays them.
+    let _ = tcp.set_nodelay(true);
+    TokioIo::new(BoundedStream::new(tcp, limits.idle_timeout()))
+}
+
+fn service(
+    hosts: Hosts,
+) -> impl hyper::service::Service<
+    hyper::Request<Incoming>,
+    Response = axum::response::Response,
+    Error = Infallible,
+    Future: Send,
+> {
+    hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let router = hosts.router(&request);
+        router.oneshot(Request::from(request.map(Body::new)))
+    })
+}
+
+async fn pause(error: &io::Error) {
+    let of_the_client = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+    if !of_the_client {
+        tracing::error!(%error, "cannot accept connections");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}

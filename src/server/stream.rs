@@ -1,0 +1,92 @@
+//! A TCP stream that gives up on a peer who takes nothing, and closes so that a refused peer still reads its answer.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// How long a peer that is still sending is listened to after we closed our side.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The stream. Reading is bounded elsewhere: headers by hyper, bodies by those who read them.
+pub(super) struct BoundedStream {
+    tcp: TcpStream,
+    idle: Duration,
+    /// Runs while the peer is waited for; most peers never make it start.
+    timer: Option<Pin<Box<Sleep>>>,
+    lingering: bool,
+}
+
+impl BoundedStream {
+    /// Over `tcp`, for a peer that takes bytes at least every `idle`.
+    pub(super) fn new(tcp: TcpStream, idle: Duration) -> Self {
+        Self { tcp, idle, timer: None, lingering: false }
+    }
+
+    /// Passes on the result of a write, or fails if the peer took nothing for too long.
+    fn bounded<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.timer = None;
+            return written;
+        }
+        let idle = self.idle;
+        ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(idle))).as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
+    }
+}
+
+impl AsyncRead for BoundedStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for BoundedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.bounded(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.bounded(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    /// Closes our side, then reads on for a moment. A socket that is closed with unread bytes in it sends a reset, and
+    /// a peer that is still sending a body we refused would lose the answer that says why.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.lingering {
+            ready!(Pin::new(&mut self.tcp).poll_shutdown(cx))?;
+            self.lingering = true;
+            self.timer = Some(Box::pin(sleep(LINGER)));
+        }
+        let mut sink = [0; 8192];
+        loop {
+            if self.timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(&mut sink);
+            match ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Making, reading and deleting attachments.
+
+use super::{Error, Service};
+use crate::blob::BlobKey;
+use crate::blob::presign::Grant;
+use crate::clock::Timestamp;
+use crate::db::attachments as table;
+use crate::domain::attachment::{Attachment, Content};
+use crate::domain::filename;
+use crate::id::{AttachmentId, PartnerId};
+use crate::media;
+
+/// What a caller says of a file it will upload.
+#[derive(Clone, Debug)]
+pub struct NewAttachment {
+    /// Its name.
+    pub filename: String,
+    /// Its type.
+    pub content_type: String,
+    /// Its size in bytes; may be out of any range.
+    pub size_bytes: i128,
+}
+
+/// An attachment that awaits its bytes, and where to send them.
+#[derive(Clone, Debug)]
+pub struct Awaited {
+    /// The attachment.
+    pub attachment: Attachment,
+    /// Where to PUT the bytes.
+    pub upload_url: String,
+    /// Where the file will be.
+    pub download_url: String,
+}
+
+impl Service {
+    /// Makes an attachment whose bytes follow by PUT.
+    ///
+    /// # Errors
+    /// A name, type or size that is not accepted, or too many attachments that wait already.
+    pub async fn create_attachment(&self, partner: PartnerId, new: NewAttachment) -> Result<Awaited, Error> {
+        let size_bytes = self.check_size(new.size_bytes)?;
+        check_filename(&new.filename)?;
+        let declared = media::declared(&new.content_type).ok_or_else(|| {
+            Error::UnsupportedType(format!(
+                "content_type {:?} is not supported; docs/media-types.md lists what is, without parameters",
+                new.content_type
+            ))
+        })?;
+        if let Some(extension) = media::refused_extension(&new.filename) {
+            return Err(Error::UnsupportedType(format!("files named .{extension} are not supported")));
+        }
+        let now = self.clock.now();
+        self.reserve_pending(partner, now).await?;
+        let attachment = Attachment {
+            id: AttachmentId::new(),
+            partner_id: partner,
+            filename: new.filename,
+            declared_type: declared.reported.to_owned(),
+            signed_type: new.content_type,
+            media_type: declared.media_type.name.to_owned(),
+            size_bytes,
+            created_at: now,
+            upload_expires_at: now + self.limits.upload_url_ttl(),
+            content: Content::Awaited,
+        };
+        let row = attachment.clone();
+        self.db.write(move |db| Box::pin(async move { table::insert(db, &row).await })).await?;
+        let grant = Grant {
+            id: attachment.id,
+            expires: attachment.upload_expires_at,
+            content_type: &attachment.signed_type,
+            content_length: size_bytes,
+        };
+        Ok(Awaited {
+            upload_url: self.public_url.join(&self.signer.url(&grant)),
+            download_url: self.file_urls.of(&attachment),
+            attachment,
+        })
+    }
+
+    fn check_size(&self, size: i128) -> Result<u64, Error> {
+        if size < 1 {
+            return Err(Error::InvalidParameter(format!("size_bytes must be at least 1, not {size}")));
+        }
+        let limit = self.limits.max_upload_bytes;
+        u64::try_from(size)
+            .ok()
+            .filter(|size| *size <= limit)
+            .ok_or_else(|| Error::TooLarge { size: size.to_string(), limit })
+    }
+
+    /// A partner's attachment, in any state, and the moment its state is told for.
+    ///
+    /// # Errors
+    /// There is none, or it is another partner's.
+    pub async fn attachment(&self, partner: PartnerId, id: AttachmentId) -> Result<(Attachment, Timestamp), Error> {
+        let found = table::find(&mut *self.db.read().await?, id).await?;
+        let attachment =
+            found.filter(|attachment| attachment.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
+        Ok((attachment, self.clock.now()))
+    }
+
+    /// Deletes an attachment for good: its bytes, its metadata, and any upload under way. Messages that used it stay.
+    ///
+    /// # Errors
+    /// There is none, or it is another partner's.
+    pub async fn delete_attachment(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
+        let key = BlobKey::from(id);
+        // Held until the file is gone: an upload that ends now must find the row gone before it renames its file.
+        let _publishing = self.publishing.lock(id).await;
+        let now = self.clock.now();
+        let deleted = self
+            .db
+            .write(move |db| Box::pin(async move { table::delete(db, partner, id, &key.to_string(), now).await }))
+            .await?;
+        if !deleted {
+            return Err(Error::AttachmentNotFound);
+        }
+        self.files.forget(id);
+        self.remove_blob(key).await
+    }
+}
+
+fn check_filename(name: &str) -> Result<(), Error> {
+    let length = name.chars().count();
+    if length > filename::MAX_LENGTH {
+        let most = filename::MAX_LENGTH;
+        return Err(Error::InvalidParameter(format!("filename has {length} characters; at most {most} are accepted")));
+    }
+    Ok(())
+}

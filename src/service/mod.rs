@@ -1,0 +1,203 @@
+//! What the server does: the use cases, one file a subject, over database, blobs and clock. No HTTP, no SQL.
+
+pub mod attachments;
+pub mod chats;
+pub mod downloads;
+mod file_url;
+pub mod lists;
+pub mod partners;
+mod pending;
+mod rate_limit;
+pub mod sends;
+pub mod sweeper;
+pub mod uploads;
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+pub use file_url::FileUrls;
+
+use crate::blob::presign::Signer;
+use crate::blob::{self, BlobStore};
+use crate::clock::Clock;
+use crate::config::{BaseUrl, Limits};
+use crate::db::{self, Db};
+use crate::metrics::Metrics;
+
+/// Why a call was refused. Each is one row of the table of errors in `docs/errors.md`; only `api/error.rs` knows
+/// their codes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A required field is missing, null or empty.
+    #[error("{0} is required")]
+    MissingField(&'static str),
+    /// A phone number is not in E.164 form.
+    #[error("{field}: {value:?} is not a phone number in E.164 form, such as +12025550199")]
+    InvalidNumber {
+        /// The field.
+        field: &'static str,
+        /// What it held.
+        value: String,
+    },
+    /// A parameter has a value it cannot have.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// The parts of a message break a rule.
+    #[error("{0}")]
+    InvalidContent(String),
+    /// A type that is not accepted.
+    #[error("{0}")]
+    UnsupportedType(String),
+    /// A file that is too large.
+    #[error("the file has {size} bytes; at most {limit} are accepted")]
+    TooLarge {
+        /// Its size.
+        size: String,
+        /// The most accepted.
+        limit: u64,
+    },
+    /// The `from` number is not a line of the partner.
+    #[error("{0} is not one of your phone numbers; GET /v3/phone_numbers lists them")]
+    ForeignLine(String),
+    /// A part of the API that this server does not have.
+    #[error("{0}")]
+    NotAvailable(String),
+    /// No such chat.
+    #[error("Chat not found")]
+    ChatNotFound,
+    /// No such message.
+    #[error("Message not found")]
+    MessageNotFound,
+    /// No such attachment.
+    #[error("Attachment not found")]
+    AttachmentNotFound,
+    /// The attachment has no bytes yet.
+    #[error("Attachment {0} is not ready: PUT the file to its upload_url first")]
+    AttachmentNotReady(String),
+    /// A mention in a direct chat.
+    #[error("a mention needs a group chat; this chat has one recipient")]
+    MentionInDirectChat,
+    /// Too many messages from one line to one recipient.
+    #[error("more than {limit} messages from {line} to {recipient} in {window} s; try again in {retry_after} s")]
+    RateLimited {
+        /// The line.
+        line: String,
+        /// The recipient.
+        recipient: String,
+        /// Messages allowed.
+        limit: u64,
+        /// In how many seconds.
+        window: u64,
+        /// Seconds until the next is allowed.
+        retry_after: u64,
+    },
+    /// Too many attachments wait for their bytes.
+    #[error("{limit} attachments wait for their upload already; upload or delete some, or try again in {retry_after} s")]
+    TooManyPending {
+        /// How many may wait.
+        limit: u64,
+        /// Seconds until it is worth trying again.
+        retry_after: u64,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] db::Error),
+    /// The blob store failed.
+    #[error(transparent)]
+    Blob(#[from] blob::Error),
+}
+
+/// The use cases and what they need.
+#[derive(Debug)]
+pub struct Service {
+    db: Db,
+    blobs: Arc<dyn BlobStore>,
+    clock: Clock,
+    signer: Signer,
+    limits: Limits,
+    public_url: BaseUrl,
+    file_urls: FileUrls,
+    metrics: Metrics,
+    outbox_filled: Arc<Notify>,
+    keys: partners::KeyCache,
+    files: downloads::FileCache,
+    pending: pending::PendingCounts,
+    publishing: uploads::PublishLocks,
+}
+
+/// What a [`Service`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The database.
+    pub db: Db,
+    /// The bytes.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The time.
+    pub clock: Clock,
+    /// The signer of upload URLs.
+    pub signer: Signer,
+    /// The limits.
+    pub limits: Limits,
+    /// Base of upload URLs.
+    pub public_url: BaseUrl,
+    /// Base of file URLs.
+    pub cdn_url: BaseUrl,
+    /// Where things are counted.
+    pub metrics: Metrics,
+    /// Told when a message was put into the outbox.
+    pub outbox_filled: Arc<Notify>,
+}
+
+impl Service {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { db, blobs, clock, signer, limits, public_url, cdn_url, metrics, outbox_filled } = parts;
+        Self {
+            db,
+            blobs,
+            clock,
+            signer,
+            limits,
+            public_url,
+            file_urls: FileUrls::new(cdn_url),
+            metrics,
+            outbox_filled,
+            keys: partners::KeyCache::default(),
+            files: downloads::FileCache::default(),
+            pending: pending::PendingCounts::default(),
+            publishing: uploads::PublishLocks::default(),
+        }
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Where files are found.
+    #[must_use]
+    pub fn file_urls(&self) -> &FileUrls {
+        &self.file_urls
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Where things are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether database and blob store answer: one line for each that does not.
+    pub async fn check(&self) -> Vec<String> {
+        let (db, blobs) = tokio::join!(self.db.check(), self.blobs.check());
+        [db.err().map(|e| e.to_string()), blobs.err().map(|e| e.to_string())].into_iter().flatten().collect()
+    }
+}

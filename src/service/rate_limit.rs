@@ -1,0 +1,38 @@
+//! The rate limit of sends: so many messages from one line to one recipient in any such window. Counted in the
+//! transaction of the send, so a send that fails counts for nothing.
+
+use std::time::Duration;
+
+use super::Error;
+use crate::clock::Timestamp;
+use crate::config::Limits;
+use crate::db::{Connection, rates};
+use crate::domain::chat::Chat;
+
+/// Refuses a send to `chat` when any of its recipients has had enough.
+pub(super) async fn check(db: &mut Connection, limits: &Limits, chat: &Chat, now: Timestamp) -> Result<(), Error> {
+    let window = Duration::from_secs(limits.rate_limit_window_seconds);
+    let nth = u32::try_from(limits.rate_limit_messages).unwrap_or(u32::MAX);
+    for recipient in chat.others() {
+        let oldest = rates::nth_newest(db, chat.line.as_str(), &recipient.handle, now - window, nth).await?;
+        if let Some(oldest) = oldest {
+            let wait = (oldest + window).as_millis() - now.as_millis();
+            return Err(Error::RateLimited {
+                line: chat.line.to_string(),
+                recipient: recipient.handle.clone(),
+                limit: limits.rate_limit_messages,
+                window: limits.rate_limit_window_seconds,
+                retry_after: u64::try_from(wait).unwrap_or(0).div_ceil(1000).max(1),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Counts a send to every recipient of `chat`.
+pub(super) async fn record(db: &mut Connection, chat: &Chat, now: Timestamp) -> Result<(), Error> {
+    for recipient in chat.others() {
+        rates::record(db, chat.line.as_str(), &recipient.handle, now).await?;
+    }
+    Ok(())
+}

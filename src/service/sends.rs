@@ -1,0 +1,272 @@
+//! Sending: everything that is checked, and the one transaction that makes chat, message, outbox entry and the
+//! answer kept under an idempotency key. A send that fails any check leaves none of them.
+
+use super::chats::{self, LineChoice, Target};
+use super::{Error, FileUrls, Service, rate_limit};
+use crate::config::Limits;
+use crate::db::{Connection, attachments, chats as chat_table, idempotency, messages, outbox};
+use crate::domain::attachment::{Attachment, Status};
+use crate::domain::chat::{Chat, Recipients};
+use crate::domain::handle::PhoneNumber;
+use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service as Carrier};
+use crate::domain::part::{DraftPart, Part, Text};
+use crate::clock::Timestamp;
+use crate::id::{AttachmentId, ChatId, MessageId, PartnerId};
+
+/// Where a message goes.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// Into the chat of this line and these recipients, new or not (`POST /v3/chats`).
+    Line {
+        /// The line.
+        from: PhoneNumber,
+        /// The recipients.
+        to: Recipients,
+    },
+    /// Into this chat (`POST /v3/chats/{id}/messages`).
+    Chat(ChatId),
+    /// To these recipients, from whichever line is best (`POST /v3/messages`).
+    Anyone {
+        /// The recipients.
+        to: Recipients,
+        /// Lines not to use.
+        excluded: Vec<PhoneNumber>,
+    },
+}
+
+/// A message to send; checked as far as that needs no database.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Where to.
+    pub destination: Destination,
+    /// Its parts.
+    pub parts: Vec<DraftPart>,
+    /// Its effect.
+    pub effect: Option<Effect>,
+    /// What it answers.
+    pub reply_to: Option<ReplyTo>,
+    /// The service it should go by.
+    pub preferred_service: Option<Carrier>,
+    /// The caller's key.
+    pub idempotency_key: Option<String>,
+    /// The trace id of the call.
+    pub trace_id: String,
+}
+
+/// What a send made.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The chat, with the message in it.
+    pub chat: Chat,
+    /// Whether it is new.
+    pub created_chat: bool,
+    /// Why this line.
+    pub choice: LineChoice,
+    /// The chat that was passed over.
+    pub previous_chat: Option<ChatId>,
+    /// The message.
+    pub message: Message,
+}
+
+/// An answer, as it goes over the wire and as it is kept under an idempotency key.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON.
+    pub body: String,
+}
+
+impl Service {
+    /// The answer kept under an idempotency key.
+    ///
+    /// # Errors
+    /// The message it tells of was deleted.
+    pub async fn kept_answer(&self, partner: PartnerId, key: &str) -> Result<Option<Answer>, Error> {
+        kept_answer(&mut *self.db.read().await?, partner, key).await
+    }
+
+    /// Sends a message. `answer` writes what was made as the answer of the call; it is kept under the idempotency key
+    /// in the same transaction, so a repeated call gets the same answer or none was ever given.
+    ///
+    /// # Errors
+    /// Any check fails.
+    pub async fn send(
+        &self,
+        partner: PartnerId,
+        draft: Draft,
+        answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Send + 'static,
+    ) -> Result<Answer, Error> {
+        let (limits, file_urls, now) = (self.limits.clone(), self.file_urls.clone(), self.clock.now());
+        let answer = self
+            .db
+            .write(move |db| {
+                Box::pin(async move {
+                    if let Some(key) = &draft.idempotency_key
+                        && let Some(kept) = kept_answer(db, partner, key).await?
+                    {
+                        return Ok::<_, Error>(kept);
+                    }
+                    let key = draft.idempotency_key.clone();
+                    let sent = send(db, &limits, partner, draft, now).await?;
+                    let answer = answer(&file_urls, &sent);
+                    if let Some(key) = key {
+                        idempotency::keep(db, partner, &key, sent.message.id, answer.status, &answer.body, now).await?;
+                    }
+                    Ok(answer)
+                })
+            })
+            .await?;
+        self.metrics.message(DeliveryStatus::Pending.as_str());
+        self.outbox_filled.notify_one();
+        Ok(answer)
+    }
+}
+
+async fn kept_answer(db: &mut Connection, partner: PartnerId, key: &str) -> Result<Option<Answer>, Error> {
+    match idempotency::find(db, partner, key).await? {
+        Some(kept) if kept.message_deleted => Err(Error::MessageNotFound),
+        kept => Ok(kept.map(|kept| Answer { status: kept.status, body: kept.body })),
+    }
+}
+
+async fn send(
+    db: &mut Connection,
+    limits: &Limits,
+    partner: PartnerId,
+    draft: Draft,
+    now: Timestamp,
+) -> Result<Sent, Error> {
+    let target = target(db, partner, &draft, now).await?;
+    let mut chat = target.chat;
+    if !chat.is_group() && draft.parts.iter().any(|part| matches!(part, DraftPart::Text(Text { mention: Some(_), .. }))) {
+        return Err(Error::MentionInDirectChat);
+    }
+    let thread_root = match draft.reply_to {
+        Some(reply) => Some(thread_root(db, partner, &chat, reply).await?),
+        None => None,
+    };
+    rate_limit::check(db, limits, &chat, now).await?;
+    let parts = resolve(db, partner, draft.parts, now).await?;
+
+    let message = Message {
+        id: MessageId::new(),
+        chat_id: chat.id,
+        sender: chat.participants.iter().find(|p| p.is_me).map(|me| me.id).ok_or(Error::ChatNotFound)?,
+        parts,
+        effect: draft.effect,
+        reply_to: draft.reply_to,
+        thread_root,
+        preferred_service: draft.preferred_service,
+        service: None,
+        status: DeliveryStatus::Pending,
+        created_at: now,
+        updated_at: now,
+        sent_at: None,
+        delivered_at: None,
+    };
+    chat.last_message_id = message.id;
+    chat.updated_at = now;
+    match &target.new {
+        Some(recipients) => chat_table::insert(db, &chat, recipients).await?,
+        None => chat_table::touch(db, chat.id, message.id, now).await?,
+    }
+    messages::insert(db, partner, &message, &draft.trace_id).await?;
+    outbox::insert(db, message.id, now).await?;
+    rate_limit::record(db, &chat, now).await?;
+    Ok(Sent {
+        chat,
+        created_chat: target.new.is_some(),
+        choice: target.choice,
+        previous_chat: target.previous,
+        message,
+    })
+}
+
+async fn target(db: &mut Connection, partner: PartnerId, draft: &Draft, now: Timestamp) -> Result<Target, Error> {
+    match &draft.destination {
+        Destination::Line { from, to } => {
+            let target = chats::of_line(db, partner, from, to.clone(), now).await?;
+            if target.new.is_some() {
+                check_first_message(draft)?;
+                chats::own_line(db, partner, from).await?;
+            }
+            Ok(target)
+        }
+        Destination::Chat(id) => {
+            let chat = chat_table::find(db, partner, *id).await?.ok_or(Error::ChatNotFound)?;
+            Ok(Target { chat, new: None, choice: LineChoice::ReusedActiveChat, previous: None })
+        }
+        Destination::Anyone { to, excluded } => chats::of_any_line(db, partner, to.clone(), excluded, now).await,
+    }
+}
+
+/// What the first message of a new chat must not be (`POST /v3/chats` only): carriers take a link from a stranger
+/// for spam.
+fn check_first_message(draft: &Draft) -> Result<(), Error> {
+    let refuse = |what: &str| {
+        Err(Error::InvalidParameter(format!("the first message of a new chat cannot {what}; send it as the second")))
+    };
+    if draft.parts.iter().any(|part| matches!(part, DraftPart::Link(_))) {
+        return refuse("be a link");
+    }
+    if draft.parts.iter().any(|part| matches!(part, DraftPart::Text(text) if text.has_url())) {
+        return refuse("hold a URL");
+    }
+    if draft.reply_to.is_some() {
+        return refuse("be a reply");
+    }
+    Ok(())
+}
+
+async fn thread_root(
+    db: &mut Connection,
+    partner: PartnerId,
+    chat: &Chat,
+    reply: ReplyTo,
+) -> Result<MessageId, Error> {
+    let answered = messages::find(db, partner, reply.message_id).await?;
+    let answered = answered.filter(|message| message.chat_id == chat.id).ok_or(Error::MessageNotFound)?;
+    if reply.part_index as usize >= answered.parts.len() {
+        return Err(Error::InvalidParameter(format!(
+            "reply_to.part_index {} is out of range: the message has {} parts",
+            reply.part_index,
+            answered.parts.len()
+        )));
+    }
+    Ok(answered.thread_root.unwrap_or(answered.id))
+}
+
+async fn resolve(
+    db: &mut Connection,
+    partner: PartnerId,
+    drafts: Vec<DraftPart>,
+    now: Timestamp,
+) -> Result<Vec<Part>, Error> {
+    let mut parts = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        parts.push(match draft {
+            DraftPart::Text(text) => {
+                for sticker in &text.stickers {
+                    let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
+                    usable(db, partner, id, now).await?;
+                }
+                Part::Text(text)
+            }
+            DraftPart::Link(url) => Part::Link(url),
+            DraftPart::Attachment(id) => Part::Media(Some(Box::new(usable(db, partner, id, now).await?))),
+        });
+    }
+    Ok(parts)
+}
+
+/// The partner's attachment, if its bytes are there.
+async fn usable(db: &mut Connection, partner: PartnerId, id: AttachmentId, now: Timestamp) -> Result<Attachment, Error> {
+    let found = attachments::find(db, id).await?.filter(|attachment| attachment.partner_id == partner);
+    let attachment = found.ok_or(Error::AttachmentNotFound)?;
+    match attachment.status(now) {
+        Status::Complete => Ok(attachment),
+        Status::Pending => Err(Error::AttachmentNotReady(id.to_string())),
+        Status::Failed => Err(Error::AttachmentNotFound),
+    }
+}

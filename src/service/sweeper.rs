@@ -1,0 +1,88 @@
+//! What is tidied up in the background: attachments whose upload never came, blobs that nothing names any more, and
+//! sends that the rate limit need not remember.
+
+use std::time::Duration;
+
+use super::{Error, Service};
+use crate::blob::BlobKey;
+use crate::db::{attachments, outbox, rates};
+
+/// How often to look.
+const EVERY: Duration = Duration::from_secs(30);
+/// Rows dealt with in one transaction: bounds how long other writes wait.
+const BATCH: i64 = 500;
+
+impl Service {
+    /// Sweeps from time to time, for ever.
+    pub async fn sweep_forever(&self) {
+        loop {
+            if let Err(error) = self.sweep().await {
+                tracing::error!(%error, "sweeping failed; it will be tried again");
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    /// Sweeps once.
+    ///
+    /// # Errors
+    /// Database or store fail; what was done until then stays done.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let now = self.clock.now();
+        // An upload that began in the last moment of its window may still be running.
+        let closed_before = now - self.limits.longest_upload();
+        while self.abandon(closed_before, now).await? == BATCH as usize {}
+
+        let before = now - Duration::from_secs(self.limits.abandoned_retention_seconds);
+        let purge = move || {
+            self.db.write(move |db| Box::pin(async move { attachments::purge_abandoned(db, before, BATCH).await }))
+        };
+        while purge().await? == BATCH as u64 {}
+
+        loop {
+            let removals = attachments::removals(&mut *self.db.read().await?, BATCH).await?;
+            if removals.is_empty() {
+                break;
+            }
+            for key in removals {
+                match BlobKey::parse(&key) {
+                    Some(key) => self.remove_blob(key).await?,
+                    None => self.forget_removal(key).await?,
+                }
+            }
+        }
+
+        let window = Duration::from_secs(self.limits.rate_limit_window_seconds);
+        let forget_before = now - window;
+        self.db.write(move |db| Box::pin(async move { rates::forget(db, forget_before).await })).await?;
+        let waiting = outbox::count(&mut *self.db.read().await?).await?;
+        self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// Gives up a batch of overdue attachments and asks for their blobs, which a crash may have left, to be removed.
+    async fn abandon(&self, closed_before: crate::clock::Timestamp, now: crate::clock::Timestamp) -> Result<usize, Error> {
+        self.db
+            .write(move |db| {
+                Box::pin(async move {
+                    let ids = attachments::abandon_overdue(db, closed_before, now, BATCH).await?;
+                    for id in &ids {
+                        attachments::request_removal(db, &BlobKey::from(*id).to_string(), now).await?;
+                    }
+                    Ok(ids.len())
+                })
+            })
+            .await
+    }
+
+    /// Removes a blob whose removal was asked for, and then the asking.
+    pub(super) async fn remove_blob(&self, key: BlobKey) -> Result<(), Error> {
+        self.blobs.remove(key).await?;
+        self.forget_removal(key.to_string()).await
+    }
+
+    async fn forget_removal(&self, key: String) -> Result<(), Error> {
+        self.db.write(move |db| Box::pin(async move { attachments::removal_done(db, &key).await })).await?;
+        Ok(())
+    }
+}

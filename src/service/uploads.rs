@@ -1,0 +1,214 @@
+//! Receiving the bytes of an attachment: the checks before the first byte, the streaming, and publishing the result
+//! so that the first complete body wins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, timeout};
+
+use super::Service;
+use crate::blob::presign::{Grant, Query};
+use crate::blob::{self, BlobKey, Digests, SealedBlob};
+use crate::db::{self, attachments as table};
+use crate::domain::attachment::{Attachment, Content};
+use crate::id::AttachmentId;
+
+/// Why an upload was refused. Only `cdn/xml.rs` knows the codes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No `Content-Length`.
+    #[error("the upload needs a Content-Length; chunked bodies are not accepted")]
+    MissingLength,
+    /// URL or headers are not what was signed.
+    #[error("{0}")]
+    BadSignature(String),
+    /// The URL's time is over.
+    #[error("Request has expired")]
+    Expired,
+    /// The attachment was deleted.
+    #[error("the attachment no longer exists")]
+    NotFound,
+    /// Another body was stored first.
+    #[error("another file was uploaded to this URL already; an attachment never changes")]
+    Conflict,
+    /// The body ended early.
+    #[error("the body ended before Content-Length bytes had arrived; nothing was stored, and the URL is still good")]
+    Incomplete,
+    /// The body came too slowly.
+    #[error("the body came too slowly; nothing was stored, and the URL is still good")]
+    TooSlow,
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] db::Error),
+    /// The blob store failed.
+    #[error(transparent)]
+    Blob(#[from] blob::Error),
+}
+
+/// What is known of an upload before its body.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadHead<'a> {
+    /// The attachment named by the path.
+    pub id: AttachmentId,
+    /// The query.
+    pub query: &'a str,
+    /// `Content-Type`, to the letter; empty if there is none.
+    pub content_type: &'a str,
+    /// `Content-Length`.
+    pub content_length: Option<u64>,
+}
+
+/// Locks that keep two bodies of one attachment from being published at once. One lock serves many attachments; it
+/// is held for a rename and a commit only.
+#[derive(Debug)]
+pub(super) struct PublishLocks([Mutex<()>; 64]);
+
+impl Default for PublishLocks {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(())))
+    }
+}
+
+impl PublishLocks {
+    pub(super) async fn lock(&self, id: AttachmentId) -> MutexGuard<'_, ()> {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
+        let slot = usize::try_from(hash % self.0.len() as u64).expect("less than the number of locks");
+        self.0[slot].lock().await
+    }
+}
+
+impl Service {
+    /// Checks everything that can be checked before the first byte of the body.
+    ///
+    /// # Errors
+    /// The upload is not allowed.
+    pub async fn authorize_upload(&self, head: UploadHead<'_>) -> Result<Attachment, Error> {
+        let query = Query::parse(head.query).ok_or_else(|| {
+            Error::BadSignature("the URL is not one of ours as it was handed out: use upload_url unchanged".to_owned())
+        })?;
+        let content_length = head.content_length.ok_or(Error::MissingLength)?;
+        let grant = Grant { id: head.id, expires: query.expires, content_type: head.content_type, content_length };
+        let found = table::find(&mut *self.db.read().await?, head.id).await?;
+        if !self.signer.verify(&grant, query.signature) {
+            return Err(Error::BadSignature(self.why_refused(&grant, found.as_ref(), query.signature)));
+        }
+        if self.clock.now() >= query.expires {
+            return Err(Error::Expired);
+        }
+        let attachment = found.ok_or(Error::NotFound)?;
+        if attachment.content == Content::Abandoned {
+            return Err(Error::Expired);
+        }
+        Ok(attachment)
+    }
+
+    /// Says which header differs, but only to one who holds a URL of ours.
+    fn why_refused(&self, grant: &Grant<'_>, found: Option<&Attachment>, signature: &str) -> String {
+        let signed = found.map(|attachment| Grant {
+            content_type: &attachment.signed_type,
+            content_length: attachment.size_bytes,
+            ..*grant
+        });
+        match signed.filter(|signed| self.signer.verify(signed, signature)) {
+            Some(signed) => format!(
+                "the URL is signed for Content-Type {:?} and Content-Length {}, but the request has {:?} and {}: \
+                 send the required_headers as they were given",
+                signed.content_type, signed.content_length, grant.content_type, grant.content_length
+            ),
+            None => "the URL was altered: use upload_url unchanged".to_owned(),
+        }
+    }
+
+    /// Receives the body of an upload that was authorized. When this returns, the bytes and the attachment's new state
+    /// are safe on disk; when it fails, nothing is left.
+    ///
+    /// # Errors
+    /// The body ends early, comes too slowly, or is not the first complete one; or storage fails.
+    pub async fn receive_upload<E>(
+        self: Arc<Self>,
+        attachment: &Attachment,
+        body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Digests, Error> {
+        let sealed = self.store(attachment.size_bytes, body).await?;
+        let id = attachment.id;
+        // A task of its own: a client that goes away now must not leave a file without its row.
+        tokio::spawn(async move { self.publish(id, sealed).await }).await.map_err(|_| blob::Error::Stopped)?
+    }
+
+    async fn store<E>(
+        &self,
+        size: u64,
+        mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Box<dyn SealedBlob>, Error> {
+        let mut writer = self.blobs.create().await?;
+        let pace = Pace::new(self);
+        let mut received = 0;
+        while received < size {
+            let next = timeout(pace.patience(received), body.next()).await.map_err(|_| Error::TooSlow)?;
+            let Some(Ok(chunk)) = next else { return Err(Error::Incomplete) };
+            received += chunk.len() as u64;
+            self.metrics.uploaded_bytes.inc_by(chunk.len() as u64);
+            writer.write(chunk).await?;
+        }
+        Ok(writer.seal().await?)
+    }
+
+    async fn publish(&self, id: AttachmentId, sealed: Box<dyn SealedBlob>) -> Result<Digests, Error> {
+        let digests = sealed.digests().clone();
+        let _publishing = self.publishing.lock(id).await;
+        let current = table::find(&mut *self.db.read().await?, id).await?;
+        match current.ok_or(Error::NotFound)?.content {
+            Content::Stored { sha256, .. } if sha256 == digests.sha256 => return Ok(digests),
+            Content::Stored { .. } => return Err(Error::Conflict),
+            Content::Abandoned => return Err(Error::Expired),
+            Content::Awaited => {}
+        }
+        let key = BlobKey::from(id);
+        sealed.publish(key).await?;
+        let (sha256, md5, now) = (digests.sha256.clone(), digests.md5.clone(), self.clock.now());
+        let stored = self
+            .db
+            .write(move |db| Box::pin(async move { table::mark_stored(db, id, &sha256, &md5, now).await }))
+            .await;
+        match stored {
+            Ok(true) => Ok(digests),
+            // The window was swept between the check and here.
+            Ok(false) => {
+                self.blobs.remove(key).await?;
+                Err(Error::Expired)
+            }
+            // The file stays without a row; the next body overwrites it, or the sweeper removes it.
+            Err(error) => Err(Error::Db(error)),
+        }
+    }
+}
+
+/// Decides how long the next piece of a body may take.
+struct Pace {
+    start: Instant,
+    idle: Duration,
+    grace: Duration,
+    min_rate: u64,
+}
+
+impl Pace {
+    fn new(service: &Service) -> Self {
+        let limits = &service.limits;
+        Self {
+            start: Instant::now(),
+            idle: limits.idle_timeout(),
+            grace: Duration::from_secs(limits.upload_grace_seconds),
+            min_rate: limits.upload_min_bytes_per_second.max(1),
+        }
+    }
+
+    /// Until when the next byte must come: within the idle limit, and before the average falls below the least rate.
+    fn patience(&self, received: u64) -> Duration {
+        let earned = self.grace + Duration::from_millis(received.saturating_mul(1000) / self.min_rate);
+        earned.saturating_sub(self.start.elapsed()).min(self.idle)
+    }
+}

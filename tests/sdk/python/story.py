@@ -1,0 +1,515 @@
+"""The whole story, told by the official Python client against a running server.
+
+Settings come from the environment; see run.sh beside this folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+import traceback
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any, Callable
+
+import httpx
+import linq
+from linq.types import AttachmentCreateResponse, Message
+from linq.types.shared import LinkPartResponse, MediaPartResponse, TextPartResponse
+
+LINE = os.environ["STORY_LINE"]
+SECOND_LINE = os.environ["STORY_SECOND_LINE"]
+PHOTO = Path(os.environ["STORY_PHOTO"]).read_bytes()
+
+# Every recipient here starts with +12025552, so this story and the TypeScript one never share a rate limit.
+FRIEND = "+12025552001"
+LIST_FRIENDS = ["+12025552002", "+12025552003", "+12025552004"]
+NEW_FRIEND = "+12025552005"
+STRANGER = "+12025552006"
+BUSY_FRIEND = "+12025552007"
+
+# Strict validation makes the client check every answer against its own models, and raise if one does not fit.
+# No retries: a second attempt would hide what went wrong with the first.
+client = linq.LinqAPIV3(max_retries=0, _strict_response_validation=True)
+other = linq.LinqAPIV3(
+    api_key=os.environ["STORY_OTHER_API_KEY"], max_retries=0, _strict_response_validation=True
+)
+
+Step = Callable[[], None]
+steps: list[tuple[str, Step]] = []
+
+
+def step(title: str) -> Callable[[Step], Step]:
+    def register(function: Step) -> Step:
+        steps.append((title, function))
+        return function
+
+    return register
+
+
+class Story:
+    """What earlier steps leave behind for later ones."""
+
+    photo: AttachmentCreateResponse
+    chat_id: str
+    first_message_id: str
+    photo_url: str
+    reply_id: str
+
+
+def fails(kind: type[linq.APIStatusError], code: int, call: Callable[[], Any]) -> linq.APIStatusError:
+    """Require that the call raises this exception with this code, and a complete error body."""
+    try:
+        answer = call()
+    except kind as error:
+        assert error.code == code, f"expected code {code}, got {error.code}: {error.message}"
+        assert error.doc_url == f"https://docs.linqapp.com/error/codes/{code // 1000}xxx/{code}/", error.doc_url
+        body = error.response.json()
+        assert body["success"] is False, body
+        assert body["error"]["status"] == error.status_code, body
+        assert body["error"]["message"], body
+        assert re.fullmatch("[0-9a-f]{32}", body["trace_id"]), body
+        assert error.response.headers["X-Trace-ID"] == body["trace_id"], body
+        return error
+    raise AssertionError(f"expected {kind.__name__} {code}, got {answer!r}")
+
+
+def upload(filename: str, content: bytes) -> AttachmentCreateResponse:
+    created = client.attachments.create(filename=filename, content_type="image/jpeg", size_bytes=len(content))
+    answer = httpx.request(
+        created.http_method, created.upload_url, headers=created.required_headers, content=content
+    )
+    answer.raise_for_status()
+    return created
+
+
+def wait_until_delivered(message_id: str) -> Message:
+    deadline = time.monotonic() + 5
+    while True:
+        message = client.messages.retrieve(message_id)
+        if message.delivery_status == "delivered":
+            return message
+        assert time.monotonic() < deadline, f"still {message.delivery_status} after 5 s"
+        time.sleep(0.05)
+
+
+def say(chat_id: str, text: str) -> str:
+    sent = client.chats.messages.send(chat_id, message={"parts": [{"type": "text", "value": text}]})
+    return sent.message.id
+
+
+def start_chat(to: str, text: str, from_: str = LINE) -> str:
+    created = client.chats.create(from_=from_, to=[to], message={"parts": [{"type": "text", "value": text}]})
+    return created.chat.id
+
+
+def media_part(message: Message) -> MediaPartResponse:
+    for part in message.parts or []:
+        if isinstance(part, MediaPartResponse):
+            return part
+    raise AssertionError(f"no media part in {message.parts!r}")
+
+
+# --- the way everything goes right ---
+
+
+@step("list phone numbers")
+def list_phone_numbers() -> None:
+    numbers = client.phone_numbers.list().phone_numbers
+    assert {number.phone_number for number in numbers} == {LINE, SECOND_LINE}, numbers
+    assert all(number.reputation.status == "HEALTHY" for number in numbers), numbers
+
+
+@step("list phone numbers the deprecated way")
+def list_phone_numbers_deprecated() -> None:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        numbers = client.phonenumbers.list().phone_numbers
+    assert {number.phone_number for number in numbers} == {LINE, SECOND_LINE}, numbers
+
+
+@step("every answer carries a fresh trace id")
+def trace_ids() -> None:
+    seen = {client.phone_numbers.with_raw_response.list().headers["X-Trace-ID"] for _ in range(3)}
+    assert len(seen) == 3, seen
+    assert all(re.fullmatch("[0-9a-f]{32}", trace_id) for trace_id in seen), seen
+
+
+@step("create an attachment")
+def create_attachment() -> None:
+    created = client.attachments.create(filename="photo.jpg", content_type="image/jpeg", size_bytes=len(PHOTO))
+    assert created.http_method == "PUT"
+    assert created.required_headers == {"Content-Type": "image/jpeg", "Content-Length": str(len(PHOTO))}
+    life = created.expires_at.timestamp() - time.time()
+    assert 14 * 60 < life < 16 * 60, f"upload_url lives for {life} s"
+    assert client.attachments.retrieve(created.attachment_id).status == "pending"
+    Story.photo = created
+
+
+@step("a pending attachment cannot be sent or downloaded")
+def pending_attachment() -> None:
+    part: Any = {"type": "media", "attachment_id": Story.photo.attachment_id}
+    fails(
+        linq.NotFoundError,
+        2007,
+        lambda: client.chats.create(from_=LINE, to=[STRANGER], message={"parts": [part]}),
+    )
+    assert httpx.get(Story.photo.download_url).status_code == 404
+
+
+@step("an upload with another Content-Type or length is refused")
+def refused_uploads() -> None:
+    attempts = [
+        ({**Story.photo.required_headers, "Content-Type": "image/png"}, PHOTO),
+        ({"Content-Type": "image/jpeg"}, PHOTO[:-1]),
+    ]
+    for headers, content in attempts:
+        answer = httpx.put(Story.photo.upload_url, headers=headers, content=content)
+        assert answer.status_code == 403, answer
+        assert "<Code>SignatureDoesNotMatch</Code>" in answer.text, answer.text
+    assert client.attachments.retrieve(Story.photo.attachment_id).status == "pending"
+
+
+@step("upload a photo")
+def upload_photo() -> None:
+    created = Story.photo
+    answer = httpx.request(
+        created.http_method, created.upload_url, headers=created.required_headers, content=PHOTO
+    )
+    assert answer.status_code == 200, answer.text
+    attachment = client.attachments.retrieve(created.attachment_id)
+    assert attachment.status == "complete", attachment
+    assert attachment.filename == "photo.jpg", attachment
+    assert attachment.content_type == "image/jpeg", attachment
+    assert attachment.size_bytes == len(PHOTO), attachment
+    assert attachment.download_url == created.download_url, attachment
+
+
+@step("send text and photo in a new chat")
+def send_photo() -> None:
+    chat = client.chats.create(
+        from_=LINE,
+        to=[FRIEND],
+        message={
+            "parts": [
+                {"type": "text", "value": "Look at this"},
+                {"type": "media", "attachment_id": Story.photo.attachment_id},
+            ]
+        },
+    ).chat
+    assert chat.is_group is False
+    assert chat.display_name == FRIEND, chat
+    assert {(handle.handle, handle.is_me) for handle in chat.handles} == {(LINE, True), (FRIEND, False)}, chat
+    assert chat.health_status.status == "HEALTHY", chat
+    assert chat.message.delivery_status == "pending", chat.message
+    assert chat.message.from_handle is not None and chat.message.from_handle.handle == LINE, chat.message
+    text, media = chat.message.parts
+    assert isinstance(text, TextPartResponse) and text.value == "Look at this", text
+    assert isinstance(media, MediaPartResponse) and media.id == Story.photo.attachment_id, media
+    Story.chat_id = chat.id
+    Story.first_message_id = chat.message.id
+
+
+@step("the message is delivered")
+def message_delivered() -> None:
+    message = wait_until_delivered(Story.first_message_id)
+    assert message.chat_id == Story.chat_id
+    assert message.is_from_me and message.is_delivered and not message.is_read, message
+    assert message.from_ == LINE, message
+    assert message.sent_at and message.delivered_at, message
+    assert message.created_at <= message.sent_at <= message.delivered_at, message
+    part = media_part(message)
+    assert (part.filename, part.mime_type, part.size_bytes) == ("photo.jpg", "image/jpeg", len(PHOTO)), part
+    Story.photo_url = part.url
+
+
+@step("download the same bytes")
+def download_photo() -> None:
+    answer = httpx.get(Story.photo_url)
+    assert answer.status_code == 200, answer
+    assert answer.content == PHOTO, f"{len(answer.content)} other bytes"
+    assert answer.headers["Content-Type"] == "image/jpeg", answer.headers
+    assert answer.headers["X-Content-Type-Options"] == "nosniff", answer.headers
+    assert Story.photo_url == Story.photo.download_url
+
+    unchanged = httpx.get(Story.photo_url, headers={"If-None-Match": answer.headers["ETag"]})
+    assert unchanged.status_code == 304, unchanged
+
+
+@step("download a range, and ask with HEAD")
+def download_part() -> None:
+    middle = httpx.get(Story.photo_url, headers={"Range": "bytes=100-199"})
+    assert middle.status_code == 206, middle
+    assert middle.content == PHOTO[100:200]
+    assert middle.headers["Content-Range"] == f"bytes 100-199/{len(PHOTO)}", middle.headers
+
+    end = httpx.get(Story.photo_url, headers={"Range": "bytes=-10"})
+    assert end.status_code == 206 and end.content == PHOTO[-10:], end
+
+    head = httpx.head(Story.photo_url)
+    assert head.status_code == 200, head
+    assert head.headers["Content-Length"] == str(len(PHOTO)), head.headers
+    assert head.content == b""
+
+
+@step("reply to the photo and read the thread")
+def reply_in_thread() -> None:
+    reply = client.chats.messages.send(
+        Story.chat_id,
+        message={
+            "parts": [{"type": "text", "value": "Taken this morning"}],
+            "reply_to": {"message_id": Story.first_message_id, "part_index": 1},
+        },
+    ).message
+    assert reply.reply_to is not None and reply.reply_to.message_id == Story.first_message_id, reply
+    assert reply.reply_to.part_index == 1, reply
+    Story.reply_id = reply.id
+
+    thread = [message.id for message in client.messages.list_messages_thread(reply.id, limit=1)]
+    assert thread == [Story.first_message_id, reply.id], thread
+    thread = [message.id for message in client.messages.list_messages_thread(reply.id, order="desc")]
+    assert thread == [reply.id, Story.first_message_id], thread
+
+
+@step("send a link into the chat")
+def send_link() -> None:
+    link = client.chats.messages.send(
+        Story.chat_id, message={"parts": [{"type": "link", "value": "https://example.com/album"}]}
+    ).message
+    (part,) = link.parts
+    assert isinstance(part, LinkPartResponse) and part.value == "https://example.com/album", part
+
+
+@step("creating the same chat again reuses it")
+def reuse_chat() -> None:
+    assert start_chat(FRIEND, "Still here?") == Story.chat_id
+
+
+@step("list messages newest first, while another one arrives")
+def list_messages() -> None:
+    expected = [say(Story.chat_id, f"Number {number}") for number in range(3)][::-1]
+    listed: list[str] = []
+    for message in client.chats.messages.list(Story.chat_id, limit=2):
+        if not listed:
+            say(Story.chat_id, "I arrive between two pages")
+        listed.append(message.id)
+    assert listed[:3] == expected, listed
+    assert listed[-1] == Story.first_message_id, listed
+    assert len(listed) == len(set(listed)) == 7, listed
+
+
+@step("get one chat and list chats page by page")
+def list_chats() -> None:
+    chat = client.chats.retrieve(Story.chat_id)
+    assert chat.id == Story.chat_id and not chat.is_group and not chat.is_archived, chat
+    assert chat.created_at <= chat.updated_at, chat
+
+    created = [start_chat(to, "Hello", from_=SECOND_LINE) for to in LIST_FRIENDS]
+    listed = [chat.id for chat in client.chats.list_chats(from_=SECOND_LINE, limit=1)]
+    assert listed[:3] == created[::-1], listed
+    assert len(listed) == len(set(listed)), listed
+
+    with_friend = [chat.id for chat in client.chats.list_chats(to=FRIEND)]
+    assert with_friend == [Story.chat_id], with_friend
+
+
+@step("send without naming a line, twice with one idempotency key")
+def idempotent_send() -> None:
+    key = f"python-{uuid.uuid4()}"
+    first, second = [
+        client.messages.create(
+            to=[NEW_FRIEND],
+            message={"parts": [{"type": "text", "value": "Only once, please"}]},
+            idempotency_key=key,
+        )
+        for _ in range(2)
+    ]
+    assert first.from_ in (LINE, SECOND_LINE), first
+    assert first.created_new_chat and first.from_selection.reason == "new_best_number", first
+    assert second.message.id == first.message.id and second.chat_id == first.chat_id, second
+    assert len(list(client.chats.messages.list(first.chat_id))) == 1
+
+    again = client.messages.create(
+        to=[NEW_FRIEND], message={"parts": [{"type": "link", "value": "https://example.com/"}]}
+    )
+    assert again.chat_id == first.chat_id and not again.created_new_chat, again
+    assert again.from_selection.reason == "reused_active_chat", again
+    assert again.from_selection.reused_existing_chat, again
+
+
+@step("mark as read, start and stop typing")
+def read_and_typing() -> None:
+    client.chats.mark_as_read(Story.chat_id)
+    client.chats.typing.start(Story.chat_id)
+    client.chats.typing.stop(Story.chat_id)
+
+
+@step("delete a message")
+def delete_message() -> None:
+    client.messages.delete(Story.reply_id)
+    fails(linq.NotFoundError, 2002, lambda: client.messages.retrieve(Story.reply_id))
+    fails(linq.NotFoundError, 2002, lambda: client.messages.delete(Story.reply_id))
+    assert Story.reply_id not in [message.id for message in client.chats.messages.list(Story.chat_id)]
+
+
+@step("delete an attachment that was sent")
+def delete_attachment() -> None:
+    # A name that needs encoding in its URL, in a header and nowhere else.
+    name = "Zürich & café #1 50%.jpg"
+    attachment_id = upload(name, PHOTO).attachment_id
+    part: Any = {"type": "media", "attachment_id": attachment_id}
+    message_id = client.chats.messages.send(Story.chat_id, message={"parts": [part]}).message.id
+    sent = media_part(client.messages.retrieve(message_id))
+    assert sent.filename == name, sent
+    assert httpx.get(sent.url).content == PHOTO
+
+    client.attachments.delete(attachment_id)
+    fails(linq.NotFoundError, 2003, lambda: client.attachments.retrieve(attachment_id))
+    fails(linq.NotFoundError, 2003, lambda: client.attachments.delete(attachment_id))
+    fails(
+        linq.NotFoundError,
+        2003,
+        lambda: client.chats.messages.send(Story.chat_id, message={"parts": [part]}),
+    )
+    assert httpx.get(sent.url).status_code == 404
+
+    left = media_part(client.messages.retrieve(message_id))
+    assert (left.id, left.url, left.filename, left.mime_type, left.size_bytes) == ("", "", "", "", 0), left
+
+
+# --- errors, each as the exception the client has for it ---
+
+
+@step("a wrong key: AuthenticationError")
+def wrong_key() -> None:
+    stranger = client.with_options(api_key="not-a-key")
+    fails(linq.AuthenticationError, 2004, lambda: stranger.phone_numbers.list())
+
+
+@step("a refused attachment: BadRequestError")
+def refused_attachments() -> None:
+    def create(**changes: Any) -> AttachmentCreateResponse:
+        good: dict[str, Any] = {"filename": "photo.jpg", "content_type": "image/jpeg", "size_bytes": 1}
+        return client.attachments.create(**{**good, **changes})
+
+    fails(linq.BadRequestError, 5004, lambda: create(content_type="application/octet-stream"))
+    fails(linq.BadRequestError, 5005, lambda: create(size_bytes=104_857_601))
+    fails(linq.BadRequestError, 1005, lambda: create(size_bytes=0))
+    fails(linq.BadRequestError, 1001, lambda: create(filename=""))
+    fails(linq.BadRequestError, 1001, lambda: create(filename=linq.omit))
+
+
+@step("a malformed message: BadRequestError")
+def malformed_messages() -> None:
+    text: Any = {"type": "text", "value": "Hello"}
+    link: Any = {"type": "link", "value": "https://example.com/"}
+
+    def create(to: str, *parts: Any) -> Any:
+        return client.chats.create(from_=LINE, to=[to], message={"parts": parts})
+
+    fails(linq.BadRequestError, 1004, lambda: create(STRANGER))
+    fails(linq.BadRequestError, 1004, lambda: create(STRANGER, text, text))
+    fails(linq.BadRequestError, 1002, lambda: create("2025552006", text))
+    fails(linq.BadRequestError, 1005, lambda: create(STRANGER, link))
+    fails(
+        linq.BadRequestError, 1005, lambda: create(STRANGER, {"type": "text", "value": "See https://example.com/"})
+    )
+    assert list(client.chats.list_chats(to=STRANGER)) == [], "a refused send left a chat behind"
+
+
+@step("an id that is no UUID: BadRequestError")
+def malformed_ids() -> None:
+    fails(linq.BadRequestError, 1005, lambda: client.attachments.retrieve("not-a-uuid"))
+    fails(linq.BadRequestError, 1005, lambda: client.attachments.delete("not-a-uuid"))
+    fails(linq.BadRequestError, 1005, lambda: client.chats.retrieve("not-a-uuid"))
+    fails(linq.BadRequestError, 1005, lambda: client.messages.retrieve("not-a-uuid"))
+
+
+@step("an unknown id: NotFoundError")
+def unknown_ids() -> None:
+    unknown = str(uuid.uuid4())
+    fails(linq.NotFoundError, 2001, lambda: client.chats.retrieve(unknown))
+    fails(linq.NotFoundError, 2002, lambda: client.messages.retrieve(unknown))
+    fails(linq.NotFoundError, 2003, lambda: client.attachments.retrieve(unknown))
+
+
+@step("another partner's line: PermissionDeniedError")
+def foreign_line() -> None:
+    foreign = other.phone_numbers.list().phone_numbers[0].phone_number
+    fails(linq.PermissionDeniedError, 2006, lambda: start_chat(STRANGER, "Hello", from_=foreign))
+
+
+@step("another partner's things: NotFoundError")
+def foreign_things() -> None:
+    theirs = other.attachments.create(
+        filename="theirs.jpg", content_type="image/jpeg", size_bytes=len(PHOTO)
+    ).attachment_id
+    part: Any = {"type": "media", "attachment_id": theirs}
+    fails(linq.NotFoundError, 2003, lambda: client.attachments.retrieve(theirs))
+    fails(linq.NotFoundError, 2003, lambda: client.attachments.delete(theirs))
+    fails(
+        linq.NotFoundError,
+        2003,
+        lambda: client.chats.messages.send(Story.chat_id, message={"parts": [part]}),
+    )
+    fails(linq.NotFoundError, 2001, lambda: other.chats.retrieve(Story.chat_id))
+    fails(linq.NotFoundError, 2002, lambda: other.messages.retrieve(Story.first_message_id))
+    assert other.attachments.retrieve(theirs).status == "pending"
+
+
+@step("a feature this server does not have: PermissionDeniedError")
+def missing_features() -> None:
+    fails(linq.PermissionDeniedError, 2011, lambda: client.contact_card.retrieve())
+    fails(linq.PermissionDeniedError, 2011, lambda: client.chats.location.request(Story.chat_id))
+    fails(
+        linq.PermissionDeniedError,
+        2011,
+        lambda: client.chats.polls.create(Story.chat_id, poll={"options": [{"text": "Tea"}, {"text": "Coffee"}]}),
+    )
+
+
+@step("the 31st message in a minute: RateLimitError")
+def rate_limit() -> None:
+    key = f"python-{uuid.uuid4()}"
+    first = client.chats.create(
+        from_=LINE,
+        to=[BUSY_FRIEND],
+        message={"parts": [{"type": "text", "value": "Number 1"}], "idempotency_key": key},
+    ).chat
+    for number in range(2, 31):
+        say(first.id, f"Number {number}")
+
+    error = fails(linq.RateLimitError, 1007, lambda: say(first.id, "Number 31"))
+    assert error.retry_after is not None and 1 <= error.retry_after <= 60, error.body
+    assert error.response.headers["Retry-After"] == str(error.retry_after), error.response.headers
+
+    # Repeating an accepted send is no new send, so it is answered even now.
+    repeated = client.chats.create(
+        from_=LINE,
+        to=[BUSY_FRIEND],
+        message={"parts": [{"type": "text", "value": "Number 1"}], "idempotency_key": key},
+    ).chat
+    assert repeated.message.id == first.message.id, repeated
+
+
+def main() -> int:
+    failed = 0
+    for title, run in steps:
+        try:
+            run()
+        except Exception as error:
+            failed += 1
+            here = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == __file__][-1]
+            # The client's own exceptions say little where they wrap another one.
+            why = error.__cause__ or str(error) or here.line
+            print(f"FAIL python: {title}: line {here.lineno}: {type(error).__name__}: {why}", flush=True)
+        else:
+            print(f"ok   python: {title}", flush=True)
+    print(f"{len(steps) - failed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

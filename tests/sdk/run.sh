@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Runs the SDK stories against a real server: tests/sdk/run.sh HAVERSACK_BINARY
+set -euo pipefail
+
+if [[ $# -ne 1 || ! -x $1 ]]; then
+  echo "usage: $0 HAVERSACK_BINARY" >&2
+  exit 2
+fi
+bin=$(realpath "$1")
+here=$(cd "$(dirname "$0")" && pwd)
+# Everything fetched and built goes here, so that the source tree stays clean.
+cache=$(cd "$here/../.." && pwd)/target/sdk
+
+# Neither somebody's own settings nor a proxy may come between the clients and this server.
+unset "${!HAVERSACK_@}" "${!LINQ_@}"
+export NO_PROXY=127.0.0.1${NO_PROXY:+,$NO_PROXY}
+export no_proxy=$NO_PROXY
+
+work=$(mktemp -d)
+server=
+finish() {
+  status=$?
+  if [[ -n $server ]]; then
+    kill -KILL "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+  fi
+  if [[ $status -ne 0 && -s $work/server.log ]]; then
+    echo "--- server log ---" >&2
+    cat "$work/server.log" >&2
+  fi
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+echo "preparing the clients in $cache"
+mkdir -p "$cache/typescript"
+[[ -x $cache/venv/bin/python ]] || python3 -m venv "$cache/venv"
+"$cache/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/python/requirements.txt"
+cp "$here"/typescript/{package.json,package-lock.json,.npmrc,tsconfig.json,story.ts} "$cache/typescript/"
+(cd "$cache/typescript" && npm ci --loglevel=error --no-audit --no-fund >/dev/null && npm run --silent build)
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+url=http://127.0.0.1:$port
+export HAVERSACK_DATA_DIR=$work/data
+mkdir "$HAVERSACK_DATA_DIR"
+# In the work folder, so that no configuration file lying about is picked up.
+cd "$work"
+HAVERSACK_LISTEN=127.0.0.1:$port "$bin" serve >"$work/server.log" 2>&1 &
+server=$!
+
+ready() {
+  python3 -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=1)' "$url/readyz" 2>/dev/null
+}
+for ((tries = 0; ; tries++)); do
+  ready && break
+  if ((tries == 50)) || ! kill -0 "$server" 2>/dev/null; then
+    echo "the server did not become ready" >&2
+    exit 1
+  fi
+  sleep 0.2
+done
+
+# While the server runs: a new partner needs no restart.
+"$bin" partner add story --api-key story-key-0123456789abcdef \
+  --phone-number +12025550100 --phone-number +12025550101 >/dev/null
+"$bin" partner add other --api-key other-key-0123456789abcdef --phone-number +12025550150 >/dev/null
+
+export LINQ_API_V3_BASE_URL=$url/api/partner
+export LINQ_API_V3_API_KEY=story-key-0123456789abcdef
+export STORY_OTHER_API_KEY=other-key-0123456789abcdef
+export STORY_LINE=+12025550100
+export STORY_SECOND_LINE=+12025550101
+export STORY_PHOTO=$here/photo.jpg
+
+# Both run even if the first fails: where they differ is what one wants to know then.
+failed=0
+"$cache/venv/bin/python" "$here/python/story.py" || failed=1
+node --enable-source-maps "$cache/typescript/dist/story.js" || failed=1
+
+kill -TERM "$server"
+for ((tries = 0; tries < 200; tries++)); do
+  kill -0 "$server" 2>/dev/null || break
+  sleep 0.2
+done
+if kill -0 "$server" 2>/dev/null; then
+  echo "the server ignored SIGTERM for 40 s" >&2
+  exit 1
+fi
+stopped=0
+wait "$server" || stopped=$?
+server=
+if ((stopped != 0)); then
+  echo "the server ended with status $stopped after SIGTERM" >&2
+  exit 1
+fi
+exit "$failed"

@@ -1,0 +1,533 @@
+// The whole story, told by the official TypeScript client against a running server.
+// Settings come from the environment; see run.sh beside this folder.
+
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import LinqAPIV3, {
+  APIError,
+  AuthenticationError,
+  BadRequestError,
+  NotFoundError,
+  PermissionDeniedError,
+  RateLimitError,
+} from '@linqapp/sdk';
+
+function setting(name: string): string {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set`);
+  return value;
+}
+
+const LINE = setting('STORY_LINE');
+const SECOND_LINE = setting('STORY_SECOND_LINE');
+const PHOTO = await readFile(setting('STORY_PHOTO'));
+
+// Every recipient here starts with +12025553, so this story and the Python one never share a rate limit.
+const FRIEND = '+12025553001';
+const LIST_FRIENDS = ['+12025553002', '+12025553003', '+12025553004'];
+const NEW_FRIEND = '+12025553005';
+const STRANGER = '+12025553006';
+const BUSY_FRIEND = '+12025553007';
+
+// No retries: a second attempt would hide what went wrong with the first.
+const client = new LinqAPIV3({ maxRetries: 0 });
+const other = client.withOptions({ apiKey: setting('STORY_OTHER_API_KEY') });
+
+const steps: Array<{ title: string; run: () => Promise<void> }> = [];
+
+function step(title: string, run: () => Promise<void>): void {
+  steps.push({ title, run });
+}
+
+// What earlier steps leave behind for later ones.
+let photo: LinqAPIV3.AttachmentCreateResponse;
+let photoUrl: string;
+let chatId: string;
+let firstMessageId: string;
+let replyId: string;
+
+/** What the client keeps in `error` of its exceptions: the whole error body. */
+interface ErrorBody {
+  success: false;
+  error: { status: number; code: number; message: string; doc_url: string; retry_after?: number };
+  trace_id: string;
+}
+
+interface Failure {
+  body: ErrorBody;
+  headers: Headers | undefined;
+}
+
+type ErrorClass = abstract new (...args: never[]) => APIError;
+
+/** Require that the call rejects with this exception and this code, and with a complete error body. */
+async function fails(kind: ErrorClass, code: number, call: Promise<unknown>): Promise<Failure> {
+  const error = await call.then(
+    (answer) => assert.fail(`expected ${kind.name} ${code}, got ${JSON.stringify(answer)}`),
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof kind)) throw error;
+  const body = error.error as ErrorBody;
+  assert.equal(body.error.code, code, `expected code ${code}: ${error.message}`);
+  assert.equal(body.error.status, error.status);
+  assert.equal(body.success, false);
+  assert.ok(body.error.message);
+  assert.equal(
+    body.error.doc_url,
+    `https://docs.linqapp.com/error/codes/${Math.floor(code / 1000)}xxx/${code}/`,
+  );
+  assert.match(body.trace_id, /^[0-9a-f]{32}$/);
+  assert.equal(error.headers?.get('X-Trace-ID'), body.trace_id);
+  return { body, headers: error.headers };
+}
+
+async function upload(filename: string, content: Buffer): Promise<LinqAPIV3.AttachmentCreateResponse> {
+  const created = await client.attachments.create({
+    filename,
+    content_type: 'image/jpeg',
+    size_bytes: content.length,
+  });
+  const answer = await put(created, created.required_headers, content);
+  assert.equal(answer.status, 200, await answer.text());
+  return created;
+}
+
+function put(
+  to: LinqAPIV3.AttachmentCreateResponse,
+  headers: Record<string, string>,
+  body: Buffer,
+): Promise<Response> {
+  return fetch(to.upload_url, { method: to.http_method, headers, body });
+}
+
+async function waitUntilDelivered(messageId: string): Promise<LinqAPIV3.Message> {
+  const deadline = Date.now() + 5000;
+  for (;;) {
+    const message = await client.messages.retrieve(messageId);
+    if (message.delivery_status === 'delivered') return message;
+    assert.ok(Date.now() < deadline, `still ${message.delivery_status} after 5 s`);
+    await sleep(50);
+  }
+}
+
+async function say(toChat: string, value: string): Promise<string> {
+  const sent = await client.chats.messages.send(toChat, { message: { parts: [{ type: 'text', value }] } });
+  return sent.message.id;
+}
+
+async function startChat(to: string, value: string, from = LINE): Promise<string> {
+  const created = await client.chats.create({ from, to: [to], message: { parts: [{ type: 'text', value }] } });
+  return created.chat.id;
+}
+
+function mediaPart(message: LinqAPIV3.Message): LinqAPIV3.MediaPartResponse {
+  const part = message.parts?.find((part) => part.type === 'media');
+  assert.ok(part, `no media part in ${JSON.stringify(message.parts)}`);
+  return part;
+}
+
+/** All items of all pages, fetched as the client fetches them by itself. */
+async function ids(pages: AsyncIterable<{ id: string }>): Promise<string[]> {
+  const all = [];
+  for await (const item of pages) all.push(item.id);
+  return all;
+}
+
+function assertUnique(list: string[]): void {
+  assert.equal(new Set(list).size, list.length, `something twice in ${list}`);
+}
+
+async function bytes(answer: Response): Promise<Buffer> {
+  return Buffer.from(await answer.arrayBuffer());
+}
+
+async function statusOf(url: string): Promise<number> {
+  const answer = await fetch(url);
+  await answer.body?.cancel();
+  return answer.status;
+}
+
+// --- the way everything goes right ---
+
+step('list phone numbers', async () => {
+  const { phone_numbers } = await client.phoneNumbers.list();
+  assert.deepEqual(phone_numbers.map((number) => number.phone_number).sort(), [LINE, SECOND_LINE].sort());
+  for (const number of phone_numbers) assert.equal(number.reputation.status, 'HEALTHY');
+});
+
+step('list phone numbers the deprecated way', async () => {
+  const { phone_numbers } = await client.phonenumbers.list();
+  assert.deepEqual(phone_numbers.map((number) => number.phone_number).sort(), [LINE, SECOND_LINE].sort());
+});
+
+step('every answer carries a fresh trace id', async () => {
+  const seen = new Set<string | null>();
+  for (let n = 0; n < 3; n++) {
+    const { response } = await client.phoneNumbers.list().withResponse();
+    seen.add(response.headers.get('X-Trace-ID'));
+  }
+  assert.equal(seen.size, 3);
+  for (const traceId of seen) assert.match(traceId ?? 'none', /^[0-9a-f]{32}$/);
+});
+
+step('create an attachment', async () => {
+  const created = await client.attachments.create({
+    filename: 'photo.jpg',
+    content_type: 'image/jpeg',
+    size_bytes: PHOTO.length,
+  });
+  assert.equal(created.http_method, 'PUT');
+  assert.deepEqual(created.required_headers, {
+    'Content-Type': 'image/jpeg',
+    'Content-Length': String(PHOTO.length),
+  });
+  const minutes = (Date.parse(created.expires_at) - Date.now()) / 60_000;
+  assert.ok(minutes > 14 && minutes < 16, `upload_url lives for ${minutes} minutes`);
+  assert.equal((await client.attachments.retrieve(created.attachment_id)).status, 'pending');
+  photo = created;
+});
+
+step('a pending attachment cannot be sent or downloaded', async () => {
+  await fails(
+    NotFoundError,
+    2007,
+    client.chats.create({
+      from: LINE,
+      to: [STRANGER],
+      message: { parts: [{ type: 'media', attachment_id: photo.attachment_id }] },
+    }),
+  );
+  assert.equal(await statusOf(photo.download_url), 404);
+});
+
+step('an upload with another Content-Type or length is refused', async () => {
+  const attempts = [
+    await put(photo, { ...photo.required_headers, 'Content-Type': 'image/png' }, PHOTO),
+    // fetch sets Content-Length by itself, here to one too few.
+    await put(photo, { 'Content-Type': 'image/jpeg' }, PHOTO.subarray(0, -1)),
+  ];
+  for (const answer of attempts) {
+    assert.equal(answer.status, 403);
+    assert.match(await answer.text(), /<Code>SignatureDoesNotMatch<\/Code>/);
+  }
+  assert.equal((await client.attachments.retrieve(photo.attachment_id)).status, 'pending');
+});
+
+step('upload a photo', async () => {
+  const answer = await put(photo, photo.required_headers, PHOTO);
+  assert.equal(answer.status, 200, await answer.text());
+  const attachment = await client.attachments.retrieve(photo.attachment_id);
+  assert.equal(attachment.status, 'complete');
+  assert.equal(attachment.filename, 'photo.jpg');
+  assert.equal(attachment.content_type, 'image/jpeg');
+  assert.equal(attachment.size_bytes, PHOTO.length);
+  assert.equal(attachment.download_url, photo.download_url);
+});
+
+step('send text and photo in a new chat', async () => {
+  const { chat } = await client.chats.create({
+    from: LINE,
+    to: [FRIEND],
+    message: {
+      parts: [
+        { type: 'text', value: 'Look at this' },
+        { type: 'media', attachment_id: photo.attachment_id },
+      ],
+    },
+  });
+  assert.equal(chat.is_group, false);
+  assert.equal(chat.display_name, FRIEND);
+  assert.deepEqual(
+    new Map(chat.handles.map((handle) => [handle.handle, handle.is_me])),
+    new Map([
+      [LINE, true],
+      [FRIEND, false],
+    ]),
+  );
+  assert.equal(chat.health_status.status, 'HEALTHY');
+  assert.equal(chat.message.delivery_status, 'pending');
+  assert.equal(chat.message.from_handle?.handle, LINE);
+  const [text, media] = chat.message.parts;
+  assert.ok(text?.type === 'text' && text.value === 'Look at this');
+  assert.ok(media?.type === 'media' && media.id === photo.attachment_id);
+  chatId = chat.id;
+  firstMessageId = chat.message.id;
+});
+
+step('the message is delivered', async () => {
+  const message = await waitUntilDelivered(firstMessageId);
+  assert.equal(message.chat_id, chatId);
+  assert.ok(message.is_from_me && message.is_delivered && !message.is_read);
+  assert.equal(message.from, LINE);
+  assert.ok(message.sent_at && message.delivered_at);
+  const times = [message.created_at, message.sent_at, message.delivered_at].map((time) => Date.parse(time));
+  assert.deepEqual(times, times.toSorted(), 'created, sent, delivered: in this order');
+  const part = mediaPart(message);
+  assert.equal(part.filename, 'photo.jpg');
+  assert.equal(part.mime_type, 'image/jpeg');
+  assert.equal(part.size_bytes, PHOTO.length);
+  photoUrl = part.url;
+});
+
+step('download the same bytes', async () => {
+  const answer = await fetch(photoUrl);
+  assert.equal(answer.status, 200);
+  assert.ok(PHOTO.equals(await bytes(answer)), 'other bytes');
+  assert.equal(answer.headers.get('Content-Type'), 'image/jpeg');
+  assert.equal(answer.headers.get('X-Content-Type-Options'), 'nosniff');
+  assert.equal(photoUrl, photo.download_url);
+
+  const etag = answer.headers.get('ETag');
+  assert.ok(etag);
+  const unchanged = await fetch(photoUrl, { headers: { 'If-None-Match': etag } });
+  assert.equal(unchanged.status, 304);
+});
+
+step('download a range, and ask with HEAD', async () => {
+  const middle = await fetch(photoUrl, { headers: { Range: 'bytes=100-199' } });
+  assert.equal(middle.status, 206);
+  assert.ok(PHOTO.subarray(100, 200).equals(await bytes(middle)));
+  assert.equal(middle.headers.get('Content-Range'), `bytes 100-199/${PHOTO.length}`);
+
+  const end = await fetch(photoUrl, { headers: { Range: 'bytes=-10' } });
+  assert.equal(end.status, 206);
+  assert.ok(PHOTO.subarray(-10).equals(await bytes(end)));
+
+  const head = await fetch(photoUrl, { method: 'HEAD' });
+  assert.equal(head.status, 200);
+  assert.equal(head.headers.get('Content-Length'), String(PHOTO.length));
+  assert.equal((await bytes(head)).length, 0);
+});
+
+step('reply to the photo and read the thread', async () => {
+  const { message: reply } = await client.chats.messages.send(chatId, {
+    message: {
+      parts: [{ type: 'text', value: 'Taken this morning' }],
+      reply_to: { message_id: firstMessageId, part_index: 1 },
+    },
+  });
+  assert.deepEqual(reply.reply_to, { message_id: firstMessageId, part_index: 1 });
+  replyId = reply.id;
+
+  assert.deepEqual(await ids(client.messages.listMessagesThread(reply.id, { limit: 1 })), [
+    firstMessageId,
+    reply.id,
+  ]);
+  assert.deepEqual(await ids(client.messages.listMessagesThread(reply.id, { order: 'desc' })), [
+    reply.id,
+    firstMessageId,
+  ]);
+});
+
+step('send a link into the chat', async () => {
+  const { message: link } = await client.chats.messages.send(chatId, {
+    message: { parts: [{ type: 'link', value: 'https://example.com/album' }] },
+  });
+  const [part] = link.parts;
+  assert.ok(part?.type === 'link' && part.value === 'https://example.com/album');
+});
+
+step('creating the same chat again reuses it', async () => {
+  assert.equal(await startChat(FRIEND, 'Still here?'), chatId);
+});
+
+step('list messages newest first, while another one arrives', async () => {
+  const expected: string[] = [];
+  for (let number = 0; number < 3; number++) expected.unshift(await say(chatId, `Number ${number}`));
+  const listed: string[] = [];
+  for await (const message of client.chats.messages.list(chatId, { limit: 2 })) {
+    if (listed.length === 0) await say(chatId, 'I arrive between two pages');
+    listed.push(message.id);
+  }
+  assert.deepEqual(listed.slice(0, 3), expected);
+  assert.equal(listed.at(-1), firstMessageId);
+  assert.equal(listed.length, 7);
+  assertUnique(listed);
+});
+
+step('get one chat and list chats page by page', async () => {
+  const chat = await client.chats.retrieve(chatId);
+  assert.equal(chat.id, chatId);
+  assert.ok(!chat.is_group && !chat.is_archived);
+  assert.ok(Date.parse(chat.created_at) <= Date.parse(chat.updated_at));
+
+  const created: string[] = [];
+  for (const to of LIST_FRIENDS) created.unshift(await startChat(to, 'Hello', SECOND_LINE));
+  const listed = await ids(client.chats.listChats({ from: SECOND_LINE, limit: 1 }));
+  assert.deepEqual(listed.slice(0, 3), created);
+  assertUnique(listed);
+
+  assert.deepEqual(await ids(client.chats.listChats({ to: FRIEND })), [chatId]);
+});
+
+step('send without naming a line, twice with one idempotency key', async () => {
+  const send = {
+    to: [NEW_FRIEND],
+    message: { parts: [{ type: 'text', value: 'Only once, please' }] },
+    'Idempotency-Key': `typescript-${randomUUID()}`,
+  } satisfies LinqAPIV3.MessageCreateParams;
+  const first = await client.messages.create(send);
+  const second = await client.messages.create(send);
+  assert.ok(first.from === LINE || first.from === SECOND_LINE, first.from);
+  assert.ok(first.created_new_chat);
+  assert.equal(first.from_selection.reason, 'new_best_number');
+  assert.equal(second.message.id, first.message.id);
+  assert.equal(second.chat_id, first.chat_id);
+  assert.equal((await ids(client.chats.messages.list(first.chat_id))).length, 1);
+
+  const again = await client.messages.create({
+    to: [NEW_FRIEND],
+    message: { parts: [{ type: 'link', value: 'https://example.com/' }] },
+  });
+  assert.equal(again.chat_id, first.chat_id);
+  assert.equal(again.created_new_chat, false);
+  assert.deepEqual(again.from_selection, { reason: 'reused_active_chat', reused_existing_chat: true });
+});
+
+step('mark as read, start and stop typing', async () => {
+  await client.chats.markAsRead(chatId);
+  await client.chats.typing.start(chatId);
+  await client.chats.typing.stop(chatId);
+});
+
+step('delete a message', async () => {
+  await client.messages.delete(replyId);
+  await fails(NotFoundError, 2002, client.messages.retrieve(replyId));
+  await fails(NotFoundError, 2002, client.messages.delete(replyId));
+  assert.ok(!(await ids(client.chats.messages.list(chatId))).includes(replyId));
+});
+
+step('delete an attachment that was sent', async () => {
+  // A name that needs encoding in its URL, in a header and nowhere else.
+  const filename = 'Zürich & café #1 50%.jpg';
+  const { attachment_id } = await upload(filename, PHOTO);
+  const message = { parts: [{ type: 'media' as const, attachment_id }] };
+  const messageId = (await client.chats.messages.send(chatId, { message })).message.id;
+  const sent = mediaPart(await client.messages.retrieve(messageId));
+  assert.equal(sent.filename, filename);
+  assert.ok(PHOTO.equals(await bytes(await fetch(sent.url))), 'other bytes');
+
+  await client.attachments.delete(attachment_id);
+  await fails(NotFoundError, 2003, client.attachments.retrieve(attachment_id));
+  await fails(NotFoundError, 2003, client.attachments.delete(attachment_id));
+  await fails(NotFoundError, 2003, client.chats.messages.send(chatId, { message }));
+  assert.equal(await statusOf(sent.url), 404);
+
+  const { reactions, ...left } = mediaPart(await client.messages.retrieve(messageId));
+  assert.equal(reactions, null);
+  assert.deepEqual(left, { type: 'media', id: '', url: '', filename: '', mime_type: '', size_bytes: 0 });
+});
+
+// --- errors, each as the exception the client has for it ---
+
+step('a wrong key: AuthenticationError', async () => {
+  const stranger = client.withOptions({ apiKey: 'not-a-key' });
+  await fails(AuthenticationError, 2004, stranger.phoneNumbers.list());
+});
+
+step('a refused attachment: BadRequestError', async () => {
+  const good = { filename: 'photo.jpg', content_type: 'image/jpeg', size_bytes: 1 } as const;
+  const { filename: _, ...nameless } = good;
+
+  // @ts-expect-error the types forbid this content type too
+  await fails(BadRequestError, 5004, client.attachments.create({ ...good, content_type: 'application/octet-stream' }));
+  await fails(BadRequestError, 5005, client.attachments.create({ ...good, size_bytes: 104_857_601 }));
+  await fails(BadRequestError, 1005, client.attachments.create({ ...good, size_bytes: 0 }));
+  await fails(BadRequestError, 1001, client.attachments.create({ ...good, filename: '' }));
+  // @ts-expect-error the types forbid a missing filename too
+  await fails(BadRequestError, 1001, client.attachments.create(nameless));
+});
+
+step('a malformed message: BadRequestError', async () => {
+  const text = { type: 'text', value: 'Hello' } as const;
+  const link = { type: 'link', value: 'https://example.com/' } as const;
+  const create = (to: string, ...parts: LinqAPIV3.MessageContent['parts']) =>
+    client.chats.create({ from: LINE, to: [to], message: { parts } });
+
+  await fails(BadRequestError, 1004, create(STRANGER));
+  await fails(BadRequestError, 1004, create(STRANGER, text, text));
+  await fails(BadRequestError, 1002, create('2025553006', text));
+  await fails(BadRequestError, 1005, create(STRANGER, link));
+  await fails(BadRequestError, 1005, create(STRANGER, { type: 'text', value: 'See https://example.com/' }));
+  assert.deepEqual(await ids(client.chats.listChats({ to: STRANGER })), [], 'a refused send left a chat behind');
+});
+
+step('an id that is no UUID: BadRequestError', async () => {
+  await fails(BadRequestError, 1005, client.attachments.retrieve('not-a-uuid'));
+  await fails(BadRequestError, 1005, client.attachments.delete('not-a-uuid'));
+  await fails(BadRequestError, 1005, client.chats.retrieve('not-a-uuid'));
+  await fails(BadRequestError, 1005, client.messages.retrieve('not-a-uuid'));
+});
+
+step('an unknown id: NotFoundError', async () => {
+  await fails(NotFoundError, 2001, client.chats.retrieve(randomUUID()));
+  await fails(NotFoundError, 2002, client.messages.retrieve(randomUUID()));
+  await fails(NotFoundError, 2003, client.attachments.retrieve(randomUUID()));
+});
+
+step("another partner's line: PermissionDeniedError", async () => {
+  const foreign = (await other.phoneNumbers.list()).phone_numbers[0]?.phone_number;
+  await fails(PermissionDeniedError, 2006, startChat(STRANGER, 'Hello', foreign));
+});
+
+step("another partner's things: NotFoundError", async () => {
+  const theirs = await other.attachments.create({
+    filename: 'theirs.jpg',
+    content_type: 'image/jpeg',
+    size_bytes: PHOTO.length,
+  });
+  const { attachment_id } = theirs;
+  await fails(NotFoundError, 2003, client.attachments.retrieve(attachment_id));
+  await fails(NotFoundError, 2003, client.attachments.delete(attachment_id));
+  await fails(
+    NotFoundError,
+    2003,
+    client.chats.messages.send(chatId, { message: { parts: [{ type: 'media', attachment_id }] } }),
+  );
+  await fails(NotFoundError, 2001, other.chats.retrieve(chatId));
+  await fails(NotFoundError, 2002, other.messages.retrieve(firstMessageId));
+  assert.equal((await other.attachments.retrieve(attachment_id)).status, 'pending');
+});
+
+step('a feature this server does not have: PermissionDeniedError', async () => {
+  await fails(PermissionDeniedError, 2011, client.contactCard.retrieve());
+  await fails(PermissionDeniedError, 2011, client.chats.location.request(chatId));
+  await fails(PermissionDeniedError, 2011, client.chats.shareContactCard(chatId));
+});
+
+step('the 31st message in a minute: RateLimitError', async () => {
+  const first = {
+    from: LINE,
+    to: [BUSY_FRIEND],
+    message: {
+      parts: [{ type: 'text', value: 'Number 1' }],
+      idempotency_key: `typescript-${randomUUID()}`,
+    },
+  } satisfies LinqAPIV3.ChatCreateParams;
+  const { chat } = await client.chats.create(first);
+  for (let number = 2; number <= 30; number++) await say(chat.id, `Number ${number}`);
+
+  const { body, headers } = await fails(RateLimitError, 1007, say(chat.id, 'Number 31'));
+  const seconds = body.error.retry_after;
+  assert.ok(seconds && seconds >= 1 && seconds <= 60, `retry after ${seconds} s`);
+  assert.equal(headers?.get('Retry-After'), String(seconds));
+
+  // Repeating an accepted send is no new send, so it is answered even now.
+  const repeated = await client.chats.create(first);
+  assert.equal(repeated.chat.message.id, chat.message.id);
+});
+
+let failed = 0;
+for (const { title, run } of steps) {
+  try {
+    await run();
+    console.log(`ok   typescript: ${title}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL typescript: ${title}:`, error);
+  }
+}
+console.log(`${steps.length - failed} passed, ${failed} failed`);
+process.exitCode = failed ? 1 : 0;
