@@ -46,7 +46,8 @@ impl App {
     /// taken.
     pub async fn build(config: Config, clock: Clock, gateway: Arc<dyn Gateway>) -> anyhow::Result<Self> {
         let folder = &config.data_dir;
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
         let lock = lock(folder)?;
         let signer = Signer::from_folder(folder).context("cannot use the key that signs upload URLs")?;
         let db = Db::open(&config.database_url).await?;

@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::{App, PREFIX};
 use super::error::ApiError;
+use super::{App, PREFIX};
 use crate::id::PartnerId;
 
 /// The partner behind the request's key.
@@ -17,7 +17,10 @@ pub(crate) struct Caller(pub(crate) PartnerId);
 /// one, whether it exists or not; upload and file URLs need none and ignore one.
 pub(crate) async fn require_key(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if !["/v3", PREFIX].iter().any(|start| path.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))) {
+    if !["/v3", PREFIX]
+        .iter()
+        .any(|start| path.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    {
         return next.run(request).await;
     }
     let key = bearer_key(request.headers()).map(str::to_owned);
@@ -36,9 +39,9 @@ async fn identify(app: &App, key: Result<String, ApiError>) -> Result<Caller, Ap
 }
 
 fn bearer_key(headers: &HeaderMap) -> Result<&str, ApiError> {
-    let header = headers.get(header::AUTHORIZATION).ok_or_else(|| {
-        ApiError::unauthorized("an API key is required: send it as Authorization: Bearer KEY")
-    })?;
+    let header = headers
+        .get(header::AUTHORIZATION)
+        .ok_or_else(|| ApiError::unauthorized("an API key is required: send it as Authorization: Bearer KEY"))?;
     let bearer = header.to_str().ok().and_then(|text| text.split_once(' '));
     let key = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
     key.filter(|key| !key.is_empty())

@@ -16,7 +16,9 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{JsonBody, Pairs, PathId};
 use super::pagination::{self, Cursor};
 use super::respond::{answer, respond};
-use super::view::{self, ChatBody, HandleBody, HealthBody, MessageBody, SentMessageBody, phone_number, recipients, required};
+use super::view::{
+    self, ChatBody, HandleBody, HealthBody, MessageBody, SentMessageBody, phone_number, recipients, required,
+};
 use crate::db::lists::{ChatCursor, ChatFilter};
 use crate::domain::handle::Recipient;
 use crate::id::{ChatId, MessageId};

@@ -83,7 +83,9 @@ async fn create(
     let excluded = body.exclude_from.unwrap_or_default();
     let excluded = excluded.iter().map(|line| phone_number(line, "exclude_from")).collect::<Result<_, _>>()?;
     let draft = message.draft(app.service.file_urls(), Destination::Anyone { to, excluded }, key)?;
-    Ok(respond(app.service.send(partner, draft, |files, sent| answer(StatusCode::ACCEPTED, &created(files, sent))).await?))
+    Ok(respond(
+        app.service.send(partner, draft, |files, sent| answer(StatusCode::ACCEPTED, &created(files, sent))).await?,
+    ))
 }
 
 fn created(files: &crate::service::FileUrls, sent: &Sent) -> CreatedMessage {

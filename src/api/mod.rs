@@ -96,8 +96,5 @@ async fn wrong_method(method: Method) -> ApiError {
 
 /// `files` and nothing else, for a host of their own.
 pub fn files_only(app: App, files: Router<App>) -> Router {
-    files
-        .fallback(no_route)
-        .layer(from_fn_with_state(app.clone(), trace::trace))
-        .with_state(app)
+    files.fallback(no_route).layer(from_fn_with_state(app.clone(), trace::trace)).with_state(app)
 }

@@ -15,7 +15,9 @@ const MAX_LIMIT: u32 = 100;
 pub(crate) fn limit(query: &Pairs, default: u32) -> Result<u32, Error> {
     let Some(text) = query.get("limit") else { return Ok(default) };
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| Error::InvalidParameter(format!("limit must be a whole number from 1 to {MAX_LIMIT}, not {text:?}")))
+    limit.ok_or_else(|| {
+        Error::InvalidParameter(format!("limit must be a whole number from 1 to {MAX_LIMIT}, not {text:?}"))
+    })
 }
 
 /// A position that can be handed to a client and back.

@@ -46,7 +46,8 @@ fn invalid(message: impl Into<String>) -> Error {
 /// Checks parts and turns them into drafts. All that is wrong with the content comes first, whichever part it is in;
 /// then values that cannot be read; then what this server does not have.
 pub(super) fn drafts(files: &FileUrls, parts: Option<Vec<PartRequest>>) -> Result<Vec<DraftPart>, Error> {
-    let parts = parts.filter(|parts| !parts.is_empty()).ok_or_else(|| invalid("message.parts needs at least one part"))?;
+    let parts =
+        parts.filter(|parts| !parts.is_empty()).ok_or_else(|| invalid("message.parts needs at least one part"))?;
     if parts.len() > MAX_PARTS {
         return Err(invalid(format!("message.parts has {} parts; at most {MAX_PARTS} are accepted", parts.len())));
     }
@@ -56,7 +57,8 @@ pub(super) fn drafts(files: &FileUrls, parts: Option<Vec<PartRequest>>) -> Resul
     if parts.windows(2).any(|pair| pair.iter().all(|part| part.kind() == "text")) {
         return Err(invalid("two text parts cannot follow one another; join them into one"));
     }
-    let is_external = |part: &&PartRequest| part.kind() == "media" && part.url.as_deref().is_some_and(|url| files.own(url).is_none());
+    let is_external =
+        |part: &&PartRequest| part.kind() == "media" && part.url.as_deref().is_some_and(|url| files.own(url).is_none());
     if parts.iter().filter(is_external).count() > MAX_EXTERNAL_URLS {
         return Err(invalid(format!("at most {MAX_EXTERNAL_URLS} media parts may name an external url")));
     }

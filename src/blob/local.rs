@@ -60,10 +60,9 @@ impl LocalStore {
 impl BlobStore for LocalStore {
     async fn create(&self) -> Result<Box<dyn BlobWriter>, Error> {
         let store = self.clone();
-        let file = blocking(move || {
-            NamedTempFile::new_in(&store.tmp).map_err(|e| failed("create a file in", &store.tmp, e))
-        })
-        .await?;
+        let file =
+            blocking(move || NamedTempFile::new_in(&store.tmp).map_err(|e| failed("create a file in", &store.tmp, e)))
+                .await?;
         Ok(Box::new(LocalWriter {
             store: self.clone(),
             work: Work::Idle(Target { file, hasher: Hasher::default() }),
@@ -339,9 +338,6 @@ mod tests {
         let sealed = write(&store, &[b"a", b"bc"]).await;
         // RFC 1321 A.5 and FIPS 180-2 B.1.
         assert_eq!(sealed.digests().md5, "900150983cd24fb0d6963f7d28e17f72");
-        assert_eq!(
-            sealed.digests().sha256,
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(sealed.digests().sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

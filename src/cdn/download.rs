@@ -25,7 +25,9 @@ const SAFETY: [(HeaderName, HeaderValue); 4] = [
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
     (
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified"),
+        HeaderValue::from_static(
+            "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Last-Modified",
+        ),
     ),
 ];
 

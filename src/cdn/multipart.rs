@@ -45,9 +45,8 @@ impl Multipart {
     /// The bytes, in order.
     pub(super) fn stream(self, blob: Arc<dyn Blob>) -> ByteStream {
         let text = |bytes: Bytes| stream::once(async move { Ok::<_, io::Error>(bytes) });
-        let parts = stream::iter(self.parts).flat_map(move |(head, range)| {
-            text(head).chain(Arc::clone(&blob).read(*range.start()..*range.end() + 1))
-        });
+        let parts = stream::iter(self.parts)
+            .flat_map(move |(head, range)| text(head).chain(Arc::clone(&blob).read(*range.start()..*range.end() + 1)));
         parts.chain(text(self.end)).boxed()
     }
 }

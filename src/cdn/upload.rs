@@ -34,9 +34,9 @@ pub(super) async fn put(State(app): State<App>, Path(id): Path<String>, request:
 async fn receive(app: &App, id: &str, request: Request) -> Result<String, Error> {
     let (parts, body) = request.into_parts();
     // The canonical spelling only: the signature covers it.
-    let id = AttachmentId::parse(id).filter(|parsed| parsed.to_string() == id).ok_or_else(|| {
-        Error::BadSignature("the path names no upload: use upload_url unchanged".to_owned())
-    })?;
+    let id = AttachmentId::parse(id)
+        .filter(|parsed| parsed.to_string() == id)
+        .ok_or_else(|| Error::BadSignature("the path names no upload: use upload_url unchanged".to_owned()))?;
     let head = UploadHead {
         id,
         query: parts.uri.query().unwrap_or_default(),

@@ -52,7 +52,8 @@ impl ApiClient {
     /// Uploads a body; `body` is what is sent, the headers are those that the API asked for.
     pub(super) async fn put(&self, upload: &Upload, body: reqwest::Body) -> anyhow::Result<()> {
         let request = self.http.put(&upload.upload_url).body(body);
-        let request = upload.required_headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+        let request =
+            upload.required_headers.iter().fold(request, |request, (name, value)| request.header(name, value));
         let response = request.send().await.context("the upload was cut off")?;
         if !response.status().is_success() {
             bail!("the upload was refused with {}: {}", response.status(), response.text().await.unwrap_or_default());

@@ -144,9 +144,11 @@ impl Config {
             return Err(invalid("HAVERSACK_DATABASE_URL", problem));
         }
         let blobs_dir = match settings.blobs_url {
-            Some(text) => text.strip_prefix("file:").map(|path| PathBuf::from(path.trim_start_matches("//"))).ok_or_else(
-                || invalid("HAVERSACK_BLOBS_URL", format!("{text:?} is not supported; use file:/path/of/a/folder")),
-            )?,
+            Some(text) => {
+                text.strip_prefix("file:").map(|path| PathBuf::from(path.trim_start_matches("//"))).ok_or_else(
+                    || invalid("HAVERSACK_BLOBS_URL", format!("{text:?} is not supported; use file:/path/of/a/folder")),
+                )?
+            }
             None => data_dir.clone(),
         };
         let log_format = match settings.log_format.as_str() {

@@ -51,8 +51,7 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
 
 /// An attachment, whoever owns it.
 pub async fn find(db: &mut Connection, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-    let row =
-        sqlx::query("SELECT * FROM attachments WHERE id = $1").bind(id.to_string()).fetch_optional(db).await?;
+    let row = sqlx::query("SELECT * FROM attachments WHERE id = $1").bind(id.to_string()).fetch_optional(db).await?;
     row.as_ref().map(read).transpose()
 }
 
@@ -95,14 +94,16 @@ pub async fn delete(
         return Ok(false);
     }
     request_removal(db, blob_key, now).await?;
-    sqlx::query("INSERT INTO audit_records (id, partner_id, action, subject_id, created_at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(AuditId::new().to_string())
-        .bind(partner.to_string())
-        .bind("attachment.deleted")
-        .bind(id.to_string())
-        .bind(now.as_millis())
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO audit_records (id, partner_id, action, subject_id, created_at) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(AuditId::new().to_string())
+    .bind(partner.to_string())
+    .bind("attachment.deleted")
+    .bind(id.to_string())
+    .bind(now.as_millis())
+    .execute(db)
+    .await?;
     Ok(true)
 }
 

@@ -75,14 +75,13 @@ pub async fn find_for_delivery(db: &mut Connection, id: MessageId) -> Result<Opt
 
 /// Hides a message for good. `false`: there is no such message.
 pub async fn delete(db: &mut Connection, partner: PartnerId, id: MessageId, now: Timestamp) -> Result<bool, Error> {
-    let done = sqlx::query(
-        "UPDATE messages SET deleted_at = $3 WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL",
-    )
-    .bind(id.to_string())
-    .bind(partner.to_string())
-    .bind(now.as_millis())
-    .execute(db)
-    .await?;
+    let done =
+        sqlx::query("UPDATE messages SET deleted_at = $3 WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL")
+            .bind(id.to_string())
+            .bind(partner.to_string())
+            .bind(now.as_millis())
+            .execute(db)
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 

@@ -19,14 +19,12 @@ pub struct Job {
 
 /// Adds an entry.
 pub async fn insert(db: &mut Connection, message: MessageId, now: Timestamp) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO outbox (id, message_id, available_at, attempts, created_at) VALUES ($1, $2, $3, 0, $3)",
-    )
-    .bind(JobId::new().to_string())
-    .bind(message.to_string())
-    .bind(now.as_millis())
-    .execute(db)
-    .await?;
+    sqlx::query("INSERT INTO outbox (id, message_id, available_at, attempts, created_at) VALUES ($1, $2, $3, 0, $3)")
+        .bind(JobId::new().to_string())
+        .bind(message.to_string())
+        .bind(now.as_millis())
+        .execute(db)
+        .await?;
     Ok(())
 }
 

@@ -48,10 +48,8 @@ pub async fn insert_line(
 
 /// The partner behind a key, by its hash.
 pub async fn by_key(db: &mut Connection, key_hash: &str) -> Result<Option<PartnerId>, Error> {
-    let row = sqlx::query("SELECT partner_id FROM api_keys WHERE key_hash = $1")
-        .bind(key_hash)
-        .fetch_optional(db)
-        .await?;
+    let row =
+        sqlx::query("SELECT partner_id FROM api_keys WHERE key_hash = $1").bind(key_hash).fetch_optional(db).await?;
     row.map(|row| parsed(&row, "partner_id", PartnerId::parse)).transpose()
 }
 

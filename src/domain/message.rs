@@ -74,8 +74,17 @@ impl Service {
 }
 
 const SCREEN_EFFECTS: &[&str] = &[
-    "confetti", "fireworks", "lasers", "sparkles", "celebration", "hearts", "love", "balloons", "happy_birthday",
-    "echo", "spotlight",
+    "confetti",
+    "fireworks",
+    "lasers",
+    "sparkles",
+    "celebration",
+    "hearts",
+    "love",
+    "balloons",
+    "happy_birthday",
+    "echo",
+    "spotlight",
 ];
 const BUBBLE_EFFECTS: &[&str] = &["slam", "loud", "gentle", "invisible"];
 

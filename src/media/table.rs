@@ -123,10 +123,10 @@ pub fn of_extension(extension: &str) -> Option<&'static MediaType> {
 
 /// Extensions of kinds that are never accepted: programs, scripts, and media no recipient can open.
 static REFUSED_EXTENSIONS: &[&str] = &[
-    "7z", "ac3", "apk", "avif", "bat", "bz2", "class", "cmd", "cur", "deb", "dll", "dmg", "docm",
-    "elf", "exe", "flac", "flv", "hta", "iso", "jar", "jp2", "js", "jxl", "lnk", "lz4", "mkv", "mjs", "msi", "odp", "ods",
-    "odt", "oga", "ogg", "ogv", "opus", "pif", "pkpasses", "ps1", "psd", "py", "rar", "rpm", "scr", "sh", "sqlite",
-    "tar", "ts", "vbs", "wasm", "webm", "wma", "wmv", "wsf", "xlsb", "xlsm", "xz", "zst",
+    "7z", "ac3", "apk", "avif", "bat", "bz2", "class", "cmd", "cur", "deb", "dll", "dmg", "docm", "elf", "exe", "flac",
+    "flv", "hta", "iso", "jar", "jp2", "js", "jxl", "lnk", "lz4", "mkv", "mjs", "msi", "odp", "ods", "odt", "oga",
+    "ogg", "ogv", "opus", "pif", "pkpasses", "ps1", "psd", "py", "rar", "rpm", "scr", "sh", "sqlite", "tar", "ts",
+    "vbs", "wasm", "webm", "wma", "wmv", "wsf", "xlsb", "xlsm", "xz", "zst",
 ];
 
 /// The extension of `filename`, lower case, when it names a kind that is never accepted.

@@ -50,7 +50,7 @@ impl Service {
             return Err(Error::UnsupportedType(format!("files named .{extension} are not supported")));
         }
         let now = self.clock.now();
-        self.reserve_pending(partner, now).await?;
+        let reservation = self.reserve_pending(partner, now).await?;
         let attachment = Attachment {
             id: AttachmentId::new(),
             partner_id: partner,
@@ -65,6 +65,7 @@ impl Service {
         };
         let row = attachment.clone();
         self.db.write(move |db| Box::pin(async move { table::insert(db, &row).await })).await?;
+        drop(reservation);
         let grant = Grant {
             id: attachment.id,
             expires: attachment.upload_expires_at,

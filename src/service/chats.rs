@@ -95,12 +95,8 @@ pub(super) async fn of_any_line(
 }
 
 fn draft(partner: PartnerId, line: PhoneNumber, recipients: &Recipients, now: Timestamp) -> Chat {
-    let participant = |handle: &str, is_me| Participant {
-        id: HandleId::new(),
-        handle: handle.to_owned(),
-        is_me,
-        joined_at: now,
-    };
+    let participant =
+        |handle: &str, is_me| Participant { id: HandleId::new(), handle: handle.to_owned(), is_me, joined_at: now };
     let me = participant(line.as_str(), true);
     let others = recipients.as_slice().iter().map(|recipient| participant(recipient.as_str(), false));
     Chat {

@@ -81,9 +81,8 @@ impl Service {
         id: AttachmentId,
         segment: &str,
     ) -> Result<Option<Arc<StoredFile>>, Error> {
-        let fits = |file: &Arc<StoredFile>| {
-            file.partner_id == partner && filename::url_segment(&file.filename) == segment
-        };
+        let fits =
+            |file: &Arc<StoredFile>| file.partner_id == partner && filename::url_segment(&file.filename) == segment;
         let deletions = match self.files.get(id) {
             Ok(file) => return Ok(Some(file).filter(fits)),
             Err(deletions) => deletions,

@@ -93,7 +93,9 @@ pub enum Error {
         retry_after: u64,
     },
     /// Too many attachments wait for their bytes.
-    #[error("{limit} attachments wait for their upload already; upload or delete some, or try again in {retry_after} s")]
+    #[error(
+        "{limit} attachments wait for their upload already; upload or delete some, or try again in {retry_after} s"
+    )]
     TooManyPending {
         /// How many may wait.
         limit: u64,

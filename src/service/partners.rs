@@ -64,7 +64,13 @@ pub enum AddError {
 ///
 /// # Errors
 /// Name, key or a number is taken already.
-pub async fn add(db: &Db, clock: &Clock, name: String, key: &str, numbers: Vec<PhoneNumber>) -> Result<PartnerId, AddError> {
+pub async fn add(
+    db: &Db,
+    clock: &Clock,
+    name: String,
+    key: &str,
+    numbers: Vec<PhoneNumber>,
+) -> Result<PartnerId, AddError> {
     let (hash, now, id) = (api_key::hash(key), clock.now(), PartnerId::new());
     db.write(move |db| {
         Box::pin(async move {

@@ -5,6 +5,7 @@
 //! so the cap holds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -19,23 +20,40 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Estimates, never below the truth.
 #[derive(Debug, Default)]
-pub(super) struct PendingCounts(Mutex<HashMap<PartnerId, u64>>);
+pub(super) struct PendingCounts(Mutex<HashMap<PartnerId, Count>>);
+
+#[derive(Debug, Default)]
+struct Count {
+    estimate: Option<u64>,
+    /// One reference for this, and one for each attachment that is reserved but may not be in the database yet.
+    in_flight: Arc<()>,
+}
+
+/// A place under the cap. Kept until the attachment is in the database, where it is counted from then on.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    _in_flight: Arc<()>,
+}
 
 impl Service {
     /// Takes one place under the partner's cap.
-    pub(super) async fn reserve_pending(&self, partner: PartnerId, now: Timestamp) -> Result<(), Error> {
+    pub(super) async fn reserve_pending(&self, partner: PartnerId, now: Timestamp) -> Result<Reservation, Error> {
         let limit = self.limits.max_pending_attachments;
         // Held while counting: of many callers at the cap, one counts.
         let mut counts = self.pending.0.lock().await;
-        let estimate = counts.get(&partner).copied().filter(|estimate| *estimate < limit);
-        let pending = match estimate {
+        let count = counts.entry(partner).or_default();
+        let pending = match count.estimate.filter(|estimate| *estimate < limit) {
             Some(estimate) => estimate,
-            None => table::count_pending(&mut *self.db.read().await?, partner, now).await?,
+            None => {
+                // Read before the database is: one that is written in between is counted twice rather than not at all.
+                let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
+                table::count_pending(&mut *self.db.read().await?, partner, now).await? + in_flight
+            }
         };
         if pending >= limit {
             return Err(Error::TooManyPending { limit, retry_after: RETRY_AFTER.as_secs() });
         }
-        counts.insert(partner, pending + 1);
-        Ok(())
+        count.estimate = Some(pending + 1);
+        Ok(Reservation { _in_flight: Arc::clone(&count.in_flight) })
     }
 }

@@ -3,6 +3,7 @@
 
 use super::chats::{self, LineChoice, Target};
 use super::{Error, FileUrls, Service, rate_limit};
+use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::db::{Connection, attachments, chats as chat_table, idempotency, messages, outbox};
 use crate::domain::attachment::{Attachment, Status};
@@ -10,7 +11,6 @@ use crate::domain::chat::{Chat, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service as Carrier};
 use crate::domain::part::{DraftPart, Part, Text};
-use crate::clock::Timestamp;
 use crate::id::{AttachmentId, ChatId, MessageId, PartnerId};
 
 /// Where a message goes.
@@ -139,7 +139,8 @@ async fn send(
 ) -> Result<Sent, Error> {
     let target = target(db, partner, &draft, now).await?;
     let mut chat = target.chat;
-    if !chat.is_group() && draft.parts.iter().any(|part| matches!(part, DraftPart::Text(Text { mention: Some(_), .. }))) {
+    if !chat.is_group() && draft.parts.iter().any(|part| matches!(part, DraftPart::Text(Text { mention: Some(_), .. })))
+    {
         return Err(Error::MentionInDirectChat);
     }
     let thread_root = match draft.reply_to {
@@ -219,12 +220,7 @@ fn check_first_message(draft: &Draft) -> Result<(), Error> {
     Ok(())
 }
 
-async fn thread_root(
-    db: &mut Connection,
-    partner: PartnerId,
-    chat: &Chat,
-    reply: ReplyTo,
-) -> Result<MessageId, Error> {
+async fn thread_root(db: &mut Connection, partner: PartnerId, chat: &Chat, reply: ReplyTo) -> Result<MessageId, Error> {
     let answered = messages::find(db, partner, reply.message_id).await?;
     let answered = answered.filter(|message| message.chat_id == chat.id).ok_or(Error::MessageNotFound)?;
     if reply.part_index as usize >= answered.parts.len() {
@@ -261,7 +257,12 @@ async fn resolve(
 }
 
 /// The partner's attachment, if its bytes are there.
-async fn usable(db: &mut Connection, partner: PartnerId, id: AttachmentId, now: Timestamp) -> Result<Attachment, Error> {
+async fn usable(
+    db: &mut Connection,
+    partner: PartnerId,
+    id: AttachmentId,
+    now: Timestamp,
+) -> Result<Attachment, Error> {
     let found = attachments::find(db, id).await?.filter(|attachment| attachment.partner_id == partner);
     let attachment = found.ok_or(Error::AttachmentNotFound)?;
     match attachment.status(now) {

@@ -61,7 +61,11 @@ impl Service {
     }
 
     /// Gives up a batch of overdue attachments and asks for their blobs, which a crash may have left, to be removed.
-    async fn abandon(&self, closed_before: crate::clock::Timestamp, now: crate::clock::Timestamp) -> Result<usize, Error> {
+    async fn abandon(
+        &self,
+        closed_before: crate::clock::Timestamp,
+        now: crate::clock::Timestamp,
+    ) -> Result<usize, Error> {
         self.db
             .write(move |db| {
                 Box::pin(async move {

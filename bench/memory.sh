@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Peak resident memory with 100 uploads and 100 downloads of 100 MB at the same time.
+# shellcheck source=bench/common.sh
+. "$(dirname "$0")/common.sh"
+need curl curl
+
+AIM=128
+TRANSFERS=${BENCH_TRANSFERS:-100}
+random_file "$WORK/file" "$FILE_BYTES"
+start_haversack "$WORK/haversack"
+
+peak() {
+    awk '$1 == "VmHWM:" { print $2 / 1024 }' "/proc/$HAVERSACK_PID/status"
+}
+
+# Creates one attachment to download, the others to upload.
+create_attachments $((TRANSFERS + 1)) "$FILE_BYTES" >"$WORK/created"
+progress "peak before: $(peak) MiB"
+python3 "$BENCH/memory.py" "$API" "$FILE_TYPE" "$WORK/file" <"$WORK/created"
+result "memory/$TRANSFERS+$TRANSFERS" MiB "$(peak)" aim $AIM lower

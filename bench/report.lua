@@ -1,0 +1,6 @@
+-- One line that the scripts read: requests per second, and requests that failed in any way.
+function done(summary)
+    local errors = summary.errors
+    local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+    io.write(string.format("report %.1f %d\n", summary.requests / summary.duration * 1e6, failed))
+end

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Runs every benchmark; the results go to standard output and to target/bench/results.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+results=target/bench/results.txt
+mkdir -p target/bench
+
+machine() {
+    echo "# $(date -u +%Y-%m-%dT%H:%MZ) commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+    echo "# $(nproc) cores of $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)," \
+        "$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)," \
+        "Linux $(uname -r), $(stat -f -c %T target)"
+}
+
+{
+    machine
+    for benchmark in startup create download upload memory; do
+        "bench/$benchmark.sh"
+    done
+    echo "# $(PATH=$PATH:/usr/sbin nginx -v 2>&1), $(wrk -v 2>&1 | awk 'NR == 1 { print $1, $2 }')," \
+        "$(curl --version | awk 'NR == 1 { print $1, $2 }')"
+} | tee "$results"

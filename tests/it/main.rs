@@ -1,0 +1,15 @@
+//! The server as its clients see it: real sockets, a real database, real files. One file a topic.
+
+#![expect(unreachable_pub, reason = "a test has no public interface")]
+
+mod attachments;
+mod connections;
+mod crash;
+mod delivery;
+mod downloads;
+mod lists;
+mod operations;
+mod program;
+mod sends;
+mod support;
+mod uploads;

@@ -1,0 +1,343 @@
+//! Sending: what is refused and in which order, chats old and new, idempotency keys, the rate limit.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp};
+
+const UNKNOWN: &str = "01990000-0000-7000-8000-000000000001";
+
+fn text(value: &str) -> Value {
+    json!({"type": "text", "value": value})
+}
+
+fn chat(parts: &Value) -> Value {
+    json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": parts}})
+}
+
+async fn chats(api: &Api) -> usize {
+    api.get("/v3/chats?limit=100").await.expect(200)["chats"].as_array().expect("chats").len()
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_call_is_told_in_order() {
+    let app = TestApp::start().await;
+    let message = json!({"parts": [text("hi")]});
+    for (body, expected) in [
+        (json!({"from": 5}), (400, 1003)),
+        (json!({"from": LINE, "to": RECIPIENT, "message": message}), (400, 1003)),
+        (json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [5]}}), (400, 1003)),
+        (json!({"to": [RECIPIENT], "message": message}), (400, 1001)),
+        (json!({"from": "", "to": ["x"], "message": message}), (400, 1001)),
+        (json!({"from": "x", "to": [], "message": message}), (400, 1001)),
+        (json!({"from": "x", "to": [RECIPIENT]}), (400, 1001)),
+        (json!({"from": "12025550100", "to": [RECIPIENT], "message": {"parts": []}}), (400, 1002)),
+        (json!({"from": LINE, "to": ["2025550199"], "message": {}}), (400, 1002)),
+        (json!({"from": LINE, "to": [LINE], "message": message}), (400, 1005)),
+        (json!({"from": LINE, "to": [RECIPIENT], "message": {}}), (400, 1004)),
+        (json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": {"parts": []}}), (400, 1004)),
+        (json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": message}), (403, 2006)),
+        (
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "preferred_service": "Fax"}}),
+            (400, 1005),
+        ),
+        (
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "effect": {"name": "boom"}}}),
+            (400, 1005),
+        ),
+        (json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "experience": {}}}), (403, 2011)),
+        (
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": "k".repeat(256)}}),
+            (400, 1005),
+        ),
+    ] {
+        let answer = app.api.post("/v3/chats", &body).await;
+        assert_eq!(answer.error(), expected, "{body} {}", answer.message());
+    }
+    let many: Vec<String> = (0..32).map(|n| format!("+120255501{n:02}")).filter(|number| number != LINE).collect();
+    let to: Vec<&String> = many.iter().chain(std::iter::once(&many[0])).collect();
+    let answer = app.api.post("/v3/chats", &json!({"from": LINE, "to": to, "message": message})).await;
+    assert_eq!(answer.status, 201, "31 recipients, one of them twice: {answer:?}");
+    let mut more = many.clone();
+    more.push("someone@example.com".to_owned());
+    assert_eq!(
+        app.api.post("/v3/chats", &json!({"from": LINE, "to": more, "message": message})).await.error(),
+        (400, 1005)
+    );
+    assert_eq!(chats(&app.api).await, 1, "what is refused makes no chat");
+}
+
+#[tokio::test]
+async fn parts_are_checked() {
+    let app = TestApp::start().await;
+    let media = |id: &str| json!({"type": "media", "attachment_id": id});
+    let pending = app.api.create("a.txt", "text/plain", 5).await;
+    let rival = app.rival.upload("a.txt", "text/plain", b"hello").await;
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let external: Vec<Value> =
+        (0..41).map(|n| json!({"type": "media", "url": format!("https://a.example/{n}")})).collect();
+    for (parts, expected) in [
+        (json!([]), (400, 1004)),
+        (json!([{}]), (400, 1004)),
+        (json!([{"type": "hologram"}]), (400, 1004)),
+        (json!([{"type": "text"}]), (400, 1004)),
+        (json!([text("")]), (400, 1004)),
+        (json!([text(&"x".repeat(10_001))]), (400, 1004)),
+        (json!([text("a"), text("b")]), (400, 1004)),
+        (json!(vec![media(&file.id); 101]), (400, 1004)),
+        (json!([{"type": "link", "value": "https://a.example"}, media(&file.id)]), (400, 1004)),
+        (json!([{"type": "link", "value": "ftp://a.example"}]), (400, 1004)),
+        (json!([{"type": "media"}]), (400, 1004)),
+        (json!([{"type": "media", "url": "https://a.example/x", "attachment_id": file.id}]), (400, 1004)),
+        (json!(external), (400, 1004)),
+        (json!([{"type": "text", "value": "hi", "mention_range": [0, 1]}]), (400, 1004)),
+        (
+            json!([{"type": "text", "value": "hi", "text_decorations": [{"range": [0, 3], "style": "bold"}]}]),
+            (400, 1004),
+        ),
+        (json!([{"type": "link", "value": "https://a.example"}]), (400, 1005)),
+        (json!([text("see www.example.com")]), (400, 1005)),
+        (json!([{"type": "media", "url": "http://a.example/x"}]), (400, 1005)),
+        (json!([{"type": "media", "url": "nonsense"}]), (400, 1005)),
+        (json!([media("nonsense")]), (400, 1005)),
+        (json!([{"type": "media", "url": "https://a.example/x"}]), (403, 2011)),
+        (json!([{"type": "imessage_app"}]), (403, 2011)),
+        (json!([{"type": "text", "value": "Juan", "mention": RECIPIENT}]), (409, 2023)),
+        (json!([media(UNKNOWN)]), (404, 2003)),
+        (json!([media(&rival.id)]), (404, 2003)),
+        (json!([media(pending["attachment_id"].as_str().expect("id"))]), (404, 2007)),
+        (json!([media(UNKNOWN), text("")]), (400, 1004)),
+    ] {
+        let answer = app.api.send_parts(parts.clone()).await;
+        assert_eq!(answer.error(), expected, "{parts} {}", answer.message());
+    }
+    assert_eq!(chats(&app.api).await, 0);
+
+    let answer = app.api.send_parts(json!([text("a"), media(&file.id), text(" "), media(&file.id)])).await.expect(201);
+    let parts = &answer["chat"]["message"]["parts"];
+    assert_eq!(
+        parts[0],
+        json!({"type": "text", "value": "a", "text_decorations": null, "inline_stickers": null,
+        "mention": null, "mention_range": null, "mentions": null, "reactions": null})
+    );
+    assert_eq!(
+        parts[1],
+        json!({"type": "media", "id": file.id, "url": file.url, "filename": "a.txt",
+        "mime_type": "text/plain", "size_bytes": 5, "reactions": null})
+    );
+    assert_eq!(parts[3], parts[1]);
+}
+
+#[tokio::test]
+async fn words_keep_what_is_done_to_them() {
+    let app = TestApp::start().await;
+    let file = app.api.upload("a.png", "image/png", b"hello").await;
+    let part = json!({"type": "text", "value": "Hi 🥤",
+        "text_decorations": [{"range": [0, 2], "style": "bold"}],
+        "inline_stickers": [{"range": [3, 5], "url": file.url}]});
+    let sent = app.api.send_parts(json!([part])).await.expect(201);
+    let stored = &sent["chat"]["message"]["parts"][0];
+    assert_eq!(stored["text_decorations"], json!([{"range": [0, 2], "style": "bold"}]));
+    assert_eq!(stored["inline_stickers"], json!([{"range": [3, 5], "attachment_id": file.id}]));
+    let rival = app.rival.upload("a.png", "image/png", b"hello").await;
+    let part = json!({"type": "text", "value": "x", "inline_stickers": [{"range": [0, 1], "url": rival.url}]});
+    assert_eq!(app.api.send_parts(json!([part])).await.error(), (404, 2003));
+
+    let mention = json!({"type": "text", "value": "Hey Juan", "mention": RECIPIENT, "mention_range": [4, 8]});
+    let group = json!({"from": LINE, "to": [RECIPIENT, "ann@example.com"], "message": {"parts": [mention]}});
+    let sent = app.api.post("/v3/chats", &group).await.expect(201);
+    let stored = &sent["chat"]["message"]["parts"][0];
+    assert_eq!(stored["mentions"], json!([{"handle": RECIPIENT, "is_me": false, "range": [4, 8]}]));
+    assert_eq!(sent["chat"]["is_group"], true);
+    assert_eq!(sent["chat"]["display_name"], "+12025550199, ann@example.com");
+}
+
+#[tokio::test]
+async fn the_same_numbers_are_the_same_chat() {
+    let app = TestApp::start().await;
+    let first = app.api.send_text(&[RECIPIENT, "Ann@Example.com"], "one").await;
+    let again = app.api.send_text(&["ann@example.com", RECIPIENT, RECIPIENT], "see https://a.example").await;
+    assert_eq!(first["id"], again["id"], "and a URL is allowed by now");
+    assert_ne!(first["message"]["id"], again["message"]["id"]);
+    assert_eq!(first["handles"], again["handles"]);
+    let other = app.api.send_text(&[RECIPIENT], "one").await;
+    assert_ne!(first["id"], other["id"]);
+    let body = json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [text("x")]}});
+    assert_ne!(app.api.post("/v3/chats", &body).await.expect(201)["chat"]["id"], other["id"]);
+
+    let id = other["id"].as_str().expect("id");
+    let link = json!({"message": {"parts": [{"type": "link", "value": "https://a.example"}]}});
+    assert_eq!(app.api.post(&format!("/v3/chats/{id}/messages"), &link).await.status, 202);
+    for (path, expected) in [
+        (format!("/v3/chats/{UNKNOWN}/messages"), (404, 2001)),
+        ("/v3/chats/nonsense/messages".to_owned(), (400, 1005)),
+    ] {
+        assert_eq!(app.api.post(&path, &link).await.error(), expected);
+    }
+    assert_eq!(app.rival.post(&format!("/v3/chats/{id}/messages"), &link).await.error(), (404, 2001));
+}
+
+#[tokio::test]
+async fn one_chat_comes_of_many_calls_at_once() {
+    let app = TestApp::start().await;
+    let (body, path) = (chat(&json!([text("hi")])), "/v3/chats");
+    let answers = join_all((0..20).map(|_| app.api.post(path, &body))).await;
+    let first = &answers[0].json["chat"]["id"];
+    assert!(answers.iter().all(|answer| answer.status == 201 && answer.json["chat"]["id"] == *first));
+    assert_eq!(chats(&app.api).await, 1);
+}
+
+#[tokio::test]
+async fn a_message_without_from_finds_its_line() {
+    let app = TestApp::start().await;
+    let body = |exclude: Value| json!({"to": [RECIPIENT], "message": {"parts": [text("www.example.com")]}, "exclude_from": exclude});
+    let new = app.api.post("/v3/messages", &body(json!(null))).await.expect(202);
+    assert_eq!(new["from"], LINE);
+    assert_eq!(new["created_new_chat"], true);
+    assert_eq!(new["from_selection"], json!({"reason": "new_best_number", "reused_existing_chat": false}));
+    let reused = app.api.post("/v3/messages", &body(json!([SECOND_LINE]))).await.expect(202);
+    assert_eq!(reused["chat_id"], new["chat_id"]);
+    assert_eq!(reused["from_selection"], json!({"reason": "reused_active_chat", "reused_existing_chat": true}));
+    let other = app.api.post("/v3/messages", &body(json!([LINE]))).await.expect(202);
+    assert_eq!(
+        (other["from"].as_str(), other["previous_chat_id"].as_str()),
+        (Some(SECOND_LINE), new["chat_id"].as_str())
+    );
+    assert_eq!(other["from_selection"]["reason"], "failover_flagged");
+    let latest = app.api.post("/v3/messages", &body(json!([]))).await.expect(202);
+    assert_eq!(latest["chat_id"], other["chat_id"], "the most recently active one");
+    assert_eq!(app.api.post("/v3/messages", &body(json!([LINE, SECOND_LINE]))).await.error(), (400, 1005));
+    assert_eq!(app.api.post("/v3/messages", &body(json!(["x"]))).await.error(), (400, 1002));
+    assert_eq!(app.api.post("/v3/messages", &json!({"message": {}})).await.error(), (400, 1001));
+}
+
+#[tokio::test]
+async fn a_key_gets_the_same_answer_and_sends_nothing() {
+    let app = TestApp::start().await;
+    let body = |value: &str| json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text(value)], "idempotency_key": "k1"}});
+    let first = app.api.post("/v3/chats", &body("one")).await;
+    assert_eq!(first.status, 201);
+    let chat_id = first.json["chat"]["id"].as_str().expect("id").to_owned();
+    for (path, other) in [
+        ("/v3/chats".to_owned(), body("two")),
+        ("/v3/chats".to_owned(), json!({"message": {"idempotency_key": "k1"}})),
+        (format!("/v3/chats/{chat_id}/messages"), json!({"message": {"parts": [text("x")], "idempotency_key": "k1"}})),
+    ] {
+        let again = app.api.post(&path, &other).await;
+        assert_eq!((again.status, &again.bytes), (first.status, &first.bytes), "{path}");
+    }
+    let header = [("idempotency-key", "k1"), ("content-type", "application/json")];
+    let by_header = json!({"to": [RECIPIENT], "message": {"parts": [text("x")]}}).to_string();
+    let again = app.api.request("POST", "/v3/messages", &header, Some(by_header.into())).await;
+    assert_eq!(again.bytes, first.bytes);
+    let listed = app.api.get(&format!("/v3/chats/{chat_id}/messages")).await.expect(200);
+    assert_eq!(listed["messages"].as_array().expect("messages").len(), 1);
+
+    let mut foreign = body("one");
+    foreign["from"] = json!(RIVAL_LINE);
+    assert_eq!(app.rival.post("/v3/chats", &foreign).await.status, 201, "another partner's keys are its own");
+
+    let message = first.json["chat"]["message"]["id"].as_str().expect("id");
+    assert_eq!(app.api.delete(&format!("/v3/messages/{message}")).await.status, 204);
+    assert_eq!(app.api.post("/v3/chats", &body("one")).await.error(), (404, 2002), "never sent again");
+}
+
+#[tokio::test]
+async fn one_key_used_at_once_sends_once() {
+    let app = TestApp::start().await;
+    let body = json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": "k"}});
+    let path = "/v3/chats";
+    let answers = join_all((0..20).map(|_| app.api.post(path, &body))).await;
+    assert!(answers.iter().all(|answer| answer.status == 201 && answer.bytes == answers[0].bytes));
+}
+
+#[tokio::test]
+async fn a_refused_call_does_not_use_up_its_key() {
+    let app = TestApp::start().await;
+    let body = |id: &str| {
+        json!({"from": LINE, "to": [RECIPIENT],
+        "message": {"parts": [{"type": "media", "attachment_id": id}], "idempotency_key": "k"}})
+    };
+    assert_eq!(app.api.post("/v3/chats", &body(UNKNOWN)).await.error(), (404, 2003));
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
+    assert_eq!(app.api.post("/v3/chats", &body(&file.id)).await.status, 201);
+}
+
+#[tokio::test]
+async fn thirty_messages_a_minute_to_one_recipient() {
+    let app = TestApp::start().await;
+    let chat = app.api.send_text(&[RECIPIENT], "0").await;
+    let path = format!("/v3/chats/{}/messages", chat["id"].as_str().expect("id"));
+    for n in 1..30 {
+        if n == 15 {
+            app.clock.advance(Duration::from_secs(20));
+        }
+        let refused = app.api.send_parts(json!([{"type": "media", "attachment_id": UNKNOWN}])).await;
+        assert_eq!(refused.error(), (404, 2003), "what is refused does not count");
+        let body = json!({"message": {"parts": [text("x")], "idempotency_key": format!("k{n}")}});
+        assert_eq!(app.api.post(&path, &body).await.status, 202, "{n}");
+    }
+    let body = json!({"message": {"parts": [text("x")]}});
+    let refused = app.api.post(&path, &body).await;
+    assert_eq!(refused.error(), (429, 1007));
+    assert_eq!((refused.json["error"]["retry_after"].as_u64(), refused.header("retry-after")), (Some(40), "40"));
+    let replay = json!({"message": {"parts": [text("x")], "idempotency_key": "k7"}});
+    assert_eq!(app.api.post(&path, &replay).await.status, 202, "a replay is no send");
+    let group = json!({"from": LINE, "to": [RECIPIENT, "ann@example.com"], "message": {"parts": [text("x")]}});
+    assert_eq!(app.api.post("/v3/chats", &group).await.error(), (429, 1007), "each recipient of a group counts");
+    let second = json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [text("x")]}});
+    assert_eq!(app.api.post("/v3/chats", &second).await.status, 201, "another line has its own count");
+
+    app.clock.advance(Duration::from_millis(39_999));
+    assert_eq!(app.api.post(&path, &body).await.error(), (429, 1007));
+    app.clock.advance(Duration::from_millis(1));
+    assert_eq!(app.api.post(&path, &body).await.status, 202, "the window slides");
+}
+
+#[tokio::test]
+async fn replies_make_a_thread() {
+    let app = TestApp::start().await;
+    let chat = app.api.send_text(&[RECIPIENT], "root").await;
+    let path = format!("/v3/chats/{}/messages", chat["id"].as_str().expect("id"));
+    let reply = async |to: &str, index: Value| {
+        let reply_to = json!({"message_id": to, "part_index": index});
+        app.api.post(&path, &json!({"message": {"parts": [text("re")], "reply_to": reply_to}})).await
+    };
+    let root = chat["message"]["id"].as_str().expect("id").to_owned();
+    let first = reply(&root, json!(null)).await.expect(202);
+    assert_eq!(first["message"]["reply_to"], json!({"message_id": root, "part_index": 0}));
+    let first = first["message"]["id"].as_str().expect("id").to_owned();
+    reply(&first, json!(0)).await.expect(202);
+    assert_eq!(reply(UNKNOWN, json!(0)).await.error(), (404, 2002));
+    assert_eq!(reply("x", json!(0)).await.error(), (400, 1005));
+    assert_eq!(reply(&root, json!(1)).await.error(), (400, 1005));
+    assert_eq!(reply(&root, json!(-1)).await.error(), (400, 1005));
+    let other = app.api.send_text(&["ann@example.com"], "x").await;
+    assert_eq!(reply(other["message"]["id"].as_str().expect("id"), json!(0)).await.error(), (404, 2002));
+    let new = json!({"from": LINE, "to": ["bob@example.com"],
+        "message": {"parts": [text("x")], "reply_to": {"message_id": root}}});
+    assert_eq!(app.api.post("/v3/chats", &new).await.error(), (400, 1005));
+
+    let thread = |query: &str| format!("/v3/messages/{first}/thread{query}");
+    let all = app.api.get(&thread("")).await.expect(200);
+    let ids = |page: &Value| -> Vec<String> {
+        page["messages"].as_array().expect("m").iter().map(|m| m["id"].as_str().expect("id").to_owned()).collect()
+    };
+    let ordered = ids(&all);
+    assert_eq!(ordered.len(), 3);
+    assert_eq!((&ordered[0], &ordered[1]), (&root, &first));
+    let mut reversed = ids(&app.api.get(&thread("?order=desc")).await.expect(200));
+    reversed.reverse();
+    assert_eq!(reversed, ordered);
+    let page = app.api.get(&thread("?limit=2")).await.expect(200);
+    let rest = format!("?limit=2&cursor={}", page["next_cursor"].as_str().expect("cursor"));
+    let rest = app.api.get(&thread(&rest)).await.expect(200);
+    assert_eq!([ids(&page), ids(&rest)].concat(), ordered);
+    assert_eq!(rest["next_cursor"], json!(null));
+    assert_eq!(app.api.get(&thread("?order=up")).await.error(), (400, 1005));
+    let alone = other["message"]["id"].as_str().expect("id");
+    let alone = app.api.get(&format!("/v3/messages/{alone}/thread")).await.expect(200);
+    assert_eq!(alone["messages"].as_array().expect("messages").len(), 1);
+}

@@ -1,0 +1,167 @@
+//! A client of the API that shows everything of an answer.
+
+use std::net::SocketAddr;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{LINE, RECIPIENT, until};
+
+#[derive(Clone)]
+pub struct Api {
+    http: Client,
+    base: String,
+    key: Option<&'static str>,
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub bytes: Vec<u8>,
+    /// The body as JSON, or null.
+    pub json: Value,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.bytes).expect("text")
+    }
+
+    /// HTTP status and code of an error, after checking the envelope.
+    #[track_caller]
+    pub fn error(&self) -> (u16, u64) {
+        let status = self.status.as_u16();
+        let code = self.json["error"]["code"].as_u64().unwrap_or_else(|| panic!("no error but {self:?}"));
+        assert_eq!(self.json["success"], json!(false));
+        assert_eq!(self.json["error"]["status"], json!(status));
+        assert!(self.json["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
+        let doc_url = format!("https://docs.linqapp.com/error/codes/{}xxx/{code}/", code / 1000);
+        assert_eq!(self.json["error"]["doc_url"], json!(doc_url));
+        assert_eq!(self.json["trace_id"], json!(self.header("x-trace-id")));
+        (status, code)
+    }
+
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        self.json
+    }
+
+    pub fn message(&self) -> &str {
+        self.json["error"]["message"].as_str().expect("an error")
+    }
+}
+
+/// An attachment whose bytes are there.
+pub struct Uploaded {
+    pub id: String,
+    pub url: String,
+}
+
+impl Api {
+    pub fn new(address: SocketAddr, key: &'static str) -> Self {
+        Self { key: Some(key), ..Self::anonymous(address) }
+    }
+
+    pub fn anonymous(address: SocketAddr) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = Client::builder().no_proxy().build().expect("client");
+        Self { http, base: format!("http://{address}"), key: None }
+    }
+
+    /// The same server with another key.
+    pub fn with_key(&self, key: &'static str) -> Self {
+        Self { key: Some(key), ..self.clone() }
+    }
+
+    pub async fn request(&self, method: &str, url: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Answer {
+        let url = if url.starts_with('/') { format!("{}{url}", self.base) } else { url.to_owned() };
+        let mut request = self.http.request(Method::from_bytes(method.as_bytes()).expect("method"), url);
+        if let Some(key) = self.key {
+            request = request.bearer_auth(key);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.expect("a body").to_vec();
+        let json = serde_json::from_slice(&bytes).unwrap_or_default();
+        Answer { status, headers, bytes, json }
+    }
+
+    pub async fn get(&self, url: &str) -> Answer {
+        self.request("GET", url, &[], None).await
+    }
+
+    pub async fn get_with(&self, url: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request("GET", url, headers, None).await
+    }
+
+    pub async fn delete(&self, url: &str) -> Answer {
+        self.request("DELETE", url, &[], None).await
+    }
+
+    pub async fn post(&self, url: &str, body: &Value) -> Answer {
+        self.post_raw(url, &body.to_string()).await
+    }
+
+    pub async fn post_raw(&self, url: &str, body: &str) -> Answer {
+        self.request("POST", url, &[("content-type", "application/json")], Some(body.into())).await
+    }
+
+    /// Announces a file.
+    pub async fn create(&self, filename: &str, content_type: &str, size: usize) -> Value {
+        let body = json!({"filename": filename, "content_type": content_type, "size_bytes": size});
+        self.post("/v3/attachments", &body).await.expect(200)
+    }
+
+    /// PUTs bytes with the headers that were asked for.
+    pub async fn put(&self, created: &Value, bytes: &[u8]) -> Answer {
+        let content_type = created["required_headers"]["Content-Type"].as_str().expect("header");
+        let url = created["upload_url"].as_str().expect("URL");
+        Self { key: None, ..self.clone() }
+            .request("PUT", url, &[("content-type", content_type)], Some(bytes.into()))
+            .await
+    }
+
+    /// Announces a file and uploads it.
+    pub async fn upload(&self, filename: &str, content_type: &str, bytes: &[u8]) -> Uploaded {
+        let created = self.create(filename, content_type, bytes.len()).await;
+        let put = self.put(&created, bytes).await;
+        assert_eq!(put.status, 200, "{put:?}");
+        let text = |key: &str| created[key].as_str().expect("text").to_owned();
+        Uploaded { id: text("attachment_id"), url: text("download_url") }
+    }
+
+    /// Sends parts from the first line to one recipient, through `POST /v3/chats`.
+    pub async fn send_parts(&self, parts: Value) -> Answer {
+        self.post("/v3/chats", &json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": parts}})).await
+    }
+
+    /// Sends a text; the chat of the answer.
+    pub async fn send_text(&self, to: &[&str], text: &str) -> Value {
+        let message = json!({"parts": [{"type": "text", "value": text}]});
+        let answer = self.post("/v3/chats", &json!({"from": LINE, "to": to, "message": message})).await;
+        answer.expect(201)["chat"].clone()
+    }
+
+    /// Waits until a message has this status.
+    pub async fn message_with_status(&self, id: &str, status: &str) -> Value {
+        until(async || {
+            let message = self.get(&format!("/v3/messages/{id}")).await.expect(200);
+            (message["delivery_status"] == status).then_some(message)
+        })
+        .await
+    }
+}

@@ -1,0 +1,123 @@
+//! What the tests stand on: a real server on a real socket, with a clock that the test moves, and clients for it.
+
+mod api;
+pub mod program;
+pub mod raw;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use haversack::app::App;
+use haversack::clock::{MockClock, Timestamp};
+use haversack::config::{Config, Flags};
+use haversack::delivery::{Gateway, Loopback};
+use haversack::domain::handle::PhoneNumber;
+use haversack::service::partners;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub use api::{Answer, Api, Uploaded};
+
+/// 2026-01-15T10:30:00Z
+const START: i64 = 1_768_473_000_000;
+
+pub const LINE: &str = "+12025550100";
+pub const SECOND_LINE: &str = "+12025550101";
+pub const RIVAL_LINE: &str = "+12025550150";
+pub const RECIPIENT: &str = "+12025550199";
+
+/// A server of two partners: the one under test with two lines, and a rival with one.
+pub struct TestApp {
+    pub address: SocketAddr,
+    pub clock: MockClock,
+    pub api: Api,
+    pub rival: Api,
+    pub folder: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<bool>,
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With some settings changed.
+    pub async fn with(change: impl FnOnce(&mut Flags)) -> Self {
+        Self::with_gateway(Arc::new(Loopback), change).await
+    }
+
+    pub async fn with_gateway(gateway: Arc<dyn Gateway>, change: impl FnOnce(&mut Flags)) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut flags = Flags {
+            listen: Some("127.0.0.1:0".parse().expect("address")),
+            data_dir: Some(folder.path().to_owned()),
+            ..Flags::default()
+        };
+        change(&mut flags);
+        let config = Config::load(flags).expect("configuration");
+        let clock = MockClock::at(Timestamp::from_millis(START));
+        let app = App::build(config, clock.clock(), gateway).await.expect("app");
+        for (name, key, lines) in [
+            ("acme", "acme-key-0123456789", &[LINE, SECOND_LINE][..]),
+            ("rival", "rival-key-0123456789", &[RIVAL_LINE]),
+        ] {
+            let lines = lines.iter().map(|line| PhoneNumber::parse(line).expect("number")).collect();
+            partners::add(app.db(), &clock.clock(), name.to_owned(), key, lines).await.expect("partner");
+        }
+        let address = app.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(app.run(async {
+            let _ = stopped.await;
+        }));
+        Self {
+            address,
+            clock,
+            api: Api::new(address, "acme-key-0123456789"),
+            rival: Api::new(address, "rival-key-0123456789"),
+            folder,
+            stop: Some(stop),
+            running,
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A client without a key.
+    pub fn anonymous(&self) -> Api {
+        Api::anonymous(self.address)
+    }
+
+    /// Asks the server to stop; what is running goes on.
+    pub fn begin_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Waits for it to stop; whether everything finished in time.
+    pub async fn stopped(mut self) -> bool {
+        self.begin_stop();
+        within(self.running).await.expect("the server does not panic")
+    }
+}
+
+/// Nothing in these tests takes this long unless it hangs.
+pub async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), work).await.expect("this hangs")
+}
+
+/// Asks again until the answer is there.
+pub async fn until<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
+    within(async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
