@@ -1,6 +1,6 @@
 //! `haversack serve`
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -26,7 +26,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Listened for before anything is said: whoever reads the lines may stop us at once.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    println!("{welcome}");
+    // Whoever read the first lines may have closed the pipe; that is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{welcome}");
     tracing::info!(address = %app.address(), "serving");
     let shutdown = async {
         tokio::select! {

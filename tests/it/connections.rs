@@ -1,1 +1,128 @@
-//! connections
+//! Clients that are silent, slow, greedy or in the way, and stopping while others are served.
+
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+
+use crate::support::raw::{Raw, target};
+use crate::support::{TestApp, until, within};
+
+#[tokio::test]
+async fn silent_and_half_sent_connections_are_closed() {
+    let app = TestApp::with(|flags| flags.header_timeout_seconds = Some(1)).await;
+    let start = tokio::time::Instant::now();
+    let mut silent = Raw::connect(app.address).await;
+    let mut half = Raw::connect(app.address).await;
+    half.send("GET /healthz HTTP/1.1\r\nHost: x\r\nX-").await;
+    let mut idle = Raw::connect(app.address).await;
+    idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = idle.read_until("alive").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(silent.read_all().await, "");
+    let told = half.read_all().await;
+    assert!(told.is_empty() || told.starts_with("HTTP/1.1 4"), "{told}");
+    assert_eq!(idle.read_all().await.trim(), "");
+    assert!(start.elapsed() >= Duration::from_millis(900), "not before the time");
+}
+
+#[tokio::test]
+async fn a_header_that_is_too_large_is_refused() {
+    let app = TestApp::start().await;
+    let mut raw = Raw::connect(app.address).await;
+    raw.send(format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(20_000))).await;
+    let answer = raw.read_all().await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let mut raw = Raw::connect(app.address).await;
+    raw.send(format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(12_000))).await;
+    assert!(raw.read_until("alive").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn beyond_the_cap_connections_wait_for_their_turn() {
+    let app = TestApp::with(|flags| flags.max_connections = Some(2)).await;
+    let first = Raw::connect(app.address).await;
+    let _second = Raw::connect(app.address).await;
+    until(async || (app_connections(&app) == 2).then_some(())).await;
+    let mut third = Raw::connect(app.address).await;
+    third.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let waited = tokio::time::timeout(Duration::from_millis(200), third.0.readable()).await;
+    assert!(waited.is_err(), "the third is not served yet");
+    drop(first);
+    assert!(third.read_until("alive").await.starts_with("HTTP/1.1 200"));
+}
+
+/// Counted in the system's table: asking the server would need a connection.
+fn app_connections(app: &TestApp) -> usize {
+    let port = format!(":{:04X}", app.address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("table of connections");
+    let local = table.lines().filter_map(|line| line.split_whitespace().nth(1).zip(line.split_whitespace().nth(3)));
+    local.filter(|(local, state)| local.ends_with(&port) && *state == "01").count()
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_given_up() {
+    let app = TestApp::with(|flags| flags.idle_timeout_seconds = Some(1)).await;
+    let file = app.api.upload("a.txt", "text/plain", &vec![b'x'; 30_000_000]).await;
+    let mut raw = Raw::connect(app.address).await;
+    raw.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", target(&file.url))).await;
+    raw.read_until("\r\n\r\n").await;
+    let open = async || {
+        let metrics = app.anonymous().get("/metrics").await;
+        let line = metrics.text().lines().find(|line| line.starts_with("haversack_connections ")).expect("gauge");
+        line.rsplit_once(' ').expect("value").1.parse::<u64>().expect("number")
+    };
+    let before = open().await;
+    until(async || (open().await < before).then_some(())).await;
+    let mut rest = Vec::new();
+    let _ = within(raw.0.read_to_end(&mut rest)).await;
+    assert!(rest.len() < 30_000_000, "cut off in the middle");
+}
+
+#[tokio::test]
+async fn stopping_lets_uploads_finish() {
+    let mut app = TestApp::start().await;
+    let created = app.api.create("a.txt", "text/plain", 5).await;
+    let url = target(created["upload_url"].as_str().expect("URL"));
+    let mut upload = Raw::connect(app.address).await;
+    let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    upload.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}")).await;
+    upload.read_until("100 Continue\r\n\r\n").await;
+    let mut idle = Raw::connect(app.address).await;
+    idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    idle.read_until("alive").await;
+
+    app.begin_stop();
+    assert_eq!(idle.read_all().await.trim(), "", "an idle connection is closed at once");
+    upload.send("hello").await;
+    assert!(upload.read_all().await.starts_with("HTTP/1.1 200"));
+    assert!(app.stopped().await, "all finished in time");
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_ever() {
+    let mut app = TestApp::with(|flags| flags.shutdown_grace_seconds = Some(0)).await;
+    let created = app.api.create("a.txt", "text/plain", 5).await;
+    let url = target(created["upload_url"].as_str().expect("URL"));
+    let mut upload = Raw::connect(app.address).await;
+    let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    upload.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}")).await;
+    upload.read_until("100 Continue\r\n\r\n").await;
+    app.begin_stop();
+    assert!(!app.stopped().await);
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused() {
+    let app = TestApp::start().await;
+    for nonsense in [
+        "\r\n\r\n\r\nnonsense\r\n\r\n",
+        "GET\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET /a b c HTTP/1.1\r\n\r\n",
+    ] {
+        let mut raw = Raw::connect(app.address).await;
+        raw.send(nonsense).await;
+        let answer = raw.read_all().await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?} {answer}");
+    }
+}

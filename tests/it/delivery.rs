@@ -1,1 +1,133 @@
-//! delivery
+//! From the outbox through the gateway: states, times, retries, what a gateway gets.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use haversack::delivery::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
+use haversack::domain::message::Service;
+use serde_json::json;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+
+use crate::support::{LINE, RECIPIENT, TestApp, until, within};
+
+/// A carrier that takes nothing until the test has said what it answers, and notes what it got.
+#[derive(Debug)]
+struct Scripted {
+    answers: AsyncMutex<mpsc::UnboundedReceiver<Result<Outcome, Failure>>>,
+    got: Mutex<Vec<String>>,
+}
+
+impl Scripted {
+    fn new() -> (Arc<Self>, mpsc::UnboundedSender<Result<Outcome, Failure>>) {
+        let (sender, answers) = mpsc::unbounded_channel();
+        (Arc::new(Self { answers: AsyncMutex::new(answers), got: Mutex::default() }), sender)
+    }
+}
+
+#[async_trait]
+impl Gateway for Scripted {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+        let mut text = format!("{} -> {}:", message.from, message.to.join(","));
+        for part in &message.parts {
+            match part {
+                OutgoingPart::Text(part) => text.push_str(&format!(" text {:?}", part.value)),
+                OutgoingPart::Link(url) => text.push_str(&format!(" link {url}")),
+                OutgoingPart::Media(content) => {
+                    let stream = content.stream().await.expect("store").expect("file");
+                    let bytes: Vec<bytes::Bytes> = stream.try_collect().await.expect("bytes");
+                    let bytes = String::from_utf8(bytes.concat()).expect("text");
+                    text.push_str(&format!(
+                        " {} {} {} {bytes:?}",
+                        content.filename, content.media_type, content.size_bytes
+                    ));
+                }
+            }
+        }
+        self.got.lock().expect("lock").push(text);
+        self.answers.lock().await.recv().await.expect("the test says what to answer")
+    }
+}
+
+#[tokio::test]
+async fn a_message_passes_every_state_with_its_time() {
+    let (gateway, answers) = Scripted::new();
+    let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let parts = json!([{"type": "text", "value": "Hi"}, {"type": "media", "attachment_id": file.id}]);
+    let body = json!({"from": LINE, "to": [RECIPIENT, "ann@example.com"],
+        "message": {"parts": parts, "preferred_service": "RCS"}});
+    let sent = app.api.post("/v3/chats", &body).await.expect(201);
+    assert_eq!(sent["chat"]["message"]["delivery_status"], "pending");
+    let id = sent["chat"]["message"]["id"].as_str().expect("id");
+
+    let queued = app.api.message_with_status(id, "queued").await;
+    assert_eq!((&queued["sent_at"], &queued["service"]), (&json!(null), &json!(null)));
+    app.clock.advance(Duration::from_secs(5));
+    answers.send(Ok(Outcome::Sent(Service::Rcs))).expect("gateway");
+    let sent = app.api.message_with_status(id, "sent").await;
+    assert_eq!(sent["sent_at"], "2026-01-15T10:30:05.000Z");
+    assert_eq!((&sent["delivered_at"], &sent["service"]), (&json!(null), &json!("RCS")));
+    assert_eq!(sent["updated_at"], "2026-01-15T10:30:05.000Z");
+    assert_eq!(
+        *gateway.got.lock().expect("lock"),
+        ["+12025550100 -> +12025550199,ann@example.com: text \"Hi\" a.txt text/plain 5 \"hello\""]
+    );
+
+    let next = app.api.send_text(&[RECIPIENT], "x").await;
+    answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
+    let delivered = app.api.message_with_status(next["message"]["id"].as_str().expect("id"), "delivered").await;
+    assert_eq!(delivered["delivered_at"], "2026-01-15T10:30:05.000Z");
+    assert_eq!(delivered["service"], "iMessage");
+}
+
+#[tokio::test]
+async fn what_fails_for_now_is_tried_again_and_what_fails_for_good_is_not() {
+    let (gateway, answers) = Scripted::new();
+    let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
+    let attempts = async |n: usize| until(async || (gateway.got.lock().expect("lock").len() == n).then_some(())).await;
+
+    let chat = app.api.send_text(&[RECIPIENT], "one").await;
+    let first = chat["message"]["id"].as_str().expect("id");
+    attempts(1).await;
+    answers.send(Err(Failure::Temporary("busy".to_owned()))).expect("gateway");
+    // Another message of the same chat is not held up by the one that waits.
+    let second = app.api.send_text(&[RECIPIENT], "two").await;
+    attempts(2).await;
+    answers.send(Err(Failure::Permanent { code: 4005, reason: "no such handle".to_owned() })).expect("gateway");
+    app.api.message_with_status(second["message"]["id"].as_str().expect("id"), "failed").await;
+    assert_eq!(app.api.get(&format!("/v3/messages/{first}")).await.expect(200)["delivery_status"], "queued");
+
+    app.clock.advance(Duration::from_secs(1));
+    attempts(3).await;
+    answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
+    app.api.message_with_status(first, "delivered").await;
+    assert_eq!(gateway.got.lock().expect("lock").len(), 3);
+}
+
+#[tokio::test]
+async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next() {
+    let (gateway, _answers) = Scripted::new();
+    let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
+    let chat = app.api.send_text(&[RECIPIENT], "one").await;
+    let id = chat["message"]["id"].as_str().expect("id").to_owned();
+    app.api.message_with_status(&id, "queued").await;
+    let (clock, folder) = (app.clock.clone(), app.folder.path().to_owned());
+    // The worker hangs in the gateway for ever; what it claimed is free again when the claim is over.
+    clock.advance(Duration::from_secs(61));
+    let db =
+        haversack::db::Db::open(&format!("sqlite://{}/haversack.db?mode=rwc", folder.display()).parse().expect("URL"))
+            .await
+            .expect("database");
+    let worker = haversack::delivery::Worker {
+        db,
+        blobs: Arc::new(haversack::blob::LocalStore::open(&folder).expect("store")),
+        gateway: Arc::new(haversack::delivery::Loopback),
+        clock: clock.clock(),
+        metrics: haversack::metrics::Metrics::default(),
+        filled: Arc::new(tokio::sync::Notify::new()),
+    };
+    assert_eq!(within(worker.work()).await.expect("work"), 1);
+    app.api.message_with_status(&id, "delivered").await;
+}

@@ -1,1 +1,94 @@
-//! operations
+//! What operators and tools ask for, and what is tidied up in the background.
+
+use std::time::Duration;
+
+use crate::support::TestApp;
+
+#[tokio::test]
+async fn health_readiness_and_metrics_need_no_key() {
+    let app = TestApp::start().await;
+    assert_eq!(app.anonymous().get("/healthz").await.text(), "alive\n");
+    assert_eq!(app.anonymous().get("/readyz").await.text(), "ready\n");
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
+    app.anonymous().get(&file.url).await;
+    app.api.get("/v3/nowhere").await;
+    let metrics = app.anonymous().get("/metrics").await;
+    for line in [
+        "haversack_uploads_total{outcome=\"stored\"} 1",
+        "haversack_uploaded_bytes_total 5",
+        "haversack_downloaded_bytes_total 5",
+        "haversack_http_requests_total{route=\"/v3/attachments\",method=\"POST\",status=\"200\"} 1",
+        "haversack_http_requests_total{route=\"unmatched\",method=\"GET\",status=\"404\"} 1",
+        "haversack_http_request_duration_seconds_count 6",
+    ] {
+        assert!(metrics.text().lines().any(|found| found == line), "{line} in {}", metrics.text());
+    }
+    assert!(!metrics.text().contains(&file.id), "no ids in labels");
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_is_not_ready() {
+    let app = TestApp::start().await;
+    std::fs::remove_dir_all(app.folder.path().join("tmp")).expect("remove");
+    assert_eq!(app.anonymous().get("/readyz").await.status, 503);
+    assert_eq!(app.anonymous().get("/healthz").await.status, 200);
+    let created = app.api.create("a.txt", "text/plain", 5).await;
+    let put = app.api.put(&created, b"hello").await;
+    assert_eq!(put.status, 500);
+    assert!(put.text().contains("<Code>InternalError</Code>"));
+    assert!(!put.text().contains("tmp"), "paths of ours are nobody's business: {}", put.text());
+    std::fs::create_dir(app.folder.path().join("tmp")).expect("create");
+    assert_eq!(app.api.put(&created, b"hello").await.status, 200, "the same URL works again");
+}
+
+#[tokio::test]
+async fn a_lost_file_is_an_error_and_no_lie() {
+    let app = TestApp::start().await;
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
+    std::fs::remove_dir_all(app.folder.path().join("blobs")).expect("remove");
+    assert_eq!(app.anonymous().get(&file.url).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_openapi_document_is_the_committed_one() {
+    let app = TestApp::start().await;
+    let served = app.anonymous().get("/openapi.json").await;
+    let committed = include_str!("../../docs/openapi.json");
+    let fresh = haversack::api::openapi();
+    assert_eq!(served.text(), fresh);
+    assert!(
+        committed.trim_end() == fresh,
+        "docs/openapi.json is not what the code says: run `cargo run --example openapi > docs/openapi.json`"
+    );
+    for path in ["/v3/attachments", "/v3/chats/{chat_id}/messages", "/v3/messages/{message_id}/thread"] {
+        assert!(served.json["paths"][path].is_object(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_uploaded_is_swept() {
+    let app = TestApp::with(|flags| flags.abandoned_retention_seconds = Some(3600)).await;
+    let created = app.api.create("a.txt", "text/plain", 5).await;
+    let path = format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
+    let service = app.service.clone();
+    // A file without its row, as a crash between rename and commit leaves it.
+    let id = created["attachment_id"].as_str().expect("id");
+    let orphan = app.folder.path().join("blobs").join(&id[id.len() - 2..]);
+    std::fs::create_dir_all(&orphan).expect("folder");
+    std::fs::write(orphan.join(id), b"hello").expect("orphan");
+
+    app.clock.advance(Duration::from_secs(900 + 60));
+    service.sweep().await.expect("sweep");
+    assert!(orphan.join(id).exists(), "an upload that began in time may still be running");
+    app.clock.advance(Duration::from_secs(3600));
+    service.sweep().await.expect("sweep");
+    assert!(!orphan.join(id).exists());
+    assert_eq!(app.api.get(&path).await.expect(200)["status"], "failed");
+    app.clock.advance(Duration::from_secs(3601));
+    service.sweep().await.expect("sweep");
+    assert_eq!(app.api.get(&path).await.error(), (404, 2003));
+    let kept = app.api.upload("a.txt", "text/plain", b"hello").await;
+    app.clock.advance(Duration::from_secs(1_000_000));
+    service.sweep().await.expect("sweep");
+    assert_eq!(app.anonymous().get(&kept.url).await.bytes, b"hello", "what was uploaded stays");
+}

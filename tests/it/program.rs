@@ -1,1 +1,160 @@
-//! program
+//! The program as a person runs it.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::Api;
+use crate::support::program::{Server, haversack, run, stderr, stdout};
+use crate::support::raw::{Raw, target};
+
+fn address(server: &Server) -> std::net::SocketAddr {
+    let base = server.said("API base");
+    base.trim_start_matches("http://").split('/').next().expect("address").parse().expect("address")
+}
+
+fn key(server: &Server) -> &'static str {
+    server.said("API key").to_owned().leak()
+}
+
+#[test]
+fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path().join("new").join("data");
+    let server = Server::start(&data);
+    let curl = server.welcome.split("Try it:").nth(1).expect("a command").trim().to_owned();
+    let pasted = run(Command::new("sh").arg("-c").arg(&curl));
+    assert!(pasted.status.success(), "{curl}\n{}", stderr(&pasted));
+    assert!(stdout(&pasted).contains("\"delivery_status\":\"pending\""), "{}", stdout(&pasted));
+    let (first_key, number) = (key(&server), server.said("Phone number").to_owned());
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+
+    let server = Server::start(&data);
+    assert_eq!((key(&server), server.said("Phone number")), (first_key, number.as_str()));
+    server.signal(Signal::INT);
+    assert_eq!(server.wait(), Some(0));
+    let listed = run(haversack(&data).args(["partner", "list"]));
+    assert_eq!(stdout(&listed).lines().count(), 1, "{}", stdout(&listed));
+    use std::os::unix::fs::PermissionsExt;
+    for secret in ["local.toml", "upload-signing.key"] {
+        let mode = std::fs::metadata(data.join(secret)).expect(secret).permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{secret} is its owner's alone");
+    }
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_is_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let _server = Server::start(folder.path());
+    let second = run(haversack(folder.path()).arg("serve"));
+    assert!(!second.status.success());
+    assert!(stderr(&second).contains("another haversack serves from"), "{}", stderr(&second));
+}
+
+#[tokio::test]
+async fn partners_are_added_while_the_server_runs() {
+    let folder = tempfile::tempdir().expect("folder");
+    let server = Server::start(folder.path());
+    let add = |arguments: &[&str]| run(haversack(folder.path()).args(["partner", "add"]).args(arguments));
+    let added = add(&["acme", "--phone-number", "+12025550100", "--phone-number", "+12025550101"]);
+    assert!(added.status.success(), "{}", stderr(&added));
+    let key = stdout(&added).lines().find_map(|line| line.strip_prefix("API key  ")).expect("key");
+    let key: &'static str = key.split(' ').next().expect("key").to_owned().leak();
+    let numbers = Api::new(address(&server), key).get("/v3/phone_numbers").await.expect(200);
+    assert_eq!(numbers["phone_numbers"][1]["phone_number"], "+12025550101");
+
+    for (arguments, problem) in [
+        (vec!["acme"], "there is a partner \"acme\" already"),
+        (vec!["other", "--phone-number", "+12025550100"], "+12025550100 belongs to a partner already"),
+        (vec!["other", "--api-key", key], "in use already"),
+        (vec!["other", "--api-key", "short"], "16 to 255 characters"),
+        (vec!["other", "--phone-number", "2025550100"], "E.164"),
+    ] {
+        let refused = add(&arguments);
+        assert!(!refused.status.success() && stderr(&refused).contains(problem), "{arguments:?} {}", stderr(&refused));
+    }
+    let listed = run(haversack(folder.path()).args(["partner", "list"]));
+    assert!(stdout(&listed).contains("acme  +12025550100 +12025550101"), "{}", stdout(&listed));
+    assert!(!stdout(&listed).contains("other") && !stdout(&listed).contains(key));
+}
+
+#[test]
+fn send_finds_the_local_server_and_its_key() {
+    let folder = tempfile::tempdir().expect("folder");
+    let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/data/photo.jpg");
+    let send = |more: &[&str]| {
+        run(haversack(folder.path()).args(["send", photo, "--to", "+12025550199", "--text", "Look"]).args(more))
+    };
+    let nowhere = send(&[]);
+    assert!(stderr(&nowhere).contains("start haversack serve"), "{}", stderr(&nowhere));
+
+    let server = Server::start(folder.path());
+    let sent = send(&[]);
+    assert!(sent.status.success(), "{}", stderr(&sent));
+    let said = stdout(&sent);
+    assert!(said.contains("uploaded photo.jpg (") && said.contains("status  delivered"), "{said}");
+    let url = said.lines().find_map(|line| line.strip_prefix("file    ")).expect("a URL");
+    let downloaded = run(Command::new("curl").args(["-sS", url]));
+    assert!(downloaded.stdout == std::fs::read(photo).expect("photo"));
+
+    let key = server.said("API key").to_owned();
+    let named = send(&["--base-url", server.said("API base"), "--api-key", &key]);
+    assert!(named.status.success(), "{}", stderr(&named));
+    let wrong = send(&["--base-url", server.said("API base"), "--api-key", "nonsense"]);
+    assert!(stderr(&wrong).contains("this API key is not known"), "{}", stderr(&wrong));
+    let elsewhere = send(&["--base-url", "http://127.0.0.1:1/api/partner"]);
+    assert!(stderr(&elsewhere).contains("needs --api-key"), "the local key goes nowhere else: {}", stderr(&elsewhere));
+    let refused = run(haversack(folder.path()).args(["send", "/nowhere.jpg", "--to", "+12025550199"]));
+    assert!(stderr(&refused).contains("/nowhere.jpg"), "{}", stderr(&refused));
+}
+
+#[tokio::test]
+async fn sigterm_lets_an_upload_finish_and_urls_survive_a_restart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let server = Server::start(folder.path());
+    let api = Api::new(address(&server), key(&server));
+    let created = api.create("a.txt", "text/plain", 5).await;
+    let later = api.create("b.txt", "text/plain", 5).await;
+    let mut upload = Raw::connect(address(&server)).await;
+    let url = target(created["upload_url"].as_str().expect("URL"));
+    let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    upload.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}")).await;
+    upload.read_until("100 Continue\r\n\r\n").await;
+    server.signal(Signal::TERM);
+    upload.send("hello").await;
+    assert!(upload.read_all().await.starts_with("HTTP/1.1 200"));
+    assert_eq!(tokio::task::spawn_blocking(|| server.wait()).await.expect("wait"), Some(0));
+
+    let server = Server::start(folder.path());
+    let api = Api::new(address(&server), key(&server));
+    let path =
+        |created: &serde_json::Value| format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
+    assert_eq!(api.get(&path(&created)).await.expect(200)["status"], "complete");
+    let url = format!("http://{}{}", address(&server), target(later["upload_url"].as_str().expect("URL")));
+    let moved = json!({"upload_url": url, "required_headers": later["required_headers"]});
+    assert_eq!(api.put(&moved, b"world").await.status, 200);
+}
+
+#[test]
+fn doctor_says_what_is_wrong() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path().join("data");
+    let fine = run(haversack(&data).arg("doctor"));
+    assert!(fine.status.success(), "{}{}", stdout(&fine), stderr(&fine));
+    assert!(!data.exists(), "looking changes nothing");
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"x").expect("file");
+    for (name, value, problem) in [
+        ("HAVERSACK_DATA_DIR", file.to_str().expect("path"), "cannot write in"),
+        ("HAVERSACK_LISTEN", "0.0.0.0:0", "HAVERSACK_PUBLIC_URL"),
+        ("HAVERSACK_LISTEN", "192.0.2.1:80", "HAVERSACK_LISTEN"),
+        ("HAVERSACK_DATABASE_URL", "mysql://x", "HAVERSACK_DATABASE_URL"),
+        ("HAVERSACK_CONFIG", "/nowhere.toml", "/nowhere.toml"),
+    ] {
+        let wrong = run(haversack(&data).arg("doctor").env(name, value));
+        let said = format!("{}{}", stdout(&wrong), stderr(&wrong));
+        assert!(!wrong.status.success() && said.contains(problem), "{name}={value}: {said}");
+    }
+}

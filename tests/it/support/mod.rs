@@ -13,7 +13,7 @@ use haversack::clock::{MockClock, Timestamp};
 use haversack::config::{Config, Flags};
 use haversack::delivery::{Gateway, Loopback};
 use haversack::domain::handle::PhoneNumber;
-use haversack::service::partners;
+use haversack::service::{Service, partners};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -35,6 +35,7 @@ pub struct TestApp {
     pub api: Api,
     pub rival: Api,
     pub folder: TempDir,
+    pub service: Arc<Service>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<bool>,
 }
@@ -67,7 +68,7 @@ impl TestApp {
             let lines = lines.iter().map(|line| PhoneNumber::parse(line).expect("number")).collect();
             partners::add(app.db(), &clock.clock(), name.to_owned(), key, lines).await.expect("partner");
         }
-        let address = app.address();
+        let (address, service) = (app.address(), Arc::clone(app.service()));
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(app.run(async {
             let _ = stopped.await;
@@ -78,6 +79,7 @@ impl TestApp {
             api: Api::new(address, "acme-key-0123456789"),
             rival: Api::new(address, "rival-key-0123456789"),
             folder,
+            service,
             stop: Some(stop),
             running,
         }
