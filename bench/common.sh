@@ -1,6 +1,8 @@
 # Shared by the benchmark scripts, which source it.
 # shellcheck shell=bash disable=SC2034
 set -euo pipefail
+# Without it a failure within $(...) passes unseen.
+shopt -s inherit_errexit
 export LC_ALL=C PATH=$PATH:/usr/sbin
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -133,15 +135,15 @@ http {
 END
 }
 
-# start_nginx FOLDER: sets NGINX.
+# start_nginx FOLDER: sets NGINX_URL.
 start_nginx() {
     local folder=$1 port
     port=$(free_port)
-    NGINX=http://127.0.0.1:$port
+    NGINX_URL=http://127.0.0.1:$port
     nginx_config "$folder" "$port"
     nginx -e "$WORK/nginx.log" -p "$folder" -c "$folder/nginx.conf" -g 'daemon off;' &
     PIDS+=($!)
-    wait_ready "$NGINX/healthz"
+    wait_ready "$NGINX_URL/healthz"
 }
 
 # random_file PATH BYTES
@@ -185,7 +187,8 @@ median() {
 result() {
     awk -v name="$1" -v unit="$2" -v ours="$3" -v rival="$4" -v value="$5" -v better="$6" 'BEGIN {
         ratio = better == "higher" ? ours / value : value / ours
-        printf "%-26s haversack=%-9.1f %s=%-9.1f unit=%-11s ratio=%.2f\n", name, ours, rival, value, unit, ratio
+        printf "%-23s haversack=%-8.1f %-20s unit=%-11s ratio=%.2f\n",
+            name, ours, sprintf("%s=%.1f", rival, value), unit, ratio
     }'
 }
 

@@ -18,7 +18,7 @@ for kib in 64 1024; do
     file=$WORK/nginx/www/$kib.pdf
     random_file "$file" $bytes
     read -r _ upload_url ours_url < <(create_attachments 1 $bytes)
-    nginx_url=$NGINX/$kib.pdf
+    nginx_url=$NGINX_URL/$kib.pdf
     put "$file" "$upload_url" >/dev/null
     for url in "$nginx_url" "$ours_url"; do
         curl -sSf "$url" | cmp - "$file"

@@ -9,12 +9,13 @@ TRANSFERS=${BENCH_TRANSFERS:-100}
 random_file "$WORK/file" "$FILE_BYTES"
 start_haversack "$WORK/haversack"
 
-peak() {
+peak_mib() {
     awk '$1 == "VmHWM:" { print $2 / 1024 }' "/proc/$HAVERSACK_PID/status"
 }
 
 # Creates one attachment to download, the others to upload.
 create_attachments $((TRANSFERS + 1)) "$FILE_BYTES" >"$WORK/created"
-progress "peak before: $(peak) MiB"
+progress "peak before: $(peak_mib) MiB"
 python3 "$BENCH/memory.py" "$API" "$FILE_TYPE" "$WORK/file" <"$WORK/created"
-result "memory/$TRANSFERS+$TRANSFERS" MiB "$(peak)" aim $AIM lower
+peak=$(peak_mib)
+result "memory/$TRANSFERS+$TRANSFERS" MiB "$peak" aim $AIM lower

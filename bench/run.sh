@@ -20,3 +20,11 @@ machine() {
     echo "# $(PATH=$PATH:/usr/sbin nginx -v 2>&1), $(wrk -v 2>&1 | awk 'NR == 1 { print $1, $2 }')," \
         "$(curl --version | awk 'NR == 1 { print $1, $2 }')"
 } | tee "$results"
+
+echo
+echo "| Case | Unit | haversack | compared with | ratio |"
+echo "|---|---|---:|---:|---:|"
+awk '/ratio=/ {
+    for (n = 2; n <= NF; n++) { split($n, pair, "="); key[n] = pair[1]; value[n] = pair[2] }
+    printf "| `%s` | %s | %s | %s %s | %s |\n", $1, value[4], value[2], key[3], value[3], value[5]
+}' "$results"

@@ -20,10 +20,12 @@ def answers():
 assert not answers(), f"something answers on port {port} already"
 started = time.perf_counter()
 server = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL)
-while not answers():
-    assert server.poll() is None, f"the server ended with {server.returncode}"
-    assert time.perf_counter() - started < 30, "the server does not answer"
-    time.sleep(0.0002)
-print(f"{(time.perf_counter() - started) * 1000:.1f}")
-server.terminate()
-server.wait()
+try:
+    while not answers():
+        assert server.poll() is None, f"the server ended with {server.returncode}"
+        assert time.perf_counter() - started < 30, "the server does not answer"
+        time.sleep(0.0002)
+    print(f"{(time.perf_counter() - started) * 1000:.1f}")
+finally:
+    server.terminate()
+    server.wait()

@@ -47,7 +47,7 @@ nginx_round() {
     for ((n = 0; n < clients; n++)); do
         after=(true)
         [ "$fsync" = no ] || after=(sync "$PUT_FOLDER/$n" "$PUT_FOLDER")
-        client 201 "$NGINX/put/$n" "${after[@]}" >"$WORK/times.$n" &
+        client 201 "$NGINX_URL/put/$n" "${after[@]}" >"$WORK/times.$n" &
         pids+=($!)
     done
     gather "${pids[@]}"

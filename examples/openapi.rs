@@ -1,4 +1,4 @@
-//! Prints the OpenAPI document: `cargo run --example openapi > docs/openapi.json`.
+//! Prints the `OpenAPI` document: `cargo run --example openapi > docs/openapi.json`.
 
 fn main() {
     println!("{}", haversack::api::openapi());

@@ -53,7 +53,7 @@ struct Document;
 /// The prefix that the official clients put before every path.
 const PREFIX: &str = "/api/partner";
 
-/// The routes of the API, and its OpenAPI document.
+/// The routes of the API, and its `OpenAPI` document.
 fn documented() -> (Router<App>, String) {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(attachments::router())
@@ -64,7 +64,7 @@ fn documented() -> (Router<App>, String) {
     (router, document.to_pretty_json().expect("the document is JSON"))
 }
 
-/// The OpenAPI document, as served at `/openapi.json` and committed as `docs/openapi.json`.
+/// The `OpenAPI` document, as served at `/openapi.json` and committed as `docs/openapi.json`.
 #[must_use]
 pub fn openapi() -> String {
     documented().1

@@ -65,7 +65,7 @@ impl BlobStore for LocalStore {
                 .await?;
         Ok(Box::new(LocalWriter {
             store: self.clone(),
-            work: Work::Idle(Target { file, hasher: Hasher::default() }),
+            work: Work::Idle(Box::new(Target { file, hasher: Hasher::default() })),
             batch: Vec::new(),
             batch_size: 0,
         }))
@@ -114,8 +114,8 @@ struct LocalWriter {
 
 /// Where the file is: here, or with the thread that writes the last batch.
 enum Work {
-    Idle(Target),
-    Writing(JoinHandle<Result<Target, Error>>),
+    Idle(Box<Target>),
+    Writing(JoinHandle<Result<Box<Target>, Error>>),
     Failed,
 }
 
@@ -125,7 +125,7 @@ struct Target {
 }
 
 impl LocalWriter {
-    async fn idle(&mut self) -> Result<Target, Error> {
+    async fn idle(&mut self) -> Result<Box<Target>, Error> {
         match std::mem::replace(&mut self.work, Work::Failed) {
             Work::Idle(target) => Ok(target),
             Work::Writing(task) => task.await.map_err(|_| Error::Stopped)?,
@@ -229,17 +229,16 @@ impl LocalBlob {
     /// asks beyond it.
     async fn chunk(self: Arc<Self>, offset: u64, wanted: usize) -> io::Result<Bytes> {
         let mut buffer = vec![0; wanted];
-        let read = match read_cached(&self.file, &mut buffer, offset) {
-            Some(read) => read,
-            None => {
-                let task = spawn_blocking(move || {
-                    let read = std::os::unix::fs::FileExt::read_at(&self.file, &mut buffer, offset)?;
-                    Ok::<_, io::Error>((buffer, read))
-                });
-                let (filled, read) = task.await.map_err(io::Error::other)??;
-                buffer = filled;
-                read
-            }
+        let read = if let Some(read) = read_cached(&self.file, &mut buffer, offset) {
+            read
+        } else {
+            let task = spawn_blocking(move || {
+                let read = std::os::unix::fs::FileExt::read_at(&self.file, &mut buffer, offset)?;
+                Ok::<_, io::Error>((buffer, read))
+            });
+            let (filled, read) = task.await.map_err(io::Error::other)??;
+            buffer = filled;
+            read
         };
         if read == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a stored file is shorter than recorded"));

@@ -106,18 +106,17 @@ fn content(app: &App, file: &StoredFile, requested: Requested, size: u64) -> Opt
     let (status, content_range, (length, stream, media_type)) = match requested {
         Requested::Unsatisfiable => return None,
         Requested::Whole => (StatusCode::OK, None, single(0..size)),
-        Requested::Ranges(ranges) => match ranges.as_slice() {
-            [range] => {
+        Requested::Ranges(ranges) => {
+            if let [range] = ranges.as_slice() {
                 let (first, last) = (*range.start(), *range.end());
                 let content_range = format!("bytes {first}-{last}/{size}");
                 (StatusCode::PARTIAL_CONTENT, Some(content_range), single(first..last + 1))
-            }
-            _ => {
+            } else {
                 let parts = Multipart::new(ranges, &file.media_type, size);
                 let (length, media_type) = (parts.content_length(), parts.content_type());
                 (StatusCode::PARTIAL_CONTENT, None, (length, parts.stream(file.blob.clone()), media_type))
             }
-        },
+        }
     };
     let mut response = (status, Body::from_stream(counted(app, stream))).into_response();
     let headers = response.headers_mut();

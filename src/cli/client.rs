@@ -17,7 +17,8 @@ pub(super) struct ApiClient {
 #[derive(Deserialize)]
 pub(super) struct Upload {
     pub(super) attachment_id: String,
-    pub(super) upload_url: String,
+    #[serde(rename = "upload_url")]
+    pub(super) url: String,
     pub(super) required_headers: std::collections::BTreeMap<String, String>,
 }
 
@@ -51,7 +52,7 @@ impl ApiClient {
 
     /// Uploads a body; `body` is what is sent, the headers are those that the API asked for.
     pub(super) async fn put(&self, upload: &Upload, body: reqwest::Body) -> anyhow::Result<()> {
-        let request = self.http.put(&upload.upload_url).body(body);
+        let request = self.http.put(&upload.url).body(body);
         let request =
             upload.required_headers.iter().fold(request, |request, (name, value)| request.header(name, value));
         let response = request.send().await.context("the upload was cut off")?;

@@ -125,7 +125,7 @@ pub async fn abandon_overdue(
     db: &mut Connection,
     closed_before: Timestamp,
     now: Timestamp,
-    limit: i64,
+    limit: u32,
 ) -> Result<Vec<AttachmentId>, Error> {
     let rows = sqlx::query(
         "UPDATE attachments SET abandoned_at = $1 WHERE id IN (SELECT id FROM attachments \
@@ -133,19 +133,19 @@ pub async fn abandon_overdue(
     )
     .bind(now.as_millis())
     .bind(closed_before.as_millis())
-    .bind(limit)
+    .bind(i64::from(limit))
     .fetch_all(db)
     .await?;
     rows.iter().map(|row| parsed(row, "id", AttachmentId::parse)).collect()
 }
 
 /// Drops the rows of attachments given up before `before`, at most `limit`; says how many.
-pub async fn purge_abandoned(db: &mut Connection, before: Timestamp, limit: i64) -> Result<u64, Error> {
+pub async fn purge_abandoned(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
     let done = sqlx::query(
         "DELETE FROM attachments WHERE id IN (SELECT id FROM attachments WHERE abandoned_at < $1 LIMIT $2)",
     )
     .bind(before.as_millis())
-    .bind(limit)
+    .bind(i64::from(limit))
     .execute(db)
     .await?;
     Ok(done.rows_affected())
@@ -162,8 +162,8 @@ pub async fn request_removal(db: &mut Connection, blob_key: &str, now: Timestamp
 }
 
 /// Blobs asked to be removed, at most `limit`.
-pub async fn removals(db: &mut Connection, limit: i64) -> Result<Vec<String>, Error> {
-    let rows = sqlx::query("SELECT blob_key FROM blob_removals LIMIT $1").bind(limit).fetch_all(db).await?;
+pub async fn removals(db: &mut Connection, limit: u32) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query("SELECT blob_key FROM blob_removals LIMIT $1").bind(i64::from(limit)).fetch_all(db).await?;
     rows.iter().map(|row| text(row, "blob_key")).collect()
 }
 

@@ -5,6 +5,8 @@
 //! them one at a time, each inside a savepoint, and commits several that arrived together with one sync of the
 //! disk; a closure's result is given back only after that commit. See `writer`.
 
+#![expect(clippy::missing_errors_doc, reason = "every function here fails when, and only when, the database does")]
+
 pub mod attachments;
 pub mod chats;
 pub mod idempotency;
@@ -58,7 +60,7 @@ pub enum Error {
          use a database file on a local disk"
     )]
     NotDurable {
-        /// The SQLite pragma.
+        /// The `SQLite` pragma.
         setting: &'static str,
         /// Its value as read back.
         found: String,
@@ -89,7 +91,7 @@ impl Error {
     /// Whether a statement broke a UNIQUE or PRIMARY KEY rule.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Sql(error) if error.as_database_error().is_some_and(|e| e.is_unique_violation()))
+        matches!(self, Self::Sql(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation))
     }
 }
 
@@ -176,7 +178,7 @@ async fn prepare(connection: &mut Connection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// SQLite accepts a PRAGMA it cannot honour (WAL on a network file system, say) without an error.
+/// `SQLite` accepts a PRAGMA it cannot honour (WAL on a network file system, say) without an error.
 async fn check_durability(connection: &mut Connection) -> Result<(), Error> {
     let journal: String = sqlx::query("PRAGMA journal_mode").fetch_one(&mut *connection).await?.try_get(0)?;
     let synchronous: i64 = sqlx::query("PRAGMA synchronous").fetch_one(&mut *connection).await?.try_get(0)?;

@@ -29,14 +29,14 @@ pub async fn insert(db: &mut Connection, message: MessageId, now: Timestamp) -> 
 }
 
 /// Claims the oldest due entries until `until`: whoever claims them has that long before another may.
-pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit: i64) -> Result<Vec<Job>, Error> {
+pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<Job>, Error> {
     let rows = sqlx::query(
         "UPDATE outbox SET available_at = $1, attempts = attempts + 1 WHERE id IN \
          (SELECT id FROM outbox WHERE available_at <= $2 ORDER BY id LIMIT $3) RETURNING id, message_id, attempts",
     )
     .bind(until.as_millis())
     .bind(now.as_millis())
-    .bind(limit)
+    .bind(i64::from(limit))
     .fetch_all(db)
     .await?;
     let mut jobs = rows

@@ -1,4 +1,4 @@
-//! The one writer. SQLite has one writer at a time whatever we do; here it is one task with one connection, so that
+//! The one writer. `SQLite` has one writer at a time whatever we do; here it is one task with one connection, so that
 //! nobody waits on a lock, no read is ever upgraded to a write (`SQLITE_BUSY_SNAPSHOT`), and writes that arrive
 //! while the disk syncs share the next sync.
 
@@ -20,9 +20,11 @@ type Job = Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Done> + S
 
 struct Done {
     keep: bool,
-    /// Gives the result to the caller, once it is known whether the commit succeeded.
-    answer: Box<dyn FnOnce(Result<(), Error>) + Send>,
+    answer: Answer,
 }
+
+/// Gives the result to the caller, once it is known whether the commit succeeded.
+type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 #[derive(Clone)]
 pub(super) struct Writer(mpsc::Sender<Job>);
@@ -76,7 +78,7 @@ async fn batch(
     connection: &mut Connection,
     first: Job,
     jobs: &mut mpsc::Receiver<Job>,
-    answers: &mut Vec<Box<dyn FnOnce(Result<(), Error>) + Send>>,
+    answers: &mut Vec<Answer>,
 ) -> Result<(), Error> {
     execute(connection, "BEGIN IMMEDIATE").await?;
     let mut next = Some(first);

@@ -19,9 +19,9 @@ use crate::id::PartnerId;
 use crate::metrics::Metrics;
 
 /// Messages handed over at a time.
-const BATCH: usize = 64;
+const BATCH: u32 = 64;
 /// How long a claim lasts.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 /// How often to look without being told: for retries, and for what a crash left.
 const POLL: Duration = Duration::from_secs(1);
 /// Attempts until a message fails for good, with code 3007.
@@ -29,7 +29,7 @@ const MAX_ATTEMPTS: u32 = 10;
 /// Wait after the first failure; doubled after each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait.
-const LONGEST_RETRY: Duration = Duration::from_secs(600);
+const LONGEST_RETRY: Duration = Duration::from_mins(10);
 /// "Delivery attempts exhausted".
 const EXHAUSTED: u16 = 3007;
 
@@ -56,7 +56,7 @@ impl Worker {
         loop {
             match self.work().await {
                 // A full batch: there may be more.
-                Ok(count) if count == BATCH => {}
+                Ok(count) if count == BATCH as usize => {}
                 Ok(_) => {
                     let _ = tokio::time::timeout(POLL, self.filled.notified()).await;
                 }
@@ -78,7 +78,7 @@ impl Worker {
             .db
             .write(move |db| {
                 Box::pin(async move {
-                    let jobs = outbox::claim(db, now, now + LEASE, BATCH as i64).await?;
+                    let jobs = outbox::claim(db, now, now + LEASE, BATCH).await?;
                     for job in &jobs {
                         messages::mark_queued(db, job.message_id, now).await?;
                     }

@@ -42,13 +42,12 @@ impl Service {
         // Held while counting: of many callers at the cap, one counts.
         let mut counts = self.pending.0.lock().await;
         let count = counts.entry(partner).or_default();
-        let pending = match count.estimate.filter(|estimate| *estimate < limit) {
-            Some(estimate) => estimate,
-            None => {
-                // Read before the database is: one that is written in between is counted twice rather than not at all.
-                let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
-                table::count_pending(&mut *self.db.read().await?, partner, now).await? + in_flight
-            }
+        let pending = if let Some(estimate) = count.estimate.filter(|estimate| *estimate < limit) {
+            estimate
+        } else {
+            // Read before the database is: one that is written in between is counted twice rather than not at all.
+            let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
+            table::count_pending(&mut *self.db.read().await?, partner, now).await? + in_flight
         };
         if pending >= limit {
             return Err(Error::TooManyPending { limit, retry_after: RETRY_AFTER.as_secs() });

@@ -10,7 +10,7 @@ use crate::db::{attachments, outbox, rates};
 /// How often to look.
 const EVERY: Duration = Duration::from_secs(30);
 /// Rows dealt with in one transaction: bounds how long other writes wait.
-const BATCH: i64 = 500;
+const BATCH: u32 = 500;
 
 impl Service {
     /// Sweeps from time to time, for ever.
@@ -37,7 +37,7 @@ impl Service {
         let purge = move || {
             self.db.write(move |db| Box::pin(async move { attachments::purge_abandoned(db, before, BATCH).await }))
         };
-        while purge().await? == BATCH as u64 {}
+        while purge().await? == u64::from(BATCH) {}
 
         loop {
             let removals = attachments::removals(&mut *self.db.read().await?, BATCH).await?;

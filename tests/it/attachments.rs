@@ -70,7 +70,7 @@ async fn what_is_announced_wrongly_is_refused_with_its_code() {
         body.to_string()
     };
     for (body, expected) in [
-        ("".to_owned(), (400, 1003)),
+        (String::new(), (400, 1003)),
         ("{".to_owned(), (400, 1003)),
         ("[]".to_owned(), (400, 1003)),
         ("null".to_owned(), (400, 1003)),
@@ -192,7 +192,7 @@ async fn an_attachment_whose_window_closed_has_failed() {
     let app = TestApp::start().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let id = created["attachment_id"].as_str().expect("id");
-    app.clock.advance(Duration::from_secs(900));
+    app.clock.advance(Duration::from_mins(15));
     let attachment = app.api.get(&format!("/v3/attachments/{id}")).await.expect(200);
     assert_eq!(attachment["status"], "failed");
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": id}])).await;
@@ -216,7 +216,7 @@ async fn attachments_that_wait_are_capped_for_each_partner() {
     app.api.put(&created[0], b"hello").await.expect(200);
     assert_eq!(app.api.post("/v3/attachments", &body).await.status, 200, "an upload frees a place");
     assert_eq!(app.api.post("/v3/attachments", &body).await.error(), (429, 1007));
-    app.clock.advance(Duration::from_secs(900));
+    app.clock.advance(Duration::from_mins(15));
     assert_eq!(app.api.post("/v3/attachments", &body).await.status, 200, "so does a window that closes");
 }
 

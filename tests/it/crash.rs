@@ -48,7 +48,7 @@ impl Client {
             put.send().await?.error_for_status()?;
             let path = target(created["download_url"].as_str().expect("URL")).to_owned();
             let id = created["attachment_id"].as_str().expect("id");
-            if bytes.len() % 5 == 0 {
+            if bytes.len().is_multiple_of(5) {
                 // Asked to delete: from here on it may be there or not, until that is confirmed.
                 let gone = self.http.delete(format!("{}/v3/attachments/{id}", self.base)).bearer_auth(&self.key);
                 gone.send().await?.error_for_status()?;

@@ -29,23 +29,20 @@ impl Scripted {
 #[async_trait]
 impl Gateway for Scripted {
     async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
-        let mut text = format!("{} -> {}:", message.from, message.to.join(","));
+        let mut got = vec![format!("{} -> {}", message.from, message.to.join(","))];
         for part in &message.parts {
-            match part {
-                OutgoingPart::Text(part) => text.push_str(&format!(" text {:?}", part.value)),
-                OutgoingPart::Link(url) => text.push_str(&format!(" link {url}")),
+            got.push(match part {
+                OutgoingPart::Text(part) => format!("text {:?}", part.value),
+                OutgoingPart::Link(url) => format!("link {url}"),
                 OutgoingPart::Media(content) => {
                     let stream = content.stream().await.expect("store").expect("file");
                     let bytes: Vec<bytes::Bytes> = stream.try_collect().await.expect("bytes");
                     let bytes = String::from_utf8(bytes.concat()).expect("text");
-                    text.push_str(&format!(
-                        " {} {} {} {bytes:?}",
-                        content.filename, content.media_type, content.size_bytes
-                    ));
+                    format!("{} {} {} {bytes:?}", content.filename, content.media_type, content.size_bytes)
                 }
-            }
+            });
         }
-        self.got.lock().expect("lock").push(text);
+        self.got.lock().expect("lock").push(got.join(" | "));
         self.answers.lock().await.recv().await.expect("the test says what to answer")
     }
 }
@@ -72,7 +69,7 @@ async fn a_message_passes_every_state_with_its_time() {
     assert_eq!(sent["updated_at"], "2026-01-15T10:30:05.000Z");
     assert_eq!(
         *gateway.got.lock().expect("lock"),
-        ["+12025550100 -> +12025550199,ann@example.com: text \"Hi\" a.txt text/plain 5 \"hello\""]
+        ["+12025550100 -> +12025550199,ann@example.com | text \"Hi\" | a.txt text/plain 5 \"hello\""]
     );
 
     let next = app.api.send_text(&[RECIPIENT], "x").await;

@@ -58,22 +58,22 @@ async fn messages_come_newest_first_and_none_twice() {
         let body = json!({"message": {"parts": [{"type": "text", "value": text}]}});
         app.api.post(&path, &body).await.expect(202)["message"]["id"].as_str().expect("id").to_owned()
     };
-    let mut sent = vec![chat["message"]["id"].as_str().expect("id").to_owned()];
+    let mut order = vec![chat["message"]["id"].as_str().expect("id").to_owned()];
     for n in 1..7 {
-        sent.push(send(n.to_string()).await);
+        order.push(send(n.to_string()).await);
     }
-    sent.reverse();
+    order.reverse();
     let listing = format!("{path}?limit=3");
     let (mut seen, mut next) = page(&app.api, &listing, "messages", None).await;
-    assert_eq!(app.api.delete(&format!("/v3/messages/{}", sent[4])).await.status, 204);
+    assert_eq!(app.api.delete(&format!("/v3/messages/{}", order[4])).await.status, 204);
     while let Some(cursor) = next {
         send("newer".to_owned()).await;
         let (more, after) = page(&app.api, &listing, "messages", Some(&cursor)).await;
         seen.extend(more);
         next = after;
     }
-    sent.remove(4);
-    assert_eq!(seen, sent);
+    order.remove(4);
+    assert_eq!(seen, order);
     let all = app.api.get(&path).await.expect(200);
     assert_eq!(all["next_cursor"], json!(null));
     let message = app.api.message_with_status(&seen[0], "delivered").await;

@@ -77,10 +77,10 @@ async fn what_was_never_uploaded_is_swept() {
     std::fs::create_dir_all(&orphan).expect("folder");
     std::fs::write(orphan.join(id), b"hello").expect("orphan");
 
-    app.clock.advance(Duration::from_secs(900 + 60));
+    app.clock.advance(Duration::from_mins(16));
     service.sweep().await.expect("sweep");
     assert!(orphan.join(id).exists(), "an upload that began in time may still be running");
-    app.clock.advance(Duration::from_secs(3600));
+    app.clock.advance(Duration::from_hours(1));
     service.sweep().await.expect("sweep");
     assert!(!orphan.join(id).exists());
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "failed");

@@ -1,5 +1,6 @@
 //! The program as a person runs it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -18,16 +19,27 @@ fn key(server: &Server) -> &'static str {
     server.said("API key").to_owned().leak()
 }
 
-#[test]
-fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
+/// The arguments of a pasted `curl` line, as a shell passes them on; curl itself may not be installed.
+fn pasted(line: &str) -> Vec<String> {
+    let script = format!("curl() {{ printf '%s\\n' \"$@\"; }}\n{line}");
+    let output = run(Command::new("sh").arg("-c").arg(&script));
+    assert!(output.status.success(), "{script}\n{}", stderr(&output));
+    stdout(&output).lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
     let folder = tempfile::tempdir().expect("folder");
     let data = folder.path().join("new").join("data");
     let server = Server::start(&data);
     let curl = server.welcome.split("Try it:").nth(1).expect("a command").trim().to_owned();
-    let pasted = run(Command::new("sh").arg("-c").arg(&curl));
-    assert!(pasted.status.success(), "{curl}\n{}", stderr(&pasted));
-    assert!(stdout(&pasted).contains("\"delivery_status\":\"pending\""), "{}", stdout(&pasted));
     let (first_key, number) = (key(&server), server.said("Phone number").to_owned());
+    let arguments = pasted(&curl);
+    let [quiet, url, header_flag, header, data_flag, body] = &arguments[..] else { panic!("{arguments:?}") };
+    assert_eq!([quiet, header_flag, data_flag], ["-sS", "-H", "-d"]);
+    assert_eq!(*header, format!("Authorization: Bearer {first_key}"));
+    let sent = Api::new(address(&server), first_key).post_raw(url, body).await.expect(201);
+    assert_eq!(sent["chat"]["message"]["delivery_status"], "pending");
     server.signal(Signal::TERM);
     assert_eq!(server.wait(), Some(0));
 
@@ -37,7 +49,6 @@ fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
     assert_eq!(server.wait(), Some(0));
     let listed = run(haversack(&data).args(["partner", "list"]));
     assert_eq!(stdout(&listed).lines().count(), 1, "{}", stdout(&listed));
-    use std::os::unix::fs::PermissionsExt;
     for secret in ["local.toml", "upload-signing.key"] {
         let mode = std::fs::metadata(data.join(secret)).expect(secret).permissions().mode();
         assert_eq!(mode & 0o077, 0, "{secret} is its owner's alone");
@@ -80,8 +91,8 @@ async fn partners_are_added_while_the_server_runs() {
     assert!(!stdout(&listed).contains("other") && !stdout(&listed).contains(key));
 }
 
-#[test]
-fn send_finds_the_local_server_and_its_key() {
+#[tokio::test]
+async fn send_finds_the_local_server_and_its_key() {
     let folder = tempfile::tempdir().expect("folder");
     let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/data/photo.jpg");
     let send = |more: &[&str]| {
@@ -91,13 +102,13 @@ fn send_finds_the_local_server_and_its_key() {
     assert!(stderr(&nowhere).contains("start haversack serve"), "{}", stderr(&nowhere));
 
     let server = Server::start(folder.path());
-    let sent = send(&[]);
-    assert!(sent.status.success(), "{}", stderr(&sent));
-    let said = stdout(&sent);
+    let first = send(&[]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let said = stdout(&first);
     assert!(said.contains("uploaded photo.jpg (") && said.contains("status  delivered"), "{said}");
     let url = said.lines().find_map(|line| line.strip_prefix("file    ")).expect("a URL");
-    let downloaded = run(Command::new("curl").args(["-sS", url]));
-    assert!(downloaded.stdout == std::fs::read(photo).expect("photo"));
+    let downloaded = Api::anonymous(address(&server)).get(url).await;
+    assert!(downloaded.bytes == std::fs::read(photo).expect("photo"));
 
     let key = server.said("API key").to_owned();
     let named = send(&["--base-url", server.said("API base"), "--api-key", &key]);
@@ -144,10 +155,10 @@ fn doctor_says_what_is_wrong() {
     let fine = run(haversack(&data).arg("doctor"));
     assert!(fine.status.success(), "{}{}", stdout(&fine), stderr(&fine));
     assert!(!data.exists(), "looking changes nothing");
-    let file = folder.path().join("file");
-    std::fs::write(&file, b"x").expect("file");
+    let no_folder = folder.path().join("file");
+    std::fs::write(&no_folder, b"x").expect("file");
     for (name, value, problem) in [
-        ("HAVERSACK_DATA_DIR", file.to_str().expect("path"), "cannot write in"),
+        ("HAVERSACK_DATA_DIR", no_folder.to_str().expect("path"), "cannot write in"),
         ("HAVERSACK_LISTEN", "0.0.0.0:0", "HAVERSACK_PUBLIC_URL"),
         ("HAVERSACK_LISTEN", "192.0.2.1:80", "HAVERSACK_LISTEN"),
         ("HAVERSACK_DATABASE_URL", "mysql://x", "HAVERSACK_DATABASE_URL"),

@@ -80,7 +80,7 @@ async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
     slow.send(head(&begun, "PUT", "Content-Length: 5\r\nExpect: 100-continue\r\n")).await;
     slow.read_until("100 Continue\r\n\r\n").await;
 
-    app.clock.advance(Duration::from_secs(900));
+    app.clock.advance(Duration::from_mins(15));
     let answer = app.api.put(&created, b"hello").await;
     assert_eq!(code(&answer), (403, "AccessDenied"));
     assert!(answer.text().contains("Request has expired"));

@@ -1,0 +1,31 @@
+# Shortcuts; nothing here is needed to build, test or run.
+
+# What CI runs
+check:
+    bash .ci/run
+
+# Run the server
+serve *arguments:
+    cargo run --release -- serve {{arguments}}
+
+# The tests
+test *arguments:
+    cargo test {{arguments}}
+
+# The official clients against a real server
+sdk:
+    cargo build --release
+    bash tests/sdk/run.sh target/release/haversack
+
+# More rounds of killing the server under load
+crash rounds="50":
+    HAVERSACK_CRASH_ROUNDS={{rounds}} cargo test --test it crash -- --nocapture
+
+# Measure against nginx
+bench:
+    cargo build --release
+    bash bench/run.sh
+
+# Write docs/openapi.json anew
+openapi:
+    cargo run --quiet --example openapi > docs/openapi.json
