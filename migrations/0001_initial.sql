@@ -135,6 +135,7 @@ CREATE INDEX recent_sends_by_age ON recent_sends (sent_at);
 
 CREATE TABLE outbox (
     id            TEXT   NOT NULL PRIMARY KEY,
+    chat_id       TEXT   NOT NULL,
     message_id    TEXT   NOT NULL,
     available_at  BIGINT NOT NULL,
     attempts      BIGINT NOT NULL,

@@ -1,8 +1,9 @@
 //! Wires the parts together, starts the background tasks, and stops them again.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,8 +35,8 @@ pub struct App {
     service: Arc<Service>,
     worker: Worker,
     db: Db,
-    /// Held as long as the app lives.
-    _lock: File,
+    /// Of the data folder and the folder of blobs; held as long as the app lives.
+    _locks: [File; 2],
 }
 
 impl App {
@@ -46,13 +47,11 @@ impl App {
     /// taken.
     pub async fn build(config: Config, clock: Clock, gateway: Arc<dyn Gateway>) -> anyhow::Result<Self> {
         let folder = &config.data_dir;
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
-        let lock = lock(folder)?;
+        create_private(folder)?;
+        create_private(&config.blobs_dir)?;
+        let locks = [lock(folder, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?];
         let signer = Signer::from_folder(folder).context("cannot use the key that signs upload URLs")?;
         let db = Db::open(&config.database_url).await?;
-        std::fs::create_dir_all(&config.blobs_dir)
-            .with_context(|| format!("cannot create the folder {}", config.blobs_dir.display()))?;
         let blobs: Arc<dyn BlobStore> = Arc::new(LocalStore::open(&config.blobs_dir)?);
 
         let listener = TcpListener::bind(config.listen)
@@ -76,7 +75,7 @@ impl App {
             outbox_filled: Arc::clone(&filled),
         }));
         let worker = Worker { db: db.clone(), blobs, gateway, clock, metrics, filled };
-        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, db, _lock: lock })
+        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, db, _locks: locks })
     }
 
     /// The address that is listened on.
@@ -109,7 +108,7 @@ impl App {
         let separate = self.cdn_url.as_url().host_str() != self.public_url.as_url().host_str();
         let hosts = Hosts {
             all: api::router(state.clone(), cdn::router()),
-            files: separate.then(|| (self.cdn_url.clone(), api::files_only(state, cdn::files()))),
+            files: separate.then(|| (self.cdn_url.clone(), cdn::files_only(state))),
         };
         let mut tasks = JoinSet::new();
         let (worker, service) = (self.worker, Arc::clone(&self.service));
@@ -130,14 +129,21 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// What is in it is nobody's business but its owner's.
+fn create_private(folder: &Path) -> anyhow::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(folder).with_context(|| format!("cannot create the folder {}", folder.display()))
+}
+
 /// Two servers on one folder would each sweep away what the other is writing.
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    let path = folder.join("serve.lock");
-    let file = File::create(&path).with_context(|| format!("cannot write to the data folder {}", folder.display()))?;
+fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
+    let path = folder.join(name);
+    let file = File::create(&path).with_context(|| format!("cannot write in the folder {}", folder.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another haversack serves from {} already: stop it, or choose another folder with --data-dir",
+            "another haversack serves from {} already: stop it, or choose another folder with --data-dir or --blobs-url",
             folder.display()
         ),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),

@@ -18,8 +18,8 @@ const DURATIONS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 pub struct RequestLabels {
     /// The route's pattern, never a path with ids in it.
     pub route: String,
-    /// The method.
-    pub method: String,
+    /// The method; `other` if it is not one of HTTP's usual ones.
+    pub method: &'static str,
     /// The status code.
     pub status: u16,
 }
@@ -47,7 +47,7 @@ pub struct Metrics {
     uploads: Family<UploadLabels, Counter>,
     /// Bytes of file contents received.
     pub uploaded_bytes: Counter,
-    /// Bytes of file contents sent.
+    /// Bytes sent of files, with the separators of several ranges.
     pub downloaded_bytes: Counter,
     messages: Family<MessageLabels, Counter>,
     /// Open connections.
@@ -76,7 +76,11 @@ impl Default for Metrics {
         );
         registry.register("uploads", "Uploads, by what came of them", uploads.clone());
         registry.register("uploaded_bytes", "Bytes of file contents received", uploaded_bytes.clone());
-        registry.register("downloaded_bytes", "Bytes of file contents sent", downloaded_bytes.clone());
+        registry.register(
+            "downloaded_bytes",
+            "Bytes sent of files, with the separators of several ranges",
+            downloaded_bytes.clone(),
+        );
         registry.register("messages", "Changes of message state, by the state reached", messages.clone());
         registry.register("connections", "Open connections", connections.clone());
         registry.register("outbox_messages", "Messages waiting for the gateway", outbox.clone());

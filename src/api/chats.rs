@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::auth::Caller;
-use super::content::{MessageContent, idempotency_key};
+use super::content::{MessageContent, idempotency_key, required_message};
 use super::error::{ApiError, ErrorBody};
 use super::extract::{JsonBody, Pairs, PathId};
 use super::pagination::{self, Cursor};
@@ -42,6 +42,9 @@ pub(crate) struct CreateChat {
     /// 1 to 31 phone numbers or e-mail addresses.
     to: Option<Vec<String>>,
     message: Option<MessageContent>,
+    /// Accepted; nobody can opt out while nothing comes in.
+    #[expect(dead_code, reason = "checked to be a boolean")]
+    override_optout: Option<bool>,
 }
 
 /// The chat a message was sent into.
@@ -74,6 +77,9 @@ pub(crate) struct ChatList {
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct SendMessage {
     message: Option<MessageContent>,
+    /// Accepted; nobody can opt out while nothing comes in.
+    #[expect(dead_code, reason = "checked to be a boolean")]
+    override_optout: Option<bool>,
 }
 
 /// The message sent.
@@ -99,12 +105,12 @@ async fn create(
     Caller(partner): Caller,
     JsonBody(body): JsonBody<CreateChat>,
 ) -> Result<Response, ApiError> {
-    let key = idempotency_key(None, body.message.as_ref())?;
+    let key = idempotency_key(None, body.message.as_ref());
     if let Some(kept) = app.kept_answer(partner, key.as_deref()).await? {
         return Ok(respond(kept));
     }
     let from = required(body.from, "from")?;
-    let (to, message) = (body.to, body.message.ok_or(Error::MissingField("message"))?);
+    let (to, message) = (body.to, required_message(body.message)?);
     if to.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::MissingField("to").into());
     }
@@ -158,7 +164,7 @@ fn with_plus(number: &str) -> String {
 }
 
 fn participant(value: &str) -> Result<String, Error> {
-    let value = with_plus(value);
+    let value = if value.contains('@') { value.replace(' ', "+") } else { with_plus(value) };
     Recipient::parse(&value).map(|recipient| recipient.to_string()).ok_or(Error::InvalidNumber { field: "to", value })
 }
 
@@ -183,11 +189,11 @@ async fn send(
     id: Result<PathId<ChatId>, ApiError>,
     JsonBody(body): JsonBody<SendMessage>,
 ) -> Result<Response, ApiError> {
-    let key = idempotency_key(None, body.message.as_ref())?;
+    let key = idempotency_key(None, body.message.as_ref());
     if let Some(kept) = app.kept_answer(partner, key.as_deref()).await? {
         return Ok(respond(kept));
     }
-    let message = body.message.ok_or(Error::MissingField("message"))?;
+    let message = required_message(body.message)?;
     let PathId(id) = id?;
     let draft = message.draft(app.service.file_urls(), Destination::Chat(id), key)?;
     let render = |files: &_, sent: &Sent| {

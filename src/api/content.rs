@@ -41,18 +41,36 @@ pub(crate) struct ReplyToRequest {
     part_index: Option<i64>,
 }
 
-/// The key of a send: of the `Idempotency-Key` header, or of the body.
-pub(super) fn idempotency_key(header: Option<&str>, content: Option<&MessageContent>) -> Result<Option<String>, Error> {
+/// The key of a send: of the body, or of the `Idempotency-Key` header; an empty one counts as absent.
+pub(super) fn idempotency_key(header: Option<&str>, content: Option<&MessageContent>) -> Option<String> {
     let body = content.and_then(|content| content.idempotency_key.as_deref());
-    let key = body.or(header).filter(|key| !key.is_empty());
-    if key.is_some_and(|key| key.chars().count() > MAX_IDEMPOTENCY_KEY_LENGTH) {
+    [body, header].into_iter().flatten().find(|key| !key.is_empty()).map(str::to_owned)
+}
+
+fn check_key(key: &str) -> Result<(), Error> {
+    if key.chars().count() > MAX_IDEMPOTENCY_KEY_LENGTH {
         let most = MAX_IDEMPOTENCY_KEY_LENGTH;
         return Err(Error::InvalidParameter(format!("idempotency_key has more than {most} characters")));
     }
-    Ok(key.map(str::to_owned))
+    Ok(())
+}
+
+/// The message of a call; an empty object counts as absent.
+pub(super) fn required_message(content: Option<MessageContent>) -> Result<MessageContent, Error> {
+    content.filter(|content| !content.is_empty()).ok_or(Error::MissingField("message"))
 }
 
 impl MessageContent {
+    fn is_empty(&self) -> bool {
+        let Self { parts, effect, reply_to, preferred_service, idempotency_key, experience } = self;
+        parts.is_none()
+            && effect.is_none()
+            && reply_to.is_none()
+            && preferred_service.is_none()
+            && idempotency_key.is_none()
+            && experience.is_none()
+    }
+
     /// Checks the message and makes it a draft.
     pub(super) fn draft(
         self,
@@ -60,14 +78,11 @@ impl MessageContent {
         destination: Destination,
         idempotency_key: Option<String>,
     ) -> Result<Draft, Error> {
+        idempotency_key.as_deref().map(check_key).transpose()?;
         let preferred_service = self.preferred_service.as_deref().map(preferred_service).transpose()?;
-        let effect = match self.effect {
-            // Objects of an older form have neither field and are ignored.
-            Some(EffectRequest { r#type, name: Some(name) }) => {
-                Some(Effect::new(r#type.as_deref(), &name).map_err(Error::InvalidParameter)?)
-            }
-            _ => None,
-        };
+        let effect = self.effect.map(EffectRequest::check).transpose()?.flatten();
+        // Effects are iMessage's own; elsewhere they are ignored.
+        let effect = effect.filter(|_| matches!(preferred_service, None | Some(Service::IMessage)));
         let reply_to = self.reply_to.map(ReplyToRequest::check).transpose()?;
         let parts = parts::drafts(files, self.parts)?;
         if self.experience.is_some() {
@@ -90,6 +105,18 @@ fn preferred_service(name: &str) -> Result<Service, Error> {
     Service::parse(name).ok_or_else(unknown)
 }
 
+impl EffectRequest {
+    /// Objects of an older form have neither field and are ignored.
+    fn check(self) -> Result<Option<Effect>, Error> {
+        match (self.r#type, self.name) {
+            (None, None) => Ok(None),
+            (kind, name) => {
+                Effect::new(kind.as_deref(), &name.unwrap_or_default()).map(Some).map_err(Error::InvalidParameter)
+            }
+        }
+    }
+}
+
 impl ReplyToRequest {
     fn check(self) -> Result<ReplyTo, Error> {
         let id = required(self.message_id, "message.reply_to.message_id")?;
@@ -97,7 +124,7 @@ impl ReplyToRequest {
             .ok_or_else(|| Error::InvalidParameter(format!("reply_to.message_id {id:?} is not a UUID")))?;
         let index = self.part_index.unwrap_or(0);
         let part_index = u32::try_from(index)
-            .map_err(|_| Error::InvalidParameter(format!("reply_to.part_index must be 0 or more, not {index}")))?;
+            .map_err(|_| Error::InvalidParameter(format!("reply_to.part_index {index} is out of range")))?;
         Ok(ReplyTo { message_id, part_index })
     }
 }

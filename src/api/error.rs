@@ -61,9 +61,9 @@ impl From<service::Error> for ApiError {
             E::NotAvailable(_) => (StatusCode::FORBIDDEN, 2011),
             E::MentionInDirectChat => (StatusCode::CONFLICT, 2023),
             E::UnsupportedType(_) => (StatusCode::BAD_REQUEST, 5004),
-            E::TooLarge { .. } => (StatusCode::BAD_REQUEST, 5005),
+            E::TooLarge(_) => (StatusCode::BAD_REQUEST, 5005),
             E::Db(_) => (StatusCode::INTERNAL_SERVER_ERROR, 3006),
-            E::Blob(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
+            E::Blob(_) | E::Lost(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
         };
         let retry_after = match &error {
             E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => Some(*retry_after),

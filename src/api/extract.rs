@@ -100,7 +100,7 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         let json = &mut serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(&mut *json).map_err(|error| {
             let path = error.path().to_string();
-            let place = if path == "." { String::new() } else { format!("{path}: ") };
+            let place = if path == "." || path == "?" { String::new() } else { format!("{path}: ") };
             ApiError::malformed_body(format!("{place}{}", error.inner()))
         })?;
         json.end().map_err(|error| ApiError::malformed_body(error.to_string()))?;

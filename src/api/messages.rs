@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::auth::Caller;
 use super::chats::MessageList;
-use super::content::{MessageContent, idempotency_key};
+use super::content::{MessageContent, idempotency_key, required_message};
 use super::error::{ApiError, ErrorBody};
 use super::extract::{JsonBody, Pairs, PathId};
 use super::pagination::{self, Cursor};
@@ -36,6 +36,13 @@ pub(crate) struct CreateMessage {
     message: Option<MessageContent>,
     /// Phone numbers of yours not to use.
     exclude_from: Option<Vec<String>>,
+    /// Accepted; nobody can opt out while nothing comes in.
+    #[expect(dead_code, reason = "checked to be a boolean")]
+    override_optout: Option<bool>,
+    /// Accepted and ignored: no line is ever flagged here.
+    #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "documented")]
+    continuation_message: Option<serde_json::Value>,
 }
 
 /// Where the message went and why.
@@ -71,14 +78,14 @@ async fn create(
     JsonBody(body): JsonBody<CreateMessage>,
 ) -> Result<Response, ApiError> {
     let header = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
-    let key = idempotency_key(header, body.message.as_ref())?;
+    let key = idempotency_key(header, body.message.as_ref());
     if let Some(kept) = app.kept_answer(partner, key.as_deref()).await? {
         return Ok(respond(kept));
     }
     if body.to.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::MissingField("to").into());
     }
-    let message = body.message.ok_or(Error::MissingField("message"))?;
+    let message = required_message(body.message)?;
     let to = recipients(body.to)?;
     let excluded = body.exclude_from.unwrap_or_default();
     let excluded = excluded.iter().map(|line| phone_number(line, "exclude_from")).collect::<Result<_, _>>()?;

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::service::Service;
@@ -46,9 +47,19 @@ impl App {
 #[openapi(info(
     title = "Haversack",
     description = "The attachments part of the Linq Partner API v3, self-hosted. Every path is also served below \
-                   /api/partner. Authorization: Bearer API-KEY."
-))]
+                   /api/partner."
+), modifiers(&BearerKey), security(("api_key" = [])))]
 struct Document;
+
+/// How a key is sent.
+struct BearerKey;
+
+impl Modify for BearerKey {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document.components.get_or_insert_default().add_security_scheme("api_key", scheme);
+    }
+}
 
 /// The prefix that the official clients put before every path.
 const PREFIX: &str = "/api/partner";
@@ -74,16 +85,15 @@ pub fn openapi() -> String {
 pub fn router(app: App, files: Router<App>) -> Router {
     let (api, document) = documented();
     let api = api.merge(out_of_scope::router());
-    Router::new()
+    let routes = Router::new()
         .merge(api.clone())
         .nest(PREFIX, api)
         .merge(ops::router(document))
         .merge(files)
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(app.clone(), auth::require_key))
-        .layer(from_fn_with_state(app.clone(), trace::trace))
-        .with_state(app)
+        .layer(from_fn_with_state(app.clone(), auth::require_key));
+    traced(app, routes)
 }
 
 async fn no_route(uri: Uri) -> ApiError {
@@ -94,7 +104,7 @@ async fn wrong_method(method: Method) -> ApiError {
     ApiError::wrong_method(method.as_str())
 }
 
-/// `files` and nothing else, for a host of their own.
-pub fn files_only(app: App, files: Router<App>) -> Router {
-    files.fallback(no_route).layer(from_fn_with_state(app.clone(), trace::trace)).with_state(app)
+/// Routes with trace ids, counted and logged.
+pub(crate) fn traced(app: App, routes: Router<App>) -> Router {
+    routes.layer(from_fn_with_state(app.clone(), trace::trace)).with_state(app)
 }

@@ -22,6 +22,9 @@ pub(crate) struct PartRequest {
     url: Option<String>,
     /// Media: the id of an uploaded attachment.
     attachment_id: Option<String>,
+    /// Accepted; a carrier's matter.
+    #[expect(dead_code, reason = "checked to be a boolean")]
+    sticker: Option<bool>,
     #[schema(value_type = Option<Vec<Object>>)]
     text_decorations: Option<Vec<Decoration>>,
     mention: Option<String>,
@@ -63,7 +66,7 @@ pub(super) fn drafts(files: &FileUrls, parts: Option<Vec<PartRequest>>) -> Resul
         return Err(invalid(format!("at most {MAX_EXTERNAL_URLS} media parts may name an external url")));
     }
     for part in &parts {
-        part.check_references()?;
+        part.check_references(files)?;
     }
     parts.into_iter().map(|part| part.draft(files)).collect()
 }
@@ -108,11 +111,12 @@ impl PartRequest {
         }
     }
 
-    fn check_references(&self) -> Result<(), Error> {
+    fn check_references(&self, files: &FileUrls) -> Result<(), Error> {
         if self.kind() != "media" {
             return Ok(());
         }
         if let Some(url) = &self.url
+            && files.own(url).is_none()
             && !Url::parse(url).is_ok_and(|url| url.scheme() == "https")
         {
             return Err(Error::InvalidParameter(format!("media url {url:?} is not an https URL")));
@@ -179,8 +183,7 @@ pub(crate) enum PartBody {
         value: String,
         #[schema(value_type = Option<Vec<Object>>)]
         text_decorations: Option<Vec<Decoration>>,
-        #[schema(value_type = Option<Vec<Object>>)]
-        inline_stickers: Option<Vec<Sticker>>,
+        inline_stickers: Option<Vec<StickerBody>>,
         mention: Option<String>,
         #[schema(value_type = Option<Vec<u32>>)]
         mention_range: Option<Range>,
@@ -204,6 +207,21 @@ pub(crate) enum PartBody {
         #[schema(value_type = Option<Vec<Object>>)]
         reactions: Option<()>,
     },
+}
+
+/// A sticker in the line with the words.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StickerBody {
+    #[schema(value_type = Vec<u32>)]
+    range: Range,
+    /// The attachment that is its picture.
+    id: String,
+}
+
+impl StickerBody {
+    fn new(sticker: Sticker) -> Self {
+        Self { range: sticker.range, id: sticker.attachment_id }
+    }
 }
 
 /// Who is mentioned where.
@@ -252,7 +270,8 @@ impl PartBody {
         Self::Text {
             value: text.value.clone(),
             text_decorations: some_if_any(&text.decorations),
-            inline_stickers: some_if_any(&text.stickers),
+            inline_stickers: some_if_any(&text.stickers)
+                .map(|stickers| stickers.into_iter().map(StickerBody::new).collect()),
             mention: text.mention.as_ref().map(|mention| mention.handle.clone()),
             mention_range: text.mention.as_ref().and_then(|mention| mention.range),
             mentions,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument;
@@ -36,13 +36,27 @@ impl fmt::Display for TraceId {
     }
 }
 
+/// The method as a label. Clients can make up any number of methods, but not of labels.
+fn known_method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
 /// Gives the request its trace id, counts it and logs it.
 pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let id = TraceId(rand::random());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
-    let labels = (route.to_owned(), request.method().to_string());
-    let span = tracing::info_span!("request", trace_id = %id, method = labels.1, route = labels.0);
+    let labels = (route.to_owned(), known_method(request.method()));
+    let span = tracing::error_span!("request", trace_id = %id, method = labels.1, route = labels.0);
 
     let mut response = CURRENT.scope(id, next.run(request)).instrument(span.clone()).await;
 

@@ -16,8 +16,8 @@ pub struct Digests {
     pub md5: String,
 }
 
-/// Counts and hashes.
-#[derive(Clone, Default)]
+/// The two hashes of a body. MD5 takes longer than SHA-256 and the disk together, so it can go its own way.
+#[derive(Default)]
 pub(super) struct Hasher {
     size: u64,
     sha256: Sha256,
@@ -25,10 +25,15 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    /// Counts and hashes, but for the MD5.
+    pub(super) fn update_sha256(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         self.sha256.update(bytes);
-        self.md5.update(bytes);
+    }
+
+    /// The MD5 so far, to be updated elsewhere.
+    pub(super) fn md5(&mut self) -> &mut Md5 {
+        &mut self.md5
     }
 
     pub(super) fn finish(self) -> Digests {

@@ -1,10 +1,11 @@
-//! Blobs as files of the data folder: `tmp/` for what is being written, `blobs/<two digits>/<id>` for what is there.
+//! Blobs as files of a folder: `unfinished-uploads/` for what is being written, `blobs/<two digits>/<id>` for what is
+//! there.
 //!
 //! How a file is written: temporary file, sync, rename, sync of the folder. All blocking work
 //! runs on the blocking pool; only reads that the page cache can answer at once stay on the async threads.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream;
+use md5::{Digest, Md5};
 use tempfile::NamedTempFile;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -20,9 +22,12 @@ use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Digests, Error, Se
 
 /// Bytes gathered before they are hashed and written. Two such batches exist per upload, one filling and one being
 /// written, and nothing else of its body is in memory.
-const WRITE_BATCH: usize = 128 * 1024;
+const WRITE_BATCH: usize = 256 * 1024;
 /// Bytes read at a time: the fixed buffer of a download.
 const READ_CHUNK: usize = 64 * 1024;
+
+/// Emptied at every start, so its name is one that nobody else uses: the operator may name any folder for blobs.
+const UNFINISHED: &str = "unfinished-uploads";
 
 /// The store.
 #[derive(Clone, Debug)]
@@ -38,7 +43,7 @@ impl LocalStore {
     /// # Errors
     /// A folder cannot be created or emptied.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let store = Self { tmp: folder.join("tmp"), blobs: folder.join("blobs") };
+        let store = Self { tmp: folder.join(UNFINISHED), blobs: folder.join("blobs") };
         if store.tmp.exists() {
             fs::remove_dir_all(&store.tmp).map_err(|e| failed("empty", &store.tmp, e))?;
         }
@@ -112,10 +117,10 @@ struct LocalWriter {
     batch_size: usize,
 }
 
-/// Where the file is: here, or with the thread that writes the last batch.
+/// Where the file is: here, or with the threads that hash and write the last batch.
 enum Work {
     Idle(Box<Target>),
-    Writing(JoinHandle<Result<Box<Target>, Error>>),
+    Writing(JoinHandle<Result<Box<Target>, Error>>, JoinHandle<Md5>),
     Failed,
 }
 
@@ -124,26 +129,58 @@ struct Target {
     hasher: Hasher,
 }
 
+impl Target {
+    fn write(&mut self, batch: &[Bytes]) -> Result<(), Error> {
+        batch.iter().for_each(|chunk| self.hasher.update_sha256(chunk));
+        write_all(&mut self.file, batch).map_err(|e| failed("write", self.file.path(), e))
+    }
+}
+
+/// One call for the whole batch: the system gives a large write large pages.
+fn write_all(file: &mut NamedTempFile, batch: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
+    let mut left = slices.as_mut_slice();
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn hash(md5: &mut Md5, batch: &[Bytes]) {
+    batch.iter().for_each(|chunk| md5.update(chunk));
+}
+
 impl LocalWriter {
     async fn idle(&mut self) -> Result<Box<Target>, Error> {
         match std::mem::replace(&mut self.work, Work::Failed) {
             Work::Idle(target) => Ok(target),
-            Work::Writing(task) => task.await.map_err(|_| Error::Stopped)?,
+            Work::Writing(target, md5) => {
+                let mut target = target.await.map_err(|_| Error::Stopped)??;
+                *target.hasher.md5() = md5.await.map_err(|_| Error::Stopped)?;
+                Ok(target)
+            }
             Work::Failed => Err(Error::Stopped),
         }
     }
 
+    /// Gives a batch to two threads: one body is hashed by both cores of a small machine.
     async fn hand_over(&mut self) -> Result<(), Error> {
         let mut target = self.idle().await?;
-        let batch = std::mem::take(&mut self.batch);
+        let batch: Arc<[Bytes]> = std::mem::take(&mut self.batch).into();
         self.batch_size = 0;
-        self.work = Work::Writing(spawn_blocking(move || {
-            for chunk in &batch {
-                target.hasher.update(chunk);
-                target.file.write_all(chunk).map_err(|e| failed("write", target.file.path(), e))?;
-            }
-            Ok(target)
-        }));
+        let mut md5 = std::mem::take(target.hasher.md5());
+        let same_batch = Arc::clone(&batch);
+        let md5 = spawn_blocking(move || {
+            hash(&mut md5, &same_batch);
+            md5
+        });
+        let target = spawn_blocking(move || target.write(&batch).map(|()| target));
+        self.work = Work::Writing(target, md5);
         Ok(())
     }
 }
@@ -160,13 +197,14 @@ impl BlobWriter for LocalWriter {
     }
 
     async fn seal(mut self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error> {
-        self.hand_over().await?;
-        let target = self.idle().await?;
-        let store = self.store.clone();
+        let mut target = self.idle().await?;
+        let Self { store, batch, .. } = *self;
         blocking(move || {
-            target.file.as_file().sync_all().map_err(|e| failed("sync", target.file.path(), e))?;
-            Ok(Box::new(LocalSealed { store, digests: target.hasher.finish(), file: target.file })
-                as Box<dyn SealedBlob>)
+            hash(target.hasher.md5(), &batch);
+            target.write(&batch)?;
+            let Target { file, hasher } = *target;
+            file.as_file().sync_all().map_err(|e| failed("sync", file.path(), e))?;
+            Ok(Box::new(LocalSealed { store, digests: hasher.finish(), file }) as Box<dyn SealedBlob>)
         })
         .await
     }
@@ -323,11 +361,11 @@ mod tests {
         writer.write(Bytes::from_static(b"half")).await.expect("write");
         drop(writer);
         drop(write(&store, &[b"sealed"]).await);
-        assert_eq!(files_in(&folder.path().join("tmp")), 0);
+        assert_eq!(files_in(&folder.path().join(UNFINISHED)), 0);
 
-        fs::write(folder.path().join("tmp/left-by-a-crash"), b"x").expect("write");
+        fs::write(folder.path().join(UNFINISHED).join("left-by-a-crash"), b"x").expect("write");
         LocalStore::open(folder.path()).expect("store");
-        assert_eq!(files_in(&folder.path().join("tmp")), 0);
+        assert_eq!(files_in(&folder.path().join(UNFINISHED)), 0);
     }
 
     #[tokio::test]

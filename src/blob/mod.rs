@@ -38,15 +38,6 @@ pub enum Error {
     Stopped,
 }
 
-impl Error {
-    /// Whether the disk (or the quota) is full.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    }
-}
-
 /// The name of a blob: made of ids only, so that no caller's text reaches a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlobKey(AttachmentId);

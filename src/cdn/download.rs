@@ -54,6 +54,11 @@ pub(super) async fn get(
     response
 }
 
+/// Paths that can name no file.
+pub(super) async fn not_found() -> Response {
+    (SAFETY, refuse(StatusCode::NOT_FOUND, "there is no such file\n")).into_response()
+}
+
 /// Every other method.
 pub(super) async fn wrong_method() -> Response {
     let refused = refuse(StatusCode::METHOD_NOT_ALLOWED, "a file takes GET and HEAD only\n");

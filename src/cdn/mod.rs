@@ -12,17 +12,24 @@ mod xml;
 use axum::Router;
 use axum::routing::{any, get};
 
-use crate::api::App;
+use crate::api::{self, App};
 
 /// Routes of uploads and files.
 pub fn router() -> Router<App> {
     files().route("/uploads/{attachment_id}", any(upload::put))
 }
 
-/// Routes of files alone: all that is served on a CDN host of its own.
-pub fn files() -> Router<App> {
-    Router::new().route(
-        "/attachments/partners/{partner_id}/{attachment_id}/{filename}",
-        get(download::get).fallback(download::wrong_method),
-    )
+/// Routes of files.
+fn files() -> Router<App> {
+    Router::new()
+        .route(
+            "/attachments/partners/{partner_id}/{attachment_id}/{filename}",
+            get(download::get).fallback(download::wrong_method),
+        )
+        .route("/attachments/{*other}", any(download::not_found))
+}
+
+/// Files and nothing else, for a host of their own.
+pub fn files_only(app: App) -> Router {
+    api::traced(app, files().fallback(download::not_found))
 }

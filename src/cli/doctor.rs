@@ -22,9 +22,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
         Finding { what: "address", result: address(config) },
         Finding { what: "URLs", result: urls(config) },
     ];
-    if findings.iter().all(|finding| finding.what != "data folder" || finding.result.is_ok()) {
-        findings.push(Finding { what: "database", result: block_on(async { Ok(database(config).await) })? });
-    }
+    findings.push(Finding { what: "database", result: block_on(async { Ok(database(config).await) })? });
     for Finding { what, result } in &findings {
         match result {
             Ok(fine) => println!("ok    {what}: {fine}"),
@@ -43,7 +41,11 @@ fn folder(path: &Path) -> Result<String, String> {
     let existing = path.ancestors().find(|folder| folder.exists() || folder.as_os_str().is_empty());
     let existing = existing.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tempfile::tempfile_in(existing).map_err(|error| {
-        format!("cannot write in {} ({error}): change its owner or mode, or set HAVERSACK_DATA_DIR", existing.display())
+        format!(
+            "cannot write in {} ({error}): change its owner or mode, or choose another (HAVERSACK_DATA_DIR, \
+             HAVERSACK_BLOBS_URL, HAVERSACK_DATABASE_URL)",
+            existing.display()
+        )
     })?;
     let made = if path.exists() { "" } else { " (will be made on first start)" };
     Ok(format!("{}{made}", path.display()))
@@ -73,19 +75,20 @@ fn urls(config: &Config) -> Result<String, String> {
 }
 
 async fn database(config: &Config) -> Result<String, String> {
-    if config.data_dir.join("haversack.db").exists() || !config.data_dir.exists() {
-        if !config.data_dir.exists() {
-            return Ok("will be made on first start".to_owned());
-        }
-        let db = Db::open(&config.database_url).await.map_err(|error| error.to_string())?;
-        let partners = partners::list(&db).await.map_err(|error| error.to_string())?;
-        return match partners.iter().filter(|partner| partner.lines.is_empty()).map(|partner| &*partner.name).next() {
-            Some(name) => Err(format!(
-                "partner {name} has no phone number and cannot send: add another with haversack partner add NAME \
-                 --phone-number +1..."
-            )),
-            None => Ok(format!("opened, durable, {} partner(s)", partners.len())),
-        };
+    let path = Path::new(config.database_url.path());
+    let path = percent_encoding::percent_decode_str(path.to_str().unwrap_or_default()).decode_utf8_lossy().into_owned();
+    let path = Path::new(&path);
+    if !path.exists() {
+        return folder(path.parent().unwrap_or(path)).map(|folder| format!("will be made in {folder} on first start"));
     }
-    Ok("will be made on first start".to_owned())
+    let db = Db::open_unchanged(&config.database_url).await.map_err(|error| error.to_string())?;
+    let partners = partners::list(&db).await.map_err(|error| error.to_string())?;
+    match partners.iter().find(|partner| partner.lines.is_empty()) {
+        Some(partner) => Err(format!(
+            "partner {} has no phone number and cannot send: add another with haversack partner add NAME \
+             --phone-number +1...",
+            partner.name
+        )),
+        None => Ok(format!("opened, durable, {} partner(s)", partners.len())),
+    }
 }

@@ -144,11 +144,9 @@ impl Config {
             return Err(invalid("HAVERSACK_DATABASE_URL", problem));
         }
         let blobs_dir = match settings.blobs_url {
-            Some(text) => {
-                text.strip_prefix("file:").map(|path| PathBuf::from(path.trim_start_matches("//"))).ok_or_else(
-                    || invalid("HAVERSACK_BLOBS_URL", format!("{text:?} is not supported; use file:/path/of/a/folder")),
-                )?
-            }
+            Some(text) => file_path(&text).ok_or_else(|| {
+                invalid("HAVERSACK_BLOBS_URL", format!("{text:?} is not supported; use file:/path/of/a/folder"))
+            })?,
             None => data_dir.clone(),
         };
         let log_format = match settings.log_format.as_str() {
@@ -180,6 +178,9 @@ impl Limits {
             Err(Error::Invalid { setting, problem: format!("must be at least {least}, not {value}") })
         };
         at_least("HAVERSACK_MAX_UPLOAD_BYTES", self.max_upload_bytes, 1)?;
+        at_least("HAVERSACK_UPLOAD_URL_TTL_SECONDS", self.upload_url_ttl_seconds, 1)?;
+        at_least("HAVERSACK_MAX_PENDING_ATTACHMENTS", self.max_pending_attachments, 1)?;
+        at_least("HAVERSACK_MAX_JSON_BYTES", self.max_json_bytes, 1024)?;
         at_least("HAVERSACK_MAX_CONNECTIONS", self.max_connections, 1)?;
         // hyper refuses a smaller buffer.
         at_least("HAVERSACK_MAX_HEADER_BYTES", self.max_header_bytes, 8192)?;
@@ -206,6 +207,14 @@ impl Limits {
         let transfer = self.max_upload_bytes / self.upload_min_bytes_per_second.max(1);
         Duration::from_secs(transfer + self.upload_grace_seconds + self.idle_timeout_seconds)
     }
+}
+
+/// The path of a `file:` URL without a host (RFC 8089).
+fn file_path(text: &str) -> Option<PathBuf> {
+    if !text.starts_with("file:/") {
+        return None;
+    }
+    Url::parse(text).ok()?.to_file_path().ok()
 }
 
 fn read_file(path: &Path) -> Result<Flags, Error> {
@@ -261,11 +270,21 @@ mod tests {
             (vec!["--cdn-url", "cdn.example.com"], "HAVERSACK_CDN_URL"),
             (vec!["--database-url", "mysql://a"], "HAVERSACK_DATABASE_URL"),
             (vec!["--blobs-url", "s3://a"], "HAVERSACK_BLOBS_URL"),
+            (vec!["--blobs-url", "file:relative"], "HAVERSACK_BLOBS_URL"),
+            (vec!["--blobs-url", "file://host/x"], "HAVERSACK_BLOBS_URL"),
+            (vec!["--max-json-bytes", "0"], "HAVERSACK_MAX_JSON_BYTES"),
             (vec!["--log-format", "xml"], "HAVERSACK_LOG_FORMAT"),
             (vec!["--max-header-bytes", "1"], "HAVERSACK_MAX_HEADER_BYTES"),
         ] {
             let error = load(&arguments).expect_err(named).to_string();
             assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_blobs_url_names_a_folder() {
+        for url in ["file:/srv/a%20b", "file:///srv/a%20b"] {
+            assert_eq!(load(&["--blobs-url", url]).expect("config").blobs_dir, Path::new("/srv/a b"));
         }
     }
 

@@ -62,12 +62,9 @@ pub async fn find(db: &mut Connection, partner: PartnerId, id: MessageId) -> Res
     Ok(read_all(db, &row).await?.pop())
 }
 
-/// A message to deliver, and whose it is; `None` once it was deleted.
+/// A message to deliver, and whose it is. Deleting one from our side does not call it back: recipients keep it.
 pub async fn find_for_delivery(db: &mut Connection, id: MessageId) -> Result<Option<(PartnerId, Message)>, Error> {
-    let rows = sqlx::query("SELECT * FROM messages WHERE id = $1 AND deleted_at IS NULL")
-        .bind(id.to_string())
-        .fetch_all(&mut *db)
-        .await?;
+    let rows = sqlx::query("SELECT * FROM messages WHERE id = $1").bind(id.to_string()).fetch_all(&mut *db).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let partner = parsed(row, "partner_id", PartnerId::parse)?;
     Ok(read_all(db, &rows).await?.pop().map(|message| (partner, message)))

@@ -114,6 +114,18 @@ impl Db {
     /// # Errors
     /// The database cannot be opened, migrated, or made durable.
     pub async fn open(url: &Url) -> Result<Self, Error> {
+        Self::connect(url, true).await
+    }
+
+    /// The same without migrations, to look at what is there.
+    ///
+    /// # Errors
+    /// The database cannot be opened, or is not durable.
+    pub async fn open_unchanged(url: &Url) -> Result<Self, Error> {
+        Self::connect(url, false).await
+    }
+
+    async fn connect(url: &Url, migrate: bool) -> Result<Self, Error> {
         if url.scheme() != "sqlite" {
             return Err(Error::UnknownKind(url.scheme().to_owned()));
         }
@@ -129,7 +141,9 @@ impl Db {
                 .after_connect(|connection, _| Box::pin(prepare(connection)))
         };
         let mut connection = pool(1).connect_with(options.clone()).await?.acquire().await?.detach();
-        MIGRATIONS.run(&mut connection).await?;
+        if migrate {
+            MIGRATIONS.run(&mut connection).await?;
+        }
         check_durability(&mut connection).await?;
         Ok(Self { readers: pool(READERS).connect_lazy_with(options), writer: writer::Writer::spawn(connection) })
     }
@@ -156,13 +170,13 @@ impl Db {
         self.writer.write(work).await
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers readers and takes writes.
     ///
     /// # Errors
     /// It does not.
     pub async fn check(&self) -> Result<(), Error> {
         sqlx::query("SELECT 1").execute(&mut *self.read().await?).await?;
-        Ok(())
+        self.write(|_| Box::pin(async { Ok(()) })).await
     }
 }
 

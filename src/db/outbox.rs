@@ -4,7 +4,7 @@
 use super::row::{integer, parsed, size};
 use super::{Connection, Error};
 use crate::clock::Timestamp;
-use crate::id::{JobId, MessageId};
+use crate::id::{ChatId, JobId, MessageId};
 
 /// A claimed entry.
 #[derive(Clone, Copy, Debug)]
@@ -13,14 +13,17 @@ pub struct Job {
     pub id: JobId,
     /// The message to deliver.
     pub message_id: MessageId,
+    /// The chat it is in.
+    pub chat_id: ChatId,
     /// Which attempt this is, from 1.
     pub attempt: u32,
 }
 
 /// Adds an entry.
-pub async fn insert(db: &mut Connection, message: MessageId, now: Timestamp) -> Result<(), Error> {
-    sqlx::query("INSERT INTO outbox (id, message_id, available_at, attempts, created_at) VALUES ($1, $2, $3, 0, $3)")
+pub async fn insert(db: &mut Connection, chat: ChatId, message: MessageId, now: Timestamp) -> Result<(), Error> {
+    sqlx::query("INSERT INTO outbox (id, chat_id, message_id, available_at, attempts, created_at) VALUES ($1, $2, $3, $4, 0, $4)")
         .bind(JobId::new().to_string())
+        .bind(chat.to_string())
         .bind(message.to_string())
         .bind(now.as_millis())
         .execute(db)
@@ -32,7 +35,7 @@ pub async fn insert(db: &mut Connection, message: MessageId, now: Timestamp) -> 
 pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<Job>, Error> {
     let rows = sqlx::query(
         "UPDATE outbox SET available_at = $1, attempts = attempts + 1 WHERE id IN \
-         (SELECT id FROM outbox WHERE available_at <= $2 ORDER BY id LIMIT $3) RETURNING id, message_id, attempts",
+         (SELECT id FROM outbox WHERE available_at <= $2 ORDER BY id LIMIT $3) RETURNING id, message_id, chat_id, attempts",
     )
     .bind(until.as_millis())
     .bind(now.as_millis())
@@ -45,6 +48,7 @@ pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit:
             Ok(Job {
                 id: parsed(row, "id", JobId::parse)?,
                 message_id: parsed(row, "message_id", MessageId::parse)?,
+                chat_id: parsed(row, "chat_id", ChatId::parse)?,
                 attempt: u32::try_from(integer(row, "attempts")?).unwrap_or(u32::MAX),
             })
         })

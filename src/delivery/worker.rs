@@ -3,6 +3,7 @@
 //! A claim lasts a while; if the process dies in between, the message is handed over again after that. So a gateway
 //! can get a message twice if the crash came between its answer and the recording.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::clock::Clock;
 use crate::db::outbox::Job;
 use crate::db::{self, Db, chats, messages, outbox};
 use crate::domain::message::{DeliveryStatus, Message};
-use crate::id::PartnerId;
+use crate::id::{ChatId, PartnerId};
 use crate::metrics::Metrics;
 
 /// Messages handed over at a time.
@@ -86,17 +87,27 @@ impl Worker {
                 })
             })
             .await?;
-        for result in join_all(jobs.iter().map(|job| self.deliver(*job))).await {
+        let count = jobs.len();
+        for result in join_all(by_chat(jobs).into_values().map(|jobs| self.deliver_in_order(jobs))).await {
             result?;
         }
-        Ok(jobs.len())
+        Ok(count)
+    }
+
+    async fn deliver_in_order(&self, jobs: Vec<Job>) -> Result<(), db::Error> {
+        for job in jobs {
+            self.deliver(job).await?;
+        }
+        Ok(())
     }
 
     async fn deliver(&self, job: Job) -> Result<(), db::Error> {
         let Some(message) = self.load(job).await? else {
             return self.finish(job).await;
         };
-        self.metrics.message(DeliveryStatus::Queued.as_str());
+        if job.attempt == 1 {
+            self.metrics.message(DeliveryStatus::Queued.as_str());
+        }
         match self.gateway.send(&message).await {
             Ok(outcome) => self.record(job, outcome).await,
             Err(Failure::Temporary(reason)) if job.attempt < MAX_ATTEMPTS => self.retry(job, &reason).await,
@@ -105,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// The message of a job; `None` if it was deleted before it was sent.
+    /// The message of a job; `None` if it is not there, so that there is nothing to do.
     async fn load(&self, job: Job) -> Result<Option<OutgoingMessage>, db::Error> {
         let mut db = self.db.read().await?;
         let Some((partner, message)) = messages::find_for_delivery(&mut db, job.message_id).await? else {
@@ -181,4 +192,13 @@ impl Worker {
     async fn finish(&self, job: Job) -> Result<(), db::Error> {
         self.db.write(move |db| Box::pin(async move { outbox::done(db, job.id).await })).await
     }
+}
+
+/// The messages of one chat go one after the other, in the order they were accepted; chats do not wait for each other.
+fn by_chat(jobs: Vec<Job>) -> HashMap<ChatId, Vec<Job>> {
+    let mut chats: HashMap<ChatId, Vec<Job>> = HashMap::new();
+    for job in jobs {
+        chats.entry(job.chat_id).or_default().push(job);
+    }
+    chats
 }

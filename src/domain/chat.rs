@@ -1,5 +1,7 @@
 //! Chats: a line, the exact set of recipients, and who takes part.
 
+use std::collections::HashSet;
+
 use crate::clock::Timestamp;
 use crate::domain::handle::{PhoneNumber, Recipient};
 use crate::id::{ChatId, HandleId, LineId, MessageId, PartnerId};
@@ -16,17 +18,16 @@ pub struct Line {
     pub phone_number: PhoneNumber,
 }
 
-/// A set of recipients: each once, sorted, so that two spellings of one set are equal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A set of recipients: each once, in the order given.
+#[derive(Clone, Debug)]
 pub struct Recipients(Vec<Recipient>);
 
 impl Recipients {
     /// From a list; duplicates count once.
     #[must_use]
-    pub fn new(mut recipients: Vec<Recipient>) -> Self {
-        recipients.sort();
-        recipients.dedup();
-        Self(recipients)
+    pub fn new(recipients: Vec<Recipient>) -> Self {
+        let mut seen = HashSet::new();
+        Self(recipients.into_iter().filter(|recipient| seen.insert(recipient.clone())).collect())
     }
 
     /// Each recipient once.
@@ -35,22 +36,12 @@ impl Recipients {
         &self.0
     }
 
-    /// More than one recipient makes a group.
-    #[must_use]
-    pub fn is_group(&self) -> bool {
-        self.0.len() > 1
-    }
-
     /// The set as one string, equal for equal sets: what the database finds a chat by.
     #[must_use]
     pub fn key(&self) -> String {
-        self.0.iter().map(Recipient::as_str).collect::<Vec<_>>().join(" ")
-    }
-
-    /// The default name of a chat.
-    #[must_use]
-    pub fn display_name(&self) -> String {
-        self.0.iter().map(Recipient::as_str).collect::<Vec<_>>().join(", ")
+        let mut sorted: Vec<&str> = self.0.iter().map(Recipient::as_str).collect();
+        sorted.sort_unstable();
+        sorted.join(" ")
     }
 }
 

@@ -65,7 +65,7 @@ pub static TYPES: &[MediaType] = &[
     inline("audio/x-m4a", &["m4a"]).deprecated(&["audio/mp4"]).legacy(&["audio/m4a"]),
     inline("audio/x-caf", &["caf"]),
     inline("audio/x-wav", &["wav"]).legacy(&["audio/wav"]),
-    inline("audio/x-aiff", &["aiff"]).deprecated(&["audio/aiff"]),
+    inline("audio/x-aiff", &["aiff", "aif"]).deprecated(&["audio/aiff"]),
     inline("audio/aac", &["aac"]).legacy(&["audio/x-aac"]),
     inline("audio/midi", &["mid", "midi"]),
     inline("audio/amr", &["amr"]),
@@ -132,7 +132,8 @@ static REFUSED_EXTENSIONS: &[&str] = &[
 /// The extension of `filename`, lower case, when it names a kind that is never accepted.
 #[must_use]
 pub fn refused_extension(filename: &str) -> Option<&'static str> {
-    let (_, extension) = filename.rsplit_once('.')?;
+    // Some systems drop dots and blanks at the end of a name when they store it.
+    let (_, extension) = filename.trim_end_matches(['.', ' ']).rsplit_once('.')?;
     REFUSED_EXTENSIONS.iter().find(|refused| refused.eq_ignore_ascii_case(extension)).copied()
 }
 
@@ -184,6 +185,7 @@ mod tests {
     #[test]
     fn refused_extensions_are_found_in_any_case() {
         assert_eq!(refused_extension("setup.EXE"), Some("exe"));
+        assert_eq!(refused_extension("setup.exe. "), Some("exe"));
         assert_eq!(refused_extension("holiday.exe.jpg"), None);
         assert_eq!(refused_extension("exe"), None);
     }

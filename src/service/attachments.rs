@@ -1,8 +1,10 @@
 //! Making, reading and deleting attachments.
 
+use std::sync::Arc;
+
 use super::{Error, Service};
-use crate::blob::BlobKey;
 use crate::blob::presign::Grant;
+use crate::blob::{self, BlobKey};
 use crate::clock::Timestamp;
 use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, Content};
@@ -38,8 +40,10 @@ impl Service {
     /// # Errors
     /// A name, type or size that is not accepted, or too many attachments that wait already.
     pub async fn create_attachment(&self, partner: PartnerId, new: NewAttachment) -> Result<Awaited, Error> {
-        let size_bytes = self.check_size(new.size_bytes)?;
         check_filename(&new.filename)?;
+        if new.size_bytes < 1 {
+            return Err(Error::InvalidParameter("size_bytes must be at least 1".to_owned()));
+        }
         let declared = media::declared(&new.content_type).ok_or_else(|| {
             Error::UnsupportedType(format!(
                 "content_type {:?} is not supported; docs/media-types.md lists what is, without parameters",
@@ -49,6 +53,9 @@ impl Service {
         if let Some(extension) = media::refused_extension(&new.filename) {
             return Err(Error::UnsupportedType(format!("files named .{extension} are not supported")));
         }
+        let limit = self.limits.max_upload_bytes;
+        let size_bytes =
+            u64::try_from(new.size_bytes).ok().filter(|size| *size <= limit).ok_or(Error::TooLarge(limit))?;
         let now = self.clock.now();
         let reservation = self.reserve_pending(partner, now).await?;
         let attachment = Attachment {
@@ -79,17 +86,6 @@ impl Service {
         })
     }
 
-    fn check_size(&self, size: i128) -> Result<u64, Error> {
-        if size < 1 {
-            return Err(Error::InvalidParameter(format!("size_bytes must be at least 1, not {size}")));
-        }
-        let limit = self.limits.max_upload_bytes;
-        u64::try_from(size)
-            .ok()
-            .filter(|size| *size <= limit)
-            .ok_or_else(|| Error::TooLarge { size: size.to_string(), limit })
-    }
-
     /// A partner's attachment, in any state, and the moment its state is told for.
     ///
     /// # Errors
@@ -105,7 +101,13 @@ impl Service {
     ///
     /// # Errors
     /// There is none, or it is another partner's.
-    pub async fn delete_attachment(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
+    pub async fn delete_attachment(self: &Arc<Self>, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
+        let service = Arc::clone(self);
+        // A task of its own: a client that goes away now must not leave a deleted file among the open ones.
+        tokio::spawn(async move { service.delete(partner, id).await }).await.map_err(|_| blob::Error::Stopped)?
+    }
+
+    async fn delete(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
         let key = BlobKey::from(id);
         // Held until the file is gone: an upload that ends now must find the row gone before it renames its file.
         let _publishing = self.publishing.lock(id).await;

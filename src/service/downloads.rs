@@ -87,23 +87,21 @@ impl Service {
             Ok(file) => return Ok(Some(file).filter(fits)),
             Err(deletions) => deletions,
         };
-        let Some(attachment) = table::find(&mut *self.db.read().await?, id).await? else { return Ok(None) };
-        let Some(file) = self.open(attachment).await? else { return Ok(None) };
+        let Some(file) = self.open(id).await? else { return Ok(None) };
         self.files.put(id, Arc::clone(&file), deletions);
         Ok(Some(file).filter(fits))
     }
 
-    /// The bytes of an attachment, for the gateway.
-    ///
-    /// # Errors
-    /// It has none, or the store fails.
-    pub async fn attachment_bytes(&self, id: AttachmentId) -> Result<Arc<dyn Blob>, Error> {
-        self.blobs.open(BlobKey::from(id)).await?.ok_or(Error::AttachmentNotFound)
-    }
-
-    async fn open(&self, attachment: Attachment) -> Result<Option<Arc<StoredFile>>, Error> {
+    async fn open(&self, id: AttachmentId) -> Result<Option<Arc<StoredFile>>, Error> {
+        let Some(attachment) = self.stored(id).await? else { return Ok(None) };
+        let Some(blob) = self.blobs.open(BlobKey::from(id)).await? else {
+            // Deleted between the two looks, or lost.
+            return if self.stored(id).await?.is_none() { Ok(None) } else { Err(Error::Lost(id)) };
+        };
+        if blob.size() != attachment.size_bytes {
+            return Err(Error::Lost(id));
+        }
         let Content::Stored { md5, at, .. } = attachment.content else { return Ok(None) };
-        let Some(blob) = self.blobs.open(BlobKey::from(attachment.id)).await? else { return Ok(None) };
         Ok(Some(Arc::new(StoredFile {
             partner_id: attachment.partner_id,
             filename: attachment.filename,
@@ -112,5 +110,11 @@ impl Service {
             stored_at: at,
             blob,
         })))
+    }
+
+    /// The attachment, if its bytes were stored.
+    async fn stored(&self, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+        let found = table::find(&mut *self.db.read().await?, id).await?;
+        Ok(found.filter(|attachment| matches!(attachment.content, Content::Stored { .. })))
     }
 }

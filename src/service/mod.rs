@@ -23,6 +23,7 @@ use crate::blob::{self, BlobStore};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Limits};
 use crate::db::{self, Db};
+use crate::id::AttachmentId;
 use crate::metrics::Metrics;
 
 /// Why a call was refused. Each is one row of the table of errors in `docs/errors.md`; only `api/error.rs` knows
@@ -49,14 +50,9 @@ pub enum Error {
     /// A type that is not accepted.
     #[error("{0}")]
     UnsupportedType(String),
-    /// A file that is too large.
-    #[error("the file has {size} bytes; at most {limit} are accepted")]
-    TooLarge {
-        /// Its size.
-        size: String,
-        /// The most accepted.
-        limit: u64,
-    },
+    /// A file that is too large; the most bytes accepted.
+    #[error("the file is too large; at most {0} bytes are accepted")]
+    TooLarge(u64),
     /// The `from` number is not a line of the partner.
     #[error("{0} is not one of your phone numbers; GET /v3/phone_numbers lists them")]
     ForeignLine(String),
@@ -108,6 +104,9 @@ pub enum Error {
     /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] blob::Error),
+    /// The bytes of an attachment are not there, or not whole, although they were stored.
+    #[error("the bytes of attachment {0} are lost or cut: restore them from a backup")]
+    Lost(AttachmentId),
 }
 
 /// The use cases and what they need.

@@ -20,7 +20,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Estimates, never below the truth.
 #[derive(Debug, Default)]
-pub(super) struct PendingCounts(Mutex<HashMap<PartnerId, Count>>);
+pub(super) struct PendingCounts(std::sync::Mutex<HashMap<PartnerId, Arc<Mutex<Count>>>>);
 
 #[derive(Debug, Default)]
 struct Count {
@@ -39,9 +39,9 @@ impl Service {
     /// Takes one place under the partner's cap.
     pub(super) async fn reserve_pending(&self, partner: PartnerId, now: Timestamp) -> Result<Reservation, Error> {
         let limit = self.limits.max_pending_attachments;
-        // Held while counting: of many callers at the cap, one counts.
-        let mut counts = self.pending.0.lock().await;
-        let count = counts.entry(partner).or_default();
+        let count = Arc::clone(self.pending.0.lock().expect("no panic while locked").entry(partner).or_default());
+        // Held while counting: of many callers of a partner at its cap, one counts.
+        let mut count = count.lock().await;
         let pending = if let Some(estimate) = count.estimate.filter(|estimate| *estimate < limit) {
             estimate
         } else {

@@ -98,14 +98,14 @@ impl Service {
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Send + 'static,
     ) -> Result<Answer, Error> {
         let (limits, file_urls, now) = (self.limits.clone(), self.file_urls.clone(), self.clock.now());
-        let answer = self
+        let (answer, fresh) = self
             .db
             .write(move |db| {
                 Box::pin(async move {
                     if let Some(key) = &draft.idempotency_key
                         && let Some(kept) = kept_answer(db, partner, key).await?
                     {
-                        return Ok::<_, Error>(kept);
+                        return Ok::<_, Error>((kept, false));
                     }
                     let key = draft.idempotency_key.clone();
                     let sent = send(db, &limits, partner, draft, now).await?;
@@ -113,12 +113,14 @@ impl Service {
                     if let Some(key) = key {
                         idempotency::keep(db, partner, &key, sent.message.id, answer.status, &answer.body, now).await?;
                     }
-                    Ok(answer)
+                    Ok((answer, true))
                 })
             })
             .await?;
-        self.metrics.message(DeliveryStatus::Pending.as_str());
-        self.outbox_filled.notify_one();
+        if fresh {
+            self.metrics.message(DeliveryStatus::Pending.as_str());
+            self.outbox_filled.notify_one();
+        }
         Ok(answer)
     }
 }
@@ -173,7 +175,7 @@ async fn send(
         None => chat_table::touch(db, chat.id, message.id, now).await?,
     }
     messages::insert(db, partner, &message, &draft.trace_id).await?;
-    outbox::insert(db, message.id, now).await?;
+    outbox::insert(db, chat.id, message.id, now).await?;
     rate_limit::record(db, &chat, now).await?;
     Ok(Sent {
         chat,

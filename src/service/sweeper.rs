@@ -39,24 +39,25 @@ impl Service {
         };
         while purge().await? == u64::from(BATCH) {}
 
-        loop {
-            let removals = attachments::removals(&mut *self.db.read().await?, BATCH).await?;
-            if removals.is_empty() {
-                break;
-            }
-            for key in removals {
-                match BlobKey::parse(&key) {
-                    Some(key) => self.remove_blob(key).await?,
-                    None => self.forget_removal(key).await?,
-                }
-            }
-        }
-
         let window = Duration::from_secs(self.limits.rate_limit_window_seconds);
         let forget_before = now - window;
         self.db.write(move |db| Box::pin(async move { rates::forget(db, forget_before).await })).await?;
         let waiting = outbox::count(&mut *self.db.read().await?).await?;
         self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.remove_blobs().await
+    }
+
+    /// Removes the blobs whose removal was asked for. One that cannot be removed is left for the next time.
+    async fn remove_blobs(&self) -> Result<(), Error> {
+        for key in attachments::removals(&mut *self.db.read().await?, BATCH).await? {
+            let removed = match BlobKey::parse(&key) {
+                Some(key) => self.remove_blob(key).await,
+                None => self.forget_removal(key).await,
+            };
+            if let Err(error) = removed {
+                tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
+            }
+        }
         Ok(())
     }
 

@@ -104,11 +104,11 @@ async fn what_is_announced_wrongly_is_refused_with_its_code() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused() {
-    let app = TestApp::with(|flags| flags.max_json_bytes = Some(1000)).await;
-    let body = json!({"filename": "x".repeat(1000)});
+    let app = TestApp::with(|flags| flags.max_json_bytes = Some(1024)).await;
+    let body = json!({"filename": "x".repeat(1024)});
     let answer = app.api.post("/v3/attachments", &body).await;
     assert_eq!(answer.error(), (400, 1003));
-    assert!(answer.message().contains("1000 bytes"), "{}", answer.message());
+    assert!(answer.message().contains("1024 bytes"), "{}", answer.message());
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ async fn what_was_acknowledged_survives_sigkill() {
         let answer = client.http.get(url).bearer_auth(&client.key).send().await.expect("answer");
         assert_eq!(answer.status(), 200, "message {id}");
     }
-    let left = std::fs::read_dir(folder.path().join("tmp")).expect("tmp").count();
+    let left = std::fs::read_dir(folder.path().join("unfinished-uploads")).expect("tmp").count();
     assert_eq!(left, 0, "what was half written is swept at the next start");
     println!("{rounds} rounds: {} files, {} messages", confirmed.files.len(), confirmed.messages.len());
 }

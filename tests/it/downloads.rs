@@ -147,10 +147,14 @@ async fn a_file_is_never_a_page_of_ours() {
         assert_eq!(answer.header("content-security-policy"), "default-src 'none'; sandbox");
         assert_eq!(answer.header("access-control-allow-origin"), "*");
     }
-    let nothing = app.anonymous().get("/attachments/partners/a/b/c").await;
-    assert_eq!(nothing.status, 404);
-    assert_eq!(nothing.header("cache-control"), "no-store");
-    assert_eq!(nothing.header("x-content-type-options"), "nosniff");
+    for path in
+        ["/attachments/partners/a/b/c", "/attachments/x", "/attachments/partners/a/b/c/d", "/attachments/a/%ff/b/c/d"]
+    {
+        let nothing = app.anonymous().get(path).await;
+        assert_eq!(nothing.status, 404, "{path}");
+        assert_eq!(nothing.header("cache-control"), "no-store", "{path}");
+        assert_eq!(nothing.header("x-content-type-options"), "nosniff", "{path}");
+    }
 }
 
 #[tokio::test]
@@ -264,7 +268,8 @@ async fn a_cdn_host_of_its_own_gives_files_only() {
         for other in ["/v3/phone_numbers", "/api/partner/v3/phone_numbers", "/healthz", "/metrics", "/openapi.json"] {
             assert_eq!(on(host, other).await.status, 404, "{host} {other}");
         }
-        assert_eq!(on(host, target(upload)).await.status, 404, "{host}");
+        let nothing = on(host, target(upload)).await;
+        assert_eq!((nothing.status.as_u16(), nothing.header("cache-control")), (404, "no-store"), "{host}");
     }
     assert_eq!(on("api.example.com", "/v3/phone_numbers").await.status, 200);
 }

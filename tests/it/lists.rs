@@ -91,7 +91,7 @@ async fn messages_come_newest_first_and_none_twice() {
 async fn chats_can_be_filtered() {
     let app = TestApp::start().await;
     let one = app.api.send_text(&[RECIPIENT], "x").await["id"].clone();
-    let group = app.api.send_text(&[RECIPIENT, "ann@example.com"], "x").await["id"].clone();
+    let group = app.api.send_text(&[RECIPIENT, "1ann+x@example.com"], "x").await["id"].clone();
     let second =
         json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [{"type": "text", "value": "x"}]}});
     let second = app.api.post("/v3/chats", &second).await.expect(201)["chat"]["id"].clone();
@@ -101,7 +101,8 @@ async fn chats_can_be_filtered() {
         ("?from=%2B12025550100", set(&[&one, &group])),
         ("?from=+12025550101", set(&[&second])),
         ("?from=12025550101", set(&[&second])),
-        ("?to=ann@example.com", set(&[&group])),
+        ("?to=1ann%2Bx@example.com", set(&[&group])),
+        ("?to=1ann+x@example.com", set(&[&group])),
         ("?to=%2B12025550199&from=12025550100", set(&[&one, &group])),
         ("?to=%2B12025550198", set(&[])),
     ] {

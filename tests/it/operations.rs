@@ -29,24 +29,41 @@ async fn health_readiness_and_metrics_need_no_key() {
 #[tokio::test]
 async fn a_store_that_cannot_be_written_is_not_ready() {
     let app = TestApp::start().await;
-    std::fs::remove_dir_all(app.folder.path().join("tmp")).expect("remove");
+    std::fs::remove_dir_all(app.folder.path().join("unfinished-uploads")).expect("remove");
     assert_eq!(app.anonymous().get("/readyz").await.status, 503);
     assert_eq!(app.anonymous().get("/healthz").await.status, 200);
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let put = app.api.put(&created, b"hello").await;
     assert_eq!(put.status, 500);
     assert!(put.text().contains("<Code>InternalError</Code>"));
-    assert!(!put.text().contains("tmp"), "paths of ours are nobody's business: {}", put.text());
-    std::fs::create_dir(app.folder.path().join("tmp")).expect("create");
+    assert!(!put.text().contains("unfinished"), "paths of ours are nobody's business: {}", put.text());
+    std::fs::create_dir(app.folder.path().join("unfinished-uploads")).expect("create");
     assert_eq!(app.api.put(&created, b"hello").await.status, 200, "the same URL works again");
 }
 
 #[tokio::test]
-async fn a_lost_file_is_an_error_and_no_lie() {
+async fn a_file_that_is_lost_or_cut_is_an_error_and_no_lie() {
     let app = TestApp::start().await;
-    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
-    std::fs::remove_dir_all(app.folder.path().join("blobs")).expect("remove");
-    assert_eq!(app.anonymous().get(&file.url).await.status, 404);
+    let path = |id: &str| app.folder.path().join("blobs").join(&id[id.len() - 2..]).join(id);
+    let lost = app.api.upload("a.txt", "text/plain", b"hello").await;
+    std::fs::remove_file(path(&lost.id)).expect("remove");
+    let cut = app.api.upload("a.txt", "text/plain", b"hello").await;
+    std::fs::write(path(&cut.id), b"hel").expect("cut");
+    for file in [lost, cut] {
+        let answer = app.anonymous().get(&file.url).await;
+        assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (500, "no-store"));
+    }
+}
+
+#[tokio::test]
+async fn made_up_methods_make_no_labels() {
+    let app = TestApp::start().await;
+    for method in ["BREW", "PROPFIND"] {
+        app.anonymous().request(method, "/healthz", &[], None).await;
+    }
+    let metrics = app.anonymous().get("/metrics").await;
+    assert!(metrics.text().contains("method=\"other\",status=\"405\"} 2"), "{}", metrics.text());
+    assert!(!metrics.text().contains("BREW"));
 }
 
 #[tokio::test]

@@ -34,9 +34,11 @@ async fn what_is_wrong_with_a_call_is_told_in_order() {
         (json!({"from": "x", "to": [], "message": message}), (400, 1001)),
         (json!({"from": "x", "to": [RECIPIENT]}), (400, 1001)),
         (json!({"from": "12025550100", "to": [RECIPIENT], "message": {"parts": []}}), (400, 1002)),
-        (json!({"from": LINE, "to": ["2025550199"], "message": {}}), (400, 1002)),
+        (json!({"from": LINE, "to": ["2025550199"], "message": message}), (400, 1002)),
         (json!({"from": LINE, "to": [LINE], "message": message}), (400, 1005)),
-        (json!({"from": LINE, "to": [RECIPIENT], "message": {}}), (400, 1004)),
+        (json!({"from": LINE, "to": [RECIPIENT], "message": {}}), (400, 1001)),
+        (json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": null, "preferred_service": "SMS"}}), (400, 1004)),
+        (json!({"from": LINE, "to": [RECIPIENT], "message": message, "override_optout": "yes"}), (400, 1003)),
         (json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": {"parts": []}}), (400, 1004)),
         (json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": message}), (403, 2006)),
         (
@@ -140,7 +142,7 @@ async fn words_keep_what_is_done_to_them() {
     let sent = app.api.send_parts(json!([part])).await.expect(201);
     let stored = &sent["chat"]["message"]["parts"][0];
     assert_eq!(stored["text_decorations"], json!([{"range": [0, 2], "style": "bold"}]));
-    assert_eq!(stored["inline_stickers"], json!([{"range": [3, 5], "attachment_id": file.id}]));
+    assert_eq!(stored["inline_stickers"], json!([{"range": [3, 5], "id": file.id}]));
     let rival = app.rival.upload("a.png", "image/png", b"hello").await;
     let part = json!({"type": "text", "value": "x", "inline_stickers": [{"range": [0, 1], "url": rival.url}]});
     assert_eq!(app.api.send_parts(json!([part])).await.error(), (404, 2003));
@@ -152,6 +154,28 @@ async fn words_keep_what_is_done_to_them() {
     assert_eq!(stored["mentions"], json!([{"handle": RECIPIENT, "is_me": false, "range": [4, 8]}]));
     assert_eq!(sent["chat"]["is_group"], true);
     assert_eq!(sent["chat"]["display_name"], "+12025550199, ann@example.com");
+}
+
+#[tokio::test]
+async fn effects_belong_to_imessage() {
+    let app = TestApp::start().await;
+    let send = async |effect: Value, service: Value| {
+        let message = json!({"parts": [text("x")], "effect": effect, "preferred_service": service});
+        app.api.post("/v3/chats", &json!({"from": LINE, "to": [RECIPIENT], "message": message})).await
+    };
+    let slam = json!({"type": "bubble", "name": "slam"});
+    for (effect, service, kept) in [
+        (slam.clone(), json!(null), slam.clone()),
+        (json!({"name": "slam"}), json!("iMessage"), slam.clone()),
+        (slam.clone(), json!("SMS"), json!(null)),
+        (json!({"bubble_effect": "slam"}), json!(null), json!(null)),
+    ] {
+        let sent = send(effect.clone(), service).await.expect(201);
+        assert_eq!(sent["chat"]["message"]["effect"], kept, "{effect}");
+    }
+    for effect in [json!({"type": "sound"}), json!({"type": "bubble"}), json!({"type": "screen", "name": "slam"})] {
+        assert_eq!(send(effect.clone(), json!(null)).await.error(), (400, 1005), "{effect}");
+    }
 }
 
 #[tokio::test]
@@ -229,7 +253,8 @@ async fn a_key_gets_the_same_answer_and_sends_nothing() {
         assert_eq!((again.status, &again.bytes), (first.status, &first.bytes), "{path}");
     }
     let header = [("idempotency-key", "k1"), ("content-type", "application/json")];
-    let by_header = json!({"to": [RECIPIENT], "message": {"parts": [text("x")]}}).to_string();
+    // An empty key in the body is no key.
+    let by_header = json!({"to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": ""}}).to_string();
     let again = app.api.request("POST", "/v3/messages", &header, Some(by_header.into())).await;
     assert_eq!(again.bytes, first.bytes);
     let listed = app.api.get(&format!("/v3/chats/{chat_id}/messages")).await.expect(200);

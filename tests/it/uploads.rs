@@ -64,7 +64,7 @@ async fn what_is_not_signed_is_refused() {
         assert!(told, "{}", answer.text());
         assert_eq!(answer.header("content-type"), "application/xml");
     }
-    assert_eq!(files(&app, "tmp") + files(&app, "blobs"), 0);
+    assert_eq!(files(&app, "unfinished-uploads") + files(&app, "blobs"), 0);
 
     let stored = app.api.put(&created, b"hello").await;
     assert_eq!((stored.status.as_u16(), stored.bytes.len()), (200, 0));
@@ -149,9 +149,9 @@ async fn a_cut_connection_leaves_nothing_and_the_url_works_again() {
     let mut raw = Raw::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
     raw.send(vec![b'x'; 200_000]).await;
-    until(async || (files(&app, "tmp") == 1).then_some(())).await;
+    until(async || (files(&app, "unfinished-uploads") == 1).then_some(())).await;
     drop(raw);
-    until(async || (files(&app, "tmp") == 0).then_some(())).await;
+    until(async || (files(&app, "unfinished-uploads") == 0).then_some(())).await;
     let path = format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "pending");
     assert_eq!(app.api.get(created["download_url"].as_str().expect("URL")).await.status, 404);
@@ -181,7 +181,7 @@ async fn the_first_complete_body_is_the_file_for_ever() {
     assert_eq!((again.status.as_u16(), again.header("etag")), (200, "\"5d41402abc4b2a76b9719d911017c592\""));
     assert_eq!(code(&app.api.put(&created, b"world").await), (409, "OperationAborted"));
     assert_eq!(app.api.get(created["download_url"].as_str().expect("URL")).await.bytes, b"hello");
-    assert_eq!(files(&app, "tmp"), 0);
+    assert_eq!(files(&app, "unfinished-uploads"), 0);
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn of_many_bodies_at_once_one_wins_whole() {
     assert_eq!(answers.iter().filter(|answer| answer.status == 409).count(), 15);
     let file = app.api.get(created["download_url"].as_str().expect("URL")).await;
     assert!(file.bytes == bodies[winners[0]]);
-    assert_eq!((files(&app, "tmp"), files(&app, "blobs")), (0, 1));
+    assert_eq!((files(&app, "unfinished-uploads"), files(&app, "blobs")), (0, 1));
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel").await;
     let answer = raw.read_all().await;
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("<Code>RequestTimeout</Code>"), "{answer}");
-    assert_eq!(files(&app, "tmp"), 0);
+    assert_eq!(files(&app, "unfinished-uploads"), 0);
 
     let app = TestApp::with(|flags| {
         flags.upload_grace_seconds = Some(0);
