@@ -115,6 +115,7 @@ async fn stopping_does_not_wait_for_ever() {
 async fn what_is_not_http_is_refused() {
     let app = TestApp::start().await;
     for nonsense in [
+        "GET /healthz HTTP/1.1\r\n\r\n",
         "\r\n\r\n\r\nnonsense\r\n\r\n",
         "GET\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -122,6 +123,7 @@ async fn what_is_not_http_is_refused() {
     ] {
         let mut raw = Raw::connect(app.address).await;
         raw.send(nonsense).await;
+        let _ = tokio::io::AsyncWriteExt::shutdown(&mut raw.0).await;
         let answer = raw.read_all().await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?} {answer}");
     }

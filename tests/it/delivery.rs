@@ -104,6 +104,27 @@ async fn what_fails_for_now_is_tried_again_and_what_fails_for_good_is_not() {
 }
 
 #[tokio::test]
+async fn the_messages_of_a_chat_go_in_order_and_deleting_one_does_not_call_it_back() {
+    let (gateway, answers) = Scripted::new();
+    let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
+    app.api.send_text(&[RECIPIENT], "0").await;
+    until(async || (gateway.got.lock().expect("lock").len() == 1).then_some(())).await;
+    let mut ids = Vec::new();
+    for n in 1..4 {
+        let chat = app.api.send_text(&[RECIPIENT], &n.to_string()).await;
+        ids.push(chat["message"]["id"].as_str().expect("id").to_owned());
+    }
+    assert_eq!(app.api.delete(&format!("/v3/messages/{}", ids[1])).await.status, 204);
+    for _ in 0..4 {
+        answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
+    }
+    app.api.message_with_status(&ids[2], "delivered").await;
+    let got = gateway.got.lock().expect("lock").clone();
+    let texts: Vec<&str> = got.iter().map(|text| text.rsplit(' ').next().expect("text")).collect();
+    assert_eq!(texts, ["\"0\"", "\"1\"", "\"2\"", "\"3\""]);
+}
+
+#[tokio::test]
 async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next() {
     let (gateway, _answers) = Scripted::new();
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;

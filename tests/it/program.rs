@@ -62,6 +62,10 @@ fn a_second_server_on_the_same_folder_is_refused() {
     let second = run(haversack(folder.path()).arg("serve"));
     assert!(!second.status.success());
     assert!(stderr(&second).contains("another haversack serves from"), "{}", stderr(&second));
+    let other = tempfile::tempdir().expect("folder");
+    let blobs = format!("file:{}", folder.path().display());
+    let third = run(haversack(other.path()).args(["serve", "--blobs-url", &blobs]));
+    assert!(stderr(&third).contains("another haversack serves from"), "{}", stderr(&third));
 }
 
 #[tokio::test]
@@ -155,6 +159,8 @@ fn doctor_says_what_is_wrong() {
     let fine = run(haversack(&data).arg("doctor"));
     assert!(fine.status.success(), "{}{}", stdout(&fine), stderr(&fine));
     assert!(!data.exists(), "looking changes nothing");
+    let nowhere = run(haversack(&data).arg("doctor").env("HAVERSACK_DATABASE_URL", "sqlite:///proc/nowhere/x.db"));
+    assert!(!nowhere.status.success() && stdout(&nowhere).contains("wrong database"), "{}", stdout(&nowhere));
     let no_folder = folder.path().join("file");
     std::fs::write(&no_folder, b"x").expect("file");
     for (name, value, problem) in [
