@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,15 +18,17 @@ use md5::{Digest, Md5};
 use tempfile::NamedTempFile;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::buffers::{self, Buffers};
 use super::digest::Hasher;
 use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Digests, Error, SealedBlob};
 
-/// Bytes gathered before they are hashed and written. Two such batches exist per upload, one filling and one being
-/// written, and nothing else of its body is in memory.
-const WRITE_BATCH: usize = 256 * 1024;
-/// Bytes read at a time: the fixed buffer of a download.
-const READ_CHUNK: usize = 64 * 1024;
-
+/// Bytes that all uploads together may hold in memory. Each has two batches, one that fills and one that is hashed and
+/// written, and nothing else of its body.
+const UPLOAD_MEMORY: usize = 32 * 1024 * 1024;
+/// Largest batch: beyond it, handing a batch to other threads costs nothing in comparison.
+const LARGEST_BATCH: usize = 1024 * 1024;
+/// Smallest batch, however many uploads there are.
+const SMALLEST_BATCH: usize = 64 * 1024;
 /// Emptied at every start, so its name is one that nobody else uses: the operator may name any folder for blobs.
 const UNFINISHED: &str = "unfinished-uploads";
 
@@ -34,6 +37,9 @@ const UNFINISHED: &str = "unfinished-uploads";
 pub struct LocalStore {
     tmp: PathBuf,
     blobs: PathBuf,
+    /// Shared by the clones of the store, of which each upload under way holds one; counted, not used.
+    uploads: Arc<()>,
+    buffers: Buffers,
 }
 
 impl LocalStore {
@@ -43,7 +49,12 @@ impl LocalStore {
     /// # Errors
     /// A folder cannot be created or emptied.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let store = Self { tmp: folder.join(UNFINISHED), blobs: folder.join("blobs") };
+        let store = Self {
+            tmp: folder.join(UNFINISHED),
+            blobs: folder.join("blobs"),
+            uploads: Arc::default(),
+            buffers: Buffers::default(),
+        };
         if store.tmp.exists() {
             fs::remove_dir_all(&store.tmp).map_err(|e| failed("empty", &store.tmp, e))?;
         }
@@ -77,7 +88,7 @@ impl BlobStore for LocalStore {
     }
 
     async fn open(&self, key: BlobKey) -> Result<Option<Arc<dyn Blob>>, Error> {
-        let path = self.path(key);
+        let (path, buffers) = (self.path(key), self.buffers.clone());
         blocking(move || {
             let file = match File::open(&path) {
                 Ok(file) => file,
@@ -85,7 +96,7 @@ impl BlobStore for LocalStore {
                 Err(error) => return Err(failed("open", &path, error)),
             };
             let size = file.metadata().map_err(|e| failed("look at", &path, e))?.len();
-            Ok(Some(Arc::new(LocalBlob { file, size }) as Arc<dyn Blob>))
+            Ok(Some(Arc::new(LocalBlob { file, size, buffers }) as Arc<dyn Blob>))
         })
         .await
     }
@@ -190,7 +201,9 @@ impl BlobWriter for LocalWriter {
     async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
         self.batch_size += chunk.len();
         self.batch.push(chunk);
-        if self.batch_size >= WRITE_BATCH {
+        let uploads = Arc::strong_count(&self.store.uploads) - 1;
+        let batch = (UPLOAD_MEMORY / 2 / uploads.max(1)).clamp(SMALLEST_BATCH, LARGEST_BATCH);
+        if self.batch_size >= batch {
             self.hand_over().await?;
         }
         Ok(())
@@ -242,6 +255,7 @@ impl SealedBlob for LocalSealed {
 struct LocalBlob {
     file: File,
     size: u64,
+    buffers: Buffers,
 }
 
 impl Blob for LocalBlob {
@@ -254,7 +268,7 @@ impl Blob for LocalBlob {
             if range.is_empty() {
                 return Ok(None);
             }
-            let wanted = usize::try_from(range.end - range.start).map_or(READ_CHUNK, |left| left.min(READ_CHUNK));
+            let wanted = usize::try_from(range.end - range.start).map_or(buffers::SIZE, |left| left.min(buffers::SIZE));
             let chunk = Arc::clone(&blob).chunk(range.start, wanted).await?;
             let next = range.start + chunk.len() as u64..range.end;
             Ok(Some((chunk, (blob, next))))
@@ -266,23 +280,21 @@ impl LocalBlob {
     /// Up to `wanted` bytes at `offset`, at least one. Ends with an error at the end of the file, as the caller never
     /// asks beyond it.
     async fn chunk(self: Arc<Self>, offset: u64, wanted: usize) -> io::Result<Bytes> {
-        let mut buffer = vec![0; wanted];
-        let read = if let Some(read) = read_cached(&self.file, &mut buffer, offset) {
-            read
-        } else {
-            let task = spawn_blocking(move || {
-                let read = std::os::unix::fs::FileExt::read_at(&self.file, &mut buffer, offset)?;
-                Ok::<_, io::Error>((buffer, read))
-            });
-            let (filled, read) = task.await.map_err(io::Error::other)??;
-            buffer = filled;
-            read
+        let mut buffer = self.buffers.take();
+        let (buffer, read) = match read_cached(&self.file, &mut buffer.space()[..wanted], offset) {
+            Some(read) => (buffer, read),
+            None => {
+                let task = spawn_blocking(move || {
+                    let read = self.file.read_at(&mut buffer.space()[..wanted], offset)?;
+                    Ok::<_, io::Error>((buffer, read))
+                });
+                task.await.map_err(io::Error::other)??
+            }
         };
         if read == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a stored file is shorter than recorded"));
         }
-        buffer.truncate(read);
-        Ok(buffer.into())
+        Ok(buffer.freeze(read))
     }
 }
 
@@ -335,7 +347,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).expect("store");
         let key = BlobKey::from(AttachmentId::new());
-        let long = vec![7; WRITE_BATCH * 2 + 5];
+        let long = vec![7; LARGEST_BATCH * 2 + 5];
 
         let sealed = write(&store, &[b"head", &long]).await;
         assert_eq!(sealed.digests().size, long.len() as u64 + 4);

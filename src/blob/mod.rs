@@ -1,6 +1,7 @@
 //! Where bytes are kept. Owns writing them so that a reader sees a whole file or none, and reading parts of them.
 //! Knows nothing of attachments, partners or HTTP.
 
+mod buffers;
 mod digest;
 mod local;
 pub mod presign;
