@@ -142,7 +142,9 @@ struct Target {
 
 impl Target {
     fn write(&mut self, batch: &[Bytes]) -> Result<(), Error> {
-        batch.iter().for_each(|chunk| self.hasher.update_sha256(chunk));
+        for chunk in batch {
+            self.hasher.update_sha256(chunk);
+        }
         write_all(&mut self.file, batch).map_err(|e| failed("write", self.file.path(), e))
     }
 }
@@ -163,7 +165,9 @@ fn write_all(file: &mut NamedTempFile, batch: &[Bytes]) -> io::Result<()> {
 }
 
 fn hash(md5: &mut Md5, batch: &[Bytes]) {
-    batch.iter().for_each(|chunk| md5.update(chunk));
+    for chunk in batch {
+        md5.update(chunk);
+    }
 }
 
 impl LocalWriter {
@@ -281,16 +285,14 @@ impl LocalBlob {
     /// asks beyond it.
     async fn chunk(self: Arc<Self>, offset: u64, wanted: usize) -> io::Result<Bytes> {
         let mut buffer = self.buffers.take();
-        let (buffer, read) = match read_cached(&self.file, &mut buffer.space()[..wanted], offset) {
-            Some(read) => (buffer, read),
-            None => {
-                let task = spawn_blocking(move || {
-                    let read = self.file.read_at(&mut buffer.space()[..wanted], offset)?;
-                    Ok::<_, io::Error>((buffer, read))
-                });
-                task.await.map_err(io::Error::other)??
-            }
-        };
+        if let Some(read) = read_cached(&self.file, &mut buffer.space()[..wanted], offset) {
+            return Ok(buffer.freeze(read));
+        }
+        let task = spawn_blocking(move || {
+            let read = self.file.read_at(&mut buffer.space()[..wanted], offset)?;
+            Ok::<_, io::Error>((buffer, read))
+        });
+        let (buffer, read) = task.await.map_err(io::Error::other)??;
         if read == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a stored file is shorter than recorded"));
         }

@@ -222,7 +222,7 @@ fn read_file(path: &Path) -> Result<Flags, Error> {
     toml::from_str(&text).map_err(|e| Error::Malformed { path: path.to_owned(), message: e.to_string() })
 }
 
-/// `mode=rwc` lets `SQLite` make the file.
+/// `mode=rwc` lets SQLite make the file.
 fn sqlite_url(data_dir: &Path) -> Url {
     let path = data_dir.join("haversack.db");
     let path = std::path::absolute(&path).unwrap_or(path);

@@ -60,7 +60,7 @@ pub enum Error {
          use a database file on a local disk"
     )]
     NotDurable {
-        /// The `SQLite` pragma.
+        /// The SQLite pragma.
         setting: &'static str,
         /// Its value as read back.
         found: String,
@@ -192,7 +192,7 @@ async fn prepare(connection: &mut Connection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// `SQLite` accepts a PRAGMA it cannot honour (WAL on a network file system, say) without an error.
+/// SQLite accepts a PRAGMA it cannot honour (WAL on a network file system, say) without an error.
 async fn check_durability(connection: &mut Connection) -> Result<(), Error> {
     let journal: String = sqlx::query("PRAGMA journal_mode").fetch_one(&mut *connection).await?.try_get(0)?;
     let synchronous: i64 = sqlx::query("PRAGMA synchronous").fetch_one(&mut *connection).await?.try_get(0)?;

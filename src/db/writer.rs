@@ -1,4 +1,4 @@
-//! The one writer. `SQLite` has one writer at a time whatever we do; here it is one task with one connection, so that
+//! The one writer. SQLite has one writer at a time whatever we do; here it is one task with one connection, so that
 //! nobody waits on a lock, no read is ever upgraded to a write (`SQLITE_BUSY_SNAPSHOT`), and writes that arrive
 //! while the disk syncs share the next sync.
 

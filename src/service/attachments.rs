@@ -120,7 +120,11 @@ impl Service {
             return Err(Error::AttachmentNotFound);
         }
         self.files.forget(id);
-        self.remove_blob(key).await
+        // The attachment is gone whatever becomes of its file, which was asked to be removed in the same transaction.
+        if let Err(error) = self.remove_blob(key).await {
+            tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
+        }
+        Ok(())
     }
 }
 
