@@ -170,8 +170,8 @@ async fn effects_belong_to_imessage() {
         (slam.clone(), json!("SMS"), json!(null)),
         (json!({"bubble_effect": "slam"}), json!(null), json!(null)),
     ] {
-        let sent = send(effect.clone(), service).await.expect(201);
-        assert_eq!(sent["chat"]["message"]["effect"], kept, "{effect}");
+        let answer = send(effect.clone(), service).await.expect(201);
+        assert_eq!(answer["chat"]["message"]["effect"], kept, "{effect}");
     }
     for effect in [json!({"type": "sound"}), json!({"type": "bubble"}), json!({"type": "screen", "name": "slam"})] {
         assert_eq!(send(effect.clone(), json!(null)).await.error(), (400, 1005), "{effect}");
