@@ -14,6 +14,7 @@ use super::block_on;
 use super::client::{ApiClient, Upload};
 use super::welcome::Local;
 use crate::config::Config;
+use crate::domain::handle::Recipient;
 use crate::media;
 
 /// How long the message is watched on its way.
@@ -27,7 +28,7 @@ pub(super) struct Arguments {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Phone number or e-mail address of a recipient; several make a group
-    #[arg(long, required = true)]
+    #[arg(long, required = true, value_parser = recipient)]
     to: Vec<String>,
     /// Words to send before the files
     #[arg(long)]
@@ -73,6 +74,12 @@ struct Message {
 #[derive(Deserialize)]
 struct Part {
     url: Option<String>,
+}
+
+/// Looked at before anything is uploaded in vain.
+fn recipient(text: &str) -> Result<String, String> {
+    let recipient = Recipient::parse(text).map(|recipient| recipient.to_string());
+    recipient.ok_or_else(|| "not a phone number in E.164 form, such as +12025550199, nor an e-mail address".to_owned())
 }
 
 pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {

@@ -154,6 +154,10 @@ impl Service {
             self.metrics.uploaded_bytes.inc_by(chunk.len() as u64);
             writer.write(chunk).await?;
         }
+        // A body framed otherwise than by its Content-Length could be longer.
+        if received != size {
+            return Err(Error::Incomplete);
+        }
         Ok(writer.seal().await?)
     }
 

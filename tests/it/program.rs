@@ -121,6 +121,8 @@ async fn send_finds_the_local_server_and_its_key() {
     assert!(stderr(&wrong).contains("this API key is not known"), "{}", stderr(&wrong));
     let elsewhere = send(&["--base-url", "http://127.0.0.1:1/api/partner"]);
     assert!(stderr(&elsewhere).contains("needs --api-key"), "the local key goes nowhere else: {}", stderr(&elsewhere));
+    let nobody = run(haversack(folder.path()).args(["send", photo, "--to", "2025550199"]));
+    assert!(stderr(&nobody).contains("E.164") && stdout(&nobody).is_empty(), "nothing is uploaded in vain");
     let refused = run(haversack(folder.path()).args(["send", "/nowhere.jpg", "--to", "+12025550199"]));
     assert!(stderr(&refused).contains("/nowhere.jpg"), "{}", stderr(&refused));
 }

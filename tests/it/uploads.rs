@@ -105,6 +105,13 @@ async fn other_methods_and_bodies_without_length_are_refused() {
     raw.send(head(&created, "PUT", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\n0\r\n\r\n").await;
     let answer = raw.read_until("</Error>").await;
     assert!(answer.starts_with("HTTP/1.1 411") && answer.contains("<Code>MissingContentLength</Code>"), "{answer}");
+
+    // Both is how requests are smuggled (RFC 9112 section 6.1).
+    let mut raw = Raw::connect(app.address).await;
+    let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+    raw.send(head(&created, "PUT", both) + "9\r\nhello you\r\n0\r\n\r\n").await;
+    assert!(raw.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 4"));
+    assert_eq!(files(&app, "blobs"), 0);
 }
 
 #[tokio::test]
