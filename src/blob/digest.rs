@@ -1,9 +1,8 @@
 //! Size and hashes of bytes as they pass.
 
+use base16ct::lower::encode_string;
 use md5::Md5;
 use sha2::{Digest, Sha256};
-
-use crate::domain::api_key::hex;
 
 /// What was counted and hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +36,10 @@ impl Hasher {
     }
 
     pub(super) fn finish(self) -> Digests {
-        Digests { size: self.size, sha256: hex(&self.sha256.finalize()), md5: hex(&self.md5.finalize()) }
+        Digests {
+            size: self.size,
+            sha256: encode_string(&self.sha256.finalize()),
+            md5: encode_string(&self.md5.finalize()),
+        }
     }
 }

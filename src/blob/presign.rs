@@ -5,13 +5,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use base16ct::lower::encode_string;
 use hmac::{Hmac, KeyInit, Mac};
 use rand::RngExt;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::clock::Timestamp;
-use crate::domain::api_key::hex;
 use crate::id::AttachmentId;
 
 /// Path before the id.
@@ -92,25 +92,25 @@ impl Signer {
     /// Path and query of the URL that allows `grant`.
     #[must_use]
     pub fn url(&self, grant: &Grant<'_>) -> String {
-        let signature = hex(&self.mac(grant).finalize().into_bytes());
-        format!("{UPLOAD_PATH}{}?expires={}&signature={signature}", grant.id, grant.expires.as_millis())
+        format!("{UPLOAD_PATH}{}?expires={}&signature={}", grant.id, grant.expires.as_millis(), self.signature(grant))
     }
 
     /// Whether `signature` is the one for `grant`, in constant time.
     #[must_use]
     pub fn verify(&self, grant: &Grant<'_>, signature: &str) -> bool {
         // Compared as text: were it decoded first, a signature in capitals would pass as another spelling.
-        hex(&self.mac(grant).finalize().into_bytes()).as_bytes().ct_eq(signature.as_bytes()).into()
+        self.signature(grant).as_bytes().ct_eq(signature.as_bytes()).into()
     }
 
-    fn mac(&self, grant: &Grant<'_>) -> Hmac<Sha256> {
+    /// Lowercase hexadecimal.
+    fn signature(&self, grant: &Grant<'_>) -> String {
         let Grant { id, expires, content_type, content_length } = grant;
         let mut mac = self.keyed.clone();
         // No field can hold a line break, so no two grants have the same text.
         mac.update(
             format!("PUT\n{UPLOAD_PATH}{id}\n{}\n{content_length}\n{content_type}", expires.as_millis()).as_bytes(),
         );
-        mac
+        encode_string(&mac.finalize().into_bytes())
     }
 }
 
