@@ -45,6 +45,8 @@ async fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
 
     let server = Server::start(&data);
     assert_eq!((key(&server), server.said("Phone number")), (first_key, number.as_str()));
+    let local = std::fs::read_to_string(data.join("local.toml")).expect("local.toml");
+    assert!(local.contains(server.said("API base")), "send must find it where it is now: {local}");
     server.signal(Signal::INT);
     assert_eq!(server.wait(), Some(0));
     let listed = run(haversack(&data).args(["partner", "list"]));
