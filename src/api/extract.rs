@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -89,11 +90,10 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         let limits = app.service.limits();
         let limit = usize::try_from(limits.max_json_bytes).unwrap_or(usize::MAX);
         // Bounded in size by the limit, and in time: no JSON takes longer than the idle timeout to send.
-        let body = timeout(limits.idle_timeout(), Limited::new(request.into_body(), limit).collect())
+        let body = timeout(limits.idle_timeout(), read(Limited::new(request.into_body(), limit)))
             .await
             .map_err(|_| ApiError::malformed_body("the body did not arrive in time"))?
-            .map_err(|_| ApiError::malformed_body(format!("the body ended early or is larger than {limit} bytes")))?
-            .to_bytes();
+            .map_err(|_| ApiError::malformed_body(format!("the body ended early or is larger than {limit} bytes")))?;
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(ApiError::malformed_body("the body must be a JSON object"));
         }
@@ -106,4 +106,15 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         json.end().map_err(|error| ApiError::malformed_body(error.to_string()))?;
         Ok(Self(value))
     }
+}
+
+/// Copied together: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
+async fn read<B: http_body::Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Vec<u8>, B::Error> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
 }

@@ -5,7 +5,7 @@
 //! runs on the blocking pool; only reads that the page cache can answer at once stay on the async threads.
 
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,8 +22,8 @@ use super::buffers::{self, Buffers};
 use super::digest::Hasher;
 use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Digests, Error, SealedBlob};
 
-/// Bytes that all uploads together may hold in memory. Each has two batches, one that fills and one that is hashed and
-/// written, and nothing else of its body.
+/// Bytes that all uploads together aim to hold in memory. Each has two batches, one that fills and one that is hashed and
+/// written, and nothing else of its body. Beyond 256 uploads the smallest batch makes it more.
 const UPLOAD_MEMORY: usize = 32 * 1024 * 1024;
 /// Largest batch: beyond it, handing a batch to other threads costs nothing in comparison.
 const LARGEST_BATCH: usize = 1024 * 1024;
@@ -61,7 +61,21 @@ impl LocalStore {
         for path in [&store.tmp, &store.blobs] {
             fs::create_dir_all(path).map_err(|e| failed("create", path, e))?;
         }
+        // Made and synced before anything is put into them: a name is safe only if the folders above it are.
+        for digits in 0..=u8::MAX {
+            let path = store.blobs.join(format!("{digits:02x}"));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed("create", &path, error));
+                }
+                _ => {}
+            }
+        }
+        sync_folder(&store.blobs)?;
         sync_folder(folder)?;
+        if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_folder(parent)?;
+        }
         Ok(store)
     }
 
@@ -83,7 +97,7 @@ impl BlobStore for LocalStore {
             store: self.clone(),
             work: Work::Idle(Box::new(Target { file, hasher: Hasher::default() })),
             batch: Vec::new(),
-            batch_size: 0,
+            written: Arc::default(),
         }))
     }
 
@@ -124,8 +138,10 @@ impl BlobStore for LocalStore {
 struct LocalWriter {
     store: LocalStore,
     work: Work,
-    batch: Vec<Bytes>,
-    batch_size: usize,
+    /// Copied together: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
+    batch: Vec<u8>,
+    /// The batch before, to be filled again once it is written.
+    written: Arc<Vec<u8>>,
 }
 
 /// Where the file is: here, or with the threads that hash and write the last batch.
@@ -141,32 +157,10 @@ struct Target {
 }
 
 impl Target {
-    fn write(&mut self, batch: &[Bytes]) -> Result<(), Error> {
-        for chunk in batch {
-            self.hasher.update_sha256(chunk);
-        }
-        write_all(&mut self.file, batch).map_err(|e| failed("write", self.file.path(), e))
-    }
-}
-
-/// One call for the whole batch: the system gives a large write large pages.
-fn write_all(file: &mut NamedTempFile, batch: &[Bytes]) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
-    let mut left = slices.as_mut_slice();
-    while !left.is_empty() {
-        match file.write_vectored(left) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut left, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn hash(md5: &mut Md5, batch: &[Bytes]) {
-    for chunk in batch {
-        md5.update(chunk);
+    /// One call for the whole batch: the system gives a large write large pages.
+    fn write(&mut self, batch: &[u8]) -> Result<(), Error> {
+        self.hasher.update_sha256(batch);
+        self.file.write_all(batch).map_err(|e| failed("write", self.file.path(), e))
     }
 }
 
@@ -186,12 +180,17 @@ impl LocalWriter {
     /// Gives a batch to two threads: one body is hashed by both cores of a small machine.
     async fn hand_over(&mut self) -> Result<(), Error> {
         let mut target = self.idle().await?;
-        let batch: Arc<[Bytes]> = std::mem::take(&mut self.batch).into();
-        self.batch_size = 0;
+        let mut next = Arc::into_inner(std::mem::take(&mut self.written)).unwrap_or_default();
+        next.clear();
+        if next.capacity() > self.batch.len() * 2 {
+            next.shrink_to(self.batch.len());
+        }
+        let batch = Arc::new(std::mem::replace(&mut self.batch, next));
+        self.written = Arc::clone(&batch);
         let mut md5 = std::mem::take(target.hasher.md5());
         let same_batch = Arc::clone(&batch);
         let md5 = spawn_blocking(move || {
-            hash(&mut md5, &same_batch);
+            md5.update(&*same_batch);
             md5
         });
         let target = spawn_blocking(move || target.write(&batch).map(|()| target));
@@ -203,11 +202,10 @@ impl LocalWriter {
 #[async_trait]
 impl BlobWriter for LocalWriter {
     async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
-        self.batch_size += chunk.len();
-        self.batch.push(chunk);
+        self.batch.extend_from_slice(&chunk);
         let uploads = Arc::strong_count(&self.store.uploads) - 1;
         let batch = (UPLOAD_MEMORY / 2 / uploads.max(1)).clamp(SMALLEST_BATCH, LARGEST_BATCH);
-        if self.batch_size >= batch {
+        if self.batch.len() >= batch {
             self.hand_over().await?;
         }
         Ok(())
@@ -217,7 +215,7 @@ impl BlobWriter for LocalWriter {
         let mut target = self.idle().await?;
         let Self { store, batch, .. } = *self;
         blocking(move || {
-            hash(target.hasher.md5(), &batch);
+            target.hasher.md5().update(&batch);
             target.write(&batch)?;
             let Target { file, hasher } = *target;
             file.as_file().sync_all().map_err(|e| failed("sync", file.path(), e))?;
@@ -243,11 +241,6 @@ impl SealedBlob for LocalSealed {
         blocking(move || {
             let path = self.store.path(key);
             let folder = path.parent().expect("a blob's path has a folder").to_owned();
-            match fs::create_dir(&folder) {
-                Ok(()) => sync_folder(&self.store.blobs)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed("create", &folder, error)),
-            }
             self.file.persist(&path).map_err(|e| failed("rename to", &path, e.error))?;
             sync_folder(&folder)
         })
@@ -365,6 +358,26 @@ mod tests {
         store.remove(key).await.expect("remove");
         store.remove(key).await.expect("remove again");
         assert!(store.open(key).await.expect("open").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_small_piece_does_not_keep_the_buffer_it_came_in() {
+        struct Received(Arc<()>);
+        impl AsRef<[u8]> for Received {
+            fn as_ref(&self) -> &[u8] {
+                &[7; 8192]
+            }
+        }
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).expect("store");
+        let mut writer = store.create().await.expect("writer");
+        let alive = Arc::new(());
+        for _ in 0..100 {
+            let buffer = Bytes::from_owner(Received(Arc::clone(&alive)));
+            writer.write(buffer.slice(..1)).await.expect("write");
+        }
+        assert_eq!(Arc::strong_count(&alive), 1, "no buffer is kept");
+        assert_eq!(writer.seal().await.expect("seal").digests().size, 100);
     }
 
     #[tokio::test]
