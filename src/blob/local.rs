@@ -5,14 +5,14 @@
 //! runs on the blocking pool; only reads that the page cache can answer at once stay on the async threads.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use md5::{Digest, Md5};
 use tempfile::NamedTempFile;
@@ -29,6 +29,8 @@ const UPLOAD_MEMORY: usize = 32 * 1024 * 1024;
 const LARGEST_BATCH: usize = 1024 * 1024;
 /// Smallest batch, however many uploads there are.
 const SMALLEST_BATCH: usize = 64 * 1024;
+/// Pieces below this are copied. A larger one fills at least half of the connection's buffer that it keeps.
+const SMALL_PIECE: usize = 32 * 1024;
 /// Emptied at every start, so its name is one that nobody else uses: the operator may name any folder for blobs.
 const UNFINISHED: &str = "unfinished-uploads";
 
@@ -97,7 +99,8 @@ impl BlobStore for LocalStore {
             store: self.clone(),
             work: Work::Idle(Box::new(Target { file, hasher: Hasher::default() })),
             batch: Vec::new(),
-            written: Arc::default(),
+            small: BytesMut::new(),
+            batch_size: 0,
         }))
     }
 
@@ -138,10 +141,10 @@ impl BlobStore for LocalStore {
 struct LocalWriter {
     store: LocalStore,
     work: Work,
-    /// Copied together: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
-    batch: Vec<u8>,
-    /// The batch before, to be filled again once it is written.
-    written: Arc<Vec<u8>>,
+    batch: Vec<Bytes>,
+    /// Small pieces, copied together: a piece that is kept as it came keeps the whole buffer it was read into.
+    small: BytesMut,
+    batch_size: usize,
 }
 
 /// Where the file is: here, or with the threads that hash and write the last batch.
@@ -157,10 +160,32 @@ struct Target {
 }
 
 impl Target {
-    /// One call for the whole batch: the system gives a large write large pages.
-    fn write(&mut self, batch: &[u8]) -> Result<(), Error> {
-        self.hasher.update_sha256(batch);
-        self.file.write_all(batch).map_err(|e| failed("write", self.file.path(), e))
+    fn write(&mut self, batch: &[Bytes]) -> Result<(), Error> {
+        for chunk in batch {
+            self.hasher.update_sha256(chunk);
+        }
+        write_all(&mut self.file, batch).map_err(|e| failed("write", self.file.path(), e))
+    }
+}
+
+/// One call for the whole batch: the system gives a large write large pages.
+fn write_all(file: &mut NamedTempFile, batch: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
+    let mut left = slices.as_mut_slice();
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn hash(md5: &mut Md5, batch: &[Bytes]) {
+    for chunk in batch {
+        md5.update(chunk);
     }
 }
 
@@ -177,20 +202,26 @@ impl LocalWriter {
         }
     }
 
+    fn take_batch(&mut self) -> Vec<Bytes> {
+        self.end_small();
+        self.batch_size = 0;
+        std::mem::take(&mut self.batch)
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            self.batch.push(std::mem::take(&mut self.small).freeze());
+        }
+    }
+
     /// Gives a batch to two threads: one body is hashed by both cores of a small machine.
     async fn hand_over(&mut self) -> Result<(), Error> {
         let mut target = self.idle().await?;
-        let mut next = Arc::into_inner(std::mem::take(&mut self.written)).unwrap_or_default();
-        next.clear();
-        if next.capacity() > self.batch.len() * 2 {
-            next.shrink_to(self.batch.len());
-        }
-        let batch = Arc::new(std::mem::replace(&mut self.batch, next));
-        self.written = Arc::clone(&batch);
+        let batch: Arc<[Bytes]> = self.take_batch().into();
         let mut md5 = std::mem::take(target.hasher.md5());
         let same_batch = Arc::clone(&batch);
         let md5 = spawn_blocking(move || {
-            md5.update(&*same_batch);
+            hash(&mut md5, &same_batch);
             md5
         });
         let target = spawn_blocking(move || target.write(&batch).map(|()| target));
@@ -202,10 +233,16 @@ impl LocalWriter {
 #[async_trait]
 impl BlobWriter for LocalWriter {
     async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
-        self.batch.extend_from_slice(&chunk);
+        self.batch_size += chunk.len();
+        if chunk.len() < SMALL_PIECE {
+            self.small.extend_from_slice(&chunk);
+        } else {
+            self.end_small();
+            self.batch.push(chunk);
+        }
         let uploads = Arc::strong_count(&self.store.uploads) - 1;
         let batch = (UPLOAD_MEMORY / 2 / uploads.max(1)).clamp(SMALLEST_BATCH, LARGEST_BATCH);
-        if self.batch.len() >= batch {
+        if self.batch_size >= batch {
             self.hand_over().await?;
         }
         Ok(())
@@ -213,9 +250,10 @@ impl BlobWriter for LocalWriter {
 
     async fn seal(mut self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error> {
         let mut target = self.idle().await?;
-        let Self { store, batch, .. } = *self;
+        let batch = self.take_batch();
+        let store = self.store.clone();
         blocking(move || {
-            target.hasher.md5().update(&batch);
+            hash(target.hasher.md5(), &batch);
             target.write(&batch)?;
             let Target { file, hasher } = *target;
             file.as_file().sync_all().map_err(|e| failed("sync", file.path(), e))?;
@@ -362,7 +400,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_piece_does_not_keep_the_buffer_it_came_in() {
-        struct Received(Arc<()>);
+        struct Received {
+            _alive: Arc<()>,
+        }
         impl AsRef<[u8]> for Received {
             fn as_ref(&self) -> &[u8] {
                 &[7; 8192]
@@ -373,7 +413,7 @@ mod tests {
         let mut writer = store.create().await.expect("writer");
         let alive = Arc::new(());
         for _ in 0..100 {
-            let buffer = Bytes::from_owner(Received(Arc::clone(&alive)));
+            let buffer = Bytes::from_owner(Received { _alive: Arc::clone(&alive) });
             writer.write(buffer.slice(..1)).await.expect("write");
         }
         assert_eq!(Arc::strong_count(&alive), 1, "no buffer is kept");
