@@ -35,8 +35,8 @@ pub struct App {
     service: Arc<Service>,
     worker: Worker,
     db: Db,
-    /// Of the data folder and the folder of blobs; held as long as the app lives.
-    _locks: [File; 2],
+    /// Of data folder, folder of blobs and database; held as long as the app lives.
+    _locks: [File; 3],
 }
 
 impl App {
@@ -49,7 +49,7 @@ impl App {
         let folder = &config.data_dir;
         create_private(folder)?;
         create_private(&config.blobs_dir)?;
-        let locks = [lock(folder, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?];
+        let locks = [lock(folder, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?, lock_database(&config)?];
         let signer = Signer::from_folder(folder).context("cannot use the key that signs upload URLs")?;
         let db = Db::open(&config.database_url).await?;
         let blobs: Arc<dyn BlobStore> = Arc::new(LocalStore::open(&config.blobs_dir)?);
@@ -114,7 +114,14 @@ impl App {
         let (worker, service) = (self.worker, Arc::clone(&self.service));
         tasks.spawn(async move { worker.run().await });
         tasks.spawn(async move { service.sweep_forever().await });
-        server::serve(self.listener, hosts, &self.config.limits, self.service.metrics(), shutdown).await
+        // A server that accepts messages and delivers none must not look alive.
+        let stop = async {
+            tokio::select! {
+                () = shutdown => {}
+                ended = tasks.join_next() => tracing::error!(?ended, "a background task ended; stopping"),
+            }
+        };
+        server::serve(self.listener, hosts, &self.config.limits, self.service.metrics(), stop).await
     }
 }
 
@@ -136,6 +143,14 @@ fn create_private(folder: &Path) -> anyhow::Result<()> {
     builder.create(folder).with_context(|| format!("cannot create the folder {}", folder.display()))
 }
 
+/// Beside the database file, wherever that is.
+fn lock_database(config: &Config) -> anyhow::Result<File> {
+    let path = config.database_path();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".lock";
+    let folder = path.parent().context("HAVERSACK_DATABASE_URL names no file")?;
+    lock(folder, &name)
+}
+
 /// Two servers on one folder would each sweep away what the other is writing.
 fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
     let path = folder.join(name);
@@ -143,7 +158,7 @@ fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another haversack serves from {} already: stop it, or choose another folder with --data-dir or --blobs-url",
+            "another haversack serves from {} already: stop it, or choose another with --data-dir, --blobs-url or --database-url",
             folder.display()
         ),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),

@@ -3,10 +3,12 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::extract::at_most;
 use super::parts::{self, PartRequest};
 use super::trace::TraceId;
 use super::view::required;
 use crate::domain::message::{Effect, MAX_IDEMPOTENCY_KEY_LENGTH, ReplyTo, Service};
+use crate::domain::part::MAX_PARTS;
 use crate::id::MessageId;
 use crate::service::sends::{Destination, Draft};
 use crate::service::{Error, FileUrls};
@@ -15,6 +17,8 @@ use crate::service::{Error, FileUrls};
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct MessageContent {
     /// 1 to 100 parts, in order.
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_PARTS>")]
+    #[schema(value_type = Option<Vec<PartRequest>>)]
     parts: Option<Vec<PartRequest>>,
     effect: Option<EffectRequest>,
     reply_to: Option<ReplyToRequest>,

@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 use super::trace::TraceId;
 use crate::service;
 
+const OUR_FAULT: &str = "something went wrong on our side; please try again";
+
 /// A failure of an API call: HTTP status, code, and a sentence for the developer.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -22,6 +24,11 @@ impl ApiError {
     /// No key, or none that is known.
     pub(crate) fn unauthorized(message: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, 2004, message)
+    }
+
+    /// A panic.
+    pub(crate) fn bug() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, 3006, OUR_FAULT)
     }
 
     /// A route that does not exist.
@@ -72,7 +79,7 @@ impl From<service::Error> for ApiError {
         if status.is_server_error() {
             // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
             tracing::error!(%error, "request failed");
-            return Self::new(status, code, "something went wrong on our side; please try again");
+            return Self::new(status, code, OUR_FAULT);
         }
         Self { retry_after, ..Self::new(status, code, error.to_string()) }
     }

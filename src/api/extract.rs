@@ -2,13 +2,16 @@
 //! cannot read with the code the contract names.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 
 use super::App;
@@ -117,4 +120,40 @@ async fn read<B: http_body::Body<Data = Bytes> + Unpin>(mut body: B) -> Result<V
         }
     }
     Ok(bytes)
+}
+
+/// A list of which at most `MOST` items and one more are kept, so that its length can be refused without holding all
+/// that a body can name.
+pub(crate) fn at_most<'de, D, T, const MOST: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Items<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST> {
+        type Value = Option<Vec<T>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while items.len() <= MOST {
+                match list.next_element()? {
+                    Some(item) => items.push(item),
+                    None => return Ok(Some(items)),
+                }
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(Some(items))
+        }
+    }
+
+    deserializer.deserialize_any(Items::<T, MOST>(PhantomData))
 }

@@ -77,7 +77,8 @@ async fn create(
     headers: HeaderMap,
     JsonBody(body): JsonBody<CreateMessage>,
 ) -> Result<Response, ApiError> {
-    let header = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+    let header = headers.get("idempotency-key").map(|value| std::str::from_utf8(value.as_bytes())).transpose();
+    let header = header.map_err(|_| Error::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned()))?;
     let key = idempotency_key(header, body.message.as_ref());
     if let Some(kept) = app.kept_answer(partner, key.as_deref()).await? {
         return Ok(respond(kept));

@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use utoipa::ToSchema;
 
+use super::extract::at_most;
 use crate::domain::chat::Chat;
 use crate::domain::part::{
-    Decoration, DraftPart, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS, Mention, Part, Range, Sticker, Text,
+    Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS, MAX_STICKERS, Mention, Part,
+    Range, Sticker, Text,
 };
 use crate::id::AttachmentId;
 use crate::service::{Error, FileUrls};
@@ -25,11 +27,14 @@ pub(crate) struct PartRequest {
     /// Accepted; a carrier's matter.
     #[expect(dead_code, reason = "checked to be a boolean")]
     sticker: Option<bool>,
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_DECORATIONS>")]
     #[schema(value_type = Option<Vec<Object>>)]
     text_decorations: Option<Vec<Decoration>>,
     mention: Option<String>,
     #[schema(value_type = Option<Vec<u32>>)]
     mention_range: Option<Range>,
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_STICKERS>")]
+    #[schema(value_type = Option<Vec<StickerRequest>>)]
     inline_stickers: Option<Vec<StickerRequest>>,
 }
 
@@ -52,7 +57,7 @@ pub(super) fn drafts(files: &FileUrls, parts: Option<Vec<PartRequest>>) -> Resul
     let parts =
         parts.filter(|parts| !parts.is_empty()).ok_or_else(|| invalid("message.parts needs at least one part"))?;
     if parts.len() > MAX_PARTS {
-        return Err(invalid(format!("message.parts has {} parts; at most {MAX_PARTS} are accepted", parts.len())));
+        return Err(invalid(format!("message.parts has more than {MAX_PARTS} parts")));
     }
     for (at, part) in parts.iter().enumerate() {
         part.check(parts.len()).map_err(|problem| invalid(format!("message.parts[{at}]: {problem}")))?;

@@ -2,15 +2,18 @@
 //! what is counted and logged of each request.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use tracing::Instrument;
 
 use super::App;
+use super::error::ApiError;
 use crate::metrics::RequestLabels;
 
 const HEADER: HeaderName = HeaderName::from_static("x-trace-id");
@@ -36,6 +39,11 @@ impl fmt::Display for TraceId {
     }
 }
 
+/// The answer after a panic, which the panic hook has reported already.
+fn bug() -> Response {
+    ApiError::bug().into_response()
+}
+
 /// The method as a label. Clients can make up any number of methods, but not of labels.
 fn known_method(method: &Method) -> &'static str {
     match method.as_str() {
@@ -58,7 +66,8 @@ pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) 
     let labels = (route.to_owned(), known_method(request.method()));
     let span = tracing::error_span!("request", trace_id = %id, method = labels.1, route = labels.0);
 
-    let mut response = CURRENT.scope(id, next.run(request)).instrument(span.clone()).await;
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().map(|answer| answer.unwrap_or_else(|_| bug()));
+    let mut response = CURRENT.scope(id, answer).instrument(span.clone()).await;
 
     let status = response.status().as_u16();
     let value = HeaderValue::from_str(&id.to_string()).expect("hexadecimal is a header value");

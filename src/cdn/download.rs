@@ -1,6 +1,7 @@
 //! GET and HEAD of a file.
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -37,10 +38,12 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3153600
 /// GET and HEAD.
 pub(super) async fn get(
     State(app): State<App>,
-    Path((partner, id, segment)): Path<(String, String, String)>,
+    path: Result<Path<(String, String, String)>, PathRejection>,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
+    // A path that is not UTF-8 names no file.
+    let Ok(Path((partner, id, segment))) = path else { return not_found().await };
     let found = match (PartnerId::parse(&partner), AttachmentId::parse(&id)) {
         (Some(partner), Some(id)) => app.service.stored_file(partner, id, &segment).await,
         _ => Ok(None),

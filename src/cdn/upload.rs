@@ -2,6 +2,7 @@
 //! waits for `100 Continue` (RFC 9110 section 10.1.1) sends nothing in vain: hyper sends it at the first read.
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +13,12 @@ use crate::id::AttachmentId;
 use crate::service::uploads::{Error, UploadHead};
 
 /// PUT of an upload URL.
-pub(super) async fn put(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
+pub(super) async fn put(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let id = path.map(|Path(id)| id).unwrap_or_default();
     if request.method() != Method::PUT {
         let refused = xml::error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "an upload URL takes PUT only");
         return ([(header::ALLOW, HeaderValue::from_static("PUT"))], refused).into_response();

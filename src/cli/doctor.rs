@@ -75,11 +75,9 @@ fn urls(config: &Config) -> Result<String, String> {
 }
 
 async fn database(config: &Config) -> Result<String, String> {
-    let path = Path::new(config.database_url.path());
-    let path = percent_encoding::percent_decode_str(path.to_str().unwrap_or_default()).decode_utf8_lossy().into_owned();
-    let path = Path::new(&path);
+    let path = config.database_path();
     if !path.exists() {
-        return folder(path.parent().unwrap_or(path)).map(|folder| format!("will be made in {folder} on first start"));
+        return folder(path.parent().unwrap_or(&path)).map(|folder| format!("will be made in {folder} on first start"));
     }
     let db = Db::open_unchanged(&config.database_url).await.map_err(|error| error.to_string())?;
     let partners = partners::list(&db).await.map_err(|error| error.to_string())?;

@@ -109,7 +109,14 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     for url in message.parts.iter().filter_map(|part| part.url.as_deref()) {
         println!("file    {url}");
     }
-    Ok(())
+    match &*message.delivery_status {
+        "delivered" => Ok(()),
+        "failed" => bail!("the message could not be delivered"),
+        status => {
+            eprintln!("the message is still {status} after {} s; the server goes on with it", WATCH.as_secs());
+            Ok(())
+        }
+    }
 }
 
 /// Flags and the SDKs' variables first, then what the local server wrote down. A key is never sent to a server it was

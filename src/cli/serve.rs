@@ -36,7 +36,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         tracing::info!("stopping; running requests may finish");
     };
-    let finished = app.run(shutdown).await;
+    let stopping = app.run(shutdown);
+    let mut second = signal(SignalKind::interrupt())?;
+    let mut first = true;
+    let mut stopping = std::pin::pin!(stopping);
+    let finished = loop {
+        tokio::select! {
+            finished = &mut stopping => break finished,
+            // The first is the one that stops the server.
+            _ = second.recv() => if !std::mem::take(&mut first) { break false },
+        }
+    };
     if !finished {
         tracing::warn!("the grace time is over; requests that were still running were cut off");
     }

@@ -10,6 +10,9 @@ use url::Url;
 
 pub use settings::{Flags, Limits, SETTINGS, Setting, Settings};
 
+/// The longest time a setting can name, in seconds.
+const LONGEST: u64 = 10 * 365 * 24 * 3600;
+
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -128,6 +131,12 @@ impl Config {
         Self::check(Settings::resolve(flags.or(file)))
     }
 
+    /// The file of the SQLite database.
+    #[must_use]
+    pub fn database_path(&self) -> PathBuf {
+        percent_encoding::percent_decode_str(self.database_url.path()).decode_utf8_lossy().into_owned().into()
+    }
+
     fn check(settings: Settings) -> Result<Self, Error> {
         let invalid = |setting, problem| Error::Invalid { setting, problem };
         let base_url = |setting, text: Option<String>| {
@@ -186,7 +195,23 @@ impl Limits {
         at_least("HAVERSACK_MAX_HEADER_BYTES", self.max_header_bytes, 8192)?;
         at_least("HAVERSACK_HEADER_TIMEOUT_SECONDS", self.header_timeout_seconds, 1)?;
         at_least("HAVERSACK_IDLE_TIMEOUT_SECONDS", self.idle_timeout_seconds, 1)?;
-        at_least("HAVERSACK_RATE_LIMIT_MESSAGES", self.rate_limit_messages, 1)
+        at_least("HAVERSACK_RATE_LIMIT_MESSAGES", self.rate_limit_messages, 1)?;
+        for (setting, seconds) in [
+            ("HAVERSACK_UPLOAD_URL_TTL_SECONDS", self.upload_url_ttl_seconds),
+            ("HAVERSACK_ABANDONED_RETENTION_SECONDS", self.abandoned_retention_seconds),
+            ("HAVERSACK_UPLOAD_GRACE_SECONDS", self.upload_grace_seconds),
+            ("HAVERSACK_IDLE_TIMEOUT_SECONDS", self.idle_timeout_seconds),
+            ("HAVERSACK_HEADER_TIMEOUT_SECONDS", self.header_timeout_seconds),
+            ("HAVERSACK_SHUTDOWN_GRACE_SECONDS", self.shutdown_grace_seconds),
+            ("HAVERSACK_RATE_LIMIT_WINDOW_SECONDS", self.rate_limit_window_seconds),
+        ] {
+            if seconds > LONGEST {
+                let problem = format!("must be at most {LONGEST} (ten years), not {seconds}");
+                return Err(Error::Invalid { setting, problem });
+            }
+        }
+        // A file of any size would take longer than any time there is.
+        at_least("HAVERSACK_UPLOAD_MIN_BYTES_PER_SECOND", self.upload_min_bytes_per_second, 1)
     }
 
     /// How long an upload URL is good.
@@ -273,6 +298,7 @@ mod tests {
             (vec!["--blobs-url", "file:relative"], "HAVERSACK_BLOBS_URL"),
             (vec!["--blobs-url", "file://host/x"], "HAVERSACK_BLOBS_URL"),
             (vec!["--max-json-bytes", "0"], "HAVERSACK_MAX_JSON_BYTES"),
+            (vec!["--upload-grace-seconds", "18446744073709551615"], "HAVERSACK_UPLOAD_GRACE_SECONDS"),
             (vec!["--log-format", "xml"], "HAVERSACK_LOG_FORMAT"),
             (vec!["--max-header-bytes", "1"], "HAVERSACK_MAX_HEADER_BYTES"),
         ] {

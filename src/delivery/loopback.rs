@@ -15,7 +15,11 @@ impl Gateway for Loopback {
         for part in &message.parts {
             // As a carrier would: a file that cannot be opened is a failure here too.
             if let OutgoingPart::Media(content) = part {
-                content.open().await.map_err(|error| Failure::Temporary(error.to_string()))?;
+                let opened = content.open().await.map_err(|error| Failure::Temporary(error.to_string()))?;
+                opened.ok_or_else(|| Failure::Permanent {
+                    code: 4001,
+                    reason: format!("the file {:?} is not there any more", content.filename),
+                })?;
             }
         }
         tracing::debug!(message_id = %message.id, to = ?message.to, parts = message.parts.len(), "delivered");

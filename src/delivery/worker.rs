@@ -31,6 +31,10 @@ const MAX_ATTEMPTS: u32 = 10;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_RETRY: Duration = Duration::from_mins(10);
+/// How long the gateway may take: less than a claim lasts, so that nobody else takes up what it still may send.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// "Delivery failed".
+const DELIVERY_FAILED: u16 = 4001;
 /// "Delivery attempts exhausted".
 const EXHAUSTED: u16 = 3007;
 
@@ -108,7 +112,13 @@ impl Worker {
         if job.attempt == 1 {
             self.metrics.message(DeliveryStatus::Queued.as_str());
         }
-        match self.gateway.send(&message).await {
+        if message.parts.is_empty() {
+            return self
+                .fail(job, DELIVERY_FAILED, "all its attachments were deleted before it was sent".to_owned())
+                .await;
+        }
+        let answer = tokio::time::timeout(PATIENCE, self.gateway.send(&message)).await;
+        match answer.unwrap_or_else(|_| Err(Failure::Temporary("the gateway did not answer in time".to_owned()))) {
             Ok(outcome) => self.record(job, outcome).await,
             Err(Failure::Temporary(reason)) if job.attempt < MAX_ATTEMPTS => self.retry(job, &reason).await,
             Err(Failure::Temporary(reason)) => self.fail(job, EXHAUSTED, reason).await,
@@ -144,27 +154,20 @@ impl Worker {
 
     /// Sent and delivered are two changes, each with its own time, even when the gateway reports both at once.
     async fn record(&self, job: Job, outcome: Outcome) -> Result<(), db::Error> {
+        let (Outcome::Sent(service) | Outcome::Delivered(service)) = outcome;
         let now = self.clock.now();
-        let (service, delivered) = match outcome {
-            Outcome::Sent(service) => (service, false),
-            Outcome::Delivered(service) => (service, true),
-        };
         self.db
-            .write(move |db| {
-                Box::pin(async move {
-                    messages::mark_sent(db, job.message_id, service, now).await?;
-                    if delivered {
-                        messages::mark_delivered(db, job.message_id, now).await?;
-                    }
-                    outbox::done(db, job.id).await
-                })
-            })
+            .write(move |db| Box::pin(async move { messages::mark_sent(db, job.message_id, service, now).await }))
             .await?;
         self.metrics.message(DeliveryStatus::Sent.as_str());
-        if delivered {
+        if matches!(outcome, Outcome::Delivered(_)) {
+            let now = self.clock.now();
+            self.db
+                .write(move |db| Box::pin(async move { messages::mark_delivered(db, job.message_id, now).await }))
+                .await?;
             self.metrics.message(DeliveryStatus::Delivered.as_str());
         }
-        Ok(())
+        self.finish(job).await
     }
 
     async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {

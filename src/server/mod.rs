@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
@@ -96,20 +97,34 @@ pub async fn serve(
         };
         let connection = http.serve_connection(io(tcp, limits), service(hosts.clone()));
         let connection = graceful.watch(connection);
-        let open = metrics.connections.clone();
+        let open = OpenConnection::count(metrics);
         tokio::spawn(async move {
-            open.inc();
             // Errors here are the client's: it went away, was too slow, or sent what is not HTTP.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
-            open.dec();
-            drop(permit);
+            drop((open, permit));
         });
     }
     drop(listener);
     let grace = Duration::from_secs(limits.shutdown_grace_seconds);
     tokio::time::timeout(grace, graceful.shutdown()).await.is_ok()
+}
+
+/// Counted as long as it lives, however its task ends.
+struct OpenConnection(Gauge);
+
+impl OpenConnection {
+    fn count(metrics: &Metrics) -> Self {
+        metrics.connections.inc();
+        Self(metrics.connections.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 fn builder(limits: &Limits) -> http1::Builder {

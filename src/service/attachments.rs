@@ -71,8 +71,10 @@ impl Service {
             content: Content::Awaited,
         };
         let row = attachment.clone();
-        self.db.write(move |db| Box::pin(async move { table::insert(db, &row).await })).await?;
-        drop(reservation);
+        // Given back once the row is committed, even if the caller does not wait for that.
+        let write =
+            self.db.write(move |db| Box::pin(async move { table::insert(db, &row).await.map(|()| reservation) }));
+        drop(write.await?);
         let grant = Grant {
             id: attachment.id,
             expires: attachment.upload_expires_at,

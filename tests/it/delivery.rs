@@ -125,6 +125,20 @@ async fn the_messages_of_a_chat_go_in_order_and_deleting_one_does_not_call_it_ba
 }
 
 #[tokio::test]
+async fn a_message_without_anything_left_of_it_has_failed() {
+    let (gateway, answers) = Scripted::new();
+    let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
+    app.api.send_text(&[RECIPIENT], "0").await;
+    until(async || (gateway.got.lock().expect("lock").len() == 1).then_some(())).await;
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
+    assert_eq!(app.api.delete(&format!("/v3/attachments/{}", file.id)).await.status, 204);
+    answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
+    app.api.message_with_status(sent["chat"]["message"]["id"].as_str().expect("id"), "failed").await;
+    assert_eq!(gateway.got.lock().expect("lock").len(), 1, "nothing was handed over");
+}
+
+#[tokio::test]
 async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next() {
     let (gateway, _answers) = Scripted::new();
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;

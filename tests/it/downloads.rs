@@ -147,9 +147,13 @@ async fn a_file_is_never_a_page_of_ours() {
         assert_eq!(answer.header("content-security-policy"), "default-src 'none'; sandbox");
         assert_eq!(answer.header("access-control-allow-origin"), "*");
     }
-    for path in
-        ["/attachments/partners/a/b/c", "/attachments/x", "/attachments/partners/a/b/c/d", "/attachments/a/%ff/b/c/d"]
-    {
+    for path in [
+        "/attachments/partners/a/b/c",
+        "/attachments/x",
+        "/attachments/partners/a/b/c/d",
+        "/attachments/partners/a/b/%ff",
+        "/attachments/a/%ff/b/c/d",
+    ] {
         let nothing = app.anonymous().get(path).await;
         assert_eq!(nothing.status, 404, "{path}");
         assert_eq!(nothing.header("cache-control"), "no-store", "{path}");

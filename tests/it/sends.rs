@@ -270,6 +270,30 @@ async fn a_key_gets_the_same_answer_and_sends_nothing() {
 }
 
 #[tokio::test]
+async fn a_key_in_the_header_may_be_any_text() {
+    let app = TestApp::start().await;
+    let body = json!({"to": [RECIPIENT], "message": {"parts": [text("x")]}}).to_string();
+    let send = async || {
+        let header = [("idempotency-key", "clé-鍵"), ("content-type", "application/json")];
+        app.api.request("POST", "/v3/messages", &header, Some(body.clone().into())).await
+    };
+    let first = send().await;
+    assert_eq!(first.status, 202);
+    assert_eq!(send().await.bytes, first.bytes);
+}
+
+#[tokio::test]
+async fn a_list_that_is_far_too_long_is_refused_as_one_that_is_a_little() {
+    let app = TestApp::start().await;
+    let parts = vec![json!({}); 200_000];
+    assert_eq!(app.api.send_parts(json!(parts)).await.error(), (400, 1004));
+    let decorations = vec![json!({"range": [0, 1], "style": "bold"}); 50_000];
+    let part = json!({"type": "text", "value": "x", "text_decorations": decorations});
+    assert_eq!(app.api.send_parts(json!([part])).await.error(), (400, 1004));
+    assert_eq!(app.api.send_parts(json!("x")).await.error(), (400, 1003));
+}
+
+#[tokio::test]
 async fn one_key_used_at_once_sends_once() {
     let app = TestApp::start().await;
     let body = json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": "k"}});

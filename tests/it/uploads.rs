@@ -64,6 +64,8 @@ async fn what_is_not_signed_is_refused() {
         assert!(told, "{}", answer.text());
         assert_eq!(answer.header("content-type"), "application/xml");
     }
+    let odd = put(&app.url("/uploads/%ff"), &text, b"hello").await;
+    assert_eq!(code(&odd), (403, "SignatureDoesNotMatch"));
     assert_eq!(files(&app, "unfinished-uploads") + files(&app, "blobs"), 0);
 
     let stored = app.api.put(&created, b"hello").await;
