@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -19,7 +19,7 @@ use crate::cdn;
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Config};
 use crate::db::Db;
-use crate::delivery::{Gateway, Worker};
+use crate::delivery::{Gateway, Receipts, Worker};
 use crate::metrics::Metrics;
 use crate::server::{self, Hosts};
 use crate::service::{Parts, Service};
@@ -74,6 +74,7 @@ impl App {
             metrics: metrics.clone(),
             outbox_filled: Arc::clone(&filled),
         }));
+        gateway.start(Receipts::new(db.clone(), clock.clone(), metrics.clone()));
         let worker = Worker { db: db.clone(), blobs, gateway, clock, metrics, filled };
         Ok(Self { config, listener, address, public_url, cdn_url, service, worker, db, _locks: locks })
     }
@@ -103,7 +104,10 @@ impl App {
     }
 
     /// Serves until `shutdown`, then finishes what is running. Says whether all of it finished in time.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
+    ///
+    /// # Errors
+    /// A background task ended, which none should: a server that accepts messages and delivers none must not look alive.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
         let state = api::App::new(Arc::clone(&self.service));
         let separate = self.cdn_url.as_url().host_str() != self.public_url.as_url().host_str();
         let hosts = Hosts {
@@ -114,14 +118,19 @@ impl App {
         let (worker, service) = (self.worker, Arc::clone(&self.service));
         tasks.spawn(async move { worker.run().await });
         tasks.spawn(async move { service.sweep_forever().await });
-        // A server that accepts messages and delivers none must not look alive.
+        let mut ended = false;
         let stop = async {
             tokio::select! {
                 () = shutdown => {}
-                ended = tasks.join_next() => tracing::error!(?ended, "a background task ended; stopping"),
+                task = tasks.join_next() => {
+                    tracing::error!(?task, "a background task ended; stopping");
+                    ended = true;
+                }
             }
         };
-        server::serve(self.listener, hosts, &self.config.limits, self.service.metrics(), stop).await
+        let finished = server::serve(self.listener, hosts, &self.config.limits, self.service.metrics(), stop).await;
+        anyhow::ensure!(!ended, "a background task ended, which is a bug: see the log");
+        Ok(finished)
     }
 }
 
@@ -136,11 +145,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// What is in it is nobody's business but its owner's.
+/// What is in it is nobody's business but its owner's. A folder that is made is safe once the one above it is synced; one
+/// that was there is not ours to sync, and the one above it may not even be ours to read.
 fn create_private(folder: &Path) -> anyhow::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder.create(folder).with_context(|| format!("cannot create the folder {}", folder.display()))
+    let missing: Vec<PathBuf> =
+        std::path::absolute(folder)?.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
+    let cannot = || format!("cannot create the folder {}", folder.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(cannot)?;
+    for parent in missing.iter().filter_map(|path| path.parent()) {
+        File::open(parent).and_then(|parent| parent.sync_all()).with_context(cannot)?;
+    }
+    Ok(())
 }
 
 /// Beside the database file, wherever that is.

@@ -13,11 +13,12 @@ use super::App;
 use super::auth::Caller;
 use super::content::{MessageContent, idempotency_key, required_message};
 use super::error::{ApiError, ErrorBody};
-use super::extract::{JsonBody, Pairs, PathId};
+use super::extract::{JsonBody, Pairs, PathId, at_most};
 use super::pagination::{self, Cursor};
 use super::respond::{answer, respond};
 use super::view::{
-    self, ChatBody, HandleBody, HealthBody, MessageBody, SentMessageBody, phone_number, recipients, required,
+    self, ChatBody, HandleBody, HealthBody, MAX_LISTED, MessageBody, SentMessageBody, phone_number, recipients,
+    required,
 };
 use crate::db::lists::{ChatCursor, ChatFilter};
 use crate::domain::handle::Recipient;
@@ -40,6 +41,8 @@ pub(crate) struct CreateChat {
     /// One of your phone numbers.
     from: Option<String>,
     /// 1 to 31 phone numbers or e-mail addresses.
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LISTED>")]
+    #[schema(value_type = Option<Vec<String>>)]
     to: Option<Vec<String>>,
     message: Option<MessageContent>,
     /// Accepted; nobody can opt out while nothing comes in.

@@ -1,6 +1,7 @@
 //! The `message` object that the three ways to send share.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
 use super::extract::at_most;
@@ -28,7 +29,7 @@ pub(crate) struct MessageContent {
     idempotency_key: Option<String>,
     /// Not available.
     #[schema(value_type = Option<Object>)]
-    experience: Option<serde_json::Value>,
+    experience: Option<IgnoredAny>,
 }
 
 /// An iMessage effect.

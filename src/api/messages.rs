@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -14,10 +15,10 @@ use super::auth::Caller;
 use super::chats::MessageList;
 use super::content::{MessageContent, idempotency_key, required_message};
 use super::error::{ApiError, ErrorBody};
-use super::extract::{JsonBody, Pairs, PathId};
+use super::extract::{JsonBody, Pairs, PathId, at_most};
 use super::pagination::{self, Cursor};
 use super::respond::{answer, respond};
-use super::view::{self, HandleBody, MessageBody, SentMessageBody, phone_number, recipients};
+use super::view::{self, HandleBody, MAX_LISTED, MessageBody, SentMessageBody, check_listed, phone_number, recipients};
 use crate::db::lists::Order;
 use crate::id::MessageId;
 use crate::service::Error;
@@ -32,9 +33,13 @@ pub(super) fn router() -> OpenApiRouter<App> {
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateMessage {
     /// 1 to 31 phone numbers or e-mail addresses.
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LISTED>")]
+    #[schema(value_type = Option<Vec<String>>)]
     to: Option<Vec<String>>,
     message: Option<MessageContent>,
     /// Phone numbers of yours not to use.
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LISTED>")]
+    #[schema(value_type = Option<Vec<String>>)]
     exclude_from: Option<Vec<String>>,
     /// Accepted; nobody can opt out while nothing comes in.
     #[expect(dead_code, reason = "checked to be a boolean")]
@@ -42,7 +47,7 @@ pub(crate) struct CreateMessage {
     /// Accepted and ignored: no line is ever flagged here.
     #[schema(value_type = Option<Object>)]
     #[expect(dead_code, reason = "documented")]
-    continuation_message: Option<serde_json::Value>,
+    continuation_message: Option<IgnoredAny>,
 }
 
 /// Where the message went and why.
@@ -89,6 +94,7 @@ async fn create(
     let message = required_message(body.message)?;
     let to = recipients(body.to)?;
     let excluded = body.exclude_from.unwrap_or_default();
+    check_listed(&excluded, "exclude_from")?;
     let excluded = excluded.iter().map(|line| phone_number(line, "exclude_from")).collect::<Result<_, _>>()?;
     let draft = message.draft(app.service.file_urls(), Destination::Anyone { to, excluded }, key)?;
     Ok(respond(

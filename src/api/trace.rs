@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -39,6 +39,10 @@ impl fmt::Display for TraceId {
     }
 }
 
+fn no_host() -> Response {
+    (StatusCode::BAD_REQUEST, "an HTTP/1.1 request needs a Host header\n").into_response()
+}
+
 /// The answer after a panic, which the panic hook has reported already.
 fn bug() -> Response {
     ApiError::bug().into_response()
@@ -66,7 +70,10 @@ pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) 
     let labels = (route.to_owned(), known_method(request.method()));
     let span = tracing::error_span!("request", trace_id = %id, method = labels.1, route = labels.0);
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().map(|answer| answer.unwrap_or_else(|_| bug()));
+    // RFC 9112 section 3.2; hyper leaves it to us.
+    let without_host = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
+    let answer = async move { if without_host { no_host() } else { next.run(request).await } };
+    let answer = AssertUnwindSafe(answer).catch_unwind().map(|answer| answer.unwrap_or_else(|_| bug()));
     let mut response = CURRENT.scope(id, answer).instrument(span.clone()).await;
 
     let status = response.status().as_u16();

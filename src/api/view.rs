@@ -19,9 +19,21 @@ pub(super) fn phone_number(value: &str, field: &'static str) -> Result<PhoneNumb
     PhoneNumber::parse(value).ok_or_else(|| Error::InvalidNumber { field, value: value.to_owned() })
 }
 
+/// Most entries of a list of numbers, duplicates included.
+pub(super) const MAX_LISTED: usize = 1000;
+
+/// Refuses a list of which entries beyond [`MAX_LISTED`] were not kept.
+pub(super) fn check_listed(list: &[String], field: &str) -> Result<(), Error> {
+    if list.len() > MAX_LISTED {
+        return Err(Error::InvalidParameter(format!("{field} has more than {MAX_LISTED} entries")));
+    }
+    Ok(())
+}
+
 /// Recipients: phone numbers or e-mail addresses, each counted once.
 pub(super) fn recipients(to: Option<Vec<String>>) -> Result<Recipients, Error> {
     let to = to.filter(|to| !to.is_empty()).ok_or(Error::MissingField("to"))?;
+    check_listed(&to, "to")?;
     let parse = |value: String| Recipient::parse(&value).ok_or(Error::InvalidNumber { field: "to", value });
     let recipients = Recipients::new(to.into_iter().map(parse).collect::<Result<_, _>>()?);
     let most = crate::domain::chat::MAX_RECIPIENTS;

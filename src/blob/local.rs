@@ -1,8 +1,8 @@
 //! Blobs as files of a folder: `unfinished-uploads/` for what is being written, `blobs/<two digits>/<id>` for what is
 //! there.
 //!
-//! How a file is written: temporary file, sync, rename, sync of the folder. All blocking work
-//! runs on the blocking pool; only reads that the page cache can answer at once stay on the async threads.
+//! How a file is written: temporary file, sync, rename, sync of the folder. All blocking work runs on the blocking pool;
+//! only reads that the page cache can answer at once stay on the async threads.
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
@@ -75,9 +75,6 @@ impl LocalStore {
         }
         sync_folder(&store.blobs)?;
         sync_folder(folder)?;
-        if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_folder(parent)?;
-        }
         Ok(store)
     }
 

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::welcome;
@@ -24,33 +24,31 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let app = App::build(config, Clock::system(), Arc::new(Loopback)).await?;
     let welcome = welcome::prepare(&data_dir, &app).await?;
     // Listened for before anything is said: whoever reads the lines may stop us at once.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     // Whoever read the first lines may have closed the pipe; that is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "{welcome}");
     tracing::info!(address = %app.address(), "serving");
     let shutdown = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping; running requests may finish");
+        either(&mut signals).await;
+        tracing::info!("stopping; running requests may finish, a second signal cuts them off");
+        tokio::spawn(async move {
+            either(&mut signals).await;
+            // As a crash: what was acknowledged is safe, and the next start sweeps the rest.
+            std::process::exit(1);
+        });
     };
-    let stopping = app.run(shutdown);
-    let mut second = signal(SignalKind::interrupt())?;
-    let mut first = true;
-    let mut stopping = std::pin::pin!(stopping);
-    let finished = loop {
-        tokio::select! {
-            finished = &mut stopping => break finished,
-            // The first is the one that stops the server.
-            _ = second.recv() => if !std::mem::take(&mut first) { break false },
-        }
-    };
+    let finished = app.run(shutdown).await?;
     if !finished {
         tracing::warn!("the grace time is over; requests that were still running were cut off");
     }
     Ok(())
+}
+
+async fn either([terminate, interrupt]: &mut [Signal; 2]) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {

@@ -106,9 +106,9 @@ pub async fn mark_sent(db: &mut Connection, id: MessageId, service: Service, now
     Ok(())
 }
 
-/// Records that a message arrived.
-pub async fn mark_delivered(db: &mut Connection, id: MessageId, now: Timestamp) -> Result<(), Error> {
-    sqlx::query(
+/// Records that a message arrived. `false`: it was not sent, or had arrived already.
+pub async fn mark_delivered(db: &mut Connection, id: MessageId, now: Timestamp) -> Result<bool, Error> {
+    let done = sqlx::query(
         "UPDATE messages SET status = 'delivered', delivered_at = $2, updated_at = $2 \
          WHERE id = $1 AND status = 'sent'",
     )
@@ -116,7 +116,7 @@ pub async fn mark_delivered(db: &mut Connection, id: MessageId, now: Timestamp) 
     .bind(now.as_millis())
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Records that delivery was given up, and why.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::receipts::Receipts;
 use crate::blob::{self, Blob, BlobKey, BlobStore, ByteStream};
 use crate::domain::attachment::Attachment;
-use crate::domain::message::{Effect, Service};
+use crate::domain::message::{Effect, ReplyTo, Service};
 use crate::domain::part::{Part, Text};
 use crate::id::MessageId;
 
@@ -23,6 +24,8 @@ pub struct OutgoingMessage {
     pub parts: Vec<OutgoingPart>,
     /// Its effect.
     pub effect: Option<Effect>,
+    /// What it answers.
+    pub reply_to: Option<ReplyTo>,
     /// The service the caller asked for.
     pub preferred_service: Option<Service>,
 }
@@ -96,7 +99,7 @@ impl OutgoingPart {
 /// What a carrier made of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It took it, and does not know yet whether it arrived.
+    /// It took it, and does not know yet whether it arrived: that comes through [`Receipts`].
     Sent(Service),
     /// It took it, and it arrived.
     Delivered(Service),
@@ -121,6 +124,11 @@ pub enum Failure {
 /// A carrier.
 #[async_trait]
 pub trait Gateway: std::fmt::Debug + Send + Sync {
+    /// Called once, before the first message, with where to report what arrives later than [`Gateway::send`] returns.
+    fn start(&self, receipts: Receipts) {
+        drop(receipts);
+    }
+
     /// Hands a message over. It is called again with the same message after a [`Failure::Temporary`], and after a
     /// crash between its return and the recording of the outcome.
     async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure>;

@@ -2,8 +2,10 @@
 
 mod gateway;
 mod loopback;
+mod receipts;
 mod worker;
 
 pub use gateway::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart, PartContent};
 pub use loopback::Loopback;
+pub use receipts::Receipts;
 pub use worker::Worker;

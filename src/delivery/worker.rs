@@ -4,9 +4,11 @@
 //! can get a message twice if the crash came between its answer and the recording.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 
@@ -117,12 +119,21 @@ impl Worker {
                 .fail(job, DELIVERY_FAILED, "all its attachments were deleted before it was sent".to_owned())
                 .await;
         }
-        let answer = tokio::time::timeout(PATIENCE, self.gateway.send(&message)).await;
-        match answer.unwrap_or_else(|_| Err(Failure::Temporary("the gateway did not answer in time".to_owned()))) {
+        match self.hand_over(&message).await {
             Ok(outcome) => self.record(job, outcome).await,
             Err(Failure::Temporary(reason)) if job.attempt < MAX_ATTEMPTS => self.retry(job, &reason).await,
             Err(Failure::Temporary(reason)) => self.fail(job, EXHAUSTED, reason).await,
             Err(Failure::Permanent { code, reason }) => self.fail(job, code, reason).await,
+        }
+    }
+
+    /// A gateway that hangs or panics on one message must not keep others from theirs.
+    async fn hand_over(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+        let sending = AssertUnwindSafe(self.gateway.send(message)).catch_unwind();
+        match tokio::time::timeout(PATIENCE, sending).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Failure::Temporary("the gateway panicked".to_owned())),
+            Err(_) => Err(Failure::Temporary("the gateway did not answer in time".to_owned())),
         }
     }
 
@@ -148,26 +159,39 @@ impl Worker {
             to: chat.others().map(|participant| participant.handle.clone()).collect(),
             parts: message.parts.iter().filter_map(|part| OutgoingPart::new(part, &self.blobs)).collect(),
             effect: message.effect,
+            reply_to: message.reply_to,
             preferred_service: message.preferred_service,
         }))
     }
 
-    /// Sent and delivered are two changes, each with its own time, even when the gateway reports both at once.
+    /// Sent and delivered are two changes, each with its own time, even when the gateway reports both at once. The last
+    /// one is recorded together with the end of the job.
     async fn record(&self, job: Job, outcome: Outcome) -> Result<(), db::Error> {
         let (Outcome::Sent(service) | Outcome::Delivered(service)) = outcome;
-        let now = self.clock.now();
+        let (now, last) = (self.clock.now(), matches!(outcome, Outcome::Sent(_)));
         self.db
-            .write(move |db| Box::pin(async move { messages::mark_sent(db, job.message_id, service, now).await }))
+            .write(move |db| {
+                Box::pin(async move {
+                    messages::mark_sent(db, job.message_id, service, now).await?;
+                    if last { outbox::done(db, job.id).await } else { Ok(()) }
+                })
+            })
             .await?;
         self.metrics.message(DeliveryStatus::Sent.as_str());
-        if matches!(outcome, Outcome::Delivered(_)) {
-            let now = self.clock.now();
-            self.db
-                .write(move |db| Box::pin(async move { messages::mark_delivered(db, job.message_id, now).await }))
-                .await?;
-            self.metrics.message(DeliveryStatus::Delivered.as_str());
+        if last {
+            return Ok(());
         }
-        self.finish(job).await
+        let now = self.clock.now();
+        self.db
+            .write(move |db| {
+                Box::pin(async move {
+                    messages::mark_delivered(db, job.message_id, now).await?;
+                    outbox::done(db, job.id).await
+                })
+            })
+            .await?;
+        self.metrics.message(DeliveryStatus::Delivered.as_str());
+        Ok(())
     }
 
     async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {

@@ -12,8 +12,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -155,15 +153,7 @@ fn service(
 > {
     hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = hosts.router(&request);
-        // RFC 9112 section 3.2; hyper leaves it to us.
-        let without_host =
-            request.version() == hyper::Version::HTTP_11 && !request.headers().contains_key(hyper::header::HOST);
-        async move {
-            if without_host {
-                return Ok((StatusCode::BAD_REQUEST, "an HTTP/1.1 request needs a Host header\n").into_response());
-            }
-            router.oneshot(Request::from(request.map(Body::new))).await
-        }
+        router.oneshot(Request::from(request.map(Body::new)))
     })
 }
 

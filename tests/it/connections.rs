@@ -112,10 +112,21 @@ async fn stopping_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
+async fn a_request_without_host_is_refused_as_any_other() {
+    let app = TestApp::start().await;
+    let mut raw = Raw::connect(app.address).await;
+    raw.send("GET /healthz HTTP/1.1\r\n\r\n").await;
+    let answer = raw.read_until("Host header").await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "), "{answer}");
+    let mut older = Raw::connect(app.address).await;
+    older.send("GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert!(older.read_until("alive").await.starts_with("HTTP/1.0 200"), "HTTP/1.0 has no Host");
+}
+
+#[tokio::test]
 async fn what_is_not_http_is_refused() {
     let app = TestApp::start().await;
     for nonsense in [
-        "GET /healthz HTTP/1.1\r\n\r\n",
         "\r\n\r\n\r\nnonsense\r\n\r\n",
         "GET\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

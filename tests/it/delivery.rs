@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
-use haversack::delivery::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
+use haversack::delivery::{Failure, Gateway, Loopback, Outcome, OutgoingMessage, OutgoingPart, Receipts};
 use haversack::domain::message::Service;
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
@@ -17,17 +17,25 @@ use crate::support::{LINE, RECIPIENT, TestApp, until, within};
 struct Scripted {
     answers: AsyncMutex<mpsc::UnboundedReceiver<Result<Outcome, Failure>>>,
     got: Mutex<Vec<String>>,
+    receipts: Mutex<Option<Receipts>>,
 }
 
 impl Scripted {
     fn new() -> (Arc<Self>, mpsc::UnboundedSender<Result<Outcome, Failure>>) {
         let (sender, answers) = mpsc::unbounded_channel();
-        (Arc::new(Self { answers: AsyncMutex::new(answers), got: Mutex::default() }), sender)
+        (
+            Arc::new(Self { answers: AsyncMutex::new(answers), got: Mutex::default(), receipts: Mutex::default() }),
+            sender,
+        )
     }
 }
 
 #[async_trait]
 impl Gateway for Scripted {
+    fn start(&self, receipts: Receipts) {
+        *self.receipts.lock().expect("lock") = Some(receipts);
+    }
+
     async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
         let mut got = vec![format!("{} -> {}", message.from, message.to.join(","))];
         for part in &message.parts {
@@ -136,6 +144,57 @@ async fn a_message_without_anything_left_of_it_has_failed() {
     answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
     app.api.message_with_status(sent["chat"]["message"]["id"].as_str().expect("id"), "failed").await;
     assert_eq!(gateway.got.lock().expect("lock").len(), 1, "nothing was handed over");
+}
+
+#[tokio::test]
+async fn a_carrier_can_report_later_that_a_message_arrived() {
+    let (gateway, answers) = Scripted::new();
+    let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
+    let chat = app.api.send_text(&[RECIPIENT], "one").await;
+    let text = chat["message"]["id"].as_str().expect("id");
+    let id = haversack::id::MessageId::parse(text).expect("id");
+    let receipts = gateway.receipts.lock().expect("lock").clone().expect("started");
+    app.api.message_with_status(text, "queued").await;
+    assert!(!receipts.delivered(id).await.expect("database"), "not sent yet");
+    answers.send(Ok(Outcome::Sent(Service::Sms))).expect("gateway");
+    app.api.message_with_status(text, "sent").await;
+    app.clock.advance(Duration::from_secs(9));
+    assert!(receipts.delivered(id).await.expect("database"));
+    assert!(!receipts.delivered(id).await.expect("database"), "a second receipt changes nothing");
+    let message = app.api.get(&format!("/v3/messages/{text}")).await.expect(200);
+    assert_eq!(message["sent_at"], "2026-01-15T10:30:00.000Z");
+    assert_eq!(message["delivered_at"], "2026-01-15T10:30:09.000Z");
+}
+
+/// A carrier with a bug.
+#[derive(Debug)]
+struct Buggy;
+
+#[async_trait]
+impl Gateway for Buggy {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+        assert!(!message.to.contains(&"bug@example.com".to_owned()), "a bug of the carrier");
+        Loopback.send(message).await
+    }
+}
+
+#[tokio::test]
+async fn a_carrier_that_panics_on_one_message_delivers_the_others() {
+    let app = TestApp::with_gateway(Arc::new(Buggy), |_| {}).await;
+    let bad = app.api.send_text(&["bug@example.com"], "x").await["message"]["id"].clone();
+    let good = app.api.send_text(&[RECIPIENT], "x").await["message"]["id"].clone();
+    app.api.message_with_status(good.as_str().expect("id"), "delivered").await;
+    app.api.message_with_status(bad.as_str().expect("id"), "queued").await;
+    let later = app.api.send_text(&[RECIPIENT], "y").await["message"]["id"].clone();
+    app.api.message_with_status(later.as_str().expect("id"), "delivered").await;
+    until(async || {
+        // Another message makes the worker look now; by itself it does once a second.
+        app.clock.advance(Duration::from_mins(10));
+        app.api.send_text(&[RECIPIENT], "z").await;
+        let message = app.api.get(&format!("/v3/messages/{}", bad.as_str().expect("id"))).await.expect(200);
+        (message["delivery_status"] == "failed").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -156,6 +156,26 @@ async fn sigterm_lets_an_upload_finish_and_urls_survive_a_restart() {
     assert_eq!(api.put(&moved, b"world").await.status, 200);
 }
 
+#[tokio::test]
+async fn a_second_signal_does_not_wait() {
+    let folder = tempfile::tempdir().expect("folder");
+    let server = Server::start(folder.path());
+    let created = Api::new(address(&server), key(&server)).create("a.txt", "text/plain", 5).await;
+    let mut upload = Raw::connect(address(&server)).await;
+    let url = target(created["upload_url"].as_str().expect("URL"));
+    let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    upload.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}")).await;
+    upload.read_until("100 Continue\r\n\r\n").await;
+    let mut idle = Raw::connect(address(&server)).await;
+    idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    idle.read_until("alive").await;
+    server.signal(Signal::TERM);
+    assert_eq!(idle.read_all().await.trim(), "", "the first signal was taken: idle connections are closed");
+    server.signal(Signal::INT);
+    let code = tokio::task::spawn_blocking(|| server.wait());
+    assert_eq!(crate::support::within(code).await.expect("wait"), Some(1));
+}
+
 #[test]
 fn doctor_says_what_is_wrong() {
     let folder = tempfile::tempdir().expect("folder");

@@ -291,6 +291,14 @@ async fn a_list_that_is_far_too_long_is_refused_as_one_that_is_a_little() {
     let part = json!({"type": "text", "value": "x", "text_decorations": decorations});
     assert_eq!(app.api.send_parts(json!([part])).await.error(), (400, 1004));
     assert_eq!(app.api.send_parts(json!("x")).await.error(), (400, 1003));
+    let message = json!({"parts": [text("x")]});
+    for (count, status) in [(1000, 201), (1001, 400), (100_000, 400)] {
+        let body = json!({"from": LINE, "to": vec![RECIPIENT; count], "message": message});
+        assert_eq!(app.api.post("/v3/chats", &body).await.status, status, "{count} times the same recipient");
+    }
+    let lines = vec![SECOND_LINE; 1001];
+    let body = json!({"to": [RECIPIENT], "message": message, "exclude_from": lines});
+    assert_eq!(app.api.post("/v3/messages", &body).await.error(), (400, 1005));
 }
 
 #[tokio::test]

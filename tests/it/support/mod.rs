@@ -37,7 +37,7 @@ pub struct TestApp {
     pub folder: TempDir,
     pub service: Arc<Service>,
     stop: Option<oneshot::Sender<()>>,
-    running: JoinHandle<bool>,
+    running: JoinHandle<anyhow::Result<bool>>,
 }
 
 impl TestApp {
@@ -102,7 +102,7 @@ impl TestApp {
     /// Waits for it to stop; whether everything finished in time.
     pub async fn stopped(mut self) -> bool {
         self.begin_stop();
-        within(self.running).await.expect("the server does not panic")
+        within(self.running).await.expect("the server does not panic").expect("no task of its own ends")
     }
 }
 
