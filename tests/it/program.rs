@@ -51,7 +51,7 @@ async fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
     assert_eq!(server.wait(), Some(0));
     let listed = run(haversack(&data).args(["partner", "list"]));
     assert_eq!(stdout(&listed).lines().count(), 1, "{}", stdout(&listed));
-    for secret in ["local.toml", "upload-signing.key"] {
+    for secret in ["local.toml", "upload-signing.key", "haversack.db", "blobs", "unfinished-uploads"] {
         let mode = std::fs::metadata(data.join(secret)).expect(secret).permissions().mode();
         assert_eq!(mode & 0o077, 0, "{secret} is its owner's alone");
     }
@@ -68,6 +68,9 @@ fn a_second_server_on_the_same_folder_is_refused() {
     let blobs = format!("file:{}", folder.path().display());
     let third = run(haversack(other.path()).args(["serve", "--blobs-url", &blobs]));
     assert!(stderr(&third).contains("another haversack serves from"), "{}", stderr(&third));
+    let database = format!("sqlite://{}/haversack.db?mode=rwc", folder.path().display());
+    let fourth = run(haversack(other.path()).args(["serve", "--database-url", &database]));
+    assert!(stderr(&fourth).contains("another haversack serves from"), "{}", stderr(&fourth));
 }
 
 #[tokio::test]
