@@ -6,9 +6,9 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::Api;
 use crate::support::program::{Server, haversack, run, stderr, stdout};
 use crate::support::raw::{Raw, target};
+use crate::support::{Api, within};
 
 fn address(server: &Server) -> std::net::SocketAddr {
     let base = server.said("API base");
@@ -57,20 +57,23 @@ async fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
     }
 }
 
-#[test]
-fn a_second_server_on_the_same_folder_is_refused() {
+#[tokio::test]
+async fn a_second_server_on_the_same_data_is_refused() {
     let folder = tempfile::tempdir().expect("folder");
     let _server = Server::start(folder.path());
-    let second = run(haversack(folder.path()).arg("serve"));
-    assert!(!second.status.success());
-    assert!(stderr(&second).contains("another haversack serves from"), "{}", stderr(&second));
     let other = tempfile::tempdir().expect("folder");
     let blobs = format!("file:{}", folder.path().display());
-    let third = run(haversack(other.path()).args(["serve", "--blobs-url", &blobs]));
-    assert!(stderr(&third).contains("another haversack serves from"), "{}", stderr(&third));
     let database = format!("sqlite://{}/haversack.db?mode=rwc", folder.path().display());
-    let fourth = run(haversack(other.path()).args(["serve", "--database-url", &database]));
-    assert!(stderr(&fourth).contains("another haversack serves from"), "{}", stderr(&fourth));
+    for (data, arguments) in [
+        (folder.path(), vec!["serve"]),
+        (other.path(), vec!["serve", "--blobs-url", &blobs]),
+        (other.path(), vec!["serve", "--database-url", &database]),
+    ] {
+        let mut second = tokio::process::Command::from(haversack(data));
+        let output = within(second.args(&arguments).kill_on_drop(true).output()).await.expect("the program runs");
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(stderr(&output).contains("another haversack serves from"), "{arguments:?} {}", stderr(&output));
+    }
 }
 
 #[tokio::test]
@@ -176,7 +179,7 @@ async fn a_second_signal_does_not_wait() {
     assert_eq!(idle.read_all().await.trim(), "", "the first signal was taken: idle connections are closed");
     server.signal(Signal::INT);
     let code = tokio::task::spawn_blocking(|| server.wait());
-    assert_eq!(crate::support::within(code).await.expect("wait"), Some(1));
+    assert_eq!(within(code).await.expect("wait"), Some(1));
 }
 
 #[test]
