@@ -10,6 +10,7 @@ pub mod config;
 pub mod db;
 pub mod delivery;
 pub mod domain;
+pub mod fetch;
 pub mod id;
 pub mod media;
 pub mod metrics;

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::fetch;
+
 pub use settings::{Flags, Limits, SETTINGS, Setting, Settings};
 
 /// The longest time a setting can name, in seconds.
 const LONGEST: u64 = 10 * 365 * 24 * 3600;
+/// The most that a setting can count of what costs memory.
+const MOST: u64 = 1_000_000;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,10 @@ pub struct Config {
     pub database_url: Url,
     /// The folder of the local blob store.
     pub blobs_dir: PathBuf,
+    /// What media URLs may reach beyond public addresses and port 443.
+    pub fetch_allowed: fetch::Allowed,
+    /// Certificate authorities for media URLs besides the public ones.
+    pub fetch_ca_file: Option<PathBuf>,
     /// What is logged.
     pub log: String,
     /// How it is logged.
@@ -171,6 +179,11 @@ impl Config {
             cdn_url: base_url("HAVERSACK_CDN_URL", settings.cdn_url)?,
             database_url,
             blobs_dir,
+            fetch_allowed: fetch::Allowed {
+                nets: list("HAVERSACK_FETCH_ALLOW_NETS", settings.fetch_allow_nets, "a network such as 10.0.0.0/8")?,
+                ports: list("HAVERSACK_FETCH_ALLOW_PORTS", settings.fetch_allow_ports, "a port such as 8443")?,
+            },
+            fetch_ca_file: settings.fetch_ca_file.map(PathBuf::from),
             log: settings.log,
             log_format,
             limits: settings.limits,
@@ -196,6 +209,28 @@ impl Limits {
         at_least("HAVERSACK_HEADER_TIMEOUT_SECONDS", self.header_timeout_seconds, 1)?;
         at_least("HAVERSACK_IDLE_TIMEOUT_SECONDS", self.idle_timeout_seconds, 1)?;
         at_least("HAVERSACK_RATE_LIMIT_MESSAGES", self.rate_limit_messages, 1)?;
+        at_least("HAVERSACK_FETCH_MAX_BYTES", self.fetch_max_bytes, 1)?;
+        at_least("HAVERSACK_FETCH_TIMEOUT_SECONDS", self.fetch_timeout_seconds, 1)?;
+        at_least("HAVERSACK_FETCH_IDLE_TIMEOUT_SECONDS", self.fetch_idle_timeout_seconds, 1)?;
+        at_least("HAVERSACK_FETCH_RESOLVE_TIMEOUT_SECONDS", self.fetch_resolve_timeout_seconds, 1)?;
+        at_least("HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS", self.fetch_connect_timeout_seconds, 1)?;
+        // hyper refuses a smaller buffer.
+        at_least("HAVERSACK_FETCH_MAX_HEADER_BYTES", self.fetch_max_header_bytes, 8192)?;
+        at_least("HAVERSACK_FETCH_MAX_CONCURRENT", self.fetch_max_concurrent, 1)?;
+        at_least("HAVERSACK_FETCH_MAX_CONCURRENT_PER_PARTNER", self.fetch_max_concurrent_per_partner, 1)?;
+        at_least("HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", self.fetch_max_waiting_per_partner, 1)?;
+        at_least("HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", self.fetch_queue_timeout_seconds, 1)?;
+        for (setting, count) in [
+            ("HAVERSACK_FETCH_MAX_REDIRECTS", self.fetch_max_redirects),
+            ("HAVERSACK_FETCH_MAX_HEADER_BYTES", self.fetch_max_header_bytes),
+            ("HAVERSACK_FETCH_MAX_CONCURRENT", self.fetch_max_concurrent),
+            ("HAVERSACK_FETCH_MAX_CONCURRENT_PER_PARTNER", self.fetch_max_concurrent_per_partner),
+            ("HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", self.fetch_max_waiting_per_partner),
+        ] {
+            if count > MOST {
+                return Err(Error::Invalid { setting, problem: format!("must be at most {MOST}, not {count}") });
+            }
+        }
         for (setting, seconds) in [
             ("HAVERSACK_UPLOAD_URL_TTL_SECONDS", self.upload_url_ttl_seconds),
             ("HAVERSACK_ABANDONED_RETENTION_SECONDS", self.abandoned_retention_seconds),
@@ -204,6 +239,12 @@ impl Limits {
             ("HAVERSACK_HEADER_TIMEOUT_SECONDS", self.header_timeout_seconds),
             ("HAVERSACK_SHUTDOWN_GRACE_SECONDS", self.shutdown_grace_seconds),
             ("HAVERSACK_RATE_LIMIT_WINDOW_SECONDS", self.rate_limit_window_seconds),
+            ("HAVERSACK_FETCH_TIMEOUT_SECONDS", self.fetch_timeout_seconds),
+            ("HAVERSACK_FETCH_IDLE_TIMEOUT_SECONDS", self.fetch_idle_timeout_seconds),
+            ("HAVERSACK_FETCH_RESOLVE_TIMEOUT_SECONDS", self.fetch_resolve_timeout_seconds),
+            ("HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS", self.fetch_connect_timeout_seconds),
+            ("HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", self.fetch_queue_timeout_seconds),
+            ("HAVERSACK_FETCH_MEMORY_SECONDS", self.fetch_memory_seconds),
         ] {
             if seconds > LONGEST {
                 let problem = format!("must be at most {LONGEST} (ten years), not {seconds}");
@@ -226,12 +267,42 @@ impl Limits {
         Duration::from_secs(self.idle_timeout_seconds)
     }
 
+    /// The limits of fetching.
+    #[must_use]
+    pub fn fetch(&self) -> fetch::Limits {
+        let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        fetch::Limits {
+            max_bytes: self.fetch_max_bytes,
+            timeout: Duration::from_secs(self.fetch_timeout_seconds),
+            idle_timeout: Duration::from_secs(self.fetch_idle_timeout_seconds),
+            resolve_timeout: Duration::from_secs(self.fetch_resolve_timeout_seconds),
+            connect_timeout: Duration::from_secs(self.fetch_connect_timeout_seconds),
+            max_redirects: count(self.fetch_max_redirects),
+            max_header_bytes: count(self.fetch_max_header_bytes),
+            max_concurrent: count(self.fetch_max_concurrent),
+            max_concurrent_per_tenant: count(self.fetch_max_concurrent_per_partner),
+            max_waiting_per_tenant: count(self.fetch_max_waiting_per_partner),
+            queue_timeout: Duration::from_secs(self.fetch_queue_timeout_seconds),
+        }
+    }
+
     /// The longest an upload of the largest size can take at the slowest rate allowed.
     #[must_use]
     pub fn longest_upload(&self) -> Duration {
         let transfer = self.max_upload_bytes / self.upload_min_bytes_per_second.max(1);
         Duration::from_secs(transfer + self.upload_grace_seconds + self.idle_timeout_seconds)
     }
+}
+
+/// The entries of a list joined by commas.
+fn list<T: std::str::FromStr>(setting: &'static str, text: Option<String>, like: &str) -> Result<Vec<T>, Error> {
+    let entries = text.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            let problem = || format!("{entry:?} is not {like}; several are joined by commas");
+            entry.parse().map_err(|_| Error::Invalid { setting, problem: problem() })
+        })
+        .collect()
 }
 
 /// The path of a `file:` URL without a host (RFC 8089).
@@ -301,10 +372,21 @@ mod tests {
             (vec!["--upload-grace-seconds", "18446744073709551615"], "HAVERSACK_UPLOAD_GRACE_SECONDS"),
             (vec!["--log-format", "xml"], "HAVERSACK_LOG_FORMAT"),
             (vec!["--max-header-bytes", "1"], "HAVERSACK_MAX_HEADER_BYTES"),
+            (vec!["--fetch-allow-nets", "10.0.0.0/8,10.0.0.1"], "HAVERSACK_FETCH_ALLOW_NETS"),
+            (vec!["--fetch-allow-ports", "http"], "HAVERSACK_FETCH_ALLOW_PORTS"),
+            (vec!["--fetch-max-concurrent", "0"], "HAVERSACK_FETCH_MAX_CONCURRENT"),
+            (vec!["--fetch-max-redirects", "18446744073709551615"], "HAVERSACK_FETCH_MAX_REDIRECTS"),
         ] {
             let error = load(&arguments).expect_err(named).to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn lists_are_joined_by_commas() {
+        let config = load(&["--fetch-allow-nets", "127.0.0.0/8, ::1/128,", "--fetch-allow-ports", "8443"]);
+        let allowed = config.expect("config").fetch_allowed;
+        assert!(allowed.names("::1".parse().expect("address")) && allowed.port(8443) && allowed.nets.len() == 2);
     }
 
     #[test]

@@ -109,6 +109,12 @@ settings! {
             " Database for everything but file contents, as `sqlite:///path?mode=rwc`";
         blobs_url, "HAVERSACK_BLOBS_URL", "the data folder",
             " Folder for file contents, as `file:/path`";
+        fetch_allow_nets, "HAVERSACK_FETCH_ALLOW_NETS", "none",
+            " Networks that media URLs may reach although they are not public, as `127.0.0.0/8,10.1.0.0/16`";
+        fetch_allow_ports, "HAVERSACK_FETCH_ALLOW_PORTS", "none",
+            " Ports that media URLs may name besides 443, as `8443,9443`";
+        fetch_ca_file, "HAVERSACK_FETCH_CA_FILE", "none",
+            " PEM file of certificate authorities that are trusted for media URLs besides the public ones";
     }
     required {
         listen: SocketAddr, "HAVERSACK_LISTEN", "127.0.0.1:8080",
@@ -145,6 +151,30 @@ settings! {
             " Connections at a time; further ones wait to be accepted";
         shutdown_grace_seconds, "HAVERSACK_SHUTDOWN_GRACE_SECONDS", 30,
             " How long running requests may take to finish after SIGTERM or Ctrl-C";
+        fetch_max_bytes, "HAVERSACK_FETCH_MAX_BYTES", 10_485_760,
+            " Largest file that is fetched from a media URL, in bytes";
+        fetch_timeout_seconds, "HAVERSACK_FETCH_TIMEOUT_SECONDS", 30,
+            " How long fetching one file may take, redirects included";
+        fetch_idle_timeout_seconds, "HAVERSACK_FETCH_IDLE_TIMEOUT_SECONDS", 10,
+            " How long its host may send nothing, before the header and between two pieces of the file";
+        fetch_resolve_timeout_seconds, "HAVERSACK_FETCH_RESOLVE_TIMEOUT_SECONDS", 5,
+            " How long finding the addresses of a host name may take";
+        fetch_connect_timeout_seconds, "HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS", 10,
+            " How long making a TLS connection to the host may take";
+        fetch_max_redirects, "HAVERSACK_FETCH_MAX_REDIRECTS", 5,
+            " Redirects that are followed";
+        fetch_max_header_bytes, "HAVERSACK_FETCH_MAX_HEADER_BYTES", 65_536,
+            " Largest header of the host's answer, in bytes";
+        fetch_max_concurrent, "HAVERSACK_FETCH_MAX_CONCURRENT", 64,
+            " Files that are fetched at a time";
+        fetch_max_concurrent_per_partner, "HAVERSACK_FETCH_MAX_CONCURRENT_PER_PARTNER", 16,
+            " How many of them may be one partner's";
+        fetch_max_waiting_per_partner, "HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", 128,
+            " How many more of one partner may wait; one more is answered 503";
+        fetch_queue_timeout_seconds, "HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", 10,
+            " How long they may wait before they are answered 503";
+        fetch_memory_seconds, "HAVERSACK_FETCH_MEMORY_SECONDS", 2_592_000,
+            " How long a fetched file is remembered, so that its host may answer 304 instead of sending it again";
         rate_limit_messages, "HAVERSACK_RATE_LIMIT_MESSAGES", 30,
             " Messages from one line to one recipient in the time below; one more is answered 429";
         rate_limit_window_seconds, "HAVERSACK_RATE_LIMIT_WINDOW_SECONDS", 60,

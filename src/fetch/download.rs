@@ -1,0 +1,104 @@
+//! The body of an answer, read as long as it keeps to the limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::{Response, header};
+use tokio::time::{Instant, timeout_at};
+
+use super::permits::Permit;
+use super::{Driver, Error, Limits, Validators};
+
+/// A file on its way here. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Download {
+    body: Incoming,
+    content_type: Option<String>,
+    validators: Option<Validators>,
+    expected: Option<u64>,
+    received: u64,
+    max_bytes: u64,
+    max_header_bytes: usize,
+    idle_timeout: Duration,
+    timeout: Duration,
+    deadline: Instant,
+    _connection: (Driver, Arc<Permit>),
+}
+
+impl Download {
+    pub(super) fn new(
+        response: Response<Incoming>,
+        validators: Option<Validators>,
+        limits: &Limits,
+        deadline: Instant,
+        connection: (Driver, Arc<Permit>),
+    ) -> Result<Self, Error> {
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = response.into_body();
+        let expected = body.size_hint().exact();
+        if expected.is_some_and(|length| length > limits.max_bytes) {
+            return Err(Error::TooLarge(limits.max_bytes));
+        }
+        Ok(Self {
+            body,
+            content_type,
+            validators,
+            expected,
+            received: 0,
+            max_bytes: limits.max_bytes,
+            max_header_bytes: limits.max_header_bytes,
+            idle_timeout: limits.idle_timeout,
+            timeout: limits.timeout,
+            deadline,
+            _connection: connection,
+        })
+    }
+
+    /// `Content-Type` of the answer.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    /// What to ask with the next time.
+    #[must_use]
+    pub fn validators(&self) -> Option<&Validators> {
+        self.validators.as_ref()
+    }
+
+    /// The next bytes; `None` at the end of the whole file.
+    ///
+    /// # Errors
+    /// The file is too large or did not come whole and in time.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        // Only bytes of the file count as a sign of life: empty frames and trailers do not.
+        let idle = Instant::now() + self.idle_timeout;
+        let until = idle.min(self.deadline);
+        loop {
+            let Ok(frame) = timeout_at(until, self.body.frame()).await else {
+                return Err(if idle < self.deadline {
+                    Error::Idle(self.idle_timeout)
+                } else {
+                    Error::TooSlow(self.timeout)
+                });
+            };
+            let Some(frame) = frame else {
+                let whole = self.expected.is_none_or(|expected| expected == self.received);
+                return if whole { Ok(None) } else { Err(Error::Cut) };
+            };
+            let frame = frame.map_err(|error| Error::of_http(&error, self.max_header_bytes))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if data.is_empty() {
+                continue;
+            }
+            self.received += data.len() as u64;
+            if self.received > self.max_bytes {
+                return Err(Error::TooLarge(self.max_bytes));
+            }
+            return Ok(Some(data));
+        }
+    }
+}

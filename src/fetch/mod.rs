@@ -1,0 +1,365 @@
+//! The only outbound HTTP client. Fetches files that other people host, from URLs that anybody may have written.
+//!
+//! What it owns: which URLs are clear ([`FetchUrl`]), which addresses are public ([`Allowed`]), the one place that
+//! connects, every limit in time and size, and how many run at a time. What it refuses to do: follow anything but https,
+//! use proxies or cookies, send credentials, undo content encodings, repeat to anyone what a host said.
+//!
+//! Each fetch has a connection of its own, made for it and closed after it: tenants share nothing that one of them could
+//! hold up, and no connection outlives the check of its address. TLS sessions are resumed.
+
+mod address;
+mod connect;
+mod download;
+mod error;
+mod permits;
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::RootCertStore;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub use address::Allowed;
+pub use connect::{Resolve, SystemResolver};
+pub use download::Download;
+pub use error::Error;
+pub use url::{FetchUrl, InvalidUrl, MAX_URL_LENGTH};
+
+use connect::Connector;
+use permits::{Permit, Permits};
+
+/// Largest window of unread bytes an HTTP/2 origin may fill.
+const HTTP2_WINDOW: u32 = 256 * 1024;
+/// Longest validator that is kept.
+const MAX_VALIDATOR_LENGTH: usize = 1024;
+
+/// Limits of every fetch.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest file, in bytes.
+    pub max_bytes: u64,
+    /// How long all of it may take, redirects included.
+    pub timeout: Duration,
+    /// How long the host may send nothing.
+    pub idle_timeout: Duration,
+    /// How long finding the addresses of a name may take.
+    pub resolve_timeout: Duration,
+    /// How long making a TLS connection may take.
+    pub connect_timeout: Duration,
+    /// Most redirects.
+    pub max_redirects: usize,
+    /// Largest header of an answer, in bytes.
+    pub max_header_bytes: usize,
+    /// Most fetches at a time.
+    pub max_concurrent: usize,
+    /// Most of them for one tenant.
+    pub max_concurrent_per_tenant: usize,
+    /// Most that may wait for one tenant.
+    pub max_waiting_per_tenant: usize,
+    /// How long they may wait.
+    pub queue_timeout: Duration,
+}
+
+/// What an origin gave to ask again with (RFC 9110 section 8.8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validators {
+    /// Fingerprint of the URL that the file came from in the end; another one is not asked with them.
+    pub url: String,
+    /// `ETag`.
+    pub etag: Option<String>,
+    /// `Last-Modified`.
+    pub last_modified: Option<String>,
+}
+
+/// What came of a fetch.
+#[derive(Debug)]
+pub enum Fetched {
+    /// A file, whose bytes are still to be read.
+    File(Download),
+    /// The file has not changed since the validators were given.
+    NotModified,
+}
+
+/// The client.
+#[derive(Debug)]
+pub struct Fetcher {
+    connector: Connector,
+    limits: Limits,
+    permits: Permits,
+}
+
+/// Ends the task that drives a connection, and so closes it.
+#[derive(Debug)]
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Fetcher {
+    /// A client that trusts `roots` and reaches what is public or `allowed`.
+    #[must_use]
+    pub fn new(allowed: Allowed, roots: RootCertStore, resolver: Arc<dyn Resolve>, limits: Limits) -> Self {
+        Self { connector: Connector::new(allowed, roots, resolver, &limits), permits: Permits::new(&limits), limits }
+    }
+
+    /// Asks for a file on behalf of a tenant, and follows redirects. `known` are the validators of an earlier answer.
+    /// Dropping the future, or the download it gives, closes the connection.
+    ///
+    /// # Errors
+    /// There is no file to be had from this URL.
+    pub async fn get(&self, tenant: &str, url: &FetchUrl, known: Option<&Validators>) -> Result<Fetched, Error> {
+        let permit = Arc::new(self.permits.acquire(tenant).await?);
+        let deadline = Instant::now() + self.limits.timeout;
+        let followed = timeout_at(deadline, self.follow(url, known, permit, deadline)).await;
+        followed.map_err(|_| Error::TooSlow(self.limits.timeout))?
+    }
+
+    async fn follow(
+        &self,
+        url: &FetchUrl,
+        known: Option<&Validators>,
+        permit: Arc<Permit>,
+        deadline: Instant,
+    ) -> Result<Fetched, Error> {
+        let mut url = url.clone();
+        for hop in 0..=self.limits.max_redirects {
+            let after = |error: Error| if hop == 0 { error } else { Error::Redirected(Box::new(error)) };
+            let fingerprint = url.fingerprint();
+            let known = known.filter(|known| known.url == fingerprint);
+            let (response, driver) = self.ask(&url, known, &permit).await.map_err(after)?;
+            match response.status() {
+                StatusCode::MOVED_PERMANENTLY
+                | StatusCode::FOUND
+                | StatusCode::SEE_OTHER
+                | StatusCode::TEMPORARY_REDIRECT
+                | StatusCode::PERMANENT_REDIRECT => url = next(&url, response.headers()).map_err(after)?,
+                StatusCode::NOT_MODIFIED if known.is_some() => return Ok(Fetched::NotModified),
+                status if status.is_success() => {
+                    check(&response).map_err(after)?;
+                    let validators = validators(fingerprint, response.headers());
+                    let download = Download::new(response, validators, &self.limits, deadline, (driver, permit));
+                    return download.map(Fetched::File).map_err(after);
+                }
+                status => return Err(after(Error::Status(status.as_u16()))),
+            }
+        }
+        Err(Error::TooManyRedirects(self.limits.max_redirects))
+    }
+
+    /// One request and the header of its answer.
+    async fn ask(
+        &self,
+        url: &FetchUrl,
+        known: Option<&Validators>,
+        permit: &Arc<Permit>,
+    ) -> Result<(Response<Incoming>, Driver), Error> {
+        let stream = self.connector.connect(url, permit).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let stream = TokioIo::new(stream);
+        let of_http = |error: hyper::Error| Error::of_http(&error, self.limits.max_header_bytes);
+        let request = request(url, known, http2);
+        let answer = async {
+            if http2 {
+                let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
+                    .initial_stream_window_size(HTTP2_WINDOW)
+                    .initial_connection_window_size(HTTP2_WINDOW)
+                    .handshake(stream)
+                    .await
+                    .map_err(of_http)?;
+                let driver = Driver(tokio::spawn(connection).abort_handle());
+                Ok::<_, Error>((sender.send_request(request).await.map_err(of_http)?, driver))
+            } else {
+                let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+                    .max_buf_size(self.limits.max_header_bytes)
+                    .handshake(stream)
+                    .await
+                    .map_err(of_http)?;
+                let driver = Driver(tokio::spawn(connection).abort_handle());
+                Ok((sender.send_request(request).await.map_err(of_http)?, driver))
+            }
+        };
+        let answer = timeout(self.limits.idle_timeout, answer).await;
+        let (response, driver) = answer.map_err(|_| Error::Idle(self.limits.idle_timeout))??;
+        // hyper looks at the size only between two reads, and so lets more pass.
+        let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if size > self.limits.max_header_bytes {
+            return Err(Error::HeaderTooLarge(self.limits.max_header_bytes));
+        }
+        Ok((response, driver))
+    }
+}
+
+fn request(url: &FetchUrl, known: Option<&Validators>, http2: bool) -> Request<Empty<Bytes>> {
+    let target = &url.as_url()[::url::Position::BeforePath..::url::Position::AfterQuery];
+    // RFC 9113 section 8.3.1: HTTP/2 has the authority in the target and no Host.
+    let target = if http2 { format!("https://{}{target}", url.authority()) } else { target.to_owned() };
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = target.parse().expect("a parsed URL is a request target");
+    let headers = request.headers_mut();
+    if !http2 {
+        headers.insert(header::HOST, value(&url.authority()).expect("a host is a header value"));
+    }
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("haversack/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(known) = known {
+        let mut conditional = |name: HeaderName, text: &Option<String>| {
+            if let Some(value) = text.as_deref().and_then(value) {
+                headers.insert(name, value);
+            }
+        };
+        conditional(header::IF_NONE_MATCH, &known.etag);
+        conditional(header::IF_MODIFIED_SINCE, &known.last_modified);
+    }
+    request
+}
+
+fn value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok()
+}
+
+fn next(url: &FetchUrl, headers: &HeaderMap) -> Result<FetchUrl, Error> {
+    let location = headers.get(header::LOCATION).filter(|location| !location.is_empty()).ok_or(Error::NoLocation)?;
+    // Browsers read the bytes as UTF-8, and so do we.
+    let location = std::str::from_utf8(location.as_bytes()).map_err(|_| Error::BadRedirect(InvalidUrl::Malformed))?;
+    url.join(location).map_err(Error::BadRedirect)
+}
+
+/// Whether a successful answer brings the whole file as it is.
+fn check<B>(response: &Response<B>) -> Result<(), Error> {
+    let headers = response.headers();
+    // hyper undoes `chunked` alone, and takes whatever else there is for the file.
+    let transfer = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if transfer.into_iter().any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Error::Encoded);
+    }
+    let encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.into_iter().any(|encoding| !encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return Err(Error::Encoded);
+    }
+    match response.status() {
+        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => Ok(()),
+        StatusCode::PARTIAL_CONTENT if is_whole(headers) => Ok(()),
+        StatusCode::PARTIAL_CONTENT => Err(Error::Partial),
+        status => Err(Error::Status(status.as_u16())),
+    }
+}
+
+/// Whether a `Content-Range` names the whole file: `bytes 0-41/42` (RFC 9110 section 14.4).
+fn is_whole(headers: &HeaderMap) -> bool {
+    let whole = |range: &str| -> Option<bool> {
+        let (last, size) = range.strip_prefix("bytes 0-")?.split_once('/')?;
+        Some(last.parse::<u64>().ok()?.checked_add(1)? == size.parse::<u64>().ok()?)
+    };
+    headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok()).and_then(whole).unwrap_or(false)
+}
+
+fn validators(url: String, headers: &HeaderMap) -> Option<Validators> {
+    let text = |name| {
+        let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned);
+        value.filter(|value| !value.is_empty() && value.len() <= MAX_VALIDATOR_LENGTH)
+    };
+    let validators = Validators { url, etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) };
+    (validators.etag.is_some() || validators.last_modified.is_some()).then_some(validators)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use std::io;
+    use std::net::IpAddr;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LIMITS: Limits = Limits {
+        max_bytes: 1024,
+        timeout: SECOND,
+        idle_timeout: SECOND,
+        resolve_timeout: SECOND,
+        connect_timeout: SECOND,
+        max_redirects: 5,
+        max_header_bytes: 8192,
+        max_concurrent: 1,
+        max_concurrent_per_tenant: 1,
+        max_waiting_per_tenant: 1,
+        queue_timeout: SECOND,
+    };
+
+    /// What a line of the list says a name resolves to.
+    #[derive(Debug)]
+    struct Stub(Vec<IpAddr>);
+
+    #[async_trait]
+    impl Resolve for Stub {
+        async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+            Ok(self.0.clone())
+        }
+    }
+
+    fn hint(why: &str) -> Vec<IpAddr> {
+        let Some((hint, _)) = why.strip_prefix("[dns ").and_then(|rest| rest.split_once(']')) else {
+            return vec!["93.184.215.14".parse().expect("address")];
+        };
+        hint.split(',').map(|answer| answer.split_once('=').expect("record").1.parse().expect("address")).collect()
+    }
+
+    /// Whether policy lets a URL through to the one function that connects.
+    async fn admits(url: &str, answers: Vec<IpAddr>) -> Result<(), Error> {
+        let url = FetchUrl::parse(url)?;
+        let connector = Connector::new(Allowed::default(), RootCertStore::empty(), Arc::new(Stub(answers)), &LIMITS);
+        let permit = Arc::new(Permits::new(&LIMITS).acquire("tenant").await?);
+        connector.admitted(&url, &permit).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn every_url_of_the_list_is_judged_as_it_says() {
+        let list = include_str!("../../tests/it/data/fetch_urls.tsv");
+        let mut lines = 0;
+        for line in list.lines().filter(|line| !line.starts_with('#')) {
+            let [verdict, url, why] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            // Served by an origin, in the tests of hostile origins.
+            if why.starts_with("[redirect") {
+                continue;
+            }
+            let judged = admits(url, hint(why)).await;
+            assert_eq!(judged.is_ok(), verdict == "allow", "{url} ({why}): {judged:?}");
+            lines += 1;
+        }
+        assert!(lines > 100, "{lines}");
+    }
+
+    #[tokio::test]
+    async fn one_address_that_is_not_public_spoils_a_name() {
+        let answers = |ips: &[&str]| ips.iter().map(|ip| ip.parse().expect("address")).collect();
+        assert!(admits("https://a.example/", answers(&["93.184.215.14", "2606:4700::1"])).await.is_ok());
+        for ips in [["93.184.215.14", "10.0.0.1"], ["fd00::1", "93.184.215.14"]] {
+            assert!(matches!(admits("https://a.example/", answers(&ips)).await, Err(Error::NotPublic)));
+        }
+        assert!(matches!(admits("https://a.example/", Vec::new()).await, Err(Error::Unresolved)));
+    }
+
+    #[test]
+    fn a_part_may_be_the_whole() {
+        let whole = |range: &'static str| {
+            is_whole(&HeaderMap::from_iter([(header::CONTENT_RANGE, HeaderValue::from_static(range))]))
+        };
+        assert!(whole("bytes 0-41/42"));
+        for range in ["bytes 0-40/42", "bytes 1-41/42", "bytes 0-41/*", "bytes */42", "bytes 0-18446744073709551615/0"]
+        {
+            assert!(!whole(range), "{range}");
+        }
+        assert!(!is_whole(&HeaderMap::new()));
+    }
+}

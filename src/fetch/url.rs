@@ -1,0 +1,239 @@
+//! URLs of other people's files. Owns what their text may be: https, one clear reading, nothing that parsers disagree
+//! about. Resolves nothing; whether host and port may be reached is [`super::address`]'s matter.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use url::{Host, Url};
+
+/// Longest URL, in bytes.
+pub const MAX_URL_LENGTH: usize = 2048;
+/// Longest host name, and longest label of one, in bytes (RFC 1035 section 2.3.4).
+const MAX_NAME_LENGTH: usize = 253;
+const MAX_LABEL_LENGTH: usize = 63;
+
+/// Why a text is not a URL that can be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUrl {
+    /// Another scheme.
+    #[error("it does not start with https://")]
+    NotHttps,
+    /// More than [`MAX_URL_LENGTH`].
+    #[error("it is longer than 2048 bytes")]
+    TooLong,
+    /// Not a URL at all.
+    #[error("it is not a valid URL")]
+    Malformed,
+    /// RFC 3986 has no backslashes and control characters; some parsers take them for slashes or drop them.
+    #[error("it holds a backslash or a control character; percent-encode it")]
+    Ambiguous,
+    /// `user:password@`.
+    #[error("it holds a user name or password; only what is public can be fetched")]
+    Credentials,
+    /// An IPv4 address written in a way that only some parsers read as one, or a host with percent signs.
+    #[error("its host is written in an unusual form; write a name, or an address as 192.0.2.1 or [2001:db8::1]")]
+    UnusualHost,
+    /// A name that DNS cannot hold.
+    #[error("its host name is too long")]
+    NameTooLong,
+}
+
+/// An https URL that every parser reads alike.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FetchUrl(Url);
+
+impl FetchUrl {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(text: &str) -> Result<Self, InvalidUrl> {
+        if text.len() > MAX_URL_LENGTH {
+            return Err(InvalidUrl::TooLong);
+        }
+        let rest = match text.split_at_checked("https://".len()) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https://") => rest,
+            _ => return Err(InvalidUrl::NotHttps),
+        };
+        if text.contains(|c: char| c == '\\' || c.is_control()) {
+            return Err(InvalidUrl::Ambiguous);
+        }
+        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        if authority.is_empty() {
+            return Err(InvalidUrl::Malformed);
+        }
+        if authority.contains('@') {
+            return Err(InvalidUrl::Credentials);
+        }
+        if authority.contains('%') {
+            return Err(InvalidUrl::UnusualHost);
+        }
+        let url = Url::parse(text).map_err(|_| InvalidUrl::Malformed)?;
+        match url.host() {
+            // 0x7f.1, 2130706433 and 017700000001 are 127.0.0.1 to some and names to others.
+            Some(Host::Ipv4(ip)) if written_host(authority) != ip.to_string() => return Err(InvalidUrl::UnusualHost),
+            Some(Host::Domain(name)) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                if name.len() > MAX_NAME_LENGTH || name.split('.').any(|label| label.len() > MAX_LABEL_LENGTH) {
+                    return Err(InvalidUrl::NameTooLong);
+                }
+                if name.split('.').any(str::is_empty) {
+                    return Err(InvalidUrl::Malformed);
+                }
+            }
+            Some(_) => {}
+            None => return Err(InvalidUrl::Malformed),
+        }
+        Ok(Self(url))
+    }
+
+    /// The URL that a `Location` header at this one names (RFC 9110 section 10.2.2).
+    pub(super) fn join(&self, location: &str) -> Result<Self, InvalidUrl> {
+        if location.is_empty() || location.contains(|c: char| c == '\\' || c.is_control()) {
+            return Err(InvalidUrl::Ambiguous);
+        }
+        if location.starts_with("//") {
+            return Self::parse(&format!("https:{location}"));
+        }
+        // RFC 3986 section 3.1. What starts with a scheme is read as it stands; `https:path` is then refused.
+        let scheme = location.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')));
+        if scheme.is_some_and(|end| end > 0 && location[end..].starts_with(':')) {
+            return Self::parse(location);
+        }
+        Self::parse(self.0.join(location).map_err(|_| InvalidUrl::Malformed)?.as_str())
+    }
+
+    /// The URL, for its parts.
+    #[must_use]
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Host name in lower case without a dot at its end, or address.
+    pub(super) fn host(&self) -> Host<&str> {
+        match self.0.host().expect("checked when parsed") {
+            Host::Domain(name) => Host::Domain(name.strip_suffix('.').unwrap_or(name)),
+            address => address,
+        }
+    }
+
+    /// The port, 443 if it is not written.
+    pub(super) fn port(&self) -> u16 {
+        self.0.port_or_known_default().expect("https has a default port")
+    }
+
+    /// `Host` header: host and, if it is not 443, port.
+    pub(super) fn authority(&self) -> String {
+        let host = self.host();
+        self.0.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
+    }
+
+    /// What of it can be stored and compared without keeping the secrets that a query may hold.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut url = self.0.clone();
+        url.set_fragment(None);
+        base16ct::lower::encode_string(&Sha256::digest(url.as_str()))
+    }
+}
+
+/// Without its query, which may hold a signature; for logs and messages.
+impl fmt::Display for FetchUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}{}", self.authority(), self.0.path())?;
+        if self.0.query().is_some() { f.write_str("?...") } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for FetchUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The host of an authority without userinfo, as it is written.
+fn written_host(authority: &str) -> &str {
+    authority.split_once(':').map_or(authority, |(host, _)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_no_clear_https_url_is_refused() {
+        for (text, why) in [
+            ("", InvalidUrl::NotHttps),
+            ("http://example.com/a", InvalidUrl::NotHttps),
+            ("https:/example.com/a", InvalidUrl::NotHttps),
+            (" https://example.com/a", InvalidUrl::NotHttps),
+            ("https:\\\\example.com/a", InvalidUrl::NotHttps),
+            ("https://", InvalidUrl::Malformed),
+            ("https:///example.com/", InvalidUrl::Malformed),
+            ("https://?a", InvalidUrl::Malformed),
+            ("https://:443/", InvalidUrl::Malformed),
+            ("https://a..example/", InvalidUrl::Malformed),
+            ("https://example.com:x/", InvalidUrl::Malformed),
+            ("https://example.com\\a", InvalidUrl::Ambiguous),
+            ("https://exam\tple.com/", InvalidUrl::Ambiguous),
+            ("https://example.com/a\r\nb", InvalidUrl::Ambiguous),
+            ("https://a@example.com/", InvalidUrl::Credentials),
+            ("https://a:b@example.com/", InvalidUrl::Credentials),
+            ("https://exampl%65.com/", InvalidUrl::UnusualHost),
+            ("https://0x5d.0xb8.0xd7.0x0e/", InvalidUrl::UnusualHost),
+            ("https://1572394766/", InvalidUrl::UnusualHost),
+            ("https://93.184.215.14./", InvalidUrl::UnusualHost),
+            ("https://93.184.55054/", InvalidUrl::UnusualHost),
+        ] {
+            assert_eq!(FetchUrl::parse(text).expect_err(text), why, "{text}");
+        }
+        let path = "a".repeat(MAX_URL_LENGTH - "https://example.com/".len());
+        assert!(FetchUrl::parse(&format!("https://example.com/{path}")).is_ok());
+        assert_eq!(FetchUrl::parse(&format!("https://example.com/{path}a")), Err(InvalidUrl::TooLong));
+        assert_eq!(FetchUrl::parse(&format!("https://{}.example/", "a".repeat(64))), Err(InvalidUrl::NameTooLong));
+    }
+
+    #[test]
+    fn a_location_is_read_like_a_url() {
+        let base = FetchUrl::parse("https://example.com/a/b?c#d").expect("URL");
+        for (location, expected) in [
+            ("c.jpg", Ok("https://example.com/a/c.jpg")),
+            ("/c:d", Ok("https://example.com/c:d")),
+            ("?x", Ok("https://example.com/a/b?x")),
+            ("//other.example/c", Ok("https://other.example/c")),
+            ("https://other.example/c", Ok("https://other.example/c")),
+            ("", Err(InvalidUrl::Ambiguous)),
+            ("http://example.com/", Err(InvalidUrl::NotHttps)),
+            ("https:c", Err(InvalidUrl::NotHttps)),
+            ("//2130706433/", Err(InvalidUrl::UnusualHost)),
+            ("https://2130706433/", Err(InvalidUrl::UnusualHost)),
+            ("\\\\other.example", Err(InvalidUrl::Ambiguous)),
+            ("//a@other.example/", Err(InvalidUrl::Credentials)),
+            ("javascript:alert(1)", Err(InvalidUrl::NotHttps)),
+        ] {
+            let joined = base.join(location);
+            assert_eq!(joined.as_ref().map(|url| url.as_url().as_str()).map_err(|e| *e), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn the_query_is_not_shown_but_counts() {
+        let url = |text| FetchUrl::parse(text).expect("URL");
+        let signed = url("https://example.com./a.jpg?signature=secret");
+        assert_eq!(signed.to_string(), "https://example.com/a.jpg?...");
+        assert_eq!(format!("{signed:?}"), signed.to_string());
+        assert_ne!(signed.fingerprint(), url("https://example.com./a.jpg?signature=other").fingerprint());
+        assert_eq!(url("https://a.example/#x").fingerprint(), url("https://A.example/").fingerprint());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_what_is_accepted_stays_the_same(text in "(https://)?[a-z0-9.:@%/\\\\\\[\\]#?x-]{0,40}") {
+            if let Ok(url) = FetchUrl::parse(&text) {
+                let again = FetchUrl::parse(url.as_url().as_str()).expect("what was accepted is accepted again");
+                prop_assert_eq!(again, url);
+            }
+        }
+    }
+}
