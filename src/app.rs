@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -20,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{BaseUrl, Config};
 use crate::db::Db;
 use crate::delivery::{Gateway, Receipts, Worker};
+use crate::fetch::{Fetcher, Resolve};
 use crate::metrics::Metrics;
 use crate::server::{self, Hosts};
 use crate::service::{Parts, Service};
@@ -45,7 +49,14 @@ impl App {
     /// # Errors
     /// The folder is in use or cannot be written, the database cannot be opened or is not durable, or the address is
     /// taken.
-    pub async fn build(config: Config, clock: Clock, gateway: Arc<dyn Gateway>) -> anyhow::Result<Self> {
+    pub async fn build(
+        config: Config,
+        clock: Clock,
+        gateway: Arc<dyn Gateway>,
+        resolver: Arc<dyn Resolve>,
+    ) -> anyhow::Result<Self> {
+        let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
+        let fetcher = Fetcher::new(config.fetch_allowed.clone(), roots, resolver, config.limits.fetch());
         let folder = &config.data_dir;
         create_private(folder)?;
         create_private(&config.blobs_dir)?;
@@ -71,6 +82,7 @@ impl App {
             limits: config.limits.clone(),
             public_url: public_url.clone(),
             cdn_url: cdn_url.clone(),
+            fetcher,
             metrics: metrics.clone(),
             outbox_filled: Arc::clone(&filled),
         }));
@@ -132,6 +144,21 @@ impl App {
         anyhow::ensure!(!ended, "a background task ended, which is a bug: see the log");
         Ok(finished)
     }
+}
+
+/// The public ones, which are built in so that they are the same on every machine, and those of a PEM file.
+fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(file) = file {
+        let wrong = || format!("HAVERSACK_FETCH_CA_FILE: cannot read certificates from {}", file.display());
+        let certificates = CertificateDer::pem_file_iter(file).with_context(wrong)?;
+        let certificates = certificates.collect::<Result<Vec<_>, _>>().with_context(wrong)?;
+        anyhow::ensure!(!certificates.is_empty(), "HAVERSACK_FETCH_CA_FILE: {} holds no certificate", file.display());
+        for certificate in certificates {
+            roots.add(certificate).with_context(wrong)?;
+        }
+    }
+    Ok(roots)
 }
 
 /// The address a client on this machine reaches: an unspecified one is listened on, but is nobody's.

@@ -31,6 +31,20 @@ pub struct UploadLabels {
     pub outcome: &'static str,
 }
 
+/// Labels of a file that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FileLabels {
+    /// The media type it was found to be, or `refused`.
+    pub media_type: &'static str,
+}
+
+/// Labels of a fetch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FetchLabels {
+    /// What came of it: `fetched`, `not_modified`, or the kind of the failure.
+    pub outcome: &'static str,
+}
+
 /// Labels of a change of a message's state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct MessageLabels {
@@ -45,6 +59,11 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
     uploads: Family<UploadLabels, Counter>,
+    files: Family<FileLabels, Counter>,
+    fetches: Family<FetchLabels, Counter>,
+    fetch_seconds: Histogram,
+    /// Bytes of files fetched from media URLs.
+    pub fetched_bytes: Counter,
     /// Bytes of file contents received.
     pub uploaded_bytes: Counter,
     /// Bytes sent of files, with the separators of several ranges.
@@ -61,6 +80,10 @@ impl Default for Metrics {
         let requests = Family::default();
         let request_seconds = Histogram::new(DURATIONS);
         let uploads = Family::default();
+        let files = Family::default();
+        let fetches = Family::default();
+        let fetch_seconds = Histogram::new(DURATIONS);
+        let fetched_bytes = Counter::default();
         let uploaded_bytes = Counter::default();
         let downloaded_bytes = Counter::default();
         let messages = Family::default();
@@ -75,6 +98,14 @@ impl Default for Metrics {
             request_seconds.clone(),
         );
         registry.register("uploads", "Uploads, by what came of them", uploads.clone());
+        registry.register("files", "Files looked at, by the type they were found to be", files.clone());
+        registry.register("fetches", "Fetches of media URLs, by what came of them", fetches.clone());
+        registry.register(
+            "fetch_duration_seconds",
+            "Time from asking for a media URL to its last byte, waiting for others included, in seconds",
+            fetch_seconds.clone(),
+        );
+        registry.register("fetched_bytes", "Bytes of files fetched from media URLs", fetched_bytes.clone());
         registry.register("uploaded_bytes", "Bytes of file contents received", uploaded_bytes.clone());
         registry.register(
             "downloaded_bytes",
@@ -89,6 +120,10 @@ impl Default for Metrics {
             requests,
             request_seconds,
             uploads,
+            files,
+            fetches,
+            fetch_seconds,
+            fetched_bytes,
             uploaded_bytes,
             downloaded_bytes,
             messages,
@@ -108,6 +143,17 @@ impl Metrics {
     /// Counts an upload.
     pub fn upload(&self, outcome: &'static str) {
         self.uploads.get_or_create(&UploadLabels { outcome }).inc();
+    }
+
+    /// Counts a file that was looked at.
+    pub fn judged(&self, media_type: &'static str) {
+        self.files.get_or_create(&FileLabels { media_type }).inc();
+    }
+
+    /// Counts a fetch.
+    pub fn fetch(&self, outcome: &'static str, duration: Duration) {
+        self.fetches.get_or_create(&FetchLabels { outcome }).inc();
+        self.fetch_seconds.observe(duration.as_secs_f64());
     }
 
     /// Counts a change of a message's state.

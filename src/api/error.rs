@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::trace::TraceId;
+use crate::fetch;
 use crate::service;
 
 const OUR_FAULT: &str = "something went wrong on our side; please try again";
@@ -69,14 +70,25 @@ impl From<service::Error> for ApiError {
             E::MentionInDirectChat => (StatusCode::CONFLICT, 2023),
             E::UnsupportedType(_) => (StatusCode::BAD_REQUEST, 5004),
             E::TooLarge(_) => (StatusCode::BAD_REQUEST, 5005),
+            E::TypeMismatch(_) => (StatusCode::BAD_REQUEST, 5006),
+            E::Fetch { source, .. } => match source.cause() {
+                fetch::Error::TooLarge(_) => (StatusCode::BAD_REQUEST, 5005),
+                fetch::Error::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, 4004),
+                _ => (StatusCode::INTERNAL_SERVER_ERROR, 5002),
+            },
+            E::DeletedMeanwhile => (StatusCode::SERVICE_UNAVAILABLE, 4004),
             E::Db(_) => (StatusCode::INTERNAL_SERVER_ERROR, 3006),
             E::Blob(_) | E::Lost(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
         };
         let retry_after = match &error {
             E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => Some(*retry_after),
+            E::Fetch { source: fetch::Error::Busy { retry_after }, .. } => Some(*retry_after),
+            E::DeletedMeanwhile => Some(1),
             _ => None,
         };
-        if status.is_server_error() {
+        // What is another host's fault, or the moment's, is the client's business.
+        let ours = !matches!(error, E::Fetch { .. } | E::DeletedMeanwhile);
+        if status.is_server_error() && ours {
             // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
             tracing::error!(%error, "request failed");
             return Self::new(status, code, OUR_FAULT);
@@ -121,7 +133,7 @@ impl IntoResponse for ApiError {
                 code,
                 message,
                 doc_url: format!("https://docs.linqapp.com/error/codes/{}xxx/{code}/", code / 1000),
-                retry_after,
+                retry_after: retry_after.filter(|_| status == StatusCode::TOO_MANY_REQUESTS),
             },
             trace_id: TraceId::current().to_string(),
         };

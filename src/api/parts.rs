@@ -10,6 +10,7 @@ use crate::domain::part::{
     Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS, MAX_STICKERS, Mention, Part,
     Range, Sticker, Text,
 };
+use crate::fetch::FetchUrl;
 use crate::id::AttachmentId;
 use crate::service::{Error, FileUrls};
 
@@ -20,7 +21,7 @@ pub(crate) struct PartRequest {
     r#type: Option<String>,
     /// The words, or the link.
     value: Option<String>,
-    /// Media: a public https URL. Not available yet.
+    /// Media: a public https URL of a file of at most 10 MiB, or the URL of a file that is stored here.
     url: Option<String>,
     /// Media: the id of an uploaded attachment.
     attachment_id: Option<String>,
@@ -45,6 +46,12 @@ pub(crate) struct StickerRequest {
     range: Range,
     url: Option<String>,
     attachment_id: Option<String>,
+}
+
+/// The URL of somebody else's file.
+fn fetch_url(url: &str) -> Result<FetchUrl, Error> {
+    FetchUrl::parse(url)
+        .map_err(|e| Error::InvalidParameter(format!("media url {url:?} is not one to fetch from: {e}")))
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -122,9 +129,8 @@ impl PartRequest {
         }
         if let Some(url) = &self.url
             && files.own(url).is_none()
-            && !Url::parse(url).is_ok_and(|url| url.scheme() == "https")
         {
-            return Err(Error::InvalidParameter(format!("media url {url:?} is not an https URL")));
+            fetch_url(url)?;
         }
         match &self.attachment_id {
             Some(id) if AttachmentId::parse(id).is_none() => {
@@ -135,19 +141,20 @@ impl PartRequest {
     }
 
     fn draft(self, files: &FileUrls) -> Result<DraftPart, Error> {
-        match (self.kind(), &self.attachment_id) {
-            ("text", _) => {
+        match (self.kind(), &self.attachment_id, &self.url) {
+            ("text", ..) => {
                 let stickers = self.inline_stickers.iter().flatten().map(|sticker| sticker.resolve(files));
                 Ok(DraftPart::Text(self.text(stickers.collect::<Result<_, _>>()?)))
             }
-            ("link", _) => Ok(DraftPart::Link(self.value.unwrap_or_default())),
-            ("media", Some(id)) => Ok(DraftPart::Attachment(AttachmentId::parse(id).ok_or(Error::AttachmentNotFound)?)),
-            ("media", None) => Err(Error::NotAvailable(
-                "media by url is not available in this version; upload the file (POST /v3/attachments) and send its \
-                 attachment_id"
-                    .to_owned(),
-            )),
-            (kind, _) => Err(Error::NotAvailable(format!("{kind} parts are not available on this server"))),
+            ("link", ..) => Ok(DraftPart::Link(self.value.unwrap_or_default())),
+            ("media", Some(id), _) => {
+                Ok(DraftPart::Attachment(AttachmentId::parse(id).ok_or(Error::AttachmentNotFound)?))
+            }
+            ("media", None, Some(url)) => match files.own(url) {
+                Some(file) => Ok(DraftPart::OwnFile(file)),
+                None => Ok(DraftPart::Url(fetch_url(url)?)),
+            },
+            (kind, ..) => Err(Error::NotAvailable(format!("{kind} parts are not available on this server"))),
         }
     }
 
@@ -172,7 +179,7 @@ impl StickerRequest {
                 let own = files.own(url).ok_or_else(|| {
                     Error::InvalidParameter(format!("inline sticker url {url:?} is not the URL of a file stored here"))
                 })?;
-                own.ok_or(Error::AttachmentNotFound)?
+                own.ok_or(Error::AttachmentNotFound)?.id
             }
         };
         Ok(Sticker { range: self.range, attachment_id: id.to_string() })

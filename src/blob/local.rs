@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::buffers::{self, Buffers};
 use super::digest::Hasher;
-use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Digests, Error, SealedBlob};
+use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, SealedBlob};
 
 /// Bytes that all uploads together aim to hold in memory. Each has two batches, one that fills and one that is hashed and
 /// written, and nothing else of its body. Beyond 256 uploads the smallest batch makes it more.
@@ -260,6 +260,7 @@ impl BlobWriter for LocalWriter {
     }
 }
 
+#[derive(Debug)]
 struct LocalSealed {
     store: LocalStore,
     digests: Digests,
@@ -270,6 +271,11 @@ struct LocalSealed {
 impl SealedBlob for LocalSealed {
     fn digests(&self) -> &Digests {
         &self.digests
+    }
+
+    fn content(&self) -> Result<Box<dyn Content>, Error> {
+        let file = self.file.reopen().map_err(|e| failed("open", self.file.path(), e))?;
+        Ok(Box::new(file))
     }
 
     async fn publish(self: Box<Self>, key: BlobKey) -> Result<(), Error> {

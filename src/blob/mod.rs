@@ -7,7 +7,7 @@ mod local;
 pub mod presign;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +34,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// What was just written cannot be read back.
+    #[error("cannot read back what was written: {0}")]
+    Unreadable(io::Error),
     /// A task of ours ended early.
     #[error("a storage task was stopped before it finished")]
     Stopped,
@@ -93,11 +96,19 @@ pub trait BlobWriter: Send {
     async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error>;
 }
 
+/// Bytes that can be read from anywhere, by blocking calls.
+pub trait Content: Read + Seek + Send + Sync {}
+
+impl<T: Read + Seek + Send + Sync> Content for T {}
+
 /// A blob that is whole and safe, but not to be seen yet. Dropping it leaves nothing.
 #[async_trait]
-pub trait SealedBlob: Send {
+pub trait SealedBlob: fmt::Debug + Send + Sync {
     /// Size and hashes of what was written.
     fn digests(&self) -> &Digests;
+
+    /// Opens it for us alone, to look at what it holds. Blocks.
+    fn content(&self) -> Result<Box<dyn Content>, Error>;
 
     /// Gives it its name, in one step; when this returns the name is safe on disk too.
     async fn publish(self: Box<Self>, key: BlobKey) -> Result<(), Error>;

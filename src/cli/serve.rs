@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
 use crate::delivery::Loopback;
+use crate::fetch::SystemResolver;
 
 pub(super) fn run(config: Config) -> anyhow::Result<()> {
     start_log(&config)?;
@@ -21,7 +22,7 @@ pub(super) fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
-    let app = App::build(config, Clock::system(), Arc::new(Loopback)).await?;
+    let app = App::build(config, Clock::system(), Arc::new(Loopback), Arc::new(SystemResolver)).await?;
     let welcome = welcome::prepare(&data_dir, &app).await?;
     // Listened for before anything is said: whoever reads the lines may stop us at once.
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];

@@ -2,21 +2,25 @@
 
 use sqlx::any::AnyRow;
 
-use super::row::{optional_time, parsed, size, text, time};
+use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, text, time};
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 use crate::domain::attachment::{Attachment, Content};
 use crate::id::{AttachmentId, AuditId, PartnerId};
+use crate::media::Measures;
 
 /// From a row that holds all columns of the table.
 pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
-    let content = match optional_time(row, "stored_at")? {
-        Some(at) => Content::Stored { sha256: text(row, "sha256")?, md5: text(row, "md5")?, at },
-        None if optional_time(row, "abandoned_at")?.is_some() => Content::Abandoned,
-        None => Content::Awaited,
+    let content = match (optional_time(row, "stored_at")?, optional_text(row, "refusal")?) {
+        (Some(at), _) => Content::Stored { sha256: text(row, "sha256")?, md5: text(row, "md5")?, at },
+        (None, Some(reason)) => Content::Refused { sha256: text(row, "sha256")?, md5: text(row, "md5")?, reason },
+        (None, None) if optional_time(row, "abandoned_at")?.is_some() => Content::Abandoned,
+        (None, None) => Content::Awaited,
     };
+    let id = parsed(row, "id", AttachmentId::parse)?;
+    let pixels = |column| Ok::<_, Error>(optional_size(row, column)?.and_then(|pixels| u32::try_from(pixels).ok()));
     Ok(Attachment {
-        id: parsed(row, "id", AttachmentId::parse)?,
+        id,
         partner_id: parsed(row, "partner_id", PartnerId::parse)?,
         filename: text(row, "filename")?,
         declared_type: text(row, "declared_type")?,
@@ -25,15 +29,27 @@ pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
         size_bytes: size(row, "size_bytes")?,
         created_at: time(row, "created_at")?,
         upload_expires_at: time(row, "upload_expires_at")?,
+        blob_of: optional(row, "blob_of", AttachmentId::parse)?.unwrap_or(id),
+        measures: Measures {
+            width: pixels("width")?,
+            height: pixels("height")?,
+            duration_ms: optional_size(row, "duration_ms")?,
+        },
         content,
     })
 }
 
-/// Adds an attachment whose bytes are awaited.
+/// Adds an attachment, with its bytes or without.
 pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), Error> {
+    let (sha256, md5, stored_at) = match &attachment.content {
+        Content::Stored { sha256, md5, at } => (Some(sha256), Some(md5), Some(at.as_millis())),
+        Content::Awaited | Content::Abandoned | Content::Refused { .. } => (None, None, None),
+    };
+    let shared = (attachment.blob_of != attachment.id).then(|| attachment.blob_of.to_string());
     sqlx::query(
         "INSERT INTO attachments (id, partner_id, filename, declared_type, signed_type, media_type, size_bytes, \
-         created_at, upload_expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+         created_at, upload_expires_at, sha256, md5, stored_at, blob_of, width, height, duration_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(attachment.id.to_string())
     .bind(attachment.partner_id.to_string())
@@ -41,12 +57,23 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     .bind(&attachment.declared_type)
     .bind(&attachment.signed_type)
     .bind(&attachment.media_type)
-    .bind(i64::try_from(attachment.size_bytes).unwrap_or(i64::MAX))
+    .bind(column(attachment.size_bytes))
     .bind(attachment.created_at.as_millis())
     .bind(attachment.upload_expires_at.as_millis())
+    .bind(sha256)
+    .bind(md5)
+    .bind(stored_at)
+    .bind(shared)
+    .bind(attachment.measures.width.map(i64::from))
+    .bind(attachment.measures.height.map(i64::from))
+    .bind(attachment.measures.duration_ms.map(column))
     .execute(db)
     .await?;
     Ok(())
+}
+
+fn column(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 /// An attachment, whoever owns it.
@@ -55,45 +82,79 @@ pub async fn find(db: &mut Connection, id: AttachmentId) -> Result<Option<Attach
     row.as_ref().map(read).transpose()
 }
 
-/// Records that the whole body is stored. `false`: the attachment is gone, or no longer awaits one.
+/// What is known of a whole body once it was looked at.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// SHA-256, lowercase hexadecimal.
+    pub sha256: String,
+    /// MD5, lowercase hexadecimal.
+    pub md5: String,
+    /// When it was safe on disk.
+    pub at: Timestamp,
+}
+
+/// Records that the whole body is stored, and what it is. `false`: the attachment is gone, or no longer awaits one.
 pub async fn mark_stored(
     db: &mut Connection,
     id: AttachmentId,
-    sha256: &str,
-    md5: &str,
-    now: Timestamp,
+    received: &Received,
+    media_type: &'static str,
+    measures: Measures,
 ) -> Result<bool, Error> {
     let done = sqlx::query(
-        "UPDATE attachments SET sha256 = $2, md5 = $3, stored_at = $4 \
-         WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
+        "UPDATE attachments SET sha256 = $2, md5 = $3, stored_at = $4, media_type = $5, width = $6, height = $7, \
+         duration_ms = $8 WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
     )
     .bind(id.to_string())
-    .bind(sha256)
-    .bind(md5)
-    .bind(now.as_millis())
+    .bind(&received.sha256)
+    .bind(&received.md5)
+    .bind(received.at.as_millis())
+    .bind(media_type)
+    .bind(measures.width.map(i64::from))
+    .bind(measures.height.map(i64::from))
+    .bind(measures.duration_ms.map(column))
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes a partner's attachment, asks for its blob to be removed, and writes the audit record. `false`: there is
-/// no such attachment.
+/// Records that a whole body came and was not kept. `false`: the attachment is gone, or no longer awaits one.
+pub async fn mark_refused(
+    db: &mut Connection,
+    id: AttachmentId,
+    received: &Received,
+    reason: &str,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE attachments SET sha256 = $2, md5 = $3, abandoned_at = $4, refusal = $5 \
+         WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
+    )
+    .bind(id.to_string())
+    .bind(&received.sha256)
+    .bind(&received.md5)
+    .bind(received.at.as_millis())
+    .bind(reason)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes a partner's attachment and writes the audit record. Gives the blob that nothing names any more, if that is
+/// so, and asks for it to be removed. `None`: there is no such attachment.
 pub async fn delete(
     db: &mut Connection,
     partner: PartnerId,
     id: AttachmentId,
-    blob_key: &str,
     now: Timestamp,
-) -> Result<bool, Error> {
-    let done = sqlx::query("DELETE FROM attachments WHERE id = $1 AND partner_id = $2")
+) -> Result<Option<Deleted>, Error> {
+    let row = sqlx::query("DELETE FROM attachments WHERE id = $1 AND partner_id = $2 RETURNING blob_of")
         .bind(id.to_string())
         .bind(partner.to_string())
-        .execute(&mut *db)
+        .fetch_optional(&mut *db)
         .await?;
-    if done.rows_affected() == 0 {
-        return Ok(false);
-    }
-    request_removal(db, blob_key, now).await?;
+    let Some(row) = row else { return Ok(None) };
+    let blob = optional(&row, "blob_of", AttachmentId::parse)?.unwrap_or(id);
+    sqlx::query("DELETE FROM fetched_urls WHERE attachment_id = $1").bind(id.to_string()).execute(&mut *db).await?;
     sqlx::query(
         "INSERT INTO audit_records (id, partner_id, action, subject_id, created_at) VALUES ($1, $2, $3, $4, $5)",
     )
@@ -102,9 +163,29 @@ pub async fn delete(
     .bind("attachment.deleted")
     .bind(id.to_string())
     .bind(now.as_millis())
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(true)
+    if is_blob_named(db, blob).await? {
+        return Ok(Some(Deleted { blob: None }));
+    }
+    request_removal(db, &blob.to_string(), now, now).await?;
+    Ok(Some(Deleted { blob: Some(blob) }))
+}
+
+/// Whether any attachment has its bytes in this blob.
+pub async fn is_blob_named(db: &mut Connection, blob: AttachmentId) -> Result<bool, Error> {
+    let named = sqlx::query("SELECT 1 FROM attachments WHERE id = $1 OR blob_of = $1 LIMIT 1")
+        .bind(blob.to_string())
+        .fetch_optional(db)
+        .await?;
+    Ok(named.is_some())
+}
+
+/// What a deletion leaves to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Deleted {
+    /// The blob to remove: that of this attachment.
+    pub blob: Option<AttachmentId>,
 }
 
 /// How many of a partner's attachments await their bytes and still may get them.
@@ -151,23 +232,36 @@ pub async fn purge_abandoned(db: &mut Connection, before: Timestamp, limit: u32)
     Ok(done.rows_affected())
 }
 
-/// Asks for a blob to be removed.
-pub async fn request_removal(db: &mut Connection, blob_key: &str, now: Timestamp) -> Result<(), Error> {
-    sqlx::query("INSERT INTO blob_removals (blob_key, created_at) VALUES ($1, $2) ON CONFLICT (blob_key) DO NOTHING")
-        .bind(blob_key)
-        .bind(now.as_millis())
-        .execute(db)
-        .await?;
+/// Asks for a blob to be removed, not before a moment.
+pub async fn request_removal(
+    db: &mut Connection,
+    blob_key: &str,
+    not_before: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO blob_removals (blob_key, created_at, not_before) VALUES ($1, $2, $3) \
+         ON CONFLICT (blob_key) DO NOTHING",
+    )
+    .bind(blob_key)
+    .bind(now.as_millis())
+    .bind(not_before.as_millis())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
-/// Blobs asked to be removed, at most `limit`.
-pub async fn removals(db: &mut Connection, limit: u32) -> Result<Vec<String>, Error> {
-    let rows = sqlx::query("SELECT blob_key FROM blob_removals LIMIT $1").bind(i64::from(limit)).fetch_all(db).await?;
+/// Blobs to be removed by now, at most `limit`.
+pub async fn removals(db: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query("SELECT blob_key FROM blob_removals WHERE not_before <= $1 LIMIT $2")
+        .bind(now.as_millis())
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
     rows.iter().map(|row| text(row, "blob_key")).collect()
 }
 
-/// Records that a blob was removed.
+/// Records that a blob was removed, or need not be.
 pub async fn removal_done(db: &mut Connection, blob_key: &str) -> Result<(), Error> {
     sqlx::query("DELETE FROM blob_removals WHERE blob_key = $1").bind(blob_key).execute(db).await?;
     Ok(())

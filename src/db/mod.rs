@@ -9,6 +9,7 @@
 
 pub mod attachments;
 pub mod chats;
+pub mod fetched_urls;
 pub mod idempotency;
 pub mod lists;
 pub mod messages;

@@ -27,6 +27,12 @@ pub(super) fn size(row: &AnyRow, column: &'static str) -> Result<u64, Error> {
     u64::try_from(value).map_err(|_| Error::Unreadable { column, value: value.to_string() })
 }
 
+/// A size or count that may be unknown.
+pub(super) fn optional_size(row: &AnyRow, column: &'static str) -> Result<Option<u64>, Error> {
+    let Some(value) = row.try_get::<Option<i64>, _>(column)? else { return Ok(None) };
+    u64::try_from(value).map(Some).map_err(|_| Error::Unreadable { column, value: value.to_string() })
+}
+
 /// A time.
 pub(super) fn time(row: &AnyRow, column: &'static str) -> Result<Timestamp, Error> {
     integer(row, column).map(Timestamp::from_millis)

@@ -79,7 +79,7 @@ impl PartContent {
             filename: attachment.filename.clone(),
             media_type: attachment.media_type.clone(),
             size_bytes: attachment.size_bytes,
-            key: BlobKey::from(attachment.id),
+            key: BlobKey::from(attachment.blob_of),
             blobs: Arc::clone(blobs),
         }
     }

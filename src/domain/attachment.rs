@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::id::{AttachmentId, PartnerId};
+use crate::media::Measures;
 
 /// A file of a partner.
 #[derive(Clone, Debug)]
@@ -24,8 +25,23 @@ pub struct Attachment {
     pub created_at: Timestamp,
     /// When its upload window closes.
     pub upload_expires_at: Timestamp,
+    /// The attachment whose blob holds its bytes: mostly itself.
+    pub blob_of: AttachmentId,
+    /// What could be measured of the bytes.
+    pub measures: Measures,
     /// What became of its bytes.
     pub content: Content,
+}
+
+/// What a URL of ours says of the file it names. It names that file only if all of it is true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRef {
+    /// Whose it is.
+    pub partner_id: PartnerId,
+    /// Which it is.
+    pub id: AttachmentId,
+    /// The last segment, decoded.
+    pub segment: String,
 }
 
 /// What became of an attachment's bytes, as stored.
@@ -44,6 +60,15 @@ pub enum Content {
     },
     /// Given up: the upload window closed without a complete body.
     Abandoned,
+    /// A whole body came, but is of no type that is accepted, or not of the one declared; it was not kept.
+    Refused {
+        /// SHA-256 of the bytes, lowercase hexadecimal.
+        sha256: String,
+        /// MD5 of the bytes, lowercase hexadecimal.
+        md5: String,
+        /// What was found, and what would be right.
+        reason: String,
+    },
 }
 
 /// The state that clients see.
@@ -53,7 +78,7 @@ pub enum Status {
     Pending,
     /// Stored.
     Complete,
-    /// The window closed without one.
+    /// The window closed without one, or what came was refused.
     Failed,
 }
 
@@ -76,7 +101,7 @@ impl Attachment {
         match self.content {
             Content::Stored { .. } => Status::Complete,
             Content::Awaited if now < self.upload_expires_at => Status::Pending,
-            Content::Awaited | Content::Abandoned => Status::Failed,
+            Content::Awaited | Content::Abandoned | Content::Refused { .. } => Status::Failed,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Filenames: kept as given for JSON, made harmless for URLs.
 
+use percent_encoding::percent_decode_str;
+
 /// Most characters of a filename (Linq Partner API v3, `POST /v3/attachments`).
 pub const MAX_LENGTH: usize = 255;
 
@@ -14,9 +16,47 @@ pub fn url_segment(filename: &str) -> String {
     }
 }
 
+/// The name of the file at a URL's path: its last segment, percent-decoded. Empty if the path ends in a slash.
+#[must_use]
+pub fn of_url_path(path: &str) -> String {
+    let segment = path.rsplit('/').next().unwrap_or_default();
+    shortened(&percent_decode_str(segment).decode_utf8_lossy())
+}
+
+/// The name cut to [`MAX_LENGTH`], in front of its extension if that is no longer than extensions are.
+fn shortened(filename: &str) -> String {
+    const LONGEST_EXTENSION: usize = 10;
+    let length = filename.chars().count();
+    if length <= MAX_LENGTH {
+        return filename.to_owned();
+    }
+    let (stem, extension) = match filename.rsplit_once('.') {
+        Some((stem, extension)) if extension.chars().count() <= LONGEST_EXTENSION => (stem, format!(".{extension}")),
+        _ => (filename, String::new()),
+    };
+    stem.chars().take(MAX_LENGTH - extension.chars().count()).chain(extension.chars()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_url() {
+        for (path, name) in [
+            ("/a/photo.jpg", "photo.jpg"),
+            ("/a/%C3%BCber%20uns.jpg", "über uns.jpg"),
+            ("/a%2Fb.jpg", "a/b.jpg"),
+            ("/%ff.jpg", "\u{fffd}.jpg"),
+            ("/a/", ""),
+            ("/", ""),
+        ] {
+            assert_eq!(of_url_path(path), name, "{path}");
+        }
+        let long = of_url_path(&format!("/{}.jpeg", "ü".repeat(300)));
+        assert!(long.chars().count() == MAX_LENGTH && long.ends_with("ü.jpeg"), "{long}");
+        assert_eq!(of_url_path(&format!("/a.{}", "b".repeat(300))).chars().count(), MAX_LENGTH);
+    }
 
     #[test]
     fn nothing_that_steers_a_path_survives() {

@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::attachment::Attachment;
+use crate::domain::attachment::{Attachment, FileRef};
+use crate::fetch::FetchUrl;
 use crate::id::AttachmentId;
 
 /// Most parts of a message.
@@ -31,6 +32,10 @@ pub enum DraftPart {
     Link(String),
     /// A file of the partner.
     Attachment(AttachmentId),
+    /// A file that a URL of ours names; `None` if the URL names none.
+    OwnFile(Option<FileRef>),
+    /// A file that someone else hosts.
+    Url(FetchUrl),
 }
 
 /// A part of a stored message.

@@ -1,6 +1,27 @@
-//! Media types: which are accepted, under which names, and how each is served. Pure: no I/O, and nothing of ours
-//! is imported.
+//! Media types: which are accepted, under which names, and how each is served; what bytes are, and what type a file is
+//! settled on. Pure: readers are handed in, and nothing of ours is imported.
 
+mod archive;
+mod chunks;
+mod foreign;
+mod frames;
+mod image;
+mod isobmff;
+mod markup;
+mod measure;
+mod movie;
+mod ole;
+mod package;
+mod settle;
+mod sniff;
+mod sound;
+mod source;
 mod table;
+mod text;
 
-pub use table::{Declared, Disposition, MediaType, TYPES, declared, of_extension, refused_extension};
+pub use measure::{Measures, measure};
+pub use settle::{Names, Refusal, Route, settle};
+pub use sniff::{Content, TextKind, identify};
+pub use table::{
+    Declared, Disposition, Family, MediaType, TYPES, declared, of_content_type_header, of_extension, refused_extension,
+};

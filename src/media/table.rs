@@ -1,6 +1,8 @@
 //! The one table of accepted types. Code, tests and documentation read it; nobody keeps a list of their own.
 //! Names and aliases: Linq Partner API v3, `POST /v3/attachments`, field `content_type`.
 
+use Family::{Archive, Document, Image, Media, Package, Text};
+
 /// How the CDN serves a type to a browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
@@ -8,6 +10,23 @@ pub enum Disposition {
     Inline,
     /// Offered as a download, because a browser would run or render it as a document of our origin.
     Attachment,
+}
+
+/// Kinds of kinds. A name may stand for another type of the same family only among images and among media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Pictures, except SVG, which is text.
+    Image,
+    /// Video and sound together: their containers are the same.
+    Media,
+    /// Binary documents in a format of their own.
+    Document,
+    /// Documents that are a ZIP archive with a known inside.
+    Package,
+    /// Archives.
+    Archive,
+    /// Whatever reads as text.
+    Text,
 }
 
 /// One accepted media type.
@@ -23,14 +42,23 @@ pub struct MediaType {
     pub extensions: &'static [&'static str],
     /// How the CDN serves it.
     pub disposition: Disposition,
+    /// What it may be taken for.
+    pub family: Family,
+    /// What to call a file of it: "a JPEG image".
+    pub noun: &'static str,
+    /// What its bytes are recognised by, in Markdown.
+    pub signature: &'static str,
 }
 
-const fn inline(name: &'static str, extensions: &'static [&'static str]) -> MediaType {
-    MediaType { name, deprecated: &[], legacy: &[], extensions, disposition: Disposition::Inline }
-}
-
-const fn attachment(name: &'static str, extensions: &'static [&'static str]) -> MediaType {
-    MediaType { disposition: Disposition::Attachment, ..inline(name, extensions) }
+const fn inline(
+    family: Family,
+    name: &'static str,
+    extensions: &'static [&'static str],
+    noun: &'static str,
+    signature: &'static str,
+) -> MediaType {
+    let disposition = Disposition::Inline;
+    MediaType { name, deprecated: &[], legacy: &[], extensions, disposition, family, noun, signature }
 }
 
 impl MediaType {
@@ -41,57 +69,219 @@ impl MediaType {
     const fn legacy(self, legacy: &'static [&'static str]) -> Self {
         Self { legacy, ..self }
     }
+
+    const fn attachment(self) -> Self {
+        Self { disposition: Disposition::Attachment, ..self }
+    }
+
+    /// The type as a row of a Markdown table: name, other names, extensions, recognised by, served.
+    #[must_use]
+    pub fn row(&self) -> String {
+        let code = |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" ");
+        let served = match self.disposition {
+            Disposition::Inline => "inline",
+            Disposition::Attachment => "attachment",
+        };
+        let others = code(&[self.deprecated, self.legacy].concat());
+        format!("| `{}` | {others} | {} | {} | {served} |\n", self.name, code(self.extensions), self.signature)
+    }
 }
 
 /// Every accepted type.
 pub static TYPES: &[MediaType] = &[
-    inline("image/jpeg", &["jpg", "jpeg"]).legacy(&["image/jpg"]),
-    inline("image/png", &["png"]),
-    inline("image/gif", &["gif"]),
-    inline("image/heic", &["heic"]),
-    inline("image/heif", &["heif"]),
-    inline("image/tiff", &["tiff", "tif"]),
-    inline("image/bmp", &["bmp"]).legacy(&["image/x-ms-bmp"]),
-    attachment("image/svg+xml", &["svg"]),
-    inline("image/webp", &["webp"]),
-    inline("image/x-icon", &["ico"]),
-    inline("video/mp4", &["mp4"]),
-    inline("video/quicktime", &["mov"]),
-    inline("video/mpeg", &["mpeg", "mpg"]).deprecated(&["video/mpeg2"]),
-    inline("video/x-m4v", &["m4v"]),
-    inline("video/x-msvideo", &["avi"]),
-    inline("video/3gpp", &["3gp"]),
-    inline("audio/mpeg", &["mp3"]).deprecated(&["audio/mp3"]),
-    inline("audio/x-m4a", &["m4a"]).deprecated(&["audio/mp4"]).legacy(&["audio/m4a"]),
-    inline("audio/x-caf", &["caf"]),
-    inline("audio/x-wav", &["wav"]).legacy(&["audio/wav"]),
-    inline("audio/x-aiff", &["aiff", "aif"]).deprecated(&["audio/aiff"]),
-    inline("audio/aac", &["aac"]).legacy(&["audio/x-aac"]),
-    inline("audio/midi", &["mid", "midi"]),
-    inline("audio/amr", &["amr"]),
-    inline("application/pdf", &["pdf"]),
-    inline("application/vnd.apple.pkpass", &["pkpass"]),
-    inline("text/plain", &["txt"]),
-    inline("text/markdown", &["md"]),
-    inline("text/vcard", &["vcf"]).legacy(&["text/x-vcard"]),
-    inline("text/rtf", &["rtf"]).legacy(&["application/rtf"]),
-    inline("text/csv", &["csv"]),
-    attachment("text/html", &["html", "htm"]),
-    inline("text/calendar", &["ics"]),
-    attachment("text/xml", &["xml"]),
-    attachment("application/json", &["json"]),
-    inline("application/msword", &["doc"]),
-    inline("application/vnd.openxmlformats-officedocument.wordprocessingml.document", &["docx"]),
-    inline("application/vnd.ms-excel", &["xls"]),
-    inline("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", &["xlsx"]),
-    inline("application/vnd.ms-powerpoint", &["ppt"]),
-    inline("application/vnd.openxmlformats-officedocument.presentationml.presentation", &["pptx"]),
-    inline("application/x-iwork-pages-sffpages", &["pages"]).legacy(&["application/vnd.apple.pages"]),
-    inline("application/x-iwork-numbers-sffnumbers", &["numbers"]).legacy(&["application/vnd.apple.numbers"]),
-    inline("application/x-iwork-keynote-sffkey", &["key"]).legacy(&["application/vnd.apple.keynote"]),
-    inline("application/epub+zip", &["epub"]),
-    inline("application/zip", &["zip"]).legacy(&["application/x-zip-compressed"]),
-    inline("application/x-gzip", &["gz"]),
+    inline(Image, "image/jpeg", &["jpg", "jpeg"], "a JPEG image", "`FF D8 FF`, markers up to the scan, an end marker")
+        .legacy(&["image/jpg"]),
+    inline(
+        Image,
+        "image/png",
+        &["png"],
+        "a PNG image",
+        "`89 50 4E 47 0D 0A 1A 0A`, a whole `IHDR`, an `IDAT`, chunks that end inside the file",
+    ),
+    inline(Image, "image/gif", &["gif"], "a GIF image", "`GIF87a` or `GIF89a`, blocks up to an image"),
+    inline(Image, "image/heic", &["heic"], "a HEIC image", "`ftyp` with an HEVC image brand, a `meta` box"),
+    inline(Image, "image/heif", &["heif"], "a HEIF image", "`ftyp` with another HEIF brand, a `meta` box"),
+    inline(
+        Image,
+        "image/tiff",
+        &["tiff", "tif"],
+        "a TIFF image",
+        "`II` or `MM` and 42 or 43, a readable first directory",
+    ),
+    inline(Image, "image/bmp", &["bmp"], "a BMP image", "`BM` and a known bitmap header").legacy(&["image/x-ms-bmp"]),
+    inline(Text, "image/svg+xml", &["svg"], "an SVG image", "text whose root element is `svg`").attachment(),
+    inline(Image, "image/webp", &["webp"], "a WebP image", "`RIFF`, `WEBP` and a `VP8` chunk"),
+    inline(
+        Image,
+        "image/x-icon",
+        &["ico"],
+        "a Windows icon",
+        "`00 00 01 00` and a directory of pictures inside the file",
+    ),
+    inline(Media, "video/mp4", &["mp4"], "an MP4 video", "`ftyp` with a neutral brand, a movie with pictures"),
+    inline(
+        Media,
+        "video/quicktime",
+        &["mov"],
+        "a QuickTime movie",
+        "`ftyp` with the brand `qt`, or a movie without `ftyp`",
+    ),
+    inline(
+        Media,
+        "video/mpeg",
+        &["mpeg", "mpg", "mpe"],
+        "an MPEG video",
+        "`00 00 01 BA` or `00 00 01 B3` and a valid header",
+    )
+    .deprecated(&["video/mpeg2"]),
+    inline(
+        Media,
+        "video/x-m4v",
+        &["m4v"],
+        "an M4V video",
+        "`ftyp` with the brand `M4V`; or as MP4, if the name says so",
+    ),
+    inline(Media, "video/x-msvideo", &["avi"], "an AVI video", "`RIFF`, `AVI` and the main header"),
+    inline(Media, "video/3gpp", &["3gp", "3gpp"], "a 3GPP video", "`ftyp` with a `3gp` brand"),
+    inline(
+        Media,
+        "audio/mpeg",
+        &["mp3", "mp2"],
+        "MP3 audio",
+        "MPEG audio frames in a row, after tags if there are any",
+    )
+    .deprecated(&["audio/mp3"]),
+    inline(
+        Media,
+        "audio/x-m4a",
+        &["m4a"],
+        "M4A audio",
+        "`ftyp` with the brand `M4A`; or a neutral brand and sound only",
+    )
+    .deprecated(&["audio/mp4"])
+    .legacy(&["audio/m4a"]),
+    inline(Media, "audio/x-caf", &["caf"], "CAF audio", "`caff`, version 1, a `desc` chunk"),
+    inline(
+        Media,
+        "audio/x-wav",
+        &["wav"],
+        "WAV audio",
+        "`RIFF`, `RF64` or `BW64`, `WAVE`, and `fmt` and `data` chunks",
+    )
+    .legacy(&["audio/wav"]),
+    inline(Media, "audio/x-aiff", &["aiff", "aif", "aifc"], "AIFF audio", "`FORM`, `AIFF` or `AIFC`, a `COMM` chunk")
+        .deprecated(&["audio/aiff"]),
+    inline(Media, "audio/aac", &["aac"], "AAC audio", "ADTS frames in a row, after tags if there are any")
+        .legacy(&["audio/x-aac"]),
+    inline(Media, "audio/midi", &["mid", "midi"], "MIDI music", "`MThd` and a track, also inside `RIFF` `RMID`"),
+    inline(Media, "audio/amr", &["amr"], "AMR audio", "`#!AMR` and a whole frame"),
+    inline(Document, "application/pdf", &["pdf"], "a PDF document", "`%PDF-` in the first 1,024 bytes, and an object"),
+    inline(
+        Package,
+        "application/vnd.apple.pkpass",
+        &["pkpass"],
+        "a Wallet pass",
+        "a ZIP archive with `pass.json` and `manifest.json`",
+    ),
+    inline(Text, "text/plain", &["txt"], "plain text", "text, by its name"),
+    inline(Text, "text/markdown", &["md", "markdown"], "Markdown text", "text, by its name"),
+    inline(Text, "text/vcard", &["vcf"], "a vCard", "text that starts with `BEGIN:VCARD`").legacy(&["text/x-vcard"]),
+    inline(Text, "text/rtf", &["rtf"], "an RTF document", "`{\\rtf`").legacy(&["application/rtf"]),
+    inline(Text, "text/csv", &["csv"], "CSV text", "text, by its name"),
+    inline(
+        Text,
+        "text/html",
+        &["html", "htm"],
+        "an HTML page",
+        "text that starts with an HTML element or document type",
+    )
+    .attachment(),
+    inline(Text, "text/calendar", &["ics"], "an iCalendar file", "text that starts with `BEGIN:VCALENDAR`"),
+    inline(Text, "text/xml", &["xml"], "an XML document", "text that starts with an XML declaration or an element")
+        .attachment(),
+    inline(Text, "application/json", &["json"], "a JSON document", "text that parses as JSON").attachment(),
+    inline(
+        Document,
+        "application/msword",
+        &["doc"],
+        "a Word 97-2003 document",
+        "an OLE file with a `WordDocument` stream",
+    ),
+    inline(
+        Package,
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        &["docx"],
+        "a Word document",
+        "a ZIP archive whose content types name a Word document",
+    ),
+    inline(
+        Document,
+        "application/vnd.ms-excel",
+        &["xls"],
+        "an Excel 97-2003 workbook",
+        "an OLE file with a `Workbook` or `Book` stream",
+    ),
+    inline(
+        Package,
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        &["xlsx"],
+        "an Excel workbook",
+        "a ZIP archive whose content types name an Excel workbook",
+    ),
+    inline(
+        Document,
+        "application/vnd.ms-powerpoint",
+        &["ppt"],
+        "a PowerPoint 97-2003 presentation",
+        "an OLE file with a `PowerPoint Document` stream",
+    ),
+    inline(
+        Package,
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        &["pptx"],
+        "a PowerPoint presentation",
+        "a ZIP archive whose content types name a PowerPoint presentation",
+    ),
+    inline(
+        Package,
+        "application/x-iwork-pages-sffpages",
+        &["pages"],
+        "a Pages document",
+        "a ZIP archive with `Index/Document.iwa`, or an `index.xml` of Pages",
+    )
+    .legacy(&["application/vnd.apple.pages"]),
+    inline(
+        Package,
+        "application/x-iwork-numbers-sffnumbers",
+        &["numbers"],
+        "a Numbers spreadsheet",
+        "as Pages, if the name says so, or an `index.xml` of Numbers",
+    )
+    .legacy(&["application/vnd.apple.numbers"]),
+    inline(
+        Package,
+        "application/x-iwork-keynote-sffkey",
+        &["key"],
+        "a Keynote presentation",
+        "a ZIP archive with `Index/Slide` files or `index.apxl`",
+    )
+    .legacy(&["application/vnd.apple.keynote"]),
+    inline(
+        Package,
+        "application/epub+zip",
+        &["epub"],
+        "an EPUB book",
+        "a ZIP archive whose `mimetype` or container names a book",
+    ),
+    inline(
+        Archive,
+        "application/zip",
+        &["zip"],
+        "a ZIP archive",
+        "`PK` and a readable central directory, and none of the above",
+    )
+    .legacy(&["application/x-zip-compressed"]),
+    inline(Archive, "application/x-gzip", &["gz"], "a gzip file", "`1F 8B 08` and valid flags"),
 ];
 
 /// A `content_type` that was accepted.
@@ -113,6 +303,52 @@ pub fn declared(content_type: &str) -> Option<Declared> {
         let reported = listed.copied().or_else(|| media_type.legacy.iter().find(same).map(|_| media_type.name))?;
         Some(Declared { reported, media_type })
     })
+}
+
+/// The type that a `Content-Type` header of a response stands for. Parameters are dropped, and spellings common on the
+/// web count that the API does not accept.
+#[must_use]
+pub fn of_content_type_header(value: &str) -> Option<&'static MediaType> {
+    let name = value.split(';').next().unwrap_or_default().trim();
+    let alias = HEADER_ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name));
+    declared(alias.map_or(name, |(_, listed)| listed)).map(|declared| declared.media_type)
+}
+
+/// Spellings in headers, and the listed name each stands for.
+static HEADER_ALIASES: &[(&str, &str)] = &[
+    ("application/gzip", "application/x-gzip"),
+    ("application/x-gtar-compressed", "application/x-gzip"),
+    ("application/x-pdf", "application/pdf"),
+    ("application/x-zip", "application/zip"),
+    ("application/xhtml+xml", "text/html"),
+    ("application/xml", "text/xml"),
+    ("audio/3gpp", "video/3gpp"),
+    ("audio/aacp", "audio/aac"),
+    ("audio/aif", "audio/x-aiff"),
+    ("audio/mid", "audio/midi"),
+    ("audio/mpeg3", "audio/mpeg"),
+    ("audio/mpg", "audio/mpeg"),
+    ("audio/vnd.wave", "audio/x-wav"),
+    ("audio/wave", "audio/x-wav"),
+    ("audio/x-caff", "audio/x-caf"),
+    ("audio/x-midi", "audio/midi"),
+    ("audio/x-mp3", "audio/mpeg"),
+    ("audio/x-mpeg", "audio/mpeg"),
+    ("image/pjpeg", "image/jpeg"),
+    ("image/vnd.microsoft.icon", "image/x-icon"),
+    ("image/x-png", "image/png"),
+    ("text/comma-separated-values", "text/csv"),
+    ("text/json", "application/json"),
+    ("text/x-markdown", "text/markdown"),
+    ("video/avi", "video/x-msvideo"),
+    ("video/m4v", "video/x-m4v"),
+    ("video/mpg", "video/mpeg"),
+    ("video/msvideo", "video/x-msvideo"),
+];
+
+/// The type of this very name, which must be in the table.
+pub(super) fn named(name: &str) -> &'static MediaType {
+    TYPES.iter().find(|media_type| media_type.name == name).expect("a name of the table")
 }
 
 /// The type that a filename extension stands for, in any case.

@@ -10,7 +10,7 @@ use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, Content};
 use crate::domain::filename;
 use crate::id::{AttachmentId, PartnerId};
-use crate::media;
+use crate::media::{self, Measures};
 
 /// What a caller says of a file it will upload.
 #[derive(Clone, Debug)]
@@ -58,8 +58,9 @@ impl Service {
             u64::try_from(new.size_bytes).ok().filter(|size| *size <= limit).ok_or(Error::TooLarge(limit))?;
         let now = self.clock.now();
         let reservation = self.reserve_pending(partner, now).await?;
+        let id = AttachmentId::new();
         let attachment = Attachment {
-            id: AttachmentId::new(),
+            id,
             partner_id: partner,
             filename: new.filename,
             declared_type: declared.reported.to_owned(),
@@ -68,6 +69,8 @@ impl Service {
             size_bytes,
             created_at: now,
             upload_expires_at: now + self.limits.upload_url_ttl(),
+            blob_of: id,
+            measures: Measures::default(),
             content: Content::Awaited,
         };
         let row = attachment.clone();
@@ -110,20 +113,17 @@ impl Service {
     }
 
     async fn delete(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
-        let key = BlobKey::from(id);
         // Held until the file is gone: an upload that ends now must find the row gone before it renames its file.
         let _publishing = self.publishing.lock(id).await;
         let now = self.clock.now();
-        let deleted = self
-            .db
-            .write(move |db| Box::pin(async move { table::delete(db, partner, id, &key.to_string(), now).await }))
-            .await?;
-        if !deleted {
-            return Err(Error::AttachmentNotFound);
-        }
+        let deleted =
+            self.db.write(move |db| Box::pin(async move { table::delete(db, partner, id, now).await })).await?;
+        let deleted = deleted.ok_or(Error::AttachmentNotFound)?;
         self.files.forget(id);
         // The attachment is gone whatever becomes of its file, which was asked to be removed in the same transaction.
-        if let Err(error) = self.remove_blob(key).await {
+        if let Some(blob) = deleted.blob
+            && let Err(error) = self.remove_blob(BlobKey::from(blob)).await
+        {
             tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
         }
         Ok(())

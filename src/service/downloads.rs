@@ -94,7 +94,7 @@ impl Service {
 
     async fn open(&self, id: AttachmentId) -> Result<Option<Arc<StoredFile>>, Error> {
         let Some(attachment) = self.stored(id).await? else { return Ok(None) };
-        let Some(blob) = self.blobs.open(BlobKey::from(id)).await? else {
+        let Some(blob) = self.blobs.open(BlobKey::from(attachment.blob_of)).await? else {
             // Deleted between the two looks, or lost.
             return if self.stored(id).await?.is_none() { Ok(None) } else { Err(Error::Lost(id)) };
         };

@@ -5,9 +5,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use url::Url;
 
 use crate::config::BaseUrl;
-use crate::domain::attachment::Attachment;
+use crate::domain::attachment::{Attachment, FileRef};
 use crate::domain::filename;
-use crate::id::AttachmentId;
+use crate::id::{AttachmentId, PartnerId};
 
 /// RFC 3986 section 2.3: everything but the unreserved characters is encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -16,13 +16,14 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[derive(Clone, Debug)]
 pub struct FileUrls {
     cdn: BaseUrl,
+    public: BaseUrl,
 }
 
 impl FileUrls {
-    /// For files under the base `cdn`.
+    /// For files under the base `cdn`, which are found under the base `public` as well.
     #[must_use]
-    pub fn new(cdn: BaseUrl) -> Self {
-        Self { cdn }
+    pub fn new(cdn: BaseUrl, public: BaseUrl) -> Self {
+        Self { cdn, public }
     }
 
     /// The URL of an attachment's file.
@@ -33,24 +34,35 @@ impl FileUrls {
         self.cdn.join(&format!("/attachments/partners/{}/{}/{segment}", attachment.partner_id, attachment.id))
     }
 
-    /// The attachment that a URL of our own CDN names; `None` if the URL is not one of ours. A URL under our CDN that
-    /// names no file is `Some(None)`. The URL parser has normalised host case, default port and dot segments, and the
-    /// query is ignored.
+    /// The file that a URL of ours names; `None` if the URL is not one of ours. A URL of ours that names no file is
+    /// `Some(None)`. The URL parser has normalised host case, default port and dot segments, and the query is ignored.
     #[must_use]
-    pub fn own(&self, url: &str) -> Option<Option<AttachmentId>> {
+    pub fn own(&self, url: &str) -> Option<Option<FileRef>> {
         let url = Url::parse(url).ok()?;
-        let base = self.cdn.as_url();
-        if url.origin() != base.origin() {
-            return None;
-        }
-        let path = percent_decode_str(url.path()).decode_utf8().ok()?;
-        let below = path.strip_prefix(base.path().trim_end_matches('/'))?.strip_prefix("/attachments/")?;
-        let mut segments = below.split('/');
-        Some(match (segments.next(), segments.nth(1)) {
-            (Some("partners"), Some(id)) => AttachmentId::parse(id),
-            _ => None,
-        })
+        [&self.cdn, &self.public].into_iter().find_map(|base| below(base.as_url(), &url).map(|path| file_ref(&path)))
     }
+}
+
+/// The decoded path of a URL below a base.
+fn below(base: &Url, url: &Url) -> Option<String> {
+    let host = |url: &Url| url.host_str().map(|host| host.trim_end_matches('.').to_owned());
+    let same_origin = url.scheme() == base.scheme()
+        && host(url) == host(base)
+        && url.port_or_known_default() == base.port_or_known_default();
+    let path = percent_decode_str(url.path()).decode_utf8_lossy();
+    let prefix = base.path().trim_end_matches('/');
+    let is_below = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if !same_origin || !is_below {
+        return None;
+    }
+    Some(path[prefix.len()..].to_owned())
+}
+
+fn file_ref(path: &str) -> Option<FileRef> {
+    let mut segments = path.strip_prefix("/attachments/partners/")?.splitn(3, '/');
+    let (partner, id, segment) = (segments.next()?, segments.next()?, segments.next()?);
+    let (partner_id, id) = (PartnerId::parse(partner)?, AttachmentId::parse(id)?);
+    Some(FileRef { partner_id, id, segment: segment.to_owned() })
 }
 
 #[cfg(test)]
@@ -58,21 +70,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_urls_below_our_base_are_ours() {
-        let urls = FileUrls::new(BaseUrl::parse("https://cdn.example.com/files").expect("URL"));
-        let id = AttachmentId::new();
-        for (url, expected) in [
-            (format!("https://CDN.example.com:443/files/attachments/partners/p/{id}/a.jpg?x=1"), Some(Some(id))),
-            (format!("https://cdn.example.com/x/../files/attachments/partners/p/{id}/a.jpg"), Some(Some(id))),
-            (format!("https://cdn.example.com/files/%61ttachments/partners/p/{id}/a.jpg"), Some(Some(id))),
-            ("https://cdn.example.com/files/attachments/nothing".to_owned(), Some(None)),
-            (format!("http://cdn.example.com/files/attachments/partners/p/{id}/a.jpg"), None),
-            (format!("https://cdn.example.com:444/files/attachments/partners/p/{id}/a.jpg"), None),
-            (format!("https://other.example.com/files/attachments/partners/p/{id}/a.jpg"), None),
-            ("https://cdn.example.com/other".to_owned(), None),
-            ("no URL".to_owned(), None),
+    fn only_urls_below_our_bases_are_ours() {
+        let base = |url| BaseUrl::parse(url).expect("URL");
+        let urls = FileUrls::new(base("https://cdn.example.com/files"), base("http://127.0.0.1:8080"));
+        let file = FileRef { partner_id: PartnerId::new(), id: AttachmentId::new(), segment: "a b.jpg".to_owned() };
+        let path = format!("attachments/partners/{}/{}/a%20b.jpg", file.partner_id, file.id);
+        for url in [
+            format!("https://CDN.example.com:443/files/{path}?x=1"),
+            format!("https://cdn.example.com./files/{path}"),
+            format!("https://cdn.example.com/x/../files/{path}"),
+            format!("https://cdn.example.com/files/%61{}", &path[1..]),
+            format!("http://127.0.0.1:8080/{path}"),
         ] {
-            assert_eq!(urls.own(&url), expected, "{url}");
+            assert_eq!(urls.own(&url), Some(Some(file.clone())), "{url}");
+        }
+        for url in [
+            "https://cdn.example.com/files/attachments/partners/x/y/z",
+            "https://cdn.example.com/files",
+            "http://127.0.0.1:8080/v3/chats",
+        ] {
+            assert_eq!(urls.own(url), Some(None), "{url}");
+        }
+        for url in [
+            format!("http://cdn.example.com/files/{path}"),
+            format!("https://cdn.example.com:444/files/{path}"),
+            format!("https://cdn.example.com/filesystem/{path}"),
+            format!("https://other.example.com/files/{path}"),
+            "https://cdn.example.com/other".to_owned(),
+            "no URL".to_owned(),
+        ] {
+            assert_eq!(urls.own(&url), None, "{url}");
         }
     }
 }

@@ -4,7 +4,9 @@ pub mod attachments;
 pub mod chats;
 pub mod downloads;
 mod file_url;
+mod judgement;
 pub mod lists;
+mod media_urls;
 pub mod partners;
 mod pending;
 mod rate_limit;
@@ -23,6 +25,7 @@ use crate::blob::{self, BlobStore};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Limits};
 use crate::db::{self, Db};
+use crate::fetch::{self, Fetcher};
 use crate::id::AttachmentId;
 use crate::metrics::Metrics;
 
@@ -50,6 +53,20 @@ pub enum Error {
     /// A type that is not accepted.
     #[error("{0}")]
     UnsupportedType(String),
+    /// A file at a URL that is not what the URL's extension says.
+    #[error("{0}")]
+    TypeMismatch(String),
+    /// A file could not be fetched.
+    #[error("could not fetch {url}: {source}")]
+    Fetch {
+        /// From where; without the query.
+        url: String,
+        /// Why not.
+        source: fetch::Error,
+    },
+    /// A file that a message was about to use was deleted at that moment.
+    #[error("a file of this message was deleted while it was being sent; try again")]
+    DeletedMeanwhile,
     /// A file that is too large; the most bytes accepted.
     #[error("the file is too large; at most {0} bytes are accepted")]
     TooLarge(u64),
@@ -119,6 +136,7 @@ pub struct Service {
     limits: Limits,
     public_url: BaseUrl,
     file_urls: FileUrls,
+    fetcher: Fetcher,
     metrics: Metrics,
     outbox_filled: Arc<Notify>,
     keys: partners::KeyCache,
@@ -144,6 +162,8 @@ pub struct Parts {
     pub public_url: BaseUrl,
     /// Base of file URLs.
     pub cdn_url: BaseUrl,
+    /// The outbound HTTP client.
+    pub fetcher: Fetcher,
     /// Where things are counted.
     pub metrics: Metrics,
     /// Told when a message was put into the outbox.
@@ -154,15 +174,16 @@ impl Service {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { db, blobs, clock, signer, limits, public_url, cdn_url, metrics, outbox_filled } = parts;
+        let Parts { db, blobs, clock, signer, limits, public_url, cdn_url, fetcher, metrics, outbox_filled } = parts;
         Self {
             db,
             blobs,
             clock,
             signer,
             limits,
+            file_urls: FileUrls::new(cdn_url, public_url.clone()),
             public_url,
-            file_urls: FileUrls::new(cdn_url),
+            fetcher,
             metrics,
             outbox_filled,
             keys: partners::KeyCache::default(),

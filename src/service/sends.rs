@@ -2,12 +2,14 @@
 //! answer kept under an idempotency key. A send that fails any check leaves none of them.
 
 use super::chats::{self, LineChoice, Target};
+use super::media_urls::FetchedFile;
 use super::{Error, FileUrls, Service, rate_limit};
 use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::db::{Connection, attachments, chats as chat_table, idempotency, messages, outbox};
-use crate::domain::attachment::{Attachment, Status};
+use crate::domain::attachment::{Attachment, Content, Status};
 use crate::domain::chat::{Chat, Recipients};
+use crate::domain::filename;
 use crate::domain::handle::PhoneNumber;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service as Carrier};
 use crate::domain::part::{DraftPart, Part, Text};
@@ -97,9 +99,37 @@ impl Service {
         draft: Draft,
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Send + 'static,
     ) -> Result<Answer, Error> {
+        let files = if draft.parts.iter().any(|part| matches!(part, DraftPart::Url(_))) {
+            // Everything else is checked before anybody is asked for a file, and again in the transaction.
+            let now = self.clock.now();
+            check(&mut *self.db.read().await?, &self.limits, partner, &draft, now).await?;
+            self.fetch_media(partner, &draft.parts, now).await?
+        } else {
+            Vec::new()
+        };
+        let sent = self.commit(partner, draft, files.clone(), answer).await;
+        // After a failure of the database it may not be known whether the files were taken; the sweeper knows.
+        if !matches!(sent, Ok((_, true)) | Err(Error::Db(_))) {
+            self.discard(&files).await;
+        }
+        let (answer, fresh) = sent?;
+        if fresh {
+            self.metrics.message(DeliveryStatus::Pending.as_str());
+            self.outbox_filled.notify_one();
+        }
+        Ok(answer)
+    }
+
+    /// The transaction of a send; whether anything was sent, or the answer is one that was kept.
+    async fn commit(
+        &self,
+        partner: PartnerId,
+        draft: Draft,
+        files: Vec<FetchedFile>,
+        answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Send + 'static,
+    ) -> Result<(Answer, bool), Error> {
         let (limits, file_urls, now) = (self.limits.clone(), self.file_urls.clone(), self.clock.now());
-        let (answer, fresh) = self
-            .db
+        self.db
             .write(move |db| {
                 Box::pin(async move {
                     if let Some(key) = &draft.idempotency_key
@@ -108,7 +138,7 @@ impl Service {
                         return Ok::<_, Error>((kept, false));
                     }
                     let key = draft.idempotency_key.clone();
-                    let sent = send(db, &limits, partner, draft, now).await?;
+                    let sent = send(db, &limits, partner, draft, files, now).await?;
                     let answer = answer(&file_urls, &sent);
                     if let Some(key) = key {
                         idempotency::keep(db, partner, &key, sent.message.id, answer.status, &answer.body, now).await?;
@@ -116,12 +146,7 @@ impl Service {
                     Ok((answer, true))
                 })
             })
-            .await?;
-        if fresh {
-            self.metrics.message(DeliveryStatus::Pending.as_str());
-            self.outbox_filled.notify_one();
-        }
-        Ok(answer)
+            .await
     }
 }
 
@@ -132,25 +157,50 @@ async fn kept_answer(db: &mut Connection, partner: PartnerId, key: &str) -> Resu
     }
 }
 
+/// What the checks of a draft found.
+struct Checked {
+    target: Target,
+    thread_root: Option<MessageId>,
+    /// For each part, the file of ours that it names.
+    own_files: Vec<Option<Attachment>>,
+}
+
+/// Everything that can be checked of a draft before its files are there. Changes nothing.
+async fn check(
+    db: &mut Connection,
+    limits: &Limits,
+    partner: PartnerId,
+    draft: &Draft,
+    now: Timestamp,
+) -> Result<Checked, Error> {
+    let target = target(db, partner, draft, now).await?;
+    let is_mention = |part: &DraftPart| matches!(part, DraftPart::Text(Text { mention: Some(_), .. }));
+    if !target.chat.is_group() && draft.parts.iter().any(is_mention) {
+        return Err(Error::MentionInDirectChat);
+    }
+    let thread_root = match draft.reply_to {
+        Some(reply) => Some(thread_root(db, partner, &target.chat, reply).await?),
+        None => None,
+    };
+    rate_limit::check(db, limits, &target.chat, now).await?;
+    let mut own_files = Vec::with_capacity(draft.parts.len());
+    for part in &draft.parts {
+        own_files.push(own_file(db, partner, part, now).await?);
+    }
+    Ok(Checked { target, thread_root, own_files })
+}
+
 async fn send(
     db: &mut Connection,
     limits: &Limits,
     partner: PartnerId,
     draft: Draft,
+    files: Vec<FetchedFile>,
     now: Timestamp,
 ) -> Result<Sent, Error> {
-    let target = target(db, partner, &draft, now).await?;
+    let Checked { target, thread_root, own_files } = check(db, limits, partner, &draft, now).await?;
+    let parts = resolve(db, draft.parts, own_files, files, now).await?;
     let mut chat = target.chat;
-    if !chat.is_group() && draft.parts.iter().any(|part| matches!(part, DraftPart::Text(Text { mention: Some(_), .. })))
-    {
-        return Err(Error::MentionInDirectChat);
-    }
-    let thread_root = match draft.reply_to {
-        Some(reply) => Some(thread_root(db, partner, &chat, reply).await?),
-        None => None,
-    };
-    rate_limit::check(db, limits, &chat, now).await?;
-    let parts = resolve(db, partner, draft.parts, now).await?;
 
     let message = Message {
         id: MessageId::new(),
@@ -237,25 +287,51 @@ async fn thread_root(db: &mut Connection, partner: PartnerId, chat: &Chat, reply
 
 async fn resolve(
     db: &mut Connection,
-    partner: PartnerId,
     drafts: Vec<DraftPart>,
+    own_files: Vec<Option<Attachment>>,
+    fetched: Vec<FetchedFile>,
     now: Timestamp,
 ) -> Result<Vec<Part>, Error> {
+    let mut fetched = fetched.into_iter();
     let mut parts = Vec::with_capacity(drafts.len());
-    for draft in drafts {
+    for (draft, own) in drafts.into_iter().zip(own_files) {
         parts.push(match draft {
-            DraftPart::Text(text) => {
-                for sticker in &text.stickers {
-                    let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
-                    usable(db, partner, id, now).await?;
-                }
-                Part::Text(text)
-            }
+            DraftPart::Text(text) => Part::Text(text),
             DraftPart::Link(url) => Part::Link(url),
-            DraftPart::Attachment(id) => Part::Media(Some(Box::new(usable(db, partner, id, now).await?))),
+            DraftPart::Attachment(_) | DraftPart::OwnFile(_) => Part::Media(own.map(Box::new)),
+            DraftPart::Url(_) => {
+                let file = fetched.next().expect("there is a file for each URL");
+                Part::Media(Some(Box::new(file.take(db, now).await?)))
+            }
         });
     }
     Ok(parts)
+}
+
+/// The file of ours that a part names, if it names one. The pictures of a text's stickers are checked as well.
+async fn own_file(
+    db: &mut Connection,
+    partner: PartnerId,
+    part: &DraftPart,
+    now: Timestamp,
+) -> Result<Option<Attachment>, Error> {
+    match part {
+        DraftPart::Text(text) => {
+            for sticker in &text.stickers {
+                let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
+                usable(db, partner, id, now).await?;
+            }
+            Ok(None)
+        }
+        DraftPart::Link(_) | DraftPart::Url(_) => Ok(None),
+        DraftPart::Attachment(id) => usable(db, partner, *id, now).await.map(Some),
+        DraftPart::OwnFile(file) => {
+            let file = file.as_ref().filter(|file| file.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
+            let attachment = usable(db, partner, file.id, now).await?;
+            let is_named = filename::url_segment(&attachment.filename) == file.segment;
+            if is_named { Ok(Some(attachment)) } else { Err(Error::AttachmentNotFound) }
+        }
+    }
 }
 
 /// The partner's attachment, if its bytes are there.
@@ -267,9 +343,12 @@ async fn usable(
 ) -> Result<Attachment, Error> {
     let found = attachments::find(db, id).await?.filter(|attachment| attachment.partner_id == partner);
     let attachment = found.ok_or(Error::AttachmentNotFound)?;
-    match attachment.status(now) {
-        Status::Complete => Ok(attachment),
-        Status::Pending => Err(Error::AttachmentNotReady(id.to_string())),
-        Status::Failed => Err(Error::AttachmentNotFound),
+    match (attachment.status(now), &attachment.content) {
+        (Status::Complete, _) => Ok(attachment),
+        (Status::Pending, _) => Err(Error::AttachmentNotReady(id.to_string())),
+        (Status::Failed, Content::Refused { reason, .. }) => {
+            Err(Error::UnsupportedType(format!("attachment {id} cannot be sent: {reason}")))
+        }
+        (Status::Failed, _) => Err(Error::AttachmentNotFound),
     }
 }

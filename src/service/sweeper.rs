@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Error, Service};
 use crate::blob::BlobKey;
-use crate::db::{attachments, outbox, rates};
+use crate::clock::Timestamp;
+use crate::db::{attachments, fetched_urls, outbox, rates};
 
 /// How often to look.
 const EVERY: Duration = Duration::from_secs(30);
@@ -42,14 +43,20 @@ impl Service {
         let window = Duration::from_secs(self.limits.rate_limit_window_seconds);
         let forget_before = now - window;
         self.db.write(move |db| Box::pin(async move { rates::forget(db, forget_before).await })).await?;
+        let fetched_before = now - Duration::from_secs(self.limits.fetch_memory_seconds);
+        let forget = move || {
+            self.db
+                .write(move |db| Box::pin(async move { fetched_urls::forget_before(db, fetched_before, BATCH).await }))
+        };
+        while forget().await? == u64::from(BATCH) {}
         let waiting = outbox::count(&mut *self.db.read().await?).await?;
         self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        self.remove_blobs().await
+        self.remove_blobs(now).await
     }
 
     /// Removes the blobs whose removal was asked for. One that cannot be removed is left for the next time.
-    async fn remove_blobs(&self) -> Result<(), Error> {
-        for key in attachments::removals(&mut *self.db.read().await?, BATCH).await? {
+    async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
+        for key in attachments::removals(&mut *self.db.read().await?, now, BATCH).await? {
             let removed = match BlobKey::parse(&key) {
                 Some(key) => self.remove_blob(key).await,
                 None => self.forget_removal(key).await,
@@ -62,17 +69,13 @@ impl Service {
     }
 
     /// Gives up a batch of overdue attachments and asks for their blobs, which a crash may have left, to be removed.
-    async fn abandon(
-        &self,
-        closed_before: crate::clock::Timestamp,
-        now: crate::clock::Timestamp,
-    ) -> Result<usize, Error> {
+    async fn abandon(&self, closed_before: Timestamp, now: Timestamp) -> Result<usize, Error> {
         self.db
             .write(move |db| {
                 Box::pin(async move {
                     let ids = attachments::abandon_overdue(db, closed_before, now, BATCH).await?;
                     for id in &ids {
-                        attachments::request_removal(db, &BlobKey::from(*id).to_string(), now).await?;
+                        attachments::request_removal(db, &BlobKey::from(*id).to_string(), now, now).await?;
                     }
                     Ok(ids.len())
                 })

@@ -10,11 +10,14 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 use super::Service;
+use super::judgement::Judged;
 use crate::blob::presign::{Grant, Query};
 use crate::blob::{self, BlobKey, Digests, SealedBlob};
-use crate::db::{self, attachments as table};
+use crate::db;
+use crate::db::attachments::{self as table, Received};
 use crate::domain::attachment::{Attachment, Content};
 use crate::id::AttachmentId;
+use crate::media::{self, Refusal, Route};
 
 /// Why an upload was refused. Only `cdn/xml.rs` knows the codes.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +127,8 @@ impl Service {
     }
 
     /// Receives the body of an upload that was authorized. When this returns, the bytes and the attachment's new state
-    /// are safe on disk; when it fails, nothing is left.
+    /// are safe on disk; when it fails, nothing is left. Bytes of a type that is not accepted, or not of the one
+    /// declared, are no failure here: as a bucket would, this takes them; the attachment then says why they are no use.
     ///
     /// # Errors
     /// The body ends early, comes too slowly, or is not the first complete one; or storage fails.
@@ -134,9 +138,11 @@ impl Service {
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Digests, Error> {
         let sealed = self.store(attachment.size_bytes, body).await?;
+        let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
+        let (sealed, judged) = self.judge(sealed, attachment.filename.clone(), declared, Route::Upload).await?;
         let id = attachment.id;
         // A task of its own: a client that goes away now must not leave a file without its row.
-        tokio::spawn(async move { self.publish(id, sealed).await }).await.map_err(|_| blob::Error::Stopped)?
+        tokio::spawn(async move { self.settle(id, sealed, judged).await }).await.map_err(|_| blob::Error::Stopped)?
     }
 
     async fn store<E>(
@@ -161,33 +167,59 @@ impl Service {
         Ok(writer.seal().await?)
     }
 
-    async fn publish(&self, id: AttachmentId, sealed: Box<dyn SealedBlob>) -> Result<Digests, Error> {
+    /// Makes the bytes the attachment's, or puts down why they are not kept.
+    async fn settle(
+        &self,
+        id: AttachmentId,
+        sealed: Box<dyn SealedBlob>,
+        judged: Result<Judged, Refusal>,
+    ) -> Result<Digests, Error> {
         let digests = sealed.digests().clone();
         let _publishing = self.publishing.lock(id).await;
         let current = table::find(&mut *self.db.read().await?, id).await?;
         match current.ok_or(Error::NotFound)?.content {
-            Content::Stored { sha256, .. } if sha256 == digests.sha256 => return Ok(digests),
-            Content::Stored { .. } => return Err(Error::Conflict),
+            Content::Stored { sha256, .. } | Content::Refused { sha256, .. } if sha256 == digests.sha256 => {
+                return Ok(digests);
+            }
+            Content::Stored { .. } | Content::Refused { .. } => return Err(Error::Conflict),
             Content::Abandoned => return Err(Error::Expired),
             Content::Awaited => {}
         }
+        let received = Received { sha256: digests.sha256.clone(), md5: digests.md5.clone(), at: self.clock.now() };
+        let kept = match judged {
+            Ok(judged) => self.publish(id, sealed, received, judged).await?,
+            Err(refusal) => {
+                let reason = refusal.to_string();
+                let mark = self
+                    .db
+                    .write(move |db| Box::pin(async move { table::mark_refused(db, id, &received, &reason).await }));
+                mark.await?
+            }
+        };
+        // The window was swept between the check and here.
+        if kept { Ok(digests) } else { Err(Error::Expired) }
+    }
+
+    async fn publish(
+        &self,
+        id: AttachmentId,
+        sealed: Box<dyn SealedBlob>,
+        received: Received,
+        Judged { media_type, measures }: Judged,
+    ) -> Result<bool, Error> {
         let key = BlobKey::from(id);
         sealed.publish(key).await?;
-        let (sha256, md5, now) = (digests.sha256.clone(), digests.md5.clone(), self.clock.now());
+        // If this fails the file stays without a row; the next body overwrites it, or the sweeper removes it.
         let stored = self
             .db
-            .write(move |db| Box::pin(async move { table::mark_stored(db, id, &sha256, &md5, now).await }))
-            .await;
-        match stored {
-            Ok(true) => Ok(digests),
-            // The window was swept between the check and here.
-            Ok(false) => {
-                self.blobs.remove(key).await?;
-                Err(Error::Expired)
-            }
-            // The file stays without a row; the next body overwrites it, or the sweeper removes it.
-            Err(error) => Err(Error::Db(error)),
+            .write(move |db| {
+                Box::pin(async move { table::mark_stored(db, id, &received, media_type.name, measures).await })
+            })
+            .await?;
+        if !stored {
+            self.blobs.remove(key).await?;
         }
+        Ok(stored)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::TestApp;
+use crate::support::{TestApp, corpus};
 
 const UNKNOWN: &str = "01990000-0000-7000-8000-000000000001";
 
@@ -114,11 +114,11 @@ async fn a_body_that_is_too_large_is_refused() {
 #[tokio::test]
 async fn an_announced_attachment_says_all_that_the_upload_needs() {
     let app = TestApp::start().await;
-    let created = app.api.create("Füße/../x.jpg", "image/jpg", 5).await;
+    let created = app.api.create("Füße/../x.jpg", "image/jpg", 238).await;
     let id = created["attachment_id"].as_str().expect("id");
     assert_eq!(created["http_method"], "PUT");
     assert_eq!(created["expires_at"], "2026-01-15T10:45:00.000Z");
-    assert_eq!(created["required_headers"], json!({"Content-Type": "image/jpg", "Content-Length": "5"}));
+    assert_eq!(created["required_headers"], json!({"Content-Type": "image/jpg", "Content-Length": "238"}));
     let download = created["download_url"].as_str().expect("URL");
     assert!(download.starts_with(&app.url("/attachments/partners/")), "{download}");
     assert!(download.ends_with(&format!("/{id}/F%C3%BC%C3%9Fe_.._x.jpg")), "{download}");
@@ -126,14 +126,14 @@ async fn an_announced_attachment_says_all_that_the_upload_needs() {
     let attachment = app.api.get(&format!("/v3/attachments/{id}")).await.expect(200);
     assert_eq!(
         attachment,
-        json!({"id": id, "filename": "Füße/../x.jpg", "content_type": "image/jpeg", "size_bytes": 5,
+        json!({"id": id, "filename": "Füße/../x.jpg", "content_type": "image/jpeg", "size_bytes": 238,
                "status": "pending", "created_at": "2026-01-15T10:30:00.000Z"})
     );
-    app.api.put(&created, b"12345").await.expect(200);
+    app.api.put(&created, &corpus("tiny.jpg")).await.expect(200);
     let attachment = app.api.get(&format!("/api/partner/v3/attachments/{id}")).await.expect(200);
     assert_eq!(attachment["status"], "complete");
     assert_eq!(attachment["download_url"], created["download_url"]);
-    assert_eq!(app.api.get(download).await.bytes, b"12345");
+    assert_eq!(app.api.get(download).await.bytes, corpus("tiny.jpg"));
 }
 
 #[tokio::test]

@@ -39,12 +39,12 @@ impl Client {
             let bytes: Vec<u8> = {
                 let mut rng = rand::rng();
                 let size = rng.random_range(1..300_000);
-                (0..size).map(|_| rng.random()).collect()
+                (0..size).map(|_| rng.random_range(b' '..=b'~')).collect()
             };
-            let body = json!({"filename": "a.bmp", "content_type": "image/bmp", "size_bytes": bytes.len()});
+            let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": bytes.len()});
             let created = self.post("/v3/attachments", &body).await?;
             let url = created["upload_url"].as_str().expect("URL");
-            let put = self.http.put(url).header("content-type", "image/bmp").body(bytes.clone());
+            let put = self.http.put(url).header("content-type", "text/plain").body(bytes.clone());
             put.send().await?.error_for_status()?;
             let path = target(created["download_url"].as_str().expect("URL")).to_owned();
             let id = created["attachment_id"].as_str().expect("id");

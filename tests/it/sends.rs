@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp};
+use crate::support::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, corpus};
 
 const UNKNOWN: &str = "01990000-0000-7000-8000-000000000001";
 
@@ -104,7 +104,7 @@ async fn parts_are_checked() {
         (json!([{"type": "media", "url": "http://a.example/x"}]), (400, 1005)),
         (json!([{"type": "media", "url": "nonsense"}]), (400, 1005)),
         (json!([media("nonsense")]), (400, 1005)),
-        (json!([{"type": "media", "url": "https://a.example/x"}]), (403, 2011)),
+        (json!([{"type": "media", "url": "https://a.example:22/x"}]), (500, 5002)),
         (json!([{"type": "imessage_app"}]), (403, 2011)),
         (json!([{"type": "text", "value": "Juan", "mention": RECIPIENT}]), (409, 2023)),
         (json!([media(UNKNOWN)]), (404, 2003)),
@@ -135,7 +135,7 @@ async fn parts_are_checked() {
 #[tokio::test]
 async fn words_keep_what_is_done_to_them() {
     let app = TestApp::start().await;
-    let file = app.api.upload("a.png", "image/png", b"hello").await;
+    let file = app.api.upload("a.png", "image/png", &corpus("tiny.png")).await;
     let part = json!({"type": "text", "value": "Hi 🥤",
         "text_decorations": [{"range": [0, 2], "style": "bold"}],
         "inline_stickers": [{"range": [3, 5], "url": file.url}]});
@@ -143,7 +143,7 @@ async fn words_keep_what_is_done_to_them() {
     let stored = &sent["chat"]["message"]["parts"][0];
     assert_eq!(stored["text_decorations"], json!([{"range": [0, 2], "style": "bold"}]));
     assert_eq!(stored["inline_stickers"], json!([{"range": [3, 5], "id": file.id}]));
-    let rival = app.rival.upload("a.png", "image/png", b"hello").await;
+    let rival = app.rival.upload("a.png", "image/png", &corpus("tiny.png")).await;
     let part = json!({"type": "text", "value": "x", "inline_stickers": [{"range": [0, 1], "url": rival.url}]});
     assert_eq!(app.api.send_parts(json!([part])).await.error(), (404, 2003));
 

@@ -1,6 +1,7 @@
 //! What the tests stand on: a real server on a real socket, with a clock that the test moves, and clients for it.
 
 mod api;
+pub mod origin;
 pub mod program;
 pub mod raw;
 
@@ -13,12 +14,14 @@ use haversack::clock::{MockClock, Timestamp};
 use haversack::config::{Config, Flags};
 use haversack::delivery::{Gateway, Loopback};
 use haversack::domain::handle::PhoneNumber;
+use haversack::fetch::{Resolve, SystemResolver};
 use haversack::service::{Service, partners};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use api::{Answer, Api, Uploaded};
+pub use origin::Origin;
 
 /// 2026-01-15T10:30:00Z
 const START: i64 = 1_768_473_000_000;
@@ -51,6 +54,21 @@ impl TestApp {
     }
 
     pub async fn with_gateway(gateway: Arc<dyn Gateway>, change: impl FnOnce(&mut Flags)) -> Self {
+        Self::build(gateway, Arc::new(SystemResolver), change).await
+    }
+
+    /// One that may fetch from an origin, and resolves names as the origin's names say.
+    pub async fn with_origin(origin: &Origin, change: impl FnOnce(&mut Flags)) -> Self {
+        Self::build(Arc::new(Loopback), origin.names.clone(), |flags| {
+            flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
+            flags.fetch_allow_ports = Some(origin.address.port().to_string());
+            flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
+            change(flags);
+        })
+        .await
+    }
+
+    async fn build(gateway: Arc<dyn Gateway>, resolver: Arc<dyn Resolve>, change: impl FnOnce(&mut Flags)) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let mut flags = Flags {
             listen: Some("127.0.0.1:0".parse().expect("address")),
@@ -60,7 +78,7 @@ impl TestApp {
         change(&mut flags);
         let config = Config::load(flags).expect("configuration");
         let clock = MockClock::at(Timestamp::from_millis(START));
-        let app = App::build(config, clock.clock(), gateway).await.expect("app");
+        let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
         for (name, key, lines) in [
             ("acme", "acme-key-0123456789", &[LINE, SECOND_LINE][..]),
             ("rival", "rival-key-0123456789", &[RIVAL_LINE]),
@@ -104,6 +122,12 @@ impl TestApp {
         self.begin_stop();
         within(self.running).await.expect("the server does not panic").expect("no task of its own ends")
     }
+}
+
+/// A sample file; `tests/corpus/manifest.tsv` says where it is from.
+pub fn corpus(name: &str) -> Vec<u8> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/").to_owned() + name;
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Nothing in these tests takes this long unless it hangs.

@@ -1,0 +1,101 @@
+//! Files made of named chunks: RIFF (WAV, AVI, WebP, MIDI), IFF (AIFF) and CAF. Reads no samples.
+
+use super::image;
+use super::sniff::Content;
+use super::source::Source;
+use std::io::{self, Read, Seek};
+
+/// A chunk: where its data starts, and how long it says it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chunk {
+    pub(super) start: u64,
+    pub(super) size: u64,
+}
+
+/// The ways the formats write a chunk's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// 32 bits, the small end first, padded to an even size.
+    Riff,
+    /// 32 bits, the big end first, padded to an even size.
+    Iff,
+    /// 64 bits, the big end first, not padded.
+    Caf,
+}
+
+/// The first chunk called `name`, from `at` on.
+pub(super) fn find<R: Read + Seek>(
+    source: &mut Source<R>,
+    mut at: u64,
+    layout: Layout,
+    name: [u8; 4],
+) -> io::Result<Option<Chunk>> {
+    // Broadcast files and loops carry some dozens.
+    for _ in 0..2000 {
+        let Some(found) = source.array::<4>(at)? else { break };
+        let (header, width) = if layout == Layout::Caf { (12, 8) } else { (8, 4) };
+        let Some(size) = source.uint(at + 4, width, layout == Layout::Riff)? else { break };
+        if found == name {
+            return Ok(Some(Chunk { start: at + header, size }));
+        }
+        let padding = if layout == Layout::Caf { 0 } else { size & 1 };
+        at = at.saturating_add(header).saturating_add(size).saturating_add(padding);
+    }
+    Ok(None)
+}
+
+/// What a file is that starts with `RIFF`, `RF64` or `BW64`.
+pub(super) fn riff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+    let Some(form) = source.array::<4>(8)? else { return Ok(None) };
+    Ok(Some(match &form {
+        b"WAVE" => {
+            let format = find(source, 12, Layout::Riff, *b"fmt ")?.filter(|format| format.size >= 14);
+            let data = find(source, 12, Layout::Riff, *b"data")?;
+            let whole = format.is_some() && data.is_some_and(|data| data.start < source.len());
+            if whole { Content::of("audio/x-wav") } else { Content::Damaged("a WAV file without sound") }
+        }
+        b"AVI " => {
+            // The first list is the header list, and the main header comes first in it.
+            let list = find(source, 12, Layout::Riff, *b"LIST")?;
+            let whole = list.is_some() && source.at(list.map_or(0, |list| list.start), 8)? == b"hdrlavih";
+            if whole { Content::of("video/x-msvideo") } else { Content::Damaged("an AVI video without a header") }
+        }
+        b"WEBP" => image::webp(source)?,
+        b"RMID" => match find(source, 12, Layout::Riff, *b"data")? {
+            Some(data) => midi(source, data.start)?,
+            None => Content::Damaged("a MIDI file without music"),
+        },
+        b"ACON" => Content::Refused("an animated cursor"),
+        _ => Content::Refused("a RIFF file of another kind"),
+    }))
+}
+
+/// What a file is that starts with `FORM` (AIFF 1.3, AIFF-C).
+pub(super) fn iff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+    let Some(form) = source.array::<4>(8)? else { return Ok(None) };
+    if !matches!(&form, b"AIFF" | b"AIFC") {
+        return Ok(Some(Content::Refused("an IFF file of another kind")));
+    }
+    let common = find(source, 12, Layout::Iff, *b"COMM")?.filter(|common| common.start + 18 <= source.len());
+    Ok(Some(match common {
+        Some(_) => Content::of("audio/x-aiff"),
+        None => Content::Damaged("an AIFF file without a description of its sound"),
+    }))
+}
+
+/// What a file is that starts with `caff` (Apple Core Audio Format Specification): version 1, and the description first.
+pub(super) fn caf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+    let described = source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);
+    let whole = described && source.len() > 8 + 12 + 32;
+    Ok(Some(if whole { Content::of("audio/x-caf") } else { Content::Damaged("a CAF file that is cut short") }))
+}
+
+/// A Standard MIDI File at `at`: a header of a known format, and a track.
+pub(super) fn midi<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<Content> {
+    let header = source.array::<4>(at)? == Some(*b"MThd");
+    let length = source.be32(at + 4)?.unwrap_or(0);
+    let format = source.be16(at + 8)?.unwrap_or(u16::MAX);
+    let track = source.array::<4>(at + 8 + u64::from(length))? == Some(*b"MTrk");
+    let whole = header && length >= 6 && format <= 2 && track;
+    Ok(if whole { Content::of("audio/midi") } else { Content::Damaged("a MIDI file that is cut short") })
+}

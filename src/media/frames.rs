@@ -1,0 +1,204 @@
+//! Streams of frames without a container: MP3, ADTS, AMR, and the MPEG streams. A frame header is a few bits that turn up
+//! anywhere, so it takes some frames in a row. Decodes nothing.
+
+use super::sniff::Content;
+use super::source::Source;
+use std::io::{self, Read, Seek};
+
+/// Kinds of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Codec {
+    /// MPEG audio of this version (10, 20, 25) and layer.
+    Mpeg {
+        version: u8,
+        layer: u8,
+    },
+    Adts,
+}
+
+/// One frame of sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) codec: Codec,
+    pub(super) rate: u32,
+    /// Bytes, header included.
+    pub(super) size: u32,
+    /// Samples of one channel.
+    pub(super) samples: u32,
+    pub(super) mono: bool,
+}
+
+/// Reads a frame header.
+pub(super) fn frame(header: &[u8]) -> Option<Frame> {
+    let &[0xff, second @ 0xe0..=0xff, third, fourth, ..] = header else { return None };
+    if second & 0xf6 == 0xf0 { adts(header) } else { mpeg(second, third, fourth) }
+}
+
+/// ADTS (ISO/IEC 13818-7 section 6.2).
+fn adts(header: &[u8]) -> Option<Frame> {
+    const RATES: [u32; 13] =
+        [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
+    let &[_, _, third, fourth, fifth, sixth, seventh, ..] = header else { return None };
+    let rate = *RATES.get(usize::from(third >> 2 & 15))?;
+    let size = u32::from(fourth & 3) << 11 | u32::from(fifth) << 3 | u32::from(sixth >> 5);
+    let samples = 1024 * (u32::from(seventh & 3) + 1);
+    (size > 7).then_some(Frame { codec: Codec::Adts, rate, size, samples, mono: false })
+}
+
+/// MPEG audio (ISO/IEC 11172-3 section 2.4.2.3, 13818-3, and the 2.5 extension).
+fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
+    const V1_L1: [u32; 14] = [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448];
+    const V1_L2: [u32; 14] = [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384];
+    const V1_L3: [u32; 14] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
+    const V2_L1: [u32; 14] = [32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256];
+    const V2_L23: [u32; 14] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
+    let (version, halved) = match second >> 3 & 3 {
+        0 => (25, 4),
+        2 => (20, 2),
+        3 => (10, 1),
+        _ => return None,
+    };
+    let layer = 4 - (second >> 1 & 3);
+    let rate = *[44_100, 48_000, 32_000].get(usize::from(third >> 2 & 3))? / halved;
+    let table = match (version, layer) {
+        (_, 4) => return None,
+        (10, 1) => V1_L1,
+        (10, 2) => V1_L2,
+        (10, 3) => V1_L3,
+        (_, 1) => V2_L1,
+        _ => V2_L23,
+    };
+    // 0 is a bit rate that only the encoder knows, 15 is forbidden.
+    let bits = table.get(usize::from(third >> 4).checked_sub(1)?)? * 1000;
+    let padding = u32::from(third >> 1 & 1);
+    let (samples, size) = match layer {
+        1 => (384, (12 * bits / rate + padding) * 4),
+        3 if version != 10 => (576, 72 * bits / rate + padding),
+        _ => (1152, 144 * bits / rate + padding),
+    };
+    (size > 4).then_some(Frame { codec: Codec::Mpeg { version, layer }, rate, size, samples, mono: fourth >> 6 == 3 })
+}
+
+/// The frame at `at`, if `wanted` of the same kind stand in a row there, or fewer that reach to the end of the file or to
+/// the tags there.
+pub(super) fn run<R: Read + Seek>(source: &mut Source<R>, at: u64, wanted: usize) -> io::Result<Option<Frame>> {
+    let Some(first) = frame(source.at(at, 7)?) else { return Ok(None) };
+    let mut next = at + u64::from(first.size);
+    for found in 1..wanted {
+        // The last frame may be cut off, but not the only one.
+        if next == source.len() || found > 1 && next > source.len() {
+            break;
+        }
+        let rest = source.at(next, 8)?;
+        match frame(rest) {
+            Some(frame) if frame.codec == first.codec && frame.rate == first.rate => next += u64::from(frame.size),
+            _ if rest.starts_with(b"TAG") || rest == b"APETAGEX" || rest.starts_with(b"LYRICS") => break,
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(first))
+}
+
+/// Where the content starts behind the tags in front of it, `ID3v2` (section 3.1 of its 2.4 structure) and APE.
+pub(super) fn untagged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
+    let mut at = 0;
+    // Some programs add a tag and leave the old one in place.
+    for _ in 0..16 {
+        let head = source.at(at, 32)?;
+        match head {
+            [b'I', b'D', b'3', 2..=4, _, flags, a, b, c, d, ..] if (a | b | c | d) < 0x80 => {
+                let size = [a, b, c, d].iter().fold(0, |size, &&seven| size << 7 | u64::from(seven));
+                let footer = if flags & 0x10 == 0 { 0 } else { 10 };
+                at += 10 + size + footer;
+            }
+            [b'A', b'P', b'E', b'T', b'A', b'G', b'E', b'X', _, _, _, _, a, b, c, d, ..] => {
+                at += 32 + u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
+            }
+            _ => break,
+        }
+    }
+    Ok(at)
+}
+
+/// Where the first of some frames in a row is, from `at` on, and how it is coded. Padding after a tag may be longer than
+/// the tag says, and recordings of broadcasts start in the middle of a frame.
+pub(super) fn sound<R: Read + Seek>(source: &mut Source<R>, mut at: u64) -> io::Result<Option<(u64, Frame)>> {
+    const PADDING: u64 = 64 * 1024;
+    const JUNK: u64 = 4096;
+    if let Some(frame) = run(source, at, 3)? {
+        return Ok(Some((at, frame)));
+    }
+    let end = at + PADDING;
+    while at < end {
+        let piece = source.at(at, 4096)?;
+        match piece.iter().position(|&byte| byte != 0) {
+            Some(zeros) => {
+                at += zeros as u64;
+                break;
+            }
+            None if piece.is_empty() => return Ok(None),
+            None => at += piece.len() as u64,
+        }
+    }
+    let end = at + JUNK;
+    while at < end {
+        let wanted = usize::try_from(end - at).unwrap_or(0);
+        let Some(skip) = memchr::memchr(0xff, source.at(at, wanted)?) else { break };
+        at += skip as u64;
+        if let Some(frame) = run(source, at, 5)? {
+            return Ok(Some((at, frame)));
+        }
+        at += 1;
+    }
+    Ok(None)
+}
+
+/// Sizes of AMR frames by their type, the type byte included; 0 is a type that does not exist (RFC 4867 section 5.3).
+pub(super) const AMR_SIZES: [[u8; 16]; 2] = [
+    [13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1],
+    [18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1],
+];
+
+/// Where the frames of an AMR file start, and the sizes of its frames.
+pub(super) fn amr_start(head: &[u8]) -> Option<(u64, &'static [u8; 16])> {
+    let [narrow, wide] = &AMR_SIZES;
+    // With several channels, four bytes say how many.
+    let starts: [(&[u8], u64, _); 4] = [
+        (b"#!AMR\n", 6, narrow),
+        (b"#!AMR-WB\n", 9, wide),
+        (b"#!AMR_MC1.0\n", 16, narrow),
+        (b"#!AMR-WB_MC1.0\n", 19, wide),
+    ];
+    starts.iter().find(|(magic, _, _)| head.starts_with(magic)).map(|&(_, at, sizes)| (at, sizes))
+}
+
+/// An AMR file: a whole frame at least.
+pub(super) fn amr<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+    let Some((at, sizes)) = amr_start(source.at(0, 16)?) else { return Ok(None) };
+    let size = source.array::<1>(at)?.map_or(0, |[header]| sizes[usize::from(header >> 3 & 15)]);
+    let whole = size > 0 && at + u64::from(size) <= source.len();
+    Ok(Some(if whole { Content::of("audio/amr") } else { Content::Damaged("an AMR file without sound") }))
+}
+
+/// An MPEG program stream (ISO/IEC 13818-1 section 2.5.3.3) or a bare video stream (13818-2 section 6.2.2.1).
+pub(super) fn mpeg_video(head: &[u8]) -> Option<Content> {
+    let valid = match *head {
+        [0, 0, 1, 0xba, clock, ..] if head.len() >= 12 => clock & 0xc4 == 0x44 || clock & 0xf1 == 0x21,
+        [0, 0, 1, 0xb3, a, b, c, d, ..] if head.len() >= 12 => {
+            let (width, height) = (u16::from(a) << 4 | u16::from(b >> 4), u16::from(b & 15) << 8 | u16::from(c));
+            width > 0 && height > 0 && d >> 4 != 0 && matches!(d & 15, 1..=8)
+        }
+        _ => return None,
+    };
+    valid.then(|| Content::of("video/mpeg"))
+}
+
+/// Whether packets of a transport stream follow each other (ISO/IEC 13818-1 section 2.4.3), bare or with a time stamp
+/// before each as camcorders write them.
+pub(super) fn transport_stream(head: &[u8]) -> bool {
+    let every = |from: usize, step: usize| {
+        let mut packets = head.iter().skip(from).step_by(step).take(5);
+        head.len() > from + 2 * step && packets.all(|&sync| sync == 0x47)
+    };
+    every(0, 188) || every(4, 192)
+}

@@ -1,0 +1,185 @@
+//! Pictures: whether they are whole enough to be shown. Decodes nothing.
+
+use super::sniff::Content;
+use super::source::Source;
+use std::io::{self, Read, Seek};
+
+/// JPEG, ITU T.81 annex B: segments up to the first scan, with a frame header among them, and an end marker after it.
+pub(super) fn jpeg<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+    const CUT_SHORT: Content = Content::Damaged("a JPEG image that is cut short");
+    let mut at = 2;
+    let mut framed = false;
+    // A segment is two bytes at least and an image has a few dozen; the bound is for files made to be slow.
+    for _ in 0..20_000 {
+        let Some([mark, code, high, low]) = source.array(at)? else { return Ok(CUT_SHORT) };
+        let length = u64::from(u16::from_be_bytes([high, low]));
+        match (mark, code) {
+            // Fill bytes may come before a marker (B.1.1.2), and decoders step over strays.
+            (0xff, 0xff) | (..0xff, _) => at += 1,
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
+            (0xff, 0xda) if framed => {
+                return Ok(if ends(source, at + 2)? { Content::of("image/jpeg") } else { CUT_SHORT });
+            }
+            (0xff, 0xd9 | 0xda) => return Ok(CUT_SHORT),
+            _ => {
+                // C4, C8 and CC are tables; the other C codes are frame headers.
+                framed |= matches!(code, 0xc0..=0xcf) && !matches!(code, 0xc4 | 0xc8 | 0xcc);
+                at += 2 + length.max(2);
+            }
+        }
+    }
+    Ok(Content::Damaged("a JPEG image with broken segments"))
+}
+
+/// Whether an end marker comes after `from`. It need not be the end of the file: phones write a film behind it.
+fn ends<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<bool> {
+    // In most files it is at the very end; that spares reading the rest.
+    let tail = source.len().saturating_sub(4096).max(from);
+    if memchr::memmem::find(source.at(tail, 4096)?, b"\xff\xd9").is_some() {
+        return Ok(true);
+    }
+    let mut at = from;
+    loop {
+        let piece = source.at(at, usize::MAX)?;
+        if piece.len() < 2 {
+            return Ok(false);
+        }
+        if memchr::memmem::find(piece, b"\xff\xd9").is_some() {
+            return Ok(true);
+        }
+        // One byte again, should the marker lie across two pieces.
+        at += piece.len() as u64 - 1;
+    }
+}
+
+/// PNG, W3C PNG section 5: a whole header, image data, and no chunk that runs past the end of the file.
+pub(super) fn png<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+    const CUT_SHORT: Content = Content::Damaged("a PNG image that is cut short");
+    const AROUND: u64 = 12;
+    let mut at = 8;
+    let mut header = false;
+    let mut data = false;
+    for _ in 0..200_000 {
+        let Some(length) = source.be32(at)?.map(u64::from) else { break };
+        let Some(name) = source.array::<4>(at + 4)? else { return Ok(CUT_SHORT) };
+        if at + AROUND + length > source.len() {
+            return Ok(CUT_SHORT);
+        }
+        match &name {
+            b"IHDR" if length == 13 => {
+                let size = source.be32(at + 8)?.zip(source.be32(at + 12)?);
+                header = size.is_some_and(|(width, height)| width > 0 && height > 0);
+            }
+            // Xcode puts a chunk of its own before the header.
+            b"CgBI" => {}
+            b"IDAT" if header => data = true,
+            b"IEND" => break,
+            _ if !header => break,
+            _ => {}
+        }
+        at += AROUND + length;
+    }
+    Ok(if data { Content::of("image/png") } else { CUT_SHORT })
+}
+
+/// GIF, version 89a: the blocks after the colour table lead to an image.
+pub(super) fn gif<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+    let Some(flags) = source.array::<1>(10)? else { return Ok(Content::Damaged("a GIF image that is cut short")) };
+    let colours = if flags[0] & 0x80 == 0 { 0 } else { 3 << ((flags[0] & 7) + 1) };
+    let mut at = 13 + colours;
+    let mut pieces = 0;
+    while pieces < 500_000 {
+        let Some([introducer, _]) = source.array(at)? else { break };
+        match introducer {
+            // An image is its descriptor, perhaps colours, and a code size.
+            0x2c if source.at(at, 11)?.len() == 11 => return Ok(Content::of("image/gif")),
+            0x21 => {
+                at += 2;
+                while let Some([size @ 1..=0xff]) = source.array(at)?.filter(|_| pieces < 500_000) {
+                    at += 1 + u64::from(size);
+                    pieces += 1;
+                }
+                at += 1;
+                pieces += 1;
+            }
+            _ => break,
+        }
+    }
+    Ok(Content::Damaged("the signature of a GIF image and no image after it"))
+}
+
+/// BMP: a bitmap header of a size that exists, one plane, a depth that exists, and pixels inside the file.
+pub(super) fn bmp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+    let Some((offset, header)) = source.le32(10)?.zip(source.le32(14)?) else { return Ok(None) };
+    // OS/2 1.x has 16-bit dimensions.
+    let (planes, depth) = if header == 12 { (22, 24) } else { (26, 28) };
+    let shape = source.le16(planes)?.zip(source.le16(depth)?);
+    let known = matches!(header, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124)
+        && matches!(shape, Some((1, 0 | 1 | 2 | 4 | 8 | 16 | 24 | 32 | 64)));
+    if !known {
+        return Ok(None);
+    }
+    let whole = u64::from(offset) < source.len() && offset >= header;
+    Ok(Some(if whole { Content::of("image/bmp") } else { Content::Damaged("a BMP image that is cut short") }))
+}
+
+/// TIFF 6.0 section 2, and its 64-bit form: the first directory can be read and says how wide the image is.
+pub(super) fn tiff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+    const NO_DIRECTORY: Content = Content::Damaged("a TIFF image without a readable directory");
+    const IMAGE_WIDTH: u64 = 0x100;
+    let Some(head) = source.array::<16>(0)? else { return Ok(NO_DIRECTORY) };
+    if head[8..].starts_with(b"CR") || head[8..].starts_with(b"HEAPCCDR") {
+        return Ok(Content::Refused("a camera's raw image"));
+    }
+    let little = head[0] == b'I';
+    let big = head[2] == 43 || head[3] == 43;
+    // Where the first directory is; how wide its counter and its entries are.
+    let (offset, counter, entry) = if big { (8, 8, 20) } else { (4, 4, 12) };
+    let Some(directory) = source.uint(offset, counter, little)? else { return Ok(NO_DIRECTORY) };
+    let counter = if big { 8 } else { 2 };
+    let Some(count) = source.uint(directory, counter, little)? else { return Ok(NO_DIRECTORY) };
+    for index in 0..count.min(4096) {
+        let at = directory.saturating_add(counter as u64 + index * entry);
+        match source.uint(at, 2, little)? {
+            Some(IMAGE_WIDTH) => return Ok(Content::of("image/tiff")),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Ok(NO_DIRECTORY)
+}
+
+/// ICO and CUR, whose directories are alike: every picture is inside the file and starts as one.
+pub(super) fn icon<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+    let Some((kind, count)) = source.le16(2)?.zip(source.le16(4)?) else { return Ok(None) };
+    let end = 6 + 16 * u64::from(count);
+    for index in 0..u64::from(count.min(64)) {
+        let at = 6 + 16 * index;
+        let Some((size, offset)) = source.le32(at + 8)?.zip(source.le32(at + 12)?) else { return Ok(None) };
+        let (size, offset) = (u64::from(size), u64::from(offset));
+        let start = source.at(offset, 4)?;
+        let picture = start == b"\x89PNG" || matches!(start, [12 | 40 | 108 | 124, 0, 0, 0]);
+        if offset < end || size == 0 || offset + size > source.len() || !picture {
+            return Ok(None);
+        }
+    }
+    Ok(match (kind, count) {
+        (_, 0) => None,
+        (1, _) => Some(Content::of("image/x-icon")),
+        _ => Some(Content::Refused("a Windows cursor")),
+    })
+}
+
+/// WebP, RFC 9649: the first chunk is picture data or the extended header, and it is whole.
+pub(super) fn webp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+    const CUT_SHORT: Content = Content::Damaged("a WebP image that is cut short");
+    let Some(name) = source.array::<4>(12)? else { return Ok(CUT_SHORT) };
+    let Some(size) = source.le32(16)?.map(u64::from) else { return Ok(CUT_SHORT) };
+    let whole = match &name {
+        b"VP8 " => source.at(23, 3)? == b"\x9d\x01\x2a" && 20 + size <= source.len(),
+        b"VP8L" => source.at(20, 1)? == b"\x2f" && 20 + size <= source.len(),
+        b"VP8X" => size >= 10 && source.len() > 30 + 8,
+        _ => return Ok(Content::Damaged("the signature of a WebP image and no image after it")),
+    };
+    Ok(if whole { Content::of("image/webp") } else { CUT_SHORT })
+}

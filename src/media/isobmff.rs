@@ -1,0 +1,159 @@
+//! ISO base media files (ISO/IEC 14496-12) and their ancestor MOV: MP4, M4A, MOV, 3GP, HEIC. Brands first, tracks
+//! where brands say nothing. Reads no samples.
+
+use super::sniff::Content;
+use super::source::Source;
+use std::io::{self, Read, Seek};
+
+/// A box, or an atom in Apple's words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Atom {
+    pub(super) name: [u8; 4],
+    /// Where its content starts.
+    pub(super) start: u64,
+    /// Where the box ends, as it says itself: perhaps past the end of the file.
+    pub(super) end: u64,
+}
+
+/// The box at `at` inside a box, or a file, that ends at `end`.
+pub(super) fn atom<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) -> io::Result<Option<Atom>> {
+    if at.saturating_add(8) > end {
+        return Ok(None);
+    }
+    let Some(size) = source.be32(at)? else { return Ok(None) };
+    let Some(name) = source.array(at + 4)? else { return Ok(None) };
+    let (header, size) = match size {
+        // To the end, and 64 bits further on (section 4.2).
+        0 => (8, end - at),
+        1 => (16, source.be64(at + 8)?.unwrap_or(0)),
+        size => (8, u64::from(size)),
+    };
+    Ok((size >= header).then(|| Atom { name, start: at + header, end: at.saturating_add(size) }))
+}
+
+/// The first box called `name` between `at` and `end`.
+pub(super) fn find<R: Read + Seek>(
+    source: &mut Source<R>,
+    mut at: u64,
+    end: u64,
+    name: [u8; 4],
+) -> io::Result<Option<Atom>> {
+    // Fragmented recordings have two boxes a second or so at the top.
+    for _ in 0..100_000 {
+        match atom(source, at, end)? {
+            Some(found) if found.name == name => return Ok(Some(found)),
+            Some(other) => at = other.end,
+            None => break,
+        }
+    }
+    Ok(None)
+}
+
+/// What a file is whose first box is `ftyp`, or that starts like MOV did before there was one.
+pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+    let len = source.len();
+    let Some(first) = atom(source, 0, len)? else { return Ok(None) };
+    match &first.name {
+        b"ftyp" | b"styp" if first.end > len || first.end - first.start < 4 => {
+            Ok(Some(Content::Damaged("the start of an MP4 file and nothing else")))
+        }
+        b"ftyp" | b"styp" => branded(source, first).map(Some),
+        b"moov" | b"mdat" | b"wide" | b"free" | b"skip" | b"pnot" | b"uuid" => {
+            let movie = find(source, 0, len, *b"moov")?.filter(|movie| movie.end <= len);
+            let movie = match movie {
+                // Anything can have these names somewhere; a movie starts with its header.
+                Some(movie) => match find(source, movie.start, movie.end, *b"mvhd")? {
+                    Some(header) => Some(header),
+                    // The whole movie box may be compressed.
+                    None => find(source, movie.start, movie.end, *b"cmov")?,
+                },
+                None => None,
+            };
+            Ok(movie.map(|_| Content::of("video/quicktime")))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Brands of HEVC pictures and sequences (ISO/IEC 23008-12 annex B).
+const HEVC: [&[u8; 4]; 8] = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"];
+/// Brands of pictures coded in any way, or in another one.
+const STILLS: [&[u8; 4]; 12] =
+    [b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"1pic", b"unif", b"jpeg", b"jpgs", b"avci", b"avcs", b"MiHE"];
+
+fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Content> {
+    let Some(major) = source.array::<4>(ftyp.start)? else { return Ok(Content::Unknown) };
+    let listed = usize::try_from(ftyp.end - ftyp.start).unwrap_or(usize::MAX).min(1024);
+    let (brands, _) = source.at(ftyp.start, listed)?.as_chunks::<4>();
+    // The second word is a version.
+    let compatible = |wanted: &[&[u8; 4]]| brands.iter().skip(2).any(|brand| wanted.contains(&brand));
+    let still = STILLS.contains(&&major);
+    let (hevc, avif) = (compatible(&HEVC), compatible(&[b"avif", b"avis"]));
+    match &major {
+        b"avif" | b"avis" => return Ok(Content::Refused("an AVIF image")),
+        _ if still && avif => return Ok(Content::Refused("an AVIF image")),
+        b"crx " => return Ok(Content::Refused("a camera's raw image")),
+        b"jpx " | b"jp2 " | b"mjp2" | b"jpm " => return Ok(Content::Refused("a JPEG 2000 image")),
+        [b'3', b'g', b'2', _] | b"kddi" => return Ok(Content::Refused("a 3GPP2 video")),
+        b"F4V " | b"F4A " | b"f4v " => return Ok(Content::Refused("a Flash video")),
+        _ => {}
+    }
+    if still || HEVC.contains(&&major) {
+        // A sequence of pictures is a movie.
+        let len = source.len();
+        let whole = find(source, ftyp.end, len, *b"meta")?.or(find(source, ftyp.end, len, *b"moov")?);
+        return Ok(match whole {
+            None => Content::Damaged("a HEIF image that is cut short"),
+            Some(_) if !still => Content::of("image/heic"),
+            Some(_) if hevc => Content::either("image/heic", "image/heif"),
+            Some(_) => Content::of("image/heif"),
+        });
+    }
+    let Some(tracks) = tracks(source, ftyp.end)? else {
+        return Ok(Content::Damaged("an MP4 file that is cut short: its index is missing"));
+    };
+    Ok(match &major {
+        b"M4A " | b"M4B " | b"M4P " => Content::of("audio/x-m4a"),
+        b"M4V " | b"M4VH" | b"M4VP" => Content::of("video/x-m4v"),
+        b"qt  " => Content::of("video/quicktime"),
+        [b'3', b'g', _, _] => Content::of("video/3gpp"),
+        _ if tracks.sound && !tracks.pictures => Content::of("audio/x-m4a"),
+        _ => Content::either("video/mp4", "video/x-m4v"),
+    })
+}
+
+/// What a movie consists of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tracks {
+    sound: bool,
+    pictures: bool,
+}
+
+/// The kinds of tracks of the movie behind `from`; `None` if there is neither a whole movie box nor a fragment.
+fn tracks<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<Option<Tracks>> {
+    let len = source.len();
+    let mut tracks = Tracks::default();
+    let Some(movie) = find(source, from, len, *b"moov")? else {
+        return Ok(find(source, from, len, *b"moof")?.map(|_| tracks));
+    };
+    if movie.end > len {
+        return Ok(None);
+    }
+    let mut at = movie.start;
+    // A file has a handful of tracks.
+    for _ in 0..1000 {
+        let Some(child) = atom(source, at, movie.end)? else { break };
+        at = child.end;
+        if child.name != *b"trak" {
+            continue;
+        }
+        let Some(media) = find(source, child.start, child.end.min(movie.end), *b"mdia")? else { continue };
+        let Some(handler) = find(source, media.start, media.end.min(movie.end), *b"hdlr")? else { continue };
+        match source.array::<4>(handler.start + 8)? {
+            Some(name) if name == *b"soun" => tracks.sound = true,
+            Some(name) if name == *b"vide" => tracks.pictures = true,
+            _ => {}
+        }
+    }
+    Ok(Some(tracks))
+}

@@ -1,0 +1,84 @@
+//! What markup is by its root element. Parses no further than that.
+
+use super::sniff::TextKind;
+
+/// HTML elements that a page, or text with HTML in it, may start with.
+static ELEMENTS: &str = "a abbr address article aside audio b big blockquote body br button canvas caption center cite code dd del \
+    details dfn div dl dt em fieldset figure font footer form h1 h2 h3 h4 h5 h6 head header hgroup hr i iframe img \
+    input ins kbd label legend li link main mark meta nav noscript object ol option p picture pre q s samp script \
+    section select small span strike strong style sub summary sup table tbody td template textarea tfoot th thead \
+    time title tr tt u ul var video";
+
+/// The kind of text that starts with `<`. `closed` says that the last character is `>`.
+pub(super) fn kind(text: &str, closed: bool) -> TextKind {
+    let declared = text.starts_with("<?xml") && text[5..].starts_with(|next: char| next.is_ascii_whitespace());
+    let mut rest = text;
+    let mut commented = false;
+    loop {
+        rest = rest.trim_start();
+        let skipped = if let Some(comment) = rest.strip_prefix("<!--") {
+            commented = true;
+            comment.split_once("-->").map(|(_, rest)| rest)
+        } else if starts_with(rest, "<!DOCTYPE") {
+            let name = rest[9..].trim_start();
+            if word(name).eq_ignore_ascii_case("html") {
+                return TextKind::Html;
+            }
+            doctype(rest)
+        } else if rest.starts_with("<?xml") {
+            // The declaration, or a style sheet.
+            rest.split_once("?>").map(|(_, rest)| rest)
+        } else {
+            break;
+        };
+        match skipped {
+            Some(skipped) => rest = skipped,
+            // It goes on beyond what is looked at.
+            None if declared => return TextKind::Xml,
+            None if commented => return TextKind::Fragment,
+            None => return TextKind::Plain,
+        }
+    }
+    let name = rest.strip_prefix('<').map(word).unwrap_or_default();
+    let local = name.rsplit_once(':').map_or(name, |(_, local)| local);
+    let after = rest.get(1 + name.len()..).and_then(|after| after.chars().next());
+    let element = !name.is_empty() && after.is_some_and(|next| next.is_whitespace() || matches!(next, '>' | '/'));
+    if element && local == "svg" {
+        TextKind::Svg
+    } else if element && local.eq_ignore_ascii_case("html") {
+        TextKind::Html
+    } else if declared {
+        TextKind::Xml
+    } else if element && ELEMENTS.split(' ').any(|known| known.eq_ignore_ascii_case(name)) {
+        TextKind::Fragment
+    } else if element && closed {
+        TextKind::Xml
+    } else if commented {
+        TextKind::Fragment
+    } else {
+        TextKind::Plain
+    }
+}
+
+/// What follows a document type declaration, whose internal subset is in brackets (XML 1.0 section 2.8).
+fn doctype(text: &str) -> Option<&str> {
+    let end = text.find(['>', '['])?;
+    let (end, subset) = (end + 1, text.as_bytes()[end] == b'[');
+    if !subset {
+        return Some(&text[end..]);
+    }
+    // Brackets inside its quotes and comments are rare enough to take the last one before the next `>`.
+    let (_, rest) = text[end..].split_once(']')?;
+    rest.trim_start().strip_prefix('>').or_else(|| rest.split_once("]>").map(|(_, rest)| rest))
+}
+
+/// The name at the start of `text`.
+fn word(text: &str) -> &str {
+    let end = text.find(|next: char| !(next.is_alphanumeric() || matches!(next, ':' | '_' | '-' | '.')));
+    let name = &text[..end.unwrap_or(text.len())];
+    if name.starts_with(|first: char| first.is_alphabetic() || first == '_') { name } else { "" }
+}
+
+fn starts_with(text: &str, prefix: &str) -> bool {
+    text.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}

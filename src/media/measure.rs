@@ -1,0 +1,104 @@
+//! Dimensions of pictures and durations of media, where they can be had cheaply. Whatever is odd is left unknown.
+
+use super::source::Source;
+use super::table::{Family, MediaType};
+use super::{movie, sound};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+/// Dimensions and duration; what could not be found out is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measures {
+    /// Width in pixels, as stored: an Exif rotation is not applied.
+    pub width: Option<u32>,
+    /// Height in pixels.
+    pub height: Option<u32>,
+    /// Duration in milliseconds.
+    pub duration_ms: Option<u64>,
+}
+
+/// Measures a file of this type. Never fails.
+pub fn measure<R: Read + Seek>(reader: R, media_type: &MediaType) -> Measures {
+    match media_type.family {
+        Family::Image => dimensions(reader, media_type).unwrap_or_default(),
+        Family::Media => {
+            Measures { duration_ms: duration(reader, media_type).unwrap_or_default(), ..Measures::default() }
+        }
+        _ => Measures::default(),
+    }
+}
+
+fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Result<Measures> {
+    // Two headers that the crate reads at places where others have them.
+    let head = {
+        let mut source = Source::new(&mut reader)?;
+        source.at(0, 64)?.to_vec()
+    };
+    let word = |at: usize| head.get(at..at + 4)?.try_into().ok();
+    let (width, height) = match media_type.name {
+        // Xcode's chunk stands before the header.
+        "image/png" if head.get(12..16) == Some(b"CgBI") => {
+            let at = 12 + 4 + usize::from(*head.get(11).unwrap_or(&0)) + 4 + 8;
+            (word(at).map(u32::from_be_bytes), word(at + 4).map(u32::from_be_bytes))
+        }
+        "image/bmp" => match word(14).map(u32::from_le_bytes) {
+            // OS/2 1.x has 16 bits for each.
+            Some(12) => {
+                let both = word(18).map(u32::from_le_bytes);
+                (both.map(|both| both & 0xffff), both.map(|both| both >> 16))
+            }
+            // A negative height is of rows from top to bottom.
+            _ => (word(18).map(u32::from_le_bytes), word(22).map(|height| i32::from_le_bytes(height).unsigned_abs())),
+        },
+        _ => {
+            reader.seek(SeekFrom::Start(0))?;
+            let size =
+                imagesize::reader_size(BufReader::new(Budget { reader, left: READS })).map_err(io::Error::other)?;
+            (u32::try_from(size.width).ok(), u32::try_from(size.height).ok())
+        }
+    };
+    // 0 is "not known yet" in several formats.
+    let known = |side: Option<u32>| side.filter(|&side| side > 0);
+    Ok(Measures { width: known(width), height: known(height), duration_ms: None })
+}
+
+/// Reads that a header may take. The crate follows segments and boxes as far as they lead, and a file can be made of
+/// nothing else.
+const READS: u32 = 2000;
+
+/// A reader that is at its end after so many reads.
+struct Budget<R> {
+    reader: R,
+    left: u32,
+}
+
+impl<R: Read> Read for Budget<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return Ok(0),
+        }
+        self.reader.read(buffer)
+    }
+}
+
+impl<R: Seek> Seek for Budget<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.reader.seek(to)
+    }
+}
+
+fn duration<R: Read + Seek>(reader: R, media_type: &MediaType) -> io::Result<Option<u64>> {
+    let mut source = Source::new(reader)?;
+    let duration = match media_type.name {
+        "audio/mpeg" | "audio/aac" => sound::stream(&mut source)?,
+        "audio/x-wav" => sound::wav(&mut source)?,
+        "audio/x-aiff" => sound::aiff(&mut source)?,
+        "audio/x-caf" => sound::caf(&mut source)?,
+        "audio/amr" => sound::amr(&mut source)?,
+        "audio/x-m4a" | "video/mp4" | "video/x-m4v" | "video/quicktime" | "video/3gpp" => movie::duration(&mut source)?,
+        _ => None,
+    };
+    // A header can say anything. Nothing that can be played has less than 100 bits a second.
+    let bits = source.len().saturating_mul(8);
+    Ok(duration.filter(|&millis| millis > 0 && millis / 10 <= bits))
+}

@@ -1,0 +1,179 @@
+//! How long sound is: from what a container says, or frame by frame where nothing says it. Decodes nothing.
+
+use super::chunks::{Layout, find};
+use super::frames::{self, Codec, Frame, frame};
+use super::source::Source;
+use std::io::{self, Read, Seek};
+
+/// Frames that are walked: more than a day of sound.
+const FRAMES: u32 = 4_000_000;
+
+/// So many samples at this rate, as milliseconds.
+fn millis(samples: u64, rate: u64) -> Option<u64> {
+    u64::try_from(u128::from(samples) * 1000 / u128::from(rate.max(1))).ok().filter(|_| rate > 0)
+}
+
+/// WAV, also RF64 (EBU Tech 3306).
+pub(super) fn wav<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
+    let Some(format) = find(source, 12, Layout::Riff, *b"fmt ")?.map(|format| format.start) else { return Ok(None) };
+    let Some(data) = find(source, 12, Layout::Riff, *b"data")? else { return Ok(None) };
+    let there = source.len().saturating_sub(data.start);
+    let wide = find(source, 12, Layout::Riff, *b"ds64")?;
+    // What is written to a pipe cannot go back to fill in its size; such files say the largest number there is, or one
+    // beyond their end.
+    let size = match wide {
+        Some(wide) if data.size == 0xffff_ffff => source.le64(wide.start + 8)?.unwrap_or(u64::MAX).min(there),
+        _ => data.size.min(there),
+    };
+    let Some((codec, rate)) = source.le16(format)?.zip(source.le32(format + 4)?) else { return Ok(None) };
+    let Some((speed, block)) = source.le32(format + 8)?.zip(source.le16(format + 12)?) else { return Ok(None) };
+    let (speed, block) = (u64::from(speed), u64::from(block));
+    // PCM, float, A-law, µ-law, and the extensible format, which is one of these in practice: a block is a sample.
+    if matches!(codec, 1 | 3 | 6 | 7 | 0xfffe) && block > 0 {
+        return Ok(millis(size / block, rate.into()));
+    }
+    // Packed sound should say how many samples it has.
+    let fact = match find(source, 12, Layout::Riff, *b"fact")? {
+        Some(fact) if size == data.size => source.le32(fact.start)?.filter(|&samples| samples > 0),
+        _ => None,
+    };
+    Ok(fact.map_or_else(|| millis(size, speed), |samples| millis(samples.into(), rate.into())))
+}
+
+/// AIFF and AIFF-C: the number of sample frames, and their rate.
+pub(super) fn aiff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
+    let Some(common) = find(source, 12, Layout::Iff, *b"COMM")?.map(|common| common.start) else { return Ok(None) };
+    let Some((frames, rate)) = source.be32(common + 2)?.zip(source.array::<10>(common + 8)?) else { return Ok(None) };
+    // QuickTime's IMA counts packets of 64 samples.
+    let each = if source.at(common + 18, 4)? == b"ima4" { 64 } else { 1 };
+    Ok(millis(u64::from(frames) * each, extended(rate)))
+}
+
+/// The whole part of an 80-bit number as the 68881 had them: sign and exponent, then the mantissa with its leading one.
+fn extended(number: [u8; 10]) -> u64 {
+    let [high, low, mantissa @ ..] = number;
+    let exponent = u32::from(u16::from_be_bytes([high & 0x7f, low]));
+    // Bits of the mantissa behind the binary point.
+    let behind = (16_383 + 63_u32).checked_sub(exponent);
+    behind.and_then(|behind| u64::from_be_bytes(mantissa).checked_shr(behind)).unwrap_or(0)
+}
+
+/// CAF (Apple Core Audio Format Specification): the packet table says how many frames there are, or all packets are of
+/// one size.
+pub(super) fn caf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
+    const DESCRIPTION: u64 = 20;
+    let Some(rate) = source.be64(DESCRIPTION)?.map(f64::from_bits).filter(|rate| (1.0..=1e7).contains(rate)) else {
+        return Ok(None);
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is between 1,000 and 10,000,000,000"
+    )]
+    let rate = (rate * 1000.0) as u64;
+    let table = find(source, 8, Layout::Caf, *b"pakt")?;
+    let counted = match table {
+        Some(table) => source.be64(table.start + 8)?.filter(|&frames| frames > 0),
+        None => None,
+    };
+    let frames = match counted {
+        Some(frames) => Some(frames),
+        None => {
+            let Some(data) = find(source, 8, Layout::Caf, *b"data")? else { return Ok(None) };
+            let Some((bytes, frames)) = source.be32(DESCRIPTION + 16)?.zip(source.be32(DESCRIPTION + 20)?) else {
+                return Ok(None);
+            };
+            // A recording that was cut off has the size -1, which is more than there is. The data starts with a counter.
+            let size = data.size.min(source.len().saturating_sub(data.start)).saturating_sub(4);
+            size.checked_div(bytes.into()).and_then(|packets| packets.checked_mul(frames.into()))
+        }
+    };
+    Ok(frames.and_then(|frames| millis(frames.checked_mul(1000)?, rate)))
+}
+
+/// AMR: 20 ms a frame (RFC 4867 section 5). Files of several channels are not measured.
+pub(super) fn amr<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
+    let Some((mut at, sizes)) = frames::amr_start(source.at(0, 16)?).filter(|(at, _)| *at < 16) else {
+        return Ok(None);
+    };
+    let mut frames = 0;
+    while frames < FRAMES
+        && let Some([header]) = source.array(at)?
+    {
+        let size = sizes[usize::from(header >> 3 & 15)];
+        at += u64::from(size);
+        if size == 0 || at > source.len() {
+            break;
+        }
+        frames += 1;
+    }
+    Ok(Some(u64::from(frames) * 20))
+}
+
+/// MP3 and ADTS.
+pub(super) fn stream<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
+    let start = frames::untagged(source)?;
+    let Some((start, first)) = frames::sound(source, start)? else { return Ok(None) };
+    let rate = u64::from(first.rate);
+    if let Some(samples) = announced(source, start, first)? {
+        let told = millis(samples, rate);
+        // The slowest bit rate there is is 8 kbit/s, a byte a millisecond.
+        if told.is_some_and(|told| told <= source.len()) {
+            return Ok(told);
+        }
+    }
+    let (mut at, mut samples, mut gaps) = (start, 0, 0);
+    for _ in 0..FRAMES {
+        match frame(source.at(at, 7)?).filter(|frame| frame.codec == first.codec && frame.rate == first.rate) {
+            Some(frame) => {
+                at += u64::from(frame.size);
+                // The last frame of a recording that was cut off cannot be played.
+                if at > source.len() {
+                    break;
+                }
+                samples += u64::from(frame.samples);
+            }
+            // Joined recordings have tags and stray bytes in between.
+            None if gaps < 20 => match frames::sound(source, at)?.filter(|(_, next)| next.codec == first.codec) {
+                Some((next, _)) => {
+                    gaps += 1;
+                    at = next;
+                }
+                None => break,
+            },
+            None => break,
+        }
+    }
+    Ok(millis(samples, rate))
+}
+
+/// The number of samples by the header that encoders hide in a silent first frame: Xing or Info, of LAME with what it
+/// added at both ends (<http://gabriel.mp3-tech.org/mp3infotag.html>), or VBRI.
+fn announced<R: Read + Seek>(source: &mut Source<R>, start: u64, first: Frame) -> io::Result<Option<u64>> {
+    let Codec::Mpeg { version, layer: 3 } = first.codec else { return Ok(None) };
+    let side = match (version, first.mono) {
+        (10, false) => 32,
+        (10, true) | (_, false) => 17,
+        _ => 9,
+    };
+    let each = u64::from(first.samples);
+    if source.at(start + 36, 4)? == b"VBRI" {
+        return Ok(source.be32(start + 36 + 14)?.map(|frames| u64::from(frames) * each));
+    }
+    let header = start + 4 + side;
+    if !matches!(source.at(header, 4)?, b"Xing" | b"Info") {
+        return Ok(None);
+    }
+    let flags = source.be32(header + 4)?.unwrap_or(0);
+    let Some(frames) = source.be32(header + 8)?.filter(|&frames| flags & 1 != 0 && frames > 0) else { return Ok(None) };
+    let fields = [(1, 4), (2, 4), (4, 100), (8, 4)];
+    let encoder = header + 8 + fields.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, size)| size).sum::<u64>();
+    let added = match source.at(encoder, 24)? {
+        [b'L', b'A', b'M' | b'v', b'E' | b'f' | b'c', rest @ ..] if rest.len() == 20 => {
+            let [a, b, c] = [rest[17], rest[18], rest[19]].map(u64::from);
+            (a << 4 | b >> 4) + ((b & 15) << 8 | c)
+        }
+        _ => 0,
+    };
+    Ok(Some((u64::from(frames) * each).saturating_sub(added)))
+}
