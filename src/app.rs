@@ -147,7 +147,7 @@ impl App {
 }
 
 /// The public ones, which are built in so that they are the same on every machine, and those of a PEM file.
-fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+pub(crate) fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(file) = file {
         let wrong = || format!("HAVERSACK_FETCH_CA_FILE: cannot read certificates from {}", file.display());

@@ -15,7 +15,7 @@ use super::auth::Caller;
 use super::error::{ApiError, ErrorBody};
 use super::extract::{JsonBody, PathId};
 use super::view::required;
-use crate::domain::attachment::Status;
+use crate::domain::attachment::{Content, Status};
 use crate::id::AttachmentId;
 use crate::service::attachments::NewAttachment;
 
@@ -66,6 +66,18 @@ pub(crate) struct AttachmentBody {
     /// Where the file is, once it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     download_url: Option<String>,
+    /// Width of a picture in pixels, as it is stored, if it could be told. This and what follows is not in the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<u32>,
+    /// Height of a picture in pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<u32>,
+    /// Duration of sound or film in milliseconds, if it could be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<u64>,
+    /// Why the status is `failed` although a file was uploaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_reason: Option<String>,
 }
 
 /// Announces a file and gets the URL to upload it to.
@@ -115,6 +127,13 @@ async fn get(
         size_bytes: attachment.size_bytes,
         status: status.as_str(),
         created_at: attachment.created_at.to_string(),
+        width: attachment.measures.width,
+        height: attachment.measures.height,
+        duration_ms: attachment.measures.duration_ms,
+        failure_reason: match attachment.content {
+            Content::Refused { reason, .. } => Some(reason),
+            Content::Awaited | Content::Stored { .. } | Content::Abandoned => None,
+        },
     }))
 }
 

@@ -81,8 +81,9 @@ impl From<service::Error> for ApiError {
             E::Blob(_) | E::Lost(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
         };
         let retry_after = match &error {
-            E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => Some(*retry_after),
-            E::Fetch { source: fetch::Error::Busy { retry_after }, .. } => Some(*retry_after),
+            E::RateLimited { retry_after, .. }
+            | E::TooManyPending { retry_after, .. }
+            | E::Fetch { source: fetch::Error::Busy { retry_after }, .. } => Some(*retry_after),
             E::DeletedMeanwhile => Some(1),
             _ => None,
         };

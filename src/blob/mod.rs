@@ -108,6 +108,9 @@ pub trait SealedBlob: fmt::Debug + Send + Sync {
     fn digests(&self) -> &Digests;
 
     /// Opens it for us alone, to look at what it holds. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be opened.
     fn content(&self) -> Result<Box<dyn Content>, Error>;
 
     /// Gives it its name, in one step; when this returns the name is safe on disk too.

@@ -4,8 +4,10 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use super::block_on;
+use crate::app;
 use crate::config::Config;
 use crate::db::Db;
+use crate::fetch::Allowed;
 use crate::service::partners;
 
 /// One thing looked at.
@@ -21,6 +23,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
         Finding { what: "file contents", result: folder(&config.blobs_dir) },
         Finding { what: "address", result: address(config) },
         Finding { what: "URLs", result: urls(config) },
+        Finding { what: "media URLs", result: media_urls(config) },
     ];
     findings.push(Finding { what: "database", result: block_on(async { Ok(database(config).await) })? });
     for Finding { what, result } in &findings {
@@ -49,6 +52,16 @@ fn folder(path: &Path) -> Result<String, String> {
     })?;
     let made = if path.exists() { "" } else { " (will be made on first start)" };
     Ok(format!("{}{made}", path.display()))
+}
+
+fn media_urls(config: &Config) -> Result<String, String> {
+    let roots = app::certificate_authorities(config.fetch_ca_file.as_deref()).map_err(|error| format!("{error:#}"))?;
+    let Allowed { nets, ports } = &config.fetch_allowed;
+    let beyond = match (nets.as_slice(), ports.as_slice()) {
+        ([], []) => "public hosts on port 443 only".to_owned(),
+        (nets, ports) => format!("public hosts on port 443, and networks {nets:?}, ports {ports:?}"),
+    };
+    Ok(format!("{beyond}; {} certificate authorities", roots.len()))
 }
 
 fn address(config: &Config) -> Result<String, String> {

@@ -1,21 +1,16 @@
 //! Configuration: defaults, then the file, then the environment, then flags; checked once, before anything starts.
 
+mod limits;
 mod settings;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use url::Url;
 
 use crate::fetch;
 
 pub use settings::{Flags, Limits, SETTINGS, Setting, Settings};
-
-/// The longest time a setting can name, in seconds.
-const LONGEST: u64 = 10 * 365 * 24 * 3600;
-/// The most that a setting can count of what costs memory.
-const MOST: u64 = 1_000_000;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -180,8 +175,16 @@ impl Config {
             database_url,
             blobs_dir,
             fetch_allowed: fetch::Allowed {
-                nets: list("HAVERSACK_FETCH_ALLOW_NETS", settings.fetch_allow_nets, "a network such as 10.0.0.0/8")?,
-                ports: list("HAVERSACK_FETCH_ALLOW_PORTS", settings.fetch_allow_ports, "a port such as 8443")?,
+                nets: list(
+                    "HAVERSACK_FETCH_ALLOW_NETS",
+                    settings.fetch_allow_nets.as_deref(),
+                    "a network such as 10.0.0.0/8",
+                )?,
+                ports: list(
+                    "HAVERSACK_FETCH_ALLOW_PORTS",
+                    settings.fetch_allow_ports.as_deref(),
+                    "a port such as 8443",
+                )?,
             },
             fetch_ca_file: settings.fetch_ca_file.map(PathBuf::from),
             log: settings.log,
@@ -191,112 +194,9 @@ impl Config {
     }
 }
 
-impl Limits {
-    fn check(&self) -> Result<(), Error> {
-        let at_least = |setting, value: u64, least: u64| {
-            if value >= least {
-                return Ok(());
-            }
-            Err(Error::Invalid { setting, problem: format!("must be at least {least}, not {value}") })
-        };
-        at_least("HAVERSACK_MAX_UPLOAD_BYTES", self.max_upload_bytes, 1)?;
-        at_least("HAVERSACK_UPLOAD_URL_TTL_SECONDS", self.upload_url_ttl_seconds, 1)?;
-        at_least("HAVERSACK_MAX_PENDING_ATTACHMENTS", self.max_pending_attachments, 1)?;
-        at_least("HAVERSACK_MAX_JSON_BYTES", self.max_json_bytes, 1024)?;
-        at_least("HAVERSACK_MAX_CONNECTIONS", self.max_connections, 1)?;
-        // hyper refuses a smaller buffer.
-        at_least("HAVERSACK_MAX_HEADER_BYTES", self.max_header_bytes, 8192)?;
-        at_least("HAVERSACK_HEADER_TIMEOUT_SECONDS", self.header_timeout_seconds, 1)?;
-        at_least("HAVERSACK_IDLE_TIMEOUT_SECONDS", self.idle_timeout_seconds, 1)?;
-        at_least("HAVERSACK_RATE_LIMIT_MESSAGES", self.rate_limit_messages, 1)?;
-        at_least("HAVERSACK_FETCH_MAX_BYTES", self.fetch_max_bytes, 1)?;
-        at_least("HAVERSACK_FETCH_TIMEOUT_SECONDS", self.fetch_timeout_seconds, 1)?;
-        at_least("HAVERSACK_FETCH_IDLE_TIMEOUT_SECONDS", self.fetch_idle_timeout_seconds, 1)?;
-        at_least("HAVERSACK_FETCH_RESOLVE_TIMEOUT_SECONDS", self.fetch_resolve_timeout_seconds, 1)?;
-        at_least("HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS", self.fetch_connect_timeout_seconds, 1)?;
-        // hyper refuses a smaller buffer.
-        at_least("HAVERSACK_FETCH_MAX_HEADER_BYTES", self.fetch_max_header_bytes, 8192)?;
-        at_least("HAVERSACK_FETCH_MAX_CONCURRENT", self.fetch_max_concurrent, 1)?;
-        at_least("HAVERSACK_FETCH_MAX_CONCURRENT_PER_PARTNER", self.fetch_max_concurrent_per_partner, 1)?;
-        at_least("HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", self.fetch_max_waiting_per_partner, 1)?;
-        at_least("HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", self.fetch_queue_timeout_seconds, 1)?;
-        for (setting, count) in [
-            ("HAVERSACK_FETCH_MAX_REDIRECTS", self.fetch_max_redirects),
-            ("HAVERSACK_FETCH_MAX_HEADER_BYTES", self.fetch_max_header_bytes),
-            ("HAVERSACK_FETCH_MAX_CONCURRENT", self.fetch_max_concurrent),
-            ("HAVERSACK_FETCH_MAX_CONCURRENT_PER_PARTNER", self.fetch_max_concurrent_per_partner),
-            ("HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", self.fetch_max_waiting_per_partner),
-        ] {
-            if count > MOST {
-                return Err(Error::Invalid { setting, problem: format!("must be at most {MOST}, not {count}") });
-            }
-        }
-        for (setting, seconds) in [
-            ("HAVERSACK_UPLOAD_URL_TTL_SECONDS", self.upload_url_ttl_seconds),
-            ("HAVERSACK_ABANDONED_RETENTION_SECONDS", self.abandoned_retention_seconds),
-            ("HAVERSACK_UPLOAD_GRACE_SECONDS", self.upload_grace_seconds),
-            ("HAVERSACK_IDLE_TIMEOUT_SECONDS", self.idle_timeout_seconds),
-            ("HAVERSACK_HEADER_TIMEOUT_SECONDS", self.header_timeout_seconds),
-            ("HAVERSACK_SHUTDOWN_GRACE_SECONDS", self.shutdown_grace_seconds),
-            ("HAVERSACK_RATE_LIMIT_WINDOW_SECONDS", self.rate_limit_window_seconds),
-            ("HAVERSACK_FETCH_TIMEOUT_SECONDS", self.fetch_timeout_seconds),
-            ("HAVERSACK_FETCH_IDLE_TIMEOUT_SECONDS", self.fetch_idle_timeout_seconds),
-            ("HAVERSACK_FETCH_RESOLVE_TIMEOUT_SECONDS", self.fetch_resolve_timeout_seconds),
-            ("HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS", self.fetch_connect_timeout_seconds),
-            ("HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", self.fetch_queue_timeout_seconds),
-            ("HAVERSACK_FETCH_MEMORY_SECONDS", self.fetch_memory_seconds),
-        ] {
-            if seconds > LONGEST {
-                let problem = format!("must be at most {LONGEST} (ten years), not {seconds}");
-                return Err(Error::Invalid { setting, problem });
-            }
-        }
-        // A file of any size would take longer than any time there is.
-        at_least("HAVERSACK_UPLOAD_MIN_BYTES_PER_SECOND", self.upload_min_bytes_per_second, 1)
-    }
-
-    /// How long an upload URL is good.
-    #[must_use]
-    pub fn upload_url_ttl(&self) -> Duration {
-        Duration::from_secs(self.upload_url_ttl_seconds)
-    }
-
-    /// How long one transfer may go without a byte.
-    #[must_use]
-    pub fn idle_timeout(&self) -> Duration {
-        Duration::from_secs(self.idle_timeout_seconds)
-    }
-
-    /// The limits of fetching.
-    #[must_use]
-    pub fn fetch(&self) -> fetch::Limits {
-        let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-        fetch::Limits {
-            max_bytes: self.fetch_max_bytes,
-            timeout: Duration::from_secs(self.fetch_timeout_seconds),
-            idle_timeout: Duration::from_secs(self.fetch_idle_timeout_seconds),
-            resolve_timeout: Duration::from_secs(self.fetch_resolve_timeout_seconds),
-            connect_timeout: Duration::from_secs(self.fetch_connect_timeout_seconds),
-            max_redirects: count(self.fetch_max_redirects),
-            max_header_bytes: count(self.fetch_max_header_bytes),
-            max_concurrent: count(self.fetch_max_concurrent),
-            max_concurrent_per_tenant: count(self.fetch_max_concurrent_per_partner),
-            max_waiting_per_tenant: count(self.fetch_max_waiting_per_partner),
-            queue_timeout: Duration::from_secs(self.fetch_queue_timeout_seconds),
-        }
-    }
-
-    /// The longest an upload of the largest size can take at the slowest rate allowed.
-    #[must_use]
-    pub fn longest_upload(&self) -> Duration {
-        let transfer = self.max_upload_bytes / self.upload_min_bytes_per_second.max(1);
-        Duration::from_secs(transfer + self.upload_grace_seconds + self.idle_timeout_seconds)
-    }
-}
-
 /// The entries of a list joined by commas.
-fn list<T: std::str::FromStr>(setting: &'static str, text: Option<String>, like: &str) -> Result<Vec<T>, Error> {
-    let entries = text.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+fn list<T: std::str::FromStr>(setting: &'static str, text: Option<&str>, like: &str) -> Result<Vec<T>, Error> {
+    let entries = text.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
     entries
         .map(|entry| {
             let problem = || format!("{entry:?} is not {like}; several are joined by commas");

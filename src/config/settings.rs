@@ -171,7 +171,7 @@ settings! {
             " How many of them may be one partner's";
         fetch_max_waiting_per_partner, "HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", 128,
             " How many more of one partner may wait; one more is answered 503";
-        fetch_queue_timeout_seconds, "HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", 10,
+        fetch_queue_timeout_seconds, "HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", 30,
             " How long they may wait before they are answered 503";
         fetch_memory_seconds, "HAVERSACK_FETCH_MEMORY_SECONDS", 2_592_000,
             " How long a fetched file is remembered, so that its host may answer 304 instead of sending it again";

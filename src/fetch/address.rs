@@ -111,11 +111,11 @@ fn carried(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     let segments = ip.segments();
     let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match segments {
-        // IPv4-mapped and IPv4-compatible, RFC 4291 section 2.5.5; NAT64, RFC 6052 section 2.1. Among the compatible
-        // ones are `::` and `::1`, which carry 0.0.0.0 and 0.0.0.1.
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some([v4(high, low), None]),
-        // 6to4, RFC 3056 section 2.
-        [0x2002, high, low, ..] => Some([v4(high, low), None]),
+        // IPv4-mapped and IPv4-compatible, RFC 4291 section 2.5.5; NAT64, RFC 6052 section 2.1; 6to4, RFC 3056 section
+        // 2. Among the compatible ones are `::` and `::1`, which carry 0.0.0.0 and 0.0.0.1.
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            Some([v4(high, low), None])
+        }
         // Teredo, RFC 4380 section 4: the server, and the client with its bits inverted.
         [0x2001, 0, server_high, server_low, _, _, high, low] => Some([v4(server_high, server_low), v4(!high, !low)]),
         // ISATAP, RFC 5214 section 6.1: under any prefix, so the prefix counts as well.

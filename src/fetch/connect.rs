@@ -61,7 +61,10 @@ pub(super) struct Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("allowed", &self.allowed).field("resolver", &self.resolver).finish()
+        f.debug_struct("Connector")
+            .field("allowed", &self.allowed)
+            .field("resolver", &self.resolver)
+            .finish_non_exhaustive()
     }
 }
 

@@ -82,7 +82,7 @@ pub struct Validators {
 #[derive(Debug)]
 pub enum Fetched {
     /// A file, whose bytes are still to be read.
-    File(Download),
+    File(Box<Download>),
     /// The file has not changed since the validators were given.
     NotModified,
 }
@@ -148,7 +148,7 @@ impl Fetcher {
                     check(&response).map_err(after)?;
                     let validators = validators(fingerprint, response.headers());
                     let download = Download::new(response, validators, &self.limits, deadline, (driver, permit));
-                    return download.map(Fetched::File).map_err(after);
+                    return download.map(|download| Fetched::File(Box::new(download))).map_err(after);
                 }
                 status => return Err(after(Error::Status(status.as_u16()))),
             }

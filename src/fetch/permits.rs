@@ -11,6 +11,9 @@ use tokio::time::timeout;
 
 use super::{Error, Limits};
 
+/// What a caller whose turn did not come is told to wait. Fetches end at any time, so this is a guess at a useful pace.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// Hands out permits.
 #[derive(Debug)]
 pub(super) struct Permits {
@@ -57,7 +60,7 @@ impl Permits {
     /// Waits for a permit. The tenant's own share comes first, so that those who wait for it hold nothing of the others.
     pub(super) async fn acquire(&self, tenant: &str) -> Result<Permit, Error> {
         let tenant = self.tenant(tenant);
-        let busy = || Error::Busy { retry_after: self.patience.as_secs().max(1) };
+        let busy = || Error::Busy { retry_after: RETRY_AFTER.as_secs() };
         let ahead = tenant.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&tenant.waiting);
         if ahead >= self.most_waiting {

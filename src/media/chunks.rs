@@ -83,7 +83,8 @@ pub(super) fn iff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<C
     }))
 }
 
-/// What a file is that starts with `caff` (Apple Core Audio Format Specification): version 1, and the description first.
+/// What a file is that starts with `caff` (Apple Core Audio Format Specification): version 1, and the description
+/// first.
 pub(super) fn caf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
     let described = source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);
     let whole = described && source.len() > 8 + 12 + 32;

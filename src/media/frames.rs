@@ -1,5 +1,5 @@
-//! Streams of frames without a container: MP3, ADTS, AMR, and the MPEG streams. A frame header is a few bits that turn up
-//! anywhere, so it takes some frames in a row. Decodes nothing.
+//! Streams of frames without a container: MP3, ADTS, AMR, and the MPEG streams. A frame header is a few bits that turn
+//! up anywhere, so it takes some frames in a row. Decodes nothing.
 
 use super::sniff::Content;
 use super::source::Source;
@@ -79,8 +79,8 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
     (size > 4).then_some(Frame { codec: Codec::Mpeg { version, layer }, rate, size, samples, mono: fourth >> 6 == 3 })
 }
 
-/// The frame at `at`, if `wanted` of the same kind stand in a row there, or fewer that reach to the end of the file or to
-/// the tags there.
+/// The frame at `at`, if `wanted` of the same kind stand in a row there, or fewer that reach to the end of the file or
+/// to the tags there.
 pub(super) fn run<R: Read + Seek>(source: &mut Source<R>, at: u64, wanted: usize) -> io::Result<Option<Frame>> {
     let Some(first) = frame(source.at(at, 7)?) else { return Ok(None) };
     let mut next = at + u64::from(first.size);
@@ -120,8 +120,8 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64
     Ok(at)
 }
 
-/// Where the first of some frames in a row is, from `at` on, and how it is coded. Padding after a tag may be longer than
-/// the tag says, and recordings of broadcasts start in the middle of a frame.
+/// Where the first of some frames in a row is, from `at` on, and how it is coded. Padding after a tag may be longer
+/// than the tag says, and recordings of broadcasts start in the middle of a frame.
 pub(super) fn sound<R: Read + Seek>(source: &mut Source<R>, mut at: u64) -> io::Result<Option<(u64, Frame)>> {
     const PADDING: u64 = 64 * 1024;
     const JUNK: u64 = 4096;
@@ -201,4 +201,70 @@ pub(super) fn transport_stream(head: &[u8]) -> bool {
         head.len() > from + 2 * step && packets.all(|&sync| sync == 0x47)
     };
     every(0, 188) || every(4, 192)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    /// A silent MP3 frame of 128 kbit/s at 44.1 kHz.
+    fn mp3() -> Vec<u8> {
+        let mut frame = b"\xff\xfb\x90\x00".to_vec();
+        frame.resize(417, 0);
+        frame
+    }
+
+    fn found(bytes: &[u8]) -> Option<(u64, Codec)> {
+        let mut source = Source::new(Cursor::new(bytes)).expect("memory");
+        let start = untagged(&mut source).expect("memory");
+        sound(&mut source, start).expect("memory").map(|(at, frame)| (at, frame.codec))
+    }
+
+    #[test]
+    fn frames_are_found_behind_tags_padding_and_strays() {
+        let layer3 = Codec::Mpeg { version: 10, layer: 3 };
+        let frames = mp3().repeat(8);
+        let tag = |size: u8| [b"ID3\x04\0\0\0\0\0".as_slice(), &[size], &vec![1; size.into()]].concat();
+        let tag_with_footer = [b"ID3\x04\0\x10\0\0\0\x02".as_slice(), &[0; 12]].concat();
+        let ape = [b"APETAGEX\xd0\x07\0\0\x04\0\0\0".as_slice(), &[0; 20]].concat();
+        for (front, expected) in [
+            (vec![], 0),
+            (tag(20), 30),
+            ([tag(20), tag(3)].concat(), 43),
+            (tag_with_footer, 22),
+            (ape, 36),
+            ([tag(20), vec![0; 5000]].concat(), 5030),
+            (vec![0xff; 100], 100),
+            (b"RADIO\xff\xfb".repeat(50), 350),
+        ] {
+            assert_eq!(found(&[front, frames.clone()].concat()), Some((expected, layer3)));
+        }
+    }
+
+    #[test]
+    fn a_frame_or_two_count_only_to_the_end() {
+        assert!(found(&mp3()).is_some());
+        assert!(found(&[mp3(), b"TAG".to_vec(), vec![b' '; 125]].concat()).is_some());
+        assert!(found(&[mp3(), mp3(), vec![1; 50]].concat()).is_none());
+        assert!(found(&mp3()[..400]).is_none());
+        let three = mp3().repeat(3);
+        assert!(found(&three[..three.len() - 10]).is_some());
+    }
+
+    #[test]
+    fn headers_with_forbidden_values_are_none() {
+        for header in [
+            b"\xff\xfb\x00\x00\0\0\0",
+            b"\xff\xfb\xf0\x00\0\0\0",
+            b"\xff\xfb\x9c\x00\0\0\0",
+            b"\xff\xeb\x90\x00\0\0\0",
+            b"\xff\xf1\x3c\x00\0\0\0",
+            b"\xff\xf1\x50\x00\0\0\0",
+        ] {
+            assert_eq!(frame(header), None, "{header:x?}");
+        }
+        assert_eq!(frame(b"\xff"), None);
+        assert_eq!(frame(b"\xff\xf1\x50"), None);
+    }
 }

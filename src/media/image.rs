@@ -183,3 +183,84 @@ pub(super) fn webp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
     };
     Ok(if whole { Content::of("image/webp") } else { CUT_SHORT })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::media::{Content, identify};
+    use std::fs;
+    use std::io::Cursor;
+
+    fn sample(name: &str) -> Vec<u8> {
+        fs::read(format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
+    }
+
+    fn found(bytes: impl AsRef<[u8]>) -> Content {
+        identify(Cursor::new(bytes)).expect("memory")
+    }
+
+    #[test]
+    fn what_follows_a_picture_does_not_matter() {
+        for (name, expected) in [
+            ("photo.jpg", "image/jpeg"),
+            ("screenshot.png", "image/png"),
+            ("animation.gif", "image/gif"),
+            ("photo.bmp", "image/bmp"),
+            ("scan-le.tiff", "image/tiff"),
+            ("photo-lossy.webp", "image/webp"),
+            ("favicon.ico", "image/x-icon"),
+        ] {
+            let bytes = [sample(name), vec![0; 100_000]].concat();
+            assert_eq!(found(bytes), Content::of(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn half_a_picture_is_none() {
+        for name in ["photo.jpg", "photo-progressive.jpg", "screenshot.png", "photo-lossy.webp", "photo-lossless.webp"]
+        {
+            let bytes = sample(name);
+            assert!(matches!(found(&bytes[..bytes.len() / 2]), Content::Damaged(_)), "{name}");
+        }
+        // Viewers show what there is of these.
+        for name in ["animation.gif", "photo.bmp"] {
+            let bytes = sample(name);
+            assert!(matches!(found(&bytes[..bytes.len() / 2]), Content::Binary { .. }), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_signature_is_no_picture() {
+        for bytes in [
+            b"\xff\xd8\xff\xe0\0\x10JFIF\0".as_slice(),
+            b"\xff\xd8\xff\xd9\0\0",
+            b"\x89PNG\r\n\x1a\n\0\0\0\0",
+            b"GIF89a\x01\0\x01\0\0\0\0;",
+            b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\0\0\0\0\0",
+            b"BM\x01\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0<script>",
+            b"II*\0\x08\0\0\0",
+            b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0",
+            b"RIFF\x10\0\0\0WEBPVP8 \0\0\0\0",
+            b"\0\0\x01\0\0\0\0\0",
+            b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0\xff\0\0\0\x16\0\0\0",
+        ] {
+            assert!(!matches!(found(bytes), Content::Binary { .. } | Content::Text(_)), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_jpeg_may_have_fill_and_stray_bytes_between_segments() {
+        let bytes = sample("photo.jpg");
+        let second = 4 + usize::from(bytes[4]) * 256 + usize::from(bytes[5]);
+        for between in [b"\xff\xff\xff".as_slice(), b"\0\0"] {
+            let filled = [&bytes[..second], between, &bytes[second..]].concat();
+            assert_eq!(found(filled), Content::of("image/jpeg"));
+        }
+    }
+
+    #[test]
+    fn raw_images_of_cameras_are_told_from_tiff() {
+        let mut bytes = sample("scan-le.tiff");
+        bytes[8..10].copy_from_slice(b"CR");
+        assert_eq!(found(bytes), Content::Refused("a camera's raw image"));
+    }
+}

@@ -157,3 +157,115 @@ fn tracks<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<Optio
     }
     Ok(Some(tracks))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn boxed(name: &[u8], content: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(8 + content.len()).expect("small");
+        [&size.to_be_bytes(), name, content].concat()
+    }
+
+    fn ftyp(brands: &[&[u8; 4]]) -> Vec<u8> {
+        let (major, rest) = brands.split_first().expect("a major brand");
+        boxed(
+            b"ftyp",
+            &[major.as_slice(), &[0; 4], &rest.iter().copied().flatten().copied().collect::<Vec<u8>>()].concat(),
+        )
+    }
+
+    fn movie(handlers: &[&[u8; 4]]) -> Vec<u8> {
+        let track = |handler: &&[u8; 4]| {
+            let handler = boxed(b"hdlr", &[&[0; 8], handler.as_slice(), &[0; 12]].concat());
+            boxed(b"trak", &boxed(b"mdia", &[boxed(b"mdhd", &[0; 24]), handler].concat()))
+        };
+        let tracks: Vec<u8> = handlers.iter().flat_map(track).collect();
+        boxed(b"moov", &[boxed(b"mvhd", &[0; 100]), tracks].concat())
+    }
+
+    fn found(bytes: &[u8]) -> Option<Content> {
+        identify(&mut Source::new(Cursor::new(bytes)).expect("memory")).expect("memory")
+    }
+
+    #[test]
+    fn brands_tell_and_tracks_where_brands_do_not() {
+        let neutral = Content::either("video/mp4", "video/x-m4v");
+        for (brands, handlers, expected) in [
+            ([b"isom", b"mp42"], [b"vide", b"soun"], neutral),
+            ([b"isom", b"mp42"], [b"soun", b"soun"], Content::of("audio/x-m4a")),
+            ([b"dash", b"iso6"], [b"soun", b"meta"], Content::of("audio/x-m4a")),
+            ([b"mp42", b"3gp4"], [b"soun", b"vide"], neutral),
+            ([b"M4A ", b"isom"], [b"soun", b"vide"], Content::of("audio/x-m4a")),
+            ([b"M4VH", b"isom"], [b"soun", b"vide"], Content::of("video/x-m4v")),
+            ([b"qt  ", b"qt  "], [b"soun", b"soun"], Content::of("video/quicktime")),
+            ([b"3gp5", b"isom"], [b"soun", b"soun"], Content::of("video/3gpp")),
+            ([b"3g2a", b"isom"], [b"soun", b"vide"], Content::Refused("a 3GPP2 video")),
+            ([b"crx ", b"isom"], [b"vide", b"vide"], Content::Refused("a camera's raw image")),
+        ] {
+            let file = [ftyp(&brands), boxed(b"mdat", &[0; 9]), movie(&handlers)].concat();
+            assert_eq!(found(&file), Some(expected), "{:?}", brands[0].escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn still_brands_are_told_apart() {
+        let either = Content::either("image/heic", "image/heif");
+        for (brands, expected) in [
+            (vec![b"heic", b"mif1"], Content::of("image/heic")),
+            (vec![b"heix", b"mif1", b"heic"], Content::of("image/heic")),
+            (vec![b"hevc", b"msf1"], Content::of("image/heic")),
+            (vec![b"mif1", b"heic"], either),
+            (vec![b"msf1", b"mif1", b"hevc"], either),
+            (vec![b"mif1"], Content::of("image/heif")),
+            (vec![b"jpeg", b"mif1"], Content::of("image/heif")),
+            (vec![b"avif", b"mif1"], Content::Refused("an AVIF image")),
+            (vec![b"avis", b"msf1"], Content::Refused("an AVIF image")),
+            (vec![b"mif1", b"miaf", b"avif"], Content::Refused("an AVIF image")),
+            (vec![b"mif3", b"avif"], Content::Refused("an AVIF image")),
+        ] {
+            let file = [ftyp(&brands), boxed(b"meta", &[0; 40])].concat();
+            assert_eq!(found(&file), Some(expected), "{brands:?}");
+            let cut = ftyp(&brands);
+            let refused = matches!(expected, Content::Refused(_));
+            assert_eq!(matches!(found(&cut), Some(Content::Damaged(_))), !refused, "{brands:?} alone");
+        }
+    }
+
+    #[test]
+    fn boxes_may_have_64_bits_or_reach_to_the_end() {
+        let wide = [b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x14".as_slice(), &[7; 4]].concat();
+        let mut last = movie(&[b"vide"]);
+        last[..4].fill(0);
+        let expected = Some(Content::either("video/mp4", "video/x-m4v"));
+        assert_eq!(found(&[ftyp(&[b"isom"]), wide, last].concat()), expected);
+        // A length of 256 starts like an icon, and one of 512 like a cursor.
+        for brands in [60, 124] {
+            let file = [ftyp(&vec![b"isom"; brands + 1]), movie(&[b"vide"])].concat();
+            assert_eq!(crate::media::identify(Cursor::new(file)).ok(), expected);
+        }
+    }
+
+    #[test]
+    fn a_movie_without_an_index_is_damaged_and_fragments_need_none() {
+        let start = [ftyp(&[b"isom"]), boxed(b"mdat", &[0; 100])].concat();
+        assert!(matches!(found(&start), Some(Content::Damaged(_))));
+        let mut cut = [start.clone(), movie(&[b"vide"])].concat();
+        cut.truncate(cut.len() - 1);
+        assert!(matches!(found(&cut), Some(Content::Damaged(_))));
+        let fragment = [start, boxed(b"moof", &[])].concat();
+        assert_eq!(found(&fragment), Some(Content::either("video/mp4", "video/x-m4v")));
+    }
+
+    #[test]
+    fn movies_from_before_brands_start_with_what_they_like() {
+        for first in [b"wide", b"skip", b"free", b"mdat", b"pnot"] {
+            let file = [boxed(first, &[0; 12]), movie(&[b"vide"])].concat();
+            assert_eq!(found(&file), Some(Content::of("video/quicktime")));
+        }
+        assert_eq!(found(&movie(&[b"vide"])), Some(Content::of("video/quicktime")));
+        assert_eq!(found(&boxed(b"mdat", &[0; 99])), None);
+        assert_eq!(found(&[boxed(b"free", &[]), boxed(b"moov", &[0; 99])].concat()), None);
+    }
+}

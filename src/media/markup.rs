@@ -3,11 +3,11 @@
 use super::sniff::TextKind;
 
 /// HTML elements that a page, or text with HTML in it, may start with.
-static ELEMENTS: &str = "a abbr address article aside audio b big blockquote body br button canvas caption center cite code dd del \
-    details dfn div dl dt em fieldset figure font footer form h1 h2 h3 h4 h5 h6 head header hgroup hr i iframe img \
-    input ins kbd label legend li link main mark meta nav noscript object ol option p picture pre q s samp script \
-    section select small span strike strong style sub summary sup table tbody td template textarea tfoot th thead \
-    time title tr tt u ul var video";
+static ELEMENTS: &str = "a abbr address article aside audio b big blockquote body br button canvas caption center \
+    cite code dd del details dfn div dl dt em fieldset figure font footer form h1 h2 h3 h4 h5 h6 head header hgroup \
+    hr i iframe img input ins kbd label legend li link main mark meta nav noscript object ol option p picture pre q \
+    s samp script section select small span strike strong style sub summary sup table tbody td template textarea \
+    tfoot th thead time title tr tt u ul var video";
 
 /// The kind of text that starts with `<`. `closed` says that the last character is `>`.
 pub(super) fn kind(text: &str, closed: bool) -> TextKind {
@@ -25,8 +25,8 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
                 return TextKind::Html;
             }
             doctype(rest)
-        } else if rest.starts_with("<?xml") {
-            // The declaration, or a style sheet.
+        } else if rest.strip_prefix("<?").is_some_and(|target| !matches!(word(target), "" | "php")) {
+            // The declaration, a style sheet, or another instruction that is not a program's.
             rest.split_once("?>").map(|(_, rest)| rest)
         } else {
             break;
@@ -49,15 +49,29 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
         TextKind::Html
     } else if declared {
         TextKind::Xml
-    } else if element && ELEMENTS.split(' ').any(|known| known.eq_ignore_ascii_case(name)) {
+    } else if element && html(name) {
         TextKind::Fragment
     } else if element && closed {
         TextKind::Xml
     } else if commented {
         TextKind::Fragment
     } else {
-        TextKind::Plain
+        within(text)
     }
+}
+
+/// The kind of text that starts with something else.
+pub(super) fn within(text: &str) -> TextKind {
+    let tag = |(at, _)| {
+        let rest = &text[at + 1..];
+        let name = word(rest);
+        html(name) && rest[name.len()..].starts_with(|next: char| next.is_whitespace() || matches!(next, '>' | '/'))
+    };
+    if text.match_indices('<').any(tag) { TextKind::Mixed } else { TextKind::Plain }
+}
+
+fn html(name: &str) -> bool {
+    ELEMENTS.split(' ').any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// What follows a document type declaration, whose internal subset is in brackets (XML 1.0 section 2.8).
@@ -81,4 +95,46 @@ fn word(text: &str) -> &str {
 
 fn starts_with(text: &str, prefix: &str) -> bool {
     text.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_element_tells() {
+        let illustrator = "<?xml version=\"1.0\"?><!DOCTYPE svg PUBLIC \"-//W3C//DTD SVG 1.1//EN\" \"a.dtd\" [\n\
+            <!ENTITY ns_svg \"http://www.w3.org/2000/svg\">\n]>\n<svg xmlns=\"&ns_svg;\"/>";
+        for (text, expected) in [
+            ("<svg/>", TextKind::Svg),
+            ("<svg:svg xmlns:svg=''>", TextKind::Svg),
+            ("<!-- made by hand --> \n <svg\n>", TextKind::Svg),
+            (illustrator, TextKind::Svg),
+            ("<svgs></svgs>", TextKind::Xml),
+            ("<HTML>", TextKind::Html),
+            ("<!doctype  HTML>", TextKind::Html),
+            ("<!-- saved from url=(0014)about:internet --><!DOCTYPE html><svg/>", TextKind::Html),
+            ("<?xml version=\"1.0\"?><html xmlns=''>", TextKind::Html),
+            ("<p>a</p>", TextKind::Fragment),
+            ("<script>alert(1)</script>", TextKind::Fragment),
+            ("<!-- a --> words", TextKind::Fragment),
+            ("<br/>words", TextKind::Fragment),
+            ("<?xml version=\"1.0\"?><!-- <svg> --><p/>", TextKind::Xml),
+            ("<?xml version=\"1.0\"?>", TextKind::Xml),
+            ("<?xml version=\"1.0\"?><!-- cut", TextKind::Xml),
+            ("<feed xmlns=''></feed>", TextKind::Xml),
+            ("<!DOCTYPE note [<!ELEMENT note ANY>]><note></note>", TextKind::Xml),
+            ("<someone@example.org> wrote", TextKind::Plain),
+            ("<?mso-application progid=\"Word.Document\"?><w:document></w:document>", TextKind::Xml),
+            ("<feed and words", TextKind::Plain),
+            ("<?php echo '<html>';", TextKind::Plain),
+            ("<", TextKind::Plain),
+            ("<>", TextKind::Plain),
+            ("< p>", TextKind::Plain),
+            ("<!DOCTYPE", TextKind::Plain),
+            ("<\u{e9}l\u{e9}ment/>", TextKind::Xml),
+        ] {
+            assert_eq!(kind(text, text.ends_with('>')), expected, "{text}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod isobmff;
 mod markup;
 mod measure;
 mod movie;
+mod names;
 mod ole;
 mod package;
 mod settle;
@@ -20,8 +21,10 @@ mod table;
 mod text;
 
 pub use measure::{Measures, measure};
+pub use names::{Declared, declared, of_content_type_header, of_extension, refused_extension};
 pub use settle::{Names, Refusal, Route, settle};
 pub use sniff::{Content, TextKind, identify};
-pub use table::{
-    Declared, Disposition, Family, MediaType, TYPES, declared, of_content_type_header, of_extension, refused_extension,
-};
+pub use table::{Disposition, Family, MediaType, TYPES};
+
+#[cfg(test)]
+mod tests;

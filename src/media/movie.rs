@@ -46,8 +46,8 @@ fn millis(units: u64, timescale: u32) -> Option<u64> {
     u64::try_from(millis).ok().filter(|&millis| millis > 0 && timescale > 0)
 }
 
-/// Timescale and duration of a movie header or a media header (sections 8.2.2 and 8.4.2), which start alike. All ones is
-/// an unknown duration.
+/// Timescale and duration of a movie header or a media header (sections 8.2.2 and 8.4.2), which start alike. All ones
+/// is an unknown duration.
 fn times<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<(u32, u64)> {
     let (scale, width) = if source.at(at, 1)? == [1] { (20, 8) } else { (12, 4) };
     let timescale = source.be32(at + scale)?.unwrap_or(0);

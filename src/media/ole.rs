@@ -1,5 +1,5 @@
-//! OLE compound files ([MS-CFB]): which stream stands in the root. Reads a bounded part of the directory and nothing else;
-//! the `cfb` crate would load the whole allocation table.
+//! OLE compound files ([MS-CFB]): which stream stands in the root. Reads a bounded part of the directory and nothing
+//! else; the `cfb` crate would load the whole allocation table.
 
 use super::sniff::Content;
 use super::source::Source;
@@ -112,8 +112,8 @@ impl Sectors {
         source.le32(self.offset(table) + u64::from(sector % each) * 4)
     }
 
-    /// Where a part of the allocation table is: the header has room for the first 109 places, and the rest is in a chain
-    /// of sectors whose last word leads on.
+    /// Where a part of the allocation table is: the header has room for the first 109 places, and the rest is in a
+    /// chain of sectors whose last word leads on.
     fn table_sector<R: Read + Seek>(&self, source: &mut Source<R>, index: u32) -> io::Result<Option<u32>> {
         const IN_HEADER: u32 = 109;
         let Some(mut index) = index.checked_sub(IN_HEADER) else {
@@ -129,5 +129,90 @@ impl Sectors {
             index -= each;
         }
         source.le32(self.offset(at) + u64::from(index) * 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    const NONE: u32 = u32::MAX;
+
+    /// An entry: its name, then left, right and child.
+    fn entry(name: &str, links: [u32; 3]) -> Vec<u8> {
+        let mut entry: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        entry.resize(64, 0);
+        entry.extend(u16::try_from(2 * name.encode_utf16().count() + 2).expect("short").to_le_bytes());
+        entry.extend([2, 1]);
+        entry.extend(links.iter().flat_map(|link| link.to_le_bytes()));
+        entry.resize(128, 0);
+        entry
+    }
+
+    /// A file of a header, an allocation table and directory sectors in a row, whose chain `table` gives.
+    fn file(table: &[u32], entries: &[Vec<u8>]) -> Vec<u8> {
+        let mut file = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
+        file.resize(0x1e, 0);
+        file.extend(9_u16.to_le_bytes());
+        file.resize(0x30, 0);
+        file.extend(1_u32.to_le_bytes());
+        file.resize(0x44, 0);
+        file.extend(NONE.to_le_bytes());
+        file.resize(0x4c, 0);
+        file.extend(0_u32.to_le_bytes());
+        file.resize(512, 0xff);
+        file.extend(table.iter().flat_map(|next| next.to_le_bytes()));
+        file.resize(1024, 0xff);
+        file.extend(entries.concat());
+        file
+    }
+
+    fn found(bytes: &[u8]) -> Content {
+        identify(&mut Source::new(Cursor::new(bytes)).expect("memory")).expect("memory")
+    }
+
+    #[test]
+    fn streams_of_the_root_tell_and_those_of_embedded_documents_do_not() {
+        for (name, expected) in [
+            ("Workbook", Content::of("application/vnd.ms-excel")),
+            ("Book", Content::of("application/vnd.ms-excel")),
+            ("WordDocument", Content::of("application/msword")),
+            ("PowerPoint Document", Content::of("application/vnd.ms-powerpoint")),
+            ("EncryptedPackage", Content::Refused("an encrypted Office document")),
+            ("\u{4840}\u{3f3f}", Content::Refused("a Windows installer")),
+            ("Contents", Content::Refused("an OLE file of another kind")),
+        ] {
+            let entries = [
+                entry("Root Entry", [NONE, NONE, 2]),
+                entry("WordDocument", [NONE, NONE, NONE]),
+                entry("ObjectPool", [NONE, 3, 1]),
+                entry(name, [NONE, NONE, NONE]),
+            ];
+            assert_eq!(found(&file(&[NONE, NONE], &entries)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn loops_of_links_and_of_sectors_end() {
+        let entries = [
+            entry("Root Entry", [NONE, NONE, 1]),
+            entry("A", [2, 1, NONE]),
+            entry("B", [1, 3, NONE]),
+            entry("Book", [2, 0, NONE]),
+        ];
+        for table in [[NONE, NONE], [NONE, 1], [NONE, 0], [0, 0]] {
+            assert_eq!(found(&file(&table, &entries)), Content::of("application/vnd.ms-excel"), "{table:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_outside_the_file_is_damage() {
+        let whole = file(&[NONE, NONE], &[entry("Root Entry", [NONE, NONE, NONE])]);
+        let mut lost = whole.clone();
+        lost[0x30..0x34].copy_from_slice(&0x00ff_0000_u32.to_le_bytes());
+        for bytes in [&lost[..], &whole[..1024], &whole[..8]] {
+            assert_eq!(found(bytes), Content::Damaged("an Office document that is cut short"));
+        }
     }
 }

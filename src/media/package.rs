@@ -125,7 +125,7 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Con
     Ok(Content::of("application/zip"))
 }
 
-/// What the `mimetype` entry says (EPUB OCF section 4.2.2, OpenDocument part 2 section 3.3).
+/// What the `mimetype` entry says (EPUB OCF section 4.2.2, `OpenDocument` part 2 section 3.3).
 fn declared(mimetype: &[u8]) -> Option<Content> {
     let mimetype = mimetype.trim_ascii();
     let starts = |prefix: &[u8]| mimetype.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
@@ -183,5 +183,134 @@ fn iwork(index: &[u8]) -> Option<Content> {
         Some(Content::of("application/x-iwork-numbers-sffnumbers"))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Cursor, Write};
+    use zip::write::SimpleFileOptions;
+    use zip::{CompressionMethod, ZipWriter};
+
+    const TYPES: &str = "<Types><Override PartName='/a.xml' ContentType='application/vnd.";
+
+    type Entries<'a> = &'a [(&'a str, &'a [u8])];
+
+    fn archive<'a>(entries: impl IntoIterator<Item = (&'a str, &'a [u8])>, method: CompressionMethod) -> Vec<u8> {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, content) in entries {
+            let options = SimpleFileOptions::default().compression_method(method);
+            writer.start_file(name, options).expect("memory");
+            writer.write_all(content).expect("memory");
+        }
+        writer.finish().expect("memory").into_inner()
+    }
+
+    fn found(bytes: impl AsRef<[u8]>) -> Content {
+        identify(&mut Source::new(Cursor::new(bytes)).expect("memory")).expect("memory")
+    }
+
+    #[test]
+    fn packages_are_told_by_their_entries() {
+        let types = |main: &str| format!("{TYPES}{main}'/></Types>");
+        let word = types("openxmlformats-officedocument.wordprocessingml.document.main+xml");
+        let embedding = word.replace("</Types>", "")
+            + "<Default Extension='xlsx' \
+            ContentType='application/vnd.openxmlformats-officedocument.spreadsheetml.sheet'/>";
+        let wide: Vec<u8> = word.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let macros = types("ms-word.document.macroEnabled.main+xml");
+        let binary = types("ms-excel.sheet.binary.macroEnabled.main");
+        let template = types("openxmlformats-officedocument.wordprocessingml.template.main+xml");
+        let show = types("openxmlformats-officedocument.presentationml.slideshow.main+xml");
+        let other = types("nothing");
+        let docx = Content::of("application/vnd.openxmlformats-officedocument.wordprocessingml.document");
+        let zip = Content::of("application/zip");
+        let keynote = Content::of("application/x-iwork-keynote-sffkey");
+        let pages = Content::either("application/x-iwork-pages-sffpages", "application/x-iwork-numbers-sffnumbers");
+        let cases: [(Entries<'_>, Content); 28] = [
+            (&[("[Content_Types].xml", word.as_bytes())], docx),
+            (&[("a", b"a"), ("[content_types].XML", word.as_bytes())], docx),
+            (&[("[Content_Types].xml", embedding.as_bytes())], docx),
+            (&[("[Content_Types].xml", &wide)], docx),
+            (&[("META-INF/MANIFEST.MF", b""), ("[Content_Types].xml", word.as_bytes())], docx),
+            (&[("[Content_Types].xml", macros.as_bytes())], Content::Refused("an Office document with macros")),
+            (
+                &[("[Content_Types].xml", word.as_bytes()), ("word/vbaProject.bin", b"")],
+                Content::Refused("an Office document with macros"),
+            ),
+            (&[("[Content_Types].xml", binary.as_bytes())], Content::Refused("a binary Excel workbook")),
+            (&[("[Content_Types].xml", template.as_bytes())], Content::Refused("an Office template")),
+            (&[("[Content_Types].xml", show.as_bytes())], Content::Refused("a PowerPoint slide show")),
+            (&[("[Content_Types].xml", other.as_bytes())], zip),
+            (&[("x/[Content_Types].xml", word.as_bytes())], zip),
+            (&[("mimetype", b"application/epub+zip")], Content::of("application/epub+zip")),
+            (&[("a", b""), ("mimetype", b" application/epub+zip\r\n")], Content::of("application/epub+zip")),
+            (&[("META-INF/container.xml", b""), ("OEBPS/a.opf", b"")], Content::of("application/epub+zip")),
+            (&[("mimetype", b"application/vnd.oasis.opendocument.text")], Content::Refused("an OpenDocument file")),
+            (&[("mimetype", b"text/plain")], zip),
+            (&[("pass.json", b"{}"), ("manifest.json", b"{}")], Content::of("application/vnd.apple.pkpass")),
+            (&[("pass.json", b"{}")], zip),
+            (&[("a.pkpass", b""), ("b.pkpass", b"")], Content::Refused("a bundle of Wallet passes")),
+            (&[("META-INF/MANIFEST.MF", b"")], Content::Refused("a Java archive")),
+            (&[("mimetype", b"application/epub+zip"), ("A.class", b"")], Content::Refused("a Java archive")),
+            (&[("Payload/A.app/A", b"")], Content::Refused("an iPhone program")),
+            (&[("Index/Document.iwa", b"")], pages),
+            (&[("Index/Document.iwa", b""), ("Index/Slide-1.iwa", b"")], keynote),
+            (&[("Letter.pages/Index/Document.iwa", b"")], zip),
+            (
+                &[("index.xml", b"<ls:document xmlns:ls=\"http://developer.apple.com/namespaces/ls\">")],
+                Content::of("application/x-iwork-numbers-sffnumbers"),
+            ),
+            (&[("index.xml", b"<document/>")], zip),
+        ];
+        for (entries, expected) in cases {
+            for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+                assert_eq!(found(archive(entries.iter().copied(), method)), expected, "{entries:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_index_of_an_iwork_document_may_be_an_archive_inside() {
+        for (entry, expected) in [
+            ("Index/MasterSlide.iwa", Content::of("application/x-iwork-keynote-sffkey")),
+            (
+                "Index/Document.iwa",
+                Content::either("application/x-iwork-pages-sffpages", "application/x-iwork-numbers-sffnumbers"),
+            ),
+        ] {
+            let inner = archive([(entry, b"".as_slice())], CompressionMethod::Stored);
+            let outer = archive([("Data/a.jpg", b"a".as_slice()), ("Index.zip", &inner)], CompressionMethod::Stored);
+            assert_eq!(found(outer), expected);
+        }
+    }
+
+    #[test]
+    fn many_entries_and_much_content_do_no_harm() {
+        let names: Vec<String> = (0..70_000).map(|number| number.to_string()).collect();
+        let many = archive(names.iter().map(|name| (name.as_str(), b"".as_slice())), CompressionMethod::Stored);
+        assert_eq!(found(&many), Content::of("application/zip"));
+        let bomb = vec![b' '; 4 * 1024 * 1024];
+        let bomb = archive([("[Content_Types].xml", bomb.as_slice())], CompressionMethod::Deflated);
+        assert_eq!(found(bomb), Content::of("application/zip"));
+    }
+
+    #[test]
+    fn an_archive_needs_its_directory_and_may_have_something_around_it() {
+        let whole = archive([("pass.json", b"{}".as_slice()), ("manifest.json", b"{}")], CompressionMethod::Stored);
+        let pass = Content::of("application/vnd.apple.pkpass");
+        let damaged = Content::Damaged("a ZIP archive without a readable directory");
+        assert_eq!(found([b"in front of it".as_slice(), &whole].concat()), pass);
+        assert_eq!(found([whole.as_slice(), b"\r\n"].concat()), pass);
+        assert_eq!(found(&whole[..whole.len() - 30]), damaged);
+        assert_eq!(found(&whole[20..]), damaged);
+        assert_eq!(found(b"PK\x05\x06"), damaged);
+        assert_eq!(found([b"PK\x05\x06".as_slice(), &[0; 18]].concat()), Content::of("application/zip"));
+        // Sizes that make no sense.
+        let mut lying = whole.clone();
+        let at = lying.len() - 10;
+        lying[at..at + 4].fill(0xff);
+        assert_eq!(found(&lying), damaged);
     }
 }

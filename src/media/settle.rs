@@ -1,7 +1,8 @@
 //! The rule: which type a file is settled on, given what its bytes are and what it is called. Reads no bytes.
 
+use super::names::{of_extension, refused_extension};
 use super::sniff::{Content, TextKind};
-use super::table::{Family, MediaType, named, of_extension, refused_extension};
+use super::table::{Family, MediaType, named};
 
 /// How a file came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +138,7 @@ impl TextKind {
             Self::Xml => "text/xml",
             Self::Json => "application/json",
             Self::Rtf => "text/rtf",
-            Self::Scalar | Self::Plain => "text/plain",
+            Self::Scalar | Self::Mixed | Self::Plain => "text/plain",
         })
     }
 
@@ -147,7 +148,7 @@ impl TextKind {
         by_name_only(called)
             || self.media_type() == called
             || match called.name {
-                "text/html" => self == Self::Xml,
+                "text/html" => matches!(self, Self::Xml | Self::Mixed),
                 "text/xml" => markup,
                 "application/json" => self == Self::Scalar,
                 _ => false,
@@ -172,3 +173,6 @@ fn mismatch(filename: &str, kind: &MediaType, called: &MediaType, route: Route) 
 fn unsupported(sentence: String) -> Result<&'static MediaType, Refusal> {
     Err(Refusal::Unsupported(sentence))
 }
+
+#[cfg(test)]
+mod tests;

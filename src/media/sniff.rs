@@ -1,4 +1,4 @@
-//! What bytes are: tries one format after the other.
+//! What bytes are: tries one format after the other. What a file is called plays no part in it.
 
 use super::source::Source;
 use super::table::{MediaType, named};
@@ -47,6 +47,8 @@ pub enum TextKind {
     Json,
     /// A JSON string, number or literal, which is prose or a table just as well.
     Scalar,
+    /// Text with an HTML element somewhere near the start: prose, or a page that starts with words.
+    Mixed,
     /// Rich Text Format.
     Rtf,
     /// Nothing of the above.
@@ -79,12 +81,15 @@ pub fn identify<R: Read + Seek>(reader: R) -> io::Result<Content> {
     if let Some(sound) = frames::amr(&mut source)? {
         return Ok(sound);
     }
-    // Words that start like a signature are still words; so text comes first, save for formats that are text themselves.
+    // Words that start like a signature are still words; so text comes first, save for formats that are text
+    // themselves.
     let text = text::identify(&mut source)?;
-    if head.starts_with(b"%PDF-") {
+    // A mark or blank lines in front are common.
+    let blank = head.len() - head.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(&head).trim_ascii_start().len();
+    if head[blank..].starts_with(b"%PDF-") {
         // Without an object it is a text about the format, or the start of a document and no more.
         match text {
-            _ if pdf(&mut source, 0)? => return Ok(Content::of("application/pdf")),
+            _ if pdf(&mut source, blank as u64)? => return Ok(Content::of("application/pdf")),
             Some(kind) => return Ok(Content::Text(kind)),
             None => return Ok(Content::Damaged("a PDF document that is cut short")),
         }
@@ -152,7 +157,8 @@ fn signed<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Opt
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] | [b'P', b'K', 7, 8, b'P', b'K', ..] => {
             package::identify(source).map(Some)
         }
-        // Java chose the signature of macOS programs for several processors; those have few, and its versions start at 45.
+        // Java chose the signature of macOS programs for several processors; those have few, and its versions start at
+        // 45.
         [0xca, 0xfe, 0xba, 0xbe, a, b, c, d, ..] => {
             Ok(Some(Content::Refused(if u32::from_be_bytes([*a, *b, *c, *d]) < 45 {
                 "a macOS program"

@@ -71,23 +71,18 @@ pub(super) fn caf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u
         reason = "it is between 1,000 and 10,000,000,000"
     )]
     let rate = (rate * 1000.0) as u64;
-    let table = find(source, 8, Layout::Caf, *b"pakt")?;
-    let counted = match table {
-        Some(table) => source.be64(table.start + 8)?.filter(|&frames| frames > 0),
-        None => None,
-    };
-    let frames = match counted {
-        Some(frames) => Some(frames),
-        None => {
-            let Some(data) = find(source, 8, Layout::Caf, *b"data")? else { return Ok(None) };
-            let Some((bytes, frames)) = source.be32(DESCRIPTION + 16)?.zip(source.be32(DESCRIPTION + 20)?) else {
-                return Ok(None);
-            };
-            // A recording that was cut off has the size -1, which is more than there is. The data starts with a counter.
-            let size = data.size.min(source.len().saturating_sub(data.start)).saturating_sub(4);
-            size.checked_div(bytes.into()).and_then(|packets| packets.checked_mul(frames.into()))
-        }
-    };
+    let mut frames = None;
+    if let Some(table) = find(source, 8, Layout::Caf, *b"pakt")? {
+        frames = source.be64(table.start + 8)?.filter(|&frames| frames > 0);
+    }
+    if frames.is_none()
+        && let Some(data) = find(source, 8, Layout::Caf, *b"data")?
+        && let Some((bytes, each)) = source.be32(DESCRIPTION + 16)?.zip(source.be32(DESCRIPTION + 20)?)
+    {
+        // A recording that was cut off has the size -1, which is more than there is. The data starts with a counter.
+        let size = data.size.min(source.len().saturating_sub(data.start)).saturating_sub(4);
+        frames = size.checked_div(bytes.into()).and_then(|packets| packets.checked_mul(each.into()));
+    }
     Ok(frames.and_then(|frames| millis(frames.checked_mul(1000)?, rate)))
 }
 
@@ -176,4 +171,22 @@ fn announced<R: Read + Seek>(source: &mut Source<R>, start: u64, first: Frame) -
         _ => 0,
     };
     Ok(Some((u64::from(frames) * each).saturating_sub(added)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_of_80_bits() {
+        for (bytes, expected) in [
+            ([0x40, 0x0e, 0xac, 0x44, 0, 0, 0, 0, 0, 0], 44_100),
+            ([0x40, 0x0b, 0xfa, 0, 0, 0, 0, 0, 0, 0], 8000),
+            ([0x3f, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], 1),
+            ([0; 10], 0),
+            ([0xff; 10], 0),
+        ] {
+            assert_eq!(extended(bytes), expected, "{bytes:x?}");
+        }
+    }
 }

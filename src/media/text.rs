@@ -36,9 +36,10 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
 }
 
 /// Whether a byte is a control character that no text has, after the WHATWG's list of binary data bytes
-/// (<https://mimesniff.spec.whatwg.org/#binary-data-byte>).
+/// (<https://mimesniff.spec.whatwg.org/#binary-data-byte>), save the vertical tab: databases export line breaks in a
+/// cell as that.
 const fn binary(byte: u8) -> bool {
-    matches!(byte, 0x00..=0x08 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f)
+    matches!(byte, 0x00..=0x08 | 0x0e..=0x1a | 0x1c..=0x1f)
 }
 
 /// Whether a stream is free of control characters. That holds for UTF-8 and for all 8-bit and East Asian sets alike;
@@ -106,28 +107,160 @@ fn kind<R: Read + Seek>(source: &mut Source<R>, start: &str) -> io::Result<TextK
         }
         Some(b'{' | b'[') if json(source)? => Ok(TextKind::Json),
         Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json(source)? => Ok(TextKind::Scalar),
-        _ => Ok(TextKind::Plain),
+        _ => Ok(markup::within(text)),
     }
 }
 
 /// Whether text starts with the line `BEGIN:name`, in any case (RFC 6350 section 3.3, RFC 5545 section 3.1).
 fn begins(text: &str, name: &str) -> bool {
-    let Some((begin, rest)) = text.split_once(':').filter(|(begin, _)| begin.trim_end().eq_ignore_ascii_case("BEGIN"))
-    else {
-        return false;
-    };
-    let _ = begin;
-    rest.lines().next().is_some_and(|line| line.trim().eq_ignore_ascii_case(name))
+    text.split_once(':').is_some_and(|(begin, rest)| {
+        let line = rest.lines().next().unwrap_or_default();
+        begin.trim_end().eq_ignore_ascii_case("BEGIN") && line.trim().eq_ignore_ascii_case(name)
+    })
 }
 
 /// Whether the whole file is one JSON value (RFC 8259), after a byte order mark if there is one.
 fn json<R: Read + Seek>(source: &mut Source<R>) -> io::Result<bool> {
     let from = if source.at(0, 3)? == b"\xef\xbb\xbf" { 3 } else { 0 };
-    let reader = BufReader::with_capacity(START, source.from(from)?);
+    let reader = Shallow { reader: source.from(from)?, depth: 0, string: false, escaped: false };
+    let reader = BufReader::with_capacity(START, reader);
     match serde_json::from_reader::<_, IgnoredAny>(reader) {
         Ok(_) => Ok(true),
         // A stop for other reasons than the text.
         Err(error) if error.io_error_kind().is_some_and(|kind| kind != ErrorKind::UnexpectedEof) => Err(error.into()),
         Err(_) => Ok(false),
+    }
+}
+
+/// JSON that ends where it is nested too deep: the parser that skips values keeps a byte for each open bracket, and a
+/// file can consist of them.
+struct Shallow<R> {
+    reader: R,
+    depth: u32,
+    string: bool,
+    escaped: bool,
+}
+
+impl<R: Read> Read for Shallow<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        /// As deep as the same parser goes when it keeps what it reads.
+        const DEEPEST: u32 = 128;
+        if self.depth > DEEPEST {
+            return Ok(0);
+        }
+        let read = self.reader.read(buffer)?;
+        for (at, byte) in buffer[..read].iter().enumerate() {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'"' => self.string = !self.string,
+                b'\\' => self.escaped = self.string,
+                b'[' | b'{' if !self.string => self.depth += 1,
+                b']' | b'}' if !self.string => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+            if self.depth > DEEPEST {
+                return Ok(at);
+            }
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn found(bytes: impl AsRef<[u8]>) -> Option<TextKind> {
+        identify(&mut Source::new(Cursor::new(bytes)).expect("memory")).expect("memory")
+    }
+
+    #[test]
+    fn text_is_text_to_its_end() {
+        let long = "caf\u{e9} ".repeat(50_000).into_bytes();
+        assert_eq!(found(&long), Some(TextKind::Plain));
+        for at in [0, 1, START - 1, START, START + 1, long.len() - 1] {
+            for control in [0x00, 0x01, 0x08, 0x0e, 0x1a, 0x1f] {
+                let mut broken = long.clone();
+                broken[at] = control;
+                let ends_like_dos = control == 0x1a && at == long.len() - 1;
+                assert_eq!(found(&broken).is_some(), ends_like_dos, "{control:#04x} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_character_sets_are_text_except_wide_ones_without_a_mark() {
+        for text in [
+            b"na\xefve".as_slice(),
+            b"\xef\xbb\xbfa",
+            b"\x83\x65\x83\x58\x83\x67",
+            b"\x1b$B%F%9%H\x1b(B",
+            b"a\tb\x0bc\x0cd\r\n",
+            b"\xff\xfea\0",
+            b"\xfe\xff\0a",
+            b"\xff\xfe\x3d\xd8\x00\xde",
+        ] {
+            assert_eq!(found(text), Some(TextKind::Plain), "{text:x?}");
+        }
+        for other in [
+            b"a\0b\0".as_slice(),
+            b"\xff\xfea",
+            b"\xff\xfea\0b",
+            b"\xff\xfe\0\0",
+            b"\xff\xfe\x3d\xd8",
+            b"\xff\xfe\x00\xde\x3d\xd8",
+            b"\xff\xfe\x01\0",
+        ] {
+            assert_eq!(found(other), None, "{other:x?}");
+        }
+    }
+
+    #[test]
+    fn a_wide_surrogate_pair_may_lie_across_two_pieces() {
+        let mut text = b"\xff\xfe".to_vec();
+        text.extend(b"a\0".repeat(START / 2 - 1));
+        text.extend(b"\x3d\xd8\x00\xde");
+        assert_eq!(found(&text), Some(TextKind::Plain));
+    }
+
+    #[test]
+    fn kinds_are_told_by_how_text_starts() {
+        for (text, expected) in [
+            ("BEGIN:VCARD\r\nVERSION:3.0\r\n", TextKind::Vcard),
+            ("\u{feff}\r\n begin:vcard", TextKind::Vcard),
+            ("BEGIN: VCARD \n", TextKind::Vcard),
+            ("BEGIN:VCALENDAR\n", TextKind::Calendar),
+            ("BEGIN:VCARDS\n", TextKind::Plain),
+            ("BEGIN THE BEGUINE: VCARD", TextKind::Plain),
+            ("BEGIN", TextKind::Plain),
+            (" {\"a\": [1, null]} \n", TextKind::Json),
+            ("\u{feff}[]", TextKind::Json),
+            ("{\"a\": 1} {\"b\": 2}", TextKind::Plain),
+            ("[section]\nkey = 1", TextKind::Plain),
+            ("{", TextKind::Plain),
+            ("\"quoted\"", TextKind::Scalar),
+            ("-1.5e300", TextKind::Scalar),
+            ("1,2,3", TextKind::Plain),
+            ("nothing", TextKind::Plain),
+            ("{% extends %}\n<p>", TextKind::Mixed),
+            ("1 <b>2</b>", TextKind::Mixed),
+            ("a < b, <c> and <", TextKind::Plain),
+            ("", TextKind::Plain),
+            (" \n", TextKind::Plain),
+        ] {
+            assert_eq!(found(text), Some(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn deep_json_is_no_json() {
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(found(nested(128)), Some(TextKind::Json));
+        assert_eq!(found(nested(129)), Some(TextKind::Plain));
+        assert_eq!(found(nested(1_000_000)), Some(TextKind::Plain));
+        // Brackets side by side, and in strings.
+        assert_eq!(found(format!("[{}[]]", "[],".repeat(1000))), Some(TextKind::Json));
+        assert_eq!(found(format!("[\"\\\"{}\"]", "[".repeat(1000))), Some(TextKind::Json));
     }
 }

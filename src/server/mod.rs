@@ -132,8 +132,9 @@ fn builder(limits: &Limits) -> http1::Builder {
         .header_read_timeout(Duration::from_secs(limits.header_timeout_seconds))
         .max_header_size(header_bytes)
         .max_buf_size(BUFFER.max(header_bytes))
-        // A client that closes its side after the request still gets its answer.
-        .half_close(true);
+        // A client that closes its side is one that has gone: what it asked for is given up. Waiting for a media URL on
+        // behalf of nobody would keep others from it.
+        .half_close(false);
     http
 }
 

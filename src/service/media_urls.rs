@@ -19,7 +19,7 @@ use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Refusal, Route};
 
 /// After this, a file that no transaction took is removed by the sweeper. Only a crash leaves one.
-const ORPHANED_AFTER: Duration = Duration::from_secs(3600);
+const ORPHANED_AFTER: Duration = Duration::from_hours(1);
 
 /// A file that was fetched for a send, and what to remember of it.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ impl Service {
             (Fetched::File(download), _) => {
                 let validators = download.validators().cloned();
                 let declared = download.content_type().and_then(media::of_content_type_header);
-                let sealed = self.download(download).await.map_err(|error| error.into_service(failed))?;
+                let sealed = self.download(*download).await.map_err(|error| error.into_service(failed))?;
                 let name = filename::of_url_path(url.as_url().path());
                 let (sealed, judged) = self.judge(sealed, name.clone(), declared, Route::Url).await?;
                 let judged = judged.map_err(|refusal| match refusal {

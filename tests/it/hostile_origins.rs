@@ -1,10 +1,12 @@
 //! Origins that mean harm, or are broken: what the client is told, what is connected to, and that nothing is left.
 
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::support::origin::{Certificate, Step, answer};
-use crate::support::{Answer, Origin, TestApp, until, within};
+use crate::support::program::{Server, haversack};
+use crate::support::{Answer, Api, Origin, TestApp, files, until, within};
 
 const TEXT: &str = "content-type: text/plain\ncontent-length: 5";
 
@@ -24,14 +26,6 @@ async fn expect_nothing(app: &TestApp) {
     let chats = app.api.get("/v3/chats").await.expect(200);
     assert_eq!(chats["chats"], json!([]));
     assert_eq!(files(app), Vec::<String>::new());
-}
-
-/// Every file of the blob store.
-fn files(app: &TestApp) -> Vec<String> {
-    let folder = |path: std::path::PathBuf| std::fs::read_dir(path).expect("folder").map(|entry| entry.expect("entry"));
-    let blobs = folder(app.folder.path().join("blobs")).flat_map(|digits| folder(digits.path()));
-    let unfinished = folder(app.folder.path().join("unfinished-uploads"));
-    blobs.chain(unfinished).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[tokio::test]
@@ -137,7 +131,7 @@ async fn lengths_that_are_missing_or_lie() {
 async fn files_that_are_too_large() {
     let origin = Origin::start().await;
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_max_bytes = Some(65_536)).await;
-    let chunk = [b"8000\r\n".as_slice(), &[b'x'; 0x8000], b"\r\n"].concat();
+    let chunk = [b"8000\r\n".as_slice(), &vec![b'x'; 0x8000], b"\r\n"].concat();
     let chunked = answer("200 OK", "transfer-encoding: chunked", b"");
     origin.script("/endless.txt", [chunked, vec![Step::Repeat(chunk)]].concat());
     origin.script("/until-closed.txt", [answer("200 OK", "x: y", b""), vec![Step::Repeat(vec![b'x'; 4096])]].concat());
@@ -162,7 +156,7 @@ fn chunked_body(size: usize) -> Vec<u8> {
 #[tokio::test]
 async fn headers_without_end() {
     let origin = Origin::start().await;
-    let app = TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(5)).await;
+    let app = TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(2)).await;
     let start = || Step::Send(b"HTTP/1.1 200 OK\r\n".to_vec());
     origin
         .script("/endless.txt", vec![start(), Step::Repeat(b"x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".to_vec())]);
@@ -210,18 +204,18 @@ async fn hosts_that_keep_us_waiting() {
         origin.url("/silent.txt"),
         origin.url_of("silent.test", "/a.txt"),
     );
-    let (a, b, c, d, e) = tokio::join!(
+    let answers = tokio::join!(
         send(&app, &silent),
         send(&app, &stalled),
         send(&app, &slow),
         send(&app, &unresolved),
         send(&mute_app, &mute_url),
     );
-    expect_reason(&a, "the host sent nothing for 1 s");
-    expect_reason(&b, "the host sent nothing for 1 s");
-    expect_reason(&c, "it took longer than 2 s");
-    expect_reason(&d, "its host name could not be resolved within 1 s");
-    expect_reason(&e, "the host did not accept a connection within 1 s");
+    expect_reason(&answers.0, "the host sent nothing for 1 s");
+    expect_reason(&answers.1, "the host sent nothing for 1 s");
+    expect_reason(&answers.2, "it took longer than 2 s");
+    expect_reason(&answers.3, "its host name could not be resolved within 1 s");
+    expect_reason(&answers.4, "the host did not accept a connection within 1 s");
     expect_nothing(&app).await;
     until(async || (origin.open() == 0).then_some(())).await;
 }
@@ -405,7 +399,7 @@ async fn one_partners_stalled_origins_do_not_stop_anothers_sends() {
     // Three more: one may wait, for a second, and the others not even that.
     let refused = stalled(3).await.expect("an answer");
     assert_eq!(refused.error(), (503, 4004));
-    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(refused.header("retry-after"), "5");
     assert_eq!(send(&app, &origin.url("/a.txt")).await.error(), (503, 4004));
     let text = json!({"from": crate::support::LINE, "to": [crate::support::RECIPIENT],
         "message": {"parts": [{"type": "text", "value": "hi"}]}});
@@ -417,10 +411,30 @@ async fn one_partners_stalled_origins_do_not_stop_anothers_sends() {
 }
 
 #[tokio::test]
+async fn a_lookup_that_nobody_waits_for_any_more_still_counts() {
+    let origin = Origin::start().await;
+    origin.file("/a.txt", "text/plain", b"hello");
+    let app = TestApp::with_origin(&origin, |flags| {
+        flags.fetch_max_concurrent_per_partner = Some(1);
+        flags.fetch_resolve_timeout_seconds = Some(1);
+        flags.fetch_queue_timeout_seconds = Some(1);
+    })
+    .await;
+    let unresolved = send(&app, &origin.url_of("silent.test", "/a.txt")).await;
+    expect_reason(&unresolved, "its host name could not be resolved within 1 s");
+    assert_eq!(send(&app, &origin.url("/a.txt")).await.error(), (503, 4004));
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_ends_the_fetch() {
     let origin = Origin::start().await;
-    let app = TestApp::with_origin(&origin, |_| {}).await;
-    let stalled = [answer("200 OK", "content-length: 100000", &[b'x'; 50_000]), vec![Step::Hang]].concat();
+    // Longer than this test would wait for anything.
+    let app = TestApp::with_origin(&origin, |flags| {
+        flags.fetch_timeout_seconds = Some(60);
+        flags.fetch_idle_timeout_seconds = Some(60);
+    })
+    .await;
+    let stalled = [answer("200 OK", "content-length: 100000", &vec![b'x'; 50_000]), vec![Step::Hang]].concat();
     origin.script("/stalled.txt", stalled);
     let (api, url) = (app.api.clone(), origin.url("/stalled.txt"));
     let client = tokio::spawn(async move { api.send_parts(json!([{"type": "media", "url": url}])).await });
@@ -429,6 +443,56 @@ async fn a_client_that_goes_away_ends_the_fetch() {
     client.abort();
     within(until(async || (origin.open() == 0 && files(&app).is_empty()).then_some(()))).await;
     expect_nothing(&app).await;
+}
+
+/// The program itself, which many hostile origins keep busy at once.
+#[tokio::test]
+async fn memory_and_sockets_stay_bounded() {
+    let origin = Origin::start().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let server = Server::run(
+        haversack(folder.path())
+            .arg("serve")
+            .env("HAVERSACK_FETCH_ALLOW_NETS", "127.0.0.1/32")
+            .env("HAVERSACK_FETCH_ALLOW_PORTS", origin.address.port().to_string())
+            .env("HAVERSACK_FETCH_CA_FILE", origin.ca_file())
+            .env("HAVERSACK_FETCH_TIMEOUT_SECONDS", "3"),
+    );
+    let endless = |head: &str| [answer("200 OK", head, b""), vec![Step::Repeat(vec![b'x'; 65_536])]].concat();
+    origin.script("/until-closed.txt", endless("x: y"));
+    origin.script(
+        "/chunk.txt",
+        [answer("200 OK", "transfer-encoding: chunked", b"7fffffff\r\n"), endless("x: y")].concat(),
+    );
+    origin.script(
+        "/headers.txt",
+        vec![Step::Send(b"HTTP/1.1 200 OK\r\n".to_vec()), Step::Repeat(b"x: yyyyyy\r\n".repeat(500))],
+    );
+    origin.script(
+        "/stalled.txt",
+        [answer("200 OK", "content-length: 9000000", &vec![b'x'; 4_000_000]), vec![Step::Hang]].concat(),
+    );
+    let key = server.said("API key").to_owned().leak();
+    let address = server.said("API base").trim_start_matches("http://").split('/').next().expect("address");
+    let api = Api::new(address.parse().expect("address"), key);
+    let number = server.said("Phone number");
+    let before = server.peak_memory();
+    let sends = (0..32).map(|n| {
+        let path = ["/until-closed.txt", "/chunk.txt", "/headers.txt", "/stalled.txt"][n % 4];
+        let part = json!({"type": "media", "url": origin.url_of("127.0.0.1", path)});
+        let body = json!({"from": number, "to": [format!("{n}@example.com")], "message": {"parts": [part]}});
+        let api = api.clone();
+        async move { api.post("/v3/chats", &body).await.error() }
+    });
+    let errors = within(join_all(sends)).await;
+    assert!(errors.iter().all(|error| matches!(error, (400, 5005) | (500, 5002) | (503, 4004))), "{errors:?}");
+    let grown = server.peak_memory() - before;
+    // Sixteen files of 10 MiB at a time; 32 MiB is what all writers together aim to hold.
+    assert!(grown < 80 * 1024 * 1024, "{} KiB more", grown / 1024);
+    until(async || (origin.open() == 0).then_some(())).await;
+    // A file that a thread is writing to goes when that is done.
+    let unfinished = folder.path().join("unfinished-uploads");
+    until(async || (std::fs::read_dir(&unfinished).expect("folder").count() == 0).then_some(())).await;
 }
 
 /// An HTTP/2 frame (RFC 9113 section 4.1).
@@ -508,7 +572,7 @@ async fn http2_misbehaviour() {
         ("window", vec![headers("900000"), Step::Repeat(frame(DATA, 0, 1, &[b'x'; 16_384]))], None),
         ("silence", vec![Step::Hang], Some("the host sent nothing for 1 s")),
     ];
-    for (name, steps, reason) in cases {
+    join_all(cases.into_iter().map(async |(name, steps, reason)| {
         let origin = http2_origin(steps).await;
         let app = TestApp::with_origin(&origin, |flags| {
             flags.fetch_timeout_seconds = Some(2);
@@ -522,5 +586,6 @@ async fn http2_misbehaviour() {
         }
         expect_nothing(&app).await;
         until(async || (origin.open() == 0).then_some(())).await;
-    }
+    }))
+    .await;
 }

@@ -4,6 +4,7 @@
 
 mod attachments;
 mod connections;
+mod content;
 mod crash;
 mod delivery;
 mod downloads;

@@ -199,6 +199,8 @@ fn doctor_says_what_is_wrong() {
         ("HAVERSACK_LISTEN", "192.0.2.1:80", "HAVERSACK_LISTEN"),
         ("HAVERSACK_DATABASE_URL", "mysql://x", "HAVERSACK_DATABASE_URL"),
         ("HAVERSACK_CONFIG", "/nowhere.toml", "/nowhere.toml"),
+        ("HAVERSACK_FETCH_CA_FILE", "/nowhere.pem", "/nowhere.pem"),
+        ("HAVERSACK_FETCH_CA_FILE", no_folder.to_str().expect("path"), "holds no certificate"),
     ] {
         let wrong = run(haversack(&data).arg("doctor").env(name, value));
         let said = format!("{}{}", stdout(&wrong), stderr(&wrong));

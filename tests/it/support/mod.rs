@@ -130,6 +130,14 @@ pub fn corpus(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Every file of the blob store, half written ones too.
+pub fn files(app: &TestApp) -> Vec<String> {
+    let folder = |path: std::path::PathBuf| std::fs::read_dir(path).expect("folder").map(|entry| entry.expect("entry"));
+    let blobs = folder(app.folder.path().join("blobs")).flat_map(|digits| folder(digits.path()));
+    let unfinished = folder(app.folder.path().join("unfinished-uploads"));
+    blobs.chain(unfinished).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// Nothing in these tests takes this long unless it hangs.
 pub async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), work).await.expect("this hangs")

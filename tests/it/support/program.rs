@@ -35,8 +35,12 @@ pub struct Server {
 impl Server {
     /// Starts one and waits until it has said where it is.
     pub fn start(data_dir: &Path) -> Self {
-        let mut child =
-            haversack(data_dir).arg("serve").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start");
+        Self::run(haversack(data_dir).arg("serve"))
+    }
+
+    /// The same of a command with settings.
+    pub fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start");
         let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
         let mut welcome = String::new();
         while !welcome.contains("-d '{") {
@@ -51,6 +55,13 @@ impl Server {
     pub fn said(&self, what: &str) -> &str {
         let line = self.welcome.lines().find_map(|line| line.trim().strip_prefix(what));
         line.unwrap_or_else(|| panic!("no {what} in {}", self.welcome)).trim()
+    }
+
+    /// The most memory it has held, in bytes (proc(5)).
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
     /// Sends it a signal.

@@ -1,0 +1,21 @@
+//! Any bytes under any name: what they are, and what they are settled on. Input: the name, a line feed, the bytes; or just
+//! bytes, so that sample files can be seeds as they are.
+#![no_main]
+
+use haversack::media::{Names, Route, TYPES, identify, settle};
+use libfuzzer_sys::fuzz_target;
+use std::io::Cursor;
+
+fuzz_target!(|input: &[u8]| {
+    let whole = identify(Cursor::new(input)).expect("memory cannot fail");
+    let mut parts = input.splitn(2, |&byte| byte == b'\n');
+    let filename = String::from_utf8_lossy(parts.next().unwrap_or_default());
+    let rest = identify(Cursor::new(parts.next().unwrap_or_default())).expect("memory cannot fail");
+    for content in [whole, rest] {
+        for declared in [None, TYPES.get(input.len() % TYPES.len())] {
+            for route in [Route::Upload, Route::Url] {
+                let _ = settle(content, &Names { filename: &filename, declared }, route);
+            }
+        }
+    }
+});

@@ -1,0 +1,261 @@
+//! Sample files of every kind, as they are, and damaged in all ways.
+
+use super::table::named;
+use super::{Content, Measures, MediaType, Names, Refusal, Route, TYPES, identify, measure, of_extension, settle};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// A file of the manifest: what it must be settled on, and what is right as well.
+struct Sample {
+    name: &'static str,
+    expected: Vec<&'static str>,
+}
+
+static SAMPLES: LazyLock<Vec<Sample>> = LazyLock::new(|| {
+    let manifest = include_str!("../../tests/corpus/manifest.tsv");
+    let lines = manifest.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut columns = line.split('\t');
+            let name = columns.next().expect("a name");
+            let expected = columns.next().into_iter();
+            let others = line.split("alt=").skip(1).filter_map(|rest| rest.split([';', '\t']).next());
+            Sample { name, expected: expected.chain(others).collect() }
+        })
+        .collect()
+});
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus")).join(name)
+}
+
+fn content(name: &str) -> Content {
+    identify(File::open(path(name)).expect(name)).expect(name)
+}
+
+impl Sample {
+    /// Whether this outcome is right.
+    fn allows(&self, outcome: &Result<&'static MediaType, Refusal>) -> bool {
+        let outcome = outcome.as_ref().map_or("reject", |media_type| media_type.name);
+        self.expected.contains(&outcome)
+    }
+
+    fn settled(&self, declared: Option<&'static MediaType>, route: Route) -> Result<&'static MediaType, Refusal> {
+        settle(content(self.name), &Names { filename: self.name, declared }, route)
+    }
+}
+
+#[test]
+fn samples_are_settled_on_upload() {
+    assert!(SAMPLES.len() > 300);
+    for sample in SAMPLES.iter() {
+        let own = TYPES.iter().find(|media_type| media_type.name == sample.expected[0]);
+        let extension = sample.name.rsplit_once('.').and_then(|(_, extension)| of_extension(extension));
+        let declared = match own {
+            Some(own) => vec![Some(own)],
+            None => vec![None, extension, Some(named("text/plain")), Some(named("application/zip"))],
+        };
+        for declared in declared {
+            let outcome = sample.settled(declared, Route::Upload);
+            assert!(sample.allows(&outcome), "{} as {declared:?}: {outcome:?}", sample.name);
+        }
+    }
+}
+
+#[test]
+fn samples_are_settled_by_url_as_on_upload_unless_the_name_is_another_types() {
+    let mut mismatches = BTreeSet::new();
+    for sample in SAMPLES.iter() {
+        let outcome = sample.settled(None, Route::Url);
+        match (sample.settled(None, Route::Upload), outcome) {
+            (Ok(_), Err(Refusal::Mismatch(_))) => {
+                mismatches.insert(sample.name);
+            }
+            (Err(_), Err(_)) => {}
+            (upload, by_url) => assert_eq!(upload, by_url, "{}", sample.name),
+        }
+    }
+    let expected = ["heic-named.jpg", "jpeg-named.png", "m4a-named.mp3", "mp3-named.m4a", "png-named.jpg"];
+    assert_eq!(mismatches, BTreeSet::from(expected));
+}
+
+#[test]
+fn nothing_of_a_refused_kind_is_settled_under_any_accepted_name() {
+    for sample in SAMPLES.iter().filter(|sample| sample.expected == ["reject"]) {
+        let content = content(sample.name);
+        if !matches!(content, Content::Refused(_) | Content::Damaged(_) | Content::Empty | Content::Unknown) {
+            continue;
+        }
+        for media_type in TYPES {
+            let filename = format!("a.{}", media_type.extensions[0]);
+            let names = Names { filename: &filename, declared: Some(media_type) };
+            assert!(settle(content, &names, Route::Upload).is_err(), "{} as {filename}", sample.name);
+        }
+    }
+}
+
+#[test]
+fn durations_are_right() {
+    // Files of 2.5 s unless their name says otherwise; a frame or two of padding is part of some.
+    for (name, expected) in [
+        ("voice.m4a", 2500),
+        ("voice-alac.m4a", 2500),
+        ("voice-fragmented.m4a", 2523),
+        ("voice-faststart.m4a", 2500),
+        ("recording-isom.m4a", 2500),
+        ("voice.aac", 2531),
+        ("voice-id3.aac", 2531),
+        ("stereo-48k.aac", 2531),
+        ("song-cbr-id3v1.mp3", 2556),
+        ("song-vbr-xing.mp3", 2500),
+        ("song-vbr-noxing.mp3", 2534),
+        ("song-mpeg2-lsf.mp3", 2560),
+        ("layer2.mp2", 2507),
+        ("sound.wav", 2500),
+        ("sound-float.wav", 2500),
+        ("sound-u8.wav", 2500),
+        ("sound-alaw.wav", 2500),
+        ("sound-ima.wav", 2551),
+        ("sound-extensible24.wav", 1000),
+        ("sound-rf64.wav", 2500),
+        ("sound-streamed.wav", 2500),
+        ("sound.aiff", 2500),
+        ("sound-sowt.aifc", 2500),
+        ("sound-alaw.aifc", 2500),
+        ("voice-pcm.caf", 2500),
+        ("voice-pcm-be.caf", 2500),
+        ("voice-pcm-open-ended.caf", 2500),
+        ("voice-ima4.caf", 2500),
+        ("voice-alac.caf", 2510),
+        ("voice-aac.caf", 2500),
+        ("voice-opus.caf", 2520),
+        ("voice.amr", 2500),
+        ("voice-wb.amr", 3380),
+        ("voice-amr.3gp", 2500),
+        ("clip.mp4", 1500),
+        ("clip-fragmented.mp4", 1500),
+        ("clip.mov", 1500),
+        ("clip-no-ftyp.mov", 1500),
+        ("clip.m4v", 1500),
+        ("phone-clip.mp4", 1022),
+    ] {
+        let found = measured(name);
+        let duration = found.duration_ms.expect(name);
+        assert!(duration.abs_diff(expected) <= 50, "{name}: {duration}");
+    }
+    for name in ["tune.mid", "clip.mpg", "clip.avi"] {
+        assert_eq!(measured(name), Measures::default(), "{name}");
+    }
+}
+
+#[test]
+fn silence_that_the_encoder_added_is_not_counted() {
+    for name in ["song-vbr-xing.mp3", "song-cbr-id3v2.mp3"] {
+        assert_eq!(measured(name).duration_ms, Some(2500), "{name}");
+    }
+}
+
+#[test]
+fn durations_that_cannot_be_are_not_believed() {
+    // The header of the silent first frame says so many frames; counting them is better then.
+    let mut bytes = fs::read(path("song-vbr-xing.mp3")).expect("sample");
+    let at = memchr::memmem::find(&bytes, b"Xing").expect("a header") + 8;
+    bytes[at..at + 4].fill(0x7f);
+    let duration = measure(Cursor::new(bytes), named("audio/mpeg")).duration_ms.expect("a duration");
+    assert!(duration.abs_diff(2560) <= 50, "{duration}");
+
+    let mut bytes = fs::read(path("voice.m4a")).expect("sample");
+    let at = memchr::memmem::find(&bytes, b"mvhd").expect("a header") + 4 + 16;
+    bytes[at..at + 4].copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
+    assert_eq!(measure(Cursor::new(bytes), named("audio/x-m4a")).duration_ms, None);
+}
+
+#[test]
+fn dimensions_are_right() {
+    for (name, width, height) in [
+        ("photo.jpg", 160, 120),
+        ("photo-progressive.jpg", 160, 120),
+        ("photo-exif-rotated.jpg", 160, 120),
+        ("screenshot.png", 160, 120),
+        ("iphone-cgbi.png", 17, 7),
+        ("animation.gif", 40, 40),
+        ("photo.heic", 160, 120),
+        ("photo-jpeg-coded.heif", 160, 120),
+        ("scan-be.tif", 160, 120),
+        ("bigtiff.tif", 60, 40),
+        ("photo.bmp", 160, 120),
+        ("photo-lossy.webp", 160, 120),
+        ("photo-lossless.webp", 160, 120),
+        ("photo-alpha-vp8x.webp", 160, 120),
+        ("favicon-png256.ico", 256, 256),
+    ] {
+        let found = measured(name);
+        assert_eq!((found.width, found.height), (Some(width), Some(height)), "{name}");
+    }
+}
+
+fn measured(name: &str) -> Measures {
+    let media_type = settle(content(name), &Names { filename: name, declared: None }, Route::Upload).expect(name);
+    measure(File::open(path(name)).expect(name), media_type)
+}
+
+/// Everything that is done to bytes, on these; the answer does not matter, but it has to come, and soon.
+fn survive(bytes: &[u8]) {
+    let started = Instant::now();
+    let content = identify(Cursor::new(bytes)).expect("memory cannot fail");
+    if let Content::Binary { kind, .. } = content {
+        measure(Cursor::new(bytes.to_vec()), kind);
+    }
+    for filename in ["a", "a.jpg", "a.txt"] {
+        let _ = settle(content, &Names { filename, declared: None }, Route::Url);
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+static CONTENTS: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| SAMPLES.iter().map(|sample| fs::read(path(sample.name)).expect(sample.name)).collect());
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+        survive(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_behind_a_signature_are_survived(
+        sample in 0..SAMPLES.len(),
+        keep in 1_usize..64,
+        bytes in prop::collection::vec(any::<u8>(), 0..2048),
+    ) {
+        let head = &CONTENTS[sample][..keep.min(CONTENTS[sample].len())];
+        survive(&[head, &bytes].concat());
+    }
+
+    #[test]
+    fn damaged_samples_are_survived(
+        sample in 0..SAMPLES.len(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..24),
+        near_start in any::<bool>(),
+        length in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+        tail in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let mut bytes = CONTENTS[sample].clone();
+        for (at, byte) in flips {
+            if !bytes.is_empty() {
+                let range = if near_start { bytes.len().min(256) } else { bytes.len() };
+                bytes[at.index(range)] = byte;
+            }
+        }
+        if cut {
+            bytes.truncate(length.index(bytes.len() + 1));
+        }
+        bytes.extend(tail);
+        survive(&bytes);
+    }
+}
