@@ -79,6 +79,10 @@ impl Service {
 
     async fn fetch_uncounted(&self, partner: PartnerId, url: &FetchUrl, now: Timestamp) -> Result<Unstored, Error> {
         let failed = |source| Error::Fetch { url: url.to_string(), source };
+        let name = filename::of_url_path(url.as_url().path());
+        if let Some(extension) = media::refused_extension(&name) {
+            return Err(Error::UnsupportedType(format!("{url}: files named .{extension} are not supported")));
+        }
         let url_hash = url.fingerprint();
         let known = fetched_urls::find(&mut *self.db.read().await?, partner, &url_hash).await?;
         let validators = known.as_ref().map(|(_, validators)| validators);
@@ -87,7 +91,6 @@ impl Service {
                 let validators = download.validators().cloned();
                 let declared = download.content_type().and_then(media::of_content_type_header);
                 let sealed = self.download(*download).await.map_err(|error| error.into_service(failed))?;
-                let name = filename::of_url_path(url.as_url().path());
                 let (sealed, judged) = self.judge(sealed, name.clone(), declared, Route::Url).await?;
                 let judged = judged.map_err(|refusal| match refusal {
                     Refusal::Unsupported(reason) => Error::UnsupportedType(format!("{url}: {reason}")),

@@ -1,0 +1,35 @@
+//! Texts as media URLs: whichever are accepted are read one way only, and lead to no address that the standard library
+//! knows not to be public.
+
+#![no_main]
+
+use std::net::IpAddr;
+
+use haversack::fetch::{Allowed, FetchUrl};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let Ok(url) = FetchUrl::parse(text) else { return };
+    let written = url.as_url().as_str();
+    if written.len() <= haversack::fetch::MAX_URL_LENGTH {
+        assert_eq!(FetchUrl::parse(written).as_ref(), Ok(&url), "{written}");
+    }
+    assert_eq!(url.as_url().scheme(), "https");
+    assert!(url.as_url().username().is_empty() && url.as_url().password().is_none());
+    assert_eq!(url.fingerprint().len(), 64);
+    if let Some(query) = url.as_url().query().filter(|query| query.len() > 8) {
+        assert!(!url.to_string().contains(&format!("?{query}")));
+    }
+    let ip: IpAddr = match url.as_url().host() {
+        Some(url::Host::Ipv4(ip)) => ip.into(),
+        Some(url::Host::Ipv6(ip)) => ip.into(),
+        _ => return,
+    };
+    if Allowed::default().address(ip).is_ok() {
+        let ip = ip.to_canonical();
+        assert!(!ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast(), "{ip}");
+        if let IpAddr::V4(ip) = ip {
+            assert!(!ip.is_private() && !ip.is_link_local() && !ip.is_broadcast() && !ip.is_documentation(), "{ip}");
+        }
+    }
+});
