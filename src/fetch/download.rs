@@ -24,7 +24,13 @@ pub struct Download {
     idle_timeout: Duration,
     timeout: Duration,
     deadline: Instant,
-    _connection: (Driver, Arc<Permit>),
+    connection: (Driver, Arc<Permit>),
+}
+
+/// The turn of a fetch: another may have it once this is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: Arc<Permit>,
 }
 
 impl Download {
@@ -53,7 +59,7 @@ impl Download {
             idle_timeout: limits.idle_timeout,
             timeout: limits.timeout,
             deadline,
-            _connection: connection,
+            connection,
         })
     }
 
@@ -67,6 +73,12 @@ impl Download {
     #[must_use]
     pub fn validators(&self) -> Option<&Validators> {
         self.validators.as_ref()
+    }
+
+    /// Keeps the turn of this fetch after its last byte, for as long as what it returns lives.
+    #[must_use]
+    pub fn into_turn(self) -> Turn {
+        Turn { _permit: self.connection.1 }
     }
 
     /// The next bytes; `None` at the end of the whole file.

@@ -2,6 +2,7 @@
 //! the server stops. axum's own `serve` does none of the bounding.
 
 mod stream;
+mod unread;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,6 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use hyper::body::Incoming;
+use hyper::header;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -24,6 +26,7 @@ use tower::ServiceExt;
 use crate::config::{BaseUrl, Limits};
 use crate::metrics::Metrics;
 use stream::BoundedStream;
+use unread::Shared;
 
 /// Bytes that hyper gathers of a request or an answer before it passes them on: with the batch being written, all
 /// that a transfer holds in memory.
@@ -154,7 +157,14 @@ fn service(
 > {
     hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = hosts.router(&request);
-        router.oneshot(Request::from(request.map(Body::new)))
+        let expects_continue = request.headers().contains_key(header::EXPECT);
+        let (parts, body) = request.into_parts();
+        let body = Shared::new(body);
+        async move {
+            let mut answer = router.oneshot(Request::from_parts(parts, Body::new(body.clone()))).await?;
+            body.finish(expects_continue, answer.headers_mut()).await;
+            Ok(answer)
+        }
     })
 }
 

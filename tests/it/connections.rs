@@ -139,3 +139,23 @@ async fn what_is_not_http_is_refused() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?} {answer}");
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
+    let app = TestApp::start().await;
+    let next = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    for head in ["POST /v3/nowhere HTTP/1.1", "DELETE /v3/webhook-subscriptions/x HTTP/1.1", "POST /v3/chats HTTP/1.1"]
+    {
+        let mut raw = Raw::connect(app.address).await;
+        raw.send(format!("{head}\r\nHost: x\r\nContent-Length: 7\r\n\r\n")).await;
+        raw.send("{\"a\":1}").await;
+        raw.send(next).await;
+        let answers = raw.read_all().await;
+        assert!(answers.starts_with("HTTP/1.1 401") && answers.ends_with("alive\n"), "{answers}");
+    }
+    // A rest that is long is not waited for, and the client is told.
+    let mut raw = Raw::connect(app.address).await;
+    raw.send("POST /v3/chats HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n").await;
+    let answer = raw.read_all().await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 401") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+}

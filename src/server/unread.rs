@@ -1,0 +1,68 @@
+//! Bodies that nobody read. An answer that is given before its request has come whole leaves the rest on the connection;
+//! hyper then closes it, and a client that is about to use it again finds it gone. A short rest is read and dropped; after
+//! a long one the client is told that the connection ends.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::HeaderMap;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderValue};
+use tokio::time::timeout;
+
+/// Longest rest that is read, in bytes.
+const LONGEST: u64 = 64 * 1024;
+/// How long it may take to come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A request's body, also when it has been given away.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(Arc<Mutex<Incoming>>);
+
+impl Shared {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    /// Reads what is left, if it is short; `answer` tells the client if something still is.
+    pub(super) async fn finish(mut self, expects_continue: bool, answer: &mut HeaderMap) {
+        // A client that waits to be told to go on has sent nothing, and must not be told.
+        let is_short = !expects_continue && self.size_hint().lower() <= LONGEST;
+        let rest = async {
+            let mut read = 0;
+            while let Some(Ok(frame)) = self.frame().await {
+                read += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if read > LONGEST {
+                    break;
+                }
+            }
+        };
+        if is_short {
+            let _ = timeout(PATIENCE, rest).await;
+        }
+        if !self.is_end_stream() {
+            answer.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}
+
+impl Body for Shared {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut *self.0.lock().expect("no panic while locked")).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().expect("no panic while locked").is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().expect("no panic while locked").size_hint()
+    }
+}
