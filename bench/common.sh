@@ -93,7 +93,8 @@ start_haversack() {
     wait_ready "$API/healthz"
 }
 
-# nginx_config FOLDER PORT: writes FOLDER/nginx.conf; files are in FOLDER/www, uploads in FOLDER/www/put.
+# nginx_config FOLDER PORT: writes FOLDER/nginx.conf; files are in FOLDER/www, uploads in FOLDER/www/put. Whoever needs
+# another server writes it to FOLDER/*.server before.
 nginx_config() {
     local folder=$1 port=$2
     if ! nginx -V 2>&1 | grep -q http_dav_module; then
@@ -131,6 +132,7 @@ http {
         location /put/ { dav_methods PUT; }
         location = /healthz { return 200; }
     }
+    include $folder/*.server;
 }
 END
 }
@@ -148,7 +150,7 @@ start_nginx() {
 
 # random_file PATH BYTES
 random_file() {
-    { printf '%%PDF-1.7\n'; cat /dev/urandom || true; } 2>/dev/null | head -c "$2" >"$1" || true
+    { printf '%%PDF-1.7\n1 0 obj\n'; cat /dev/urandom || true; } 2>/dev/null | head -c "$2" >"$1" || true
     [ "$(stat -c %s "$1")" = "$2" ]
 }
 

@@ -6,7 +6,7 @@ import urllib.request
 
 api, key, content_type, count, size = sys.argv[1:]
 for number in range(int(count)):
-    body = {"filename": f"bench-{number}.pdf", "content_type": content_type, "size_bytes": int(size)}
+    body = {"filename": f"bench-{number}", "content_type": content_type, "size_bytes": int(size)}
     request = urllib.request.Request(
         f"{api}/v3/attachments",
         json.dumps(body).encode(),

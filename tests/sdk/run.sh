@@ -18,16 +18,19 @@ export no_proxy=$NO_PROXY
 
 work=$(mktemp -d)
 server=
+origin=
 finish() {
   status=$?
-  if [[ -n $server ]]; then
-    kill -KILL "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-  fi
-  if [[ $status -ne 0 && -s $work/server.log ]]; then
-    echo "--- server log ---" >&2
-    cat "$work/server.log" >&2
-  fi
+  for process in $server $origin; do
+    kill -KILL "$process" 2>/dev/null || true
+    wait "$process" 2>/dev/null || true
+  done
+  for log in server origin; do
+    if [[ $status -ne 0 && -s $work/$log.log ]]; then
+      echo "--- $log log ---" >&2
+      cat "$work/$log.log" >&2
+    fi
+  done
   rm -rf "$work"
 }
 trap finish EXIT
@@ -41,13 +44,23 @@ mkdir -p "$cache/typescript"
 cp "$here"/typescript/{package.json,package-lock.json,.npmrc,tsconfig.json,story.ts} "$cache/typescript/"
 (cd "$cache/typescript" && npm ci --loglevel=error --no-audit --no-fund >/dev/null && npm run --silent build)
 
+# The server that files are fetched from. It says its ports when it is ready.
+exec {ports}< <(exec "$cache/venv/bin/python" "$here/origin.py" "$work/origin-ca.pem" 2>"$work/origin.log")
+origin=$!
+if ! read -r origin_port control_port <&"$ports"; then
+  echo "the origin did not become ready" >&2
+  exit 1
+fi
+
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 url=http://127.0.0.1:$port
 export HAVERSACK_DATA_DIR=$work/data
 mkdir "$HAVERSACK_DATA_DIR"
 # In the work folder, so that no configuration file lying about is picked up.
 cd "$work"
-HAVERSACK_LISTEN=127.0.0.1:$port "$bin" serve >"$work/server.log" 2>&1 &
+HAVERSACK_LISTEN=127.0.0.1:$port HAVERSACK_FETCH_CA_FILE=$work/origin-ca.pem \
+  HAVERSACK_FETCH_ALLOW_NETS=127.0.0.1/32 HAVERSACK_FETCH_ALLOW_PORTS=$origin_port \
+  "$bin" serve >"$work/server.log" 2>&1 &
 server=$!
 
 ready() {
@@ -73,6 +86,9 @@ export STORY_OTHER_API_KEY=other-key-0123456789abcdef
 export STORY_LINE=+12025550100
 export STORY_SECOND_LINE=+12025550101
 export STORY_PHOTO=$here/photo.jpg
+export STORY_CORPUS=$here/../corpus
+export STORY_ORIGIN=https://127.0.0.1:$origin_port
+export STORY_ORIGIN_CONTROL=http://127.0.0.1:$control_port
 
 # Both run even if the first fails: where they differ is what one wants to know then.
 failed=0

@@ -18,11 +18,18 @@ from typing import Any, Callable
 import httpx
 import linq
 from linq.types import AttachmentCreateResponse, Message
+from linq.types.chats import SentMessage
 from linq.types.shared import LinkPartResponse, MediaPartResponse, TextPartResponse
 
 LINE = os.environ["STORY_LINE"]
 SECOND_LINE = os.environ["STORY_SECOND_LINE"]
 PHOTO = Path(os.environ["STORY_PHOTO"]).read_bytes()
+CORPUS = Path(os.environ["STORY_CORPUS"])
+PICTURE = (CORPUS / "alpha-interlaced.png").read_bytes()
+
+# Another server, see origin.py: what the files on it are reached by, and what they are put there by.
+ORIGIN = os.environ["STORY_ORIGIN"]
+ORIGIN_CONTROL = os.environ["STORY_ORIGIN_CONTROL"]
 
 # Every recipient here starts with +12025552, so this story and the TypeScript one never share a rate limit.
 FRIEND = "+12025552001"
@@ -30,6 +37,7 @@ LIST_FRIENDS = ["+12025552002", "+12025552003", "+12025552004"]
 NEW_FRIEND = "+12025552005"
 STRANGER = "+12025552006"
 BUSY_FRIEND = "+12025552007"
+MEDIA_FRIEND = "+12025552008"
 
 # Strict validation makes the client check every answer against its own models, and raise if one does not fit.
 # No retries: a second attempt would hide what went wrong with the first.
@@ -58,6 +66,8 @@ class Story:
     first_message_id: str
     photo_url: str
     reply_id: str
+    hosted_photo: str
+    fetched_photo: MediaPartResponse
 
 
 def fails(kind: type[linq.APIStatusError], code: int, call: Callable[[], Any]) -> linq.APIStatusError:
@@ -77,8 +87,8 @@ def fails(kind: type[linq.APIStatusError], code: int, call: Callable[[], Any]) -
     raise AssertionError(f"expected {kind.__name__} {code}, got {answer!r}")
 
 
-def upload(filename: str, content: bytes) -> AttachmentCreateResponse:
-    created = client.attachments.create(filename=filename, content_type="image/jpeg", size_bytes=len(content))
+def upload(filename: str, content: bytes, by: linq.LinqAPIV3 = client) -> AttachmentCreateResponse:
+    created = by.attachments.create(filename=filename, content_type="image/jpeg", size_bytes=len(content))
     answer = httpx.request(
         created.http_method, created.upload_url, headers=created.required_headers, content=content
     )
@@ -104,6 +114,29 @@ def say(chat_id: str, text: str) -> str:
 def start_chat(to: str, text: str, from_: str = LINE) -> str:
     created = client.chats.create(from_=from_, to=[to], message={"parts": [{"type": "text", "value": text}]})
     return created.chat.id
+
+
+def host(path: str, content: bytes) -> str:
+    """Put a file on the other server; returns its URL there."""
+    # In a folder of this story, so that the TypeScript one asks for none of these.
+    httpx.put(f"{ORIGIN_CONTROL}/python/{path}", content=content).raise_for_status()
+    return f"{ORIGIN}/python/{path}"
+
+
+def asked_for(url: str) -> list[tuple[str | None, int]]:
+    """The If-None-Match of every request for a file on the other server, and the status it was answered with."""
+    requests = httpx.get(f"{ORIGIN_CONTROL}/requests").json()
+    return [(request["if_none_match"], request["status"]) for request in requests if ORIGIN + request["path"] == url]
+
+
+def send_parts(*parts: Any, to: str = MEDIA_FRIEND) -> SentMessage:
+    return client.chats.create(from_=LINE, to=[to], message={"parts": parts}).chat.message
+
+
+def send_url(url: str, to: str = MEDIA_FRIEND) -> MediaPartResponse:
+    (part,) = send_parts({"type": "media", "url": url}, to=to).parts
+    assert isinstance(part, MediaPartResponse), part
+    return part
 
 
 def media_part(message: Message) -> MediaPartResponse:
@@ -379,6 +412,116 @@ def delete_attachment() -> None:
     assert (left.id, left.url, left.filename, left.mime_type, left.size_bytes) == ("", "", "", "", 0), left
 
 
+# --- media by URL, and what files are found to be ---
+
+
+@step("send a photo by URL")
+def send_by_url() -> None:
+    Story.hosted_photo = host("holiday%20photo.jpg?size=large", PHOTO)
+    sent = send_parts({"type": "text", "value": "From the web"}, {"type": "media", "url": Story.hosted_photo})
+    _, part = sent.parts
+    assert isinstance(part, MediaPartResponse), part
+    assert (part.filename, part.mime_type, part.size_bytes) == ("holiday photo.jpg", "image/jpeg", len(PHOTO)), part
+    assert asked_for(Story.hosted_photo) == [(None, 200)]
+    assert media_part(wait_until_delivered(sent.id)) == part
+    Story.fetched_photo = part
+
+
+@step("a fetched file is a stored attachment")
+def fetched_attachment() -> None:
+    part = Story.fetched_photo
+    answer = httpx.get(part.url)
+    assert answer.status_code == 200 and answer.content == PHOTO, answer
+    assert answer.headers["Content-Type"] == "image/jpeg", answer.headers
+    attachment = client.attachments.retrieve(part.id)
+    assert attachment.status == "complete", attachment
+    assert attachment.filename == "holiday photo.jpg", attachment
+    assert attachment.content_type == "image/jpeg", attachment
+    assert attachment.size_bytes == len(PHOTO), attachment
+    assert attachment.download_url == part.url, attachment
+
+
+@step("the same URL again is a new attachment, and its host is asked only whether it changed")
+def unchanged_url() -> None:
+    part = send_url(Story.hosted_photo)
+    assert part.id != Story.fetched_photo.id and part.url != Story.fetched_photo.url, part
+    assert (part.filename, part.mime_type, part.size_bytes) == ("holiday photo.jpg", "image/jpeg", len(PHOTO)), part
+    _, (condition, status) = asked_for(Story.hosted_photo)
+    assert condition and status == 304, (condition, status)
+    assert httpx.get(part.url).content == PHOTO
+
+    # Each is deleted on its own, although both are the same file.
+    client.attachments.delete(Story.fetched_photo.id)
+    assert httpx.get(Story.fetched_photo.url).status_code == 404
+    assert httpx.get(part.url).content == PHOTO
+    assert client.attachments.retrieve(part.id).status == "complete"
+
+
+@step("a file that changed at its URL is fetched anew")
+def changed_url() -> None:
+    url = host("news.txt", b"Yesterday")
+    old = send_url(url)
+    assert host("news.txt", b"Today") == url
+    new = send_url(url)
+    assert (old.size_bytes, new.size_bytes) == (9, 5), (old, new)
+    assert [status for _, status in asked_for(url)] == [200, 200], asked_for(url)
+    assert (httpx.get(old.url).content, httpx.get(new.url).content) == (b"Yesterday", b"Today")
+
+
+@step("several URLs in one message keep their order")
+def several_urls() -> None:
+    sent = send_parts(
+        # The first comes in last.
+        {"type": "media", "url": host("slow.jpg?wait=0.5", PHOTO)},
+        {"type": "media", "url": host("picture.png", PICTURE)},
+        {"type": "text", "value": "and a note"},
+        {"type": "media", "attachment_id": Story.photo.attachment_id},
+        {"type": "media", "url": host("note.txt", b"Hello")},
+    )
+    expected = [
+        ("slow.jpg", "image/jpeg", PHOTO),
+        ("picture.png", "image/png", PICTURE),
+        ("photo.jpg", "image/jpeg", PHOTO),
+        ("note.txt", "text/plain", b"Hello"),
+    ]
+    assert [part.type for part in sent.parts] == ["media", "media", "text", "media", "media"], sent.parts
+    media = [part for part in sent.parts if isinstance(part, MediaPartResponse)]
+    assert [(part.filename, part.mime_type, httpx.get(part.url).content) for part in media] == expected, media
+    assert len({part.id for part in media}) == 4, media
+
+
+@step("a send by URL, twice with one idempotency key, is fetched once")
+def idempotent_url() -> None:
+    url = host("once.jpg", PHOTO)
+    key = f"python-{uuid.uuid4()}"
+    first, second = [
+        client.messages.create(
+            to=[MEDIA_FRIEND], message={"parts": [{"type": "media", "url": url}]}, idempotency_key=key
+        )
+        for _ in range(2)
+    ]
+    assert second.message.id == first.message.id, second
+    assert asked_for(url) == [(None, 200)]
+
+
+@step("the URL of a stored file is that attachment again")
+def own_url() -> None:
+    before = httpx.get(f"{ORIGIN_CONTROL}/requests").json()
+    part = send_url(Story.photo_url)
+    assert part.id == Story.photo.attachment_id and part.url == Story.photo_url, part
+    assert httpx.get(f"{ORIGIN_CONTROL}/requests").json() == before
+
+
+@step("the bytes of an upload decide what it is")
+def judged_by_bytes() -> None:
+    created = upload("picture.jpg", PICTURE)
+    attachment = client.attachments.retrieve(created.attachment_id)
+    assert (attachment.status, attachment.content_type) == ("complete", "image/jpeg"), attachment
+    (part,) = send_parts({"type": "media", "attachment_id": created.attachment_id}).parts
+    assert isinstance(part, MediaPartResponse) and part.mime_type == "image/png", part
+    assert httpx.get(part.url).headers["Content-Type"] == "image/png"
+
+
 # --- errors, each as the exception the client has for it ---
 
 
@@ -457,6 +600,55 @@ def foreign_things() -> None:
     fails(linq.NotFoundError, 2001, lambda: other.chats.retrieve(Story.chat_id))
     fails(linq.NotFoundError, 2002, lambda: other.messages.retrieve(Story.first_message_id))
     assert other.attachments.retrieve(theirs).status == "pending"
+
+
+@step("another partner's stored file by URL: NotFoundError")
+def foreign_urls() -> None:
+    theirs = upload("theirs.jpg", PHOTO, by=other)
+    assert httpx.get(theirs.download_url).content == PHOTO
+    fails(linq.NotFoundError, 2003, lambda: send_url(theirs.download_url, to=STRANGER))
+    # Of our own, but not uploaded yet.
+    waiting = client.attachments.create(filename="photo.jpg", content_type="image/jpeg", size_bytes=1)
+    fails(linq.NotFoundError, 2007, lambda: send_url(waiting.download_url, to=STRANGER))
+
+
+@step("a URL that brings no file: InternalServerError")
+def unreachable_urls() -> None:
+    missing = f"{ORIGIN}/python/missing.jpg"
+    error = fails(linq.InternalServerError, 5002, lambda: send_url(missing, to=STRANGER))
+    assert f"{missing}: the host answered 404" in error.message, error.message
+    assert asked_for(missing) == [(None, 404)]
+    error = fails(linq.InternalServerError, 5002, lambda: send_url("https://10.0.0.1/a.jpg", to=STRANGER))
+    assert "its address is not public" in error.message, error.message
+
+
+@step("a URL of a file that is refused: BadRequestError")
+def refused_urls() -> None:
+    def refused(code: int, url: str, reason: str) -> None:
+        error = fails(linq.BadRequestError, code, lambda: send_url(url, to=STRANGER))
+        assert reason in error.message, error.message
+
+    refused(5006, host("picture.jpg", PICTURE), "picture.jpg is a PNG image (image/png)")
+    refused(5006, host("page.jpg", (CORPUS / "page-named.jpg").read_bytes()), "page.jpg is an HTML page (text/html)")
+    refused(5004, host("program.jpg", (CORPUS / "elf-named.jpg").read_bytes()), "program.jpg holds a Linux program")
+    refused(5004, host("junk.jpg", bytes(range(256))), "junk.jpg is no file of a supported type")
+    refused(5005, host("large.jpg", PHOTO + bytes(10 * 1024 * 1024)), "the file is larger than 10 MiB")
+    refused(1005, f"{ORIGIN_CONTROL}/python/picture.png", "it does not start with https://")
+    # One bad file among good ones, and nothing is sent.
+    good, bad = [{"type": "media", "url": host(path, PHOTO)} for path in ("photo.jpg", "photo.png")]
+    fails(linq.BadRequestError, 5006, lambda: send_parts(good, bad, to=STRANGER))
+    assert list(client.chats.list_chats(to=STRANGER)) == [], "a refused send left a chat behind"
+
+
+@step("an upload that is not what it was declared: BadRequestError")
+def refused_bytes() -> None:
+    # The PUT itself is answered as a bucket would answer it.
+    failed = upload("page.jpg", (CORPUS / "page-named.jpg").read_bytes()).attachment_id
+    attachment = client.attachments.retrieve(failed)
+    assert attachment.status == "failed" and attachment.download_url is None, attachment
+    part: Any = {"type": "media", "attachment_id": failed}
+    error = fails(linq.BadRequestError, 5004, lambda: send_parts(part, to=STRANGER))
+    assert "page.jpg holds an HTML page, not a JPEG image" in error.message, error.message
 
 
 @step("a feature this server does not have: PermissionDeniedError")

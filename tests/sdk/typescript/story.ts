@@ -9,6 +9,7 @@ import LinqAPIV3, {
   APIError,
   AuthenticationError,
   BadRequestError,
+  InternalServerError,
   NotFoundError,
   PermissionDeniedError,
   RateLimitError,
@@ -20,9 +21,18 @@ function setting(name: string): string {
   return value;
 }
 
+function sample(name: string): Promise<Buffer> {
+  return readFile(`${setting('STORY_CORPUS')}/${name}`);
+}
+
 const LINE = setting('STORY_LINE');
 const SECOND_LINE = setting('STORY_SECOND_LINE');
 const PHOTO = await readFile(setting('STORY_PHOTO'));
+const PICTURE = await sample('alpha-interlaced.png');
+
+// Another server, see origin.py: what the files on it are reached by, and what they are put there by.
+const ORIGIN = setting('STORY_ORIGIN');
+const ORIGIN_CONTROL = setting('STORY_ORIGIN_CONTROL');
 
 // Every recipient here starts with +12025553, so this story and the Python one never share a rate limit.
 const FRIEND = '+12025553001';
@@ -30,6 +40,7 @@ const LIST_FRIENDS = ['+12025553002', '+12025553003', '+12025553004'];
 const NEW_FRIEND = '+12025553005';
 const STRANGER = '+12025553006';
 const BUSY_FRIEND = '+12025553007';
+const MEDIA_FRIEND = '+12025553008';
 
 // No retries: a second attempt would hide what went wrong with the first.
 const client = new LinqAPIV3({ maxRetries: 0 });
@@ -47,6 +58,8 @@ let photoUrl: string;
 let chatId: string;
 let firstMessageId: string;
 let replyId: string;
+let hostedPhoto: string;
+let fetchedPhoto: LinqAPIV3.MediaPartResponse;
 
 /** What the client keeps in `error` of its exceptions: the whole error body. */
 interface ErrorBody {
@@ -83,8 +96,12 @@ async function fails(kind: ErrorClass, code: number, call: Promise<unknown>): Pr
   return { body, headers: error.headers };
 }
 
-async function upload(filename: string, content: Buffer): Promise<LinqAPIV3.AttachmentCreateResponse> {
-  const created = await client.attachments.create({
+async function upload(
+  filename: string,
+  content: Buffer,
+  by = client,
+): Promise<LinqAPIV3.AttachmentCreateResponse> {
+  const created = await by.attachments.create({
     filename,
     content_type: 'image/jpeg',
     size_bytes: content.length,
@@ -120,6 +137,42 @@ async function say(toChat: string, value: string): Promise<string> {
 async function startChat(to: string, value: string, from = LINE): Promise<string> {
   const created = await client.chats.create({ from, to: [to], message: { parts: [{ type: 'text', value }] } });
   return created.chat.id;
+}
+
+/** Put a file on the other server; gives its URL there. */
+async function host(path: string, body: Buffer): Promise<string> {
+  // In a folder of this story, so that the Python one asks for none of these.
+  const answer = await fetch(`${ORIGIN_CONTROL}/typescript/${path}`, { method: 'PUT', body });
+  assert.equal(answer.status, 204);
+  return `${ORIGIN}/typescript/${path}`;
+}
+
+interface OriginRequest {
+  path: string;
+  if_none_match: string | null;
+  status: number;
+}
+
+/** Every request for a file on the other server: its If-None-Match, and the status it was answered with. */
+async function askedFor(url?: string): Promise<OriginRequest[]> {
+  const requests = (await (await fetch(`${ORIGIN_CONTROL}/requests`)).json()) as OriginRequest[];
+  return requests.filter(({ path }) => url === undefined || ORIGIN + path === url);
+}
+
+async function sendParts(parts: LinqAPIV3.MessageContent['parts'], to = MEDIA_FRIEND) {
+  return (await client.chats.create({ from: LINE, to: [to], message: { parts } })).chat.message;
+}
+
+async function sendUrl(url: string, to = MEDIA_FRIEND): Promise<LinqAPIV3.MediaPartResponse> {
+  const [part] = (await sendParts([{ type: 'media', url }], to)).parts;
+  assert.ok(part?.type === 'media');
+  return part;
+}
+
+async function download(url: string): Promise<Buffer> {
+  const answer = await fetch(url);
+  assert.equal(answer.status, 200);
+  return bytes(answer);
 }
 
 function mediaPart(message: LinqAPIV3.Message): LinqAPIV3.MediaPartResponse {
@@ -420,6 +473,121 @@ step('delete an attachment that was sent', async () => {
   assert.deepEqual(left, { type: 'media', id: '', url: '', filename: '', mime_type: '', size_bytes: 0 });
 });
 
+// --- media by URL, and what files are found to be ---
+
+step('send a photo by URL', async () => {
+  hostedPhoto = await host('holiday%20photo.jpg?size=large', PHOTO);
+  const sent = await sendParts([
+    { type: 'text', value: 'From the web' },
+    { type: 'media', url: hostedPhoto },
+  ]);
+  const [, part] = sent.parts;
+  assert.ok(part?.type === 'media');
+  assert.equal(part.filename, 'holiday photo.jpg');
+  assert.equal(part.mime_type, 'image/jpeg');
+  assert.equal(part.size_bytes, PHOTO.length);
+  const [request, ...more] = await askedFor(hostedPhoto);
+  assert.ok(request?.status === 200 && request.if_none_match === null && more.length === 0);
+  assert.deepEqual(mediaPart(await waitUntilDelivered(sent.id)), part);
+  fetchedPhoto = part;
+});
+
+step('a fetched file is a stored attachment', async () => {
+  const answer = await fetch(fetchedPhoto.url);
+  assert.equal(answer.status, 200);
+  assert.ok(PHOTO.equals(await bytes(answer)), 'other bytes');
+  assert.equal(answer.headers.get('Content-Type'), 'image/jpeg');
+  const attachment = await client.attachments.retrieve(fetchedPhoto.id);
+  assert.equal(attachment.status, 'complete');
+  assert.equal(attachment.filename, 'holiday photo.jpg');
+  assert.equal(attachment.content_type, 'image/jpeg');
+  assert.equal(attachment.size_bytes, PHOTO.length);
+  assert.equal(attachment.download_url, fetchedPhoto.url);
+});
+
+step('the same URL again is a new attachment, and its host is asked only whether it changed', async () => {
+  const part = await sendUrl(hostedPhoto);
+  assert.notEqual(part.id, fetchedPhoto.id);
+  assert.notEqual(part.url, fetchedPhoto.url);
+  assert.equal(part.filename, 'holiday photo.jpg');
+  assert.equal(part.mime_type, 'image/jpeg');
+  assert.equal(part.size_bytes, PHOTO.length);
+  const [, request] = await askedFor(hostedPhoto);
+  assert.ok(request?.status === 304 && request.if_none_match);
+  assert.ok(PHOTO.equals(await download(part.url)), 'other bytes');
+
+  // Each is deleted on its own, although both are the same file.
+  await client.attachments.delete(fetchedPhoto.id);
+  assert.equal(await statusOf(fetchedPhoto.url), 404);
+  assert.ok(PHOTO.equals(await download(part.url)), 'other bytes');
+  assert.equal((await client.attachments.retrieve(part.id)).status, 'complete');
+});
+
+step('a file that changed at its URL is fetched anew', async () => {
+  const url = await host('news.txt', Buffer.from('Yesterday'));
+  const old = await sendUrl(url);
+  assert.equal(await host('news.txt', Buffer.from('Today')), url);
+  const now = await sendUrl(url);
+  assert.deepEqual([old.size_bytes, now.size_bytes], [9, 5]);
+  assert.deepEqual((await askedFor(url)).map(({ status }) => status), [200, 200]);
+  assert.equal(String(await download(old.url)), 'Yesterday');
+  assert.equal(String(await download(now.url)), 'Today');
+});
+
+step('several URLs in one message keep their order', async () => {
+  const sent = await sendParts([
+    // The first comes in last.
+    { type: 'media', url: await host('slow.jpg?wait=0.5', PHOTO) },
+    { type: 'media', url: await host('picture.png', PICTURE) },
+    { type: 'text', value: 'and a note' },
+    { type: 'media', attachment_id: photo.attachment_id },
+    { type: 'media', url: await host('note.txt', Buffer.from('Hello')) },
+  ]);
+  const expected = [
+    ['slow.jpg', 'image/jpeg', PHOTO],
+    ['picture.png', 'image/png', PICTURE],
+    ['photo.jpg', 'image/jpeg', PHOTO],
+    ['note.txt', 'text/plain', Buffer.from('Hello')],
+  ];
+  assert.deepEqual(sent.parts.map((part) => part.type), ['media', 'media', 'text', 'media', 'media']);
+  const media = sent.parts.filter((part) => part.type === 'media');
+  const found = [];
+  for (const part of media) found.push([part.filename, part.mime_type, await download(part.url)]);
+  assert.deepEqual(found, expected);
+  assertUnique(media.map((part) => part.id));
+});
+
+step('a send by URL, twice with one idempotency key, is fetched once', async () => {
+  const url = await host('once.jpg', PHOTO);
+  const send = {
+    to: [MEDIA_FRIEND],
+    message: { parts: [{ type: 'media', url }] },
+    'Idempotency-Key': `typescript-${randomUUID()}`,
+  } satisfies LinqAPIV3.MessageCreateParams;
+  const first = await client.messages.create(send);
+  const second = await client.messages.create(send);
+  assert.equal(second.message.id, first.message.id);
+  assert.equal((await askedFor(url)).length, 1);
+});
+
+step('the URL of a stored file is that attachment again', async () => {
+  const before = await askedFor();
+  const part = await sendUrl(photoUrl);
+  assert.equal(part.id, photo.attachment_id);
+  assert.equal(part.url, photoUrl);
+  assert.deepEqual(await askedFor(), before);
+});
+
+step('the bytes of an upload decide what it is', async () => {
+  const { attachment_id } = await upload('picture.jpg', PICTURE);
+  const attachment = await client.attachments.retrieve(attachment_id);
+  assert.equal(attachment.status, 'complete');
+  assert.equal(attachment.content_type, 'image/jpeg');
+  const [part] = (await sendParts([{ type: 'media', attachment_id }])).parts;
+  assert.ok(part?.type === 'media' && part.mime_type === 'image/png');
+  assert.equal((await fetch(part.url)).headers.get('Content-Type'), 'image/png');
+});
+
 // --- errors, each as the exception the client has for it ---
 
 step('a wrong key: AuthenticationError', async () => {
@@ -489,6 +657,61 @@ step("another partner's things: NotFoundError", async () => {
   await fails(NotFoundError, 2001, other.chats.retrieve(chatId));
   await fails(NotFoundError, 2002, other.messages.retrieve(firstMessageId));
   assert.equal((await other.attachments.retrieve(attachment_id)).status, 'pending');
+});
+
+step("another partner's stored file by URL: NotFoundError", async () => {
+  const theirs = await upload('theirs.jpg', PHOTO, other);
+  assert.ok(PHOTO.equals(await download(theirs.download_url)), 'other bytes');
+  await fails(NotFoundError, 2003, sendUrl(theirs.download_url, STRANGER));
+  // Of our own, but not uploaded yet.
+  const waiting = await client.attachments.create({
+    filename: 'photo.jpg',
+    content_type: 'image/jpeg',
+    size_bytes: 1,
+  });
+  await fails(NotFoundError, 2007, sendUrl(waiting.download_url, STRANGER));
+});
+
+step('a URL that brings no file: InternalServerError', async () => {
+  const url = `${ORIGIN}/typescript/missing.jpg`;
+  const missing = await fails(InternalServerError, 5002, sendUrl(url, STRANGER));
+  assert.ok(missing.body.error.message.includes(`${url}: the host answered 404`), missing.body.error.message);
+  assert.deepEqual((await askedFor(url)).map(({ status }) => status), [404]);
+  const local = await fails(InternalServerError, 5002, sendUrl('https://10.0.0.1/a.jpg', STRANGER));
+  assert.match(local.body.error.message, /its address is not public/);
+});
+
+step('a URL of a file that is refused: BadRequestError', async () => {
+  const refused = async (code: number, url: string, reason: string) => {
+    const { body } = await fails(BadRequestError, code, sendUrl(url, STRANGER));
+    assert.ok(body.error.message.includes(reason), body.error.message);
+  };
+  const page = await sample('page-named.jpg');
+  const program = await sample('elf-named.jpg');
+  const large = Buffer.concat([PHOTO, Buffer.alloc(10 * 1024 * 1024)]);
+  const junk = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
+
+  await refused(5006, await host('picture.jpg', PICTURE), 'picture.jpg is a PNG image (image/png)');
+  await refused(5006, await host('page.jpg', page), 'page.jpg is an HTML page (text/html)');
+  await refused(5004, await host('program.jpg', program), 'program.jpg holds a Linux program');
+  await refused(5004, await host('junk.jpg', junk), 'junk.jpg is no file of a supported type');
+  await refused(5005, await host('large.jpg', large), 'the file is larger than 10 MiB');
+  await refused(1005, `${ORIGIN_CONTROL}/typescript/picture.png`, 'it does not start with https://');
+  // One bad file among good ones, and nothing is sent.
+  const good = { type: 'media', url: await host('photo.jpg', PHOTO) } as const;
+  const bad = { type: 'media', url: await host('photo.png', PHOTO) } as const;
+  await fails(BadRequestError, 5006, sendParts([good, bad], STRANGER));
+  assert.deepEqual(await ids(client.chats.listChats({ to: STRANGER })), [], 'a refused send left a chat behind');
+});
+
+step('an upload that is not what it was declared: BadRequestError', async () => {
+  // The PUT itself is answered as a bucket would answer it.
+  const { attachment_id } = await upload('page.jpg', await sample('page-named.jpg'));
+  const attachment = await client.attachments.retrieve(attachment_id);
+  assert.equal(attachment.status, 'failed');
+  assert.equal(attachment.download_url, undefined);
+  const { body } = await fails(BadRequestError, 5004, sendParts([{ type: 'media', attachment_id }], STRANGER));
+  assert.match(body.error.message, /page\.jpg holds an HTML page, not a JPEG image/);
 });
 
 step('a feature this server does not have: PermissionDeniedError', async () => {
