@@ -21,6 +21,7 @@ use crate::blob::{BlobStore, LocalStore};
 use crate::cdn;
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Config};
+use crate::convert::{Converter, Ffmpeg};
 use crate::db::Db;
 use crate::delivery::{Gateway, Receipts, Worker};
 use crate::fetch::{Fetcher, Resolve};
@@ -72,6 +73,7 @@ impl App {
         let public_url = config.public_url.clone().unwrap_or_else(|| BaseUrl::of_address(reachable(address)));
         let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
 
+        let converter = Arc::new(Converter::new(find_ffmpeg(config.ffmpeg.as_deref()).await));
         let metrics = Metrics::default();
         let filled = Arc::new(Notify::new());
         let service = Arc::new(Service::new(Parts {
@@ -83,6 +85,7 @@ impl App {
             public_url: public_url.clone(),
             cdn_url: cdn_url.clone(),
             fetcher,
+            converter,
             metrics: metrics.clone(),
             outbox_filled: Arc::clone(&filled),
         }));
@@ -144,6 +147,12 @@ impl App {
         anyhow::ensure!(!ended, "a background task ended, which is a bug: see the log");
         Ok(finished)
     }
+}
+
+/// What cannot be done without it is told; everything else goes on.
+async fn find_ffmpeg(program: Option<&Path>) -> Option<Ffmpeg> {
+    let found = Ffmpeg::find(program?).await;
+    found.inspect_err(|problem| tracing::warn!(problem, "there is no ffmpeg: CAF is delivered as it is")).ok()
 }
 
 /// The public ones, which are built in so that they are the same on every machine, and those of a PEM file.

@@ -7,6 +7,7 @@ pub mod cdn;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod convert;
 pub mod db;
 pub mod delivery;
 pub mod domain;

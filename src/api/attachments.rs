@@ -75,6 +75,15 @@ pub(crate) struct AttachmentBody {
     /// Duration of sound or film in milliseconds, if it could be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_ms: Option<u64>,
+    /// Channels of sound, once it was sent as a voice memo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channels: Option<u32>,
+    /// Samples a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample_rate: Option<u32>,
+    /// 64 numbers from 0 to 255: the peak of each of as many slices of equal length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waveform: Option<Vec<u8>>,
     /// Why the status is `failed` although a file was uploaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_reason: Option<String>,
@@ -121,7 +130,7 @@ async fn get(
     let status = attachment.status(now);
     Ok(Json(AttachmentBody {
         id: attachment.id.to_string(),
-        download_url: (status == Status::Complete).then(|| app.service.file_urls().of(&attachment)),
+        download_url: (status == Status::Complete).then(|| app.service.file_urls().uploaded(&attachment)),
         filename: attachment.filename,
         content_type: attachment.declared_type,
         size_bytes: attachment.size_bytes,
@@ -130,6 +139,9 @@ async fn get(
         width: attachment.measures.width,
         height: attachment.measures.height,
         duration_ms: attachment.measures.duration_ms,
+        channels: attachment.sound.as_ref().map(|sound| sound.channels),
+        sample_rate: attachment.sound.as_ref().map(|sound| sound.sample_rate),
+        waveform: attachment.sound.map(|sound| sound.waveform),
         failure_reason: match attachment.content {
             Content::Refused { reason, .. } => Some(reason),
             Content::Awaited | Content::Stored { .. } | Content::Abandoned => None,

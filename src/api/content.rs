@@ -96,6 +96,7 @@ impl MessageContent {
         Ok(Draft {
             destination,
             parts,
+            voice_memo: false,
             effect,
             reply_to,
             preferred_service,

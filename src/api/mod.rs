@@ -16,6 +16,7 @@ mod phone_numbers;
 mod respond;
 mod trace;
 mod view;
+mod voice_memos;
 
 use std::sync::Arc;
 
@@ -71,6 +72,7 @@ fn documented() -> (Router<App>, String) {
         .merge(chats::router())
         .merge(messages::router())
         .merge(phone_numbers::router())
+        .merge(voice_memos::router())
         .split_for_parts();
     (router, document.to_pretty_json().expect("the document is JSON"))
 }

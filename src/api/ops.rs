@@ -22,7 +22,9 @@ pub(super) fn router(openapi: String) -> Router<App> {
 async fn ready(State(app): State<App>) -> Response {
     let problems = app.service.check().await;
     if problems.is_empty() {
-        return "ready\n".into_response();
+        let ffmpeg = app.service.converter().ffmpeg();
+        let ffmpeg = ffmpeg.map_or_else(|| "none; CAF is delivered as it is".to_owned(), |it| it.version().to_owned());
+        return format!("ready\nffmpeg: {ffmpeg}\n").into_response();
     }
     tracing::warn!(?problems, "not ready");
     (StatusCode::SERVICE_UNAVAILABLE, "not ready: see the log\n").into_response()

@@ -30,7 +30,6 @@ static ENDPOINTS: &[(&str, &str)] = &[
     ("GET POST", "/v3/webhook-subscriptions"),
     ("GET PUT DELETE", "/v3/webhook-subscriptions/{id}"),
     ("GET", "/v3/webhook-events"),
-    ("POST", "/v3/chats/{chat_id}/voicememo"),
     ("POST", "/v3/messages/{message_id}/reactions"),
     ("PATCH", "/v3/messages/{message_id}/reactions/{id}"),
     ("PATCH", "/v3/messages/{message_id}"),

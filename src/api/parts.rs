@@ -48,10 +48,15 @@ pub(crate) struct StickerRequest {
     attachment_id: Option<String>,
 }
 
-/// The URL of somebody else's file.
-fn fetch_url(url: &str) -> Result<FetchUrl, Error> {
-    FetchUrl::parse(url)
-        .map_err(|e| Error::InvalidParameter(format!("media url {url:?} is not one to fetch from: {e}")))
+/// The file at a URL, ours or somebody else's.
+pub(super) fn file_at(files: &FileUrls, url: &str, what: &str) -> Result<DraftPart, Error> {
+    if let Some(file) = files.own(url) {
+        return Ok(DraftPart::OwnFile(file));
+    }
+    // Without its query, which may hold a signature.
+    let shown = url.split_once('?').map_or_else(|| url.to_owned(), |(path, _)| format!("{path}?..."));
+    let problem = |e| Error::InvalidParameter(format!("{what} {shown:?} is not one to fetch from: {e}"));
+    FetchUrl::parse(url).map(DraftPart::Url).map_err(problem)
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -127,10 +132,8 @@ impl PartRequest {
         if self.kind() != "media" {
             return Ok(());
         }
-        if let Some(url) = &self.url
-            && files.own(url).is_none()
-        {
-            fetch_url(url)?;
+        if let Some(url) = &self.url {
+            file_at(files, url, "media url")?;
         }
         match &self.attachment_id {
             Some(id) if AttachmentId::parse(id).is_none() => {
@@ -150,10 +153,7 @@ impl PartRequest {
             ("media", Some(id), _) => {
                 Ok(DraftPart::Attachment(AttachmentId::parse(id).ok_or(Error::AttachmentNotFound)?))
             }
-            ("media", None, Some(url)) => match files.own(url) {
-                Some(file) => Ok(DraftPart::OwnFile(file)),
-                None => Ok(DraftPart::Url(fetch_url(url)?)),
-            },
+            ("media", None, Some(url)) => file_at(files, url, "media url"),
             (kind, ..) => Err(Error::NotAvailable(format!("{kind} parts are not available on this server"))),
         }
     }
@@ -252,10 +252,10 @@ impl PartBody {
             Part::Link(url) => Self::Link { value: url.clone(), reactions: None },
             Part::Media(Some(attachment)) => Self::Media {
                 id: attachment.id.to_string(),
-                url: files.of(attachment),
-                filename: attachment.filename.clone(),
-                mime_type: attachment.media_type.clone(),
-                size_bytes: attachment.size_bytes,
+                url: files.delivered(attachment),
+                filename: attachment.delivered().filename.to_owned(),
+                mime_type: attachment.delivered().media_type.to_owned(),
+                size_bytes: attachment.delivered().size_bytes,
                 reactions: None,
             },
             // Empty strings, not null: with null or missing fields the Python SDK builds a text part.

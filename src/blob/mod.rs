@@ -52,6 +52,12 @@ impl BlobKey {
     pub fn parse(text: &str) -> Option<Self> {
         AttachmentId::parse(text).map(Self)
     }
+
+    /// The id it is made of.
+    #[must_use]
+    pub fn id(self) -> AttachmentId {
+        self.0
+    }
 }
 
 impl From<AttachmentId> for BlobKey {
@@ -96,10 +102,20 @@ pub trait BlobWriter: Send {
     async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error>;
 }
 
-/// Bytes that can be read from anywhere, by blocking calls.
-pub trait Content: Read + Seek + Send + Sync {}
+/// A file that can be read from anywhere, by blocking calls.
+pub trait Content: Read + Seek + Send + Sync {
+    /// Its size in bytes.
+    ///
+    /// # Errors
+    /// The system does not say.
+    fn size(&self) -> io::Result<u64>;
+}
 
-impl<T: Read + Seek + Send + Sync> Content for T {}
+impl Content for std::fs::File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
 
 /// A blob that is whole and safe, but not to be seen yet. Dropping it leaves nothing.
 #[async_trait]

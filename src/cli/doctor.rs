@@ -6,6 +6,7 @@ use std::path::Path;
 use super::block_on;
 use crate::app;
 use crate::config::Config;
+use crate::convert::Ffmpeg;
 use crate::db::Db;
 use crate::fetch::Allowed;
 use crate::service::partners;
@@ -25,6 +26,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
         Finding { what: "URLs", result: urls(config) },
         Finding { what: "media URLs", result: media_urls(config) },
     ];
+    findings.push(Finding { what: "ffmpeg", result: block_on(async { Ok(ffmpeg(config).await) })? });
     findings.push(Finding { what: "database", result: block_on(async { Ok(database(config).await) })? });
     for Finding { what, result } in &findings {
         match result {
@@ -52,6 +54,17 @@ fn folder(path: &Path) -> Result<String, String> {
     })?;
     let made = if path.exists() { "" } else { " (will be made on first start)" };
     Ok(format!("{}{made}", path.display()))
+}
+
+/// Never wrong: nothing but the conversion of CAF needs it.
+async fn ffmpeg(config: &Config) -> Result<String, String> {
+    let Some(program) = &config.ffmpeg else {
+        return Ok("not used; CAF is delivered as it is".to_owned());
+    };
+    Ok(match Ffmpeg::find(program).await {
+        Ok(found) => format!("{} at {}", found.version(), found.program().display()),
+        Err(problem) => format!("{problem}: CAF is delivered as it is; install ffmpeg or set HAVERSACK_FFMPEG"),
+    })
 }
 
 fn media_urls(config: &Config) -> Result<String, String> {

@@ -56,6 +56,8 @@ pub struct Config {
     pub database_url: Url,
     /// The folder of the local blob store.
     pub blobs_dir: PathBuf,
+    /// The ffmpeg program, by path or by name; `None`: it is not to be used.
+    pub ffmpeg: Option<PathBuf>,
     /// What media URLs may reach beyond public addresses and port 443.
     pub fetch_allowed: fetch::Allowed,
     /// Certificate authorities for media URLs besides the public ones.
@@ -174,6 +176,9 @@ impl Config {
             cdn_url: base_url("HAVERSACK_CDN_URL", settings.cdn_url)?,
             database_url,
             blobs_dir,
+            ffmpeg: Some(settings.ffmpeg.unwrap_or_else(|| "ffmpeg".to_owned()))
+                .filter(|program| program != "none")
+                .map(PathBuf::from),
             fetch_allowed: fetch::Allowed {
                 nets: list(
                     "HAVERSACK_FETCH_ALLOW_NETS",

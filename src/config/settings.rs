@@ -109,6 +109,8 @@ settings! {
             " Database for everything but file contents, as `sqlite:///path?mode=rwc`";
         blobs_url, "HAVERSACK_BLOBS_URL", "the data folder",
             " Folder for file contents, as `file:/path`";
+        ffmpeg, "HAVERSACK_FFMPEG", "`ffmpeg` in `PATH`",
+            " The ffmpeg program, which turns CAF into M4A; `none` to do without";
         fetch_allow_nets, "HAVERSACK_FETCH_ALLOW_NETS", "none",
             " Networks that media URLs may reach although they are not public, as `127.0.0.0/8,10.1.0.0/16`";
         fetch_allow_ports, "HAVERSACK_FETCH_ALLOW_PORTS", "none",
@@ -171,6 +173,8 @@ settings! {
             " How many of them may be one partner's";
         fetch_max_waiting_per_partner, "HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", 128,
             " How many more of one partner may wait; one more is answered 503";
+        fetch_max_unsettled_bytes_per_partner, "HAVERSACK_FETCH_MAX_UNSETTLED_BYTES_PER_PARTNER", 1_073_741_824,
+            " Bytes that one partner's sends may have fetched before their last file is there; more are answered 503";
         fetch_queue_timeout_seconds, "HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", 30,
             " How long they may wait before they are answered 503";
         fetch_memory_seconds, "HAVERSACK_FETCH_MEMORY_SECONDS", 2_592_000,

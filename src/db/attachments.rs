@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, text, time};
 use super::{Connection, Error};
 use crate::clock::Timestamp;
-use crate::domain::attachment::{Attachment, Content};
+use crate::domain::attachment::{Attachment, Content, Delivery, Sound};
 use crate::id::{AttachmentId, AuditId, PartnerId};
 use crate::media::Measures;
 
@@ -35,8 +35,29 @@ pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
             height: pixels("height")?,
             duration_ms: optional_size(row, "duration_ms")?,
         },
+        prepared: optional_time(row, "prepared_at")?.is_some(),
+        delivery: delivery(row)?,
+        sound: sound(row)?,
         content,
     })
+}
+
+fn delivery(row: &AnyRow) -> Result<Option<Delivery>, Error> {
+    let Some(blob) = optional(row, "delivery_blob", AttachmentId::parse)? else { return Ok(None) };
+    Ok(Some(Delivery {
+        filename: text(row, "delivery_filename")?,
+        media_type: text(row, "delivery_type")?,
+        size_bytes: size(row, "delivery_size")?,
+        md5: text(row, "delivery_md5")?,
+        blob,
+    }))
+}
+
+fn sound(row: &AnyRow) -> Result<Option<Sound>, Error> {
+    let decode = |hex: &str| base16ct::lower::decode_vec(hex).ok();
+    let Some(waveform) = optional(row, "waveform", decode)? else { return Ok(None) };
+    let number = |column| Ok::<_, Error>(u32::try_from(size(row, column)?).unwrap_or(u32::MAX));
+    Ok(Some(Sound { channels: number("channels")?, sample_rate: number("sample_rate")?, waveform }))
 }
 
 /// Adds an attachment, with its bytes or without.
@@ -67,9 +88,42 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     .bind(attachment.measures.width.map(i64::from))
     .bind(attachment.measures.height.map(i64::from))
     .bind(attachment.measures.duration_ms.map(column))
+    .execute(&mut *db)
+    .await?;
+    if attachment.prepared {
+        let (id, delivery, sound) = (attachment.id, attachment.delivery.as_ref(), attachment.sound.as_ref());
+        mark_prepared(db, id, delivery, sound, attachment.created_at).await?;
+    }
+    Ok(())
+}
+
+/// Records what an attachment is delivered as and what can be heard in it. `false`: it is gone, or that was recorded
+/// before.
+pub async fn mark_prepared(
+    db: &mut Connection,
+    id: AttachmentId,
+    delivery: Option<&Delivery>,
+    sound: Option<&Sound>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE attachments SET prepared_at = $2, delivery_blob = $3, delivery_filename = $4, delivery_type = $5, \
+         delivery_size = $6, delivery_md5 = $7, channels = $8, sample_rate = $9, waveform = $10 \
+         WHERE id = $1 AND prepared_at IS NULL",
+    )
+    .bind(id.to_string())
+    .bind(now.as_millis())
+    .bind(delivery.map(|delivery| delivery.blob.to_string()))
+    .bind(delivery.map(|delivery| delivery.filename.clone()))
+    .bind(delivery.map(|delivery| delivery.media_type.clone()))
+    .bind(delivery.map(|delivery| column(delivery.size_bytes)))
+    .bind(delivery.map(|delivery| delivery.md5.clone()))
+    .bind(sound.map(|sound| i64::from(sound.channels)))
+    .bind(sound.map(|sound| i64::from(sound.sample_rate)))
+    .bind(sound.map(|sound| base16ct::lower::encode_string(&sound.waveform)))
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 fn column(size: u64) -> i64 {
@@ -139,21 +193,22 @@ pub async fn mark_refused(
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes a partner's attachment and writes the audit record. Gives the blob that nothing names any more, if that is
-/// so, and asks for it to be removed. `None`: there is no such attachment.
+/// Removes a partner's attachment and writes the audit record. Gives the blobs that nothing names any more, and asks for
+/// them to be removed. `None`: there is no such attachment.
 pub async fn delete(
     db: &mut Connection,
     partner: PartnerId,
     id: AttachmentId,
     now: Timestamp,
-) -> Result<Option<Deleted>, Error> {
-    let row = sqlx::query("DELETE FROM attachments WHERE id = $1 AND partner_id = $2 RETURNING blob_of")
+) -> Result<Option<Vec<AttachmentId>>, Error> {
+    let row = sqlx::query("DELETE FROM attachments WHERE id = $1 AND partner_id = $2 RETURNING blob_of, delivery_blob")
         .bind(id.to_string())
         .bind(partner.to_string())
         .fetch_optional(&mut *db)
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let blob = optional(&row, "blob_of", AttachmentId::parse)?.unwrap_or(id);
+    let uploaded = optional(&row, "blob_of", AttachmentId::parse)?.unwrap_or(id);
+    let delivered = optional(&row, "delivery_blob", AttachmentId::parse)?;
     sqlx::query("DELETE FROM fetched_urls WHERE attachment_id = $1").bind(id.to_string()).execute(&mut *db).await?;
     sqlx::query(
         "INSERT INTO audit_records (id, partner_id, action, subject_id, created_at) VALUES ($1, $2, $3, $4, $5)",
@@ -165,27 +220,26 @@ pub async fn delete(
     .bind(now.as_millis())
     .execute(&mut *db)
     .await?;
-    if is_blob_named(db, blob).await? {
-        return Ok(Some(Deleted { blob: None }));
+    let mut unnamed = Vec::new();
+    for blob in std::iter::once(uploaded).chain(delivered) {
+        if !is_blob_named(db, blob).await? {
+            request_removal(db, &blob.to_string(), now, now).await?;
+            unnamed.push(blob);
+        }
     }
-    request_removal(db, &blob.to_string(), now, now).await?;
-    Ok(Some(Deleted { blob: Some(blob) }))
+    Ok(Some(unnamed))
 }
 
 /// Whether any attachment has its bytes in this blob.
 pub async fn is_blob_named(db: &mut Connection, blob: AttachmentId) -> Result<bool, Error> {
-    let named = sqlx::query("SELECT 1 FROM attachments WHERE id = $1 OR blob_of = $1 LIMIT 1")
-        .bind(blob.to_string())
-        .fetch_optional(db)
-        .await?;
+    let named = sqlx::query(
+        "SELECT 1 FROM attachments \
+         WHERE (id = $1 OR blob_of = $1 OR delivery_blob = $1) AND stored_at IS NOT NULL LIMIT 1",
+    )
+    .bind(blob.to_string())
+    .fetch_optional(db)
+    .await?;
     Ok(named.is_some())
-}
-
-/// What a deletion leaves to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Deleted {
-    /// The blob to remove: that of this attachment.
-    pub blob: Option<AttachmentId>,
 }
 
 /// How many of a partner's attachments await their bytes and still may get them.

@@ -16,8 +16,8 @@ use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 pub async fn insert(db: &mut Connection, partner: PartnerId, message: &Message, trace_id: &str) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO messages (id, partner_id, chat_id, sender, effect_kind, effect_name, reply_to_message_id, \
-         reply_to_part_index, thread_root, preferred_service, status, trace_id, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
+         reply_to_part_index, thread_root, preferred_service, status, trace_id, voice_memo, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)",
     )
     .bind(message.id.to_string())
     .bind(partner.to_string())
@@ -31,6 +31,7 @@ pub async fn insert(db: &mut Connection, partner: PartnerId, message: &Message, 
     .bind(message.preferred_service.map(|service| service.as_str().to_owned()))
     .bind(message.status.as_str())
     .bind(trace_id)
+    .bind(i64::from(message.voice_memo))
     .bind(message.created_at.as_millis())
     .execute(&mut *db)
     .await?;
@@ -162,6 +163,7 @@ pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec
                 id: parsed(row, "id", MessageId::parse)?,
                 chat_id: parsed(row, "chat_id", ChatId::parse)?,
                 sender: parsed(row, "sender", HandleId::parse)?,
+                voice_memo: integer(row, "voice_memo")? != 0,
                 parts: parts.remove(id).unwrap_or_default(),
                 effect,
                 reply_to,

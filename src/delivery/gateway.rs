@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::receipts::Receipts;
 use crate::blob::{self, Blob, BlobKey, BlobStore, ByteStream};
-use crate::domain::attachment::Attachment;
+use crate::domain::attachment::{Attachment, Delivered};
 use crate::domain::message::{Effect, ReplyTo, Service};
 use crate::domain::part::{Part, Text};
 use crate::id::MessageId;
@@ -20,6 +20,9 @@ pub struct OutgoingMessage {
     pub from: String,
     /// Everyone it is sent to.
     pub to: Vec<String>,
+    /// Whether it is a voice memo: its one part is a file that is to play in the conversation. Where a service has no
+    /// such thing, the file is an attachment like any other.
+    pub voice_memo: bool,
     /// Its parts, in order.
     pub parts: Vec<OutgoingPart>,
     /// Its effect.
@@ -75,11 +78,12 @@ impl PartContent {
     }
 
     fn new(attachment: &Attachment, blobs: &Arc<dyn BlobStore>) -> Self {
+        let Delivered { filename, media_type, size_bytes, blob } = attachment.delivered();
         Self {
-            filename: attachment.filename.clone(),
-            media_type: attachment.media_type.clone(),
-            size_bytes: attachment.size_bytes,
-            key: BlobKey::from(attachment.blob_of),
+            filename: filename.to_owned(),
+            media_type: media_type.to_owned(),
+            size_bytes,
+            key: BlobKey::from(blob),
             blobs: Arc::clone(blobs),
         }
     }

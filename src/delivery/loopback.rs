@@ -22,7 +22,14 @@ impl Gateway for Loopback {
                 })?;
             }
         }
-        tracing::debug!(message_id = %message.id, to = ?message.to, parts = message.parts.len(), "delivered");
-        Ok(Outcome::Delivered(message.preferred_service.unwrap_or(Service::IMessage)))
+        let service = message.preferred_service.unwrap_or(Service::IMessage);
+        // Only iMessage has voice memos; elsewhere one arrives as a file.
+        let form = match (message.voice_memo, service) {
+            (true, Service::IMessage) => "voice memo",
+            (true, Service::Rcs | Service::Sms) => "voice memo as a file",
+            (false, _) => "message",
+        };
+        tracing::info!(message_id = %message.id, parts = message.parts.len(), form, "delivered");
+        Ok(Outcome::Delivered(service))
     }
 }

@@ -157,6 +157,7 @@ impl Worker {
             id: message.id,
             from: chat.line.to_string(),
             to: chat.others().map(|participant| participant.handle.clone()).collect(),
+            voice_memo: message.voice_memo,
             parts: message.parts.iter().filter_map(|part| OutgoingPart::new(part, &self.blobs)).collect(),
             effect: message.effect,
             reply_to: message.reply_to,

@@ -29,8 +29,56 @@ pub struct Attachment {
     pub blob_of: AttachmentId,
     /// What could be measured of the bytes.
     pub measures: Measures,
+    /// Whether the two below were found out: when it is first sent.
+    pub prepared: bool,
+    /// The form it is delivered in, if that is another than was uploaded.
+    pub delivery: Option<Delivery>,
+    /// What can be heard in it, if it is sound that could be decoded.
+    pub sound: Option<Sound>,
     /// What became of its bytes.
     pub content: Content,
+}
+
+/// A form of a file that recipients can play, made of what was uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its name.
+    pub filename: String,
+    /// Its type.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// MD5 of its bytes, lowercase hexadecimal.
+    pub md5: String,
+    /// The id its blob goes by; no attachment has it.
+    pub blob: AttachmentId,
+}
+
+/// Points of a waveform.
+pub const WAVEFORM_POINTS: usize = 64;
+
+/// What can be heard in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sound {
+    /// Channels.
+    pub channels: u32,
+    /// Samples a second.
+    pub sample_rate: u32,
+    /// The peak of each of 64 slices of equal length, 0 to 255.
+    pub waveform: Vec<u8>,
+}
+
+/// How an attachment appears in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered<'a> {
+    /// Its name.
+    pub filename: &'a str,
+    /// Its type.
+    pub media_type: &'a str,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The id its blob goes by.
+    pub blob: AttachmentId,
 }
 
 /// What a URL of ours says of the file it names. It names that file only if all of it is true.
@@ -95,6 +143,22 @@ impl Status {
 }
 
 impl Attachment {
+    /// How it is delivered: in the form made for that, or as it was uploaded.
+    #[must_use]
+    pub fn delivered(&self) -> Delivered<'_> {
+        match &self.delivery {
+            Some(Delivery { filename, media_type, size_bytes, blob, .. }) => {
+                Delivered { filename, media_type, size_bytes: *size_bytes, blob: *blob }
+            }
+            None => Delivered {
+                filename: &self.filename,
+                media_type: &self.media_type,
+                size_bytes: self.size_bytes,
+                blob: self.blob_of,
+            },
+        }
+    }
+
     /// The state at the moment `now`: a window that has closed counts from that moment, not from the next sweep.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> Status {

@@ -23,6 +23,15 @@ pub fn of_url_path(path: &str) -> String {
     shortened(&percent_decode_str(segment).decode_utf8_lossy())
 }
 
+/// The name of a file that was converted: with another extension. Never the same name, so that both can be told apart.
+#[must_use]
+pub fn converted(filename: &str, extension: &str) -> String {
+    let stem = filename.rsplit_once('.').map_or(filename, |(stem, _)| stem);
+    let stem = if stem.is_empty() { filename } else { stem };
+    let name = shortened(&format!("{stem}.{extension}"));
+    if name == filename { shortened(&format!("{stem}-converted.{extension}")) } else { name }
+}
+
 /// The name cut to [`MAX_LENGTH`], in front of its extension if that is no longer than extensions are.
 fn shortened(filename: &str) -> String {
     const LONGEST_EXTENSION: usize = 10;
@@ -40,6 +49,20 @@ fn shortened(filename: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_what_was_converted() {
+        for (filename, name) in [
+            ("scan.tiff", "scan.jpg"),
+            ("scan", "scan.jpg"),
+            ("scan.tiff.TIF", "scan.tiff.jpg"),
+            (".tiff", ".tiff.jpg"),
+            ("scan.jpg", "scan-converted.jpg"),
+        ] {
+            assert_eq!(converted(filename, "jpg"), name, "{filename}");
+        }
+        assert_eq!(converted(&"a".repeat(MAX_LENGTH), "jpg").chars().count(), MAX_LENGTH);
+    }
 
     #[test]
     fn the_name_of_a_url() {

@@ -135,6 +135,8 @@ pub struct Message {
     pub chat_id: ChatId,
     /// The participant who wrote it.
     pub sender: HandleId,
+    /// Whether it is a voice memo: one part, played in the conversation.
+    pub voice_memo: bool,
     /// Its parts, in order.
     pub parts: Vec<Part>,
     /// Its effect.

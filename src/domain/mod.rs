@@ -7,3 +7,4 @@ pub mod filename;
 pub mod handle;
 pub mod message;
 pub mod part;
+pub mod voice_memo;

@@ -71,6 +71,9 @@ impl Service {
             upload_expires_at: now + self.limits.upload_url_ttl(),
             blob_of: id,
             measures: Measures::default(),
+            prepared: false,
+            delivery: None,
+            sound: None,
             content: Content::Awaited,
         };
         let row = attachment.clone();
@@ -86,7 +89,7 @@ impl Service {
         };
         Ok(Awaited {
             upload_url: self.public_url.join(&self.signer.url(&grant)),
-            download_url: self.file_urls.of(&attachment),
+            download_url: self.file_urls.uploaded(&attachment),
             attachment,
         })
     }
@@ -118,13 +121,13 @@ impl Service {
         let now = self.clock.now();
         let deleted =
             self.db.write(move |db| Box::pin(async move { table::delete(db, partner, id, now).await })).await?;
-        let deleted = deleted.ok_or(Error::AttachmentNotFound)?;
+        let blobs = deleted.ok_or(Error::AttachmentNotFound)?;
         self.files.forget(id);
-        // The attachment is gone whatever becomes of its file, which was asked to be removed in the same transaction.
-        if let Some(blob) = deleted.blob
-            && let Err(error) = self.remove_blob(BlobKey::from(blob)).await
-        {
-            tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
+        // The attachment is gone whatever becomes of its files, which were asked to be removed in the same transaction.
+        for blob in blobs {
+            if let Err(error) = self.remove_blob(BlobKey::from(blob)).await {
+                tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
+            }
         }
         Ok(())
     }

@@ -33,13 +33,20 @@ pub struct StoredFile {
     pub blob: Arc<dyn Blob>,
 }
 
+/// A form that an attachment has: each has a name, and so a URL, of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Uploaded,
+    Delivered,
+}
+
 /// Files that were asked for lately, open.
 #[derive(Debug)]
 pub(super) struct FileCache(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    files: LruCache<AttachmentId, Arc<StoredFile>>,
+    files: LruCache<(AttachmentId, Form), Arc<StoredFile>>,
     /// Counts deletions. A file that was looked up before a deletion and is put in after it might be the deleted one.
     deletions: u64,
 }
@@ -51,22 +58,28 @@ impl Default for FileCache {
 }
 
 impl FileCache {
-    fn get(&self, id: AttachmentId) -> Result<Arc<StoredFile>, u64> {
+    /// The form that `fits`, or how many deletions there were.
+    fn get(&self, id: AttachmentId, fits: impl Fn(&StoredFile) -> bool) -> Result<Arc<StoredFile>, u64> {
         let mut inner = self.0.lock().expect("no panic while locked");
-        inner.files.get(&id).cloned().ok_or(inner.deletions)
+        let form = [Form::Uploaded, Form::Delivered]
+            .into_iter()
+            .find(|form| inner.files.peek(&(id, *form)).is_some_and(|file| fits(file)));
+        form.and_then(|form| inner.files.get(&(id, form)).cloned()).ok_or(inner.deletions)
     }
 
-    fn put(&self, id: AttachmentId, file: Arc<StoredFile>, deletions: u64) {
+    fn put(&self, id: AttachmentId, form: Form, file: Arc<StoredFile>, deletions: u64) {
         let mut inner = self.0.lock().expect("no panic while locked");
         if inner.deletions == deletions {
-            inner.files.put(id, file);
+            inner.files.put((id, form), file);
         }
     }
 
     pub(super) fn forget(&self, id: AttachmentId) {
         let mut inner = self.0.lock().expect("no panic while locked");
         inner.deletions += 1;
-        inner.files.pop(&id);
+        for form in [Form::Uploaded, Form::Delivered] {
+            inner.files.pop(&(id, form));
+        }
     }
 }
 
@@ -81,40 +94,52 @@ impl Service {
         id: AttachmentId,
         segment: &str,
     ) -> Result<Option<Arc<StoredFile>>, Error> {
-        let fits =
-            |file: &Arc<StoredFile>| file.partner_id == partner && filename::url_segment(&file.filename) == segment;
-        let deletions = match self.files.get(id) {
-            Ok(file) => return Ok(Some(file).filter(fits)),
+        let fits = |file: &StoredFile| file.partner_id == partner && filename::url_segment(&file.filename) == segment;
+        let deletions = match self.files.get(id, fits) {
+            Ok(file) => return Ok(Some(file)),
             Err(deletions) => deletions,
         };
-        let Some(file) = self.open(id).await? else { return Ok(None) };
-        self.files.put(id, Arc::clone(&file), deletions);
-        Ok(Some(file).filter(fits))
+        let Some(attachment) = self.stored(id).await?.filter(|attachment| attachment.partner_id == partner) else {
+            return Ok(None);
+        };
+        let Some(form) = form(&attachment, segment) else { return Ok(None) };
+        let Some(file) = self.open(attachment, form).await? else { return Ok(None) };
+        self.files.put(id, form, Arc::clone(&file), deletions);
+        Ok(Some(file))
     }
 
-    async fn open(&self, id: AttachmentId) -> Result<Option<Arc<StoredFile>>, Error> {
-        let Some(attachment) = self.stored(id).await? else { return Ok(None) };
-        let Some(blob) = self.blobs.open(BlobKey::from(attachment.blob_of)).await? else {
+    async fn open(&self, attachment: Attachment, form: Form) -> Result<Option<Arc<StoredFile>>, Error> {
+        let id = attachment.id;
+        let Content::Stored { md5: uploaded_md5, at, .. } = attachment.content else { return Ok(None) };
+        let uploaded =
+            (attachment.filename, attachment.media_type, attachment.size_bytes, uploaded_md5, attachment.blob_of);
+        let (filename, media_type, size_bytes, md5, blob) = match (form, attachment.delivery) {
+            (Form::Delivered, Some(made)) => (made.filename, made.media_type, made.size_bytes, made.md5, made.blob),
+            _ => uploaded,
+        };
+        let Some(blob) = self.blobs.open(BlobKey::from(blob)).await? else {
             // Deleted between the two looks, or lost.
             return if self.stored(id).await?.is_none() { Ok(None) } else { Err(Error::Lost(id)) };
         };
-        if blob.size() != attachment.size_bytes {
+        if blob.size() != size_bytes {
             return Err(Error::Lost(id));
         }
-        let Content::Stored { md5, at, .. } = attachment.content else { return Ok(None) };
-        Ok(Some(Arc::new(StoredFile {
-            partner_id: attachment.partner_id,
-            filename: attachment.filename,
-            media_type: attachment.media_type,
-            md5,
-            stored_at: at,
-            blob,
-        })))
+        let partner_id = attachment.partner_id;
+        Ok(Some(Arc::new(StoredFile { partner_id, filename, media_type, md5, stored_at: at, blob })))
     }
 
     /// The attachment, if its bytes were stored.
-    async fn stored(&self, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+    pub(super) async fn stored(&self, id: AttachmentId) -> Result<Option<Attachment>, Error> {
         let found = table::find(&mut *self.db.read().await?, id).await?;
         Ok(found.filter(|attachment| matches!(attachment.content, Content::Stored { .. })))
     }
+}
+
+/// The form whose name this is.
+fn form(attachment: &Attachment, segment: &str) -> Option<Form> {
+    let is = |filename: &str| filename::url_segment(filename) == segment;
+    if is(&attachment.filename) {
+        return Some(Form::Uploaded);
+    }
+    attachment.delivery.as_ref().filter(|delivery| is(&delivery.filename)).map(|_| Form::Delivered)
 }

@@ -26,10 +26,20 @@ impl FileUrls {
         Self { cdn, public }
     }
 
-    /// The URL of an attachment's file.
+    /// The URL of an attachment's file as it was uploaded.
     #[must_use]
-    pub fn of(&self, attachment: &Attachment) -> String {
-        let segment = filename::url_segment(&attachment.filename);
+    pub fn uploaded(&self, attachment: &Attachment) -> String {
+        self.url(attachment, &attachment.filename)
+    }
+
+    /// The URL of an attachment's file in the form it is delivered in.
+    #[must_use]
+    pub fn delivered(&self, attachment: &Attachment) -> String {
+        self.url(attachment, attachment.delivered().filename)
+    }
+
+    fn url(&self, attachment: &Attachment, filename: &str) -> String {
+        let segment = filename::url_segment(filename);
         let segment = utf8_percent_encode(&segment, SEGMENT);
         self.cdn.join(&format!("/attachments/partners/{}/{}/{segment}", attachment.partner_id, attachment.id))
     }

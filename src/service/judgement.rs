@@ -25,6 +25,7 @@ impl Service {
         declared: Option<&'static MediaType>,
         route: Route,
     ) -> Result<(Box<dyn SealedBlob>, Result<Judged, Refusal>), blob::Error> {
+        let _turn = self.judging.acquire().await.expect("never closed");
         let judge = move || {
             let found = media::identify(sealed.content()?).map_err(blob::Error::Unreadable)?;
             let judged = match media::settle(found, &Names { filename: &filename, declared }, route) {

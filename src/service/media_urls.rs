@@ -7,6 +7,9 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::judgement::Judged;
+use super::preparation::is_unprepared;
+use super::sends::Draft;
+use super::unsettled::Held;
 use super::{Error, Service};
 use crate::blob::{BlobKey, SealedBlob};
 use crate::clock::Timestamp;
@@ -14,12 +17,12 @@ use crate::db::{Connection, attachments as table, fetched_urls};
 use crate::domain::attachment::{Attachment, Content};
 use crate::domain::filename;
 use crate::domain::part::DraftPart;
-use crate::fetch::{self, Download, FetchUrl, Fetched, Validators};
+use crate::fetch::{self, Download, FetchUrl, Fetched, Turn, Validators};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Refusal, Route};
 
-/// After this, a file that no transaction took is removed by the sweeper. Only a crash leaves one.
-const ORPHANED_AFTER: Duration = Duration::from_hours(1);
+/// What a partner who has fetched more than may wait to be sent is told to wait.
+const BUSY_FOR: Duration = Duration::from_secs(5);
 
 /// A file that was fetched for a send, and what to remember of it.
 #[derive(Clone, Debug)]
@@ -32,42 +35,50 @@ pub(super) struct FetchedFile {
 /// A file that was fetched and not stored yet.
 struct Unstored {
     file: FetchedFile,
-    /// `None`: it has not changed since it was stored.
-    sealed: Option<Box<dyn SealedBlob>>,
+    /// What is to be stored: nothing, if the file has not changed since it was.
+    sealed: Vec<(AttachmentId, Box<dyn SealedBlob>)>,
+    /// Its bytes count until a message has them.
+    held: Option<Held>,
 }
 
+/// Files that were fetched for one send, and not stored yet.
+#[derive(Default)]
+pub(super) struct FetchedMedia(Vec<Unstored>);
+
 impl Service {
-    /// Fetches all files that the parts name by URL, side by side, and stores them. The first failure ends the others.
+    /// Fetches all files that the parts name by URL, side by side. The first failure ends the others.
     pub(super) async fn fetch_media(
         &self,
         partner: PartnerId,
-        parts: &[DraftPart],
+        draft: &Draft,
         now: Timestamp,
-    ) -> Result<Vec<FetchedFile>, Error> {
-        let urls = parts.iter().filter_map(|part| match part {
+    ) -> Result<FetchedMedia, Error> {
+        let urls = draft.parts.iter().filter_map(|part| match part {
             DraftPart::Url(url) => Some(url),
             _ => None,
         });
-        let unstored = try_join_all(urls.map(|url| self.fetch(partner, url, now))).await?;
-        self.keep(unstored, now).await
+        let fetches = urls.map(|url| self.fetch(partner, url, draft.voice_memo, now));
+        Ok(FetchedMedia(try_join_all(fetches).await?))
     }
 
     /// Removes what was stored for a send that did not take it.
     pub(super) async fn discard(&self, files: &[FetchedFile]) {
-        for file in files.iter().filter(|file| file.is_new()) {
-            // The sweeper tries again: it was asked to when the file was stored.
-            if let Err(error) = self.remove_blob(BlobKey::from(file.attachment.id)).await {
-                tracing::error!(%error, "a fetched file cannot be removed; it will be tried again");
-            }
-        }
+        let keys: Vec<BlobKey> = files.iter().flat_map(FetchedFile::new_blobs).map(BlobKey::from).collect();
+        self.discard_blobs(&keys).await;
     }
 
-    async fn fetch(&self, partner: PartnerId, url: &FetchUrl, now: Timestamp) -> Result<Unstored, Error> {
+    async fn fetch(
+        &self,
+        partner: PartnerId,
+        url: &FetchUrl,
+        as_voice_memo: bool,
+        now: Timestamp,
+    ) -> Result<Unstored, Error> {
         let start = Instant::now();
-        let fetched = self.fetch_uncounted(partner, url, now).await;
+        let fetched = self.fetch_uncounted(partner, url, as_voice_memo, now).await;
         let outcome = match &fetched {
-            Ok(Unstored { sealed: Some(_), .. }) => "fetched",
-            Ok(Unstored { sealed: None, .. }) => "not_modified",
+            Ok(unstored) if unstored.sealed.is_empty() => "not_modified",
+            Ok(_) => "fetched",
             Err(Error::Fetch { source, .. }) => source.kind(),
             Err(Error::UnsupportedType(_) | Error::TypeMismatch(_)) => "refused",
             Err(_) => "error",
@@ -77,74 +88,107 @@ impl Service {
         fetched
     }
 
-    async fn fetch_uncounted(&self, partner: PartnerId, url: &FetchUrl, now: Timestamp) -> Result<Unstored, Error> {
-        let failed = |source| Error::Fetch { url: url.to_string(), source };
+    async fn fetch_uncounted(
+        &self,
+        partner: PartnerId,
+        url: &FetchUrl,
+        as_voice_memo: bool,
+        now: Timestamp,
+    ) -> Result<Unstored, Error> {
+        let failed = |source: fetch::Error| match source.cause() {
+            fetch::Error::TooLarge(limit) if as_voice_memo => Error::VoiceMemoTooLarge(*limit),
+            _ => Error::Fetch { url: url.to_string(), source },
+        };
         let name = filename::of_url_path(url.as_url().path());
         if let Some(extension) = media::refused_extension(&name) {
             return Err(Error::UnsupportedType(format!("{url}: files named .{extension} are not supported")));
         }
         let url_hash = url.fingerprint();
-        let known = fetched_urls::find(&mut *self.db.read().await?, partner, &url_hash).await?;
+        let known = self.known(partner, &url_hash).await?;
         let validators = known.as_ref().map(|(_, validators)| validators);
         match (self.fetcher.get(&partner.to_string(), url, validators).await.map_err(failed)?, known) {
             (Fetched::File(download), _) => {
                 let validators = download.validators().cloned();
                 let declared = download.content_type().and_then(media::of_content_type_header);
-                let sealed = self.download(*download).await.map_err(|error| error.into_service(failed))?;
+                let mut held = self.unsettled.begin(partner, self.limits.fetch_max_unsettled_bytes_per_partner);
+                let downloaded = self.download(*download, &mut held).await;
+                // The turn is over once the file has been looked at as well.
+                let (sealed, _turn) = downloaded.map_err(|error| error.into_service(failed))?;
                 let (sealed, judged) = self.judge(sealed, name.clone(), declared, Route::Url).await?;
                 let judged = judged.map_err(|refusal| match refusal {
                     Refusal::Unsupported(reason) => Error::UnsupportedType(format!("{url}: {reason}")),
                     Refusal::Mismatch(reason) => Error::TypeMismatch(format!("{url}: {reason}")),
                 })?;
-                let attachment = new_attachment(partner, name, judged, sealed.as_ref(), now);
-                Ok(Unstored { file: FetchedFile { attachment, url_hash, validators }, sealed: Some(sealed) })
+                let mut attachment = new_attachment(partner, name, judged, sealed.as_ref(), now);
+                let mut blobs = Vec::new();
+                if is_unprepared(&self.converter, &attachment, as_voice_memo) {
+                    let content = sealed.content()?;
+                    let prepared = self.prepared(content, &attachment.filename, &attachment.media_type).await?;
+                    (attachment.prepared, attachment.sound) = (true, prepared.sound);
+                    if let Some((delivery, sealed)) = prepared.delivery {
+                        blobs.push((delivery.blob, sealed));
+                        attachment.delivery = Some(delivery);
+                    }
+                }
+                blobs.push((attachment.id, sealed));
+                let file = FetchedFile { attachment, url_hash, validators };
+                Ok(Unstored { file, sealed: blobs, held: Some(held) })
             }
-            (Fetched::NotModified, Some((earlier, validators))) => {
+            (Fetched::NotModified, Some((mut earlier, validators))) => {
+                if is_unprepared(&self.converter, &earlier, as_voice_memo) {
+                    self.prepare(earlier.id).await?;
+                    earlier = self.stored(earlier.id).await?.ok_or(Error::DeletedMeanwhile)?;
+                }
                 let attachment =
                     Attachment { id: AttachmentId::new(), created_at: now, upload_expires_at: now, ..earlier };
                 let file = FetchedFile { attachment, url_hash, validators: Some(validators) };
-                Ok(Unstored { file, sealed: None })
+                Ok(Unstored { file, sealed: Vec::new(), held: None })
             }
             (Fetched::NotModified, None) => Err(failed(fetch::Error::Protocol)),
         }
     }
 
-    async fn download(&self, mut download: Download) -> Result<Box<dyn SealedBlob>, DownloadError> {
+    /// What a URL brought the last time, if its bytes are still there to be used again.
+    async fn known(&self, partner: PartnerId, url_hash: &str) -> Result<Option<(Attachment, Validators)>, Error> {
+        let known = fetched_urls::find(&mut *self.db.read().await?, partner, url_hash).await?;
+        let Some((attachment, validators)) = known else { return Ok(None) };
+        let blob = self.blobs.open(BlobKey::from(attachment.blob_of)).await?;
+        Ok(blob.filter(|blob| blob.size() == attachment.size_bytes).map(|_| (attachment, validators)))
+    }
+
+    async fn download(
+        &self,
+        mut download: Download,
+        held: &mut Held,
+    ) -> Result<(Box<dyn SealedBlob>, Turn), DownloadError> {
         let mut writer = self.blobs.create().await?;
         while let Some(chunk) = download.chunk().await? {
             self.metrics.fetched_bytes.inc_by(chunk.len() as u64);
+            if !held.add(chunk.len() as u64) {
+                return Err(fetch::Error::Busy { retry_after: BUSY_FOR.as_secs() }.into());
+            }
             writer.write(chunk).await?;
         }
-        drop(download);
-        Ok(writer.seal().await?)
+        let turn = download.into_turn();
+        Ok((writer.seal().await?, turn))
     }
 
-    /// Gives the files their names in the store. Until a transaction takes them they are asked to be removed.
-    async fn keep(&self, unstored: Vec<Unstored>, now: Timestamp) -> Result<Vec<FetchedFile>, Error> {
-        let (files, sealed): (Vec<_>, Vec<_>) =
-            unstored.into_iter().map(|unstored| (unstored.file, unstored.sealed)).unzip();
-        let new: Vec<_> =
-            files.iter().zip(sealed).filter_map(|(file, sealed)| Some((file.attachment.id, sealed?))).collect();
-        if new.is_empty() {
-            return Ok(files);
+    /// Stores the files. What keeps their bytes counted comes with them.
+    pub(super) async fn keep(
+        &self,
+        FetchedMedia(unstored): FetchedMedia,
+        now: Timestamp,
+    ) -> Result<(Vec<FetchedFile>, Vec<Held>), Error> {
+        let (mut files, mut blobs, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        for file in unstored {
+            files.push(file.file);
+            blobs.extend(file.sealed);
+            held.extend(file.held);
         }
-        let keys: Vec<String> = new.iter().map(|(id, _)| BlobKey::from(*id).to_string()).collect();
-        self.db
-            .write(move |db| {
-                Box::pin(async move {
-                    for key in keys {
-                        table::request_removal(db, &key, now + ORPHANED_AFTER, now).await?;
-                    }
-                    Ok::<_, Error>(())
-                })
-            })
-            .await?;
-        let publish = new.into_iter().map(|(id, sealed)| sealed.publish(BlobKey::from(id)));
-        if let Err(error) = try_join_all(publish).await {
-            self.discard(&files).await;
-            return Err(error.into());
+        if !blobs.is_empty() {
+            self.publish_unnamed(blobs, now).await?;
         }
-        Ok(files)
+        Ok((files, held))
     }
 }
 
@@ -153,21 +197,46 @@ impl FetchedFile {
         self.attachment.blob_of == self.attachment.id
     }
 
+    /// What it will be.
+    pub(super) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// The blobs that were stored for it.
+    fn new_blobs(&self) -> impl Iterator<Item = AttachmentId> {
+        let made = self.attachment.delivery.as_ref().map(|delivery| delivery.blob);
+        std::iter::once(self.attachment.id).chain(made).filter(|_| self.is_new())
+    }
+
     /// Makes the file an attachment, in the transaction of the send.
     pub(super) async fn take(self, db: &mut Connection, now: Timestamp) -> Result<Attachment, Error> {
-        let Self { attachment, url_hash, validators } = self;
-        let (id, partner) = (attachment.id, attachment.partner_id);
-        if attachment.blob_of == id {
-            table::removal_done(db, &BlobKey::from(id).to_string()).await?;
-        } else if !table::is_blob_named(db, attachment.blob_of).await? {
+        for blob in self.new_blobs() {
+            table::removal_done(db, &BlobKey::from(blob).to_string()).await?;
+        }
+        if !self.is_new() && !self.are_blobs_named(db).await? {
             return Err(Error::DeletedMeanwhile);
         }
+        let Self { attachment, url_hash, validators } = self;
+        let (id, partner) = (attachment.id, attachment.partner_id);
         table::insert(db, &attachment).await?;
         match validators {
             Some(validators) => fetched_urls::remember(db, partner, &url_hash, id, &validators, now).await?,
             None => fetched_urls::forget(db, partner, &url_hash).await?,
         }
         Ok(attachment)
+    }
+}
+
+impl FetchedFile {
+    /// Whether the files it shares with an earlier attachment are still there.
+    async fn are_blobs_named(&self, db: &mut Connection) -> Result<bool, Error> {
+        let made = self.attachment.delivery.as_ref().map(|delivery| delivery.blob);
+        for blob in std::iter::once(self.attachment.blob_of).chain(made) {
+            if !table::is_blob_named(db, blob).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -212,6 +281,9 @@ fn new_attachment(
         upload_expires_at: now,
         blob_of: id,
         measures,
+        prepared: false,
+        delivery: None,
+        sound: None,
         content: Content::Stored { sha256: digests.sha256.clone(), md5: digests.md5.clone(), at: now },
     }
 }

@@ -9,14 +9,17 @@ pub mod lists;
 mod media_urls;
 pub mod partners;
 mod pending;
+mod preparation;
 mod rate_limit;
 pub mod sends;
 pub mod sweeper;
+mod unsettled;
 pub mod uploads;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 pub use file_url::FileUrls;
 
@@ -24,6 +27,7 @@ use crate::blob::presign::Signer;
 use crate::blob::{self, BlobStore};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Limits};
+use crate::convert::Converter;
 use crate::db::{self, Db};
 use crate::fetch::{self, Fetcher};
 use crate::id::AttachmentId;
@@ -67,6 +71,12 @@ pub enum Error {
     /// A file that a message was about to use was deleted at that moment.
     #[error("a file of this message was deleted while it was being sent; try again")]
     DeletedMeanwhile,
+    /// A voice memo that is too large; the most bytes accepted.
+    #[error("the file is too large for a voice memo; at most {0} bytes are accepted")]
+    VoiceMemoTooLarge(u64),
+    /// A file that is to be converted before it can be sent. The send sees to that, and tries again.
+    #[error("attachment {0} is being prepared; try again")]
+    Unprepared(AttachmentId),
     /// A file that is too large; the most bytes accepted.
     #[error("the file is too large; at most {0} bytes are accepted")]
     TooLarge(u64),
@@ -126,6 +136,11 @@ pub enum Error {
     Lost(AttachmentId),
 }
 
+/// Files whose bytes are looked at at a time.
+const JUDGED_AT_ONCE: usize = 4;
+/// After this, a blob that no transaction came to name is removed by the sweeper. Only a crash leaves one.
+const ORPHANED_AFTER: Duration = Duration::from_hours(1);
+
 /// The use cases and what they need.
 #[derive(Debug)]
 pub struct Service {
@@ -137,12 +152,17 @@ pub struct Service {
     public_url: BaseUrl,
     file_urls: FileUrls,
     fetcher: Fetcher,
+    converter: Arc<Converter>,
     metrics: Metrics,
     outbox_filled: Arc<Notify>,
     keys: partners::KeyCache,
     files: downloads::FileCache,
     pending: pending::PendingCounts,
     publishing: uploads::PublishLocks,
+    preparing: uploads::PublishLocks,
+    /// Files looked at or waiting for it: each takes a thread and, if it is all text, a core for a moment.
+    judging: Semaphore,
+    unsettled: unsettled::Unsettled,
 }
 
 /// What a [`Service`] is made of.
@@ -164,6 +184,8 @@ pub struct Parts {
     pub cdn_url: BaseUrl,
     /// The outbound HTTP client.
     pub fetcher: Fetcher,
+    /// What makes the forms that files are delivered in.
+    pub converter: Arc<Converter>,
     /// Where things are counted.
     pub metrics: Metrics,
     /// Told when a message was put into the outbox.
@@ -174,7 +196,8 @@ impl Service {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { db, blobs, clock, signer, limits, public_url, cdn_url, fetcher, metrics, outbox_filled } = parts;
+        let Parts { db, blobs, clock, signer, limits, public_url, cdn_url, fetcher, converter, metrics, outbox_filled } =
+            parts;
         Self {
             db,
             blobs,
@@ -184,12 +207,16 @@ impl Service {
             file_urls: FileUrls::new(cdn_url, public_url.clone()),
             public_url,
             fetcher,
+            converter,
             metrics,
             outbox_filled,
             keys: partners::KeyCache::default(),
             files: downloads::FileCache::default(),
             pending: pending::PendingCounts::default(),
             publishing: uploads::PublishLocks::default(),
+            preparing: uploads::PublishLocks::default(),
+            judging: Semaphore::new(JUDGED_AT_ONCE),
+            unsettled: unsettled::Unsettled::default(),
         }
     }
 
@@ -209,6 +236,12 @@ impl Service {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What makes the forms that files are delivered in.
+    #[must_use]
+    pub fn converter(&self) -> &Converter {
+        &self.converter
     }
 
     /// Where things are counted.

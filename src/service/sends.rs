@@ -2,10 +2,17 @@
 //! answer kept under an idempotency key. A send that fails any check leaves none of them.
 
 use super::chats::{self, LineChoice, Target};
-use super::media_urls::FetchedFile;
+use std::sync::Arc;
+
+use tracing::Instrument;
+
+use super::media_urls::{FetchedFile, FetchedMedia};
+use super::preparation::is_unprepared;
 use super::{Error, FileUrls, Service, rate_limit};
+use crate::blob;
 use crate::clock::Timestamp;
 use crate::config::Limits;
+use crate::convert::Converter;
 use crate::db::{Connection, attachments, chats as chat_table, idempotency, messages, outbox};
 use crate::domain::attachment::{Attachment, Content, Status};
 use crate::domain::chat::{Chat, Recipients};
@@ -13,7 +20,9 @@ use crate::domain::filename;
 use crate::domain::handle::PhoneNumber;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service as Carrier};
 use crate::domain::part::{DraftPart, Part, Text};
+use crate::domain::voice_memo;
 use crate::id::{AttachmentId, ChatId, MessageId, PartnerId};
+use crate::media;
 
 /// Where a message goes.
 #[derive(Clone, Debug)]
@@ -43,6 +52,8 @@ pub struct Draft {
     pub destination: Destination,
     /// Its parts.
     pub parts: Vec<DraftPart>,
+    /// Whether it is a voice memo: then it has one part, which is a file.
+    pub voice_memo: bool,
     /// Its effect.
     pub effect: Option<Effect>,
     /// What it answers.
@@ -94,41 +105,74 @@ impl Service {
     /// # Errors
     /// Any check fails.
     pub async fn send(
+        self: &Arc<Self>,
+        partner: PartnerId,
+        draft: Draft,
+        answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Clone + Send + Sync + 'static,
+    ) -> Result<Answer, Error> {
+        let now = self.clock.now();
+        let media = if draft.parts.iter().any(|part| matches!(part, DraftPart::Url(_))) {
+            // Everything else is checked before anybody is asked for a file, and again in the transaction.
+            while let Some(id) = unprepared(self.check_draft(partner, &draft, now).await)? {
+                self.prepare(id).await?;
+            }
+            self.fetch_media(partner, &draft, now).await?
+        } else {
+            FetchedMedia::default()
+        };
+        let service = Arc::clone(self);
+        let finish = async move {
+            let (files, _held) = service.keep(media, now).await?;
+            let sent = service.commit(partner, draft, files.clone(), answer).await;
+            // After a failure of the database it may not be known whether the files were taken; the sweeper knows.
+            if !matches!(sent, Ok((_, true)) | Err(Error::Db(_))) {
+                service.discard(&files).await;
+            }
+            sent.map(|(answer, _)| answer)
+        };
+        // A task of its own: a client that goes away now must leave neither files that nobody names nor a message that
+        // nobody is told of.
+        tokio::spawn(finish.in_current_span()).await.map_err(|_| blob::Error::Stopped)?
+    }
+
+    /// Commits a send, preparing files for it as need be; whether anything was sent, or the answer is one that was kept.
+    async fn commit(
         &self,
         partner: PartnerId,
         draft: Draft,
-        answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Send + 'static,
-    ) -> Result<Answer, Error> {
-        let files = if draft.parts.iter().any(|part| matches!(part, DraftPart::Url(_))) {
-            // Everything else is checked before anybody is asked for a file, and again in the transaction.
-            let now = self.clock.now();
-            check(&mut *self.db.read().await?, &self.limits, partner, &draft, now).await?;
-            self.fetch_media(partner, &draft.parts, now).await?
-        } else {
-            Vec::new()
+        files: Vec<FetchedFile>,
+        answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Clone + Send + Sync + 'static,
+    ) -> Result<(Answer, bool), Error> {
+        let (answer, fresh) = loop {
+            match self.transact(partner, draft.clone(), files.clone(), answer.clone()).await {
+                Err(Error::Unprepared(id)) => self.prepare(id).await?,
+                sent => break sent?,
+            }
         };
-        let sent = self.commit(partner, draft, files.clone(), answer).await;
-        // After a failure of the database it may not be known whether the files were taken; the sweeper knows.
-        if !matches!(sent, Ok((_, true)) | Err(Error::Db(_))) {
-            self.discard(&files).await;
-        }
-        let (answer, fresh) = sent?;
         if fresh {
             self.metrics.message(DeliveryStatus::Pending.as_str());
             self.outbox_filled.notify_one();
         }
-        Ok(answer)
+        Ok((answer, fresh))
     }
 
-    /// The transaction of a send; whether anything was sent, or the answer is one that was kept.
-    async fn commit(
+    fn rules(&self) -> Rules {
+        Rules { limits: self.limits.clone(), converter: Arc::clone(&self.converter) }
+    }
+
+    async fn check_draft(&self, partner: PartnerId, draft: &Draft, now: Timestamp) -> Result<(), Error> {
+        check(&mut *self.db.read().await?, &self.rules(), partner, draft, now).await.map(drop)
+    }
+
+    /// The transaction of a send.
+    async fn transact(
         &self,
         partner: PartnerId,
         draft: Draft,
         files: Vec<FetchedFile>,
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Send + 'static,
     ) -> Result<(Answer, bool), Error> {
-        let (limits, file_urls, now) = (self.limits.clone(), self.file_urls.clone(), self.clock.now());
+        let (rules, file_urls, now) = (self.rules(), self.file_urls.clone(), self.clock.now());
         self.db
             .write(move |db| {
                 Box::pin(async move {
@@ -138,7 +182,7 @@ impl Service {
                         return Ok::<_, Error>((kept, false));
                     }
                     let key = draft.idempotency_key.clone();
-                    let sent = send(db, &limits, partner, draft, files, now).await?;
+                    let sent = send(db, &rules, partner, draft, files, now).await?;
                     let answer = answer(&file_urls, &sent);
                     if let Some(key) = key {
                         idempotency::keep(db, partner, &key, sent.message.id, answer.status, &answer.body, now).await?;
@@ -157,6 +201,49 @@ async fn kept_answer(db: &mut Connection, partner: PartnerId, key: &str) -> Resu
     }
 }
 
+/// What sends are checked by.
+struct Rules {
+    limits: Limits,
+    converter: Arc<Converter>,
+}
+
+/// The attachment that must be prepared first, if that is all that is wrong.
+fn unprepared(checked: Result<(), Error>) -> Result<Option<AttachmentId>, Error> {
+    match checked {
+        Err(Error::Unprepared(id)) => Ok(Some(id)),
+        checked => checked.map(|()| None),
+    }
+}
+
+/// Refuses an attachment that cannot be sent so, or not yet.
+fn check_sendable(rules: &Rules, attachment: &Attachment, as_voice_memo: bool) -> Result<(), Error> {
+    if as_voice_memo {
+        check_voice_memo(attachment)?;
+    }
+    if is_unprepared(&rules.converter, attachment, as_voice_memo) {
+        return Err(Error::Unprepared(attachment.id));
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be a voice memo.
+fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
+    let filename = &attachment.filename;
+    if !voice_memo::is_sound(&attachment.media_type) {
+        let noun = media::declared(&attachment.media_type).map_or("a file", |declared| declared.media_type.noun);
+        return Err(Error::UnsupportedType(format!(
+            "{filename} is {noun}; a voice memo is sound: MP3, M4A, AAC, CAF, WAV, AIFF or AMR"
+        )));
+    }
+    if attachment.size_bytes > voice_memo::MAX_BYTES {
+        return Err(Error::VoiceMemoTooLarge(voice_memo::MAX_BYTES));
+    }
+    if attachment.measures.duration_ms.is_none() {
+        return Err(Error::UnsupportedType(format!("{filename} holds no sound that can be played")));
+    }
+    Ok(())
+}
+
 /// What the checks of a draft found.
 struct Checked {
     target: Target,
@@ -168,7 +255,7 @@ struct Checked {
 /// Everything that can be checked of a draft before its files are there. Changes nothing.
 async fn check(
     db: &mut Connection,
-    limits: &Limits,
+    rules: &Rules,
     partner: PartnerId,
     draft: &Draft,
     now: Timestamp,
@@ -182,23 +269,30 @@ async fn check(
         Some(reply) => Some(thread_root(db, partner, &target.chat, reply).await?),
         None => None,
     };
-    rate_limit::check(db, limits, &target.chat, now).await?;
+    rate_limit::check(db, &rules.limits, &target.chat, now).await?;
     let mut own_files = Vec::with_capacity(draft.parts.len());
     for part in &draft.parts {
-        own_files.push(own_file(db, partner, part, now).await?);
+        let own = own_file(db, partner, part, now).await?;
+        if let Some(attachment) = &own {
+            check_sendable(rules, attachment, draft.voice_memo)?;
+        }
+        own_files.push(own);
     }
     Ok(Checked { target, thread_root, own_files })
 }
 
 async fn send(
     db: &mut Connection,
-    limits: &Limits,
+    rules: &Rules,
     partner: PartnerId,
     draft: Draft,
     files: Vec<FetchedFile>,
     now: Timestamp,
 ) -> Result<Sent, Error> {
-    let Checked { target, thread_root, own_files } = check(db, limits, partner, &draft, now).await?;
+    let Checked { target, thread_root, own_files } = check(db, rules, partner, &draft, now).await?;
+    if draft.voice_memo {
+        files.iter().try_for_each(|file| check_voice_memo(file.attachment()))?;
+    }
     let parts = resolve(db, draft.parts, own_files, files, now).await?;
     let mut chat = target.chat;
 
@@ -206,6 +300,7 @@ async fn send(
         id: MessageId::new(),
         chat_id: chat.id,
         sender: chat.participants.iter().find(|p| p.is_me).map(|me| me.id).ok_or(Error::ChatNotFound)?,
+        voice_memo: draft.voice_memo,
         parts,
         effect: draft.effect,
         reply_to: draft.reply_to,
@@ -328,7 +423,8 @@ async fn own_file(
         DraftPart::OwnFile(file) => {
             let file = file.as_ref().filter(|file| file.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
             let attachment = usable(db, partner, file.id, now).await?;
-            let is_named = filename::url_segment(&attachment.filename) == file.segment;
+            let names = [attachment.filename.as_str(), attachment.delivered().filename];
+            let is_named = names.into_iter().any(|name| filename::url_segment(name) == file.segment);
             if is_named { Ok(Some(attachment)) } else { Err(Error::AttachmentNotFound) }
         }
     }

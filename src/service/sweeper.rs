@@ -58,7 +58,11 @@ impl Service {
     async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
         for key in attachments::removals(&mut *self.db.read().await?, now, BATCH).await? {
             let removed = match BlobKey::parse(&key) {
-                Some(key) => self.remove_blob(key).await,
+                // Named after all, since it was asked for.
+                Some(blob) if attachments::is_blob_named(&mut *self.db.read().await?, blob.id()).await? => {
+                    self.forget_removal(key).await
+                }
+                Some(blob) => self.remove_blob(blob).await,
                 None => self.forget_removal(key).await,
             };
             if let Err(error) = removed {

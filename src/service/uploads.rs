@@ -138,11 +138,28 @@ impl Service {
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Digests, Error> {
         let sealed = self.store(attachment.size_bytes, body).await?;
+        let id = attachment.id;
+        // Only the first body is looked at.
+        if let Some(settled) = self.settled(id, sealed.digests()).await? {
+            return settled;
+        }
         let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
         let (sealed, judged) = self.judge(sealed, attachment.filename.clone(), declared, Route::Upload).await?;
-        let id = attachment.id;
         // A task of its own: a client that goes away now must not leave a file without its row.
         tokio::spawn(async move { self.settle(id, sealed, judged).await }).await.map_err(|_| blob::Error::Stopped)?
+    }
+
+    /// What a body comes to if the attachment does not await one any more.
+    async fn settled(&self, id: AttachmentId, digests: &Digests) -> Result<Option<Result<Digests, Error>>, Error> {
+        let current = table::find(&mut *self.db.read().await?, id).await?;
+        Ok(match current.ok_or(Error::NotFound)?.content {
+            Content::Stored { sha256, .. } | Content::Refused { sha256, .. } if sha256 == digests.sha256 => {
+                Some(Ok(digests.clone()))
+            }
+            Content::Stored { .. } | Content::Refused { .. } => Some(Err(Error::Conflict)),
+            Content::Abandoned => Some(Err(Error::Expired)),
+            Content::Awaited => None,
+        })
     }
 
     async fn store<E>(
@@ -176,14 +193,8 @@ impl Service {
     ) -> Result<Digests, Error> {
         let digests = sealed.digests().clone();
         let _publishing = self.publishing.lock(id).await;
-        let current = table::find(&mut *self.db.read().await?, id).await?;
-        match current.ok_or(Error::NotFound)?.content {
-            Content::Stored { sha256, .. } | Content::Refused { sha256, .. } if sha256 == digests.sha256 => {
-                return Ok(digests);
-            }
-            Content::Stored { .. } | Content::Refused { .. } => return Err(Error::Conflict),
-            Content::Abandoned => return Err(Error::Expired),
-            Content::Awaited => {}
+        if let Some(settled) = self.settled(id, &digests).await? {
+            return settled;
         }
         let received = Received { sha256: digests.sha256.clone(), md5: digests.md5.clone(), at: self.clock.now() };
         let kept = match judged {

@@ -36,7 +36,7 @@ async fn unknown_routes_and_methods_are_told_apart() {
         assert_eq!(answer.header("allow"), "POST");
     }
     for (method, path) in [
-        ("POST", "/v3/chats/x/voicememo"),
+        ("POST", "/v3/messages/x/reactions"),
         ("GET", "/v3/webhook-subscriptions"),
         ("PUT", "/v3/chats/x"),
         ("PATCH", "/api/partner/v3/messages/x"),

@@ -45,12 +45,13 @@ async fn every_sample_is_what_its_bytes_are() {
         } else {
             let created = created.expect(200);
             assert_eq!(app.api.put(&created, &bytes).await.status, 200, "{file}");
-            let part = json!({"type": "media", "attachment_id": created["attachment_id"]});
-            let sent = app.api.send_parts(json!([part])).await;
-            if sent.status == 201 {
-                sent.json["chat"]["message"]["parts"][0]["mime_type"].as_str().expect("type").to_owned()
+            let uploaded = attachment(&app, &created).await;
+            if uploaded["status"] == "complete" {
+                let url = uploaded["download_url"].as_str().expect("URL");
+                app.api.get(url).await.header("content-type").to_owned()
             } else {
-                assert_eq!(sent.error(), (400, 5004), "{file}");
+                let part = json!({"type": "media", "attachment_id": created["attachment_id"]});
+                assert_eq!(app.api.send_parts(json!([part])).await.error(), (400, 5004), "{file}");
                 "reject".to_owned()
             }
         };

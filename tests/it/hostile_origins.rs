@@ -162,10 +162,14 @@ async fn headers_without_end() {
         .script("/endless.txt", vec![start(), Step::Repeat(b"x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".to_vec())]);
     origin.script("/long.txt", vec![start(), Step::Repeat(vec![b'x'; 4096])]);
     origin.script("/interim.txt", vec![Step::Repeat(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec())]);
-    for path in ["/endless.txt", "/long.txt", "/interim.txt"] {
-        let refused = send(&app, &origin.url(path)).await;
-        assert_eq!(refused.error(), (500, 5002), "{path}");
+    let too_large = "the header of the answer is larger than 65536 bytes";
+    for path in ["/endless.txt", "/long.txt"] {
+        expect_reason(&send(&app, &origin.url(path)).await, too_large);
     }
+    expect_reason(&send(&app, &origin.url("/interim.txt")).await, "it took longer than 2 s");
+    let many = format!("{}{TEXT}", "x: y\n".repeat(500));
+    origin.script("/many.txt", answer("200 OK", &many, b"hello"));
+    assert_eq!(send(&app, &origin.url("/many.txt")).await.status, 201);
     let large = format!("x: {}\n{TEXT}", "y".repeat(60_000));
     origin.script("/large.txt", answer("200 OK", &large, b"hello"));
     assert_eq!(send(&app, &origin.url("/large.txt")).await.status, 201);
@@ -426,6 +430,21 @@ async fn a_lookup_that_nobody_waits_for_any_more_still_counts() {
 }
 
 #[tokio::test]
+async fn a_partner_fills_the_disk_no_further_than_its_share() {
+    let origin = Origin::start().await;
+    origin.script("/large.txt", answer("200 OK", "content-length: 60000", &[b'x'; 60_000]));
+    let app = TestApp::with_origin(&origin, |flags| {
+        flags.fetch_max_unsettled_bytes_per_partner = Some(100_000);
+    })
+    .await;
+    let parts = vec![json!({"type": "media", "url": origin.url("/large.txt")}); 2];
+    assert_eq!(app.api.send_parts(json!(parts)).await.error(), (503, 4004));
+    for _ in 0..3 {
+        assert_eq!(app.api.send_parts(json!(parts[..1])).await.status, 201, "what was sent does not count");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_ends_the_fetch() {
     let origin = Origin::start().await;
     // Longer than this test would wait for anything.
@@ -538,6 +557,23 @@ async fn http2_is_spoken() {
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let sent = send(&app, &origin.url("/a.txt")).await.expect(201);
     assert_eq!(sent["chat"]["message"]["parts"][0]["size_bytes"], 5);
+    until(async || (origin.open() == 0).then_some(())).await;
+}
+
+/// The client's own answers must not keep a connection that nobody needs any more.
+#[tokio::test]
+async fn an_http2_host_that_reads_nothing_is_left() {
+    let certificate = Certificate { alpn: &[b"h2"], receive_buffer: 4096, ..Certificate::default() };
+    let origin = Origin::with(certificate).await;
+    let pings = frame(PING, 0, 0, &[0; 8]).repeat(1000);
+    origin.script("h2", vec![Step::Send(frame(SETTINGS, 0, 0, &[])), Step::Repeat(pings)]);
+    let app = TestApp::with_origin(&origin, |flags| {
+        flags.fetch_timeout_seconds = Some(4);
+        flags.fetch_idle_timeout_seconds = Some(4);
+    })
+    .await;
+    let refused = within(send(&app, &origin.url("/a.txt"))).await;
+    assert_eq!(refused.error(), (500, 5002), "{}", refused.message());
     until(async || (origin.open() == 0).then_some(())).await;
 }
 

@@ -310,6 +310,41 @@ async fn what_has_changed_is_fetched_and_failures_are_not_remembered() {
 }
 
 #[tokio::test]
+async fn a_304_counts_only_for_the_version_that_is_there() {
+    let origin = Origin::start().await;
+    let app = TestApp::with_origin(&origin, |_| {}).await;
+    let photo =
+        |etag: &str, bytes: &[u8]| answer("200 OK", &format!("etag: {etag}\ncontent-length: {}", bytes.len()), bytes);
+    let url = origin.url("/a.jpg");
+    origin.script("/a.jpg", photo("\"1\"", PHOTO));
+    part(&app, &url).await;
+    // It has another version by now, and says so in a confused way.
+    let tiny = corpus("tiny.jpg");
+    let changed = photo("\"2\"", &tiny);
+    origin.on("/a.jpg", move |request| {
+        if request.contains("if-none-match") { answer("304 Not Modified", "etag: \"2\"", b"") } else { changed.clone() }
+    });
+    assert_eq!(part(&app, &url).await["size_bytes"], tiny.len());
+    // The stored bytes are lost: the file is fetched again.
+    for digits in std::fs::read_dir(app.folder.path().join("blobs")).expect("blobs") {
+        for file in std::fs::read_dir(digits.expect("entry").path()).expect("folder") {
+            std::fs::remove_file(file.expect("entry").path()).expect("remove");
+        }
+    }
+    let whole = part(&app, &url).await;
+    assert_eq!(app.api.get(text(&whole, "url")).await.bytes, tiny);
+    // What is no validator is not sent back.
+    for validator in ["etag: *", "etag: v1", "last-modified: yesterday", "last-modified: Thu, 15 Jan 2099 10:00:00 GMT"]
+    {
+        let headers = format!("{validator}\ncontent-length: {}", PHOTO.len());
+        origin.script("/b.jpg", answer("200 OK", &headers, PHOTO));
+        part(&app, &origin.url("/b.jpg")).await;
+        part(&app, &origin.url("/b.jpg")).await;
+        assert!(!origin.requests().last().expect("request").contains("\r\nif-"), "{validator}");
+    }
+}
+
+#[tokio::test]
 async fn validators_are_a_partners_own_and_for_the_url_they_came_from() {
     let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"").await;
     let app = TestApp::with_origin(&origin, |_| {}).await;

@@ -1,0 +1,111 @@
+//! Files in the form that a recipient can play, and what can be heard in them. Owns everything that decodes or encodes:
+//! each bounded in time, memory and output before it begins. Knows nothing of partners, messages or the store.
+//!
+//! What cannot be converted is not an error of the caller's: the file is delivered as it is, under its true label.
+
+mod ffmpeg;
+mod picture;
+mod sound;
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+pub use ffmpeg::Ffmpeg;
+pub use picture::MAX_PIXELS;
+
+use crate::blob::Content;
+use crate::domain::attachment::Sound;
+
+/// Conversions that run at a time: each may use a core and as much memory as its limits allow.
+const SLOTS: usize = 2;
+
+/// Why a file was not converted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program that encodes AAC is not there.
+    #[error("there is no ffmpeg")]
+    NoFfmpeg,
+    /// ffmpeg could not be run, or said no.
+    #[error("ffmpeg: {0}")]
+    Ffmpeg(String),
+    /// The picture cannot be decoded, or would be too large.
+    #[error("the picture cannot be decoded: {0}")]
+    Picture(#[from] image::ImageError),
+    /// A temporary file failed.
+    #[error("temporary file: {0}")]
+    Io(#[from] io::Error),
+    /// A task of ours ended early.
+    #[error("the conversion was stopped before it finished")]
+    Stopped,
+}
+
+/// A file in another form.
+#[derive(Debug)]
+pub struct Converted {
+    /// Its bytes, in a file without a name.
+    pub file: File,
+    /// The type it is delivered under.
+    pub media_type: &'static str,
+    /// What its name ends in, without a dot.
+    pub extension: &'static str,
+}
+
+/// Converts and listens.
+#[derive(Debug)]
+pub struct Converter {
+    ffmpeg: Option<Ffmpeg>,
+    slots: Arc<Semaphore>,
+}
+
+impl Converter {
+    /// With ffmpeg, if there is one.
+    #[must_use]
+    pub fn new(ffmpeg: Option<Ffmpeg>) -> Self {
+        Self { ffmpeg, slots: Arc::new(Semaphore::new(SLOTS)) }
+    }
+
+    /// The program that encodes AAC, if there is one.
+    #[must_use]
+    pub fn ffmpeg(&self) -> Option<&Ffmpeg> {
+        self.ffmpeg.as_ref()
+    }
+
+    /// Whether files of this type are delivered in another form here.
+    #[must_use]
+    pub fn converts(&self, media_type: &str) -> bool {
+        match media_type {
+            "image/tiff" => true,
+            "audio/x-caf" => self.ffmpeg.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Converts a file of a type that is delivered in another form.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub async fn convert(&self, content: Box<dyn Content>, media_type: &str) -> Result<Converted, Error> {
+        let _slot = self.slots.acquire().await.expect("never closed");
+        if media_type == "image/tiff" {
+            let converted = spawn_blocking(move || picture::to_jpeg(content)).await.map_err(|_| Error::Stopped)?;
+            return Ok(Converted { file: converted?, media_type: "image/jpeg", extension: "jpg" });
+        }
+        let file = self.ffmpeg.as_ref().ok_or(Error::NoFfmpeg)?.caf_to_m4a(content).await?;
+        // The reference's label, although it lists audio/mp4 as a deprecated name of audio/x-m4a.
+        Ok(Converted { file, media_type: "audio/mp4", extension: "m4a" })
+    }
+
+    /// What can be heard in a file of this type; `None` if it cannot be decoded here.
+    pub async fn listen(&self, content: Box<dyn Content>, media_type: &str) -> Option<Sound> {
+        let _slot = self.slots.acquire().await.expect("never closed");
+        match (media_type, &self.ffmpeg) {
+            ("audio/amr", Some(ffmpeg)) => ffmpeg.listen_to_amr(content).await.ok().flatten(),
+            ("audio/amr" | "audio/x-caf", _) => None,
+            _ => spawn_blocking(move || sound::listen(content)).await.ok().flatten(),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! TIFF as JPEG: the first page, upright.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Seek, Write};
+
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::tiff::TiffDecoder;
+use image::{DynamicImage, ImageDecoder, Limits};
+
+use super::Error;
+use crate::blob::Content;
+
+/// Most pixels of a picture that is converted: a large scan. Checked before anything is decoded.
+pub const MAX_PIXELS: u64 = 64_000_000;
+/// Most bytes that decoding may take: 16 bits of four channels for each pixel. Twice that much for a moment.
+const MAX_MEMORY: u64 = MAX_PIXELS * 8;
+/// Of 100; what cameras use.
+const QUALITY: u8 = 90;
+
+/// Converts a TIFF picture.
+pub(super) fn to_jpeg(content: Box<dyn Content>) -> Result<File, Error> {
+    let mut decoder = TiffDecoder::new(BufReader::new(content))?;
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_MEMORY);
+    decoder.set_limits(limits)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        let many = format!("{width} by {height} pixels are more than {MAX_PIXELS}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, many).into());
+    }
+    let orientation = decoder.orientation()?;
+    let profile = decoder.icc_profile()?;
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    let picture = opaque(&picture);
+    let mut file = BufWriter::new(tempfile::tempfile()?);
+    let mut encoder = JpegEncoder::new_with_quality(&mut file, QUALITY);
+    if let Some(profile) = profile.filter(|profile| is_profile_of(profile, &picture)) {
+        use image::ImageEncoder;
+        // A profile that cannot be embedded is one that the colours are near without.
+        let _ = encoder.set_icc_profile(profile);
+    }
+    encoder.encode_image(&picture)?;
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.flush()?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// JPEG has 8 bits a channel and no transparency. What can be seen through is put on white, as viewers show it.
+fn opaque(picture: &DynamicImage) -> DynamicImage {
+    if !picture.color().has_alpha() {
+        return if picture.color().has_color() { picture.to_rgb8().into() } else { picture.to_luma8().into() };
+    }
+    let mut picture = picture.to_rgba8();
+    for pixel in picture.pixels_mut() {
+        let [red, green, blue, alpha] = pixel.0.map(u32::from);
+        let over_white = |channel: u32| u8::try_from((channel * alpha + 255 * (255 - alpha)) / 255).unwrap_or(u8::MAX);
+        pixel.0 = [over_white(red), over_white(green), over_white(blue), u8::MAX];
+    }
+    DynamicImage::from(picture).to_rgb8().into()
+}
+
+/// Whether a profile is for the colours that the picture has now: that of CMYK is for ink (ICC.1:2022 section 7.2.6).
+fn is_profile_of(profile: &[u8], picture: &DynamicImage) -> bool {
+    let space: &[u8] = if picture.color().has_color() { b"RGB " } else { b"GRAY" };
+    profile.get(16..20) == Some(space)
+}

@@ -1,0 +1,181 @@
+//! What is done to a file once, when it is first sent: the form it is delivered in, and what can be heard in it.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Error, Service};
+use crate::blob::{self, BlobKey, Content, SealedBlob};
+use crate::clock::Timestamp;
+use crate::convert::{Converted, Converter};
+use crate::db::attachments as table;
+use crate::domain::attachment::{Attachment, Delivery, Sound};
+use crate::domain::filename;
+use crate::domain::voice_memo;
+use crate::id::AttachmentId;
+
+/// Pieces in which a converted file goes into the store, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// What was found out, and the bytes that were made. Not stored yet.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    pub delivery: Option<(Delivery, Box<dyn SealedBlob>)>,
+    pub sound: Option<Sound>,
+}
+
+/// Whether an attachment must be prepared before it can be sent so.
+pub(super) fn is_unprepared(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> bool {
+    !attachment.prepared && (as_voice_memo || converter.converts(&attachment.media_type))
+}
+
+impl Service {
+    /// Prepares an attachment whose bytes are stored, unless that was done. Of several callers at once one does it.
+    pub(super) async fn prepare(&self, id: AttachmentId) -> Result<(), Error> {
+        let _preparing = self.preparing.lock(id).await;
+        let Some(attachment) = self.stored(id).await?.filter(|attachment| !attachment.prepared) else { return Ok(()) };
+        let content = self.copy(&attachment).await?;
+        let prepared = self.prepared(Box::new(content), &attachment.filename, &attachment.media_type).await?;
+        let now = self.clock.now();
+        let (delivery, sealed) = prepared.delivery.unzip();
+        let made = delivery.as_ref().map(|delivery| delivery.blob);
+        if let (Some(blob), Some(sealed)) = (made, sealed) {
+            self.publish_unnamed(vec![(blob, sealed)], now).await?;
+        }
+        let sound = prepared.sound;
+        let marked = self
+            .db
+            .write(move |db| {
+                Box::pin(async move {
+                    let marked = table::mark_prepared(db, id, delivery.as_ref(), sound.as_ref(), now).await?;
+                    if let Some(blob) = made.filter(|_| marked) {
+                        table::removal_done(db, &BlobKey::from(blob).to_string()).await?;
+                    }
+                    Ok::<_, Error>(marked)
+                })
+            })
+            .await?;
+        if let Some(blob) = made.filter(|_| !marked) {
+            self.remove_blob(BlobKey::from(blob)).await?;
+        }
+        Ok(())
+    }
+
+    /// Converts and listens. What cannot be converted is delivered as it is.
+    pub(super) async fn prepared(
+        &self,
+        content: Box<dyn Content>,
+        name: &str,
+        media_type: &str,
+    ) -> Result<Prepared, Error> {
+        if !self.converter.converts(media_type) {
+            let listens = voice_memo::is_sound(media_type) && size(&*content)? <= voice_memo::MAX_BYTES;
+            let sound = if listens { self.converter.listen(content, media_type).await } else { None };
+            return Ok(Prepared { delivery: None, sound });
+        }
+        match self.converter.convert(content, media_type).await {
+            Ok(converted) => {
+                let heard = if voice_memo::is_sound(converted.media_type) {
+                    let copy = converted.file.try_clone().map_err(blob::Error::Unreadable)?;
+                    self.converter.listen(Box::new(copy), converted.media_type).await
+                } else {
+                    None
+                };
+                Ok(Prepared { delivery: Some(self.store_converted(converted, name).await?), sound: heard })
+            }
+            Err(error) => {
+                tracing::warn!(%error, media_type, "a file cannot be converted; it is delivered as it is");
+                Ok(Prepared::default())
+            }
+        }
+    }
+
+    async fn store_converted(
+        &self,
+        converted: Converted,
+        name: &str,
+    ) -> Result<(Delivery, Box<dyn SealedBlob>), Error> {
+        let Converted { mut file, media_type, extension } = converted;
+        file.seek(SeekFrom::Start(0)).map_err(blob::Error::Unreadable)?;
+        let mut file = tokio::fs::File::from_std(file);
+        let mut writer = self.blobs.create().await?;
+        loop {
+            let mut piece = vec![0; PIECE];
+            let read = file.read(&mut piece).await.map_err(blob::Error::Unreadable)?;
+            if read == 0 {
+                break;
+            }
+            piece.truncate(read);
+            writer.write(Bytes::from(piece)).await?;
+        }
+        let sealed = writer.seal().await?;
+        let delivery = Delivery {
+            filename: filename::converted(name, extension),
+            media_type: media_type.to_owned(),
+            size_bytes: sealed.digests().size,
+            md5: sealed.digests().md5.clone(),
+            blob: AttachmentId::new(),
+        };
+        Ok((delivery, sealed))
+    }
+
+    /// The bytes of an attachment in a temporary file without a name: the store may be far away.
+    async fn copy(&self, attachment: &Attachment) -> Result<File, Error> {
+        let opened = self.blobs.open(BlobKey::from(attachment.blob_of)).await?;
+        let blob = opened.ok_or(Error::Lost(attachment.id))?;
+        let file = tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(|_| blob::Error::Stopped)?;
+        let mut file = tokio::fs::File::from_std(file.map_err(blob::Error::Unreadable)?);
+        let size = blob.size();
+        let mut stream = blob.read(0..size);
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(blob::Error::Unreadable)?;
+            file.write_all(&piece).await.map_err(blob::Error::Unreadable)?;
+        }
+        file.flush().await.map_err(blob::Error::Unreadable)?;
+        let mut file = file.into_std().await;
+        file.seek(SeekFrom::Start(0)).map_err(blob::Error::Unreadable)?;
+        Ok(file)
+    }
+
+    /// Gives blobs their names in the store. Until a transaction names them they are asked to be removed.
+    pub(super) async fn publish_unnamed(
+        &self,
+        blobs: Vec<(AttachmentId, Box<dyn SealedBlob>)>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let keys: Vec<BlobKey> = blobs.iter().map(|(id, _)| BlobKey::from(*id)).collect();
+        let asked = keys.clone();
+        self.db
+            .write(move |db| {
+                Box::pin(async move {
+                    for key in asked {
+                        table::request_removal(db, &key.to_string(), now + super::ORPHANED_AFTER, now).await?;
+                    }
+                    Ok::<_, Error>(())
+                })
+            })
+            .await?;
+        let publish = blobs.into_iter().map(|(id, sealed)| sealed.publish(BlobKey::from(id)));
+        if let Err(error) = futures_util::future::try_join_all(publish).await {
+            self.discard_blobs(&keys).await;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Removes blobs that nothing came to name. The sweeper tries again: it was asked to when they were published.
+    pub(super) async fn discard_blobs(&self, keys: &[BlobKey]) {
+        for key in keys {
+            if let Err(error) = self.remove_blob(*key).await {
+                tracing::error!(%error, "a file that is not needed cannot be removed; it will be tried again");
+            }
+        }
+    }
+}
+
+fn size(content: &dyn Content) -> Result<u64, blob::Error> {
+    content.size().map_err(blob::Error::Unreadable)
+}
