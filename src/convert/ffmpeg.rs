@@ -28,6 +28,18 @@ const OUTPUT: u32 = 256 * 1024;
 /// Most that is kept of what it says.
 const MESSAGE: u64 = 2000;
 
+/// What a file is, so that the program need not guess.
+struct Media<'a> {
+    /// The demuxer that reads it.
+    format: &'a str,
+    /// The stream of it that is wanted.
+    stream: &'a str,
+    options: &'a [&'a str],
+}
+
+const CAF: Media<'_> = Media { format: "caf", stream: "0:a:0", options: &[] };
+const AMR: Media<'_> = Media { format: "amr", stream: "0:a:0", options: &[] };
+
 /// A program that was found.
 #[derive(Clone, Debug)]
 pub struct Ffmpeg {
@@ -72,14 +84,23 @@ impl Ffmpeg {
         // Apple Core Audio Format Specification, "Audio Description Chunk": it is the first, and names the codec.
         let codec = if head[28..32] == *b"aac " { "copy" } else { "aac" };
         let output = ["-c:a", codec, "-movflags", "+faststart", "-f", "ipod"];
-        let file = self.run(&folder, "caf", &output).await;
+        let file = self.run(&folder, &CAF, &output).await;
         match file {
             // AAC of a kind that the new container cannot take.
             Err(Error::Ffmpeg(_)) if codec == "copy" => {
-                self.run(&folder, "caf", &["-c:a", "aac", "-movflags", "+faststart", "-f", "ipod"]).await
+                self.run(&folder, &CAF, &["-c:a", "aac", "-movflags", "+faststart", "-f", "ipod"]).await
             }
             file => file,
         }
+    }
+
+    /// The first page of a TIFF picture as PNM; and the picture again.
+    pub(super) async fn tiff_to_pnm(&self, content: Box<dyn Content>) -> Result<(File, Box<dyn Content>), Error> {
+        let (folder, _) = place(content).await?;
+        let pixels = super::MAX_PIXELS.to_string();
+        let picture = Media { format: "tiff_pipe", stream: "0:v:0", options: &["-max_pixels", &pixels] };
+        let decoded = self.run(&folder, &picture, &["-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"]).await?;
+        Ok((decoded, Box::new(File::open(folder.path().join("in"))?)))
     }
 
     /// AMR, which nothing in this process decodes.
@@ -88,7 +109,7 @@ impl Ffmpeg {
         // RFC 4867 section 5.1.
         let sample_rate = if head.starts_with(b"#!AMR-WB") { 16_000 } else { 8_000 };
         let rate = sample_rate.to_string();
-        let file = self.run(&folder, "amr", &["-ac", "1", "-ar", &rate, "-f", "s16le"]).await?;
+        let file = self.run(&folder, &AMR, &["-ac", "1", "-ar", &rate, "-f", "s16le"]).await?;
         let peaks = move || -> io::Result<Option<Sound>> {
             let (mut peaks, mut reader, mut sample) = (Peaks::default(), BufReader::new(file), [0; 2]);
             while reader.read_exact(&mut sample).is_ok() {
@@ -99,8 +120,8 @@ impl Ffmpeg {
         Ok(spawn_blocking(peaks).await.map_err(|_| Error::Stopped)??)
     }
 
-    /// Runs the program on the file in the folder, which is of this format, and gives what it wrote.
-    async fn run(&self, folder: &TempDir, format: &str, output: &[&str]) -> Result<File, Error> {
+    /// Runs the program on the file in the folder, and gives what it wrote.
+    async fn run(&self, folder: &TempDir, input: &Media<'_>, output: &[&str]) -> Result<File, Error> {
         let mut command = Command::new("/bin/sh");
         // The limits that a parent cannot set without unsafe code.
         let limits =
@@ -109,8 +130,8 @@ impl Ffmpeg {
         command.args(["-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-threads", "1"]);
         // The format is not guessed, and nothing in the file can name another file or host: a playlist is no CAF, and
         // no protocol but `file` is there.
-        command.args(["-protocol_whitelist", "file", "-f", format, "-i", "in"]);
-        command.args(["-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1", "-bitexact", "-threads", "1"]);
+        command.args(["-protocol_whitelist", "file", "-f", input.format]).args(input.options).args(["-i", "in"]);
+        command.args(["-map", input.stream, "-sn", "-dn", "-map_metadata", "-1", "-bitexact", "-threads", "1"]);
         command.args(output).arg("out");
         command.current_dir(folder.path()).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(Stdio::piped()).kill_on_drop(true);

@@ -8,7 +8,7 @@ mod picture;
 mod sound;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -91,12 +91,28 @@ impl Converter {
     pub async fn convert(&self, content: Box<dyn Content>, media_type: &str) -> Result<Converted, Error> {
         let _slot = self.slots.acquire().await.expect("never closed");
         if media_type == "image/tiff" {
-            let converted = spawn_blocking(move || picture::to_jpeg(content)).await.map_err(|_| Error::Stopped)?;
-            return Ok(Converted { file: converted?, media_type: "image/jpeg", extension: "jpg" });
+            let file = self.tiff_to_jpeg(content).await?;
+            return Ok(Converted { file, media_type: "image/jpeg", extension: "jpg" });
         }
         let file = self.ffmpeg.as_ref().ok_or(Error::NoFfmpeg)?.caf_to_m4a(content).await?;
         // The reference's label, although it lists audio/mp4 as a deprecated name of audio/x-m4a.
         Ok(Converted { file, media_type: "audio/mp4", extension: "m4a" })
+    }
+
+    /// Here, or what the decoder here does not know (palettes, fax group 3, Lab) with the help of ffmpeg.
+    async fn tiff_to_jpeg(&self, mut content: Box<dyn Content>) -> Result<File, Error> {
+        let here = spawn_blocking(move || {
+            let converted = picture::to_jpeg(&mut *content);
+            (content, converted)
+        });
+        let (mut content, converted) = here.await.map_err(|_| Error::Stopped)?;
+        let (Err(Error::Picture(image::ImageError::Unsupported(_))), Some(ffmpeg)) = (&converted, &self.ffmpeg) else {
+            return converted;
+        };
+        content.rewind()?;
+        let (decoded, mut content) = ffmpeg.tiff_to_pnm(content).await?;
+        let there = spawn_blocking(move || picture::decoded_to_jpeg(decoded, &mut *content));
+        there.await.map_err(|_| Error::Stopped)?
     }
 
     /// What can be heard in a file of this type; `None` if it cannot be decoded here.

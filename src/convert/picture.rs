@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 
 use image::codecs::jpeg::JpegEncoder;
+use image::codecs::pnm::PnmDecoder;
 use image::codecs::tiff::TiffDecoder;
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, Limits};
 
 use super::Error;
@@ -18,8 +20,33 @@ const MAX_MEMORY: u64 = MAX_PIXELS * 8;
 const QUALITY: u8 = 90;
 
 /// Converts a TIFF picture.
-pub(super) fn to_jpeg(content: Box<dyn Content>) -> Result<File, Error> {
+pub(super) fn to_jpeg(content: &mut dyn Content) -> Result<File, Error> {
     let mut decoder = TiffDecoder::new(BufReader::new(content))?;
+    bound(&mut decoder)?;
+    let orientation = decoder.orientation()?;
+    let profile = decoder.icc_profile()?;
+    let picture = DynamicImage::from_decoder(decoder)?;
+    encode(picture, orientation, profile)
+}
+
+/// The same of a TIFF picture that was decoded by another program, into PNM: upright is what its own tags say.
+pub(super) fn decoded_to_jpeg(decoded: File, content: &mut dyn Content) -> Result<File, Error> {
+    let orientation = orientation(content).unwrap_or(Orientation::NoTransforms);
+    let mut decoder = PnmDecoder::new(BufReader::new(decoded))?;
+    bound(&mut decoder)?;
+    encode(DynamicImage::from_decoder(decoder)?, orientation, None)
+}
+
+/// TIFF 6.0, tag 274. Counted as in Exif.
+fn orientation(content: &mut dyn Content) -> Option<Orientation> {
+    content.rewind().ok()?;
+    let mut tags = tiff::decoder::Decoder::new(BufReader::new(content)).ok()?;
+    let value = tags.get_tag_u32(tiff::tags::Tag::Orientation).ok()?;
+    Orientation::from_exif(u8::try_from(value).ok()?)
+}
+
+/// Whatever a picture says of itself is looked at before it is decoded.
+fn bound(decoder: &mut impl ImageDecoder) -> Result<(), Error> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_MEMORY);
     decoder.set_limits(limits)?;
@@ -28,9 +55,10 @@ pub(super) fn to_jpeg(content: Box<dyn Content>) -> Result<File, Error> {
         let many = format!("{width} by {height} pixels are more than {MAX_PIXELS}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, many).into());
     }
-    let orientation = decoder.orientation()?;
-    let profile = decoder.icc_profile()?;
-    let mut picture = DynamicImage::from_decoder(decoder)?;
+    Ok(())
+}
+
+fn encode(mut picture: DynamicImage, orientation: Orientation, profile: Option<Vec<u8>>) -> Result<File, Error> {
     picture.apply_orientation(orientation);
     let picture = opaque(&picture);
     let mut file = BufWriter::new(tempfile::tempfile()?);
