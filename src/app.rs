@@ -82,6 +82,7 @@ impl App {
             clock: clock.clone(),
             signer,
             limits: config.limits.clone(),
+            strip_private_metadata: config.strip_private_metadata,
             public_url: public_url.clone(),
             cdn_url: cdn_url.clone(),
             fetcher,

@@ -56,6 +56,8 @@ pub struct Config {
     pub database_url: Url,
     /// The folder of the local blob store.
     pub blobs_dir: PathBuf,
+    /// Whether places and serial numbers are removed from what comes in.
+    pub strip_private_metadata: bool,
     /// The ffmpeg program, by path or by name; `None`: it is not to be used.
     pub ffmpeg: Option<PathBuf>,
     /// What media URLs may reach beyond public addresses and port 443.
@@ -176,6 +178,7 @@ impl Config {
             cdn_url: base_url("HAVERSACK_CDN_URL", settings.cdn_url)?,
             database_url,
             blobs_dir,
+            strip_private_metadata: settings.strip_private_metadata,
             ffmpeg: Some(settings.ffmpeg.unwrap_or_else(|| "ffmpeg".to_owned()))
                 .filter(|program| program != "none")
                 .map(PathBuf::from),

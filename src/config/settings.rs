@@ -127,6 +127,8 @@ settings! {
             " What is logged: a level, or `target=level` pairs joined by commas";
         log_format: String, "HAVERSACK_LOG_FORMAT", "text",
             " How it is logged: `text` or `json`";
+        strip_private_metadata: bool, "HAVERSACK_STRIP_PRIVATE_METADATA", "false",
+            " Whether places and serial numbers are removed from pictures and films before they are stored: `true` or `false`";
     }
     limits {
         max_upload_bytes, "HAVERSACK_MAX_UPLOAD_BYTES", 104_857_600,

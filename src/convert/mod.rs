@@ -5,6 +5,7 @@
 
 mod ffmpeg;
 mod picture;
+pub mod private;
 mod sound;
 
 use std::fs::File;

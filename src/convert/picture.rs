@@ -30,9 +30,9 @@ pub(super) fn to_jpeg(content: &mut dyn Content) -> Result<File, Error> {
 }
 
 /// The same of a TIFF picture that was decoded by another program, into PNM: upright is what its own tags say.
-pub(super) fn decoded_to_jpeg(decoded: File, content: &mut dyn Content) -> Result<File, Error> {
+pub(super) fn decoded_to_jpeg(pnm: File, content: &mut dyn Content) -> Result<File, Error> {
     let orientation = orientation(content).unwrap_or(Orientation::NoTransforms);
-    let mut decoder = PnmDecoder::new(BufReader::new(decoded))?;
+    let mut decoder = PnmDecoder::new(BufReader::new(pnm))?;
     bound(&mut decoder)?;
     encode(DynamicImage::from_decoder(decoder)?, orientation, None)
 }

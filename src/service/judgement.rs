@@ -2,6 +2,7 @@
 
 use super::Service;
 use crate::blob::{self, SealedBlob};
+use crate::convert::private;
 use crate::media::{self, Measures, MediaType, Names, Refusal, Route};
 
 /// What a file was found to be.
@@ -34,8 +35,27 @@ impl Service {
             };
             Ok((sealed, judged))
         };
-        let (sealed, judged) = tokio::task::spawn_blocking(judge).await.map_err(|_| blob::Error::Stopped)??;
+        let (mut sealed, judged) = tokio::task::spawn_blocking(judge).await.map_err(|_| blob::Error::Stopped)??;
         self.metrics.judged(judged.as_ref().map_or("refused", |judged| judged.media_type.name));
+        if let Ok(Judged { media_type, .. }) = &judged
+            && self.strip_private_metadata
+            && private::may_tell(media_type.name)
+        {
+            sealed = self.without_private_metadata(sealed).await?;
+        }
         Ok((sealed, judged))
+    }
+
+    /// Before anything is stored: what recipients must not learn must not be found beside what they get.
+    async fn without_private_metadata(&self, sealed: Box<dyn SealedBlob>) -> Result<Box<dyn SealedBlob>, blob::Error> {
+        let clean = move || {
+            let cleaned = private::cleaned(&mut *sealed.content()?).map_err(blob::Error::Unreadable)?;
+            Ok::<_, blob::Error>((sealed, cleaned))
+        };
+        let (sealed, cleaned) = tokio::task::spawn_blocking(clean).await.map_err(|_| blob::Error::Stopped)??;
+        match cleaned {
+            Some(file) => self.seal_file(file).await,
+            None => Ok(sealed),
+        }
     }
 }

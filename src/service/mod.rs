@@ -162,6 +162,7 @@ pub struct Service {
     preparing: uploads::PublishLocks,
     /// Files looked at or waiting for it: each takes a thread and, if it is all text, a core for a moment.
     judging: Semaphore,
+    strip_private_metadata: bool,
     unsettled: unsettled::Unsettled,
 }
 
@@ -178,6 +179,8 @@ pub struct Parts {
     pub signer: Signer,
     /// The limits.
     pub limits: Limits,
+    /// Whether places and serial numbers are removed from what comes in.
+    pub strip_private_metadata: bool,
     /// Base of upload URLs.
     pub public_url: BaseUrl,
     /// Base of file URLs.
@@ -196,8 +199,20 @@ impl Service {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { db, blobs, clock, signer, limits, public_url, cdn_url, fetcher, converter, metrics, outbox_filled } =
-            parts;
+        let Parts {
+            db,
+            blobs,
+            clock,
+            signer,
+            limits,
+            strip_private_metadata,
+            public_url,
+            cdn_url,
+            fetcher,
+            converter,
+            metrics,
+            outbox_filled,
+        } = parts;
         Self {
             db,
             blobs,
@@ -216,6 +231,7 @@ impl Service {
             publishing: uploads::PublishLocks::default(),
             preparing: uploads::PublishLocks::default(),
             judging: Semaphore::new(JUDGED_AT_ONCE),
+            strip_private_metadata,
             unsettled: unsettled::Unsettled::default(),
         }
     }

@@ -98,20 +98,8 @@ impl Service {
         converted: Converted,
         name: &str,
     ) -> Result<(Delivery, Box<dyn SealedBlob>), Error> {
-        let Converted { mut file, media_type, extension } = converted;
-        file.seek(SeekFrom::Start(0)).map_err(blob::Error::Unreadable)?;
-        let mut file = tokio::fs::File::from_std(file);
-        let mut writer = self.blobs.create().await?;
-        loop {
-            let mut piece = vec![0; PIECE];
-            let read = file.read(&mut piece).await.map_err(blob::Error::Unreadable)?;
-            if read == 0 {
-                break;
-            }
-            piece.truncate(read);
-            writer.write(Bytes::from(piece)).await?;
-        }
-        let sealed = writer.seal().await?;
+        let Converted { file, media_type, extension } = converted;
+        let sealed = self.seal_file(file).await?;
         let delivery = Delivery {
             filename: filename::converted(name, extension),
             media_type: media_type.to_owned(),
@@ -120,6 +108,22 @@ impl Service {
             blob: AttachmentId::new(),
         };
         Ok((delivery, sealed))
+    }
+
+    /// The whole file as a blob.
+    pub(super) async fn seal_file(&self, mut file: File) -> Result<Box<dyn SealedBlob>, blob::Error> {
+        file.seek(SeekFrom::Start(0)).map_err(blob::Error::Unreadable)?;
+        let mut file = tokio::fs::File::from_std(file);
+        let mut writer = self.blobs.create().await?;
+        loop {
+            let mut piece = vec![0; PIECE];
+            let read = file.read(&mut piece).await.map_err(blob::Error::Unreadable)?;
+            if read == 0 {
+                return writer.seal().await;
+            }
+            piece.truncate(read);
+            writer.write(Bytes::from(piece)).await?;
+        }
     }
 
     /// The bytes of an attachment in a temporary file without a name: the store may be far away.

@@ -139,14 +139,18 @@ impl Service {
     ) -> Result<Digests, Error> {
         let sealed = self.store(attachment.size_bytes, body).await?;
         let id = attachment.id;
+        // What came, which what is kept may differ from by what is private.
+        let uploaded = sealed.digests().clone();
         // Only the first body is looked at.
-        if let Some(settled) = self.settled(id, sealed.digests()).await? {
+        if let Some(settled) = self.settled(id, &uploaded).await? {
             return settled;
         }
         let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
         let (sealed, judged) = self.judge(sealed, attachment.filename.clone(), declared, Route::Upload).await?;
         // A task of its own: a client that goes away now must not leave a file without its row.
-        tokio::spawn(async move { self.settle(id, sealed, judged).await }).await.map_err(|_| blob::Error::Stopped)?
+        tokio::spawn(async move { self.settle(id, uploaded, sealed, judged).await })
+            .await
+            .map_err(|_| blob::Error::Stopped)?
     }
 
     /// What a body comes to if the attachment does not await one any more.
@@ -188,15 +192,16 @@ impl Service {
     async fn settle(
         &self,
         id: AttachmentId,
+        uploaded: Digests,
         sealed: Box<dyn SealedBlob>,
         judged: Result<Judged, Refusal>,
     ) -> Result<Digests, Error> {
-        let digests = sealed.digests().clone();
         let _publishing = self.publishing.lock(id).await;
-        if let Some(settled) = self.settled(id, &digests).await? {
+        if let Some(settled) = self.settled(id, &uploaded).await? {
             return settled;
         }
-        let received = Received { sha256: digests.sha256.clone(), md5: digests.md5.clone(), at: self.clock.now() };
+        let (sha256, md5) = (uploaded.sha256.clone(), sealed.digests().md5.clone());
+        let received = Received { sha256, md5, at: self.clock.now() };
         let kept = match judged {
             Ok(judged) => self.publish(id, sealed, received, judged).await?,
             Err(refusal) => {
@@ -208,7 +213,7 @@ impl Service {
             }
         };
         // The window was swept between the check and here.
-        if kept { Ok(digests) } else { Err(Error::Expired) }
+        if kept { Ok(uploaded) } else { Err(Error::Expired) }
     }
 
     async fn publish(

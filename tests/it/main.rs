@@ -13,6 +13,7 @@ mod hostile_origins;
 mod lists;
 mod media_urls;
 mod operations;
+mod privacy;
 mod program;
 mod sends;
 mod support;
