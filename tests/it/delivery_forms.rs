@@ -51,7 +51,7 @@ fn jpeg() -> &'static haversack::media::MediaType {
 
 #[tokio::test]
 async fn a_file_is_converted_once() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let uploaded = app.api.upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff")).await;
     let body = json!({"type": "media", "attachment_id": uploaded.id});
@@ -75,7 +75,7 @@ async fn a_file_is_converted_once() {
 
 #[tokio::test]
 async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let bytes = corpus("scan-be.tif");
     origin.on("/scan.tif", move |request| {
         if request.contains("if-none-match: \"v1\"") {

@@ -30,7 +30,7 @@ async fn expect_nothing(app: &TestApp) {
 
 #[tokio::test]
 async fn answers_that_bring_no_file() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     for (n, (status, headers, body, reason)) in [
         ("404 Not Found", "content-length: 0", "", "the host answered 404"),
@@ -106,7 +106,7 @@ async fn answers_that_bring_no_file() {
 
 #[tokio::test]
 async fn lengths_that_are_missing_or_lie() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     for (path, status, headers, body) in [
         ("/until-closed.txt", "200 OK", "content-type: text/plain", "hello"),
@@ -129,7 +129,7 @@ async fn lengths_that_are_missing_or_lie() {
 
 #[tokio::test]
 async fn files_that_are_too_large() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_max_bytes = Some(65_536)).await;
     let chunk = [b"8000\r\n".as_slice(), &vec![b'x'; 0x8000], b"\r\n"].concat();
     let chunked = answer("200 OK", "transfer-encoding: chunked", b"");
@@ -155,7 +155,7 @@ fn chunked_body(size: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn headers_without_end() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(2)).await;
     let start = || Step::Send(b"HTTP/1.1 200 OK\r\n".to_vec());
     origin
@@ -182,7 +182,7 @@ async fn headers_without_end() {
 
 #[tokio::test]
 async fn hosts_that_keep_us_waiting() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| {
         flags.fetch_timeout_seconds = Some(2);
         flags.fetch_idle_timeout_seconds = Some(1);
@@ -226,7 +226,7 @@ async fn hosts_that_keep_us_waiting() {
 
 #[tokio::test]
 async fn redirects() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     origin.file("/end.txt", "text/plain", b"hello");
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
@@ -264,7 +264,7 @@ async fn redirects() {
 
 #[tokio::test]
 async fn redirects_of_the_list_lead_nowhere() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let list = include_str!("data/fetch_urls.tsv");
     let mut lines = 0;
@@ -296,7 +296,7 @@ async fn untouched(listener: &TcpListener) -> bool {
 
 #[tokio::test]
 async fn a_name_that_changes_its_mind_gains_nothing() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let inside = forbidden(&origin).await;
     origin.file("/a.txt", "text/plain", b"hello");
@@ -326,7 +326,7 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
 
 #[tokio::test]
 async fn urls_that_are_refused_before_anything_is_done() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     for url in [
         "http://origin.test/a.jpg",
@@ -358,13 +358,13 @@ async fn certificates_that_are_not_good() {
             "the host's certificate is not signed by an authority that is trusted here",
         ),
     ] {
-        let origin = Origin::with(certificate).await;
+        let origin = Origin::with(&certificate);
         origin.file("/a.txt", "text/plain", b"hello");
         let app = TestApp::with_origin(&origin, |_| {}).await;
         expect_reason(&send(&app, &origin.url("/a.txt")).await, reason);
         assert!(origin.requests().is_empty(), "nothing is said to a host that is not known");
     }
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_ca_file = None).await;
     let untrusted = "the host's certificate is not signed by an authority that is trusted here";
     expect_reason(&send(&app, &origin.url("/a.txt")).await, untrusted);
@@ -373,7 +373,7 @@ async fn certificates_that_are_not_good() {
 
 #[tokio::test]
 async fn nobody_there() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("listen").local_addr().expect("address").port();
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_allow_ports = Some(closed.to_string())).await;
     let url = format!("https://origin.test:{closed}/a.txt");
@@ -384,7 +384,7 @@ async fn nobody_there() {
 
 #[tokio::test]
 async fn one_partners_stalled_origins_do_not_stop_anothers_sends() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| {
         flags.fetch_max_concurrent = Some(3);
         flags.fetch_max_concurrent_per_partner = Some(2);
@@ -416,7 +416,7 @@ async fn one_partners_stalled_origins_do_not_stop_anothers_sends() {
 
 #[tokio::test]
 async fn a_lookup_that_nobody_waits_for_any_more_still_counts() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     origin.file("/a.txt", "text/plain", b"hello");
     let app = TestApp::with_origin(&origin, |flags| {
         flags.fetch_max_concurrent_per_partner = Some(1);
@@ -431,8 +431,8 @@ async fn a_lookup_that_nobody_waits_for_any_more_still_counts() {
 
 #[tokio::test]
 async fn a_partner_fills_the_disk_no_further_than_its_share() {
-    let origin = Origin::start().await;
-    origin.script("/large.txt", answer("200 OK", "content-length: 60000", &[b'x'; 60_000]));
+    let origin = Origin::start();
+    origin.script("/large.txt", answer("200 OK", "content-length: 60000", &vec![b'x'; 60_000]));
     let app = TestApp::with_origin(&origin, |flags| {
         flags.fetch_max_unsettled_bytes_per_partner = Some(100_000);
     })
@@ -446,7 +446,7 @@ async fn a_partner_fills_the_disk_no_further_than_its_share() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_ends_the_fetch() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     // Longer than this test would wait for anything.
     let app = TestApp::with_origin(&origin, |flags| {
         flags.fetch_timeout_seconds = Some(60);
@@ -467,7 +467,7 @@ async fn a_client_that_goes_away_ends_the_fetch() {
 /// The program itself, which many hostile origins keep busy at once.
 #[tokio::test]
 async fn memory_and_sockets_stay_bounded() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let folder = tempfile::tempdir().expect("folder");
     let server = Server::run(
         haversack(folder.path())
@@ -538,8 +538,8 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
     [vec![0], text(name), text(value)].concat()
 }
 
-async fn http2_origin(steps: Vec<Step>) -> Origin {
-    let origin = Origin::with(Certificate { alpn: &[b"h2", b"http/1.1"], ..Certificate::default() }).await;
+fn http2_origin(steps: Vec<Step>) -> Origin {
+    let origin = Origin::with(&Certificate { alpn: &[b"h2", b"http/1.1"], ..Certificate::default() });
     origin.script("h2", [vec![Step::Send(frame(SETTINGS, 0, 0, &[]))], steps].concat());
     origin
 }
@@ -552,8 +552,7 @@ async fn http2_is_spoken() {
         Step::Send(frame(DATA, 0, 1, b"he")),
         Step::Send(frame(DATA, END_STREAM, 1, b"llo")),
         Step::Hang,
-    ])
-    .await;
+    ]);
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let sent = send(&app, &origin.url("/a.txt")).await.expect(201);
     assert_eq!(sent["chat"]["message"]["parts"][0]["size_bytes"], 5);
@@ -564,7 +563,7 @@ async fn http2_is_spoken() {
 #[tokio::test]
 async fn an_http2_host_that_reads_nothing_is_left() {
     let certificate = Certificate { alpn: &[b"h2"], receive_buffer: 4096, ..Certificate::default() };
-    let origin = Origin::with(certificate).await;
+    let origin = Origin::with(&certificate);
     let pings = frame(PING, 0, 0, &[0; 8]).repeat(1000);
     origin.script("h2", vec![Step::Send(frame(SETTINGS, 0, 0, &[])), Step::Repeat(pings)]);
     let app = TestApp::with_origin(&origin, |flags| {
@@ -609,7 +608,7 @@ async fn http2_misbehaviour() {
         ("silence", vec![Step::Hang], Some("the host sent nothing for 1 s")),
     ];
     join_all(cases.into_iter().map(async |(name, steps, reason)| {
-        let origin = http2_origin(steps).await;
+        let origin = http2_origin(steps);
         let app = TestApp::with_origin(&origin, |flags| {
             flags.fetch_timeout_seconds = Some(2);
             flags.fetch_idle_timeout_seconds = Some(1);

@@ -30,7 +30,7 @@ fn text<'a>(part: &'a Value, field: &str) -> &'a str {
 
 #[tokio::test]
 async fn a_photo_is_fetched_on_every_send() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     origin.file("/a/holiday%20photo.jpg?size=1", "image/jpeg", PHOTO);
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let url = origin.url("/a/holiday%20photo.jpg?size=1#frag");
@@ -62,7 +62,7 @@ async fn a_photo_is_fetched_on_every_send() {
 
 #[tokio::test]
 async fn the_name_is_the_last_segment_or_made_up() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     for (path, name) in [
         ("/photo", "photo"),
@@ -82,7 +82,7 @@ async fn the_name_is_the_last_segment_or_made_up() {
 
 #[tokio::test]
 async fn the_bytes_and_the_extension_must_agree() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     for (path, content_type, file, expected) in [
         ("/a.jpg", "text/html", "photo.jpg", Ok("image/jpeg")),
@@ -121,7 +121,7 @@ async fn the_bytes_and_the_extension_must_agree() {
 
 #[tokio::test]
 async fn what_cannot_be_sent_is_not_fetched() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     let app = TestApp::with_origin(&origin, |flags| flags.rate_limit_messages = Some(1)).await;
     let photo = media(&origin.url("/a.jpg"));
@@ -143,7 +143,7 @@ async fn what_cannot_be_sent_is_not_fetched() {
 
 #[tokio::test]
 async fn files_of_one_message_come_side_by_side_and_in_order() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let barrier = Arc::new(Barrier::new(5));
     let parts: Vec<Value> = (0..5)
@@ -166,7 +166,7 @@ async fn files_of_one_message_come_side_by_side_and_in_order() {
 
 #[tokio::test]
 async fn one_file_that_cannot_be_had_sends_none() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     origin.script("/stalled.jpg", vec![Step::Hang]);
@@ -182,7 +182,7 @@ async fn one_file_that_cannot_be_had_sends_none() {
 
 #[tokio::test]
 async fn queries_are_not_repeated_in_messages() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let refused = send(&app, &origin.url("/a.jpg?signature=secret")).await;
     assert_eq!(refused.error(), (500, 5002));
@@ -222,7 +222,7 @@ async fn our_own_files_are_found_and_not_fetched() {
 
 #[tokio::test]
 async fn a_cdn_of_its_own_is_ours_too() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| {
         flags.cdn_url = Some("https://cdn.example.com/files".to_owned());
     })
@@ -237,8 +237,8 @@ async fn a_cdn_of_its_own_is_ours_too() {
 }
 
 /// An origin of one photo that answers 304 to what it gave as a validator.
-async fn cached(validator: &'static str, condition: &'static str) -> Origin {
-    let origin = Origin::start().await;
+fn cached(validator: &'static str, condition: &'static str) -> Origin {
+    let origin = Origin::start();
     origin.on("/a.jpg", move |request| {
         if request.contains(&format!("\r\n{condition}\r\n")) {
             return answer("304 Not Modified", validator, b"");
@@ -255,7 +255,7 @@ async fn an_origin_may_say_that_nothing_has_changed() {
     for (validator, condition) in
         [("etag: \"v1\"", "if-none-match: \"v1\""), ("etag: W/\"v1\"", "if-none-match: W/\"v1\""), modified]
     {
-        let origin = cached(validator, condition).await;
+        let origin = cached(validator, condition);
         let app = TestApp::with_origin(&origin, |_| {}).await;
         let url = origin.url("/a.jpg");
         let (first, second, third) = (part(&app, &url).await, part(&app, &url).await, part(&app, &url).await);
@@ -284,7 +284,7 @@ async fn an_origin_may_say_that_nothing_has_changed() {
 
 #[tokio::test]
 async fn what_has_changed_is_fetched_and_failures_are_not_remembered() {
-    let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"").await;
+    let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"");
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let url = origin.url("/a.jpg");
     let first = part(&app, &url).await;
@@ -311,7 +311,7 @@ async fn what_has_changed_is_fetched_and_failures_are_not_remembered() {
 
 #[tokio::test]
 async fn a_304_counts_only_for_the_version_that_is_there() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let photo =
         |etag: &str, bytes: &[u8]| answer("200 OK", &format!("etag: {etag}\ncontent-length: {}", bytes.len()), bytes);
@@ -346,7 +346,7 @@ async fn a_304_counts_only_for_the_version_that_is_there() {
 
 #[tokio::test]
 async fn validators_are_a_partners_own_and_for_the_url_they_came_from() {
-    let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"").await;
+    let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"");
     let app = TestApp::with_origin(&origin, |_| {}).await;
     part(&app, &origin.url("/a.jpg")).await;
     let body = json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": {"parts": [media(&origin.url("/a.jpg"))]}});
@@ -370,7 +370,7 @@ async fn validators_are_a_partners_own_and_for_the_url_they_came_from() {
 
 #[tokio::test]
 async fn what_was_fetched_is_forgotten_after_a_while() {
-    let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"").await;
+    let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"");
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_memory_seconds = Some(3600)).await;
     part(&app, &origin.url("/a.jpg")).await;
     app.clock.advance(Duration::from_secs(3601));
@@ -382,7 +382,7 @@ async fn what_was_fetched_is_forgotten_after_a_while() {
 
 #[tokio::test]
 async fn one_key_used_at_once_sends_one_file() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let body = json!({"from": LINE, "to": [RECIPIENT],

@@ -25,7 +25,7 @@ async fn files_stay_as_they_are_by_default() {
 
 #[tokio::test]
 async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     origin.script("/a.jpg", answer("200 OK", &format!("content-length: {}", corpus(PHOTO).len()), &corpus(PHOTO)));
     let app = TestApp::with_origin(&origin, |flags| flags.strip_private_metadata = Some(true)).await;
     let bytes = corpus(PHOTO);

@@ -52,7 +52,7 @@ const SOUNDS: [(&str, &str, u64); 22] = [
 
 #[tokio::test]
 async fn every_format_both_ways_in() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| flags.rate_limit_messages = Some(1000)).await;
     let path = memos(&app.api).await;
     for (file, declared, duration) in SOUNDS {
@@ -109,7 +109,7 @@ async fn the_answer_has_what_clients_expect() {
 
 #[tokio::test]
 async fn what_is_no_voice_memo_is_refused() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let path = memos(&app.api).await;
     for (file, declared, found) in [
@@ -154,7 +154,7 @@ async fn what_is_no_voice_memo_is_refused() {
 
 #[tokio::test]
 async fn a_voice_memo_has_ten_mebibytes_at_most() {
-    let origin = Origin::start().await;
+    let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let path = memos(&app.api).await;
     let wav = |size: usize| {

@@ -116,13 +116,13 @@ impl Resolve for Names {
 }
 
 impl Origin {
-    pub async fn start() -> Self {
-        Self::with(Certificate::default()).await
+    pub fn start() -> Self {
+        Self::with(&Certificate::default())
     }
 
-    pub async fn with(certificate: Certificate) -> Self {
+    pub fn with(certificate: &Certificate) -> Self {
         let folder = tempfile::tempdir().expect("folder");
-        let (authority, tls) = certificates(&certificate);
+        let (authority, tls) = certificates(certificate);
         std::fs::write(folder.path().join("ca.pem"), authority).expect("write");
         let socket = TcpSocket::new_v4().expect("socket");
         if certificate.receive_buffer > 0 {
