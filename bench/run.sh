@@ -14,12 +14,12 @@ machine() {
 
 {
     machine
-    for benchmark in startup detect create send download upload memory; do
+    for benchmark in startup detect create send voice_memo download upload memory; do
         "bench/$benchmark.sh"
     done
     echo "# $(PATH=$PATH:/usr/sbin nginx -v 2>&1), $(wrk -v 2>&1 | awk 'NR == 1 { print $1, $2 }')," \
         "$(curl --version | awk 'NR == 1 { print $1, $2 }'), $(file --version | head -n 1)," \
-        "$(openssl version | awk '{ print $1, $2 }')"
+        "$(openssl version | awk '{ print $1, $2 }'), $(ffmpeg -version | awk 'NR == 1 { print $1, $3 }')"
 } | tee "$results"
 
 echo

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::judgement::Judged;
 use super::preparation::is_unprepared;
-use super::sends::Draft;
+use super::sends::{Draft, check_voice_memo};
 use super::unsettled::Held;
 use super::{Error, Service};
 use crate::blob::{BlobKey, SealedBlob};
@@ -81,6 +81,7 @@ impl Service {
             Ok(_) => "fetched",
             Err(Error::Fetch { source, .. }) => source.kind(),
             Err(Error::UnsupportedType(_) | Error::TypeMismatch(_)) => "refused",
+            Err(Error::VoiceMemoTooLarge(_)) => "too_large",
             Err(_) => "error",
         };
         self.metrics.fetch(outcome, start.elapsed());
@@ -120,6 +121,9 @@ impl Service {
                     Refusal::Mismatch(reason) => Error::TypeMismatch(format!("{url}: {reason}")),
                 })?;
                 let mut attachment = new_attachment(partner, name, judged, sealed.as_ref(), now);
+                if as_voice_memo {
+                    check_voice_memo(&attachment)?;
+                }
                 let mut blobs = Vec::new();
                 if is_unprepared(&self.converter, &attachment, as_voice_memo) {
                     let content = sealed.content()?;
@@ -135,6 +139,9 @@ impl Service {
                 Ok(Unstored { file, sealed: blobs, held: Some(held) })
             }
             (Fetched::NotModified, Some((mut earlier, validators))) => {
+                if as_voice_memo {
+                    check_voice_memo(&earlier)?;
+                }
                 if is_unprepared(&self.converter, &earlier, as_voice_memo) {
                     self.prepare(earlier.id).await?;
                     earlier = self.stored(earlier.id).await?.ok_or(Error::DeletedMeanwhile)?;
@@ -195,11 +202,6 @@ impl Service {
 impl FetchedFile {
     fn is_new(&self) -> bool {
         self.attachment.blob_of == self.attachment.id
-    }
-
-    /// What it will be.
-    pub(super) fn attachment(&self) -> &Attachment {
-        &self.attachment
     }
 
     /// The blobs that were stored for it.

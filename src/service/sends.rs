@@ -227,7 +227,7 @@ fn check_sendable(rules: &Rules, attachment: &Attachment, as_voice_memo: bool) -
 }
 
 /// Refuses what cannot be a voice memo.
-fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
+pub(super) fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
     let filename = &attachment.filename;
     if !voice_memo::is_sound(&attachment.media_type) {
         let noun = media::declared(&attachment.media_type).map_or("a file", |declared| declared.media_type.noun);
@@ -290,9 +290,6 @@ async fn send(
     now: Timestamp,
 ) -> Result<Sent, Error> {
     let Checked { target, thread_root, own_files } = check(db, rules, partner, &draft, now).await?;
-    if draft.voice_memo {
-        files.iter().try_for_each(|file| check_voice_memo(file.attachment()))?;
-    }
     let parts = resolve(db, draft.parts, own_files, files, now).await?;
     let mut chat = target.chat;
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs the SDK stories against a real server: tests/sdk/run.sh HAVERSACK_BINARY
+# STORY_FFMPEG is the server's HAVERSACK_FFMPEG; with none, CAF is delivered as it is.
 set -euo pipefail
 
 if [[ $# -ne 1 || ! -x $1 ]]; then
@@ -60,6 +61,7 @@ mkdir "$HAVERSACK_DATA_DIR"
 cd "$work"
 HAVERSACK_LISTEN=127.0.0.1:$port HAVERSACK_FETCH_CA_FILE=$work/origin-ca.pem \
   HAVERSACK_FETCH_ALLOW_NETS=127.0.0.1/32 HAVERSACK_FETCH_ALLOW_PORTS=$origin_port \
+  HAVERSACK_FFMPEG=${STORY_FFMPEG:-ffmpeg} \
   "$bin" serve >"$work/server.log" 2>&1 &
 server=$!
 

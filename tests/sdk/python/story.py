@@ -18,6 +18,7 @@ from typing import Any, Callable
 import httpx
 import linq
 from linq.types import AttachmentCreateResponse, Message
+from linq.types.chat_send_voicememo_response import VoiceMemo
 from linq.types.chats import SentMessage
 from linq.types.shared import LinkPartResponse, MediaPartResponse, TextPartResponse
 
@@ -26,6 +27,8 @@ SECOND_LINE = os.environ["STORY_SECOND_LINE"]
 PHOTO = Path(os.environ["STORY_PHOTO"]).read_bytes()
 CORPUS = Path(os.environ["STORY_CORPUS"])
 PICTURE = (CORPUS / "alpha-interlaced.png").read_bytes()
+# Sound of 2.5 seconds.
+MEMO = (CORPUS / "voice.m4a").read_bytes()
 
 # Another server, see origin.py: what the files on it are reached by, and what they are put there by.
 ORIGIN = os.environ["STORY_ORIGIN"]
@@ -38,6 +41,7 @@ NEW_FRIEND = "+12025552005"
 STRANGER = "+12025552006"
 BUSY_FRIEND = "+12025552007"
 MEDIA_FRIEND = "+12025552008"
+MEMO_FRIEND = "+12025552009"
 
 # Strict validation makes the client check every answer against its own models, and raise if one does not fit.
 # No retries: a second attempt would hide what went wrong with the first.
@@ -68,6 +72,8 @@ class Story:
     reply_id: str
     hosted_photo: str
     fetched_photo: MediaPartResponse
+    memo_chat_id: str
+    memo: VoiceMemo
 
 
 def fails(kind: type[linq.APIStatusError], code: int, call: Callable[[], Any]) -> linq.APIStatusError:
@@ -87,8 +93,10 @@ def fails(kind: type[linq.APIStatusError], code: int, call: Callable[[], Any]) -
     raise AssertionError(f"expected {kind.__name__} {code}, got {answer!r}")
 
 
-def upload(filename: str, content: bytes, by: linq.LinqAPIV3 = client) -> AttachmentCreateResponse:
-    created = by.attachments.create(filename=filename, content_type="image/jpeg", size_bytes=len(content))
+def upload(
+    filename: str, content: bytes, content_type: Any = "image/jpeg", by: linq.LinqAPIV3 = client
+) -> AttachmentCreateResponse:
+    created = by.attachments.create(filename=filename, content_type=content_type, size_bytes=len(content))
     answer = httpx.request(
         created.http_method, created.upload_url, headers=created.required_headers, content=content
     )
@@ -144,6 +152,24 @@ def media_part(message: Message) -> MediaPartResponse:
         if isinstance(part, MediaPartResponse):
             return part
     raise AssertionError(f"no media part in {message.parts!r}")
+
+
+def send_memo(**source: Any) -> VoiceMemo:
+    """Send a voice memo, and require what every answer to that says."""
+    sent = client.chats.send_voicememo(Story.memo_chat_id, **source).voice_memo
+    assert (sent.from_, sent.to, sent.status, sent.service) == (LINE, [MEMO_FRIEND], "queued", "iMessage"), sent
+    assert abs(sent.created_at.timestamp() - time.time()) < 60, sent
+    assert sent.chat.id == Story.memo_chat_id, sent
+    assert sent.chat.is_active and not sent.chat.is_group and sent.chat.service == "iMessage", sent
+    assert {(handle.handle, handle.is_me) for handle in sent.chat.handles} == {(LINE, True), (MEMO_FRIEND, False)}, sent
+    memo = sent.voice_memo
+    # All samples of sound here are as long.
+    assert memo.duration_ms is not None and abs(memo.duration_ms - 2500) <= 50, sent
+    answer = httpx.get(memo.url)
+    assert answer.status_code == 200, answer
+    assert answer.headers["Content-Type"] == memo.mime_type, (answer.headers, sent)
+    assert len(answer.content) == memo.size_bytes, sent
+    return sent
 
 
 # --- the way everything goes right ---
@@ -522,6 +548,87 @@ def judged_by_bytes() -> None:
     assert httpx.get(part.url).headers["Content-Type"] == "image/png"
 
 
+# --- voice memos, and files that are delivered in another form ---
+
+
+@step("send a voice memo by attachment id")
+def memo_by_id() -> None:
+    Story.memo_chat_id = start_chat(MEMO_FRIEND, "Listen")
+    attachment_id = upload("memo.m4a", MEMO, "audio/x-m4a").attachment_id
+    Story.memo = send_memo(attachment_id=attachment_id)
+    memo = Story.memo.voice_memo
+    assert memo.id == attachment_id, memo
+    assert (memo.filename, memo.mime_type, memo.size_bytes) == ("memo.m4a", "audio/x-m4a", len(MEMO)), memo
+    assert httpx.get(memo.url).content == MEMO
+    assert client.attachments.retrieve(attachment_id).download_url == memo.url, memo
+
+
+@step("a voice memo is a message with one media part")
+def memo_message() -> None:
+    memo = Story.memo.voice_memo
+    message = wait_until_delivered(Story.memo.id)
+    assert message.chat_id == Story.memo_chat_id and message.is_from_me and message.from_ == LINE, message
+    assert message.created_at == Story.memo.created_at, (message, Story.memo)
+    assert message.parts is not None and len(message.parts) == 1, message
+    part = media_part(message)
+    assert (part.id, part.url, part.filename) == (memo.id, memo.url, memo.filename), (part, memo)
+    assert (part.mime_type, part.size_bytes) == (memo.mime_type, memo.size_bytes), (part, memo)
+    newest, _ = client.chats.messages.list(Story.memo_chat_id)
+    assert newest.id == message.id and newest.parts == message.parts, newest
+
+
+@step("send a voice memo by URL")
+def memo_by_url() -> None:
+    url = host("from%20me.m4a", MEMO)
+    fetched = send_memo(voice_memo_url=url, override_optout=True).voice_memo
+    assert asked_for(url) == [(None, 200)]
+    assert (fetched.filename, fetched.mime_type) == ("from me.m4a", "audio/x-m4a"), fetched
+    assert httpx.get(fetched.url).content == MEMO
+    assert client.attachments.retrieve(fetched.id).download_url == fetched.url, fetched
+    # The URL of a stored file is that attachment.
+    assert send_memo(voice_memo_url=Story.memo.voice_memo.url).voice_memo == Story.memo.voice_memo
+
+
+@step("a TIFF is delivered as JPEG")
+def tiff_as_jpeg() -> None:
+    scan = (CORPUS / "scan-le.tiff").read_bytes()
+    attachment_id = upload("scan.tiff", scan, "image/tiff").attachment_id
+    (part,) = send_parts({"type": "media", "attachment_id": attachment_id}).parts
+    assert isinstance(part, MediaPartResponse), part
+    assert (part.id, part.filename, part.mime_type) == (attachment_id, "scan.jpg", "image/jpeg"), part
+    delivered = httpx.get(part.url)
+    assert delivered.status_code == 200 and delivered.headers["Content-Type"] == "image/jpeg", delivered.headers
+    assert delivered.content.startswith(b"\xff\xd8\xff") and len(delivered.content) == part.size_bytes, part
+
+    attachment = client.attachments.retrieve(attachment_id)
+    assert (attachment.filename, attachment.content_type) == ("scan.tiff", "image/tiff"), attachment
+    assert attachment.size_bytes == len(scan) and attachment.download_url, attachment
+    original = httpx.get(attachment.download_url)
+    assert original.headers["Content-Type"] == "image/tiff" and original.content == scan, original.headers
+
+
+@step("a CAF is delivered as M4A where the server has ffmpeg")
+def caf_as_m4a() -> None:
+    ready = httpx.get(client.base_url.join("/readyz")).text
+    assert re.match("ready\nffmpeg: .+\n", ready), ready
+    converts = "ffmpeg: none" not in ready
+    expected = ("voice.m4a", "audio/mp4") if converts else ("voice.caf", "audio/x-caf")
+    voice = (CORPUS / "voice-pcm.caf").read_bytes()
+    attachment_id = upload("voice.caf", voice, "audio/x-caf").attachment_id
+    (part,) = send_parts({"type": "media", "attachment_id": attachment_id}).parts
+    assert isinstance(part, MediaPartResponse), part
+    assert (part.id, part.filename, part.mime_type) == (attachment_id, *expected), part
+    delivered = httpx.get(part.url)
+    assert delivered.status_code == 200 and delivered.headers["Content-Type"] == part.mime_type, delivered.headers
+    assert len(delivered.content) == part.size_bytes and (delivered.content == voice) is not converts, part
+    memo = send_memo(attachment_id=attachment_id).voice_memo
+    assert (memo.filename, memo.mime_type, memo.url) == (*expected, part.url), memo
+
+    attachment = client.attachments.retrieve(attachment_id)
+    assert (attachment.filename, attachment.content_type) == ("voice.caf", "audio/x-caf"), attachment
+    assert attachment.download_url and httpx.get(attachment.download_url).content == voice, attachment
+
+
 # --- errors, each as the exception the client has for it ---
 
 
@@ -649,6 +756,62 @@ def refused_bytes() -> None:
     part: Any = {"type": "media", "attachment_id": failed}
     error = fails(linq.BadRequestError, 5004, lambda: send_parts(part, to=STRANGER))
     assert "page.jpg holds an HTML page, not a JPEG image" in error.message, error.message
+
+
+@step("a voice memo that is refused: BadRequestError")
+def refused_memos() -> None:
+    def refused(code: int, reason: str, **source: Any) -> None:
+        error = fails(linq.BadRequestError, code, lambda: send_memo(**source))
+        assert reason in error.message, error.message
+
+    before = [message.id for message in client.chats.messages.list(Story.memo_chat_id)]
+    clip = (CORPUS / "clip.mp4").read_bytes()
+    video = upload("clip.mp4", clip, "video/mp4").attachment_id
+    refused(1001, "voice_memo_url or attachment_id")
+    refused(1005, "not both", attachment_id=Story.memo.voice_memo.id, voice_memo_url=host("memo.m4a", MEMO))
+    refused(1005, "it does not start with https://", voice_memo_url=f"{ORIGIN_CONTROL}/python/memo.m4a")
+    refused(1005, "not a UUID", attachment_id="not-a-uuid")
+    refused(5004, "clip.mp4 is an MP4 video", attachment_id=video)
+    refused(5004, "clip.mp4 is an MP4 video", voice_memo_url=host("clip.mp4", clip))
+    refused(5004, "photo.jpg is a JPEG image", attachment_id=Story.photo.attachment_id)
+    refused(5004, "photo.jpg is a JPEG image", voice_memo_url=host("photo.jpg", PHOTO))
+    assert [message.id for message in client.chats.messages.list(Story.memo_chat_id)] == before
+
+
+@step("a voice memo that is too large: APIStatusError")
+def large_memos() -> None:
+    large = (CORPUS / "sound.wav").read_bytes().ljust(10 * 1024 * 1024 + 1, b"\0")
+    for source in (
+        {"voice_memo_url": host("large.wav", large)},
+        {"attachment_id": upload("large.wav", large, "audio/x-wav").attachment_id},
+    ):
+        # The client has no exception of its own for this status.
+        error = fails(linq.APIStatusError, 5005, lambda: send_memo(**source))
+        assert error.status_code == 413 and "too large for a voice memo" in error.message, error.message
+
+
+@step("a voice memo of or for something unknown: NotFoundError")
+def unknown_memos() -> None:
+    unknown = str(uuid.uuid4())
+    known = Story.memo.voice_memo
+    fails(linq.NotFoundError, 2003, lambda: send_memo(attachment_id=unknown))
+    fails(linq.NotFoundError, 2001, lambda: client.chats.send_voicememo(unknown, attachment_id=known.id))
+    # Both there, but another partner's.
+    theirs = upload("memo.m4a", MEMO, "audio/x-m4a", by=other)
+    fails(linq.NotFoundError, 2003, lambda: send_memo(attachment_id=theirs.attachment_id))
+    fails(linq.NotFoundError, 2003, lambda: send_memo(voice_memo_url=theirs.download_url))
+    fails(
+        linq.NotFoundError,
+        2001,
+        lambda: other.chats.send_voicememo(Story.memo_chat_id, attachment_id=theirs.attachment_id),
+    )
+
+
+@step("a voice memo URL that brings no file: InternalServerError")
+def unreachable_memos() -> None:
+    missing = f"{ORIGIN}/python/missing.m4a"
+    error = fails(linq.InternalServerError, 5002, lambda: send_memo(voice_memo_url=missing))
+    assert f"{missing}: the host answered 404" in error.message, error.message
 
 
 @step("a feature this server does not have: PermissionDeniedError")

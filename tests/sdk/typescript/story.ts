@@ -29,6 +29,8 @@ const LINE = setting('STORY_LINE');
 const SECOND_LINE = setting('STORY_SECOND_LINE');
 const PHOTO = await readFile(setting('STORY_PHOTO'));
 const PICTURE = await sample('alpha-interlaced.png');
+// Sound of 2.5 seconds.
+const MEMO = await sample('voice.m4a');
 
 // Another server, see origin.py: what the files on it are reached by, and what they are put there by.
 const ORIGIN = setting('STORY_ORIGIN');
@@ -41,6 +43,7 @@ const NEW_FRIEND = '+12025553005';
 const STRANGER = '+12025553006';
 const BUSY_FRIEND = '+12025553007';
 const MEDIA_FRIEND = '+12025553008';
+const MEMO_FRIEND = '+12025553009';
 
 // No retries: a second attempt would hide what went wrong with the first.
 const client = new LinqAPIV3({ maxRetries: 0 });
@@ -60,6 +63,8 @@ let firstMessageId: string;
 let replyId: string;
 let hostedPhoto: string;
 let fetchedPhoto: LinqAPIV3.MediaPartResponse;
+let memoChatId: string;
+let sentMemo: LinqAPIV3.ChatSendVoicememoResponse.VoiceMemo;
 
 /** What the client keeps in `error` of its exceptions: the whole error body. */
 interface ErrorBody {
@@ -99,11 +104,12 @@ async function fails(kind: ErrorClass, code: number, call: Promise<unknown>): Pr
 async function upload(
   filename: string,
   content: Buffer,
+  contentType: LinqAPIV3.AttachmentCreateParams['content_type'] = 'image/jpeg',
   by = client,
 ): Promise<LinqAPIV3.AttachmentCreateResponse> {
   const created = await by.attachments.create({
     filename,
-    content_type: 'image/jpeg',
+    content_type: contentType,
     size_bytes: content.length,
   });
   const answer = await put(created, created.required_headers, content);
@@ -200,6 +206,28 @@ async function statusOf(url: string): Promise<number> {
   const answer = await fetch(url);
   await answer.body?.cancel();
   return answer.status;
+}
+
+/** Send a voice memo, and require what every answer to that says. */
+async function sendMemo(source: LinqAPIV3.ChatSendVoicememoParams) {
+  const { voice_memo: sent } = await client.chats.sendVoicememo(memoChatId, source);
+  assert.equal(sent.from, LINE);
+  assert.deepEqual(sent.to, [MEMO_FRIEND]);
+  assert.equal(sent.status, 'queued');
+  assert.equal(sent.service, 'iMessage');
+  assert.ok(Math.abs(Date.parse(sent.created_at) - Date.now()) < 60_000, sent.created_at);
+  assert.equal(sent.chat.id, memoChatId);
+  assert.ok(sent.chat.is_active && !sent.chat.is_group);
+  assert.equal(sent.chat.service, 'iMessage');
+  assert.deepEqual(sent.chat.handles.map(({ handle }) => handle).sort(), [LINE, MEMO_FRIEND].sort());
+  const memo = sent.voice_memo;
+  // All samples of sound here are as long.
+  assert.ok(Math.abs((memo.duration_ms ?? 0) - 2500) <= 50, `${memo.duration_ms} ms`);
+  const answer = await fetch(memo.url);
+  assert.equal(answer.status, 200);
+  assert.equal(answer.headers.get('Content-Type'), memo.mime_type);
+  assert.equal((await bytes(answer)).length, memo.size_bytes);
+  return sent;
 }
 
 // --- the way everything goes right ---
@@ -588,6 +616,102 @@ step('the bytes of an upload decide what it is', async () => {
   assert.equal((await fetch(part.url)).headers.get('Content-Type'), 'image/png');
 });
 
+// --- voice memos, and files that are delivered in another form ---
+
+step('send a voice memo by attachment id', async () => {
+  memoChatId = await startChat(MEMO_FRIEND, 'Listen');
+  const { attachment_id } = await upload('memo.m4a', MEMO, 'audio/x-m4a');
+  sentMemo = await sendMemo({ attachment_id });
+  const memo = sentMemo.voice_memo;
+  assert.equal(memo.id, attachment_id);
+  assert.equal(memo.filename, 'memo.m4a');
+  assert.equal(memo.mime_type, 'audio/x-m4a');
+  assert.ok(MEMO.equals(await download(memo.url)), 'other bytes');
+  assert.equal((await client.attachments.retrieve(attachment_id)).download_url, memo.url);
+});
+
+step('a voice memo is a message with one media part', async () => {
+  const message = await waitUntilDelivered(sentMemo.id);
+  assert.equal(message.chat_id, memoChatId);
+  assert.ok(message.is_from_me);
+  assert.equal(message.from, LINE);
+  assert.equal(message.created_at, sentMemo.created_at);
+  assert.equal(message.parts?.length, 1);
+  const { type, reactions, ...part } = mediaPart(message);
+  assert.deepEqual([type, reactions], ['media', null]);
+  const { duration_ms: _, ...memo } = sentMemo.voice_memo;
+  assert.deepEqual(part, memo);
+  const listed = [];
+  for await (const message of client.chats.messages.list(memoChatId)) listed.push(message);
+  assert.equal(listed.length, 2);
+  assert.equal(listed[0]?.id, message.id);
+  assert.deepEqual(listed[0]?.parts, message.parts);
+});
+
+step('send a voice memo by URL', async () => {
+  const url = await host('from%20me.m4a', MEMO);
+  const { voice_memo: fetched } = await sendMemo({ voice_memo_url: url });
+  assert.deepEqual((await askedFor(url)).map(({ status }) => status), [200]);
+  assert.equal(fetched.filename, 'from me.m4a');
+  assert.equal(fetched.mime_type, 'audio/x-m4a');
+  assert.ok(MEMO.equals(await download(fetched.url)), 'other bytes');
+  assert.equal((await client.attachments.retrieve(fetched.id)).download_url, fetched.url);
+  // The URL of a stored file is that attachment.
+  const again = await sendMemo({ voice_memo_url: sentMemo.voice_memo.url });
+  assert.deepEqual(again.voice_memo, sentMemo.voice_memo);
+});
+
+step('a TIFF is delivered as JPEG', async () => {
+  const scan = await sample('scan-le.tiff');
+  const { attachment_id } = await upload('scan.tiff', scan, 'image/tiff');
+  const [part] = (await sendParts([{ type: 'media', attachment_id }])).parts;
+  assert.ok(part?.type === 'media' && part.id === attachment_id);
+  assert.equal(part.filename, 'scan.jpg');
+  assert.equal(part.mime_type, 'image/jpeg');
+  const answer = await fetch(part.url);
+  assert.equal(answer.status, 200);
+  assert.equal(answer.headers.get('Content-Type'), 'image/jpeg');
+  const delivered = await bytes(answer);
+  assert.equal(delivered.length, part.size_bytes);
+  assert.equal(delivered.toString('hex', 0, 3), 'ffd8ff');
+
+  const attachment = await client.attachments.retrieve(attachment_id);
+  assert.equal(attachment.filename, 'scan.tiff');
+  assert.equal(attachment.content_type, 'image/tiff');
+  assert.equal(attachment.size_bytes, scan.length);
+  assert.ok(attachment.download_url);
+  const original = await fetch(attachment.download_url);
+  assert.equal(original.headers.get('Content-Type'), 'image/tiff');
+  assert.ok(scan.equals(await bytes(original)), 'other bytes');
+});
+
+step('a CAF is delivered as M4A where the server has ffmpeg', async () => {
+  const ready = await (await fetch(new URL('/readyz', client.baseURL))).text();
+  assert.match(ready, /^ready\nffmpeg: .+\n/);
+  const converts = !ready.includes('ffmpeg: none');
+  const [filename, mimeType] = converts ? ['voice.m4a', 'audio/mp4'] : ['voice.caf', 'audio/x-caf'];
+  const voice = await sample('voice-pcm.caf');
+  const { attachment_id } = await upload('voice.caf', voice, 'audio/x-caf');
+  const [part] = (await sendParts([{ type: 'media', attachment_id }])).parts;
+  assert.ok(part?.type === 'media' && part.id === attachment_id);
+  assert.equal(part.filename, filename);
+  assert.equal(part.mime_type, mimeType);
+  const answer = await fetch(part.url);
+  assert.equal(answer.status, 200);
+  assert.equal(answer.headers.get('Content-Type'), mimeType);
+  const delivered = await bytes(answer);
+  assert.equal(delivered.length, part.size_bytes);
+  assert.equal(delivered.equals(voice), !converts);
+  const { voice_memo: memo } = await sendMemo({ attachment_id });
+  assert.deepEqual([memo.filename, memo.mime_type, memo.url], [filename, mimeType, part.url]);
+
+  const attachment = await client.attachments.retrieve(attachment_id);
+  assert.equal(attachment.filename, 'voice.caf');
+  assert.equal(attachment.content_type, 'audio/x-caf');
+  assert.ok(attachment.download_url);
+  assert.ok(voice.equals(await download(attachment.download_url)), 'other bytes');
+});
+
 // --- errors, each as the exception the client has for it ---
 
 step('a wrong key: AuthenticationError', async () => {
@@ -660,7 +784,7 @@ step("another partner's things: NotFoundError", async () => {
 });
 
 step("another partner's stored file by URL: NotFoundError", async () => {
-  const theirs = await upload('theirs.jpg', PHOTO, other);
+  const theirs = await upload('theirs.jpg', PHOTO, 'image/jpeg', other);
   assert.ok(PHOTO.equals(await download(theirs.download_url)), 'other bytes');
   await fails(NotFoundError, 2003, sendUrl(theirs.download_url, STRANGER));
   // Of our own, but not uploaded yet.
@@ -712,6 +836,56 @@ step('an upload that is not what it was declared: BadRequestError', async () => 
   assert.equal(attachment.download_url, undefined);
   const { body } = await fails(BadRequestError, 5004, sendParts([{ type: 'media', attachment_id }], STRANGER));
   assert.match(body.error.message, /page\.jpg holds an HTML page, not a JPEG image/);
+});
+
+step('a voice memo that is refused: BadRequestError', async () => {
+  const refused = async (code: number, reason: string, source: LinqAPIV3.ChatSendVoicememoParams) => {
+    const { body } = await fails(BadRequestError, code, sendMemo(source));
+    assert.ok(body.error.message.includes(reason), body.error.message);
+  };
+  const before = await ids(client.chats.messages.list(memoChatId));
+  const clip = await sample('clip.mp4');
+  const video = await upload('clip.mp4', clip, 'video/mp4');
+  const memoUrl = await host('memo.m4a', MEMO);
+
+  await refused(1001, 'voice_memo_url or attachment_id', {});
+  await refused(1005, 'not both', { attachment_id: sentMemo.voice_memo.id, voice_memo_url: memoUrl });
+  await refused(1005, 'it does not start with https://', { voice_memo_url: `${ORIGIN_CONTROL}/typescript/memo.m4a` });
+  await refused(1005, 'not a UUID', { attachment_id: 'not-a-uuid' });
+  await refused(5004, 'clip.mp4 is an MP4 video', { attachment_id: video.attachment_id });
+  await refused(5004, 'clip.mp4 is an MP4 video', { voice_memo_url: await host('clip.mp4', clip) });
+  await refused(5004, 'photo.jpg is a JPEG image', { attachment_id: photo.attachment_id });
+  await refused(5004, 'photo.jpg is a JPEG image', { voice_memo_url: await host('photo.jpg', PHOTO) });
+  assert.deepEqual(await ids(client.chats.messages.list(memoChatId)), before);
+});
+
+step('a voice memo that is too large: APIError', async () => {
+  const sound = await sample('sound.wav');
+  const large = Buffer.concat([sound, Buffer.alloc(10 * 1024 * 1024 + 1 - sound.length)]);
+  const { attachment_id } = await upload('large.wav', large, 'audio/x-wav');
+  for (const source of [{ voice_memo_url: await host('large.wav', large) }, { attachment_id }]) {
+    // The client has no exception of its own for this status.
+    const { body } = await fails(APIError, 5005, sendMemo(source));
+    assert.equal(body.error.status, 413);
+    assert.match(body.error.message, /too large for a voice memo/);
+  }
+});
+
+step('a voice memo of or for something unknown: NotFoundError', async () => {
+  await fails(NotFoundError, 2003, sendMemo({ attachment_id: randomUUID() }));
+  const known = { attachment_id: sentMemo.voice_memo.id };
+  await fails(NotFoundError, 2001, client.chats.sendVoicememo(randomUUID(), known));
+  // Both there, but another partner's.
+  const { attachment_id, download_url } = await upload('memo.m4a', MEMO, 'audio/x-m4a', other);
+  await fails(NotFoundError, 2003, sendMemo({ attachment_id }));
+  await fails(NotFoundError, 2003, sendMemo({ voice_memo_url: download_url }));
+  await fails(NotFoundError, 2001, other.chats.sendVoicememo(memoChatId, { attachment_id }));
+});
+
+step('a voice memo URL that brings no file: InternalServerError', async () => {
+  const url = `${ORIGIN}/typescript/missing.m4a`;
+  const { body } = await fails(InternalServerError, 5002, sendMemo({ voice_memo_url: url }));
+  assert.ok(body.error.message.includes(`${url}: the host answered 404`), body.error.message);
 });
 
 step('a feature this server does not have: PermissionDeniedError', async () => {
