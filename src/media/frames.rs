@@ -79,20 +79,22 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
     (size > 4).then_some(Frame { codec: Codec::Mpeg { version, layer }, rate, size, samples, mono: fourth >> 6 == 3 })
 }
 
-/// The frame at `at`, if `wanted` of the same kind stand in a row there, or fewer that reach to the end of the file or
+/// The frame at `at`, if `wanted` of the same kind stand in a row there, or `least` that reach to the end of the file or
 /// to the tags there.
-pub(super) fn run<R: Read + Seek>(source: &mut Source<R>, at: u64, wanted: usize) -> io::Result<Option<Frame>> {
+fn run<R: Read + Seek>(source: &mut Source<R>, at: u64, wanted: u8, least: u8) -> io::Result<Option<Frame>> {
     let Some(first) = frame(source.at(at, 7)?) else { return Ok(None) };
     let mut next = at + u64::from(first.size);
     for found in 1..wanted {
-        // The last frame may be cut off, but not the only one.
-        if next == source.len() || found > 1 && next > source.len() {
+        // The last frame may be cut off, and is not counted then.
+        if next == source.len() && found >= least || next > source.len() && found > least {
             break;
         }
         let rest = source.at(next, 8)?;
         match frame(rest) {
             Some(frame) if frame.codec == first.codec && frame.rate == first.rate => next += u64::from(frame.size),
-            _ if rest.starts_with(b"TAG") || rest == b"APETAGEX" || rest.starts_with(b"LYRICS") => break,
+            _ if found >= least && (rest.starts_with(b"TAG") || rest == b"APETAGEX" || rest.starts_with(b"LYRICS")) => {
+                break;
+            }
             _ => return Ok(None),
         }
     }
@@ -123,12 +125,13 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64
 /// Where the first of some frames in a row is, from `at` on, and how it is coded. Padding after a tag may be longer
 /// than the tag says, and recordings of broadcasts start in the middle of a frame.
 pub(super) fn sound<R: Read + Seek>(source: &mut Source<R>, mut at: u64) -> io::Result<Option<(u64, Frame)>> {
-    const PADDING: u64 = 64 * 1024;
     const JUNK: u64 = 4096;
-    if let Some(frame) = run(source, at, 3)? {
+    // Room that a tag left for its growth may not be counted in its size.
+    let padding = if at > 0 { 1024 * 1024 } else { 64 * 1024 };
+    if let Some(frame) = run(source, at, 3, 1)? {
         return Ok(Some((at, frame)));
     }
-    let end = at + PADDING;
+    let end = at + padding;
     while at < end {
         let piece = source.at(at, 4096)?;
         match piece.iter().position(|&byte| byte != 0) {
@@ -145,7 +148,7 @@ pub(super) fn sound<R: Read + Seek>(source: &mut Source<R>, mut at: u64) -> io::
         let wanted = usize::try_from(end - at).unwrap_or(0);
         let Some(skip) = memchr::memchr(0xff, source.at(at, wanted)?) else { break };
         at += skip as u64;
-        if let Some(frame) = run(source, at, 5)? {
+        if let Some(frame) = run(source, at, 5, 3)? {
             return Ok(Some((at, frame)));
         }
         at += 1;
@@ -235,6 +238,7 @@ mod tests {
             (tag_with_footer, 22),
             (ape, 36),
             ([tag(20), vec![0; 5000]].concat(), 5030),
+            ([tag(20), vec![0; 1_000_000]].concat(), 1_000_030),
             (vec![0xff; 100], 100),
             (b"RADIO\xff\xfb".repeat(50), 350),
         ] {
@@ -250,6 +254,28 @@ mod tests {
         assert!(found(&mp3()[..400]).is_none());
         let three = mp3().repeat(3);
         assert!(found(&three[..three.len() - 10]).is_some());
+    }
+
+    #[test]
+    fn behind_other_bytes_it_takes_three_frames_even_at_the_end() {
+        let tag = b"TAG".to_vec();
+        for front in [b"words \x01".to_vec(), vec![0; 100]] {
+            let behind = |frames: &[u8]| found(&[front.as_slice(), frames].concat()).is_some();
+            let three = mp3().repeat(3);
+            assert!(!behind(&mp3()));
+            assert!(!behind(&mp3().repeat(2)));
+            assert!(!behind(&[mp3(), tag.clone()].concat()));
+            assert!(!behind(&three[..three.len() - 1]));
+            assert!(behind(&three));
+            assert!(behind(&[three, tag.clone()].concat()));
+        }
+    }
+
+    #[test]
+    fn much_emptiness_is_no_padding() {
+        assert!(found(&[vec![0; 1_000_000], mp3().repeat(8)].concat()).is_none());
+        let tag = b"ID3\x04\0\0\0\0\0\0".to_vec();
+        assert!(found(&[tag, vec![0; 1_100_000], mp3().repeat(8)].concat()).is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Pictures: whether they are whole enough to be shown. Decodes nothing.
 
+use super::chunks::{Layout, find};
 use super::sniff::Content;
 use super::source::Source;
 use std::io::{self, Read, Seek};
@@ -123,30 +124,103 @@ pub(super) fn bmp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<C
     Ok(Some(if whole { Content::of("image/bmp") } else { Content::Damaged("a BMP image that is cut short") }))
 }
 
+/// How the numbers of a TIFF file are written, which has two forms and two orders of bytes.
+#[derive(Clone, Copy, Debug)]
+struct Tiff {
+    little: bool,
+    /// How wide an offset, a counter of entries, and an entry are.
+    offset: usize,
+    counter: usize,
+    entry: u64,
+}
+
+/// What the entries of a directory say that matters here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Directory {
+    wide: bool,
+    /// Has values that only the raw images of cameras have.
+    raw: bool,
+    /// Says what made the image.
+    made: bool,
+    /// Where the list of the directories inside this one is, and how long it is.
+    inner: Option<(u64, u64)>,
+}
+
+impl Tiff {
+    /// Reads the directory at `at`: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), and DNG 1.7.
+    fn directory<R: Read + Seek>(self, source: &mut Source<R>, at: u64) -> io::Result<Directory> {
+        let mut found = Directory::default();
+        let Some(count) = source.uint(at, self.counter, self.little)? else { return Ok(found) };
+        for index in 0..count.min(4096) {
+            let at = at.saturating_add(self.counter as u64 + index * self.entry);
+            let Some(tag) = source.uint(at, 2, self.little)? else { break };
+            let value = at.saturating_add(4 + self.offset as u64);
+            let short = source.uint(value, 2, self.little)?;
+            match tag {
+                0x100 => found.wide = true,
+                // How it is packed: Nikon, Sony, Samsung, Kodak and Pentax have numbers of their own.
+                0x103 => found.raw |= matches!(short, Some(34_713 | 32_767 | 32_769 | 32_770 | 65_000 | 65_535)),
+                // What the samples are: those of a sensor, with its colour filter in front or made linear.
+                0x106 => found.raw |= matches!(short, Some(32_803 | 34_892)),
+                0x10f => found.made = true,
+                0x14a => {
+                    let Some(count) = source.uint(at.saturating_add(4), self.offset, self.little)? else { continue };
+                    // A single one is in place of the list.
+                    let list = if count == 1 { Some(value) } else { source.uint(value, self.offset, self.little)? };
+                    found.inner = list.map(|list| (list, count));
+                }
+                // The version of DNG.
+                0xc612 => found.raw = true,
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the image whose first directory this is comes from a camera as its sensor saw it: often it is a small
+    /// picture, and the real one is in a directory inside.
+    fn raw<R: Read + Seek>(self, source: &mut Source<R>, first: Directory) -> io::Result<bool> {
+        if first.raw {
+            return Ok(true);
+        }
+        let Some((list, count)) = first.inner else { return Ok(false) };
+        for index in 0..count.min(16) {
+            let at = list.saturating_add(index * self.offset as u64);
+            let inner = match source.uint(at, self.offset, self.little)? {
+                Some(inner) => self.directory(source, inner)?,
+                None => Directory::default(),
+            };
+            // One that cannot be read is no page of a scanner.
+            if inner.raw || first.made && !inner.wide {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// TIFF 6.0 section 2, and its 64-bit form: the first directory can be read and says how wide the image is.
 pub(super) fn tiff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     const NO_DIRECTORY: Content = Content::Damaged("a TIFF image without a readable directory");
-    const IMAGE_WIDTH: u64 = 0x100;
+    const RAW: Content = Content::Refused("a camera's raw image");
     let Some(head) = source.array::<16>(0)? else { return Ok(NO_DIRECTORY) };
     if head[8..].starts_with(b"CR") || head[8..].starts_with(b"HEAPCCDR") {
-        return Ok(Content::Refused("a camera's raw image"));
+        return Ok(RAW);
     }
     let little = head[0] == b'I';
     let big = head[2] == 43 || head[3] == 43;
-    // Where the first directory is; how wide its counter and its entries are.
-    let (offset, counter, entry) = if big { (8, 8, 20) } else { (4, 4, 12) };
-    let Some(directory) = source.uint(offset, counter, little)? else { return Ok(NO_DIRECTORY) };
-    let counter = if big { 8 } else { 2 };
-    let Some(count) = source.uint(directory, counter, little)? else { return Ok(NO_DIRECTORY) };
-    for index in 0..count.min(4096) {
-        let at = directory.saturating_add(counter as u64 + index * entry);
-        match source.uint(at, 2, little)? {
-            Some(IMAGE_WIDTH) => return Ok(Content::of("image/tiff")),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    Ok(NO_DIRECTORY)
+    let file = if big {
+        Tiff { little, offset: 8, counter: 8, entry: 20 }
+    } else {
+        Tiff { little, offset: 4, counter: 2, entry: 12 }
+    };
+    let Some(at) = source.uint(file.offset as u64, file.offset, little)? else { return Ok(NO_DIRECTORY) };
+    let first = file.directory(source, at)?;
+    Ok(match first {
+        _ if file.raw(source, first)? => RAW,
+        Directory { wide: true, .. } => Content::of("image/tiff"),
+        _ => NO_DIRECTORY,
+    })
 }
 
 /// ICO and CUR, whose directories are alike: every picture is inside the file and starts as one.
@@ -170,7 +244,8 @@ pub(super) fn icon<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<
     })
 }
 
-/// WebP, RFC 9649: the first chunk is picture data or the extended header, and it is whole.
+/// WebP, RFC 9649: the first chunk is picture data, or the extended header with picture data somewhere behind it, and it
+/// is whole.
 pub(super) fn webp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     const CUT_SHORT: Content = Content::Damaged("a WebP image that is cut short");
     let Some(name) = source.array::<4>(12)? else { return Ok(CUT_SHORT) };
@@ -178,7 +253,15 @@ pub(super) fn webp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
     let whole = match &name {
         b"VP8 " => source.at(23, 3)? == b"\x9d\x01\x2a" && 20 + size <= source.len(),
         b"VP8L" => source.at(20, 1)? == b"\x2f" && 20 + size <= source.len(),
-        b"VP8X" => size >= 10 && source.len() > 30 + 8,
+        b"VP8X" if size >= 10 => {
+            let mut whole = false;
+            for name in [b"VP8 ", b"VP8L", b"ANMF"] {
+                let data = find(source, 12, Layout::Riff, *name)?;
+                whole |= data.is_some_and(|data| data.size > 8 && data.start + data.size <= source.len());
+            }
+            whole
+        }
+        b"VP8X" => false,
         _ => return Ok(Content::Damaged("the signature of a WebP image and no image after it")),
     };
     Ok(if whole { Content::of("image/webp") } else { CUT_SHORT })
@@ -240,6 +323,7 @@ mod tests {
             b"II*\0\x08\0\0\0",
             b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0",
             b"RIFF\x10\0\0\0WEBPVP8 \0\0\0\0",
+            b"RIFF\x30\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
             b"\0\0\x01\0\0\0\0\0",
             b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0\xff\0\0\0\x16\0\0\0",
         ] {
@@ -257,10 +341,70 @@ mod tests {
         }
     }
 
+    /// A TIFF directory at `at`: tag, type, count and value of each entry.
+    fn directory(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
+        let mut bytes = u16::try_from(entries.len()).expect("few").to_le_bytes().to_vec();
+        for (tag, kind, count, value) in entries {
+            bytes.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+            bytes.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
+        }
+        bytes.extend([0; 4]);
+        bytes
+    }
+
     #[test]
     fn raw_images_of_cameras_are_told_from_tiff() {
+        let raw = Content::Refused("a camera's raw image");
         let mut bytes = sample("scan-le.tiff");
         bytes[8..10].copy_from_slice(b"CR");
-        assert_eq!(found(bytes), Content::Refused("a camera's raw image"));
+        assert_eq!(found(bytes), raw);
+
+        let (width, make) = ((0x100, 3, 1, 160), (0x10f, 2, 6, 0));
+        let tiff = Content::of("image/tiff");
+        let start = |first: &[_]| [b"II*\0\x08\0\0\0".as_slice(), &directory(first)].concat();
+        for (entries, expected) in [
+            (vec![width, make], tiff),
+            (vec![width, (0x103, 3, 1, 5), (0x106, 3, 1, 2), make], tiff),
+            (vec![width, (0x103, 3, 1, 34_892)], tiff),
+            (vec![width, (0x103, 3, 1, 34_713)], raw),
+            (vec![width, (0x103, 3, 1, 65_535)], raw),
+            (vec![width, (0x106, 3, 1, 32_803)], raw),
+            (vec![width, (0x106, 3, 1, 34_892)], raw),
+            (vec![width, (0xc612, 1, 4, 0x0401)], raw),
+            // The directory inside is not there.
+            (vec![width, make, (0x14a, 4, 1, 9000)], raw),
+            (vec![width, (0x14a, 4, 1, 9000)], tiff),
+        ] {
+            assert_eq!(found(start(&entries)), expected, "{entries:?}");
+        }
+        // A preview, with the sensor's image in the only or in the second directory inside; or smaller copies.
+        for (samples, expected) in [(32_803, raw), (2, tiff)] {
+            let inner = directory(&[width, (0x106, 3, 1, samples)]);
+            let first = |list: u32, count: u32| start(&[width, make, (0x14a, 4, count, list)]);
+            let length = u32::try_from(first(0, 1).len()).expect("short");
+            assert_eq!(found([first(length, 1), inner.clone()].concat()), expected);
+            let other = directory(&[width]);
+            let second = length + 8 + u32::try_from(other.len()).expect("short");
+            let list = [(length + 8).to_le_bytes(), second.to_le_bytes()].concat();
+            assert_eq!(found([first(length, 2), list, other, inner].concat()), expected);
+        }
+    }
+
+    #[test]
+    fn an_extended_webp_has_an_image_in_it() {
+        let extended = [b"RIFF\x80\0\0\0WEBPVP8X\x0a\0\0\0".as_slice(), &[0; 10]].concat();
+        let chunk = |name: &[u8], size: u8| [name, &[size, 0, 0, 0], &[1; 16]].concat();
+        for (rest, whole) in [
+            (vec![0; 100], false),
+            (chunk(b"EXIF", 16), false),
+            (chunk(b"VP8L", 16), true),
+            ([chunk(b"ICCP", 16), chunk(b"ANIM", 16), chunk(b"ANMF", 16)].concat(), true),
+            ([chunk(b"ALPH", 16), chunk(b"VP8 ", 16)].concat(), true),
+            (chunk(b"VP8 ", 17), false),
+        ] {
+            let content = found([extended.clone(), rest].concat());
+            assert_eq!(matches!(content, Content::Binary { .. }), whole);
+            assert_eq!(matches!(content, Content::Damaged(_)), !whole);
+        }
     }
 }

@@ -15,17 +15,35 @@ pub(super) struct Atom {
     pub(super) end: u64,
 }
 
+impl Atom {
+    /// The box as far as it lies before `end`. Boxes that claim what is behind their parent would otherwise be gone
+    /// through again with each of its sisters.
+    pub(super) fn before(self, end: u64) -> Self {
+        Self { end: self.end.min(end), ..self }
+    }
+}
+
+/// The box at `at` inside `parent`, and no more of it than lies in there.
+pub(super) fn child<R: Read + Seek>(source: &mut Source<R>, at: u64, parent: Atom) -> io::Result<Option<Atom>> {
+    Ok(atom(source, at, parent.end)?.map(|child| child.before(parent.end)))
+}
+
+/// The first box called `name` inside `parent`, and no more of it than lies in there.
+pub(super) fn inside<R: Read + Seek>(source: &mut Source<R>, parent: Atom, name: [u8; 4]) -> io::Result<Option<Atom>> {
+    Ok(find(source, parent.start, parent.end, name)?.map(|child| child.before(parent.end)))
+}
+
 /// The box at `at` inside a box, or a file, that ends at `end`.
 pub(super) fn atom<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) -> io::Result<Option<Atom>> {
     if at.saturating_add(8) > end {
         return Ok(None);
     }
-    let Some(size) = source.be32(at)? else { return Ok(None) };
-    let Some(name) = source.array(at + 4)? else { return Ok(None) };
-    let (header, size) = match size {
+    let Some((&size, rest)) = source.at(at, 16)?.split_first_chunk::<4>() else { return Ok(None) };
+    let Some((&name, wide)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+    let (header, size) = match u32::from_be_bytes(size) {
         // To the end, and 64 bits further on (section 4.2).
         0 => (8, end - at),
-        1 => (16, source.be64(at + 8)?.unwrap_or(0)),
+        1 => (16, wide.try_into().map_or(0, u64::from_be_bytes)),
         size => (8, u64::from(size)),
     };
     Ok((size >= header).then(|| Atom { name, start: at + header, end: at.saturating_add(size) }))
@@ -59,13 +77,16 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
         }
         b"ftyp" | b"styp" => branded(source, first).map(Some),
         b"moov" | b"mdat" | b"wide" | b"free" | b"skip" | b"pnot" | b"uuid" => {
+            if let Some(brands) = late_brands(source, first)? {
+                return branded(source, brands).map(Some);
+            }
             let movie = find(source, 0, len, *b"moov")?.filter(|movie| movie.end <= len);
             let movie = match movie {
                 // Anything can have these names somewhere; a movie starts with its header.
-                Some(movie) => match find(source, movie.start, movie.end, *b"mvhd")? {
+                Some(movie) => match inside(source, movie, *b"mvhd")? {
                     Some(header) => Some(header),
                     // The whole movie box may be compressed.
-                    None => find(source, movie.start, movie.end, *b"cmov")?,
+                    None => inside(source, movie, *b"cmov")?,
                 },
                 None => None,
             };
@@ -73,6 +94,22 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
         }
         _ => Ok(None),
     }
+}
+
+/// The brands of a file that has some empty space in front of them, which is behind `first`.
+fn late_brands<R: Read + Seek>(source: &mut Source<R>, first: Atom) -> io::Result<Option<Atom>> {
+    let len = source.len();
+    let mut last = first;
+    for _ in 0..8 {
+        match atom(source, last.end, len)?.filter(|_| last.name != *b"moov") {
+            Some(found) if found.name == *b"ftyp" => {
+                return Ok(Some(found).filter(|ftyp| ftyp.end <= len && ftyp.end - ftyp.start >= 4));
+            }
+            Some(other) => last = other,
+            None => break,
+        }
+    }
+    Ok(None)
 }
 
 /// Brands of HEVC pictures and sequences (ISO/IEC 23008-12 annex B).
@@ -95,6 +132,8 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
         b"crx " => return Ok(Content::Refused("a camera's raw image")),
         b"jpx " | b"jp2 " | b"mjp2" | b"jpm " => return Ok(Content::Refused("a JPEG 2000 image")),
         [b'3', b'g', b'2', _] | b"kddi" => return Ok(Content::Refused("a 3GPP2 video")),
+        b"jxl " => return Ok(Content::Refused("a JPEG XL image")),
+        b"aax " | b"aaxc" => return Ok(Content::Refused("an Audible book")),
         b"F4V " | b"F4A " | b"f4v " => return Ok(Content::Refused("a Flash video")),
         _ => {}
     }
@@ -112,6 +151,11 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
     let Some(tracks) = tracks(source, ftyp.end)? else {
         return Ok(Content::Damaged("an MP4 file that is cut short: its index is missing"));
     };
+    // QuickTime has drawings, music and panoramas of its own.
+    let other = tracks.other && major == *b"qt  ";
+    if !tracks.sound && !tracks.pictures && !tracks.hidden && !other {
+        return Ok(Content::Damaged("an MP4 file without sound and pictures"));
+    }
     Ok(match &major {
         b"M4A " | b"M4B " | b"M4P " => Content::of("audio/x-m4a"),
         b"M4V " | b"M4VH" | b"M4VP" => Content::of("video/x-m4v"),
@@ -123,10 +167,15 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
 }
 
 /// What a movie consists of.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug, Default)]
 struct Tracks {
     sound: bool,
     pictures: bool,
+    /// Something else that is more than words that go with it.
+    other: bool,
+    /// There may be any, but where this does not look: fragments without a movie, and a compressed movie.
+    hidden: bool,
 }
 
 /// The kinds of tracks of the movie behind `from`; `None` if there is neither a whole movie box nor a fragment.
@@ -134,7 +183,7 @@ fn tracks<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<Optio
     let len = source.len();
     let mut tracks = Tracks::default();
     let Some(movie) = find(source, from, len, *b"moov")? else {
-        return Ok(find(source, from, len, *b"moof")?.map(|_| tracks));
+        return Ok(find(source, from, len, *b"moof")?.map(|_| Tracks { hidden: true, ..tracks }));
     };
     if movie.end > len {
         return Ok(None);
@@ -142,17 +191,19 @@ fn tracks<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<Optio
     let mut at = movie.start;
     // A file has a handful of tracks.
     for _ in 0..1000 {
-        let Some(child) = atom(source, at, movie.end)? else { break };
-        at = child.end;
-        if child.name != *b"trak" {
+        let Some(track) = child(source, at, movie)? else { break };
+        at = track.end;
+        tracks.hidden |= track.name == *b"cmov";
+        if track.name != *b"trak" {
             continue;
         }
-        let Some(media) = find(source, child.start, child.end.min(movie.end), *b"mdia")? else { continue };
-        let Some(handler) = find(source, media.start, media.end.min(movie.end), *b"hdlr")? else { continue };
-        match source.array::<4>(handler.start + 8)? {
-            Some(name) if name == *b"soun" => tracks.sound = true,
-            Some(name) if name == *b"vide" => tracks.pictures = true,
-            _ => {}
+        let Some(media) = inside(source, track, *b"mdia")? else { continue };
+        let Some(handler) = inside(source, media, *b"hdlr")? else { continue };
+        match source.array(handler.start + 8)?.as_ref() {
+            Some(b"soun") => tracks.sound = true,
+            Some(b"vide") => tracks.pictures = true,
+            Some(b"text" | b"sbtl" | b"subt" | b"clcp" | b"tmcd" | b"meta" | b"hint" | [0, ..]) | None => {}
+            Some(_) => tracks.other = true,
         }
     }
     Ok(Some(tracks))
@@ -244,6 +295,68 @@ mod tests {
         for brands in [60, 124] {
             let file = [ftyp(&vec![b"isom"; brands + 1]), movie(&[b"vide"])].concat();
             assert_eq!(crate::media::identify(Cursor::new(file)).ok(), expected);
+        }
+    }
+
+    #[test]
+    fn a_movie_needs_sound_or_pictures() {
+        for (handlers, whole) in [
+            (vec![], false),
+            (vec![b"text", b"sbtl"], false),
+            (vec![b"text", b"soun"], true),
+            (vec![b"subt", b"vide"], true),
+        ] {
+            for brand in [b"isom", b"M4A ", b"M4V ", b"qt  ", b"3gp5"] {
+                let file = [ftyp(&[brand]), movie(&handlers)].concat();
+                assert_eq!(matches!(found(&file), Some(Content::Binary { .. })), whole, "{handlers:?}");
+                assert_eq!(matches!(found(&file), Some(Content::Damaged(_))), !whole, "{handlers:?}");
+            }
+        }
+        for (brand, whole) in [(b"qt  ", true), (b"isom", false)] {
+            let panorama = [ftyp(&[brand]), movie(&[b"text", b"pano"])].concat();
+            assert_eq!(matches!(found(&panorama), Some(Content::Binary { .. })), whole);
+        }
+        let compressed = boxed(b"moov", &boxed(b"cmov", &[0; 40]));
+        assert_eq!(found(&[ftyp(&[b"qt  "]), compressed].concat()), Some(Content::of("video/quicktime")));
+    }
+
+    #[test]
+    fn brands_may_come_after_empty_space() {
+        let wanted = Content::either("video/mp4", "video/x-m4v");
+        for front in [b"free", b"skip", b"wide", b"uuid"] {
+            let front = boxed(front, &[0; 16]).repeat(3);
+            assert_eq!(found(&[front.clone(), ftyp(&[b"isom"]), movie(&[b"vide"])].concat()), Some(wanted));
+            let index_first = [front.clone(), movie(&[b"vide"]), ftyp(&[b"isom"])].concat();
+            assert_eq!(found(&index_first), Some(Content::of("video/quicktime")));
+            let avif = [front, ftyp(&[b"avif"]), boxed(b"meta", &[0; 40])].concat();
+            assert_eq!(found(&avif), Some(Content::Refused("an AVIF image")));
+        }
+    }
+
+    /// Files that make the boxes of one track those of all, ten megabytes each.
+    #[test]
+    fn many_tracks_that_claim_the_rest_of_the_file_cost_no_more_steps_than_the_file_is_long() {
+        const SIZE: usize = 10 << 20;
+        let open = |name: &[u8], content: &[u8]| [&[0x7f, 0xff, 0xff, 0xff], name, content].concat();
+        let tkhd = boxed(b"tkhd", &[1; 24]);
+        let handler = boxed(b"hdlr", &[0; 16]);
+        let claiming = boxed(b"trak", &[tkhd, open(b"mdia", &handler)].concat());
+        let spaced = boxed(b"trak", &[open(b"mdia", b""), boxed(b"free", &[0; 8192])].concat());
+        let crumbs = boxed(b"trak", &open(b"mdia", &boxed(b"free", b"").repeat(100)));
+        let extends = boxed(b"mvex", &[]);
+        for track in [claiming, spaced, crumbs] {
+            let tracks = track.repeat(SIZE / track.len());
+            let file =
+                [ftyp(&[b"isom"]), boxed(b"moov", &[boxed(b"mvhd", &[0; 100]), extends.clone(), tracks].concat())]
+                    .concat();
+            let mut source = Source::new(Cursor::new(&file)).expect("memory");
+            let content = identify(&mut source).expect("memory");
+            assert_eq!(content, Some(Content::Damaged("an MP4 file without sound and pictures")));
+            assert!(source.steps() < 400_000, "{}", source.steps());
+
+            let mut source = Source::new(Cursor::new(&file)).expect("memory");
+            assert_eq!(crate::media::movie::duration(&mut source).expect("memory"), None);
+            assert!(source.steps() < 400_000, "{}", source.steps());
         }
     }
 

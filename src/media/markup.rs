@@ -34,8 +34,7 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
         match skipped {
             Some(skipped) => rest = skipped,
             // It goes on beyond what is looked at.
-            None if declared => return TextKind::Xml,
-            None if commented => return TextKind::Fragment,
+            None if declared || commented => return TextKind::Xml,
             None => return TextKind::Plain,
         }
     }
@@ -62,6 +61,8 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
 
 /// The kind of text that starts with something else.
 pub(super) fn within(text: &str) -> TextKind {
+    const START: usize = 64 * 1024;
+    let text = &text[..text.floor_char_boundary(START)];
     let tag = |(at, _)| {
         let rest = &text[at + 1..];
         let name = word(rest);
@@ -74,16 +75,29 @@ fn html(name: &str) -> bool {
     ELEMENTS.split(' ').any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// What follows a document type declaration, whose internal subset is in brackets (XML 1.0 section 2.8).
+/// What follows the document type declaration that `text` starts with. It may have declarations, comments and
+/// instructions of its own, in brackets (XML 1.0 section 2.8).
 fn doctype(text: &str) -> Option<&str> {
-    let end = text.find(['>', '['])?;
-    let (end, subset) = (end + 1, text.as_bytes()[end] == b'[');
-    if !subset {
-        return Some(&text[end..]);
+    let mut rest = text.strip_prefix('<')?;
+    let mut subset = false;
+    loop {
+        let at = rest.find(['<', '>', '[', ']', '"', '\''])?;
+        let found = rest.as_bytes()[at];
+        rest = &rest[at + 1..];
+        let end = match found {
+            b'"' => "\"",
+            b'\'' => "'",
+            b'<' if rest.starts_with("!--") => "-->",
+            b'<' if rest.starts_with('?') => "?>",
+            b'>' if !subset => return Some(rest),
+            b'[' | b']' => {
+                subset = found == b'[';
+                continue;
+            }
+            _ => continue,
+        };
+        (_, rest) = rest.split_once(end)?;
     }
-    // Brackets inside its quotes and comments are rare enough to take the last one before the next `>`.
-    let (_, rest) = text[end..].split_once(']')?;
-    rest.trim_start().strip_prefix('>').or_else(|| rest.split_once("]>").map(|(_, rest)| rest))
 }
 
 /// The name at the start of `text`.
@@ -110,6 +124,11 @@ mod tests {
             ("<svg:svg xmlns:svg=''>", TextKind::Svg),
             ("<!-- made by hand --> \n <svg\n>", TextKind::Svg),
             (illustrator, TextKind::Svg),
+            ("<!DOCTYPE svg [<!ENTITY a ']>'><!ENTITY b \"]><p>\">]><svg/>", TextKind::Svg),
+            ("<!DOCTYPE svg [<!-- it's ]> --><?a ]>'?> %b; ] ><svg/>", TextKind::Svg),
+            ("<!DOCTYPE svg SYSTEM 'a[>' >\n<svg/>", TextKind::Svg),
+            ("<!DOCTYPE note [<!ENTITY a ']><svg>'>]><note></note>", TextKind::Xml),
+            ("<!DOCTYPE note [<!ENTITY a ']><svg>", TextKind::Plain),
             ("<svgs></svgs>", TextKind::Xml),
             ("<HTML>", TextKind::Html),
             ("<!doctype  HTML>", TextKind::Html),
@@ -122,6 +141,7 @@ mod tests {
             ("<?xml version=\"1.0\"?><!-- <svg> --><p/>", TextKind::Xml),
             ("<?xml version=\"1.0\"?>", TextKind::Xml),
             ("<?xml version=\"1.0\"?><!-- cut", TextKind::Xml),
+            ("<!-- cut", TextKind::Xml),
             ("<feed xmlns=''></feed>", TextKind::Xml),
             ("<!DOCTYPE note [<!ELEMENT note ANY>]><note></note>", TextKind::Xml),
             ("<someone@example.org> wrote", TextKind::Plain),

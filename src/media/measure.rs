@@ -21,7 +21,8 @@ pub fn measure<R: Read + Seek>(reader: R, media_type: &MediaType) -> Measures {
     match media_type.family {
         Family::Image => dimensions(reader, media_type).unwrap_or_default(),
         Family::Media => {
-            Measures { duration_ms: duration(reader, media_type).unwrap_or_default(), ..Measures::default() }
+            let duration = Source::new(reader).and_then(|mut source| duration(&mut source, media_type));
+            Measures { duration_ms: duration.unwrap_or_default(), ..Measures::default() }
         }
         _ => Measures::default(),
     }
@@ -87,18 +88,18 @@ impl<R: Seek> Seek for Budget<R> {
     }
 }
 
-fn duration<R: Read + Seek>(reader: R, media_type: &MediaType) -> io::Result<Option<u64>> {
-    let mut source = Source::new(reader)?;
+/// The duration in milliseconds, if it could be told within the steps that a file may take.
+pub(super) fn duration<R: Read + Seek>(source: &mut Source<R>, media_type: &MediaType) -> io::Result<Option<u64>> {
     let duration = match media_type.name {
-        "audio/mpeg" | "audio/aac" => sound::stream(&mut source)?,
-        "audio/x-wav" => sound::wav(&mut source)?,
-        "audio/x-aiff" => sound::aiff(&mut source)?,
-        "audio/x-caf" => sound::caf(&mut source)?,
-        "audio/amr" => sound::amr(&mut source)?,
-        "audio/x-m4a" | "video/mp4" | "video/x-m4v" | "video/quicktime" | "video/3gpp" => movie::duration(&mut source)?,
+        "audio/mpeg" | "audio/aac" => sound::stream(source)?,
+        "audio/x-wav" => sound::wav(source)?,
+        "audio/x-aiff" => sound::aiff(source)?,
+        "audio/x-caf" => sound::caf(source)?,
+        "audio/amr" => sound::amr(source)?,
+        "audio/x-m4a" | "video/mp4" | "video/x-m4v" | "video/quicktime" | "video/3gpp" => movie::duration(source)?,
         _ => None,
     };
     // A header can say anything. Nothing that can be played has less than 100 bits a second.
     let bits = source.len().saturating_mul(8);
-    Ok(duration.filter(|&millis| millis > 0 && millis / 10 <= bits))
+    Ok(duration.filter(|&millis| !source.spent() && millis > 0 && millis / 10 <= bits))
 }

@@ -1,13 +1,8 @@
 //! How long a movie is (ISO/IEC 14496-12), whole or in fragments. Reads no samples.
 
-use super::isobmff::{Atom, atom, find};
+use super::isobmff::{Atom, atom, child, find, inside};
 use super::source::Source;
 use std::io::{self, Read, Seek};
-
-/// Fragments and runs that are looked at; a day of recording in pieces of a second has about as many.
-const STEPS: u32 = 200_000;
-/// Samples whose durations are added up one by one.
-const SAMPLES: u32 = 8_000_000;
 
 /// A track, and how far its fragments reach.
 struct Track {
@@ -21,13 +16,13 @@ struct Track {
 /// The duration in milliseconds.
 pub(super) fn duration<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
     let len = source.len();
-    let Some(movie) = find(source, 0, len, *b"moov")? else { return Ok(None) };
-    let Some(header) = find(source, movie.start, movie.end, *b"mvhd")? else { return Ok(None) };
+    let Some(movie) = find(source, 0, len, *b"moov")?.map(|movie| movie.before(len)) else { return Ok(None) };
+    let Some(header) = inside(source, movie, *b"mvhd")? else { return Ok(None) };
     let (timescale, whole) = times(source, header.start)?;
-    let Some(extends) = find(source, movie.start, movie.end, *b"mvex")? else {
+    let Some(extends) = inside(source, movie, *b"mvex")? else {
         return Ok(millis(whole, timescale));
     };
-    if let Some(header) = find(source, extends.start, extends.end, *b"mehd")? {
+    if let Some(header) = inside(source, extends, *b"mehd")? {
         let width = if source.at(header.start, 1)? == [1] { 8 } else { 4 };
         let fragmented = source.uint(header.start + 4, width, false)?.unwrap_or(0);
         if let Some(millis) = millis(fragmented, timescale) {
@@ -60,15 +55,16 @@ fn times<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<(u32, u6
 fn tracks<R: Read + Seek>(source: &mut Source<R>, movie: Atom, extends: Atom) -> io::Result<Vec<Track>> {
     let mut tracks = Vec::new();
     let mut at = movie.start;
-    while let Some(child) = atom(source, at, movie.end)?.filter(|_| tracks.len() < 100) {
-        at = child.end;
-        if child.name != *b"trak" {
+    // As many as are looked at to tell the kind of a file, and of these the first hundred that make sense.
+    for _ in 0..1000 {
+        let Some(track) = child(source, at, movie)?.filter(|_| tracks.len() < 100) else { break };
+        at = track.end;
+        if track.name != *b"trak" {
             continue;
         }
-        let child = Atom { end: child.end.min(movie.end), ..child };
-        let Some(header) = find(source, child.start, child.end, *b"tkhd")? else { continue };
-        let Some(media) = find(source, child.start, child.end, *b"mdia")? else { continue };
-        let Some(media) = find(source, media.start, media.end, *b"mdhd")? else { continue };
+        let Some(header) = inside(source, track, *b"tkhd")? else { continue };
+        let Some(media) = inside(source, track, *b"mdia")? else { continue };
+        let Some(media) = inside(source, media, *b"mdhd")? else { continue };
         let id = if source.at(header.start, 1)? == [1] { 20 } else { 12 };
         let Some(id) = source.be32(header.start + id)? else { continue };
         let (timescale, reach) = times(source, media.start)?;
@@ -76,11 +72,11 @@ fn tracks<R: Read + Seek>(source: &mut Source<R>, movie: Atom, extends: Atom) ->
     }
     let mut at = extends.start;
     for _ in 0..100 {
-        let Some(child) = atom(source, at, extends.end)? else { break };
-        at = child.end;
-        let track = source.be32(child.start + 4)?;
-        if let Some(track) = tracks.iter_mut().find(|known| child.name == *b"trex" && Some(known.id) == track) {
-            track.default = source.be32(child.start + 12)?.unwrap_or(0);
+        let Some(defaults) = child(source, at, extends)? else { break };
+        at = defaults.end;
+        let track = source.be32(defaults.start + 4)?;
+        if let Some(track) = tracks.iter_mut().find(|known| defaults.name == *b"trex" && Some(known.id) == track) {
+            track.default = source.be32(defaults.start + 12)?.unwrap_or(0);
         }
     }
     Ok(tracks)
@@ -89,36 +85,23 @@ fn tracks<R: Read + Seek>(source: &mut Source<R>, movie: Atom, extends: Atom) ->
 /// Follows the fragments (section 8.8) from `at` on.
 fn fragments<R: Read + Seek>(source: &mut Source<R>, mut at: u64, tracks: &mut [Track]) -> io::Result<()> {
     let len = source.len();
-    let (mut steps, mut samples) = (STEPS, SAMPLES);
-    while let Some(fragment) = atom(source, at, len)? {
+    while let Some(fragment) = atom(source, at, len)?.map(|fragment| fragment.before(len)) {
         at = fragment.end;
         let mut inner = fragment.start;
         while fragment.name == *b"moof"
-            && let Some(child) = atom(source, inner, fragment.end.min(len))?
+            && let Some(part) = child(source, inner, fragment)?
         {
-            inner = child.end;
-            // Not beyond its parent, or the same bytes could be gone through again and again.
-            let child = Atom { end: child.end.min(fragment.end), ..child };
-            if child.name == *b"traf" {
-                track_fragment(source, child, tracks, &mut steps, &mut samples)?;
+            inner = part.end;
+            if part.name == *b"traf" {
+                track_fragment(source, part, tracks)?;
             }
-            let Some(left) = steps.checked_sub(1) else { return Ok(()) };
-            steps = left;
         }
-        let Some(left) = steps.checked_sub(1) else { return Ok(()) };
-        steps = left;
     }
     Ok(())
 }
 
-fn track_fragment<R: Read + Seek>(
-    source: &mut Source<R>,
-    fragment: Atom,
-    tracks: &mut [Track],
-    steps: &mut u32,
-    samples: &mut u32,
-) -> io::Result<()> {
-    let Some(header) = find(source, fragment.start, fragment.end, *b"tfhd")? else { return Ok(()) };
+fn track_fragment<R: Read + Seek>(source: &mut Source<R>, fragment: Atom, tracks: &mut [Track]) -> io::Result<()> {
+    let Some(header) = inside(source, fragment, *b"tfhd")? else { return Ok(()) };
     let Some((flags, id)) = source.be32(header.start)?.zip(source.be32(header.start + 4)?) else { return Ok(()) };
     let Some(track) = tracks.iter_mut().find(|track| track.id == id) else { return Ok(()) };
     let mut default = track.default;
@@ -126,23 +109,22 @@ fn track_fragment<R: Read + Seek>(
         let before = if flags & 0x01 != 0 { 8 } else { 0 } + if flags & 0x02 != 0 { 4 } else { 0 };
         default = source.be32(header.start + 8 + before)?.unwrap_or(0);
     }
-    if let Some(time) = find(source, fragment.start, fragment.end, *b"tfdt")? {
+    if let Some(time) = inside(source, fragment, *b"tfdt")? {
         let width = if source.at(time.start, 1)? == [1] { 8 } else { 4 };
         track.reach = source.uint(time.start + 4, width, false)?.unwrap_or(0);
     }
     let mut at = fragment.start;
-    while let Some(run) = atom(source, at, fragment.end)?.filter(|_| *steps > 0) {
+    while let Some(run) = child(source, at, fragment)? {
         at = run.end;
-        *steps -= 1;
         if run.name == *b"trun" {
-            track.reach = track.reach.saturating_add(run_duration(source, run, default, samples)?);
+            track.reach = track.reach.saturating_add(run_duration(source, run, default)?);
         }
     }
     Ok(())
 }
 
 /// The sum of the durations of a run's samples (section 8.8.8).
-fn run_duration<R: Read + Seek>(source: &mut Source<R>, run: Atom, default: u32, samples: &mut u32) -> io::Result<u64> {
+fn run_duration<R: Read + Seek>(source: &mut Source<R>, run: Atom, default: u32) -> io::Result<u64> {
     let Some((flags, count)) = source.be32(run.start)?.zip(source.be32(run.start + 4)?) else { return Ok(0) };
     if flags & 0x100 == 0 {
         return Ok(u64::from(count) * u64::from(default));
@@ -150,13 +132,12 @@ fn run_duration<R: Read + Seek>(source: &mut Source<R>, run: Atom, default: u32,
     let optional = |bits: u32| u64::from((flags & bits).count_ones()) * 4;
     let (mut at, step) = (run.start + 8 + optional(0x5), optional(0xf00));
     let mut sum = 0;
-    for _ in 0..count.min(*samples) {
+    for _ in 0..count {
         match source.be32(at)?.filter(|_| at < run.end) {
             Some(duration) => sum += u64::from(duration),
             None => break,
         }
         at += step;
-        *samples -= 1;
     }
     Ok(sum)
 }

@@ -11,6 +11,7 @@ use std::io::{self, Read, Seek};
 #[derive(Default)]
 struct Inside {
     content_types: Option<Entry>,
+    relationships: Option<Entry>,
     mimetype: Option<Entry>,
     index_xml: Option<Entry>,
     index_zip: Option<Entry>,
@@ -21,8 +22,6 @@ struct Inside {
     opf: bool,
     pass: bool,
     manifest: bool,
-    passes: usize,
-    files: usize,
     apxl: bool,
     iwa: bool,
     slides: bool,
@@ -34,10 +33,10 @@ impl Inside {
         if name.ends_with(b"/") {
             return;
         }
-        self.files += 1;
         let lower = name.to_ascii_lowercase();
         match lower.as_slice() {
             b"[content_types].xml" => self.content_types = Some(entry),
+            b"_rels/.rels" => self.relationships = Some(entry),
             b"mimetype" => self.mimetype = Some(entry),
             b"index.xml" => self.index_xml = Some(entry),
             b"index.zip" => self.index_zip = Some(entry),
@@ -56,7 +55,6 @@ impl Inside {
             }
             path if path.ends_with(b"/vbaproject.bin") => self.macros = true,
             path if path.ends_with(b".opf") => self.opf = true,
-            path if path.ends_with(b".pkpass") => self.passes += 1,
             path if path.ends_with(b".iwa") => self.index(path),
             _ => {}
         }
@@ -88,10 +86,15 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Con
     {
         return Ok(content);
     }
-    if let Some(entry) = inside.content_types
-        && let Some(content) = office(&archive.read(source, entry)?, inside.macros)
-    {
-        return Ok(content);
+    if let Some(entry) = inside.content_types {
+        let types = archive.read(source, entry)?;
+        let relationships = match inside.relationships {
+            Some(entry) => archive.read(source, entry)?,
+            None => Vec::new(),
+        };
+        if let Some(content) = office(&types, &relationships, inside.macros) {
+            return Ok(content);
+        }
     }
     if inside.container && inside.opf {
         return Ok(Content::of("application/epub+zip"));
@@ -102,9 +105,6 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Con
     }
     if inside.pass && inside.manifest {
         return Ok(Content::of("application/vnd.apple.pkpass"));
-    }
-    if inside.passes > 0 && inside.passes == inside.files {
-        return Ok(Content::Refused("a bundle of Wallet passes"));
     }
     if let Some(entry) = inside.index_zip
         && let Some(nested) = archive.nested(source, entry)?
@@ -138,39 +138,132 @@ fn declared(mimetype: &[u8]) -> Option<Content> {
     }
 }
 
-/// What the main part is by `[Content_Types].xml` (ECMA-376 part 2 section 7.2.3). Embedded documents are listed under
-/// types without `main+xml`, so they do not count.
-fn office(types: &[u8], macros: bool) -> Option<Content> {
+/// What the main part is (ECMA-376 part 2 sections 6.5 and 7.2.3): the package's relationships say which one it is, and
+/// `[Content_Types].xml` of what type. Embedded documents and templates are listed too, and do not count.
+fn office(types: &[u8], relationships: &[u8], macros: bool) -> Option<Content> {
+    let types = plain(types);
+    let types: Vec<Tag<'_>> = tags(&types).collect();
+    let declared = |name: &'static [u8]| types.iter().filter(move |tag| tag.name == name);
+    let content_type = |tag: &Tag<'_>| tag.attribute(b"contenttype").map(|value| value.trim_ascii().to_vec());
+
+    let relationships = plain(relationships);
+    let target = tags(&relationships)
+        .filter(|tag| tag.name == b"relationship" && tag.attribute(b"targetmode") != Some(b"external"))
+        .find(|tag| tag.attribute(b"type").is_some_and(|kind| kind.ends_with(b"/relationships/officedocument")))
+        .and_then(|tag| tag.attribute(b"target"));
+    let named = target.and_then(|target| {
+        let target = target.strip_prefix(b"./").or(target.strip_prefix(b"/")).unwrap_or(target);
+        let part = |tag: &&Tag<'_>| tag.attribute(b"partname").and_then(|name| name.strip_prefix(b"/")) == Some(target);
+        declared(b"override").find(part).and_then(content_type)
+    });
+    // Where the name is written in another way, or the type is that of an extension, the only type of a main part is
+    // the one.
+    let kind = named.or_else(|| {
+        let all = declared(b"override").chain(declared(b"default"));
+        all.filter_map(content_type).find(|kind| main_part(kind).is_some())
+    });
+    match kind.as_deref().and_then(main_part) {
+        Some(Content::Binary { .. }) | None if macros => Some(MACROS),
+        Some(content) => Some(content),
+        None => {
+            let has =
+                |part: &[u8]| types.iter().filter_map(content_type).any(|kind| memmem::find(&kind, part).is_some());
+            if has(b"ms-visio.") {
+                Some(Content::Refused("a Visio drawing"))
+            } else if has(b"ms-package.xps") || has(b"openxps") {
+                Some(Content::Refused("an XPS document"))
+            } else {
+                None
+            }
+        }
+    }
+}
+
+const MACROS: Content = Content::Refused("an Office document with macros");
+
+/// What a document is whose main part is of this type, in lower case; `None` for types of other parts.
+fn main_part(kind: &[u8]) -> Option<Content> {
     const DOCUMENT: &str = "application/vnd.openxmlformats-officedocument.";
-    // In UTF-16 every other byte of ASCII is 0.
-    let types: Vec<u8> = types.iter().filter(|&&byte| byte != 0).map(u8::to_ascii_lowercase).collect();
-    let has = |part: &str| memmem::find(&types, part.as_bytes()).is_some();
-    let macros = macros || has("macroenabled.main+xml") || has("macroenabledtemplate.main+xml");
-    let kinds = [
-        ("wordprocessingml.document.main+xml", DOCUMENT.to_owned() + "wordprocessingml.document"),
-        ("spreadsheetml.sheet.main+xml", DOCUMENT.to_owned() + "spreadsheetml.sheet"),
-        ("presentationml.presentation.main+xml", DOCUMENT.to_owned() + "presentationml.presentation"),
-    ];
-    if has("vnd.ms-excel.sheet.binary") {
+    if kind == b"application/vnd.ms-excel.sheet.binary.macroenabled.main" {
         return Some(Content::Refused("a binary Excel workbook"));
     }
-    if macros {
-        return Some(Content::Refused("an Office document with macros"));
+    let kind = kind.strip_suffix(b".main+xml")?;
+    if memmem::find(kind, b"macroenabled").is_some() {
+        return Some(MACROS);
     }
-    if let Some((_, name)) = kinds.iter().find(|(part, _)| has(&(DOCUMENT.to_owned() + part))) {
-        return Some(Content::of(name));
+    match kind.strip_prefix(DOCUMENT.as_bytes())? {
+        b"wordprocessingml.document" => Some(Content::of(&(DOCUMENT.to_owned() + "wordprocessingml.document"))),
+        b"spreadsheetml.sheet" => Some(Content::of(&(DOCUMENT.to_owned() + "spreadsheetml.sheet"))),
+        b"presentationml.presentation" => Some(Content::of(&(DOCUMENT.to_owned() + "presentationml.presentation"))),
+        b"presentationml.slideshow" => Some(Content::Refused("a PowerPoint slide show")),
+        other if other.ends_with(b"template") => Some(Content::Refused("an Office template")),
+        _ => None,
     }
-    if has("template.main+xml") {
-        Some(Content::Refused("an Office template"))
-    } else if has("slideshow.main+xml") {
-        Some(Content::Refused("a PowerPoint slide show"))
-    } else if has("ms-visio.") {
-        Some(Content::Refused("a Visio drawing"))
-    } else if has("ms-package.xps") || has("openxps") {
-        Some(Content::Refused("an XPS document"))
-    } else {
-        None
+}
+
+/// XML in lower case and in one byte a character: in UTF-16 every other byte of ASCII is 0.
+fn plain(xml: &[u8]) -> Vec<u8> {
+    xml.iter().filter(|&&byte| byte != 0).map(u8::to_ascii_lowercase).collect()
+}
+
+/// A start tag.
+#[derive(Clone, Copy, Debug)]
+struct Tag<'a> {
+    /// Its name without a prefix.
+    name: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> Tag<'a> {
+    /// The value of an attribute as it is written. Types have no character that needs another way to be written.
+    fn attribute(&self, wanted: &[u8]) -> Option<&'a [u8]> {
+        let mut rest = self.rest;
+        loop {
+            let equals = memchr::memchr(b'=', rest)?;
+            let name = rest[..equals].trim_ascii();
+            let (&quote, value) = rest[equals + 1..].trim_ascii_start().split_first()?;
+            let end = memchr::memchr(quote, value).filter(|_| matches!(quote, b'"' | b'\''))?;
+            if name == wanted {
+                return Some(&value[..end]);
+            }
+            rest = &value[end + 1..];
+        }
     }
+}
+
+/// The start tags in some XML. What is in comments and in character data is none.
+fn tags(mut rest: &[u8]) -> impl Iterator<Item = Tag<'_>> {
+    std::iter::from_fn(move || {
+        loop {
+            rest = &rest[memchr::memchr(b'<', rest)? + 1..];
+            let end: &[u8] = if rest.starts_with(b"!--") {
+                b"-->"
+            } else if rest.starts_with(b"![cdata[") {
+                b"]]>"
+            } else if rest.starts_with(b"?") {
+                b"?>"
+            } else if rest.starts_with(b"!") || rest.starts_with(b"/") {
+                b">"
+            } else {
+                break;
+            };
+            rest = &rest[memmem::find(rest, end)? + end.len()..];
+        }
+        let tag = rest;
+        let mut at = 0;
+        loop {
+            at += memchr::memchr3(b'>', b'"', b'\'', &tag[at..])?;
+            match tag[at] {
+                b'>' => break,
+                quote => at += memchr::memchr(quote, &tag[at + 1..])? + 2,
+            }
+        }
+        rest = &tag[at + 1..];
+        let tag = &tag[..at];
+        let (name, attributes) = tag.split_at(tag.iter().position(u8::is_ascii_whitespace).unwrap_or(at));
+        let local = name.rsplit(|&byte| byte == b':').next().unwrap_or(name);
+        Some(Tag { name: local.strip_suffix(b"/").unwrap_or(local), rest: attributes })
+    })
 }
 
 /// Which iWork '09 document starts like this: the namespace of its root element tells.
@@ -251,7 +344,7 @@ mod tests {
             (&[("mimetype", b"text/plain")], zip),
             (&[("pass.json", b"{}"), ("manifest.json", b"{}")], Content::of("application/vnd.apple.pkpass")),
             (&[("pass.json", b"{}")], zip),
-            (&[("a.pkpass", b""), ("b.pkpass", b"")], Content::Refused("a bundle of Wallet passes")),
+            (&[("a.pkpass", b""), ("b.pkpass", b"")], zip),
             (&[("META-INF/MANIFEST.MF", b"")], Content::Refused("a Java archive")),
             (&[("mimetype", b"application/epub+zip"), ("A.class", b"")], Content::Refused("a Java archive")),
             (&[("Payload/A.app/A", b"")], Content::Refused("an iPhone program")),
@@ -268,6 +361,57 @@ mod tests {
             for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
                 assert_eq!(found(archive(entries.iter().copied(), method)), expected, "{entries:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_type_of_the_main_part_of_an_office_document_decides() {
+        const WORD: &str = "application/vnd.openxmlformats-officedocument.wordprocessingml.";
+        const SLIDES: &str = "application/vnd.openxmlformats-officedocument.presentationml.";
+        let part = |name: &str, kind: &str| format!("<Override ContentType = \"{kind}\" PartName='{name}' />");
+        let relation = |target: &str, mode: &str| {
+            format!(
+                "<?xml version='1.0'?><r:Relationships><!-- > --><r:Relationship Id='a' {mode} \
+                 Type='http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument' \
+                 Target='{target}'/></r:Relationships>"
+            )
+        };
+        let word = part("/word/document.xml", &format!("{WORD}document.main+xml"));
+        let slides = part("/ppt/presentation.xml", &format!("{SLIDES}presentation.main+xml"));
+        let template = part("/word/document.xml", &format!("{WORD}template.main+xml"));
+        let embedded = "<Default Extension='xlsb' \
+            ContentType='application/vnd.ms-excel.sheet.binary.macroEnabled.12'/>\
+            <Default Extension='vsdx' ContentType='application/vnd.ms-visio.drawing'/>";
+        let defaults = format!("<Default Extension='xml' ContentType='{WORD}document.main+xml'/>");
+        let macros = part("/word/document.xml", "application/vnd.ms-word.document.macroEnabled.main+xml");
+        let docx = Content::of("application/vnd.openxmlformats-officedocument.wordprocessingml.document");
+        let pptx = Content::of("application/vnd.openxmlformats-officedocument.presentationml.presentation");
+        let refused = Content::Refused("an Office template");
+        let other = part("/word/other.xml", "application/xml");
+        let no_rels = String::new;
+        for (types, relations, expected) in [
+            (embedded.to_owned() + &slides, no_rels(), pptx),
+            (embedded.to_owned() + &word, relation("word/document.xml", ""), docx),
+            (format!("{slides}{word}"), relation("/word/document.xml", ""), docx),
+            (format!("{word}{slides}"), relation("./ppt/Presentation.xml", ""), pptx),
+            (format!("{word}{slides}"), relation("ppt/presentation.xml", "TargetMode='External'"), docx),
+            (format!("{word}{slides}"), relation("nowhere.bin", ""), docx),
+            (format!("{template}{slides}"), relation("word/document.xml", ""), refused),
+            (format!("{other}{word}"), relation("word/other.xml", ""), Content::of("application/zip")),
+            (defaults.clone(), relation("any.xml", ""), docx),
+            (defaults, no_rels(), docx),
+            (format!("<!-- {word} -->{template}"), no_rels(), refused),
+            (format!("<![CDATA[ {word} ]]>{template}"), no_rels(), refused),
+            (format!("<?a {word} ?>{template}"), no_rels(), refused),
+            (format!("<a b=\"{}\"/>{template}", word.replace('"', "'")), no_rels(), refused),
+            (format!("{template}<!-- {word}"), no_rels(), refused),
+            (format!("<!-- {word} -->"), no_rels(), Content::of("application/zip")),
+            (macros, relation("word/document.xml", ""), Content::Refused("an Office document with macros")),
+            (word.replace("ContentType", "Type"), no_rels(), Content::of("application/zip")),
+        ] {
+            let types = format!("<?xml version='1.0'?>\r\n<Types xmlns='a'>{types}</Types>");
+            let entries = [("[Content_Types].xml", types.as_bytes()), ("_rels/.rels", relations.as_bytes())];
+            assert_eq!(found(archive(entries, CompressionMethod::Deflated)), expected, "{types} {relations}");
         }
     }
 

@@ -72,40 +72,60 @@ impl Content {
 /// # Errors
 /// Those of the reader only; whatever is wrong with the format is a [`Content`].
 pub fn identify<R: Read + Seek>(reader: R) -> io::Result<Content> {
-    let mut source = Source::new(reader)?;
+    judged(&mut Source::new(reader)?)
+}
+
+/// What is found out within the steps that a file may take.
+pub(super) fn judged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+    Ok(match recognised(source)? {
+        // Half a walk is no reason to accept it.
+        Content::Binary { .. } | Content::Unknown | Content::Damaged(_) if source.spent() => {
+            Content::Damaged("more small parts than any program writes")
+        }
+        content => content,
+    })
+}
+
+fn recognised<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     if source.len() == 0 {
         return Ok(Content::Empty);
     }
     let head = source.at(0, 2048)?.to_vec();
     // AMR has a signature that reads like a script's.
-    if let Some(sound) = frames::amr(&mut source)? {
+    if let Some(sound) = frames::amr(source)? {
         return Ok(sound);
     }
     // Words that start like a signature are still words; so text comes first, save for formats that are text
     // themselves.
-    let text = text::identify(&mut source)?;
+    let text = text::identify(source)?;
     // A mark or blank lines in front are common.
     let blank = head.len() - head.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(&head).trim_ascii_start().len();
     if head[blank..].starts_with(b"%PDF-") {
         // Without an object it is a text about the format, or the start of a document and no more.
         match text {
-            _ if pdf(&mut source, blank as u64)? => return Ok(Content::of("application/pdf")),
+            _ if pdf(source, blank as u64)? => return Ok(Content::of("application/pdf")),
             Some(kind) => return Ok(Content::Text(kind)),
             None => return Ok(Content::Damaged("a PDF document that is cut short")),
         }
     }
-    if head.starts_with(b"{\\rtf") {
+    if head[blank..].starts_with(b"{\\rtf") {
         return Ok(text.map_or_else(|| Content::of("text/rtf"), |_| Content::Text(TextKind::Rtf)));
     }
-    if head.starts_with(b"#!") {
+    // Editors that put a mark in front of a script leave it one.
+    let marked = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).starts_with(b"#!");
+    let wide = head.starts_with(b"\xff\xfe#\0!\0") || head.starts_with(b"\xfe\xff\0#\0!");
+    if marked || wide && text.is_some() {
         return Ok(Content::Refused("a script"));
     }
     if head.starts_with(b"%!PS") {
         return Ok(Content::Refused("a PostScript document"));
     }
     match text {
+        // A document without compression may be text from end to end. A text about the format has the signature too, so
+        // this asks for more than behind other bytes.
+        Some(_) if late_pdf(source, &head)? && ends_like_pdf(source)? => Ok(Content::of("application/pdf")),
         Some(kind) => Ok(Content::Text(kind)),
-        None => binary(&mut source, &head),
+        None => binary(source, &head),
     }
 }
 
@@ -124,15 +144,26 @@ fn binary<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Con
     if frames::transport_stream(head) {
         return Ok(Content::Refused("an MPEG transport stream"));
     }
-    // Some servers of documents put a line of their own in front, and readers look for the signature in the first
-    // kilobyte. Markup in front makes it a page to a browser.
-    if let Some(at) = memmem::find(&head[..head.len().min(1024)], b"%PDF-")
-        && !head.trim_ascii_start().starts_with(b"<")
-        && pdf(source, at as u64)?
-    {
+    if late_pdf(source, head)? {
         return Ok(Content::of("application/pdf"));
     }
     sound(source)
+}
+
+/// Whether a PDF has something in front of it: some servers of documents put a line of their own there, and readers
+/// look for the signature in the first kilobyte. Markup in front makes it a page to a browser.
+fn late_pdf<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<bool> {
+    let start = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    match memmem::find(&head[..head.len().min(1024)], b"%PDF-") {
+        Some(at) if !start.starts_with(b"<") && !start.starts_with(b"MZ") => pdf(source, at as u64),
+        _ => Ok(false),
+    }
+}
+
+/// Whether the end of the file is that of a PDF (ISO 32000-1 section 7.5.5).
+fn ends_like_pdf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<bool> {
+    let tail = source.at(source.len().saturating_sub(1024), 1024)?.trim_ascii_end();
+    Ok(tail.ends_with(b"%%EOF") && memmem::find(tail, b"startxref").is_some())
 }
 
 /// Formats with a signature at the start of which some are accepted.
@@ -154,9 +185,11 @@ fn signed<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Opt
             Ok(Some(Content::of("application/x-gzip")))
         }
         [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1, ..] => ole::identify(source).map(Some),
-        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] | [b'P', b'K', 7, 8, b'P', b'K', ..] => {
-            package::identify(source).map(Some)
-        }
+        [b'P', b'K', 3, 4, ..]
+        | [b'P', b'K', 5, 6, ..]
+        // What was meant to be split is marked, even if it turned out to fit.
+        | [b'P', b'K', 7, 8, b'P', b'K', ..]
+        | [b'P', b'K', b'0', b'0', b'P', b'K', 3, 4, ..] => package::identify(source).map(Some),
         // Java chose the signature of macOS programs for several processors; those have few, and its versions start at
         // 45.
         [0xca, 0xfe, 0xba, 0xbe, a, b, c, d, ..] => {
@@ -189,13 +222,14 @@ fn sound<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
 /// Whether a PDF starts at `at` (ISO 32000-1 section 7.5.2): a version, and an object soon after it.
 fn pdf<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<bool> {
     const SOON: u64 = 64 * 1024;
+    const BLANKS: &[u8] = b" \t\r\n\x0c\0";
     if !source.at(at + 5, 1)?.iter().all(u8::is_ascii_digit) {
         return Ok(false);
     }
     let mut piece = at;
     while piece < at + SOON {
         let bytes = source.at(piece, usize::MAX)?;
-        if memmem::find(bytes, b" obj").is_some() {
+        if memmem::find_iter(bytes, b"obj").any(|at| at > 0 && BLANKS.contains(&bytes[at - 1])) {
             return Ok(true);
         }
         // Should the word lie across two pieces.

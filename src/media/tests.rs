@@ -1,7 +1,12 @@
 //! Sample files of every kind, as they are, and damaged in all ways.
 
+use super::measure::duration;
+use super::sniff::judged;
+use super::source::Source;
 use super::table::named;
-use super::{Content, Measures, MediaType, Names, Refusal, Route, TYPES, identify, measure, of_extension, settle};
+use super::{
+    Content, Measures, MediaType, Names, Refusal, Route, TYPES, TextKind, identify, measure, of_extension, settle,
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -196,6 +201,98 @@ fn dimensions_are_right() {
     ] {
         let found = measured(name);
         assert_eq!((found.width, found.height), (Some(width), Some(height)), "{name}");
+    }
+}
+
+#[test]
+fn a_pdf_may_have_any_blank_before_an_object_and_words_in_front() {
+    let found = |bytes: &[u8]| identify(Cursor::new(bytes)).expect("memory");
+    let pdf = Content::of("application/pdf");
+    for blank in [" ", "\t", "\r", "\n", "\r\n", "\x0c", "\0"] {
+        let document = format!("%PDF-1.4\n1{blank}0{blank}obj\n<<>>\nendobj\nstartxref\n9\n%%EOF\n");
+        assert_eq!(found(document.as_bytes()), pdf, "{blank:?}");
+        assert_eq!(found(format!("\x01\x02 {document}").as_bytes()), pdf, "{blank:?}");
+        for words in ["Content-Type: application/pdf\r\n\r\n", "x"] {
+            assert_eq!(found(format!("{words}{document}").as_bytes()), pdf, "{words} {blank:?}");
+        }
+        for other in ["<p>", "\u{feff}\n<html>", "MZ"] {
+            assert_ne!(found(format!("{other}{document}").as_bytes()), pdf, "{other} {blank:?}");
+        }
+        let far = "-".repeat(1024) + &document;
+        assert_ne!(found(far.as_bytes()), pdf);
+    }
+    for text in [
+        "%PDF-1.4 has no endobj",
+        "A document starts with %PDF-1.4 and 1 0 obj, and ends with %%EOF",
+        "A document is:\n%PDF-1.4\n1 0 obj\n",
+        "A document is:\n%PDF-1.4\n1 0 obj\nstartxref\n%%EOF\nand that is all",
+    ] {
+        assert!(matches!(found(text.as_bytes()), Content::Text(_)), "{text}");
+    }
+}
+
+#[test]
+fn signatures_may_have_marks_in_front_that_do_not_change_what_follows() {
+    let wide = |text: &str, order: fn(u16) -> [u8; 2]| {
+        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(order).collect::<Vec<_>>()
+    };
+    let rtf = "{\\rtf1 a}";
+    let script = "#!/bin/sh\n";
+    for (bytes, expected) in [
+        (rtf.into(), Content::Text(TextKind::Rtf)),
+        (["\u{feff}", rtf].concat().into_bytes(), Content::Text(TextKind::Rtf)),
+        (["\r\n", rtf].concat().into_bytes(), Content::Text(TextKind::Rtf)),
+        (["\n", rtf, "\x01"].concat().into_bytes(), Content::of("text/rtf")),
+        (script.into(), Content::Refused("a script")),
+        (["\u{feff}", script].concat().into_bytes(), Content::Refused("a script")),
+        (wide(script, u16::to_le_bytes), Content::Refused("a script")),
+        (wide(script, u16::to_be_bytes), Content::Refused("a script")),
+        (wide("# !", u16::to_le_bytes), Content::Text(TextKind::Plain)),
+        (["\n", script].concat().into_bytes(), Content::Text(TextKind::Plain)),
+    ] {
+        assert_eq!(identify(Cursor::new(&bytes)).expect("memory"), expected, "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn archives_may_be_marked_as_meant_to_be_split_and_may_hold_passes() {
+    let zip = fs::read(path("archive.zip")).or_else(|_| fs::read(path("plain.zip"))).expect("a sample");
+    for mark in [b"PK00".as_slice(), b"PK\x07\x08"] {
+        assert_eq!(identify(Cursor::new([mark, &zip].concat())).expect("memory"), Content::of("application/zip"));
+    }
+    let called = |filename| settle(Content::of("application/zip"), &Names { filename, declared: None }, Route::Upload);
+    assert!(called("passes.zip").is_ok());
+    assert!(called("passes.pkpasses").is_err());
+}
+
+#[test]
+fn brands_of_what_is_not_accepted_are_named() {
+    for (brand, noun) in [(b"jxl ", "a JPEG XL image"), (b"aax ", "an Audible book"), (b"aaxc", "an Audible book")] {
+        let file = [b"\0\0\0\x10ftyp".as_slice(), brand, b"\0\0\0\0"].concat();
+        assert_eq!(identify(Cursor::new(file)).expect("memory"), Content::Refused(noun));
+    }
+}
+
+#[test]
+fn a_file_is_what_it_is_or_takes_too_many_steps() {
+    for sample in SAMPLES.iter() {
+        let whole = content(sample.name);
+        let file = || Source::new(File::open(path(sample.name)).expect(sample.name)).expect(sample.name);
+        let mut full = file();
+        judged(&mut full).expect(sample.name);
+        // Even of a file of 100 MiB the steps are no problem, and these are small.
+        assert!(full.steps() < 20_000, "{}: {}", sample.name, full.steps());
+        for steps in (0..full.steps()).step_by(7) {
+            let found = judged(&mut file().leave(steps)).expect(sample.name);
+            let accepted = matches!(found, Content::Binary { .. });
+            assert!(!accepted || found == whole, "{} after {steps} steps: {found:?}", sample.name);
+        }
+        if let Content::Binary { kind, .. } = whole {
+            let mut full = file();
+            let known = duration(&mut full, kind).expect(sample.name);
+            let least = duration(&mut file().leave(full.steps().saturating_sub(1)), kind).expect(sample.name);
+            assert!(least.is_none(), "{}: {least:?}, not {known:?}", sample.name);
+        }
     }
 }
 

@@ -4,11 +4,17 @@ use super::markup;
 use super::sniff::TextKind;
 use super::source::{Source, fill};
 use serde::de::IgnoredAny;
-use std::io::{self, BufReader, ErrorKind, Read, Seek};
+use std::io::{self, BufReader, Cursor, ErrorKind, Read, Seek};
 
-/// How much of the start is looked at to tell what kind of text it is; the root element of a drawing may come after
-/// pages of licence.
+/// How much is read at a time, and how much of the start is looked at to tell what kind of text it is.
 const START: usize = 64 * 1024;
+/// How much it is of markup: the root element of a drawing may come after pages of licence.
+const PROLOG: usize = 1024 * 1024;
+
+/// The mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+/// What DOS ended its texts with.
+const DOS_END: u8 = 0x1a;
 
 /// The kind of text, or `None` for what is no text: no UTF-16 with a mark, and bytes of no character set.
 pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<TextKind>> {
@@ -25,19 +31,31 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
     if !whole {
         return Ok(None);
     }
-    let mut start = vec![0; START];
+    let words = |text: &str| text.len() - text.trim_start_matches('\u{feff}').trim_start().len();
+    let mut text = start(source, START, wide)?;
+    if text[words(&text)..].starts_with('<') {
+        text = start(source, PROLOG, wide)?;
+    }
+    kind(source, &text[words(&text)..], wide).map(Some)
+}
+
+/// The first so many bytes as text.
+fn start<R: Read + Seek>(source: &mut Source<R>, length: usize, wide: Option<bool>) -> io::Result<String> {
+    let mut start = vec![0; length];
     let filled = fill(source.from(0)?, &mut start)?;
-    start.truncate(filled);
-    let start = match wide {
-        Some(little) => decode(&start[2..], little),
-        None => String::from_utf8_lossy(&start).into_owned(),
-    };
-    kind(source, start.trim_start_matches('\u{feff}')).map(Some)
+    let start = &start[..filled];
+    Ok(match wide {
+        Some(little) => decode(start.get(2..).unwrap_or_default(), little),
+        None => String::from_utf8_lossy(start).into_owned(),
+    })
 }
 
 /// Whether a byte is a control character that no text has, after the WHATWG's list of binary data bytes
 /// (<https://mimesniff.spec.whatwg.org/#binary-data-byte>), save the vertical tab: databases export line breaks in a
 /// cell as that.
+///
+/// Escape is none of them, and Japanese mail (ISO-2022-JP) has it; its Korean relative shifts with 0E and 0F, as no one
+/// has done for long.
 const fn binary(byte: u8) -> bool {
     matches!(byte, 0x00..=0x08 | 0x0e..=0x1a | 0x1c..=0x1f)
 }
@@ -51,8 +69,7 @@ fn bytes(reader: &mut impl Read) -> io::Result<bool> {
         let piece = &buffer[..filled];
         // No early exit within a piece, so that the compiler can check many bytes at once.
         if piece.iter().fold(false, |found, &byte| found | binary(byte)) {
-            // DOS ended its files with 1A.
-            let last = filled < START && piece.ends_with(&[0x1a]);
+            let last = filled < START && piece.ends_with(&[DOS_END]);
             return Ok(last && !piece[..filled - 1].iter().any(|&byte| binary(byte)));
         }
         if filled < START {
@@ -82,15 +99,18 @@ fn utf16(reader: &mut impl Read, little: bool) -> io::Result<bool> {
     }
 }
 
-fn decode(bytes: &[u8], little: bool) -> String {
+fn units(bytes: &[u8], little: bool) -> impl Iterator<Item = u16> {
     let (units, _) = bytes.as_chunks::<2>();
-    let unit = |&unit| if little { u16::from_le_bytes(unit) } else { u16::from_be_bytes(unit) };
-    char::decode_utf16(units.iter().map(unit)).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+    units.iter().map(move |&unit| if little { u16::from_le_bytes(unit) } else { u16::from_be_bytes(unit) })
+}
+
+fn decode(bytes: &[u8], little: bool) -> String {
+    let characters = char::decode_utf16(units(bytes, little));
+    characters.map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
 /// What text that starts so is.
-fn kind<R: Read + Seek>(source: &mut Source<R>, start: &str) -> io::Result<TextKind> {
-    let text = start.trim_start();
+fn kind<R: Read + Seek>(source: &mut Source<R>, text: &str, wide: Option<bool>) -> io::Result<TextKind> {
     if begins(text, "VCARD") {
         return Ok(TextKind::Vcard);
     }
@@ -100,13 +120,12 @@ fn kind<R: Read + Seek>(source: &mut Source<R>, start: &str) -> io::Result<TextK
     match text.bytes().next() {
         Some(b'<') => {
             let tail = source.len().saturating_sub(256);
-            let closed =
-                source.at(tail, 256)?.iter().rev().find(|byte| !matches!(byte, 0 | b' ' | b'\r' | b'\n' | b'\t'));
-            let closed = closed == Some(&b'>');
+            let blank = |byte: &u8| matches!(byte, 0 | b' ' | b'\r' | b'\n' | b'\t' | &DOS_END);
+            let closed = source.at(tail, 256)?.iter().rev().find(|byte| !blank(byte)) == Some(&b'>');
             Ok(markup::kind(text, closed))
         }
-        Some(b'{' | b'[') if json(source)? => Ok(TextKind::Json),
-        Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json(source)? => Ok(TextKind::Scalar),
+        Some(b'{' | b'[') if json(source, wide)? => Ok(TextKind::Json),
+        Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json(source, wide)? => Ok(TextKind::Scalar),
         _ => Ok(markup::within(text)),
     }
 }
@@ -114,21 +133,78 @@ fn kind<R: Read + Seek>(source: &mut Source<R>, start: &str) -> io::Result<TextK
 /// Whether text starts with the line `BEGIN:name`, in any case (RFC 6350 section 3.3, RFC 5545 section 3.1).
 fn begins(text: &str, name: &str) -> bool {
     text.split_once(':').is_some_and(|(begin, rest)| {
-        let line = rest.lines().next().unwrap_or_default();
+        // Macs of old ended their lines with CR alone.
+        let line = rest.split(['\r', '\n']).next().unwrap_or_default();
         begin.trim_end().eq_ignore_ascii_case("BEGIN") && line.trim().eq_ignore_ascii_case(name)
     })
 }
 
-/// Whether the whole file is one JSON value (RFC 8259), after a byte order mark if there is one.
-fn json<R: Read + Seek>(source: &mut Source<R>) -> io::Result<bool> {
-    let from = if source.at(0, 3)? == b"\xef\xbb\xbf" { 3 } else { 0 };
-    let reader = Shallow { reader: source.from(from)?, depth: 0, string: false, escaped: false };
+/// Whether the whole file is one JSON value (RFC 8259), after a byte order mark if there is one. It has to be in UTF-8,
+/// or, as it once could, in UTF-16.
+fn json<R: Read + Seek>(source: &mut Source<R>, wide: Option<bool>) -> io::Result<bool> {
+    if let Some(little) = wide {
+        return value(Narrow { reader: source.from(2)?, little, high: None, text: Cursor::default() });
+    }
+    let from = if source.at(0, 3)? == MARK { 3 } else { 0 };
+    let ends_like_dos = source.at(source.len() - 1, 1)? == [DOS_END];
+    let length = source.len() - from - u64::from(ends_like_dos);
+    Ok(value(source.from(from)?.take(length))? && utf8(source.from(from)?)?)
+}
+
+/// Whether a stream is UTF-8.
+fn utf8(reader: &mut impl Read) -> io::Result<bool> {
+    let mut buffer = vec![0; START];
+    let mut kept = 0;
+    loop {
+        let filled = kept + fill(reader, &mut buffer[kept..])?;
+        kept = match str::from_utf8(&buffer[..filled]) {
+            Ok(_) => 0,
+            // The last character may go on in the next piece.
+            Err(error) if error.error_len().is_none() && filled == START => filled - error.valid_up_to(),
+            Err(_) => return Ok(false),
+        };
+        if filled < START {
+            return Ok(true);
+        }
+        buffer.copy_within(filled - kept.., 0);
+    }
+}
+
+/// Whether a stream is one JSON value.
+fn value(reader: impl Read) -> io::Result<bool> {
+    let reader = Shallow { reader, depth: 0, string: false, escaped: false };
     let reader = BufReader::with_capacity(START, reader);
     match serde_json::from_reader::<_, IgnoredAny>(reader) {
         Ok(_) => Ok(true),
         // A stop for other reasons than the text.
         Err(error) if error.io_error_kind().is_some_and(|kind| kind != ErrorKind::UnexpectedEof) => Err(error.into()),
         Err(_) => Ok(false),
+    }
+}
+
+/// UTF-16 as UTF-8.
+struct Narrow<R> {
+    reader: R,
+    little: bool,
+    /// The first half of a pair, whose second one is in the next piece.
+    high: Option<u16>,
+    text: Cursor<String>,
+}
+
+impl<R: Read> Read for Narrow<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.text.get_ref().len() as u64 == self.text.position() {
+            let mut piece = vec![0; START];
+            let filled = fill(&mut self.reader, &mut piece)?;
+            let mut units: Vec<u16> =
+                self.high.take().into_iter().chain(units(&piece[..filled], self.little)).collect();
+            self.high = units.pop_if(|last| filled == START && matches!(last, 0xd800..=0xdbff));
+            self.text = Cursor::new(String::from_utf16_lossy(&units));
+        }
+        let left = self.text.get_ref().as_bytes().get(usize::try_from(self.text.position()).unwrap_or(usize::MAX)..);
+        let read = left.unwrap_or_default().read(buffer)?;
+        self.text.set_position(self.text.position() + read as u64);
+        Ok(read)
     }
 }
 
@@ -208,6 +284,7 @@ mod tests {
             b"\xff\xfea",
             b"\xff\xfea\0b",
             b"\xff\xfe\0\0",
+            b"\x1b$)C\x0e1[1[\x0f",
             b"\xff\xfe\x3d\xd8",
             b"\xff\xfe\x00\xde\x3d\xd8",
             b"\xff\xfe\x01\0",
@@ -230,6 +307,9 @@ mod tests {
             ("BEGIN:VCARD\r\nVERSION:3.0\r\n", TextKind::Vcard),
             ("\u{feff}\r\n begin:vcard", TextKind::Vcard),
             ("BEGIN: VCARD \n", TextKind::Vcard),
+            ("\u{feff}\u{feff}\nBEGIN:VCARD\n", TextKind::Vcard),
+            ("BEGIN:VCARD\rVERSION:3.0\rEND:VCARD\r", TextKind::Vcard),
+            ("\rBEGIN:VCALENDAR\rVERSION:2.0\r", TextKind::Calendar),
             ("BEGIN:VCALENDAR\n", TextKind::Calendar),
             ("BEGIN:VCARDS\n", TextKind::Plain),
             ("BEGIN THE BEGUINE: VCARD", TextKind::Plain),
@@ -251,6 +331,49 @@ mod tests {
         ] {
             assert_eq!(found(text), Some(expected), "{text:?}");
         }
+    }
+
+    #[test]
+    fn json_is_in_utf_8_or_in_utf_16_with_a_mark() {
+        let wide = |text: &str, little: bool| {
+            let bytes = |unit: u16| if little { unit.to_le_bytes() } else { unit.to_be_bytes() };
+            "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(bytes).collect::<Vec<_>>()
+        };
+        let odd = ["[\"", &"\u{1f600}".repeat(40_000), "\"]"].concat();
+        for text in ["{\"a\": [\"\u{e9}\u{1f600}\"]}", &odd, &odd.replacen('\u{1f600}', "aa", 1)] {
+            assert_eq!(found(text), Some(TextKind::Json));
+            for little in [true, false] {
+                assert_eq!(found(wide(text, little)), Some(TextKind::Json));
+                assert_eq!(found(wide(&text[..text.len() - 1], little)), Some(TextKind::Plain));
+            }
+        }
+        let long = [b"[\"a".as_slice(), &vec![0xff; START], b"\"]"].concat();
+        for latin in [b"[\"na\xefve\"]".as_slice(), b"\"\xe9\"", &long] {
+            assert_eq!(found(latin), Some(TextKind::Plain));
+        }
+        for shift in 0..4 {
+            let text = ["[\"".to_owned() + &"a".repeat(shift), "\u{1f600}".repeat(40_000), "\"]".to_owned()].concat();
+            assert_eq!(found(&text), Some(TextKind::Json));
+            let mut broken = text.into_bytes();
+            broken[START] = b'a';
+            assert_eq!(found(broken), Some(TextKind::Plain));
+        }
+    }
+
+    #[test]
+    fn what_dos_put_at_the_end_is_no_part_of_it() {
+        assert_eq!(found(b"{}\r\n\x1a"), Some(TextKind::Json));
+        assert_eq!(found(b"\xef\xbb\xbf[1]\x1a"), Some(TextKind::Json));
+        assert_eq!(found(b"<note></note>\r\n\x1a"), Some(TextKind::Xml));
+        assert_eq!(found(b"{}\0"), None);
+    }
+
+    #[test]
+    fn a_root_element_may_come_late() {
+        let late = |length: usize| format!("<!-- {} --><svg/>", "licence ".repeat(length / 8));
+        assert_eq!(found(late(100_000)), Some(TextKind::Svg));
+        assert_eq!(found(late(1_000_000)), Some(TextKind::Svg));
+        assert_eq!(found(late(2_000_000)), Some(TextKind::Xml));
     }
 
     #[test]

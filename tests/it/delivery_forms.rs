@@ -174,3 +174,94 @@ async fn a_program_that_is_no_ffmpeg_is_not_used() {
     let app = TestApp::with(|flags| flags.ffmpeg = Some("/bin/true".to_owned())).await;
     assert!(!has_ffmpeg(&app).await);
 }
+
+/// What ffmpeg, which had no part in it, decodes of a file: samples, or grey pixels of a small picture.
+fn decoded(bytes: &[u8], arguments: &[&str]) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("folder");
+    std::fs::write(folder.path().join("in"), bytes).expect("write");
+    let output = std::process::Command::new("ffmpeg")
+        .current_dir(folder.path())
+        .args(["-nostdin", "-v", "error", "-i", "in"])
+        .args(arguments)
+        .arg("pipe:1")
+        .output()
+        .expect("ffmpeg");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[tokio::test]
+async fn another_decoder_finds_the_same_in_both_forms() {
+    let app = TestApp::start().await;
+    if !has_ffmpeg(&app).await {
+        // Then there is no other decoder; that CAF stays as it is has a test of its own.
+        return;
+    }
+    let forms = async |file: &str, content_type: &str| {
+        let uploaded = app.api.upload(file, content_type, &corpus(file)).await;
+        let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
+        (corpus(file), app.api.get(text(&sent, "url")).await.bytes)
+    };
+    for file in CAFS {
+        let (original, delivered) = forms(file, "audio/x-caf").await;
+        assert_ne!(original, delivered);
+        let samples = |bytes: &[u8]| -> Vec<f64> {
+            let pcm = decoded(bytes, &["-f", "s16le", "-ac", "1", "-ar", "8000"]);
+            pcm.chunks_exact(2).map(|sample| f64::from(i16::from_le_bytes([sample[0], sample[1]]))).collect()
+        };
+        let (original, delivered) = (samples(&original), samples(&delivered));
+        // Encoders add up to one frame of silence at the end.
+        assert!(
+            original.len().abs_diff(delivered.len()) <= 8000 / 10,
+            "{file}: {} {}",
+            original.len(),
+            delivered.len()
+        );
+        let loudness = |samples: &[f64]| samples.iter().map(|sample| sample * sample).sum::<f64>().sqrt();
+        let ratio = loudness(&delivered) / loudness(&original);
+        assert!((0.95..1.05).contains(&ratio), "{file}: {ratio}");
+    }
+    // Not multipage.tif: ffmpeg does not read the colours of JPEG in TIFF as others do.
+    for file in ["scan-be.tif", "scan-le.tiff", "tiny-scan.tif"] {
+        let (original, delivered) = forms(file, "image/tiff").await;
+        let grey = |bytes: &[u8]| {
+            decoded(bytes, &["-frames:v", "1", "-vf", "scale=32:32", "-pix_fmt", "gray", "-f", "rawvideo"])
+        };
+        let (original, delivered) = (grey(&original), grey(&delivered));
+        assert_eq!(original.len(), 32 * 32, "{file}");
+        let apart: u32 = original.iter().zip(&delivered).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+        assert!(apart / (32 * 32) <= 4, "{file}: {apart}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_are_broken_inside_are_delivered_somehow() {
+    let app = TestApp::with(|flags| flags.rate_limit_messages = Some(1000)).await;
+    for (file, content_type) in [
+        ("voice-aac.caf", "audio/x-caf"),
+        ("voice-alac.caf", "audio/x-caf"),
+        ("scan-le.tiff", "image/tiff"),
+        ("multipage.tif", "image/tiff"),
+        ("voice.m4a", "audio/x-m4a"),
+    ] {
+        let whole = corpus(file);
+        let middle = whole.len() / 2;
+        let mut zeros = whole.clone();
+        zeros[middle..].fill(0);
+        let mut noise = whole.clone();
+        noise[middle..].iter_mut().enumerate().for_each(|(n, byte)| *byte ^= u8::try_from(n % 251).expect("small"));
+        for broken in [zeros, noise] {
+            let created = app.api.create(file, content_type, broken.len()).await;
+            assert_eq!(app.api.put(&created, &broken).await.status, 200);
+            let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}])).await;
+            if sent.status == 400 {
+                assert_eq!(sent.error(), (400, 5004), "{file}");
+                continue;
+            }
+            let part = sent.expect(201)["chat"]["message"]["parts"][0].clone();
+            let delivered = app.api.get(text(&part, "url")).await;
+            assert_eq!((delivered.status.as_u16(), delivered.header("content-type")), (200, text(&part, "mime_type")));
+            assert_eq!(part["size_bytes"], delivered.bytes.len(), "{file}");
+        }
+    }
+}

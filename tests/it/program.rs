@@ -182,6 +182,25 @@ async fn a_second_signal_does_not_wait() {
     assert_eq!(within(code).await.expect("wait"), Some(1));
 }
 
+#[tokio::test]
+async fn the_log_has_no_secrets_of_urls() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("log");
+    let log = std::fs::File::create(&path).expect("log");
+    let data = folder.path().join("data");
+    let server = Server::logging(haversack(&data).arg("serve").env("HAVERSACK_LOG", "debug"), log);
+    let api = Api::new(address(&server), key(&server));
+    for url in ["https://10.0.0.1/a.jpg?signature=secret", "https://a.example:22/a.jpg?signature=secret#secret"] {
+        let part = json!({"type": "media", "url": url});
+        let body = json!({"from": server.said("Phone number"), "to": ["a@example.com"], "message": {"parts": [part]}});
+        assert_eq!(api.post("/v3/chats", &body).await.error(), (500, 5002));
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+    let log = std::fs::read_to_string(path).expect("log");
+    assert!(log.contains("https://10.0.0.1/a.jpg?...") && !log.contains("secret"), "{log}");
+}
+
 #[test]
 fn doctor_says_what_is_wrong() {
     let folder = tempfile::tempdir().expect("folder");

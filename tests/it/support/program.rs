@@ -40,7 +40,12 @@ impl Server {
 
     /// The same of a command with settings.
     pub fn run(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start");
+        Self::logging(command, Stdio::null())
+    }
+
+    /// The same with a place for its log.
+    pub fn logging(command: &mut Command, log: impl Into<Stdio>) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("start");
         let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
         let mut welcome = String::new();
         while !welcome.contains("-d '{") {
