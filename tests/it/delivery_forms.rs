@@ -221,8 +221,8 @@ async fn another_decoder_finds_the_same_in_both_forms() {
         let ratio = loudness(&delivered) / loudness(&original);
         assert!((0.95..1.05).contains(&ratio), "{file}: {ratio}");
     }
-    // Not multipage.tif: ffmpeg does not read the colours of JPEG in TIFF as others do.
-    for file in ["scan-be.tif", "scan-le.tiff", "tiny-scan.tif"] {
+    // Of the others ffmpeg makes something else than all other programs: JPEG in TIFF, alpha, BigTIFF.
+    for file in ["scan-be.tif", "scan-le.tiff"] {
         let (original, delivered) = forms(file, "image/tiff").await;
         let grey = |bytes: &[u8]| {
             decoded(bytes, &["-frames:v", "1", "-vf", "scale=32:32", "-pix_fmt", "gray", "-f", "rawvideo"])
