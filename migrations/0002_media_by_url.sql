@@ -12,6 +12,8 @@ CREATE INDEX attachments_by_blob ON attachments (blob_of) WHERE blob_of IS NOT N
 -- Blobs that are about to be named by an attachment are asked to be removed as well, later: a crash in between leaves
 -- the asking, and the transaction that names them takes it back.
 ALTER TABLE blob_removals ADD COLUMN not_before BIGINT NOT NULL DEFAULT 0;
+-- From here on nothing can come to name it.
+ALTER TABLE blob_removals ADD COLUMN claimed_at BIGINT;
 
 -- What a partner's URL last brought, to ask its origin whether that is still so. URLs are kept as SHA-256 only: their
 -- queries may hold secrets.

@@ -73,7 +73,10 @@ impl App {
         let public_url = config.public_url.clone().unwrap_or_else(|| BaseUrl::of_address(reachable(address)));
         let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
 
-        let converter = Arc::new(Converter::new(find_ffmpeg(config.ffmpeg.as_deref()).await));
+        let working = config.blobs_dir.join("unfinished-conversions");
+        let converter = Converter::new(find_ffmpeg(config.ffmpeg.as_deref()).await, working)
+            .context("cannot empty the folder of unfinished conversions")?;
+        let converter = Arc::new(converter);
         let metrics = Metrics::default();
         let filled = Arc::new(Notify::new());
         let service = Arc::new(Service::new(Parts {

@@ -77,7 +77,7 @@ impl From<service::Error> for ApiError {
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, 5002),
             },
             E::VoiceMemoTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, 5005),
-            E::DeletedMeanwhile | E::Unprepared(_) => (StatusCode::SERVICE_UNAVAILABLE, 4004),
+            E::DeletedMeanwhile | E::Unprepared(_) | E::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, 4004),
             E::Db(_) => (StatusCode::INTERNAL_SERVER_ERROR, 3006),
             E::Blob(_) | E::Lost(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
         };
@@ -85,11 +85,12 @@ impl From<service::Error> for ApiError {
             E::RateLimited { retry_after, .. }
             | E::TooManyPending { retry_after, .. }
             | E::Fetch { source: fetch::Error::Busy { retry_after }, .. } => Some(*retry_after),
+            E::Busy(busy) => Some(busy.retry_after),
             E::DeletedMeanwhile | E::Unprepared(_) => Some(1),
             _ => None,
         };
         // What is another host's fault, or the moment's, is the client's business.
-        let ours = !matches!(error, E::Fetch { .. } | E::DeletedMeanwhile | E::Unprepared(_));
+        let ours = !matches!(error, E::Fetch { .. } | E::DeletedMeanwhile | E::Unprepared(_) | E::Busy(_));
         if status.is_server_error() && ours {
             // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
             tracing::error!(%error, "request failed");

@@ -14,8 +14,8 @@ use tokio::process::Command;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::Error;
 use super::sound::Peaks;
+use super::{Error, Heard};
 use crate::blob::Content;
 use crate::domain::attachment::Sound;
 
@@ -55,7 +55,9 @@ impl Ffmpeg {
     pub async fn find(program: &Path) -> Result<Self, String> {
         let cannot = |error: &dyn std::fmt::Display| format!("cannot run {}: {error}", program.display());
         let program = if program.components().count() > 1 { program.to_owned() } else { in_path(program)? };
-        let mut command = Command::new(&program);
+        // It runs in another folder.
+        let program = program.canonicalize().map_err(|error| cannot(&error))?;
+        let mut command = limited(&program);
         command.arg("-version").stdin(Stdio::null()).kill_on_drop(true);
         let output = timeout(PATIENCE, command.output()).await.map_err(|_| cannot(&"it does not end"))?;
         let output = output.map_err(|error| cannot(&error))?;
@@ -79,8 +81,8 @@ impl Ffmpeg {
     }
 
     /// CAF as M4A. AAC is copied as it is; everything else is encoded.
-    pub(super) async fn caf_to_m4a(&self, content: Box<dyn Content>) -> Result<File, Error> {
-        let (folder, head) = place(content).await?;
+    pub(super) async fn caf_to_m4a(&self, parent: &Path, content: Box<dyn Content>) -> Result<File, Error> {
+        let (folder, head) = place(parent, content).await?;
         // Apple Core Audio Format Specification, "Audio Description Chunk": it is the first, and names the codec.
         let codec = if head[28..32] == *b"aac " { "copy" } else { "aac" };
         let output = ["-c:a", codec, "-movflags", "+faststart", "-f", "ipod"];
@@ -95,8 +97,12 @@ impl Ffmpeg {
     }
 
     /// The first page of a TIFF picture as PNM; and the picture again.
-    pub(super) async fn tiff_to_pnm(&self, content: Box<dyn Content>) -> Result<(File, Box<dyn Content>), Error> {
-        let (folder, _) = place(content).await?;
+    pub(super) async fn tiff_to_pnm(
+        &self,
+        parent: &Path,
+        content: Box<dyn Content>,
+    ) -> Result<(File, Box<dyn Content>), Error> {
+        let (folder, _) = place(parent, content).await?;
         let pixels = super::MAX_PIXELS.to_string();
         let picture = Media { format: "tiff_pipe", stream: "0:v:0", options: &["-max_pixels", &pixels] };
         let decoded = self.run(&folder, &picture, &["-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"]).await?;
@@ -104,8 +110,19 @@ impl Ffmpeg {
     }
 
     /// AMR, which nothing in this process decodes.
-    pub(super) async fn listen_to_amr(&self, content: Box<dyn Content>) -> Result<Option<Sound>, Error> {
-        let (folder, head) = place(content).await?;
+    pub(super) async fn listen_to_amr(&self, parent: &Path, content: Box<dyn Content>) -> Heard {
+        match self.decode_amr(parent, content).await {
+            Ok(Some(sound)) => Heard::Sound(sound),
+            Ok(None) | Err(Error::Ffmpeg(_)) => Heard::Nothing,
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen to a file");
+                Heard::Unknown
+            }
+        }
+    }
+
+    async fn decode_amr(&self, parent: &Path, content: Box<dyn Content>) -> Result<Option<Sound>, Error> {
+        let (folder, head) = place(parent, content).await?;
         // RFC 4867 section 5.1.
         let sample_rate = if head.starts_with(b"#!AMR-WB") { 16_000 } else { 8_000 };
         let rate = sample_rate.to_string();
@@ -122,11 +139,7 @@ impl Ffmpeg {
 
     /// Runs the program on the file in the folder, and gives what it wrote.
     async fn run(&self, folder: &TempDir, input: &Media<'_>, output: &[&str]) -> Result<File, Error> {
-        let mut command = Command::new("/bin/sh");
-        // The limits that a parent cannot set without unsafe code.
-        let limits =
-            format!("ulimit -t {} && ulimit -v {MEMORY} && ulimit -f {OUTPUT} && exec \"$@\"", PATIENCE.as_secs());
-        command.args(["-c", &limits, "sh"]).arg(&self.program);
+        let mut command = limited(&self.program);
         command.args(["-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-threads", "1"]);
         // The format is not guessed, and nothing in the file can name another file or host: a playlist is no CAF, and
         // no protocol but `file` is there.
@@ -160,10 +173,19 @@ impl Ffmpeg {
     }
 }
 
+/// The program under limits that a parent cannot set without unsafe code.
+fn limited(program: &Path) -> Command {
+    let limits = format!("ulimit -t {} && ulimit -v {MEMORY} && ulimit -f {OUTPUT} && exec \"$@\"", PATIENCE.as_secs());
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &limits, "sh"]).arg(program);
+    command
+}
+
 /// Puts the content into a folder of its own; its first bytes.
-async fn place(mut content: Box<dyn Content>) -> Result<(TempDir, [u8; 64]), Error> {
+async fn place(parent: &Path, mut content: Box<dyn Content>) -> Result<(TempDir, [u8; 64]), Error> {
+    let parent = parent.to_owned();
     let place = move || {
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::tempdir_in(parent)?;
         let path = folder.path().join("in");
         io::copy(&mut content, &mut File::create(&path)?)?;
         let mut head = [0; 64];

@@ -10,9 +10,10 @@ mod sound;
 
 use std::fs::File;
 use std::io::{self, Seek};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 pub use ffmpeg::Ffmpeg;
@@ -20,9 +21,12 @@ pub use picture::MAX_PIXELS;
 
 use crate::blob::Content;
 use crate::domain::attachment::Sound;
+use crate::turns::{self, Busy, Turn, Turns};
 
-/// Conversions that run at a time: each may use a core and as much memory as its limits allow.
-const SLOTS: usize = 2;
+/// Conversions that run at a time: each may use a core and as much memory as its limits allow. One partner may have one
+/// of them, so that its slow files leave the other to the others.
+const TURNS: turns::Limits =
+    turns::Limits { at_once: 2, per_tenant: 1, waiting_per_tenant: 64, patience: Duration::from_secs(30) };
 
 /// Why a file was not converted.
 #[derive(Debug, thiserror::Error)]
@@ -55,18 +59,51 @@ pub struct Converted {
     pub extension: &'static str,
 }
 
+/// What was heard in a file.
+#[derive(Debug)]
+pub enum Heard {
+    /// This.
+    Sound(Sound),
+    /// It is sound, but nothing of it can be decoded.
+    Nothing,
+    /// Nothing here decodes it, or not in time.
+    Unknown,
+}
+
 /// Converts and listens.
 #[derive(Debug)]
 pub struct Converter {
     ffmpeg: Option<Ffmpeg>,
-    slots: Arc<Semaphore>,
+    folder: PathBuf,
+    turns: Turns,
 }
 
 impl Converter {
-    /// With ffmpeg, if there is one.
+    /// With ffmpeg, if there is one, and a folder for what is being worked on, which is emptied: what a crash left there
+    /// is of people's files.
+    ///
+    /// # Errors
+    /// The folder cannot be emptied or made.
+    pub fn new(ffmpeg: Option<Ffmpeg>, folder: PathBuf) -> io::Result<Self> {
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { ffmpeg, folder, turns: Turns::new(TURNS) })
+    }
+
+    /// Where files are that are being worked on.
     #[must_use]
-    pub fn new(ffmpeg: Option<Ffmpeg>) -> Self {
-        Self { ffmpeg, slots: Arc::new(Semaphore::new(SLOTS)) }
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Waits for a turn to convert a file of a tenant.
+    ///
+    /// # Errors
+    /// None came.
+    pub async fn turn(&self, tenant: &str) -> Result<Turn, Busy> {
+        self.turns.wait(tenant).await
     }
 
     /// The program that encodes AAC, if there is one.
@@ -89,21 +126,28 @@ impl Converter {
     ///
     /// # Errors
     /// It cannot be converted.
-    pub async fn convert(&self, content: Box<dyn Content>, media_type: &str) -> Result<Converted, Error> {
-        let _slot = self.slots.acquire().await.expect("never closed");
+    pub async fn convert(
+        &self,
+        turn: &Arc<Turn>,
+        content: Box<dyn Content>,
+        media_type: &str,
+    ) -> Result<Converted, Error> {
         if media_type == "image/tiff" {
-            let file = self.tiff_to_jpeg(content).await?;
+            let file = self.tiff_to_jpeg(turn, content).await?;
             return Ok(Converted { file, media_type: "image/jpeg", extension: "jpg" });
         }
-        let file = self.ffmpeg.as_ref().ok_or(Error::NoFfmpeg)?.caf_to_m4a(content).await?;
+        let file = self.ffmpeg.as_ref().ok_or(Error::NoFfmpeg)?.caf_to_m4a(&self.folder, content).await?;
         // The reference's label, although it lists audio/mp4 as a deprecated name of audio/x-m4a.
         Ok(Converted { file, media_type: "audio/mp4", extension: "m4a" })
     }
 
     /// Here, or what the decoder here does not know (palettes, fax group 3, Lab) with the help of ffmpeg.
-    async fn tiff_to_jpeg(&self, mut content: Box<dyn Content>) -> Result<File, Error> {
+    async fn tiff_to_jpeg(&self, turn: &Arc<Turn>, mut content: Box<dyn Content>) -> Result<File, Error> {
+        let (kept, folder) = (Arc::clone(turn), self.folder.clone());
         let here = spawn_blocking(move || {
-            let converted = picture::to_jpeg(&mut *content);
+            let converted = picture::to_jpeg(&mut *content, &folder);
+            // The turn lasts as long as this does, although nobody may wait for it any more.
+            drop(kept);
             (content, converted)
         });
         let (mut content, converted) = here.await.map_err(|_| Error::Stopped)?;
@@ -111,18 +155,30 @@ impl Converter {
             return converted;
         };
         content.rewind()?;
-        let (decoded, mut content) = ffmpeg.tiff_to_pnm(content).await?;
-        let there = spawn_blocking(move || picture::decoded_to_jpeg(decoded, &mut *content));
+        let (decoded, mut content) = ffmpeg.tiff_to_pnm(&self.folder, content).await?;
+        let (kept, folder) = (Arc::clone(turn), self.folder.clone());
+        let there = spawn_blocking(move || {
+            let converted = picture::decoded_to_jpeg(decoded, &mut *content, &folder);
+            drop(kept);
+            converted
+        });
         there.await.map_err(|_| Error::Stopped)?
     }
 
-    /// What can be heard in a file of this type; `None` if it cannot be decoded here.
-    pub async fn listen(&self, content: Box<dyn Content>, media_type: &str) -> Option<Sound> {
-        let _slot = self.slots.acquire().await.expect("never closed");
+    /// What can be heard in a file of this type.
+    pub async fn listen(&self, turn: &Arc<Turn>, content: Box<dyn Content>, media_type: &str) -> Heard {
         match (media_type, &self.ffmpeg) {
-            ("audio/amr", Some(ffmpeg)) => ffmpeg.listen_to_amr(content).await.ok().flatten(),
-            ("audio/amr" | "audio/x-caf", _) => None,
-            _ => spawn_blocking(move || sound::listen(content)).await.ok().flatten(),
+            ("audio/amr", Some(ffmpeg)) => ffmpeg.listen_to_amr(&self.folder, content).await,
+            ("audio/amr" | "audio/x-caf", _) => Heard::Unknown,
+            _ => {
+                let kept = Arc::clone(turn);
+                let listening = spawn_blocking(move || {
+                    let heard = sound::listen(content);
+                    drop(kept);
+                    heard
+                });
+                listening.await.unwrap_or(Heard::Unknown)
+            }
         }
     }
 }

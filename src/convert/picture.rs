@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
+use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::pnm::PnmDecoder;
 use image::codecs::tiff::TiffDecoder;
+use image::error::{LimitError, LimitErrorKind};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, Limits};
 
 use super::Error;
 use crate::blob::Content;
@@ -20,21 +22,21 @@ const MAX_MEMORY: u64 = MAX_PIXELS * 8;
 const QUALITY: u8 = 90;
 
 /// Converts a TIFF picture.
-pub(super) fn to_jpeg(content: &mut dyn Content) -> Result<File, Error> {
+pub(super) fn to_jpeg(content: &mut dyn Content, folder: &Path) -> Result<File, Error> {
     let mut decoder = TiffDecoder::new(BufReader::new(content))?;
     bound(&mut decoder)?;
     let orientation = decoder.orientation()?;
     let profile = decoder.icc_profile()?;
     let picture = DynamicImage::from_decoder(decoder)?;
-    encode(picture, orientation, profile)
+    encode(picture, orientation, profile, folder)
 }
 
 /// The same of a TIFF picture that was decoded by another program, into PNM: upright is what its own tags say.
-pub(super) fn decoded_to_jpeg(pnm: File, content: &mut dyn Content) -> Result<File, Error> {
+pub(super) fn decoded_to_jpeg(pnm: File, content: &mut dyn Content, folder: &Path) -> Result<File, Error> {
     let orientation = orientation(content).unwrap_or(Orientation::NoTransforms);
     let mut decoder = PnmDecoder::new(BufReader::new(pnm))?;
     bound(&mut decoder)?;
-    encode(DynamicImage::from_decoder(decoder)?, orientation, None)
+    encode(DynamicImage::from_decoder(decoder)?, orientation, None, folder)
 }
 
 /// TIFF 6.0, tag 274. Counted as in Exif.
@@ -52,16 +54,21 @@ fn bound(decoder: &mut impl ImageDecoder) -> Result<(), Error> {
     decoder.set_limits(limits)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        let many = format!("{width} by {height} pixels are more than {MAX_PIXELS}");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, many).into());
+        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)).into());
     }
     Ok(())
 }
 
-fn encode(mut picture: DynamicImage, orientation: Orientation, profile: Option<Vec<u8>>) -> Result<File, Error> {
+fn encode(
+    mut picture: DynamicImage,
+    orientation: Orientation,
+    profile: Option<Vec<u8>>,
+    folder: &Path,
+) -> Result<File, Error> {
     picture.apply_orientation(orientation);
-    let picture = opaque(&picture);
-    let mut file = BufWriter::new(tempfile::tempfile()?);
+    // Two forms at a time are as much as may be in memory.
+    let picture = opaque(picture);
+    let mut file = BufWriter::new(tempfile::tempfile_in(folder)?);
     let mut encoder = JpegEncoder::new_with_quality(&mut file, QUALITY);
     if let Some(profile) = profile.filter(|profile| is_profile_of(profile, &picture)) {
         use image::ImageEncoder;
@@ -76,17 +83,17 @@ fn encode(mut picture: DynamicImage, orientation: Orientation, profile: Option<V
 }
 
 /// JPEG has 8 bits a channel and no transparency. What can be seen through is put on white, as viewers show it.
-fn opaque(picture: &DynamicImage) -> DynamicImage {
+fn opaque(picture: DynamicImage) -> DynamicImage {
     if !picture.color().has_alpha() {
-        return if picture.color().has_color() { picture.to_rgb8().into() } else { picture.to_luma8().into() };
+        return if picture.color().has_color() { picture.into_rgb8().into() } else { picture.into_luma8().into() };
     }
-    let mut picture = picture.to_rgba8();
+    let mut picture = picture.into_rgba8();
     for pixel in picture.pixels_mut() {
         let [red, green, blue, alpha] = pixel.0.map(u32::from);
         let over_white = |channel: u32| u8::try_from((channel * alpha + 255 * (255 - alpha)) / 255).unwrap_or(u8::MAX);
         pixel.0 = [over_white(red), over_white(green), over_white(blue), u8::MAX];
     }
-    DynamicImage::from(picture).to_rgb8().into()
+    DynamicImage::from(picture).into_rgb8().into()
 }
 
 /// Whether a profile is for the colours that the picture has now: that of CMYK is for ink (ICC.1:2022 section 7.2.6).

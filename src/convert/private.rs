@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use memchr::memmem;
 
@@ -19,13 +20,30 @@ pub struct Patch {
     pub bytes: Vec<u8>,
 }
 
-/// Bytes searched at a time, and what two pieces have in common: the longest thing that is looked at as a whole.
+impl Patch {
+    /// Replaces what of it lies in a piece that starts at `start`.
+    fn apply(&self, start: u64, piece: &mut [u8]) {
+        let first = self.at.max(start);
+        let last = (self.at + self.bytes.len() as u64).min(start + piece.len() as u64);
+        let within = |from: u64, at: u64| usize::try_from(at - from).expect("both lie in memory");
+        if first < last {
+            let new = &self.bytes[within(self.at, first)..within(self.at, last)];
+            piece[within(start, first)..within(start, last)].copy_from_slice(new);
+        }
+    }
+}
+
+/// Bytes searched at a time, and what two pieces have in common: the longest thing that is looked at as a whole. An Exif
+/// block cannot be longer (CIPA DC-008 section 4.5.4).
 const PIECE: usize = 1024 * 1024;
-const OVERLAP: usize = 256 * 1024;
-/// Entries of a directory that are looked at. Cameras write a few dozen.
+const OVERLAP: usize = 64 * 1024;
+/// Entries of a directory that are looked at, and directories behind one another. Cameras write a few dozen, and two.
 const MOST_ENTRIES: usize = 500;
-/// Patches of a file.
-const MOST_PATCHES: usize = 1000;
+const MOST_DIRECTORIES: usize = 8;
+/// Bytes of a compressed profile in a PNG.
+const LONGEST_PROFILE: u32 = 4 * 1024 * 1024;
+/// Things in one file that may tell. A file with more is not let through.
+const MOST_FINDINGS: usize = 500;
 
 /// Types that may say such things.
 #[must_use]
@@ -49,29 +67,34 @@ pub fn may_tell(media_type: &str) -> bool {
 /// What is to be replaced so that the file says neither place nor serial number.
 ///
 /// # Errors
-/// It cannot be read.
+/// It cannot be read, or holds more that may tell than any file does.
 pub fn patches(content: &mut dyn Content) -> io::Result<Vec<Patch>> {
     let size = content.size()?;
-    let mut patches: Vec<Patch> = Vec::new();
+    let (mut patches, mut findings) = (Vec::new(), 0);
     let mut start = 0;
     loop {
         let piece = read(content, start, PIECE)?;
         let last = start + piece.len() as u64 >= size;
         // What starts in the overlap is found whole in the next piece.
         let own = if last { piece.len() } else { PIECE - OVERLAP };
-        for (at, blank) in findings(&piece, start == 0).into_iter().filter(|(at, _)| *at < own) {
-            let mut block = piece[at..].to_vec();
-            block.truncate(OVERLAP);
-            let before = block.clone();
+        for (at, blank) in find(&piece).filter(|(at, _)| *at < own) {
+            findings += 1;
+            if findings > MOST_FINDINGS {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "more metadata than any file has"));
+            }
+            let end = piece.len().min(at + OVERLAP);
+            let mut block = piece[at..end].to_vec();
             blank(&mut block);
-            patches.extend(differences(start + at as u64, &before, &block));
+            patches.extend(difference(start + at as u64, &piece[at..end], block));
         }
-        if last || patches.len() > MOST_PATCHES {
+        if last {
             break;
         }
         start += own as u64;
     }
-    checksums(content, &mut patches)?;
+    if read(content, 0, 8)? == b"\x89PNG\r\n\x1a\n" {
+        chunks(content, &mut patches)?;
+    }
     Ok(patches)
 }
 
@@ -79,12 +102,12 @@ pub fn patches(content: &mut dyn Content) -> io::Result<Vec<Patch>> {
 ///
 /// # Errors
 /// It cannot be read, or the copy not be written.
-pub fn cleaned(content: &mut dyn Content) -> io::Result<Option<File>> {
+pub fn cleaned(content: &mut dyn Content, folder: &Path) -> io::Result<Option<File>> {
     let patches = patches(content)?;
     if patches.is_empty() {
         return Ok(None);
     }
-    let mut copy = tempfile::tempfile()?;
+    let mut copy = tempfile::tempfile_in(folder)?;
     content.seek(SeekFrom::Start(0))?;
     io::copy(content, &mut copy)?;
     for Patch { at, bytes } in patches {
@@ -96,25 +119,20 @@ pub fn cleaned(content: &mut dyn Content) -> io::Result<Option<File>> {
 type Blank = fn(&mut [u8]);
 
 /// Everything in a piece that may tell, and how it is made not to.
-fn findings(piece: &[u8], is_first: bool) -> Vec<(usize, Blank)> {
-    let mut found: Vec<(usize, Blank)> = Vec::new();
-    for order in [b"Exif\0\0II*\0", b"Exif\0\0MM\0*"] {
-        found.extend(memmem::find_iter(piece, order).map(|at| (at + 6, exif as Blank)));
-    }
-    // PNG and WebP have it without that signature (PNG third edition section 11.3.3.4).
-    for order in [b"eXIfII*\0", b"eXIfMM\0*"] {
-        found.extend(memmem::find_iter(piece, order).map(|at| (at + 4, exif as Blank)));
-    }
-    found.extend(memmem::find_iter(piece, b"EXIF").map(|at| (at + 8, exif as Blank)));
-    if is_first && (piece.starts_with(b"II*\0") || piece.starts_with(b"MM\0*")) {
-        found.push((0, exif));
-    }
-    found.extend(memmem::find_iter(piece, b"<x:xmpmeta").map(|at| (at, xmp as Blank)));
+fn find(piece: &[u8]) -> impl Iterator<Item = (usize, Blank)> {
+    // Wherever it stands, a block of TIFF tags starts so, its first directory right behind: in JPEG, PNG, WebP, HEIC and
+    // TIFF itself, with a signature of its own in front or none.
+    let exif: [(&[u8], usize, Blank); 2] = [(b"II*\0\x08\0\0\0", 0, exif), (b"MM\0*\0\0\0\x08", 0, exif)];
+    // With another place for the first directory only behind its signature.
+    let signed: [(&[u8], usize, Blank); 3] =
+        [(b"Exif\0\0", 6, self::exif), (b"eXIf", 4, self::exif), (b"EXIF", 8, self::exif)];
+    let xmp: [(&[u8], usize, Blank); 2] = [(b":xmpmeta", 0, xmp), (b"<rdf:RDF", 0, xmp)];
     // QuickTime File Format: user data and metadata values; 3GPP TS 26.244 section 8.
-    found.extend(memmem::find_iter(piece, b"\xa9xyz").map(|at| (at + 4, place as Blank)));
-    found.extend(memmem::find_iter(piece, b"loci\0\0\0\0").map(|at| (at + 8, loci as Blank)));
-    found.extend(memmem::find_iter(piece, b"data\0\0\0\x01").map(|at| (at + 8, place as Blank)));
-    found
+    let places: [(&[u8], usize, Blank); 3] =
+        [(b"\xa9xyz", 4, place), (b"loci\0\0\0\0", 8, loci), (b"data\0\0\0\x01", 8, place)];
+    exif.into_iter().chain(signed).chain(xmp).chain(places).flat_map(move |(signature, behind, blank)| {
+        memmem::find_iter(piece, signature).map(move |at| (at + behind, blank)).collect::<Vec<_>>()
+    })
 }
 
 /// Blanks the location and the serial numbers of a block of TIFF tags.
@@ -124,8 +142,13 @@ fn exif(block: &mut [u8]) {
         Some(b"MM\0*") => false,
         _ => return,
     };
-    if let Some(first) = long(block, 4, little) {
-        directory(block, first, little, 0);
+    let mut next = long(block, 4, little);
+    // The second is of the small picture inside.
+    for _ in 0..MOST_DIRECTORIES {
+        let Some(at) = next.filter(|at| *at > 0) else { return };
+        directory(block, at, little, 0);
+        let count = short(block, at, little).map_or(0, usize::from);
+        next = long(block, at.saturating_add(2 + count * 12), little);
     }
 }
 
@@ -138,8 +161,11 @@ const EXIF_DIRECTORY: u16 = 0x8769;
 fn directory(block: &mut [u8], at: usize, little: bool, depth: u8) {
     let Some(count) = short(block, at, little) else { return };
     for n in 0..usize::from(count).min(MOST_ENTRIES) {
-        let entry = at + 2 + n * 12;
-        let (Some(tag), Some(value)) = (short(block, entry, little), long(block, entry + 8, little)) else { return };
+        let entry = at.saturating_add(2 + n * 12);
+        let (Some(tag), Some(value)) = (short(block, entry, little), long(block, entry.saturating_add(8), little))
+        else {
+            return;
+        };
         match tag {
             GPS_DIRECTORY => gps(block, value, little),
             EXIF_DIRECTORY if depth == 0 => directory(block, value, little, 1),
@@ -153,17 +179,18 @@ fn directory(block: &mut [u8], at: usize, little: bool, depth: u8) {
 fn gps(block: &mut [u8], at: usize, little: bool) {
     let count = short(block, at, little).map_or(0, usize::from).min(MOST_ENTRIES);
     for n in 0..count {
-        blank_value(block, at + 2 + n * 12, little);
+        blank_value(block, at.saturating_add(2 + n * 12), little);
     }
     // An empty directory.
-    if let Some(directory) = block.get_mut(at..(at + 2 + count * 12)) {
+    if let Some(directory) = block.get_mut(at..at.saturating_add(2 + count * 12)) {
         directory.fill(0);
     }
 }
 
 /// The value of an entry, in it or where it points to.
 fn blank_value(block: &mut [u8], entry: usize, little: bool) {
-    let (Some(kind), Some(count)) = (short(block, entry + 2, little), long(block, entry + 4, little)) else { return };
+    let at = |behind: usize| entry.saturating_add(behind);
+    let (Some(kind), Some(count)) = (short(block, at(2), little), long(block, at(4), little)) else { return };
     let each = match kind {
         1 | 2 | 6 | 7 => 1,
         3 | 8 => 2,
@@ -171,7 +198,7 @@ fn blank_value(block: &mut [u8], entry: usize, little: bool) {
         _ => 4,
     };
     let size = count.saturating_mul(each);
-    let value = if size <= 4 { Some(entry + 8) } else { long(block, entry + 8, little) };
+    let value = if size <= 4 { Some(at(8)) } else { long(block, at(8), little) };
     if let Some(bytes) = value.and_then(|at| block.get_mut(at..at.saturating_add(size))) {
         bytes.fill(0);
     }
@@ -191,24 +218,55 @@ fn long(block: &[u8], at: usize, little: bool) -> Option<usize> {
 const PROPERTIES: [&[u8]; 6] =
     [b":GPS", b":SerialNumber", b":BodySerialNumber", b":LensSerialNumber", b":CameraOwnerName", b":ImageUniqueID"];
 
-/// Blanks attributes `exif:GPSLatitude="..."` and elements `<exif:GPSLatitude>...</exif:GPSLatitude>`.
+/// Blanks attributes `exif:GPSLatitude="..."` and all that is in elements `<exif:GPSLatitude>...</exif:GPSLatitude>`.
 fn xmp(block: &mut [u8]) {
-    let end = memmem::find(block, b"</x:xmpmeta>").unwrap_or(block.len());
+    let end = [&b":xmpmeta>"[..], b"</rdf:RDF>"].iter().filter_map(|end| memmem::rfind(block, end)).max();
+    let end = end.unwrap_or(block.len());
     for property in PROPERTIES {
         let mut from = 0;
         while let Some(found) = memmem::find(&block[from..end], property) {
-            let name = from + found;
-            let Some(value) = block[name..end].iter().position(|byte| matches!(byte, b'=' | b'>')) else { break };
-            let value = name + value + 1;
-            let (value, close) = match block.get(value) {
-                Some(quote @ (b'"' | b'\'')) if block[value - 1] == b'=' => (value + 1, *quote),
-                _ => (value, b'<'),
-            };
-            let length = block[value..end].iter().position(|byte| *byte == close).unwrap_or(0);
-            block[value..value + length].fill(b' ');
-            from = value + length;
+            let name = from + found + 1;
+            let length = block[name..end].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+            from = name + length;
+            let blanks = block[from..end].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            if block.get(from + blanks) == Some(&b'=') {
+                blank_attribute(&mut block[from + blanks + 1..end]);
+            } else if is_start_tag(block, name) {
+                let name = block[name..name + length].to_vec();
+                blank_element(&mut block[from..end], &name);
+            }
         }
     }
+}
+
+/// Whether a name with a prefix stands in `<prefix:name`.
+fn is_start_tag(block: &[u8], name: usize) -> bool {
+    let before = block[..name - 1].iter().rev().find(|byte| !byte.is_ascii_alphanumeric());
+    before == Some(&b'<')
+}
+
+/// What is between the quotes that follow.
+fn blank_attribute(block: &mut [u8]) {
+    let Some(open) = block.iter().take(16).position(|byte| matches!(byte, b'"' | b'\'')) else { return };
+    let quote = block[open];
+    let value = &mut block[open + 1..];
+    let length = value.iter().position(|byte| *byte == quote).unwrap_or(value.len());
+    value[..length].fill(b' ');
+}
+
+/// What is between the end of this start tag and the end tag of the name.
+fn blank_element(block: &mut [u8], name: &[u8]) {
+    let Some(start) = block.iter().position(|byte| *byte == b'>') else { return };
+    if start > 0 && block[start - 1] == b'/' {
+        return;
+    }
+    let end = memmem::find_iter(&block[start..], b"</").map(|at| start + at).find(|at| {
+        let tag = &block[at + 2..];
+        let colon = tag.iter().take(32).position(|byte| *byte == b':');
+        colon.is_some_and(|colon| tag[colon + 1..].starts_with(name))
+    });
+    let end = end.unwrap_or(block.len());
+    block[start + 1..end].fill(b' ');
 }
 
 /// Blanks digits of the first thing that reads like a place of ISO 6709, `+37.3318-122.0312+010.000/`.
@@ -219,7 +277,7 @@ fn place(block: &mut [u8]) {
     let length = block[start..].iter().take(64).take_while(|byte| is_of_place(byte)).count();
     let text = &mut block[start..start + length];
     let signs = text.iter().filter(|byte| matches!(byte, b'+' | b'-')).count();
-    if signs >= 2 && text.contains(&b'.') {
+    if signs >= 2 && (text.contains(&b'.') || text.ends_with(b"/")) {
         text.iter_mut().filter(|byte| byte.is_ascii_digit()).for_each(|digit| *digit = b'0');
     }
 }
@@ -237,46 +295,70 @@ fn loci(block: &mut [u8]) {
     }
 }
 
-/// The runs of bytes in which two blocks differ.
-fn differences(at: u64, before: &[u8], after: &[u8]) -> Vec<Patch> {
-    let mut patches: Vec<Patch> = Vec::new();
-    for (n, (old, new)) in before.iter().zip(after).enumerate() {
-        if old == new {
-            continue;
-        }
-        let here = at + n as u64;
-        match patches.last_mut() {
-            Some(patch) if patch.at + patch.bytes.len() as u64 == here => patch.bytes.push(*new),
-            _ => patches.push(Patch { at: here, bytes: vec![*new] }),
-        }
-    }
-    patches
+/// The part of a block from the first byte that was changed to the last.
+fn difference(at: u64, before: &[u8], mut after: Vec<u8>) -> Option<Patch> {
+    let differs = |n: &usize| before[*n] != after[*n];
+    let first = (0..before.len()).find(differs)?;
+    let last = (first..before.len()).rev().find(differs)?;
+    after.truncate(last + 1);
+    Some(Patch { at: at + first as u64, bytes: after.split_off(first) })
 }
 
-/// PNG has a checksum behind each chunk (PNG third edition section 5.3); those of the chunks that change are made anew.
-fn checksums(content: &mut dyn Content, patches: &mut Vec<Patch>) -> io::Result<()> {
-    if patches.is_empty() || read(content, 0, 8)? != b"\x89PNG\r\n\x1a\n" {
-        return Ok(());
-    }
-    let (size, mut at, mut sums) = (content.size()?, 8, Vec::new());
-    while at + 12 <= size {
-        let head = read(content, at, 8)?;
+/// Chunks of PNG (third edition, section 5): those that hold what is compressed and may tell become chunks that nobody
+/// knows, and the checksums of all that change are made anew.
+fn chunks(content: &mut dyn Content, patches: &mut Vec<Patch>) -> io::Result<()> {
+    const MOST_CHUNKS: usize = 100_000;
+    let (size, mut at) = (content.size()?, 8);
+    for _ in 0..MOST_CHUNKS {
+        let head = read(content, at, 8 + 80)?;
         let Some(length) = head.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) else { break };
-        let end = at + 8 + u64::from(length);
-        if length as usize <= OVERLAP && patches.iter().any(|patch| (at + 8..end).contains(&patch.at)) {
-            let mut chunk = read(content, at + 4, 4 + length as usize)?;
-            for patch in patches.iter().filter(|patch| (at + 8..end).contains(&patch.at)) {
-                let start = usize::try_from(patch.at - at - 4).unwrap_or(usize::MAX);
-                if let Some(bytes) = chunk.get_mut(start..start.saturating_add(patch.bytes.len())) {
-                    bytes.copy_from_slice(&patch.bytes);
-                }
+        let (kind, data, end) = (at + 4, at + 8, at + 8 + u64::from(length));
+        if end + 4 > size {
+            break;
+        }
+        if is_profile_as_text(&head[4..]) {
+            // Ancillary, private, safe to copy: section 5.4.
+            patches.push(Patch { at: kind, bytes: b"prVt".to_vec() });
+            if length > LONGEST_PROFILE {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a longer profile than any file has"));
             }
-            sums.push(Patch { at: end, bytes: crc32fast::hash(&chunk).to_be_bytes().to_vec() });
+            patches.push(Patch { at: data, bytes: vec![0; length as usize] });
+        }
+        if patches.iter().any(|patch| (kind..end).contains(&patch.at)) {
+            patches.push(Patch { at: end, bytes: checksum(content, patches, kind, end)?.to_be_bytes().to_vec() });
         }
         at = end + 4;
     }
-    patches.extend(sums);
     Ok(())
+}
+
+/// Exif, IPTC and XMP as `ImageMagick` and others put them into text, or as compressed text.
+fn is_profile_as_text(chunk: &[u8]) -> bool {
+    let (kind, data) = chunk.split_at(4.min(chunk.len()));
+    let is_profile = data.starts_with(b"Raw profile type");
+    let is_xmp = data.starts_with(b"XML:com.adobe.xmp\0\x01");
+    let is_property = data.starts_with(b"exif:") || data.starts_with(b"aux:");
+    match kind {
+        b"zTXt" | b"tEXt" | b"iTXt" => is_profile || is_xmp || is_property,
+        _ => false,
+    }
+}
+
+fn checksum(content: &mut dyn Content, patches: &[Patch], from: u64, end: u64) -> io::Result<u32> {
+    let (mut sum, mut at) = (crc32fast::Hasher::new(), from);
+    while at < end {
+        let most = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+        let mut piece = read(content, at, most)?;
+        if piece.is_empty() {
+            break;
+        }
+        for patch in patches {
+            patch.apply(at, &mut piece);
+        }
+        sum.update(&piece);
+        at += piece.len() as u64;
+    }
+    Ok(sum.finalize())
 }
 
 fn read(content: &mut dyn Content, at: u64, most: usize) -> io::Result<Vec<u8>> {
@@ -332,8 +414,56 @@ mod tests {
         let attributes = b"<x:xmpmeta exif:GPSLatitude=\"52,31N\" tiff:Model='X' aux:SerialNumber='123'/></x:xmpmeta>";
         let clean = "<x:xmpmeta exif:GPSLatitude=\"      \" tiff:Model='X' aux:SerialNumber='   '/></x:xmpmeta>";
         assert_eq!(blanked(xmp, attributes), clean);
+        let spaced = b"<rdf:RDF exif:GPSLatitude = \"52,31N\"/></rdf:RDF>";
+        assert_eq!(blanked(xmp, spaced), "<rdf:RDF exif:GPSLatitude = \"      \"/></rdf:RDF>");
+        let nested = b"<y:xmpmeta><exif:GPSLatitude xml:lang=\"x\"><rdf:li>52</rdf:li></exif:GPSLatitude></y:xmpmeta>";
+        let clean =
+            format!("<y:xmpmeta><exif:GPSLatitude xml:lang=\"x\">{}</exif:GPSLatitude></y:xmpmeta>", " ".repeat(19));
+        assert_eq!(blanked(xmp, nested), clean);
+        assert_eq!(blanked(place, b"+374520-1220130/"), "+000000-0000000/");
         let elements = b"<x:xmpmeta><exif:GPSLatitude>52,31N</exif:GPSLatitude></x:xmpmeta>";
         assert_eq!(blanked(xmp, elements), "<x:xmpmeta><exif:GPSLatitude>      </exif:GPSLatitude></x:xmpmeta>");
+    }
+
+    /// A PNG of these chunks.
+    fn png(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+        let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+        for (kind, data) in chunks {
+            let body = [&kind[..], data].concat();
+            bytes.extend(u32::try_from(data.len()).expect("short").to_be_bytes());
+            bytes.extend_from_slice(&body);
+            bytes.extend(crc32fast::hash(&body).to_be_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn text_in_png_that_tells_is_made_unknown() {
+        let zeros = |length: usize| vec![0; length];
+        let large =
+            [b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta exif:GPSLatitude='1'/>".to_vec(), vec![b' '; 300_000]].concat();
+        let clean_large = String::from_utf8(large.clone()).expect("text").replace("'1'", "' '").into_bytes();
+        let with = [
+            (b"IHDR", &b"x"[..]),
+            (b"zTXt", b"Raw profile type exif\0\0abc"),
+            (b"tEXt", b"exif:GPSLatitude\x0052"),
+            (b"tEXt", b"Title\0x"),
+            (b"iTXt", &large),
+        ];
+        let without = [
+            (b"IHDR", &b"x"[..]),
+            (b"prVt", &zeros(26)),
+            (b"prVt", &zeros(19)),
+            (b"tEXt", b"Title\0x"),
+            (b"iTXt", &clean_large),
+        ];
+        assert!(cleaned(&png(&with)) == png(&without));
+    }
+
+    #[test]
+    fn what_has_more_than_any_file_is_not_let_through() {
+        let many = b"Exif\0\0II*\0\x08\0\0\0\0\0".repeat(MOST_FINDINGS + 1);
+        assert!(patches(&mut file(&many)).is_err());
     }
 
     proptest! {

@@ -10,19 +10,21 @@ use symphonia::core::formats::{FormatOptions, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 
+use super::Heard;
 use crate::blob::Content;
 use crate::domain::attachment::{Sound, WAVEFORM_POINTS};
 
 /// How long decoding may take. An hour of speech takes a few seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Decodes a file. `None` if nothing in it can be decoded, or not in time.
-pub(super) fn listen(content: Box<dyn Content>) -> Option<Sound> {
+/// Decodes a file.
+pub(super) fn listen(content: Box<dyn Content>) -> Heard {
     // The decoders have been fuzzed, but they are not ours, and what they read is anybody's.
-    catch_unwind(AssertUnwindSafe(|| decode(content))).ok().flatten()
+    catch_unwind(AssertUnwindSafe(|| decode(content))).ok().flatten().unwrap_or(Heard::Unknown)
 }
 
-fn decode(content: Box<dyn Content>) -> Option<Sound> {
+/// `None`: it cannot be decoded here, or not in time.
+fn decode(content: Box<dyn Content>) -> Option<Heard> {
     let start = Instant::now();
     let source =
         MediaSourceStream::new(Box::new(Source(content)), symphonia::core::io::MediaSourceStreamOptions::default());
@@ -51,8 +53,10 @@ fn decode(content: Box<dyn Content>) -> Option<Sound> {
             peaks.push(frame.iter().fold(0.0, |peak: f32, sample| peak.max(sample.abs())));
         }
     }
-    let (channels, sample_rate) = heard?;
-    Some(Sound { channels, sample_rate, waveform: peaks.waveform()? })
+    Some(match (heard, peaks.waveform()) {
+        (Some((channels, sample_rate)), Some(waveform)) => Heard::Sound(Sound { channels, sample_rate, waveform }),
+        _ => Heard::Nothing,
+    })
 }
 
 /// Peaks of blocks of frames. When there are many, each block takes twice as many frames: memory does not grow with

@@ -315,6 +315,34 @@ pub async fn removals(db: &mut Connection, now: Timestamp, limit: u32) -> Result
     rows.iter().map(|row| text(row, "blob_key")).collect()
 }
 
+/// Takes back that a blob is to be removed, for an attachment that names it from now on. `false`: it is too late.
+pub async fn keep_blob(db: &mut Connection, blob_key: &str) -> Result<bool, Error> {
+    let done = sqlx::query("DELETE FROM blob_removals WHERE blob_key = $1 AND claimed_at IS NULL")
+        .bind(blob_key)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Claims the removal of a blob: no attachment can come to name it after this. `false`: one does.
+pub async fn claim_removal(db: &mut Connection, blob: AttachmentId, now: Timestamp) -> Result<bool, Error> {
+    if is_blob_named(db, blob).await? {
+        return Ok(false);
+    }
+    sqlx::query("UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1")
+        .bind(blob.to_string())
+        .bind(now.as_millis())
+        .execute(db)
+        .await?;
+    Ok(true)
+}
+
+/// Records that nothing in an attachment can be played.
+pub async fn mark_silent(db: &mut Connection, id: AttachmentId) -> Result<(), Error> {
+    sqlx::query("UPDATE attachments SET duration_ms = NULL WHERE id = $1").bind(id.to_string()).execute(db).await?;
+    Ok(())
+}
+
 /// Records that a blob was removed, or need not be.
 pub async fn removal_done(db: &mut Connection, blob_key: &str) -> Result<(), Error> {
     sqlx::query("DELETE FROM blob_removals WHERE blob_key = $1").bind(blob_key).execute(db).await?;

@@ -29,7 +29,11 @@ pub fn converted(filename: &str, extension: &str) -> String {
     let stem = filename.rsplit_once('.').map_or(filename, |(stem, _)| stem);
     let stem = if stem.is_empty() { filename } else { stem };
     let name = shortened(&format!("{stem}.{extension}"));
-    if name == filename { shortened(&format!("{stem}-converted.{extension}")) } else { name }
+    if name != filename {
+        return name;
+    }
+    let ending = format!("-converted.{extension}");
+    stem.chars().take(MAX_LENGTH - ending.len()).chain(ending.chars()).collect()
 }
 
 /// The name cut to [`MAX_LENGTH`], in front of its extension if that is no longer than extensions are.
@@ -61,7 +65,11 @@ mod tests {
         ] {
             assert_eq!(converted(filename, "jpg"), name, "{filename}");
         }
-        assert_eq!(converted(&"a".repeat(MAX_LENGTH), "jpg").chars().count(), MAX_LENGTH);
+        let longest = format!("{}.jpg", "a".repeat(MAX_LENGTH - 4));
+        for name in [&longest, &"a".repeat(MAX_LENGTH)] {
+            let converted = converted(name, "jpg");
+            assert!(converted.chars().count() == MAX_LENGTH && converted != *name, "{converted}");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::{Response, header};
 use tokio::time::{Instant, timeout_at};
 
-use super::permits::Permit;
 use super::{Driver, Error, Limits, Validators};
+use crate::turns::Turn;
 
 /// A file on its way here. Dropping it closes the connection.
 #[derive(Debug)]
@@ -24,13 +24,7 @@ pub struct Download {
     idle_timeout: Duration,
     timeout: Duration,
     deadline: Instant,
-    connection: (Driver, Arc<Permit>),
-}
-
-/// The turn of a fetch: another may have it once this is dropped.
-#[derive(Debug)]
-pub struct Turn {
-    _permit: Arc<Permit>,
+    connection: (Driver, Arc<Turn>),
 }
 
 impl Download {
@@ -39,7 +33,7 @@ impl Download {
         validators: Option<Validators>,
         limits: &Limits,
         deadline: Instant,
-        connection: (Driver, Arc<Permit>),
+        connection: (Driver, Arc<Turn>),
     ) -> Result<Self, Error> {
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -77,8 +71,8 @@ impl Download {
 
     /// Keeps the turn of this fetch after its last byte, for as long as what it returns lives.
     #[must_use]
-    pub fn into_turn(self) -> Turn {
-        Turn { _permit: self.connection.1 }
+    pub fn into_turn(self) -> Arc<Turn> {
+        self.connection.1
     }
 
     /// The next bytes; `None` at the end of the whole file.

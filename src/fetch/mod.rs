@@ -11,7 +11,6 @@ mod address;
 mod connect;
 mod download;
 mod error;
-mod permits;
 mod url;
 
 use std::future::Future;
@@ -30,12 +29,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use address::Allowed;
 pub use connect::{Resolve, SystemResolver};
-pub use download::{Download, Turn};
+pub use download::Download;
 pub use error::Error;
 pub use url::{FetchUrl, InvalidUrl, MAX_URL_LENGTH};
 
 use connect::Connector;
-use permits::{Permit, Permits};
+
+use crate::turns::{self, Turn, Turns};
 
 /// Most header fields of an answer over HTTP/1.1; their size is limited as well.
 const MAX_HEADERS: usize = 1000;
@@ -71,6 +71,17 @@ pub struct Limits {
     pub queue_timeout: Duration,
 }
 
+impl Limits {
+    fn turns(&self) -> turns::Limits {
+        turns::Limits {
+            at_once: self.max_concurrent,
+            per_tenant: self.max_concurrent_per_tenant,
+            waiting_per_tenant: self.max_waiting_per_tenant,
+            patience: self.queue_timeout,
+        }
+    }
+}
+
 /// What an origin gave to ask again with (RFC 9110 section 8.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validators {
@@ -96,7 +107,7 @@ pub enum Fetched {
 pub struct Fetcher {
     connector: Connector,
     limits: Limits,
-    permits: Permits,
+    turns: Turns,
 }
 
 /// The tasks that drive a connection; hyper starts some of its own for HTTP/2, which would go on for as long as the host
@@ -124,7 +135,7 @@ impl Fetcher {
     /// A client that trusts `roots` and reaches what is public or `allowed`.
     #[must_use]
     pub fn new(allowed: Allowed, roots: RootCertStore, resolver: Arc<dyn Resolve>, limits: Limits) -> Self {
-        Self { connector: Connector::new(allowed, roots, resolver, &limits), permits: Permits::new(&limits), limits }
+        Self { connector: Connector::new(allowed, roots, resolver, &limits), turns: Turns::new(limits.turns()), limits }
     }
 
     /// Asks for a file on behalf of a tenant, and follows redirects. `known` are the validators of an earlier answer.
@@ -133,9 +144,10 @@ impl Fetcher {
     /// # Errors
     /// There is no file to be had from this URL.
     pub async fn get(&self, tenant: &str, url: &FetchUrl, known: Option<&Validators>) -> Result<Fetched, Error> {
-        let permit = Arc::new(self.permits.acquire(tenant).await?);
+        let turn = self.turns.wait(tenant).await.map_err(|busy| Error::Busy { retry_after: busy.retry_after })?;
+        let turn = Arc::new(turn);
         let deadline = Instant::now() + self.limits.timeout;
-        let followed = timeout_at(deadline, self.follow(url, known, permit, deadline)).await;
+        let followed = timeout_at(deadline, self.follow(url, known, turn, deadline)).await;
         followed.map_err(|_| Error::TooSlow(self.limits.timeout))?
     }
 
@@ -143,7 +155,7 @@ impl Fetcher {
         &self,
         url: &FetchUrl,
         known: Option<&Validators>,
-        permit: Arc<Permit>,
+        turn: Arc<Turn>,
         deadline: Instant,
     ) -> Result<Fetched, Error> {
         let mut url = url.clone();
@@ -152,7 +164,7 @@ impl Fetcher {
             let after = |error: Error| if hop == 0 { error } else { Error::Redirected(Box::new(error)) };
             let fingerprint = url.fingerprint();
             let known_here = known.filter(|known| known.url == fingerprint);
-            let (response, driver) = self.ask(&url, known_here, &permit).await.map_err(after)?;
+            let (response, driver) = self.ask(&url, known_here, &turn).await.map_err(after)?;
             match response.status() {
                 StatusCode::MOVED_PERMANENTLY
                 | StatusCode::FOUND
@@ -167,7 +179,7 @@ impl Fetcher {
                 status if status.is_success() => {
                     check(&response).map_err(after)?;
                     let validators = validators(fingerprint, response.headers());
-                    let download = Download::new(response, validators, &self.limits, deadline, (driver, permit));
+                    let download = Download::new(response, validators, &self.limits, deadline, (driver, turn));
                     return download.map(|download| Fetched::File(Box::new(download))).map_err(after);
                 }
                 status => return Err(after(Error::Status(status.as_u16()))),
@@ -181,9 +193,9 @@ impl Fetcher {
         &self,
         url: &FetchUrl,
         known: Option<&Validators>,
-        permit: &Arc<Permit>,
+        turn: &Arc<Turn>,
     ) -> Result<(Response<Incoming>, Driver), Error> {
-        let stream = self.connector.connect(url, permit).await?;
+        let stream = self.connector.connect(url, turn).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let stream = TokioIo::new(stream);
         let of_http = |error: hyper::Error| Error::of_http(&error, self.limits.max_header_bytes);
@@ -371,8 +383,8 @@ mod tests {
     async fn admits(url: &str, answers: Vec<IpAddr>) -> Result<(), Error> {
         let url = FetchUrl::parse(url)?;
         let connector = Connector::new(Allowed::default(), RootCertStore::empty(), Arc::new(Stub(answers)), &LIMITS);
-        let permit = Arc::new(Permits::new(&LIMITS).acquire("tenant").await?);
-        connector.admitted(&url, &permit).await.map(drop)
+        let turn = Arc::new(Turns::new(LIMITS.turns()).wait("tenant").await.expect("a turn"));
+        connector.admitted(&url, &turn).await.map(drop)
     }
 
     #[tokio::test]

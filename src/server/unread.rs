@@ -21,11 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request's body, also when it has been given away.
 #[derive(Clone, Debug)]
-pub(super) struct Shared(Arc<Mutex<Incoming>>);
+pub(super) struct Shared(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    body: Incoming,
+    /// hyper does not say this of a chunked body.
+    ended: bool,
+}
 
 impl Shared {
     pub(super) fn new(body: Incoming) -> Self {
-        Self(Arc::new(Mutex::new(body)))
+        let ended = body.is_end_stream();
+        Self(Arc::new(Mutex::new(State { body, ended })))
     }
 
     /// Reads what is left, if it is short; `answer` tells the client if something still is.
@@ -55,14 +63,17 @@ impl Body for Shared {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut *self.0.lock().expect("no panic while locked")).poll_frame(context)
+        let mut state = self.0.lock().expect("no panic while locked");
+        let frame = Pin::new(&mut state.body).poll_frame(context);
+        state.ended |= matches!(frame, Poll::Ready(None)) || state.body.is_end_stream();
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.lock().expect("no panic while locked").is_end_stream()
+        self.0.lock().expect("no panic while locked").ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.lock().expect("no panic while locked").size_hint()
+        self.0.lock().expect("no panic while locked").body.size_hint()
     }
 }

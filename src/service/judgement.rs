@@ -1,5 +1,7 @@
 //! Looking at what a file holds before anybody else does.
 
+use std::sync::Arc;
+
 use super::Service;
 use crate::blob::{self, SealedBlob};
 use crate::convert::private;
@@ -26,8 +28,10 @@ impl Service {
         declared: Option<&'static MediaType>,
         route: Route,
     ) -> Result<(Box<dyn SealedBlob>, Result<Judged, Refusal>), blob::Error> {
-        let _turn = self.judging.acquire().await.expect("never closed");
+        let turn = Arc::clone(&self.judging).acquire_owned().await.expect("never closed");
         let judge = move || {
+            // Given back when this ends, which it does although nobody waits for it any more.
+            let _turn = turn;
             let found = media::identify(sealed.content()?).map_err(blob::Error::Unreadable)?;
             let judged = match media::settle(found, &Names { filename: &filename, declared }, route) {
                 Ok(media_type) => Ok(Judged { media_type, measures: media::measure(sealed.content()?, media_type) }),
@@ -48,8 +52,9 @@ impl Service {
 
     /// Before anything is stored: what recipients must not learn must not be found beside what they get.
     async fn without_private_metadata(&self, sealed: Box<dyn SealedBlob>) -> Result<Box<dyn SealedBlob>, blob::Error> {
+        let folder = self.converter.folder().to_owned();
         let clean = move || {
-            let cleaned = private::cleaned(&mut *sealed.content()?).map_err(blob::Error::Unreadable)?;
+            let cleaned = private::cleaned(&mut *sealed.content()?, &folder).map_err(blob::Error::Unreadable)?;
             Ok::<_, blob::Error>((sealed, cleaned))
         };
         let (sealed, cleaned) = tokio::task::spawn_blocking(clean).await.map_err(|_| blob::Error::Stopped)??;

@@ -1,7 +1,7 @@
 //! Files that a message names by URL: fetched on every send, looked at, and stored as new attachments. All of it comes
 //! before the transaction of the send; what that transaction does not take is removed again.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
@@ -17,12 +17,10 @@ use crate::db::{Connection, attachments as table, fetched_urls};
 use crate::domain::attachment::{Attachment, Content};
 use crate::domain::filename;
 use crate::domain::part::DraftPart;
-use crate::fetch::{self, Download, FetchUrl, Fetched, Turn, Validators};
+use crate::fetch::{self, Download, FetchUrl, Fetched, Validators};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Refusal, Route};
-
-/// What a partner who has fetched more than may wait to be sent is told to wait.
-const BUSY_FOR: Duration = Duration::from_secs(5);
+use crate::turns::{Busy, Turn};
 
 /// A file that was fetched for a send, and what to remember of it.
 #[derive(Clone, Debug)]
@@ -113,9 +111,10 @@ impl Service {
                 let declared = download.content_type().and_then(media::of_content_type_header);
                 let mut held = self.unsettled.begin(partner, self.limits.fetch_max_unsettled_bytes_per_partner);
                 let downloaded = self.download(*download, &mut held).await;
-                // The turn is over once the file has been looked at as well.
-                let (sealed, _turn) = downloaded.map_err(|error| error.into_service(failed))?;
+                let (sealed, turn) = downloaded.map_err(|error| error.into_service(failed))?;
                 let (sealed, judged) = self.judge(sealed, name.clone(), declared, Route::Url).await?;
+                // The turn is over once the file has been looked at as well.
+                drop(turn);
                 let judged = judged.map_err(|refusal| match refusal {
                     Refusal::Unsupported(reason) => Error::UnsupportedType(format!("{url}: {reason}")),
                     Refusal::Mismatch(reason) => Error::TypeMismatch(format!("{url}: {reason}")),
@@ -126,13 +125,20 @@ impl Service {
                 }
                 let mut blobs = Vec::new();
                 if is_unprepared(&self.converter, &attachment, as_voice_memo) {
+                    let turn = self.converter.turn(&partner.to_string()).await?;
                     let content = sealed.content()?;
-                    let prepared = self.prepared(content, &attachment.filename, &attachment.media_type).await?;
+                    let prepared = self.prepared(turn, content, &attachment.filename, &attachment.media_type).await?;
                     (attachment.prepared, attachment.sound) = (true, prepared.sound);
+                    if prepared.is_silent {
+                        attachment.measures.duration_ms = None;
+                    }
                     if let Some((delivery, sealed)) = prepared.delivery {
                         blobs.push((delivery.blob, sealed));
                         attachment.delivery = Some(delivery);
                     }
+                }
+                if as_voice_memo {
+                    check_voice_memo(&attachment)?;
                 }
                 blobs.push((attachment.id, sealed));
                 let file = FetchedFile { attachment, url_hash, validators };
@@ -145,6 +151,9 @@ impl Service {
                 if is_unprepared(&self.converter, &earlier, as_voice_memo) {
                     self.prepare(earlier.id).await?;
                     earlier = self.stored(earlier.id).await?.ok_or(Error::DeletedMeanwhile)?;
+                    if as_voice_memo {
+                        check_voice_memo(&earlier)?;
+                    }
                 }
                 let attachment =
                     Attachment { id: AttachmentId::new(), created_at: now, upload_expires_at: now, ..earlier };
@@ -167,12 +176,12 @@ impl Service {
         &self,
         mut download: Download,
         held: &mut Held,
-    ) -> Result<(Box<dyn SealedBlob>, Turn), DownloadError> {
+    ) -> Result<(Box<dyn SealedBlob>, Arc<Turn>), DownloadError> {
         let mut writer = self.blobs.create().await?;
         while let Some(chunk) = download.chunk().await? {
             self.metrics.fetched_bytes.inc_by(chunk.len() as u64);
             if !held.add(chunk.len() as u64) {
-                return Err(fetch::Error::Busy { retry_after: BUSY_FOR.as_secs() }.into());
+                return Err(fetch::Error::Busy { retry_after: Busy::new().retry_after }.into());
             }
             writer.write(chunk).await?;
         }
@@ -184,7 +193,6 @@ impl Service {
     pub(super) async fn keep(
         &self,
         FetchedMedia(unstored): FetchedMedia,
-        now: Timestamp,
     ) -> Result<(Vec<FetchedFile>, Vec<Held>), Error> {
         let (mut files, mut blobs, mut held) = (Vec::new(), Vec::new(), Vec::new());
         for file in unstored {
@@ -193,7 +201,7 @@ impl Service {
             held.extend(file.held);
         }
         if !blobs.is_empty() {
-            self.publish_unnamed(blobs, now).await?;
+            self.publish_unnamed(blobs).await?;
         }
         Ok((files, held))
     }
@@ -213,7 +221,9 @@ impl FetchedFile {
     /// Makes the file an attachment, in the transaction of the send.
     pub(super) async fn take(self, db: &mut Connection, now: Timestamp) -> Result<Attachment, Error> {
         for blob in self.new_blobs() {
-            table::removal_done(db, &BlobKey::from(blob).to_string()).await?;
+            if !table::keep_blob(db, &BlobKey::from(blob).to_string()).await? {
+                return Err(Error::DeletedMeanwhile);
+            }
         }
         if !self.is_new() && !self.are_blobs_named(db).await? {
             return Err(Error::DeletedMeanwhile);

@@ -32,6 +32,7 @@ use crate::db::{self, Db};
 use crate::fetch::{self, Fetcher};
 use crate::id::AttachmentId;
 use crate::metrics::Metrics;
+use crate::turns::Busy;
 
 /// Why a call was refused. Each is one row of the table of errors in `docs/errors.md`; only `api/error.rs` knows
 /// their codes.
@@ -74,6 +75,9 @@ pub enum Error {
     /// A voice memo that is too large; the most bytes accepted.
     #[error("the file is too large for a voice memo; at most {0} bytes are accepted")]
     VoiceMemoTooLarge(u64),
+    /// Too many files are being converted.
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// A file that is to be converted before it can be sent. The send sees to that, and tries again.
     #[error("attachment {0} is being prepared; try again")]
     Unprepared(AttachmentId),
@@ -161,7 +165,7 @@ pub struct Service {
     publishing: uploads::PublishLocks,
     preparing: uploads::PublishLocks,
     /// Files looked at or waiting for it: each takes a thread and, if it is all text, a core for a moment.
-    judging: Semaphore,
+    judging: Arc<Semaphore>,
     strip_private_metadata: bool,
     unsettled: unsettled::Unsettled,
 }
@@ -230,7 +234,7 @@ impl Service {
             pending: pending::PendingCounts::default(),
             publishing: uploads::PublishLocks::default(),
             preparing: uploads::PublishLocks::default(),
-            judging: Semaphore::new(JUDGED_AT_ONCE),
+            judging: Arc::new(Semaphore::new(JUDGED_AT_ONCE)),
             strip_private_metadata,
             unsettled: unsettled::Unsettled::default(),
         }

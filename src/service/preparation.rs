@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -9,13 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Error, Service};
 use crate::blob::{self, BlobKey, Content, SealedBlob};
-use crate::clock::Timestamp;
-use crate::convert::{Converted, Converter};
+use crate::convert::{self, Converted, Converter, Heard};
 use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, Delivery, Sound};
 use crate::domain::filename;
 use crate::domain::voice_memo;
 use crate::id::AttachmentId;
+use crate::turns::Turn;
 
 /// Pieces in which a converted file goes into the store, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -25,25 +26,39 @@ const PIECE: usize = 64 * 1024;
 pub(super) struct Prepared {
     pub delivery: Option<(Delivery, Box<dyn SealedBlob>)>,
     pub sound: Option<Sound>,
+    /// Whether it is sound of which nothing could be decoded.
+    pub is_silent: bool,
+}
+
+impl Prepared {
+    fn heard(heard: Heard) -> Self {
+        let is_silent = matches!(heard, Heard::Nothing);
+        let sound = if let Heard::Sound(sound) = heard { Some(sound) } else { None };
+        Self { delivery: None, sound, is_silent }
+    }
 }
 
 /// Whether an attachment must be prepared before it can be sent so.
 pub(super) fn is_unprepared(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> bool {
-    !attachment.prepared && (as_voice_memo || converter.converts(&attachment.media_type))
+    // Of CAF without ffmpeg nothing can be found out here; once there is one, there is something to do.
+    let listens = as_voice_memo && attachment.media_type != "audio/x-caf";
+    !attachment.prepared && (listens || converter.converts(&attachment.media_type))
 }
 
 impl Service {
     /// Prepares an attachment whose bytes are stored, unless that was done. Of several callers at once one does it.
     pub(super) async fn prepare(&self, id: AttachmentId) -> Result<(), Error> {
+        let Some(attachment) = self.stored(id).await? else { return Ok(()) };
+        let turn = self.converter.turn(&attachment.partner_id.to_string()).await?;
         let _preparing = self.preparing.lock(id).await;
         let Some(attachment) = self.stored(id).await?.filter(|attachment| !attachment.prepared) else { return Ok(()) };
         let content = self.copy(&attachment).await?;
-        let prepared = self.prepared(Box::new(content), &attachment.filename, &attachment.media_type).await?;
-        let now = self.clock.now();
+        let prepared = self.prepared(turn, Box::new(content), &attachment.filename, &attachment.media_type).await?;
+        let (now, is_silent) = (self.clock.now(), prepared.is_silent);
         let (delivery, sealed) = prepared.delivery.unzip();
         let made = delivery.as_ref().map(|delivery| delivery.blob);
         if let (Some(blob), Some(sealed)) = (made, sealed) {
-            self.publish_unnamed(vec![(blob, sealed)], now).await?;
+            self.publish_unnamed(vec![(blob, sealed)]).await?;
         }
         let sound = prepared.sound;
         let marked = self
@@ -51,8 +66,13 @@ impl Service {
             .write(move |db| {
                 Box::pin(async move {
                     let marked = table::mark_prepared(db, id, delivery.as_ref(), sound.as_ref(), now).await?;
-                    if let Some(blob) = made.filter(|_| marked) {
-                        table::removal_done(db, &BlobKey::from(blob).to_string()).await?;
+                    if let Some(blob) = made.filter(|_| marked)
+                        && !table::keep_blob(db, &BlobKey::from(blob).to_string()).await?
+                    {
+                        return Err(Error::DeletedMeanwhile);
+                    }
+                    if is_silent {
+                        table::mark_silent(db, id).await?;
                     }
                     Ok::<_, Error>(marked)
                 })
@@ -67,28 +87,34 @@ impl Service {
     /// Converts and listens. What cannot be converted is delivered as it is.
     pub(super) async fn prepared(
         &self,
+        turn: Turn,
         content: Box<dyn Content>,
         name: &str,
         media_type: &str,
     ) -> Result<Prepared, Error> {
+        let turn = Arc::new(turn);
         if !self.converter.converts(media_type) {
             let listens = voice_memo::is_sound(media_type) && size(&*content)? <= voice_memo::MAX_BYTES;
-            let sound = if listens { self.converter.listen(content, media_type).await } else { None };
-            return Ok(Prepared { delivery: None, sound });
+            let heard = if listens { self.converter.listen(&turn, content, media_type).await } else { Heard::Unknown };
+            return Ok(Prepared { delivery: None, ..Prepared::heard(heard) });
         }
-        match self.converter.convert(content, media_type).await {
+        let is_sound = voice_memo::is_sound(media_type);
+        match self.converter.convert(&turn, content, media_type).await {
             Ok(converted) => {
-                let heard = if voice_memo::is_sound(converted.media_type) {
+                let heard = if is_sound {
                     let copy = converted.file.try_clone().map_err(blob::Error::Unreadable)?;
-                    self.converter.listen(Box::new(copy), converted.media_type).await
+                    self.converter.listen(&turn, Box::new(copy), converted.media_type).await
                 } else {
-                    None
+                    Heard::Unknown
                 };
-                Ok(Prepared { delivery: Some(self.store_converted(converted, name).await?), sound: heard })
+                Ok(Prepared { delivery: Some(self.store_converted(converted, name).await?), ..Prepared::heard(heard) })
             }
+            // Failures of the moment, which must not be kept for ever.
+            Err(convert::Error::Io(error)) => Err(blob::Error::Unreadable(error).into()),
+            Err(convert::Error::Stopped) => Err(blob::Error::Stopped.into()),
             Err(error) => {
                 tracing::warn!(%error, media_type, "a file cannot be converted; it is delivered as it is");
-                Ok(Prepared::default())
+                Ok(Prepared { is_silent: is_sound, ..Prepared::default() })
             }
         }
     }
@@ -128,9 +154,14 @@ impl Service {
 
     /// The bytes of an attachment in a temporary file without a name: the store may be far away.
     async fn copy(&self, attachment: &Attachment) -> Result<File, Error> {
-        let opened = self.blobs.open(BlobKey::from(attachment.blob_of)).await?;
-        let blob = opened.ok_or(Error::Lost(attachment.id))?;
-        let file = tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(|_| blob::Error::Stopped)?;
+        let Some(blob) = self.blobs.open(BlobKey::from(attachment.blob_of)).await? else {
+            // Deleted between the two looks, or lost.
+            let is_there = self.stored(attachment.id).await?.is_some();
+            return Err(if is_there { Error::Lost(attachment.id) } else { Error::AttachmentNotFound });
+        };
+        let folder = self.converter.folder().to_owned();
+        let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder)).await;
+        let file = file.map_err(|_| blob::Error::Stopped)?;
         let mut file = tokio::fs::File::from_std(file.map_err(blob::Error::Unreadable)?);
         let size = blob.size();
         let mut stream = blob.read(0..size);
@@ -145,11 +176,8 @@ impl Service {
     }
 
     /// Gives blobs their names in the store. Until a transaction names them they are asked to be removed.
-    pub(super) async fn publish_unnamed(
-        &self,
-        blobs: Vec<(AttachmentId, Box<dyn SealedBlob>)>,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+    pub(super) async fn publish_unnamed(&self, blobs: Vec<(AttachmentId, Box<dyn SealedBlob>)>) -> Result<(), Error> {
+        let now = self.clock.now();
         let keys: Vec<BlobKey> = blobs.iter().map(|(id, _)| BlobKey::from(*id)).collect();
         let asked = keys.clone();
         self.db

@@ -122,7 +122,7 @@ impl Service {
         };
         let service = Arc::clone(self);
         let finish = async move {
-            let (files, _held) = service.keep(media, now).await?;
+            let (files, _held) = service.keep(media).await?;
             let sent = service.commit(partner, draft, files.clone(), answer).await;
             // After a failure of the database it may not be known whether the files were taken; the sweeper knows.
             if !matches!(sent, Ok((_, true)) | Err(Error::Db(_))) {

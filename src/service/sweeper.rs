@@ -58,12 +58,9 @@ impl Service {
     async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
         for key in attachments::removals(&mut *self.db.read().await?, now, BATCH).await? {
             let removed = match BlobKey::parse(&key) {
-                // Named after all, since it was asked for.
-                Some(blob) if attachments::is_blob_named(&mut *self.db.read().await?, blob.id()).await? => {
-                    self.forget_removal(key).await
-                }
-                Some(blob) => self.remove_blob(blob).await,
-                None => self.forget_removal(key).await,
+                Some(blob) if self.claim_removal(blob, now).await? => self.remove_blob(blob).await,
+                // Named after all, since it was asked for; or no name of ours.
+                _ => self.forget_removal(key).await,
             };
             if let Err(error) = removed {
                 tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
@@ -91,6 +88,12 @@ impl Service {
     pub(super) async fn remove_blob(&self, key: BlobKey) -> Result<(), Error> {
         self.blobs.remove(key).await?;
         self.forget_removal(key.to_string()).await
+    }
+
+    async fn claim_removal(&self, blob: BlobKey, now: Timestamp) -> Result<bool, Error> {
+        let claim =
+            self.db.write(move |db| Box::pin(async move { attachments::claim_removal(db, blob.id(), now).await }));
+        Ok(claim.await?)
     }
 
     async fn forget_removal(&self, key: String) -> Result<(), Error> {

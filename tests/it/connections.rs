@@ -153,6 +153,15 @@ async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
         let answers = raw.read_all().await;
         assert!(answers.starts_with("HTTP/1.1 401") && answers.ends_with("alive\n"), "{answers}");
     }
+    // A body that was read leaves nothing, whichever way it is framed.
+    let app_key = "acme-key-0123456789";
+    let mut raw = Raw::connect(app.address).await;
+    let head =
+        format!("POST /v3/chats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {app_key}\r\nTransfer-Encoding: chunked");
+    raw.send(format!("{head}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{next}")).await;
+    let answers = raw.read_all().await;
+    assert!(answers.starts_with("HTTP/1.1 400") && answers.ends_with("alive\n"), "{answers}");
+    assert_eq!(answers.to_lowercase().matches("connection: close").count(), 1, "the last one only: {answers}");
     // A rest that is long is not waited for, and the client is told.
     let mut raw = Raw::connect(app.address).await;
     raw.send("POST /v3/chats HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n").await;

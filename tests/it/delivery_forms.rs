@@ -74,6 +74,21 @@ async fn a_file_is_converted_once() {
 }
 
 #[tokio::test]
+async fn both_forms_have_names_of_their_own() {
+    let app = TestApp::start().await;
+    for name in ["scan.jpg".to_owned(), format!("{}.jpg", "a".repeat(251))] {
+        let uploaded = app.api.upload(&name, "image/tiff", &corpus("scan-le.tiff")).await;
+        let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
+        let delivered = app.api.get(text(&sent, "url")).await;
+        assert_eq!(
+            (delivered.header("content-type"), &sent["size_bytes"]),
+            ("image/jpeg", &json!(delivered.bytes.len()))
+        );
+        assert_eq!(app.api.get(&uploaded.url).await.bytes, corpus("scan-le.tiff"), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
     let origin = Origin::start();
     let bytes = corpus("scan-be.tif");

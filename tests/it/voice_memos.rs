@@ -132,6 +132,16 @@ async fn what_is_no_voice_memo_is_refused() {
     let silent = [&corpus("sound.wav")[..40], &0_u32.to_le_bytes()].concat();
     let silent = app.api.upload("silent.wav", "audio/x-wav", &silent).await.id;
     assert_eq!(by_id(&app.api, &path, &silent).await.error(), (400, 5004));
+    // Sound by all its headers, but of which nothing can be decoded.
+    let mut broken = corpus("voice-faststart.m4a");
+    let data = broken.windows(4).position(|four| four == b"mdat").expect("a box of data") + 4;
+    broken.truncate(data);
+    let id = app.api.upload("broken.m4a", "audio/x-m4a", &broken).await.id;
+    origin.file("/broken.m4a", "audio/mp4", &broken);
+    for refused in [by_id(&app.api, &path, &id).await, by_url(&app.api, &path, &origin.url("/broken.m4a")).await] {
+        assert_eq!(refused.error(), (400, 5004));
+        assert!(refused.message().contains("holds no sound that can be played"), "{}", refused.message());
+    }
     for (body, expected) in [
         (json!({}), (400, 1001)),
         (json!({"voice_memo_url": null, "attachment_id": ""}), (400, 1001)),
