@@ -280,3 +280,36 @@ async fn files_that_are_broken_inside_are_delivered_somehow() {
         }
     }
 }
+
+#[tokio::test]
+async fn one_partners_slow_conversions_leave_room_for_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("folder");
+    let (program, go) = (folder.path().join("ffmpeg"), folder.path().join("go"));
+    // Says that it is ffmpeg, and then does nothing until it may.
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -version ] && echo 'ffmpeg version stub' && exit\nwhile [ ! -e {} ]; do /bin/sleep 0.05; done\nexit 1\n",
+        go.display()
+    );
+    std::fs::write(&program, script).expect("write");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).expect("mode");
+    let app = TestApp::with(|flags| flags.ffmpeg = Some(program.to_str().expect("path").to_owned())).await;
+    let mut slow = tokio::task::JoinSet::new();
+    for n in 0..3 {
+        let file = app.api.upload(&format!("{n}.caf"), "audio/x-caf", &corpus("voice-pcm.caf")).await;
+        let api = app.api.clone();
+        slow.spawn(async move { api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.status });
+    }
+    let working = app.folder.path().join("unfinished-conversions");
+    crate::support::until(async || (std::fs::read_dir(&working).expect("folder").count() > 0).then_some(())).await;
+    let scan = app.rival.upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff")).await;
+    let body = json!({"from": crate::support::RIVAL_LINE, "to": [crate::support::RECIPIENT],
+        "message": {"parts": [{"type": "media", "attachment_id": scan.id}]}});
+    let sent = crate::support::within(app.rival.post("/v3/chats", &body)).await.expect(201);
+    assert_eq!(sent["chat"]["message"]["parts"][0]["mime_type"], "image/jpeg");
+    std::fs::write(&go, b"").expect("write");
+    while let Some(status) = slow.join_next().await {
+        assert_eq!(status.expect("an answer"), 201, "what cannot be converted is delivered as it is");
+    }
+    assert_eq!(std::fs::read_dir(&working).expect("folder").count(), 0, "nothing of it stays");
+}
