@@ -419,6 +419,20 @@ mod tests {
         assert!(matches!(admits("https://a.example/", Vec::new()).await, Err(Error::Unresolved)));
     }
 
+    #[tokio::test]
+    async fn what_drives_a_connection_ends_with_it() {
+        let driver = Driver(Tasks::default());
+        // As hyper's own tasks do, it holds what starts tasks, and never ends by itself.
+        let (held, ended) = (driver.0.clone(), tokio::sync::oneshot::channel::<()>());
+        let (sender, receiver) = ended;
+        driver.0.execute(async move {
+            let _held = (held, sender);
+            std::future::pending::<()>().await;
+        });
+        drop(driver);
+        timeout(SECOND, receiver).await.expect("it ends").expect_err("without a word");
+    }
+
     #[test]
     fn a_part_may_be_the_whole() {
         let whole = |range: &'static str| {

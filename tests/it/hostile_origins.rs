@@ -559,23 +559,6 @@ async fn http2_is_spoken() {
     until(async || (origin.open() == 0).then_some(())).await;
 }
 
-/// The client's own answers must not keep a connection that nobody needs any more.
-#[tokio::test]
-async fn an_http2_host_that_reads_nothing_is_left() {
-    let certificate = Certificate { alpn: &[b"h2"], receive_buffer: 4096, ..Certificate::default() };
-    let origin = Origin::with(&certificate);
-    let pings = frame(PING, 0, 0, &[0; 8]).repeat(1000);
-    origin.script("h2", vec![Step::Send(frame(SETTINGS, 0, 0, &[])), Step::Repeat(pings)]);
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.fetch_timeout_seconds = Some(4);
-        flags.fetch_idle_timeout_seconds = Some(4);
-    })
-    .await;
-    let refused = within(send(&app, &origin.url("/a.txt"))).await;
-    assert_eq!(refused.error(), (500, 5002), "{}", refused.message());
-    until(async || (origin.open() == 0).then_some(())).await;
-}
-
 #[tokio::test]
 async fn http2_misbehaviour() {
     let head = |length: &str| [STATUS_200, &literal("content-length", length)].concat();

@@ -15,7 +15,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -72,13 +72,11 @@ pub struct Certificate {
     pub alpn: &'static [&'static [u8]],
     /// Whether the authority is the one in the origin's CA file.
     pub trusted: bool,
-    /// How much of what it does not read is taken from the client, in bytes; 0: as the system likes.
-    pub receive_buffer: u32,
 }
 
 impl Default for Certificate {
     fn default() -> Self {
-        Self { names: &["origin.test", "127.0.0.1"], until: 2100, alpn: &[], trusted: true, receive_buffer: 0 }
+        Self { names: &["origin.test", "127.0.0.1"], until: 2100, alpn: &[], trusted: true }
     }
 }
 
@@ -124,12 +122,9 @@ impl Origin {
         let folder = tempfile::tempdir().expect("folder");
         let (authority, tls) = certificates(certificate);
         std::fs::write(folder.path().join("ca.pem"), authority).expect("write");
-        let socket = TcpSocket::new_v4().expect("socket");
-        if certificate.receive_buffer > 0 {
-            socket.set_recv_buffer_size(certificate.receive_buffer).expect("buffer");
-        }
-        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
-        let listener = socket.listen(1024).expect("listen");
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        listener.set_nonblocking(true).expect("nonblocking");
+        let listener = TcpListener::from_std(listener).expect("listener");
         let address = listener.local_addr().expect("address");
         let handlers: Arc<Mutex<HashMap<String, Handler>>> = Arc::default();
         let seen: Arc<Seen> = Arc::default();
