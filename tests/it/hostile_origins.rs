@@ -10,19 +10,19 @@ use crate::support::{Answer, Api, Origin, TestApp, files, until, within};
 
 const TEXT: &str = "content-type: text/plain\ncontent-length: 5";
 
-async fn send(app: &TestApp, url: &str) -> Answer {
+pub async fn send(app: &TestApp, url: &str) -> Answer {
     app.api.send_parts(json!([{"type": "media", "url": url}])).await
 }
 
 /// Sends a URL that must fail, with 5002, for this reason.
 #[track_caller]
-fn expect_reason(answer: &Answer, reason: &str) {
+pub fn expect_reason(answer: &Answer, reason: &str) {
     assert_eq!(answer.error(), (500, 5002), "{}", answer.message());
     assert!(answer.message().ends_with(&format!(": {reason}")), "{}", answer.message());
 }
 
 /// Nothing of a refused send is left: no chat, no file, not even a half one.
-async fn expect_nothing(app: &TestApp) {
+pub async fn expect_nothing(app: &TestApp) {
     let chats = app.api.get("/v3/chats").await.expect(200);
     assert_eq!(chats["chats"], json!([]));
     assert_eq!(files(app), Vec::<String>::new());
@@ -512,98 +512,4 @@ async fn memory_and_sockets_stay_bounded() {
     // A file that a thread is writing to goes when that is done.
     let unfinished = folder.path().join("unfinished-uploads");
     until(async || (std::fs::read_dir(&unfinished).expect("folder").count() == 0).then_some(())).await;
-}
-
-/// An HTTP/2 frame (RFC 9113 section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-/// `:status: 200`, from the static table (RFC 7541 appendix A).
-const STATUS_200: &[u8] = &[0x88];
-
-/// A literal header without indexing (RFC 7541 section 6.2.2).
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
-    [vec![0], text(name), text(value)].concat()
-}
-
-fn http2_origin(steps: Vec<Step>) -> Origin {
-    let origin = Origin::with(&Certificate { alpn: &[b"h2", b"http/1.1"], ..Certificate::default() });
-    origin.script("h2", [vec![Step::Send(frame(SETTINGS, 0, 0, &[]))], steps].concat());
-    origin
-}
-
-#[tokio::test]
-async fn http2_is_spoken() {
-    let head = [STATUS_200, &literal("content-type", "text/plain"), &literal("content-length", "5")].concat();
-    let origin = http2_origin(vec![
-        Step::Send(frame(HEADERS, END_HEADERS, 1, &head)),
-        Step::Send(frame(DATA, 0, 1, b"he")),
-        Step::Send(frame(DATA, END_STREAM, 1, b"llo")),
-        Step::Hang,
-    ]);
-    let app = TestApp::with_origin(&origin, |_| {}).await;
-    let sent = send(&app, &origin.url("/a.txt")).await.expect(201);
-    assert_eq!(sent["chat"]["message"]["parts"][0]["size_bytes"], 5);
-    until(async || (origin.open() == 0).then_some(())).await;
-}
-
-#[tokio::test]
-async fn http2_misbehaviour() {
-    let head = |length: &str| [STATUS_200, &literal("content-length", length)].concat();
-    let headers = |length: &str| Step::Send(frame(HEADERS, END_HEADERS, 1, &head(length)));
-    let data = |bytes: &[u8], flags| Step::Send(frame(DATA, flags, 1, bytes));
-    let many: Vec<u8> = (0..100).flat_map(|_| literal("x", &"y".repeat(120))).collect();
-    let cases: Vec<(&str, Vec<Step>, Option<&str>)> = vec![
-        (
-            "reset",
-            vec![headers("5"), data(b"he", 0), Step::Send(frame(RST_STREAM, 0, 1, &[0, 0, 0, 2])), Step::Hang],
-            None,
-        ),
-        ("goaway", vec![Step::Send(frame(GOAWAY, 0, 0, &[0; 8])), Step::Hang], None),
-        ("shorter", vec![headers("9"), data(b"hello", END_STREAM), Step::Hang], None),
-        ("longer", vec![headers("2"), data(b"hello", END_STREAM), Step::Hang], None),
-        ("cut", vec![headers("9"), data(b"hello", 0), Step::Cut], None),
-        ("closed", vec![headers("9"), data(b"hello", 0)], None),
-        ("garbage", vec![Step::Repeat(b"garbage".to_vec())], None),
-        ("large frame", vec![headers("90000"), data(&[b'x'; 70_000], 0), Step::Hang], None),
-        ("wrong stream", vec![Step::Send(frame(HEADERS, END_HEADERS, 2, &head("5"))), Step::Hang], None),
-        (
-            "endless headers",
-            vec![Step::Send(frame(HEADERS, 0, 1, &many)), Step::Repeat(frame(CONTINUATION, 0, 1, &many))],
-            None,
-        ),
-        ("pings", vec![Step::Repeat(frame(PING, 0, 0, &[0; 8]))], None),
-        ("settings", vec![Step::Repeat(frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]))], None),
-        ("empty frames", vec![headers("5"), Step::Repeat(frame(DATA, 0, 1, &[]))], None),
-        ("window", vec![headers("900000"), Step::Repeat(frame(DATA, 0, 1, &[b'x'; 16_384]))], None),
-        ("silence", vec![Step::Hang], Some("the host sent nothing for 1 s")),
-    ];
-    join_all(cases.into_iter().map(async |(name, steps, reason)| {
-        let origin = http2_origin(steps);
-        let app = TestApp::with_origin(&origin, |flags| {
-            flags.fetch_timeout_seconds = Some(2);
-            flags.fetch_idle_timeout_seconds = Some(1);
-        })
-        .await;
-        let refused = within(send(&app, &origin.url("/a.txt"))).await;
-        assert_eq!(refused.error(), (500, 5002), "{name}: {}", refused.message());
-        if let Some(reason) = reason {
-            expect_reason(&refused, reason);
-        }
-        expect_nothing(&app).await;
-        until(async || (origin.open() == 0).then_some(())).await;
-    }))
-    .await;
 }

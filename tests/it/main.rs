@@ -9,6 +9,7 @@ mod crash;
 mod delivery;
 mod delivery_forms;
 mod downloads;
+mod hostile_http2;
 mod hostile_origins;
 mod lists;
 mod media_urls;
