@@ -7,8 +7,9 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::judgement::Judged;
+use super::message_files::check_voice_memo;
 use super::preparation::is_unprepared;
-use super::sends::{Draft, check_voice_memo};
+use super::sends::Draft;
 use super::unsettled::Held;
 use super::{Error, Service};
 use crate::blob::{BlobKey, SealedBlob};

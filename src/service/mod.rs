@@ -7,6 +7,7 @@ mod file_url;
 mod judgement;
 pub mod lists;
 mod media_urls;
+mod message_files;
 pub mod partners;
 mod pending;
 mod preparation;

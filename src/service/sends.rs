@@ -7,22 +7,19 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use super::media_urls::{FetchedFile, FetchedMedia};
-use super::preparation::is_unprepared;
+use super::message_files::{check_sendable, own_file, resolve};
 use super::{Error, FileUrls, Service, rate_limit};
 use crate::blob;
 use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::convert::Converter;
-use crate::db::{Connection, attachments, chats as chat_table, idempotency, messages, outbox};
-use crate::domain::attachment::{Attachment, Content, Status};
+use crate::db::{Connection, chats as chat_table, idempotency, messages, outbox};
+use crate::domain::attachment::Attachment;
 use crate::domain::chat::{Chat, Recipients};
-use crate::domain::filename;
 use crate::domain::handle::PhoneNumber;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service as Carrier};
-use crate::domain::part::{DraftPart, Part, Text};
-use crate::domain::voice_memo;
+use crate::domain::part::{DraftPart, Text};
 use crate::id::{AttachmentId, ChatId, MessageId, PartnerId};
-use crate::media;
 
 /// Where a message goes.
 #[derive(Clone, Debug)]
@@ -215,35 +212,6 @@ fn unprepared(checked: Result<(), Error>) -> Result<Option<AttachmentId>, Error>
     }
 }
 
-/// Refuses an attachment that cannot be sent so, or not yet.
-fn check_sendable(rules: &Rules, attachment: &Attachment, as_voice_memo: bool) -> Result<(), Error> {
-    if as_voice_memo {
-        check_voice_memo(attachment)?;
-    }
-    if is_unprepared(&rules.converter, attachment, as_voice_memo) {
-        return Err(Error::Unprepared(attachment.id));
-    }
-    Ok(())
-}
-
-/// Refuses what cannot be a voice memo.
-pub(super) fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
-    let filename = &attachment.filename;
-    if !voice_memo::is_sound(&attachment.media_type) {
-        let noun = media::declared(&attachment.media_type).map_or("a file", |declared| declared.media_type.noun);
-        return Err(Error::UnsupportedType(format!(
-            "{filename} is {noun}; a voice memo is sound: MP3, M4A, AAC, CAF, WAV, AIFF or AMR"
-        )));
-    }
-    if attachment.size_bytes > voice_memo::MAX_BYTES {
-        return Err(Error::VoiceMemoTooLarge(voice_memo::MAX_BYTES));
-    }
-    if attachment.measures.duration_ms.is_none() {
-        return Err(Error::UnsupportedType(format!("{filename} holds no sound that can be played")));
-    }
-    Ok(())
-}
-
 /// What the checks of a draft found.
 struct Checked {
     target: Target,
@@ -274,7 +242,7 @@ async fn check(
     for part in &draft.parts {
         let own = own_file(db, partner, part, now).await?;
         if let Some(attachment) = &own {
-            check_sendable(rules, attachment, draft.voice_memo)?;
+            check_sendable(&rules.converter, attachment, draft.voice_memo)?;
         }
         own_files.push(own);
     }
@@ -375,73 +343,4 @@ async fn thread_root(db: &mut Connection, partner: PartnerId, chat: &Chat, reply
         )));
     }
     Ok(answered.thread_root.unwrap_or(answered.id))
-}
-
-async fn resolve(
-    db: &mut Connection,
-    drafts: Vec<DraftPart>,
-    own_files: Vec<Option<Attachment>>,
-    fetched: Vec<FetchedFile>,
-    now: Timestamp,
-) -> Result<Vec<Part>, Error> {
-    let mut fetched = fetched.into_iter();
-    let mut parts = Vec::with_capacity(drafts.len());
-    for (draft, own) in drafts.into_iter().zip(own_files) {
-        parts.push(match draft {
-            DraftPart::Text(text) => Part::Text(text),
-            DraftPart::Link(url) => Part::Link(url),
-            DraftPart::Attachment(_) | DraftPart::OwnFile(_) => Part::Media(own.map(Box::new)),
-            DraftPart::Url(_) => {
-                let file = fetched.next().expect("there is a file for each URL");
-                Part::Media(Some(Box::new(file.take(db, now).await?)))
-            }
-        });
-    }
-    Ok(parts)
-}
-
-/// The file of ours that a part names, if it names one. The pictures of a text's stickers are checked as well.
-async fn own_file(
-    db: &mut Connection,
-    partner: PartnerId,
-    part: &DraftPart,
-    now: Timestamp,
-) -> Result<Option<Attachment>, Error> {
-    match part {
-        DraftPart::Text(text) => {
-            for sticker in &text.stickers {
-                let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
-                usable(db, partner, id, now).await?;
-            }
-            Ok(None)
-        }
-        DraftPart::Link(_) | DraftPart::Url(_) => Ok(None),
-        DraftPart::Attachment(id) => usable(db, partner, *id, now).await.map(Some),
-        DraftPart::OwnFile(file) => {
-            let file = file.as_ref().filter(|file| file.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
-            let attachment = usable(db, partner, file.id, now).await?;
-            let names = [attachment.filename.as_str(), attachment.delivered().filename];
-            let is_named = names.into_iter().any(|name| filename::url_segment(name) == file.segment);
-            if is_named { Ok(Some(attachment)) } else { Err(Error::AttachmentNotFound) }
-        }
-    }
-}
-
-/// The partner's attachment, if its bytes are there.
-async fn usable(
-    db: &mut Connection,
-    partner: PartnerId,
-    id: AttachmentId,
-    now: Timestamp,
-) -> Result<Attachment, Error> {
-    let found = attachments::find(db, id).await?.filter(|attachment| attachment.partner_id == partner);
-    let attachment = found.ok_or(Error::AttachmentNotFound)?;
-    match (attachment.status(now), &attachment.content) {
-        (Status::Complete, _) => Ok(attachment),
-        (Status::Pending, _) => Err(Error::AttachmentNotReady(id.to_string())),
-        (Status::Failed, Content::Refused { reason, .. }) => {
-            Err(Error::UnsupportedType(format!("attachment {id} cannot be sent: {reason}")))
-        }
-        (Status::Failed, _) => Err(Error::AttachmentNotFound),
-    }
 }

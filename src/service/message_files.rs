@@ -1,0 +1,113 @@
+//! The files that the parts of a message name: finding those of ours, and whether they can be sent so.
+
+use super::Error;
+use super::media_urls::FetchedFile;
+use super::preparation::is_unprepared;
+use crate::clock::Timestamp;
+use crate::convert::Converter;
+use crate::db::{Connection, attachments};
+use crate::domain::attachment::{Attachment, Content, Status};
+use crate::domain::filename;
+use crate::domain::part::{DraftPart, Part};
+use crate::domain::voice_memo;
+use crate::id::{AttachmentId, PartnerId};
+use crate::media;
+
+/// Refuses an attachment that cannot be sent so, or not yet.
+pub(super) fn check_sendable(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> Result<(), Error> {
+    if as_voice_memo {
+        check_voice_memo(attachment)?;
+    }
+    if is_unprepared(converter, attachment, as_voice_memo) {
+        return Err(Error::Unprepared(attachment.id));
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be a voice memo.
+pub(super) fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
+    let filename = &attachment.filename;
+    if !voice_memo::is_sound(&attachment.media_type) {
+        let noun = media::declared(&attachment.media_type).map_or("a file", |declared| declared.media_type.noun);
+        return Err(Error::UnsupportedType(format!(
+            "{filename} is {noun}; a voice memo is sound: MP3, M4A, AAC, CAF, WAV, AIFF or AMR"
+        )));
+    }
+    if attachment.size_bytes > voice_memo::MAX_BYTES {
+        return Err(Error::VoiceMemoTooLarge(voice_memo::MAX_BYTES));
+    }
+    if attachment.measures.duration_ms.is_none() {
+        return Err(Error::UnsupportedType(format!("{filename} holds no sound that can be played")));
+    }
+    Ok(())
+}
+
+/// The parts of the message: what was fetched becomes attachments.
+pub(super) async fn resolve(
+    db: &mut Connection,
+    drafts: Vec<DraftPart>,
+    own_files: Vec<Option<Attachment>>,
+    fetched: Vec<FetchedFile>,
+    now: Timestamp,
+) -> Result<Vec<Part>, Error> {
+    let mut fetched = fetched.into_iter();
+    let mut parts = Vec::with_capacity(drafts.len());
+    for (draft, own) in drafts.into_iter().zip(own_files) {
+        parts.push(match draft {
+            DraftPart::Text(text) => Part::Text(text),
+            DraftPart::Link(url) => Part::Link(url),
+            DraftPart::Attachment(_) | DraftPart::OwnFile(_) => Part::Media(own.map(Box::new)),
+            DraftPart::Url(_) => {
+                let file = fetched.next().expect("there is a file for each URL");
+                Part::Media(Some(Box::new(file.take(db, now).await?)))
+            }
+        });
+    }
+    Ok(parts)
+}
+
+/// The file of ours that a part names, if it names one. The pictures of a text's stickers are checked as well.
+pub(super) async fn own_file(
+    db: &mut Connection,
+    partner: PartnerId,
+    part: &DraftPart,
+    now: Timestamp,
+) -> Result<Option<Attachment>, Error> {
+    match part {
+        DraftPart::Text(text) => {
+            for sticker in &text.stickers {
+                let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
+                usable(db, partner, id, now).await?;
+            }
+            Ok(None)
+        }
+        DraftPart::Link(_) | DraftPart::Url(_) => Ok(None),
+        DraftPart::Attachment(id) => usable(db, partner, *id, now).await.map(Some),
+        DraftPart::OwnFile(file) => {
+            let file = file.as_ref().filter(|file| file.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
+            let attachment = usable(db, partner, file.id, now).await?;
+            let names = [attachment.filename.as_str(), attachment.delivered().filename];
+            let is_named = names.into_iter().any(|name| filename::url_segment(name) == file.segment);
+            if is_named { Ok(Some(attachment)) } else { Err(Error::AttachmentNotFound) }
+        }
+    }
+}
+
+/// The partner's attachment, if its bytes are there.
+async fn usable(
+    db: &mut Connection,
+    partner: PartnerId,
+    id: AttachmentId,
+    now: Timestamp,
+) -> Result<Attachment, Error> {
+    let found = attachments::find(db, id).await?.filter(|attachment| attachment.partner_id == partner);
+    let attachment = found.ok_or(Error::AttachmentNotFound)?;
+    match (attachment.status(now), &attachment.content) {
+        (Status::Complete, _) => Ok(attachment),
+        (Status::Pending, _) => Err(Error::AttachmentNotReady(id.to_string())),
+        (Status::Failed, Content::Refused { reason, .. }) => {
+            Err(Error::UnsupportedType(format!("attachment {id} cannot be sent: {reason}")))
+        }
+        (Status::Failed, _) => Err(Error::AttachmentNotFound),
+    }
+}
