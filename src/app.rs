@@ -74,9 +74,18 @@ impl App {
         let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
 
         let working = config.blobs_dir.join("unfinished-conversions");
-        let converter = Converter::new(find_ffmpeg(config.ffmpeg.as_deref()).await, working)
+        let converter = Converter::new(find_ffmpeg(config.ffmpeg.as_deref()), working)
             .context("cannot empty the folder of unfinished conversions")?;
         let converter = Arc::new(converter);
+        // It takes a while to say what it is, which nobody need wait for.
+        tokio::spawn({
+            let converter = Arc::clone(&converter);
+            async move {
+                if converter.ffmpeg().await.is_none() {
+                    tracing::debug!("{WITHOUT_FFMPEG}");
+                }
+            }
+        });
         let metrics = Metrics::default();
         let filled = Arc::new(Notify::new());
         let service = Arc::new(Service::new(Parts {
@@ -154,10 +163,11 @@ impl App {
 }
 
 /// What cannot be done without it is told; everything else goes on.
-async fn find_ffmpeg(program: Option<&Path>) -> Option<Ffmpeg> {
-    let found = Ffmpeg::find(program?).await;
-    found.inspect_err(|problem| tracing::warn!(problem, "there is no ffmpeg: CAF is delivered as it is")).ok()
+fn find_ffmpeg(program: Option<&Path>) -> Option<Ffmpeg> {
+    Ffmpeg::find(program?).inspect_err(|problem| tracing::warn!(problem, "{WITHOUT_FFMPEG}")).ok()
 }
+
+const WITHOUT_FFMPEG: &str = "there is no ffmpeg: CAF is delivered as it is";
 
 /// The public ones, which are built in so that they are the same on every machine, and those of a PEM file.
 pub(crate) fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<RootCertStore> {

@@ -22,8 +22,8 @@ pub(super) fn router(openapi: String) -> Router<App> {
 async fn ready(State(app): State<App>) -> Response {
     let problems = app.service.check().await;
     if problems.is_empty() {
-        let ffmpeg = app.service.converter().ffmpeg();
-        let ffmpeg = ffmpeg.map_or_else(|| "none; CAF is delivered as it is".to_owned(), |it| it.version().to_owned());
+        let ffmpeg = app.service.converter().ffmpeg().await;
+        let ffmpeg = ffmpeg.map_or_else(|| "none; CAF is delivered as it is".to_owned(), |it| it.version.clone());
         return format!("ready\nffmpeg: {ffmpeg}\n").into_response();
     }
     tracing::warn!(?problems, "not ready");

@@ -61,9 +61,18 @@ async fn ffmpeg(config: &Config) -> Result<String, String> {
     let Some(program) = &config.ffmpeg else {
         return Ok("not used; CAF is delivered as it is".to_owned());
     };
-    Ok(match Ffmpeg::find(program).await {
-        Ok(found) => format!("{} at {}", found.version(), found.program().display()),
-        Err(problem) => format!("{problem}: CAF is delivered as it is; install ffmpeg or set HAVERSACK_FFMPEG"),
+    let without =
+        |problem: &str| format!("{problem}: CAF is delivered as it is; install ffmpeg or set HAVERSACK_FFMPEG");
+    let found = match Ffmpeg::find(program) {
+        Ok(found) => found,
+        Err(problem) => return Ok(without(&problem)),
+    };
+    Ok(match found.probe().await {
+        Ok(probe) => {
+            let network = if probe.is_isolated() { "without network" } else { "network not taken away: no unshare" };
+            format!("{} at {}, {network}", probe.version, found.program().display())
+        }
+        Err(problem) => without(problem),
     })
 }
 

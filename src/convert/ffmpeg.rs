@@ -1,16 +1,17 @@
 //! The one program of others that is run: `ffmpeg`, for what needs an encoder. It gets one folder that holds the file,
 //! is told what the file is, may open nothing but files and only by its own arguments, and is bounded in time, memory and
-//! output. Its version and presence are found out at start.
+//! output.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -40,38 +41,54 @@ struct Media<'a> {
 const CAF: Media<'_> = Media { format: "caf", stream: "0:a:0", options: &[] };
 const AMR: Media<'_> = Media { format: "amr", stream: "0:a:0", options: &[] };
 
-/// A program that was found.
-#[derive(Clone, Debug)]
+/// A program that was found. What it is is asked when it is first needed, so that nobody waits for it at start.
+#[derive(Debug)]
 pub struct Ffmpeg {
     program: PathBuf,
-    version: String,
+    probe: OnceCell<Result<Probe, String>>,
+}
+
+/// What was found out about the program.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Its version.
+    pub version: String,
+    /// `unshare`, if the system lets it take the network away from the program.
+    unshare: Option<PathBuf>,
+}
+
+impl Probe {
+    /// Whether the program runs without any network.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        self.unshare.is_some()
+    }
 }
 
 impl Ffmpeg {
     /// Looks for the program, by path or in `PATH`.
     ///
     /// # Errors
-    /// It is not there, or cannot be run.
-    pub async fn find(program: &Path) -> Result<Self, String> {
-        let cannot = |error: &dyn std::fmt::Display| format!("cannot run {}: {error}", program.display());
-        let program = if program.components().count() > 1 { program.to_owned() } else { in_path(program)? };
+    /// It is not there.
+    pub fn find(program: &Path) -> Result<Self, String> {
+        let found = if program.components().count() > 1 { program.to_owned() } else { in_path(program)? };
         // It runs in another folder.
-        let program = program.canonicalize().map_err(|error| cannot(&error))?;
-        let mut command = limited(&program);
-        command.arg("-version").stdin(Stdio::null()).kill_on_drop(true);
-        let output = timeout(PATIENCE, command.output()).await.map_err(|_| cannot(&"it does not end"))?;
-        let output = output.map_err(|error| cannot(&error))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let version = said.lines().next().and_then(|line| line.strip_prefix("ffmpeg version "));
-        let version = version.and_then(|rest| rest.split(' ').next()).filter(|_| output.status.success());
-        let version = version.ok_or_else(|| cannot(&"it is no ffmpeg"))?.to_owned();
-        Ok(Self { program, version })
+        let found = found.canonicalize().map_err(|error| format!("cannot find {}: {error}", program.display()))?;
+        Ok(Self { program: found, probe: OnceCell::new() })
     }
 
-    /// Its version.
-    #[must_use]
-    pub fn version(&self) -> &str {
-        &self.version
+    /// Asks the program what it is, once.
+    ///
+    /// # Errors
+    /// It cannot be run, or is no ffmpeg.
+    pub async fn probe(&self) -> Result<&Probe, &str> {
+        let probe = self.probe.get_or_init(|| probe(&self.program)).await;
+        probe.as_ref().map_err(String::as_str)
+    }
+
+    /// Whether it was not found to be something else.
+    pub(super) fn may_work(&self) -> bool {
+        self.probe.get().is_none_or(Result::is_ok)
     }
 
     /// Where it is.
@@ -139,7 +156,8 @@ impl Ffmpeg {
 
     /// Runs the program on the file in the folder, and gives what it wrote.
     async fn run(&self, folder: &TempDir, input: &Media<'_>, output: &[&str]) -> Result<File, Error> {
-        let mut command = limited(&self.program);
+        let unshare = self.probe().await.map_err(|_| Error::NoFfmpeg)?.unshare.as_deref();
+        let mut command = limited(&self.program, unshare);
         command.args(["-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-threads", "1"]);
         // The format is not guessed, and nothing in the file can name another file or host: a playlist is no CAF, and
         // no protocol but `file` is there.
@@ -173,10 +191,38 @@ impl Ffmpeg {
     }
 }
 
-/// The program under limits that a parent cannot set without unsafe code.
-fn limited(program: &Path) -> Command {
+async fn probe(program: &Path) -> Result<Probe, String> {
+    let cannot = |problem: &str| format!("cannot run {}: {problem}", program.display());
+    let unshare = match in_path(Path::new("unshare")) {
+        Ok(unshare) if says_version(program, Some(&unshare)).await.is_ok() => Some(unshare),
+        _ => None,
+    };
+    let output = says_version(program, unshare.as_deref()).await.map_err(|problem| cannot(&problem))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let version = said.lines().next().and_then(|line| line.strip_prefix("ffmpeg version "));
+    let version = version.and_then(|rest| rest.split(' ').next());
+    let version = version.ok_or_else(|| cannot("it is no ffmpeg"))?.to_owned();
+    Ok(Probe { version, unshare })
+}
+
+/// What the program says of its version.
+async fn says_version(program: &Path, unshare: Option<&Path>) -> Result<Output, String> {
+    let mut command = limited(program, unshare);
+    command.arg("-version").stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE, command.output()).await.map_err(|_| "it does not end".to_owned())?;
+    let output = output.map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(output) } else { Err(format!("{}", output.status)) }
+}
+
+/// The program under limits that a parent cannot set without unsafe code, and in a network of its own that reaches nothing
+/// (`network_namespaces(7)`), where the system allows that.
+fn limited(program: &Path, unshare: Option<&Path>) -> Command {
     let limits = format!("ulimit -t {} && ulimit -v {MEMORY} && ulimit -f {OUTPUT} && exec \"$@\"", PATIENCE.as_secs());
-    let mut command = Command::new("/bin/sh");
+    let shell = Path::new("/bin/sh");
+    let mut command = Command::new(unshare.unwrap_or(shell));
+    if unshare.is_some() {
+        command.args(["--map-root-user", "--net", "--"]).arg(shell);
+    }
     command.args(["-c", &limits, "sh"]).arg(program);
     command
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-pub use ffmpeg::Ffmpeg;
+pub use ffmpeg::{Ffmpeg, Probe};
 pub use picture::MAX_PIXELS;
 
 use crate::blob::Content;
@@ -106,10 +106,9 @@ impl Converter {
         self.turns.wait(tenant).await
     }
 
-    /// The program that encodes AAC, if there is one.
-    #[must_use]
-    pub fn ffmpeg(&self) -> Option<&Ffmpeg> {
-        self.ffmpeg.as_ref()
+    /// What is known of the program that encodes AAC, if there is one that works.
+    pub async fn ffmpeg(&self) -> Option<&Probe> {
+        self.ffmpeg.as_ref()?.probe().await.ok()
     }
 
     /// Whether files of this type are delivered in another form here.
@@ -117,7 +116,7 @@ impl Converter {
     pub fn converts(&self, media_type: &str) -> bool {
         match media_type {
             "image/tiff" => true,
-            "audio/x-caf" => self.ffmpeg.is_some(),
+            "audio/x-caf" => self.ffmpeg.as_ref().is_some_and(Ffmpeg::may_work),
             _ => false,
         }
     }
