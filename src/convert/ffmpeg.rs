@@ -177,11 +177,17 @@ impl Ffmpeg {
             Ok::<_, io::Error>((child.wait().await?, said))
         };
         let ended =
-            timeout(PATIENCE, ended).await.map_err(|_| Error::Ffmpeg(format!("took longer than {PATIENCE:?}")))?;
+            timeout(PATIENCE, ended).await.map_err(|_| Error::Limited(format!("it took longer than {PATIENCE:?}")))?;
         let (status, said) = ended?;
         if !status.success() {
             let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
-            return Err(Error::Ffmpeg(format!("{status}: {said}")));
+            let why = format!("{status}: {said}");
+            return Err(match status.code() {
+                Some(_) if said.contains("No space left on device") => io::Error::other(why).into(),
+                Some(_) => Error::Ffmpeg(why),
+                // A signal: of time, memory or output.
+                None => Error::Limited(why),
+            });
         }
         let file = File::open(folder.path().join("out"))?;
         if file.metadata()?.len() == 0 {

@@ -34,9 +34,12 @@ pub enum Error {
     /// The program that encodes AAC is not there.
     #[error("there is no ffmpeg")]
     NoFfmpeg,
-    /// ffmpeg could not be run, or said no.
+    /// ffmpeg said no to the file.
     #[error("ffmpeg: {0}")]
     Ffmpeg(String),
+    /// ffmpeg came up against a limit: that says nothing of the file.
+    #[error("ffmpeg was ended: {0}")]
+    Limited(String),
     /// The picture cannot be decoded, or would be too large.
     #[error("the picture cannot be decoded: {0}")]
     Picture(#[from] image::ImageError),
@@ -98,12 +101,14 @@ impl Converter {
         &self.folder
     }
 
-    /// Waits for a turn to convert a file of a tenant.
+    /// Waits for a turn to convert a file of a tenant. After it [`Self::converts`] is certain.
     ///
     /// # Errors
     /// None came.
     pub async fn turn(&self, tenant: &str) -> Result<Turn, Busy> {
-        self.turns.wait(tenant).await
+        let turn = self.turns.wait(tenant).await?;
+        self.ffmpeg().await;
+        Ok(turn)
     }
 
     /// What is known of the program that encodes AAC, if there is one that works.

@@ -433,6 +433,19 @@ mod tests {
         timeout(SECOND, receiver).await.expect("it ends").expect_err("without a word");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_url_is_accepted_can_be_asked_for(rest in "[ -~é]{0,40}") {
+            if let Ok(url) = FetchUrl::parse(&format!("https://example.com/{rest}")) {
+                for http2 in [false, true] {
+                    let request = request(&url, None, http2);
+                    let asked = request.uri().path_and_query().map_or("", |target| target.as_str());
+                    proptest::prop_assert!(url.as_url().as_str().contains(asked));
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_part_may_be_the_whole() {
         let whole = |range: &'static str| {

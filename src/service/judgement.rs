@@ -1,5 +1,7 @@
 //! Looking at what a file holds before anybody else does.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use super::Service;
@@ -39,28 +41,54 @@ impl Service {
             };
             Ok((sealed, judged))
         };
-        let (mut sealed, judged) = tokio::task::spawn_blocking(judge).await.map_err(|_| blob::Error::Stopped)??;
+        let (sealed, judged) = tokio::task::spawn_blocking(judge).await.map_err(|_| blob::Error::Stopped)??;
         self.metrics.judged(judged.as_ref().map_or("refused", |judged| judged.media_type.name));
         if let Ok(Judged { media_type, .. }) = &judged
             && self.strip_private_metadata
             && private::may_tell(media_type.name)
         {
-            sealed = self.without_private_metadata(sealed).await?;
+            return Ok(match self.without_private_metadata(sealed).await? {
+                (sealed, Cleaned::File(file)) => {
+                    drop(sealed);
+                    (self.seal_file(file).await?, judged)
+                }
+                (sealed, Cleaned::AsItIs) => (sealed, judged),
+                (sealed, Cleaned::Refused(why)) => (sealed, Err(Refusal::Unsupported(why))),
+            });
         }
         Ok((sealed, judged))
     }
 
     /// Before anything is stored: what recipients must not learn must not be found beside what they get.
-    async fn without_private_metadata(&self, sealed: Box<dyn SealedBlob>) -> Result<Box<dyn SealedBlob>, blob::Error> {
+    async fn without_private_metadata(
+        &self,
+        sealed: Box<dyn SealedBlob>,
+    ) -> Result<(Box<dyn SealedBlob>, Cleaned), blob::Error> {
         let folder = self.converter.folder().to_owned();
+        let turn = Arc::clone(&self.judging).acquire_owned().await.expect("never closed");
         let clean = move || {
-            let cleaned = private::cleaned(&mut *sealed.content()?, &folder).map_err(blob::Error::Unreadable)?;
-            Ok::<_, blob::Error>((sealed, cleaned))
+            let _turn = turn;
+            let cleaned = match private::cleaned(&mut *sealed.content()?, &folder) {
+                Ok(Some(file)) => Cleaned::File(file),
+                Ok(None) => Cleaned::AsItIs,
+                // What cannot be cleaned must not pass.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    Cleaned::Refused(format!("the file has {error}, so places and serial numbers cannot be removed"))
+                }
+                Err(error) => return Err(blob::Error::Unreadable(error)),
+            };
+            Ok((sealed, cleaned))
         };
-        let (sealed, cleaned) = tokio::task::spawn_blocking(clean).await.map_err(|_| blob::Error::Stopped)??;
-        match cleaned {
-            Some(file) => self.seal_file(file).await,
-            None => Ok(sealed),
-        }
+        tokio::task::spawn_blocking(clean).await.map_err(|_| blob::Error::Stopped)?
     }
+}
+
+/// What became of a file that may tell.
+enum Cleaned {
+    /// This is to be kept instead.
+    File(File),
+    /// It tells nothing.
+    AsItIs,
+    /// It cannot be cleaned, and why.
+    Refused(String),
 }

@@ -81,6 +81,7 @@ impl Service {
             Err(Error::Fetch { source, .. }) => source.kind(),
             Err(Error::UnsupportedType(_) | Error::TypeMismatch(_)) => "refused",
             Err(Error::VoiceMemoTooLarge(_)) => "too_large",
+            Err(Error::Busy(_)) => "busy",
             Err(_) => "error",
         };
         self.metrics.fetch(outcome, start.elapsed());
@@ -129,7 +130,9 @@ impl Service {
                     let turn = self.converter.turn(&partner.to_string()).await?;
                     let content = sealed.content()?;
                     let prepared = self.prepared(turn, content, &attachment.filename, &attachment.media_type).await?;
-                    (attachment.prepared, attachment.sound) = (true, prepared.sound);
+                    // Not if it turned out that there is no ffmpeg after all: there may be one later.
+                    attachment.prepared = is_unprepared(&self.converter, &attachment, as_voice_memo);
+                    attachment.sound = prepared.sound;
                     if prepared.is_silent {
                         attachment.measures.duration_ms = None;
                     }

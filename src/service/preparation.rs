@@ -52,6 +52,10 @@ impl Service {
         let turn = self.converter.turn(&attachment.partner_id.to_string()).await?;
         let _preparing = self.preparing.lock(id).await;
         let Some(attachment) = self.stored(id).await?.filter(|attachment| !attachment.prepared) else { return Ok(()) };
+        // Whether there is an ffmpeg may not have been known before the turn came.
+        if attachment.media_type == "audio/x-caf" && !self.converter.converts(&attachment.media_type) {
+            return Ok(());
+        }
         let content = self.copy(&attachment).await?;
         let prepared = self.prepared(turn, Box::new(content), &attachment.filename, &attachment.media_type).await?;
         let (now, is_silent) = (self.clock.now(), prepared.is_silent);
@@ -114,7 +118,8 @@ impl Service {
             Err(convert::Error::Stopped) => Err(blob::Error::Stopped.into()),
             Err(error) => {
                 tracing::warn!(%error, media_type, "a file cannot be converted; it is delivered as it is");
-                Ok(Prepared { is_silent: is_sound, ..Prepared::default() })
+                let is_silent = is_sound && matches!(error, convert::Error::Ffmpeg(_));
+                Ok(Prepared { is_silent, ..Prepared::default() })
             }
         }
     }

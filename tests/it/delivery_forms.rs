@@ -187,6 +187,12 @@ async fn without_ffmpeg_caf_stays_caf() {
 #[tokio::test]
 async fn a_program_that_is_no_ffmpeg_is_not_used() {
     let app = TestApp::with(|flags| flags.ffmpeg = Some("/bin/true".to_owned())).await;
+    // Perhaps before it is known; nothing of that is kept.
+    let caf = app.api.upload("a.caf", "audio/x-caf", &corpus("voice-pcm.caf")).await;
+    let sent = part(&app, json!({"type": "media", "attachment_id": caf.id})).await;
+    assert_eq!(text(&sent, "mime_type"), "audio/x-caf");
+    let attachment = app.api.get(&format!("/v3/attachments/{}", caf.id)).await.expect(200);
+    assert_eq!(attachment["duration_ms"], 2500);
     assert!(!has_ffmpeg(&app).await);
 }
 

@@ -44,6 +44,14 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
         assert!((1..200).contains(&differing), "{differing}: and nothing else is touched");
     }
     assert_eq!(files(&app).len(), 2, "what was removed is nowhere");
+    // What cannot be cleaned does not pass.
+    let mut many = corpus("photo.jpg");
+    many.extend(b"Exif\0\0II*\0\x08\0\0\0\0\0".repeat(600));
+    let created = app.api.create("many.jpg", "image/jpeg", many.len()).await;
+    assert_eq!(app.api.put(&created, &many).await.status, 200);
+    let refused = app.api.send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}])).await;
+    assert_eq!(refused.error(), (400, 5004));
+    assert!(refused.message().contains("more metadata than any file has"), "{}", refused.message());
     // Nothing to remove.
     let plain = app.api.upload("b.jpg", "image/jpeg", &corpus("photo.jpg")).await;
     assert_eq!(app.api.get(&plain.url).await.bytes, corpus("photo.jpg"));
