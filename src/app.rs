@@ -22,7 +22,7 @@ use crate::cdn;
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Config};
 use crate::convert::{Converter, Ffmpeg};
-use crate::db::Db;
+use crate::db::{Db, secrets};
 use crate::delivery::{Gateway, Receipts, Worker};
 use crate::fetch::{Fetcher, Resolve};
 use crate::metrics::Metrics;
@@ -41,7 +41,7 @@ pub struct App {
     worker: Worker,
     db: Db,
     /// Of data folder, folder of blobs and database; held as long as the app lives.
-    _locks: [File; 3],
+    _locks: Vec<File>,
 }
 
 impl App {
@@ -61,9 +61,11 @@ impl App {
         let folder = &config.data_dir;
         create_private(folder)?;
         create_private(&config.blobs_dir)?;
-        let locks = [lock(folder, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?, lock_database(&config)?];
-        let signer = Signer::from_folder(folder).context("cannot use the key that signs upload URLs")?;
-        let db = Db::open(&config.database_url).await?;
+        let mut locks = vec![lock(folder, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?];
+        locks.extend(config.database_path().map(|path| lock_database(&path)).transpose()?);
+        let connections = u32::try_from(config.limits.database_connections).unwrap_or(u32::MAX);
+        let db = Db::open_with(&config.database_url, connections).await?;
+        let signer = signer(&db, folder, &clock).await?;
         let blobs: Arc<dyn BlobStore> = Arc::new(LocalStore::open(&config.blobs_dir)?);
 
         let listener = TcpListener::bind(config.listen)
@@ -208,9 +210,22 @@ fn create_private(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Servers that share a database share the key that signs URLs; one that has its own keeps it in its folder.
+async fn signer(db: &Db, folder: &Path, clock: &Clock) -> anyhow::Result<Signer> {
+    if !db.is_shared() {
+        return Signer::from_folder(folder).context("cannot use the key that signs upload URLs");
+    }
+    let now = clock.now();
+    let key = db
+        .write(move |db| {
+            Box::pin(async move { secrets::get_or_set(db, "url-signing-key", &Signer::new_key(), now).await })
+        })
+        .await?;
+    Ok(Signer::new(key.as_bytes()))
+}
+
 /// Beside the database file, wherever that is.
-fn lock_database(config: &Config) -> anyhow::Result<File> {
-    let path = config.database_path();
+fn lock_database(path: &Path) -> anyhow::Result<File> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".lock";
     let folder = path.parent().context("HAVERSACK_DATABASE_URL names no file")?;
     lock(folder, &name)

@@ -78,6 +78,7 @@ impl From<service::Error> for ApiError {
             },
             E::VoiceMemoTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, 5005),
             E::DeletedMeanwhile | E::Unprepared(_) | E::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, 4004),
+            E::Db(error) if error.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, 4004),
             E::Db(_) => (StatusCode::INTERNAL_SERVER_ERROR, 3006),
             E::Blob(_) | E::Lost(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
         };
@@ -87,6 +88,7 @@ impl From<service::Error> for ApiError {
             | E::Fetch { source: fetch::Error::Busy { retry_after }, .. } => Some(*retry_after),
             E::Busy(busy) => Some(busy.retry_after),
             E::DeletedMeanwhile | E::Unprepared(_) => Some(1),
+            E::Db(error) if error.is_unavailable() => Some(1),
             _ => None,
         };
         // What is another host's fault, or the moment's, is the client's business.
@@ -94,7 +96,7 @@ impl From<service::Error> for ApiError {
         if status.is_server_error() && ours {
             // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
             tracing::error!(%error, "request failed");
-            return Self::new(status, code, OUR_FAULT);
+            return Self { retry_after, ..Self::new(status, code, OUR_FAULT) };
         }
         Self { retry_after, ..Self::new(status, code, error.to_string()) }
     }

@@ -110,8 +110,7 @@ fn urls(config: &Config) -> Result<String, String> {
 }
 
 async fn database(config: &Config) -> Result<String, String> {
-    let path = config.database_path();
-    if !path.exists() {
+    if let Some(path) = config.database_path().filter(|path| !path.exists()) {
         return folder(path.parent().unwrap_or(&path)).map(|folder| format!("will be made in {folder} on first start"));
     }
     let db = Db::open_unchanged(&config.database_url).await.map_err(|error| error.to_string())?;

@@ -2,6 +2,7 @@
 
 mod client;
 mod doctor;
+mod migrate;
 mod partner;
 mod send;
 mod serve;
@@ -31,6 +32,8 @@ enum Command {
     Send(send::Arguments),
     /// Add and list partners; works while the server runs
     Partner(partner::Arguments),
+    /// Bring the tables of the database up to this version, as every start does
+    Migrate,
     /// Check the configuration, and say what is wrong and how to mend it
     Doctor,
 }
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(config),
         Command::Send(arguments) => send::run(&config, arguments),
         Command::Partner(arguments) => partner::run(&config, arguments),
+        Command::Migrate => migrate::run(&config),
         Command::Doctor => doctor::run(&config),
     });
     match result {

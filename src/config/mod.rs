@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use crate::db::Engine;
 use crate::fetch;
 
 pub use settings::{Flags, Limits, SETTINGS, Setting, Settings};
@@ -138,10 +139,11 @@ impl Config {
         Self::check(Settings::resolve(flags.or(file)))
     }
 
-    /// The file of the SQLite database.
+    /// The file of the database, if it is SQLite.
     #[must_use]
-    pub fn database_path(&self) -> PathBuf {
-        percent_encoding::percent_decode_str(self.database_url.path()).decode_utf8_lossy().into_owned().into()
+    pub fn database_path(&self) -> Option<PathBuf> {
+        let path = percent_encoding::percent_decode_str(self.database_url.path()).decode_utf8_lossy();
+        (Engine::of(&self.database_url) == Some(Engine::Sqlite)).then(|| path.into_owned().into())
     }
 
     fn check(settings: Settings) -> Result<Self, Error> {
@@ -155,8 +157,8 @@ impl Config {
                 .map_err(|e| invalid("HAVERSACK_DATABASE_URL", format!("{text:?} is not a URL ({e})")))?,
             None => sqlite_url(&data_dir),
         };
-        if database_url.scheme() != "sqlite" {
-            let problem = format!("{}: is not supported; use sqlite:", database_url.scheme());
+        if Engine::of(&database_url).is_none() {
+            let problem = format!("{}: is not supported; use sqlite: or postgres:", database_url.scheme());
             return Err(invalid("HAVERSACK_DATABASE_URL", problem));
         }
         let blobs_dir = match settings.blobs_url {

@@ -106,7 +106,7 @@ settings! {
         cdn_url, "HAVERSACK_CDN_URL", "the public URL",
             " Base of file URLs; if its host is another than the public one, requests for it are answered with files only";
         database_url, "HAVERSACK_DATABASE_URL", "`haversack.db` in the data folder",
-            " Database for everything but file contents, as `sqlite:///path?mode=rwc`";
+            " Database for everything but file contents, as `sqlite:///path?mode=rwc` or `postgres://user:password@host/name`";
         blobs_url, "HAVERSACK_BLOBS_URL", "the data folder",
             " Folder for file contents, as `file:/path`";
         ffmpeg, "HAVERSACK_FFMPEG", "`ffmpeg` in `PATH`",
@@ -153,6 +153,8 @@ settings! {
             " Largest JSON body, in bytes";
         max_connections, "HAVERSACK_MAX_CONNECTIONS", 4096,
             " Connections at a time; further ones wait to be accepted";
+        database_connections, "HAVERSACK_DATABASE_CONNECTIONS", 16,
+            " Connections to PostgreSQL, and 8 more that are opened when files are looked at or converted; SQLite has 5";
         shutdown_grace_seconds, "HAVERSACK_SHUTDOWN_GRACE_SECONDS", 30,
             " How long running requests may take to finish after SIGTERM or Ctrl-C";
         fetch_max_bytes, "HAVERSACK_FETCH_MAX_BYTES", 10_485_760,

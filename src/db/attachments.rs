@@ -2,8 +2,8 @@
 
 use sqlx::any::AnyRow;
 
-use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, text, time};
-use super::{Connection, Error};
+use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, storable, text, time};
+use super::{Connection, Error, locks};
 use crate::clock::Timestamp;
 use crate::domain::attachment::{Attachment, Content, Delivery, Sound};
 use crate::id::{AttachmentId, AuditId, PartnerId};
@@ -74,7 +74,7 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     )
     .bind(attachment.id.to_string())
     .bind(attachment.partner_id.to_string())
-    .bind(&attachment.filename)
+    .bind(storable(&attachment.filename))
     .bind(&attachment.declared_type)
     .bind(&attachment.signed_type)
     .bind(&attachment.media_type)
@@ -114,7 +114,7 @@ pub async fn mark_prepared(
     .bind(id.to_string())
     .bind(now.as_millis())
     .bind(delivery.map(|delivery| delivery.blob.to_string()))
-    .bind(delivery.map(|delivery| delivery.filename.clone()))
+    .bind(delivery.map(|delivery| storable(&delivery.filename)))
     .bind(delivery.map(|delivery| delivery.media_type.clone()))
     .bind(delivery.map(|delivery| column(delivery.size_bytes)))
     .bind(delivery.map(|delivery| delivery.md5.clone()))
@@ -187,7 +187,7 @@ pub async fn mark_refused(
     .bind(&received.sha256)
     .bind(&received.md5)
     .bind(received.at.as_millis())
-    .bind(reason)
+    .bind(storable(reason))
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -230,8 +230,10 @@ pub async fn delete(
     Ok(Some(unnamed))
 }
 
-/// Whether any attachment has its bytes in this blob.
+/// Whether any attachment has its bytes in this blob. Until the transaction ends nobody else who asks this gets an
+/// answer: one who comes to name a blob and one who drops it must not pass each other.
 pub async fn is_blob_named(db: &mut Connection, blob: AttachmentId) -> Result<bool, Error> {
+    locks::hold(db, &[format!("blob {blob}")]).await?;
     let named = sqlx::query(
         "SELECT 1 FROM attachments \
          WHERE (id = $1 OR blob_of = $1 OR delivery_blob = $1) AND stored_at IS NOT NULL LIMIT 1",
@@ -263,8 +265,10 @@ pub async fn abandon_overdue(
     limit: u32,
 ) -> Result<Vec<AttachmentId>, Error> {
     let rows = sqlx::query(
+        // Asked twice: on PostgreSQL one may be stored between being found and being changed.
         "UPDATE attachments SET abandoned_at = $1 WHERE id IN (SELECT id FROM attachments \
-         WHERE upload_expires_at < $2 AND stored_at IS NULL AND abandoned_at IS NULL LIMIT $3) RETURNING id",
+         WHERE upload_expires_at < $2 AND stored_at IS NULL AND abandoned_at IS NULL LIMIT $3) \
+         AND stored_at IS NULL AND abandoned_at IS NULL RETURNING id",
     )
     .bind(now.as_millis())
     .bind(closed_before.as_millis())
@@ -329,12 +333,13 @@ pub async fn claim_removal(db: &mut Connection, blob: AttachmentId, now: Timesta
     if is_blob_named(db, blob).await? {
         return Ok(false);
     }
-    sqlx::query("UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1")
+    let done = sqlx::query("UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1")
         .bind(blob.to_string())
         .bind(now.as_millis())
         .execute(db)
         .await?;
-    Ok(true)
+    // It may have been taken back at this moment.
+    Ok(done.rows_affected() == 1)
 }
 
 /// Records that nothing in an attachment can be played.

@@ -117,7 +117,7 @@ impl Service {
 
     async fn delete(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
         // Held until the file is gone: an upload that ends now must find the row gone before it renames its file.
-        let _publishing = self.publishing.lock(id).await;
+        let _publishing = self.publishing(id).await?;
         let now = self.clock.now();
         let deleted =
             self.db.write(move |db| Box::pin(async move { table::delete(db, partner, id, now).await })).await?;

@@ -96,6 +96,11 @@ impl Service {
     ) -> Result<Option<Arc<StoredFile>>, Error> {
         let fits = |file: &StoredFile| file.partner_id == partner && filename::url_segment(&file.filename) == segment;
         let deletions = match self.files.get(id, fits) {
+            // Another server may have deleted it.
+            Ok(_) if self.db.is_shared() && self.stored(id).await?.is_none() => {
+                self.files.forget(id);
+                return Ok(None);
+            }
             Ok(file) => return Ok(Some(file)),
             Err(deletions) => deletions,
         };

@@ -222,6 +222,12 @@ impl FetchedFile {
         std::iter::once(self.attachment.id).chain(made).filter(|_| self.is_new())
     }
 
+    /// The blobs of an earlier attachment that it shares.
+    pub(super) fn shared_blobs(&self) -> impl Iterator<Item = AttachmentId> {
+        let made = self.attachment.delivery.as_ref().map(|delivery| delivery.blob);
+        std::iter::once(self.attachment.blob_of).chain(made).filter(|_| !self.is_new())
+    }
+
     /// Makes the file an attachment, in the transaction of the send.
     pub(super) async fn take(self, db: &mut Connection, now: Timestamp) -> Result<Attachment, Error> {
         for blob in self.new_blobs() {
@@ -229,7 +235,7 @@ impl FetchedFile {
                 return Err(Error::DeletedMeanwhile);
             }
         }
-        if !self.is_new() && !self.are_blobs_named(db).await? {
+        if !self.are_shared_blobs_named(db).await? {
             return Err(Error::DeletedMeanwhile);
         }
         let Self { attachment, url_hash, validators } = self;
@@ -245,9 +251,8 @@ impl FetchedFile {
 
 impl FetchedFile {
     /// Whether the files it shares with an earlier attachment are still there.
-    async fn are_blobs_named(&self, db: &mut Connection) -> Result<bool, Error> {
-        let made = self.attachment.delivery.as_ref().map(|delivery| delivery.blob);
-        for blob in std::iter::once(self.attachment.blob_of).chain(made) {
+    async fn are_shared_blobs_named(&self, db: &mut Connection) -> Result<bool, Error> {
+        for blob in self.shared_blobs() {
             if !table::is_blob_named(db, blob).await? {
                 return Ok(false);
             }

@@ -163,8 +163,6 @@ pub struct Service {
     keys: partners::KeyCache,
     files: downloads::FileCache,
     pending: pending::PendingCounts,
-    publishing: uploads::PublishLocks,
-    preparing: uploads::PublishLocks,
     /// Files looked at or waiting for it: each takes a thread and, if it is all text, a core for a moment.
     judging: Arc<Semaphore>,
     strip_private_metadata: bool,
@@ -233,8 +231,6 @@ impl Service {
             keys: partners::KeyCache::default(),
             files: downloads::FileCache::default(),
             pending: pending::PendingCounts::default(),
-            publishing: uploads::PublishLocks::default(),
-            preparing: uploads::PublishLocks::default(),
             judging: Arc::new(Semaphore::new(JUDGED_AT_ONCE)),
             strip_private_metadata,
             unsettled: unsettled::Unsettled::default(),

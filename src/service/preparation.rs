@@ -50,7 +50,7 @@ impl Service {
     pub(super) async fn prepare(&self, id: AttachmentId) -> Result<(), Error> {
         let Some(attachment) = self.stored(id).await? else { return Ok(()) };
         let turn = self.converter.turn(&attachment.partner_id.to_string()).await?;
-        let _preparing = self.preparing.lock(id).await;
+        let _preparing = self.db.exclusive(format!("prepare {id}")).await?;
         let Some(attachment) = self.stored(id).await?.filter(|attachment| !attachment.prepared) else { return Ok(()) };
         // Whether there is an ffmpeg may not have been known before the turn came.
         if attachment.media_type == "audio/x-caf" && !self.converter.converts(&attachment.media_type) {

@@ -13,7 +13,7 @@ use crate::blob;
 use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::convert::Converter;
-use crate::db::{Connection, chats as chat_table, idempotency, messages, outbox};
+use crate::db::{Connection, chats as chat_table, idempotency, locks, messages, outbox};
 use crate::domain::attachment::Attachment;
 use crate::domain::chat::{Chat, Recipients};
 use crate::domain::handle::PhoneNumber;
@@ -173,6 +173,7 @@ impl Service {
         self.db
             .write(move |db| {
                 Box::pin(async move {
+                    locks::hold(db, &names_to_hold(partner, &draft, &files)).await?;
                     if let Some(key) = &draft.idempotency_key
                         && let Some(kept) = kept_answer(db, partner, key).await?
                     {
@@ -189,6 +190,19 @@ impl Service {
             })
             .await
     }
+}
+
+/// What no other send may decide on at the same time: what is kept under the key, which chat these recipients are in, and
+/// whether the files of an earlier send are still there. The recipients' share of the rate limit follows once the chat is
+/// known (`rate_limit::check`).
+fn names_to_hold(partner: PartnerId, draft: &Draft, files: &[FetchedFile]) -> Vec<String> {
+    let key = draft.idempotency_key.as_ref().map(|key| format!("key {partner} {key}"));
+    let recipients = match &draft.destination {
+        Destination::Line { to, .. } | Destination::Anyone { to, .. } => Some(format!("chat {partner} {}", to.key())),
+        Destination::Chat(_) => None,
+    };
+    let blobs = files.iter().flat_map(FetchedFile::shared_blobs).map(|blob| format!("blob {blob}"));
+    key.into_iter().chain(recipients).chain(blobs).collect()
 }
 
 async fn kept_answer(db: &mut Connection, partner: PartnerId, key: &str) -> Result<Option<Answer>, Error> {

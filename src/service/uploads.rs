@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 use super::Service;
@@ -15,6 +14,7 @@ use crate::blob::presign::{Grant, Query};
 use crate::blob::{self, BlobKey, Digests, SealedBlob};
 use crate::db;
 use crate::db::attachments::{self as table, Received};
+use crate::db::locks::Exclusive;
 use crate::domain::attachment::{Attachment, Content};
 use crate::id::AttachmentId;
 use crate::media::{self, Refusal, Route};
@@ -62,26 +62,6 @@ pub struct UploadHead<'a> {
     pub content_type: &'a str,
     /// `Content-Length`.
     pub content_length: Option<u64>,
-}
-
-/// Locks that keep two bodies of one attachment from being published at once. One lock serves many attachments; it
-/// is held for a rename and a commit only.
-#[derive(Debug)]
-pub(super) struct PublishLocks([Mutex<()>; 64]);
-
-impl Default for PublishLocks {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Mutex::new(())))
-    }
-}
-
-impl PublishLocks {
-    pub(super) async fn lock(&self, id: AttachmentId) -> MutexGuard<'_, ()> {
-        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
-        let slot = usize::try_from(hash % self.0.len() as u64).expect("less than the number of locks");
-        self.0[slot].lock().await
-    }
 }
 
 impl Service {
@@ -153,6 +133,12 @@ impl Service {
             .map_err(|_| blob::Error::Stopped)?
     }
 
+    /// Keeps two bodies of one attachment from being published at once, and one from being published while the attachment
+    /// is deleted.
+    pub(super) async fn publishing(&self, id: AttachmentId) -> Result<Exclusive, db::Error> {
+        self.db.exclusive(format!("publish {id}")).await
+    }
+
     /// What a body comes to if the attachment does not await one any more.
     async fn settled(&self, id: AttachmentId, digests: &Digests) -> Result<Option<Result<Digests, Error>>, Error> {
         let current = table::find(&mut *self.db.read().await?, id).await?;
@@ -196,7 +182,7 @@ impl Service {
         sealed: Box<dyn SealedBlob>,
         judged: Result<Judged, Refusal>,
     ) -> Result<Digests, Error> {
-        let _publishing = self.publishing.lock(id).await;
+        let _publishing = self.publishing(id).await?;
         if let Some(settled) = self.settled(id, &uploaded).await? {
             return settled;
         }

@@ -1,7 +1,10 @@
 //! What the tests stand on: a real server on a real socket, with a clock that the test moves, and clients for it.
 
+#![allow(dead_code, unused_imports, reason = "two sets of tests share this, and each leaves some of it")]
+
 mod api;
 pub mod origin;
+pub mod postgres;
 pub mod program;
 pub mod raw;
 
@@ -12,6 +15,7 @@ use std::time::Duration;
 use haversack::app::App;
 use haversack::clock::{MockClock, Timestamp};
 use haversack::config::{Config, Flags};
+use haversack::db::Db;
 use haversack::delivery::{Gateway, Loopback};
 use haversack::domain::handle::PhoneNumber;
 use haversack::fetch::{Resolve, SystemResolver};
@@ -19,6 +23,7 @@ use haversack::service::{Service, partners};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use url::Url;
 
 pub use api::{Answer, Api, Uploaded};
 pub use origin::Origin;
@@ -39,6 +44,9 @@ pub struct TestApp {
     pub rival: Api,
     pub folder: TempDir,
     pub service: Arc<Service>,
+    pub db: Db,
+    pub database_url: Url,
+    flags: Flags,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<anyhow::Result<bool>>,
 }
@@ -73,19 +81,41 @@ impl TestApp {
         let mut flags = Flags {
             listen: Some("127.0.0.1:0".parse().expect("address")),
             data_dir: Some(folder.path().to_owned()),
+            database_url: postgres::database().await,
+            database_connections: Some(4),
             ..Flags::default()
         };
         change(&mut flags);
-        let config = Config::load(flags).expect("configuration");
         let clock = MockClock::at(Timestamp::from_millis(START));
-        let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
+        let app = Self::launch(flags, clock, folder, gateway, resolver).await;
         for (name, key, lines) in [
             ("acme", "acme-key-0123456789", &[LINE, SECOND_LINE][..]),
             ("rival", "rival-key-0123456789", &[RIVAL_LINE]),
         ] {
             let lines = lines.iter().map(|line| PhoneNumber::parse(line).expect("number")).collect();
-            partners::add(app.db(), &clock.clock(), name.to_owned(), key, lines).await.expect("partner");
+            partners::add(&app.db, &app.clock.clock(), name.to_owned(), key, lines).await.expect("partner");
         }
+        app
+    }
+
+    /// Another server on the same database and store, with the same clock.
+    pub async fn another(&self, gateway: Arc<dyn Gateway>) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let flags = Flags { data_dir: Some(folder.path().to_owned()), ..self.flags.clone() };
+        Self::launch(flags, self.clock.clone(), folder, gateway, Arc::new(SystemResolver)).await
+    }
+
+    async fn launch(
+        flags: Flags,
+        clock: MockClock,
+        folder: TempDir,
+        gateway: Arc<dyn Gateway>,
+        resolver: Arc<dyn Resolve>,
+    ) -> Self {
+        let config = Config::load(flags.clone()).expect("configuration");
+        let database_url = config.database_url.clone();
+        let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
+        let db = app.db().clone();
         let (address, service) = (app.address(), Arc::clone(app.service()));
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(app.run(async {
@@ -98,6 +128,9 @@ impl TestApp {
             rival: Api::new(address, "rival-key-0123456789"),
             folder,
             service,
+            db,
+            database_url,
+            flags,
             stop: Some(stop),
             running,
         }
