@@ -15,6 +15,7 @@ pub mod idempotency;
 pub mod lists;
 pub mod locks;
 pub mod messages;
+pub mod moving;
 pub mod outbox;
 pub mod partners;
 mod postgres;
