@@ -2,6 +2,7 @@
 
 mod client;
 mod doctor;
+mod line;
 mod partner;
 mod send;
 mod serve;
@@ -29,8 +30,10 @@ enum Command {
     Serve,
     /// Upload files and send them in one message, as a client would over HTTP
     Send(send::Arguments),
-    /// Add and list partners; works while the server runs
+    /// Add, change and list partners; works while the server runs
     Partner(partner::Arguments),
+    /// Change phone numbers of partners; works while the server runs
+    Line(line::Arguments),
     /// Check the configuration, and say what is wrong and how to mend it
     Doctor,
 }
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(config),
         Command::Send(arguments) => send::run(&config, arguments),
         Command::Partner(arguments) => partner::run(&config, arguments),
+        Command::Line(arguments) => line::run(&config, arguments),
         Command::Doctor => doctor::run(&config),
     });
     match result {
