@@ -95,13 +95,12 @@ pub async fn tier(db: &mut Connection, partner: PartnerId) -> Result<Tier, Error
 
 /// How long files are kept that are made for messages from a partner's line: either can make them ephemeral.
 pub async fn tier_of_line(db: &mut Connection, partner: PartnerId, number: &PhoneNumber) -> Result<Tier, Error> {
-    let ephemeral = sqlx::query(
-        "SELECT id FROM lines WHERE partner_id = $1 AND phone_number = $2 AND ephemeral_since IS NOT NULL",
-    )
-    .bind(partner.to_string())
-    .bind(number.as_str())
-    .fetch_optional(&mut *db)
-    .await?;
+    let ephemeral =
+        sqlx::query("SELECT id FROM lines WHERE partner_id = $1 AND phone_number = $2 AND ephemeral_since IS NOT NULL")
+            .bind(partner.to_string())
+            .bind(number.as_str())
+            .fetch_optional(&mut *db)
+            .await?;
     if ephemeral.is_some() { Ok(Tier::Ephemeral) } else { tier(db, partner).await }
 }
 

@@ -105,7 +105,9 @@ impl Service {
     /// The messages without files whose time is over.
     fn current(&self, mut messages: Vec<Message>) -> Vec<Message> {
         let now = self.clock.now();
-        messages.iter_mut().for_each(|message| message.forget_gone(now));
+        for message in &mut messages {
+            message.forget_gone(now);
+        }
         messages
     }
 

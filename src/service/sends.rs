@@ -260,7 +260,8 @@ async fn send(
 ) -> Result<Sent, Error> {
     let Checked { target, thread_root, own_files } = check(db, rules, partner, &draft, now).await?;
     let mut chat = target.chat;
-    let tier = if files.is_empty() { Tier::Persistent } else { partners::tier_of_line(db, partner, &chat.line).await? };
+    let tier =
+        if files.is_empty() { Tier::Persistent } else { partners::tier_of_line(db, partner, &chat.line).await? };
     let parts = resolve(db, draft.parts, own_files, files, tier, now).await?;
 
     let message = Message {

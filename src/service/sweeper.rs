@@ -77,8 +77,15 @@ impl Service {
         Ok(())
     }
 
+    /// Removes ephemeral attachments whose time is over by now. What fails is done by the next sweep.
+    pub async fn expire_overdue(&self) {
+        if let Err(error) = self.expire(self.clock.now()).await {
+            tracing::error!(%error, "expired attachments cannot be removed; it will be tried again");
+        }
+    }
+
     /// Removes ephemeral attachments whose time is over, rows and bytes.
-    pub(crate) async fn expire(&self, now: Timestamp) -> Result<(), Error> {
+    async fn expire(&self, now: Timestamp) -> Result<(), Error> {
         // Another server on the same data may have removed the row.
         self.files.forget_gone(now);
         loop {
