@@ -146,7 +146,14 @@ impl App {
         };
         let mut tasks = JoinSet::new();
         let (worker, service) = (self.worker, Arc::clone(&self.service));
-        tasks.spawn(async move { worker.run().await });
+        tasks.spawn({
+            let service = Arc::clone(&service);
+            async move {
+                // Messages that waited while this was stopped must not take files along whose time is over.
+                service.expire_overdue().await;
+                worker.run().await;
+            }
+        });
         tasks.spawn(async move { service.sweep_forever().await });
         let mut ended = false;
         let stop = async {

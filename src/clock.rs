@@ -97,6 +97,11 @@ impl MockClock {
         Clock(Source::Mock(Arc::clone(&self.0)))
     }
 
+    /// Turns the clock back, as one that was ahead is.
+    pub fn turn_back(&self, by: Duration) {
+        self.0.fetch_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);

@@ -108,6 +108,22 @@ impl Signer {
         self.signature(grant).as_bytes().ct_eq(signature.as_bytes()).into()
     }
 
+    /// The signature of a text that does not begin with `PUT`, as those of upload URLs do: for what else is signed with
+    /// this key. Lowercase hexadecimal.
+    #[must_use]
+    pub fn sign(&self, text: &str) -> String {
+        debug_assert!(!text.starts_with("PUT\n"), "the signature of an upload URL");
+        let mut mac = self.keyed.clone();
+        mac.update(text.as_bytes());
+        encode_string(&mac.finalize().into_bytes())
+    }
+
+    /// Whether `signature` is the one of [`Self::sign`], in constant time.
+    #[must_use]
+    pub fn is_signed(&self, text: &str, signature: &str) -> bool {
+        self.sign(text).as_bytes().ct_eq(signature.as_bytes()).into()
+    }
+
     /// Lowercase hexadecimal.
     fn signature(&self, grant: &Grant<'_>) -> String {
         let Grant { id, expires, content_type, content_length } = grant;

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -35,21 +35,30 @@ const SAFETY: [(HeaderName, HeaderValue); 4] = [
 /// A file never changes, and its URL never means another.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
+/// An ephemeral file is gone soon, and its URL sooner.
+const EPHEMERAL: HeaderValue = HeaderValue::from_static("private, no-store");
+
 /// GET and HEAD.
 pub(super) async fn get(
     State(app): State<App>,
     path: Result<Path<(String, String, String)>, PathRejection>,
+    RawQuery(query): RawQuery,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
     // A path that is not UTF-8 names no file.
     let Ok(Path((partner, id, segment))) = path else { return not_found().await };
     let found = match (PartnerId::parse(&partner), AttachmentId::parse(&id)) {
-        (Some(partner), Some(id)) => app.service.stored_file(partner, id, &segment).await,
+        (Some(partner), Some(id)) => {
+            let found = app.service.stored_file(partner, id, &segment).await;
+            found.map(|file| file.map(|file| (app.service.file_urls().check(id, &file, query.as_deref()), file)))
+        }
         _ => Ok(None),
     };
     let mut response = match found {
-        Ok(Some(file)) => answer(&app, &file, &method, &headers),
+        Ok(Some((Ok(()), file))) => answer(&app, &file, &method, &headers),
+        // Before anything of the request is compared with the file.
+        Ok(Some((Err(unusable), _))) => refuse(StatusCode::FORBIDDEN, format!("{unusable}\n")),
         Ok(None) => refuse(StatusCode::NOT_FOUND, "there is no such file\n"),
         Err(error) => failed(&error),
     };
@@ -73,7 +82,7 @@ fn failed(error: &Error) -> Response {
     refuse(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong on our side; please try again\n")
 }
 
-fn refuse(status: StatusCode, message: &'static str) -> Response {
+fn refuse(status: StatusCode, message: impl IntoResponse) -> Response {
     (status, [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], message).into_response()
 }
 
@@ -100,7 +109,7 @@ fn answer(app: &App, file: &StoredFile, method: &Method, headers: &HeaderMap) ->
     let headers = response.headers_mut();
     headers.insert(header::ETAG, value(&etag));
     headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(modified)));
-    headers.insert(header::CACHE_CONTROL, IMMUTABLE);
+    headers.insert(header::CACHE_CONTROL, if file.purge_at.is_some() { EPHEMERAL } else { IMMUTABLE });
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     response
 }

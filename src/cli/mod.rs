@@ -2,6 +2,7 @@
 
 mod client;
 mod doctor;
+mod line;
 mod migrate;
 mod partner;
 mod send;
@@ -30,10 +31,12 @@ enum Command {
     Serve,
     /// Upload files and send them in one message, as a client would over HTTP
     Send(send::Arguments),
-    /// Add and list partners; works while the server runs
+    /// Add, change and list partners; works while the server runs
     Partner(partner::Arguments),
     /// Bring the tables of the database up to this version, as every start does
     Migrate,
+    /// Change phone numbers of partners; works while the server runs
+    Line(line::Arguments),
     /// Check the configuration, and say what is wrong and how to mend it
     Doctor,
 }
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Send(arguments) => send::run(&config, arguments),
         Command::Partner(arguments) => partner::run(&config, arguments),
         Command::Migrate => migrate::run(&config),
+        Command::Line(arguments) => line::run(&config, arguments),
         Command::Doctor => doctor::run(&config),
     });
     match result {

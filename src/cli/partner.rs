@@ -1,4 +1,4 @@
-//! `haversack partner add`, `haversack partner list`
+//! `haversack partner add`, `haversack partner set`, `haversack partner list`
 
 use clap::{Args, Subcommand};
 
@@ -7,8 +7,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::domain::api_key;
+use crate::domain::chat::Line;
 use crate::domain::handle::PhoneNumber;
-use crate::service::partners;
+use crate::domain::tier::Tier;
+use crate::service::partners::{self, TierOf};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -29,7 +31,16 @@ enum Command {
         #[arg(long = "phone-number", value_name = "NUMBER", value_parser = number)]
         phone_numbers: Vec<PhoneNumber>,
     },
-    /// List the partners and their phone numbers
+    /// Change a partner
+    Set {
+        /// Its name
+        name: String,
+        /// How long its files are kept that come from now on: `persistent`, until they are deleted, or `ephemeral`, for a
+        /// day or two
+        #[arg(long, value_name = "TIER", value_parser = tier)]
+        tier: Tier,
+    },
+    /// List the partners and their phone numbers, and which of them are ephemeral
     List,
 }
 
@@ -37,7 +48,11 @@ fn key(text: &str) -> Result<String, String> {
     api_key::check(text).map(|()| text.to_owned())
 }
 
-fn number(text: &str) -> Result<PhoneNumber, String> {
+pub(super) fn tier(text: &str) -> Result<Tier, String> {
+    Tier::parse(text).ok_or_else(|| "a tier is persistent or ephemeral".to_owned())
+}
+
+pub(super) fn number(text: &str) -> Result<PhoneNumber, String> {
     PhoneNumber::parse(text).ok_or_else(|| "not a phone number in E.164 form, such as +12025550100".to_owned())
 }
 
@@ -47,6 +62,11 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         let db = Db::open(&config.database_url).await?;
         match arguments.command {
             Command::Add { name, api_key, phone_numbers } => add(&db, name, api_key, phone_numbers).await,
+            Command::Set { name, tier } => {
+                partners::set_tier(&db, &Clock::system(), TierOf::Partner(name.clone()), tier).await?;
+                println!("partner  {name} is {} from now on; files that exist stay what they are", tier.as_str());
+                Ok(())
+            }
             Command::List => list(&db).await,
         }
     })
@@ -64,9 +84,13 @@ async fn add(db: &Db, name: String, key: Option<String>, numbers: Vec<PhoneNumbe
 }
 
 async fn list(db: &Db) -> anyhow::Result<()> {
+    let (ephemeral_partners, ephemeral_lines) = partners::ephemeral(db).await?;
+    let mark = |ephemeral| if ephemeral { " (ephemeral)" } else { "" };
     for partner in partners::list(db).await? {
-        let numbers: Vec<String> = partner.lines.iter().map(|line| line.phone_number.to_string()).collect();
-        println!("{}  {}  {}", partner.id, partner.name, numbers.join(" "));
+        let number = |line: &Line| format!("{}{}", line.phone_number, mark(ephemeral_lines.contains(&line.id)));
+        let numbers: Vec<String> = partner.lines.iter().map(number).collect();
+        let mark = mark(ephemeral_partners.contains(&partner.id));
+        println!("{}  {}{mark}  {}", partner.id, partner.name, numbers.join(" "));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::row::{optional, optional_size, optional_text, optional_time, parsed, 
 use super::{Connection, Error, locks};
 use crate::clock::Timestamp;
 use crate::domain::attachment::{Attachment, Content, Delivery, Sound};
+use crate::domain::tier::EPHEMERAL_LIFE;
 use crate::id::{AttachmentId, AuditId, PartnerId};
 use crate::media::Measures;
 
@@ -38,6 +39,7 @@ pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
         prepared: optional_time(row, "prepared_at")?.is_some(),
         delivery: delivery(row)?,
         sound: sound(row)?,
+        purge_at: optional_time(row, "purge_at")?,
         content,
     })
 }
@@ -69,8 +71,8 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     let shared = (attachment.blob_of != attachment.id).then(|| attachment.blob_of.to_string());
     sqlx::query(
         "INSERT INTO attachments (id, partner_id, filename, declared_type, signed_type, media_type, size_bytes, \
-         created_at, upload_expires_at, sha256, md5, stored_at, blob_of, width, height, duration_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+         created_at, upload_expires_at, sha256, md5, stored_at, blob_of, width, height, duration_ms, purge_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(attachment.id.to_string())
     .bind(attachment.partner_id.to_string())
@@ -88,6 +90,7 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     .bind(attachment.measures.width.map(i64::from))
     .bind(attachment.measures.height.map(i64::from))
     .bind(attachment.measures.duration_ms.map(column))
+    .bind(attachment.purge_at.map(Timestamp::as_millis))
     .execute(&mut *db)
     .await?;
     if attachment.prepared {
@@ -130,10 +133,11 @@ fn column(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-/// An attachment, whoever owns it.
-pub async fn find(db: &mut Connection, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+/// An attachment that is there at the moment `now`, whoever owns it.
+pub async fn find(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Result<Option<Attachment>, Error> {
     let row = sqlx::query("SELECT * FROM attachments WHERE id = $1").bind(id.to_string()).fetch_optional(db).await?;
-    row.as_ref().map(read).transpose()
+    let attachment = row.as_ref().map(read).transpose()?;
+    Ok(attachment.filter(|attachment| !attachment.is_gone(now)))
 }
 
 /// What is known of a whole body once it was looked at.
@@ -155,9 +159,11 @@ pub async fn mark_stored(
     media_type: &'static str,
     measures: Measures,
 ) -> Result<bool, Error> {
+    // The life of an ephemeral file begins with its bytes.
     let done = sqlx::query(
         "UPDATE attachments SET sha256 = $2, md5 = $3, stored_at = $4, media_type = $5, width = $6, height = $7, \
-         duration_ms = $8 WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
+         duration_ms = $8, purge_at = CASE WHEN purge_at IS NULL THEN purge_at ELSE $9 END \
+         WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
     )
     .bind(id.to_string())
     .bind(&received.sha256)
@@ -167,6 +173,7 @@ pub async fn mark_stored(
     .bind(measures.width.map(i64::from))
     .bind(measures.height.map(i64::from))
     .bind(measures.duration_ms.map(column))
+    .bind((received.at + EPHEMERAL_LIFE).as_millis())
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -180,7 +187,8 @@ pub async fn mark_refused(
     reason: &str,
 ) -> Result<bool, Error> {
     let done = sqlx::query(
-        "UPDATE attachments SET sha256 = $2, md5 = $3, abandoned_at = $4, refusal = $5 \
+        "UPDATE attachments SET sha256 = $2, md5 = $3, abandoned_at = $4, refusal = $5, \
+         purge_at = CASE WHEN purge_at IS NULL THEN purge_at ELSE $6 END \
          WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
     )
     .bind(id.to_string())
@@ -188,6 +196,7 @@ pub async fn mark_refused(
     .bind(&received.md5)
     .bind(received.at.as_millis())
     .bind(storable(reason))
+    .bind((received.at + EPHEMERAL_LIFE).as_millis())
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -201,21 +210,60 @@ pub async fn delete(
     id: AttachmentId,
     now: Timestamp,
 ) -> Result<Option<Vec<AttachmentId>>, Error> {
-    let row = sqlx::query("DELETE FROM attachments WHERE id = $1 AND partner_id = $2 RETURNING blob_of, delivery_blob")
-        .bind(id.to_string())
-        .bind(partner.to_string())
-        .fetch_optional(&mut *db)
-        .await?;
+    let row = sqlx::query(
+        "DELETE FROM attachments WHERE id = $1 AND partner_id = $2 AND (purge_at IS NULL OR purge_at > $3) \
+         RETURNING id, partner_id, blob_of, delivery_blob",
+    )
+    .bind(id.to_string())
+    .bind(partner.to_string())
+    .bind(now.as_millis())
+    .fetch_optional(&mut *db)
+    .await?;
     let Some(row) = row else { return Ok(None) };
-    let uploaded = optional(&row, "blob_of", AttachmentId::parse)?.unwrap_or(id);
-    let delivered = optional(&row, "delivery_blob", AttachmentId::parse)?;
+    clear_up(db, &row, "attachment.deleted", now).await.map(Some)
+}
+
+/// Removes attachments whose time was over at `now`, at most `limit`, as [`delete`] does. Gives their ids, and the blobs
+/// that nothing names any more. One that awaits its bytes is given up first: an upload may be under way.
+pub async fn delete_expired(
+    db: &mut Connection,
+    now: Timestamp,
+    limit: u32,
+) -> Result<(Vec<AttachmentId>, Vec<AttachmentId>), Error> {
+    let rows = sqlx::query(
+        "DELETE FROM attachments WHERE id IN (SELECT id FROM attachments \
+         WHERE purge_at <= $1 AND (stored_at IS NOT NULL OR abandoned_at IS NOT NULL) ORDER BY purge_at LIMIT $2) \
+         RETURNING id, partner_id, blob_of, delivery_blob",
+    )
+    .bind(now.as_millis())
+    .bind(i64::from(limit))
+    .fetch_all(&mut *db)
+    .await?;
+    let (mut ids, mut unnamed) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        ids.push(parsed(row, "id", AttachmentId::parse)?);
+        unnamed.extend(clear_up(db, row, "attachment.expired", now).await?);
+    }
+    Ok((ids, unnamed))
+}
+
+/// What goes with the row of an attachment. Gives the blobs that nothing names any more, and asks for them to be removed.
+async fn clear_up(
+    db: &mut Connection,
+    row: &AnyRow,
+    action: &'static str,
+    now: Timestamp,
+) -> Result<Vec<AttachmentId>, Error> {
+    let id = parsed(row, "id", AttachmentId::parse)?;
+    let uploaded = optional(row, "blob_of", AttachmentId::parse)?.unwrap_or(id);
+    let delivered = optional(row, "delivery_blob", AttachmentId::parse)?;
     sqlx::query("DELETE FROM fetched_urls WHERE attachment_id = $1").bind(id.to_string()).execute(&mut *db).await?;
     sqlx::query(
         "INSERT INTO audit_records (id, partner_id, action, subject_id, created_at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(AuditId::new().to_string())
-    .bind(partner.to_string())
-    .bind("attachment.deleted")
+    .bind(text(row, "partner_id")?)
+    .bind(action)
     .bind(id.to_string())
     .bind(now.as_millis())
     .execute(&mut *db)
@@ -227,7 +275,7 @@ pub async fn delete(
             unnamed.push(blob);
         }
     }
-    Ok(Some(unnamed))
+    Ok(unnamed)
 }
 
 /// Whether any attachment has its bytes in this blob. Until the transaction ends nobody else who asks this gets an

@@ -1,10 +1,13 @@
 //! Partners, their API keys and their lines.
 
+use std::collections::HashSet;
+
 use super::row::{parsed, text};
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 use crate::domain::chat::Line;
 use crate::domain::handle::PhoneNumber;
+use crate::domain::tier::Tier;
 use crate::id::{LineId, PartnerId};
 
 /// Adds a partner.
@@ -79,4 +82,61 @@ pub async fn lines(db: &mut Connection, partner: PartnerId) -> Result<Vec<Line>,
             })
         })
         .collect()
+}
+
+/// How long a partner's uploads are kept.
+pub async fn tier(db: &mut Connection, partner: PartnerId) -> Result<Tier, Error> {
+    let ephemeral = sqlx::query("SELECT id FROM partners WHERE id = $1 AND ephemeral_since IS NOT NULL")
+        .bind(partner.to_string())
+        .fetch_optional(db)
+        .await?;
+    Ok(if ephemeral.is_some() { Tier::Ephemeral } else { Tier::Persistent })
+}
+
+/// How long files are kept that are made for messages from a partner's line: either can make them ephemeral.
+pub async fn tier_of_line(db: &mut Connection, partner: PartnerId, number: &PhoneNumber) -> Result<Tier, Error> {
+    let ephemeral =
+        sqlx::query("SELECT id FROM lines WHERE partner_id = $1 AND phone_number = $2 AND ephemeral_since IS NOT NULL")
+            .bind(partner.to_string())
+            .bind(number.as_str())
+            .fetch_optional(&mut *db)
+            .await?;
+    if ephemeral.is_some() { Ok(Tier::Ephemeral) } else { tier(db, partner).await }
+}
+
+/// Sets the tier of the partner of a name. `false`: there is none.
+pub async fn set_tier(db: &mut Connection, name: &str, tier: Tier, now: Timestamp) -> Result<bool, Error> {
+    set_ephemeral(db, "UPDATE partners SET ephemeral_since = $2 WHERE name = $1", name, tier, now).await
+}
+
+/// Sets the tier of a line. `false`: there is none of this number.
+pub async fn set_line_tier(
+    db: &mut Connection,
+    number: &PhoneNumber,
+    tier: Tier,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let statement = "UPDATE lines SET ephemeral_since = $2 WHERE phone_number = $1";
+    set_ephemeral(db, statement, number.as_str(), tier, now).await
+}
+
+async fn set_ephemeral(
+    db: &mut Connection,
+    statement: &'static str,
+    of: &str,
+    tier: Tier,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let since = (tier == Tier::Ephemeral).then(|| now.as_millis());
+    let done = sqlx::query(statement).bind(of).bind(since).execute(db).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The partners and the lines that are ephemeral themselves.
+pub async fn ephemeral(db: &mut Connection) -> Result<(HashSet<PartnerId>, HashSet<LineId>), Error> {
+    let partners = sqlx::query("SELECT id FROM partners WHERE ephemeral_since IS NOT NULL").fetch_all(&mut *db).await?;
+    let lines = sqlx::query("SELECT id FROM lines WHERE ephemeral_since IS NOT NULL").fetch_all(db).await?;
+    let partners = partners.iter().map(|row| parsed(row, "id", PartnerId::parse)).collect::<Result<_, _>>()?;
+    let lines = lines.iter().map(|row| parsed(row, "id", LineId::parse)).collect::<Result<_, _>>()?;
+    Ok((partners, lines))
 }

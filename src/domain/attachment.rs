@@ -35,6 +35,8 @@ pub struct Attachment {
     pub delivery: Option<Delivery>,
     /// What can be heard in it, if it is sound that could be decoded.
     pub sound: Option<Sound>,
+    /// When it is gone, if it is ephemeral.
+    pub purge_at: Option<Timestamp>,
     /// What became of its bytes.
     pub content: Content,
 }
@@ -143,6 +145,12 @@ impl Status {
 }
 
 impl Attachment {
+    /// Whether its time is over at the moment `now`: from then on it counts as deleted, not from the next sweep.
+    #[must_use]
+    pub fn is_gone(&self, now: Timestamp) -> bool {
+        self.purge_at.is_some_and(|purge_at| purge_at <= now)
+    }
+
     /// How it is delivered: in the form made for that, or as it was uploaded.
     #[must_use]
     pub fn delivered(&self) -> Delivered<'_> {

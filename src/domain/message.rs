@@ -161,6 +161,17 @@ pub struct Message {
     pub delivered_at: Option<Timestamp>,
 }
 
+impl Message {
+    /// Takes out the files whose time is over, as if they had been deleted.
+    pub fn forget_gone(&mut self, now: Timestamp) {
+        for part in &mut self.parts {
+            if let Part::Media(file) = part {
+                *file = file.take().filter(|attachment| !attachment.is_gone(now));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

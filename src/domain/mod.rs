@@ -7,4 +7,5 @@ pub mod filename;
 pub mod handle;
 pub mod message;
 pub mod part;
+pub mod tier;
 pub mod voice_memo;

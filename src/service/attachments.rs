@@ -6,7 +6,7 @@ use super::{Error, Service};
 use crate::blob::presign::Grant;
 use crate::blob::{self, BlobKey};
 use crate::clock::Timestamp;
-use crate::db::attachments as table;
+use crate::db::{attachments as table, partners};
 use crate::domain::attachment::{Attachment, Content};
 use crate::domain::filename;
 use crate::id::{AttachmentId, PartnerId};
@@ -59,7 +59,7 @@ impl Service {
         let now = self.clock.now();
         let reservation = self.reserve_pending(partner, now).await?;
         let id = AttachmentId::new();
-        let attachment = Attachment {
+        let mut attachment = Attachment {
             id,
             partner_id: partner,
             filename: new.filename,
@@ -74,13 +74,19 @@ impl Service {
             prepared: false,
             delivery: None,
             sound: None,
+            purge_at: None,
             content: Content::Awaited,
         };
-        let row = attachment.clone();
-        // Given back once the row is committed, even if the caller does not wait for that.
-        let write =
-            self.db.write(move |db| Box::pin(async move { table::insert(db, &row).await.map(|()| reservation) }));
-        drop(write.await?);
+        let write = self.db.write(move |db| {
+            Box::pin(async move {
+                // An upload may begin until its window closes; what comes of it has its time from then on.
+                attachment.purge_at = partners::tier(db, partner).await?.purge_at(attachment.upload_expires_at);
+                table::insert(db, &attachment).await?;
+                Ok::<_, Error>((attachment, reservation))
+            })
+        });
+        // The reservation is given back once the row is committed, even if the caller does not wait for that.
+        let (attachment, _) = write.await?;
         let grant = Grant {
             id: attachment.id,
             expires: attachment.upload_expires_at,
@@ -99,10 +105,11 @@ impl Service {
     /// # Errors
     /// There is none, or it is another partner's.
     pub async fn attachment(&self, partner: PartnerId, id: AttachmentId) -> Result<(Attachment, Timestamp), Error> {
-        let found = table::find(&mut *self.db.read().await?, id).await?;
+        let now = self.clock.now();
+        let found = table::find(&mut *self.db.read().await?, id, now).await?;
         let attachment =
             found.filter(|attachment| attachment.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
-        Ok((attachment, self.clock.now()))
+        Ok((attachment, now))
     }
 
     /// Deletes an attachment for good: its bytes, its metadata, and any upload under way. Messages that used it stay.

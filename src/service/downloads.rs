@@ -29,8 +29,16 @@ pub struct StoredFile {
     pub md5: String,
     /// When it was stored. It never changes.
     pub stored_at: Timestamp,
+    /// When it is gone, if it is ephemeral: then it is for those who have a signed URL only.
+    pub purge_at: Option<Timestamp>,
     /// The bytes.
     pub blob: Arc<dyn Blob>,
+}
+
+impl StoredFile {
+    fn is_gone(&self, now: Timestamp) -> bool {
+        self.purge_at.is_some_and(|purge_at| purge_at <= now)
+    }
 }
 
 /// A form that an attachment has: each has a name, and so a URL, of its own.
@@ -81,6 +89,16 @@ impl FileCache {
             inner.files.pop(&(id, form));
         }
     }
+
+    /// Closes the files whose time is over: while one is open the system keeps its bytes.
+    pub(super) fn forget_gone(&self, now: Timestamp) {
+        let mut inner = self.0.lock().expect("no panic while locked");
+        let gone: Vec<_> = inner.files.iter().filter(|(_, file)| file.is_gone(now)).map(|(key, _)| *key).collect();
+        for key in gone {
+            inner.deletions += 1;
+            inner.files.pop(&key);
+        }
+    }
 }
 
 impl Service {
@@ -94,7 +112,10 @@ impl Service {
         id: AttachmentId,
         segment: &str,
     ) -> Result<Option<Arc<StoredFile>>, Error> {
-        let fits = |file: &StoredFile| file.partner_id == partner && filename::url_segment(&file.filename) == segment;
+        let now = self.clock.now();
+        let fits = |file: &StoredFile| {
+            file.partner_id == partner && !file.is_gone(now) && filename::url_segment(&file.filename) == segment
+        };
         let deletions = match self.files.get(id, fits) {
             // Another server may have deleted it.
             Ok(_) if self.db.is_shared() && self.stored(id).await?.is_none() => {
@@ -129,13 +150,13 @@ impl Service {
         if blob.size() != size_bytes {
             return Err(Error::Lost(id));
         }
-        let partner_id = attachment.partner_id;
-        Ok(Some(Arc::new(StoredFile { partner_id, filename, media_type, md5, stored_at: at, blob })))
+        let (partner_id, purge_at) = (attachment.partner_id, attachment.purge_at);
+        Ok(Some(Arc::new(StoredFile { partner_id, filename, media_type, md5, stored_at: at, purge_at, blob })))
     }
 
     /// The attachment, if its bytes were stored.
     pub(super) async fn stored(&self, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-        let found = table::find(&mut *self.db.read().await?, id).await?;
+        let found = table::find(&mut *self.db.read().await?, id, self.clock.now()).await?;
         Ok(found.filter(|attachment| matches!(attachment.content, Content::Stored { .. })))
     }
 }

@@ -1,29 +1,59 @@
 //! Where files are found: `{CDN}/attachments/partners/{partner}/{attachment}/{filename}`, both making such URLs and
 //! recognising our own.
+//!
+//! Those of ephemeral files are `{PUBLIC}/attachments/...?expires={milliseconds}&signature={HMAC-SHA256}`, good for 15
+//! minutes. The signature covers method, path and expiry. They lead to this server itself, whatever stands in front of
+//! it for the others: a cache would go on serving what has expired.
+
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::Url;
 
+use super::downloads::StoredFile;
+use crate::blob::presign::{Query, Signer};
+use crate::clock::{Clock, Timestamp};
 use crate::config::BaseUrl;
 use crate::domain::attachment::{Attachment, FileRef};
 use crate::domain::filename;
+use crate::domain::tier::FILE_URL_LIFE;
 use crate::id::{AttachmentId, PartnerId};
 
 /// RFC 3986 section 2.3: everything but the unreserved characters is encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// By how much the clock of the server that made a URL may be ahead. A URL that is good for longer than its life and
+/// this was made by a clock that was wrong, and could else be used until that time has come.
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
 /// Makes and recognises the URLs of files.
 #[derive(Clone, Debug)]
 pub struct FileUrls {
     cdn: BaseUrl,
     public: BaseUrl,
+    signer: Signer,
+    clock: Clock,
+}
+
+/// Why the URL of an ephemeral file is no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It is not as it was given out.
+    #[error(
+        "this file needs a signed URL, and this one has no signature or was altered; \
+         GET /v3/attachments/{{id}} gives one"
+    )]
+    BadSignature,
+    /// Its time is over.
+    #[error("this URL has expired; GET /v3/attachments/{{id}} gives a fresh one")]
+    Expired,
 }
 
 impl FileUrls {
     /// For files under the base `cdn`, which are found under the base `public` as well.
     #[must_use]
-    pub fn new(cdn: BaseUrl, public: BaseUrl) -> Self {
-        Self { cdn, public }
+    pub fn new(cdn: BaseUrl, public: BaseUrl, signer: Signer, clock: Clock) -> Self {
+        Self { cdn, public, signer, clock }
     }
 
     /// The URL of an attachment's file as it was uploaded.
@@ -39,9 +69,33 @@ impl FileUrls {
     }
 
     fn url(&self, attachment: &Attachment, filename: &str) -> String {
-        let segment = filename::url_segment(filename);
-        let segment = utf8_percent_encode(&segment, SEGMENT);
-        self.cdn.join(&format!("/attachments/partners/{}/{}/{segment}", attachment.partner_id, attachment.id))
+        let path = path(attachment.partner_id, attachment.id, filename);
+        if attachment.purge_at.is_none() {
+            return self.cdn.join(&path);
+        }
+        let expires = self.clock.now() + FILE_URL_LIFE;
+        let signature = self.signer.sign(&signed_text(&path, expires));
+        self.public.join(&format!("{path}?expires={}&signature={signature}", expires.as_millis()))
+    }
+
+    /// Checks the query of a request for a file. Any will do for one that is not ephemeral.
+    ///
+    /// # Errors
+    /// The file is ephemeral, and this is not the query of a URL for it that is still good.
+    pub fn check(&self, id: AttachmentId, file: &StoredFile, query: Option<&str>) -> Result<(), Unusable> {
+        if file.purge_at.is_none() {
+            return Ok(());
+        }
+        let Query { expires, signature } = query.and_then(Query::parse).ok_or(Unusable::BadSignature)?;
+        let path = path(file.partner_id, id, &file.filename);
+        if !self.signer.is_signed(&signed_text(&path, expires), signature) {
+            return Err(Unusable::BadSignature);
+        }
+        let now = self.clock.now();
+        if expires <= now || expires > now + FILE_URL_LIFE + CLOCK_SKEW {
+            return Err(Unusable::Expired);
+        }
+        Ok(())
     }
 
     /// The file that a URL of ours names; `None` if the URL is not one of ours. A URL of ours that names no file is
@@ -51,6 +105,18 @@ impl FileUrls {
         let url = Url::parse(url).ok()?;
         [&self.cdn, &self.public].into_iter().find_map(|base| below(base.as_url(), &url).map(|path| file_ref(&path)))
     }
+}
+
+/// The path of a file.
+fn path(partner: PartnerId, id: AttachmentId, filename: &str) -> String {
+    let segment = filename::url_segment(filename);
+    let segment = utf8_percent_encode(&segment, SEGMENT);
+    format!("/attachments/partners/{partner}/{id}/{segment}")
+}
+
+/// What is signed. A path holds no line break, so no two have the same text. HEAD is allowed with the same signature.
+fn signed_text(path: &str, expires: Timestamp) -> String {
+    format!("GET\n{path}\n{}", expires.as_millis())
 }
 
 /// The decoded path of a URL below a base.
@@ -82,7 +148,12 @@ mod tests {
     #[test]
     fn only_urls_below_our_bases_are_ours() {
         let base = |url| BaseUrl::parse(url).expect("URL");
-        let urls = FileUrls::new(base("https://cdn.example.com/files"), base("http://127.0.0.1:8080"));
+        let urls = FileUrls::new(
+            base("https://cdn.example.com/files"),
+            base("http://127.0.0.1:8080"),
+            Signer::new(b"key"),
+            Clock::system(),
+        );
         let file = FileRef { partner_id: PartnerId::new(), id: AttachmentId::new(), segment: "a b.jpg".to_owned() };
         let path = format!("attachments/partners/{}/{}/a%20b.jpg", file.partner_id, file.id);
         for url in [

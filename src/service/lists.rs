@@ -69,7 +69,7 @@ impl Service {
     ) -> Result<(Chat, Page<Message, MessageId>), Error> {
         let chat = self.chat(partner, id).await?;
         let messages = lists::chat_messages(&mut *self.db.read().await?, id, before, limit + 1).await?;
-        Ok((chat, cut(messages, limit, |message| message.id)))
+        Ok((chat, cut(self.current(messages), limit, |message| message.id)))
     }
 
     /// A message and its chat.
@@ -78,7 +78,8 @@ impl Service {
     /// There is no such message.
     pub async fn message(&self, partner: PartnerId, id: MessageId) -> Result<(Chat, Message), Error> {
         let mut db = self.db.read().await?;
-        let message = messages::find(&mut db, partner, id).await?.ok_or(Error::MessageNotFound)?;
+        let mut message = messages::find(&mut db, partner, id).await?.ok_or(Error::MessageNotFound)?;
+        message.forget_gone(self.clock.now());
         let chat = chats::find(&mut db, partner, message.chat_id).await?.ok_or(Error::MessageNotFound)?;
         Ok((chat, message))
     }
@@ -98,7 +99,16 @@ impl Service {
         let (chat, message) = self.message(partner, id).await?;
         let root = message.thread_root.unwrap_or(message.id);
         let messages = lists::thread(&mut *self.db.read().await?, root, order, after, limit + 1).await?;
-        Ok((chat, cut(messages, limit, |message| message.id)))
+        Ok((chat, cut(self.current(messages), limit, |message| message.id)))
+    }
+
+    /// The messages without files whose time is over.
+    fn current(&self, mut messages: Vec<Message>) -> Vec<Message> {
+        let now = self.clock.now();
+        for message in &mut messages {
+            message.forget_gone(now);
+        }
+        messages
     }
 
     /// Deletes a message from our side. Recipients keep it, and its attachments stay.

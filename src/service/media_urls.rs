@@ -2,6 +2,7 @@
 //! before the transaction of the send; what that transaction does not take is removed again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
@@ -18,10 +19,14 @@ use crate::db::{Connection, attachments as table, fetched_urls};
 use crate::domain::attachment::{Attachment, Content};
 use crate::domain::filename;
 use crate::domain::part::DraftPart;
+use crate::domain::tier::Tier;
 use crate::fetch::{self, Download, FetchUrl, Fetched, Validators};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Refusal, Route};
 use crate::turns::{Busy, Turn};
+
+/// No send takes longer than this from asking for its files to its transaction.
+const LONGEST_SEND: Duration = Duration::from_mins(10);
 
 /// A file that was fetched for a send, and what to remember of it.
 #[derive(Clone, Debug)]
@@ -171,6 +176,9 @@ impl Service {
     /// What a URL brought the last time, if its bytes are still there to be used again.
     async fn known(&self, partner: PartnerId, url_hash: &str) -> Result<Option<(Attachment, Validators)>, Error> {
         let known = fetched_urls::find(&mut *self.db.read().await?, partner, url_hash).await?;
+        // One that is about to go might be gone before the message names its file.
+        let soon = self.clock.now() + LONGEST_SEND;
+        let known = known.filter(|(attachment, _)| !attachment.is_gone(soon));
         let Some((attachment, validators)) = known else { return Ok(None) };
         let blob = self.blobs.open(BlobKey::from(attachment.blob_of)).await?;
         Ok(blob.filter(|blob| blob.size() == attachment.size_bytes).map(|_| (attachment, validators)))
@@ -229,7 +237,7 @@ impl FetchedFile {
     }
 
     /// Makes the file an attachment, in the transaction of the send.
-    pub(super) async fn take(self, db: &mut Connection, now: Timestamp) -> Result<Attachment, Error> {
+    pub(super) async fn take(self, db: &mut Connection, tier: Tier, now: Timestamp) -> Result<Attachment, Error> {
         for blob in self.new_blobs() {
             if !table::keep_blob(db, &BlobKey::from(blob).to_string()).await? {
                 return Err(Error::DeletedMeanwhile);
@@ -238,7 +246,9 @@ impl FetchedFile {
         if !self.are_shared_blobs_named(db).await? {
             return Err(Error::DeletedMeanwhile);
         }
-        let Self { attachment, url_hash, validators } = self;
+        let Self { mut attachment, url_hash, validators } = self;
+        // Its own time, not that of an earlier attachment whose file it shares.
+        attachment.purge_at = tier.purge_at(attachment.created_at);
         let (id, partner) = (attachment.id, attachment.partner_id);
         table::insert(db, &attachment).await?;
         match validators {
@@ -305,6 +315,7 @@ fn new_attachment(
         prepared: false,
         delivery: None,
         sound: None,
+        purge_at: None,
         content: Content::Stored { sha256: digests.sha256.clone(), md5: digests.md5.clone(), at: now },
     }
 }

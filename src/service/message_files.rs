@@ -9,6 +9,7 @@ use crate::db::{Connection, attachments};
 use crate::domain::attachment::{Attachment, Content, Status};
 use crate::domain::filename;
 use crate::domain::part::{DraftPart, Part};
+use crate::domain::tier::Tier;
 use crate::domain::voice_memo;
 use crate::id::{AttachmentId, PartnerId};
 use crate::media;
@@ -48,6 +49,7 @@ pub(super) async fn resolve(
     drafts: Vec<DraftPart>,
     own_files: Vec<Option<Attachment>>,
     fetched: Vec<FetchedFile>,
+    tier: Tier,
     now: Timestamp,
 ) -> Result<Vec<Part>, Error> {
     let mut fetched = fetched.into_iter();
@@ -59,7 +61,7 @@ pub(super) async fn resolve(
             DraftPart::Attachment(_) | DraftPart::OwnFile(_) => Part::Media(own.map(Box::new)),
             DraftPart::Url(_) => {
                 let file = fetched.next().expect("there is a file for each URL");
-                Part::Media(Some(Box::new(file.take(db, now).await?)))
+                Part::Media(Some(Box::new(file.take(db, tier, now).await?)))
             }
         });
     }
@@ -100,7 +102,7 @@ async fn usable(
     id: AttachmentId,
     now: Timestamp,
 ) -> Result<Attachment, Error> {
-    let found = attachments::find(db, id).await?.filter(|attachment| attachment.partner_id == partner);
+    let found = attachments::find(db, id, now).await?.filter(|attachment| attachment.partner_id == partner);
     let attachment = found.ok_or(Error::AttachmentNotFound)?;
     match (attachment.status(now), &attachment.content) {
         (Status::Complete, _) => Ok(attachment),

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
-pub use file_url::FileUrls;
+pub use file_url::{FileUrls, Unusable};
 
 use crate::blob::presign::Signer;
 use crate::blob::{self, BlobStore};
@@ -217,12 +217,12 @@ impl Service {
             outbox_filled,
         } = parts;
         Self {
+            file_urls: FileUrls::new(cdn_url, public_url.clone(), signer.clone(), clock.clone()),
             db,
             blobs,
             clock,
             signer,
             limits,
-            file_urls: FileUrls::new(cdn_url, public_url.clone()),
             public_url,
             fetcher,
             converter,

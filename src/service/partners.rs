@@ -1,6 +1,6 @@
 //! Partners: adding them, and finding the one behind an API key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::RwLock;
 
 use super::{Error, Service};
@@ -9,7 +9,8 @@ use crate::db::{self, Db, partners as table};
 use crate::domain::api_key;
 use crate::domain::chat::Line;
 use crate::domain::handle::PhoneNumber;
-use crate::id::PartnerId;
+use crate::domain::tier::Tier;
+use crate::id::{LineId, PartnerId};
 
 /// Most keys remembered; when it is reached all are forgotten.
 const CACHED_KEYS: usize = 10_000;
@@ -89,6 +90,58 @@ pub async fn add(
         })
     })
     .await
+}
+
+/// Why a tier cannot be set.
+#[derive(Debug, thiserror::Error)]
+pub enum SetTierError {
+    /// There is no such partner or line.
+    #[error("{0}; haversack partner list shows what there is")]
+    Unknown(String),
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+/// Whose tier is set.
+#[derive(Clone, Debug)]
+pub enum TierOf {
+    /// The partner of a name.
+    Partner(String),
+    /// The line of a number.
+    Line(PhoneNumber),
+}
+
+/// Sets how long files are kept that come from now on. Needs only the database: a running server looks for every file
+/// that it makes.
+///
+/// # Errors
+/// There is no such partner or line.
+pub async fn set_tier(db: &Db, clock: &Clock, of: TierOf, tier: Tier) -> Result<(), SetTierError> {
+    let now = clock.now();
+    db.write(move |db| {
+        Box::pin(async move {
+            let (found, unknown) = match of {
+                TierOf::Partner(name) => {
+                    (table::set_tier(db, &name, tier, now).await?, format!("there is no partner {name:?}"))
+                }
+                TierOf::Line(number) => {
+                    let found = table::set_line_tier(db, &number, tier, now).await?;
+                    (found, format!("{number} is no partner's phone number"))
+                }
+            };
+            if found { Ok(()) } else { Err(SetTierError::Unknown(unknown)) }
+        })
+    })
+    .await
+}
+
+/// The partners and the lines that are ephemeral themselves.
+///
+/// # Errors
+/// The database fails.
+pub async fn ephemeral(db: &Db) -> Result<(HashSet<PartnerId>, HashSet<LineId>), db::Error> {
+    table::ephemeral(&mut *db.read().await?).await
 }
 
 /// A partner and its lines.

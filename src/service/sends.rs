@@ -13,12 +13,13 @@ use crate::blob;
 use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::convert::Converter;
-use crate::db::{Connection, chats as chat_table, idempotency, locks, messages, outbox};
+use crate::db::{Connection, chats as chat_table, idempotency, locks, messages, outbox, partners};
 use crate::domain::attachment::Attachment;
 use crate::domain::chat::{Chat, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service as Carrier};
 use crate::domain::part::{DraftPart, Text};
+use crate::domain::tier::Tier;
 use crate::id::{AttachmentId, ChatId, MessageId, PartnerId};
 
 /// Where a message goes.
@@ -272,8 +273,10 @@ async fn send(
     now: Timestamp,
 ) -> Result<Sent, Error> {
     let Checked { target, thread_root, own_files } = check(db, rules, partner, &draft, now).await?;
-    let parts = resolve(db, draft.parts, own_files, files, now).await?;
     let mut chat = target.chat;
+    let tier =
+        if files.is_empty() { Tier::Persistent } else { partners::tier_of_line(db, partner, &chat.line).await? };
+    let parts = resolve(db, draft.parts, own_files, files, tier, now).await?;
 
     let message = Message {
         id: MessageId::new(),

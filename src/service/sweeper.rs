@@ -1,7 +1,9 @@
-//! What is tidied up in the background: attachments whose upload never came, blobs that nothing names any more, and
-//! sends that the rate limit need not remember.
+//! What is tidied up in the background: attachments whose upload never came, ephemeral ones whose time is over, blobs
+//! that nothing names any more, and sends that the rate limit need not remember.
 
 use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
 
 use super::{Error, Service};
 use crate::blob::BlobKey;
@@ -12,6 +14,10 @@ use crate::db::{attachments, fetched_urls, outbox, rates};
 const EVERY: Duration = Duration::from_secs(30);
 /// Rows dealt with in one transaction: bounds how long other writes wait.
 const BATCH: u32 = 500;
+/// The same of expired attachments, each of which takes several statements.
+const EXPIRED_AT_ONCE: u32 = 100;
+/// Their files removed at a time: the store may be far away.
+const REMOVED_AT_ONCE: usize = 8;
 
 impl Service {
     /// Sweeps from time to time, for ever.
@@ -33,6 +39,8 @@ impl Service {
         // An upload that began in the last moment of its window may still be running.
         let closed_before = now - self.limits.longest_upload();
         while self.abandon(closed_before, now).await? == BATCH as usize {}
+
+        self.expire(now).await?;
 
         let before = now - Duration::from_secs(self.limits.abandoned_retention_seconds);
         let purge = move || {
@@ -67,6 +75,38 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// Removes ephemeral attachments whose time is over by now. What fails is done by the next sweep.
+    pub async fn expire_overdue(&self) {
+        if let Err(error) = self.expire(self.clock.now()).await {
+            tracing::error!(%error, "expired attachments cannot be removed; it will be tried again");
+        }
+    }
+
+    /// Removes ephemeral attachments whose time is over, rows and bytes.
+    async fn expire(&self, now: Timestamp) -> Result<(), Error> {
+        // Another server on the same data may have removed the row.
+        self.files.forget_gone(now);
+        loop {
+            let delete = self
+                .db
+                .write(move |db| Box::pin(async move { attachments::delete_expired(db, now, EXPIRED_AT_ONCE).await }));
+            let (ids, blobs) = delete.await?;
+            for id in &ids {
+                self.files.forget(*id);
+            }
+            // As many as come go at once: what is left to the removals below is only what fails here.
+            let remove = |blob| async move {
+                if let Err(error) = self.remove_blob(BlobKey::from(blob)).await {
+                    tracing::error!(%error, "the file of an expired attachment cannot be removed; it will be tried again");
+                }
+            };
+            stream::iter(blobs).for_each_concurrent(REMOVED_AT_ONCE, remove).await;
+            if ids.len() < EXPIRED_AT_ONCE as usize {
+                return Ok(());
+            }
+        }
     }
 
     /// Gives up a batch of overdue attachments and asks for their blobs, which a crash may have left, to be removed.

@@ -75,7 +75,7 @@ impl Service {
         })?;
         let content_length = head.content_length.ok_or(Error::MissingLength)?;
         let grant = Grant { id: head.id, expires: query.expires, content_type: head.content_type, content_length };
-        let found = table::find(&mut *self.db.read().await?, head.id).await?;
+        let found = table::find(&mut *self.db.read().await?, head.id, self.clock.now()).await?;
         if !self.signer.verify(&grant, query.signature) {
             return Err(Error::BadSignature(self.why_refused(&grant, found.as_ref(), query.signature)));
         }
@@ -141,7 +141,7 @@ impl Service {
 
     /// What a body comes to if the attachment does not await one any more.
     async fn settled(&self, id: AttachmentId, digests: &Digests) -> Result<Option<Result<Digests, Error>>, Error> {
-        let current = table::find(&mut *self.db.read().await?, id).await?;
+        let current = table::find(&mut *self.db.read().await?, id, self.clock.now()).await?;
         Ok(match current.ok_or(Error::NotFound)?.content {
             Content::Stored { sha256, .. } | Content::Refused { sha256, .. } if sha256 == digests.sha256 => {
                 Some(Ok(digests.clone()))

@@ -9,6 +9,8 @@ mod crash;
 mod delivery;
 mod delivery_forms;
 mod downloads;
+mod ephemeral;
+mod ephemeral_urls;
 mod hostile_http2;
 mod hostile_origins;
 mod lists;

@@ -1,0 +1,43 @@
+//! `haversack line set`
+
+use clap::{Args, Subcommand};
+
+use super::block_on;
+use super::partner::{number, tier};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::db::Db;
+use crate::domain::handle::PhoneNumber;
+use crate::domain::tier::Tier;
+use crate::service::partners::{self, TierOf};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Change a phone number
+    Set {
+        /// The number, in E.164 form
+        #[arg(value_name = "NUMBER", value_parser = number)]
+        number: PhoneNumber,
+        /// How long files are kept that are fetched for its messages from now on: `persistent`, until they are deleted, or
+        /// `ephemeral`, for a day or two. Those of an ephemeral partner are ephemeral whatever is said here
+        #[arg(long, value_name = "TIER", value_parser = tier)]
+        tier: Tier,
+    },
+}
+
+pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
+    let Command::Set { number, tier } = arguments.command;
+    block_on(async {
+        std::fs::create_dir_all(&config.data_dir)?;
+        let db = Db::open(&config.database_url).await?;
+        partners::set_tier(&db, &Clock::system(), TierOf::Line(number.clone()), tier).await?;
+        println!("number   {number} is {} from now on; files that exist stay what they are", tier.as_str());
+        Ok(())
+    })
+}

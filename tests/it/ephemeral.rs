@@ -1,0 +1,388 @@
+//! The ephemeral tier: which files are ephemeral, and that they are gone in time.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use haversack::app::App;
+use haversack::clock::MockClock;
+use haversack::config::{Config, Flags};
+use haversack::delivery::{Failure, Gateway, Loopback, Outcome, OutgoingMessage};
+use haversack::fetch::SystemResolver;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::support::origin::answer;
+use crate::support::program::{haversack, run, stderr, stdout};
+use crate::support::{Api, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, corpus, files, until};
+
+pub const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
+const HOUR: Duration = Duration::from_hours(1);
+const KEY: &str = "acme-key-0123456789";
+
+/// Runs the program beside the server, as an operator does.
+pub fn set_tier(app: &TestApp, arguments: &[&str]) {
+    let output = run(haversack(app.folder.path()).args(arguments));
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
+}
+
+fn is_signed(value: &Value, field: &str) -> bool {
+    text(value, field).contains("&signature=")
+}
+
+/// Sends a URL from a line; the part that came of it.
+async fn send_from(app: &TestApp, line: &str, url: &str) -> Value {
+    let body = json!({"from": line, "to": [RECIPIENT], "message": {"parts": [{"type": "media", "url": url}]}});
+    app.api.post("/v3/chats", &body).await.expect(201)["chat"]["message"]["parts"][0].clone()
+}
+
+/// An origin of one photo that answers 304 to whom it gave it.
+fn cached() -> Origin {
+    let origin = Origin::start();
+    origin.on("/a.jpg", move |request| {
+        if request.contains("\r\nif-none-match: \"v1\"\r\n") {
+            return answer("304 Not Modified", "etag: \"v1\"", b"");
+        }
+        answer("200 OK", &format!("etag: \"v1\"\ncontent-length: {}", PHOTO.len()), PHOTO)
+    });
+    origin
+}
+
+/// Another server on a folder whose last one has stopped.
+async fn start_on(folder: &Path, clock: &MockClock, gateway: Arc<dyn Gateway>) -> (Api, JoinHandle<()>) {
+    let flags = Flags {
+        listen: Some("127.0.0.1:0".parse().expect("address")),
+        data_dir: Some(folder.to_owned()),
+        ..Flags::default()
+    };
+    let config = Config::load(flags).expect("configuration");
+    let app = App::build(config, clock.clock(), gateway, Arc::new(SystemResolver)).await.expect("app");
+    let api = Api::new(app.address(), KEY);
+    let running = tokio::spawn(async move {
+        app.run(std::future::pending()).await.expect("it runs");
+    });
+    (api, running)
+}
+
+/// Stops the server; its folder and its clock stay.
+async fn stop(mut app: TestApp) -> (tempfile::TempDir, MockClock) {
+    let folder = std::mem::replace(&mut app.folder, tempfile::tempdir().expect("folder"));
+    let clock = app.clock.clone();
+    assert!(app.stopped().await);
+    (folder, clock)
+}
+
+#[tokio::test]
+async fn a_partners_tier_is_that_of_all_that_comes_from_then_on() {
+    let origin = Origin::start();
+    origin.file("/a.jpg", "image/jpeg", PHOTO);
+    let app = TestApp::with_origin(&origin, |_| {}).await;
+    let before = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    let during = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let fetched = send_from(&app, SECOND_LINE, &origin.url("/a.jpg")).await;
+    let rivals = app.rival.upload("a.jpg", "image/jpeg", PHOTO).await;
+    set_tier(&app, &["partner", "set", "acme", "--tier", "persistent"]);
+    let after = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    assert!(during.url.contains("&signature=") && is_signed(&fetched, "url"));
+    app.clock.advance(36 * HOUR);
+    app.service.sweep().await.expect("sweep");
+    for file in [&before, &rivals, &after] {
+        assert!(!file.url.contains('?'), "{}", file.url);
+        assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
+    }
+    for id in [during.id.as_str(), text(&fetched, "id")] {
+        assert_eq!(app.api.get(&format!("/v3/attachments/{id}")).await.error(), (404, 2003));
+    }
+    assert_eq!(files(&app).len(), 3);
+}
+
+#[tokio::test]
+async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
+    let origin = Origin::start();
+    origin.file("/a.jpg", "image/jpeg", PHOTO);
+    origin.file("/a.m4a", "audio/x-m4a", &corpus("voice.m4a"));
+    let app = TestApp::with_origin(&origin, |_| {}).await;
+    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]);
+    let (url, message) = (origin.url("/a.jpg"), |parts: Value| json!({"parts": parts}));
+    let media = json!([{"type": "media", "url": url}]);
+    let by_line = send_from(&app, LINE, &url).await;
+    let kept = send_from(&app, SECOND_LINE, &url).await;
+    // Whichever line is chosen: here the one of the newest chat, and then the first.
+    let body = json!({"to": [RECIPIENT], "message": message(media.clone())});
+    let chosen_kept = app.api.post("/v3/messages", &body).await.expect(202);
+    let body = json!({"to": ["+12025550198"], "message": message(media.clone())});
+    let chosen = app.api.post("/v3/messages", &body).await.expect(202);
+    assert_eq!((text(&chosen_kept, "from"), text(&chosen, "from")), (SECOND_LINE, LINE));
+    let chat = text(&chosen, "chat_id");
+    let body = json!({"message": message(media)});
+    let in_chat = app.api.post(&format!("/v3/chats/{chat}/messages"), &body).await.expect(202);
+    let body = json!({"voice_memo_url": origin.url("/a.m4a")});
+    let memo = app.api.post(&format!("/v3/chats/{chat}/voicememo"), &body).await.expect(202);
+    // A pre-upload is the partner's, whichever line it is sent from.
+    let upload = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": upload.id}])).await.expect(201);
+
+    let part = |answer: &Value| answer["message"]["parts"][0].clone();
+    let ephemeral = [by_line, part(&chosen), part(&in_chat), memo["voice_memo"]["voice_memo"].clone()];
+    let persistent = [kept, part(&chosen_kept), part(&sent["chat"])];
+    app.clock.advance(36 * HOUR);
+    for file in &ephemeral {
+        assert!(is_signed(file, "url"), "{file}");
+        assert_eq!(app.anonymous().get(text(file, "url")).await.status, 404, "{file}");
+    }
+    app.service.sweep().await.expect("sweep");
+    for file in &persistent {
+        assert!(!is_signed(file, "url"), "{file}");
+        assert_eq!(app.anonymous().get(text(file, "url")).await.bytes, PHOTO, "{file}");
+    }
+    assert_eq!(files(&app).len(), persistent.len());
+}
+
+#[tokio::test]
+async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
+    let app = TestApp::start().await;
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    let created = app.api.create("a.jpg", "image/jpeg", PHOTO.len()).await;
+    app.clock.advance(Duration::from_mins(10));
+    assert_eq!(app.api.put(&created, PHOTO).await.status, 200);
+    let (id, path) = (text(&created, "attachment_id"), format!("/v3/attachments/{}", text(&created, "attachment_id")));
+    let part = json!([{"type": "media", "attachment_id": id}]);
+    let sent = app.api.send_parts(part.clone()).await.expect(201);
+    let (chat, message) = (text(&sent["chat"], "id"), text(&sent["chat"]["message"], "id"));
+
+    // Counted from the upload.
+    app.clock.advance(Duration::from_millis(36 * 3_600_000 - 1));
+    app.service.sweep().await.expect("sweep");
+    let url = text(&app.api.get(&path).await.expect(200), "download_url").to_owned();
+    assert_eq!(app.anonymous().get(&url).await.bytes, PHOTO);
+    app.clock.advance(Duration::from_millis(1));
+
+    // At once, and all the same after the sweep.
+    for swept in [false, true] {
+        if swept {
+            assert_eq!(files(&app), [id], "nothing was swept yet");
+            app.service.sweep().await.expect("sweep");
+            assert!(files(&app).is_empty());
+        }
+        assert_eq!(app.api.get(&path).await.error(), (404, 2003), "swept: {swept}");
+        assert_eq!(app.anonymous().get(&url).await.status, 404, "swept: {swept}");
+        assert_eq!(app.api.delete(&path).await.error(), (404, 2003), "swept: {swept}");
+        assert_eq!(app.api.put(&created, PHOTO).await.status, 403, "the upload URL has expired; swept: {swept}");
+        assert_eq!(app.api.send_parts(part.clone()).await.error(), (404, 2003), "swept: {swept}");
+        let own = app.api.send_parts(json!([{"type": "media", "url": url}])).await;
+        assert_eq!(own.error(), (404, 2003), "swept: {swept}");
+        let sticker =
+            json!([{"type": "text", "value": "x", "inline_stickers": [{"range": [0, 1], "attachment_id": id}]}]);
+        assert_eq!(app.api.send_parts(sticker).await.error(), (404, 2003), "swept: {swept}");
+        let read = app.api.get(&format!("/v3/messages/{message}")).await.expect(200);
+        let listed = app.api.get(&format!("/v3/chats/{chat}/messages")).await.expect(200);
+        let thread = app.api.get(&format!("/v3/messages/{message}/thread")).await.expect(200);
+        for message in [&read, &listed["messages"][0], &thread["messages"][0]] {
+            let nothing = json!({"type": "media", "id": "", "url": "", "filename": "", "mime_type": "",
+                "size_bytes": 0, "reactions": null});
+            assert_eq!(message["parts"], json!([nothing]), "swept: {swept}");
+        }
+    }
+    app.clock.turn_back(12 * HOUR);
+    assert_eq!(app.api.get(&path).await.error(), (404, 2003), "and is not there again");
+    let open = std::fs::read_dir("/proc/self/fd").expect("descriptors");
+    let open = open.filter_map(|entry| std::fs::read_link(entry.expect("entry").path()).ok());
+    assert_eq!(open.filter(|file| file.to_string_lossy().contains(id)).count(), 0, "an open file would keep its bytes");
+}
+
+#[tokio::test]
+async fn many_go_in_one_sweep() {
+    let app = TestApp::start().await;
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    let uploads = (0..250).map(|_| app.api.upload("a.txt", "text/plain", b"hello"));
+    let uploaded = futures_util::future::join_all(uploads).await;
+    assert_eq!((uploaded.len(), files(&app).len()), (250, 250));
+    app.clock.advance(36 * HOUR);
+    app.service.sweep().await.expect("sweep");
+    assert!(files(&app).is_empty());
+}
+
+#[tokio::test]
+async fn what_never_came_or_was_refused_goes_as_well() {
+    let app = TestApp::with(|flags| flags.abandoned_retention_seconds = Some(100 * 3600)).await;
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    let never = app.api.create("secret.jpg", "image/jpeg", 5).await;
+    let refused = app.api.create("secret.jpg", "image/jpeg", 5).await;
+    assert_eq!(app.api.put(&refused, b"hello").await.status, 200);
+    app.clock.advance(24 * HOUR);
+    app.service.sweep().await.expect("sweep");
+    let get = async |created: &Value| app.api.get(&format!("/v3/attachments/{}", text(created, "attachment_id"))).await;
+    for created in [&never, &refused] {
+        assert_eq!(get(created).await.expect(200)["status"], "failed");
+    }
+    app.clock.advance(13 * HOUR);
+    for created in [&never, &refused] {
+        assert_eq!(get(created).await.error(), (404, 2003));
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
+    for (ahead, after) in [(true, 24), (false, 48)] {
+        let app = TestApp::start().await;
+        set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+        let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+        let get = async || app.api.get(&format!("/v3/attachments/{}", file.id)).await;
+        if ahead {
+            // For a while after the upload, with sweeps all the time.
+            app.clock.advance(11 * HOUR);
+            for _ in 0..after {
+                app.clock.advance(HOUR);
+                app.service.sweep().await.expect("sweep");
+                assert_eq!(get().await.status, 200, "24 hours are not over");
+            }
+            app.clock.turn_back(11 * HOUR);
+            assert_eq!(get().await.status, 200);
+            app.clock.advance(12 * HOUR);
+            assert_eq!(get().await.status, 404);
+        } else {
+            app.clock.advance((after - 1) * HOUR);
+            app.clock.turn_back(11 * HOUR);
+            assert_eq!(get().await.status, 404, "48 hours are almost over");
+            app.service.sweep().await.expect("sweep");
+            assert!(files(&app).is_empty());
+        }
+    }
+    // A clock that was wrong when the file came, and was set right then.
+    let app = TestApp::start().await;
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    app.clock.advance(11 * HOUR);
+    let ahead = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    app.clock.turn_back(22 * HOUR);
+    let behind = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    app.clock.advance(11 * HOUR);
+    let is_there = async |id: &str| app.api.get(&format!("/v3/attachments/{id}")).await.status == 200;
+    app.clock.advance(24 * HOUR);
+    assert!(is_there(&ahead.id).await && is_there(&behind.id).await);
+    app.clock.advance(23 * HOUR + Duration::from_mins(59));
+    assert!(!is_there(&ahead.id).await && !is_there(&behind.id).await);
+}
+
+#[tokio::test]
+async fn a_restart_loses_no_time() {
+    let app = TestApp::start().await;
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
+    let message = format!("/v3/messages/{}", text(&sent["chat"]["message"], "id"));
+    let path = crate::support::raw::target(&file.url).to_owned();
+    let (folder, clock) = stop(app).await;
+
+    clock.advance(Duration::from_mins(10));
+    let (api, running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    assert_eq!(api.get(&path).await.bytes, PHOTO, "its URL is still good");
+    running.abort();
+    assert!(running.await.is_err_and(|error| error.is_cancelled()));
+
+    clock.advance(36 * HOUR);
+    let (api, _running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    assert_eq!(api.get(&format!("/v3/attachments/{}", file.id)).await.error(), (404, 2003));
+    assert_eq!(api.get(&path).await.status, 404);
+    assert_eq!(api.get(&message).await.expect(200)["parts"][0]["id"], "");
+    let blob = folder.path().join("blobs").join(&file.id[file.id.len() - 2..]).join(&file.id);
+    until(async || (!blob.exists()).then_some(())).await;
+}
+
+/// A carrier that takes nothing.
+#[derive(Debug)]
+struct Away;
+
+#[async_trait]
+impl Gateway for Away {
+    async fn send(&self, _: &OutgoingMessage) -> Result<Outcome, Failure> {
+        Err(Failure::Temporary("it is away".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn what_waits_while_the_server_is_stopped_is_not_handed_over_after_its_time() {
+    let app = TestApp::with_gateway(Arc::new(Away), |_| {}).await;
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
+    let message = text(&sent["chat"]["message"], "id").to_owned();
+    let (folder, clock) = stop(app).await;
+    clock.advance(36 * HOUR);
+    let (api, _running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    api.message_with_status(&message, "failed").await;
+}
+
+#[tokio::test]
+async fn a_shared_file_goes_with_the_last_that_names_it() {
+    let origin = cached();
+    let app = TestApp::with_origin(&origin, |_| {}).await;
+    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]);
+    let (path, url) = (|part: &Value| format!("/v3/attachments/{}", text(part, "id")), origin.url("/a.jpg"));
+    let first = send_from(&app, LINE, &url).await;
+    let kept = send_from(&app, SECOND_LINE, &url).await;
+    app.clock.advance(HOUR);
+    let later = send_from(&app, LINE, &url).await;
+    assert_eq!(files(&app), [text(&first, "id")], "stored once");
+    assert!(!is_signed(&kept, "url") && is_signed(&later, "url"));
+    assert_eq!(origin.requests().iter().filter(|request| request.contains("if-none-match")).count(), 2);
+
+    app.clock.advance(35 * HOUR);
+    app.service.sweep().await.expect("sweep");
+    assert_eq!(app.api.get(&path(&first)).await.status, 404);
+    let fresh = app.api.get(&path(&later)).await.expect(200);
+    for url in [text(&kept, "url"), text(&fresh, "download_url")] {
+        assert_eq!(app.anonymous().get(url).await.bytes, PHOTO, "{url}");
+    }
+    // The last in memory has a minute left: its file is not counted on.
+    app.clock.advance(Duration::from_mins(59));
+    let anew = send_from(&app, LINE, &url).await;
+    assert!(!origin.requests().last().expect("request").contains("if-none-match"));
+    app.clock.advance(Duration::from_mins(1));
+    app.service.sweep().await.expect("sweep");
+    assert_eq!(app.api.get(&path(&later)).await.status, 404);
+    assert_eq!(app.anonymous().get(text(&kept, "url")).await.bytes, PHOTO);
+    assert_eq!(app.api.delete(&path(&kept)).await.status, 204);
+    assert_eq!(files(&app), [text(&anew, "id")]);
+    app.clock.advance(36 * HOUR);
+    app.service.sweep().await.expect("sweep");
+    assert!(files(&app).is_empty());
+    send_from(&app, SECOND_LINE, &url).await;
+    assert!(!origin.requests().last().expect("request").contains("if-none-match"), "that was forgotten with it");
+}
+
+#[test]
+fn operators_set_tiers_and_see_them() {
+    let folder = tempfile::tempdir().expect("folder");
+    let haversack = |arguments: &[&str]| run(haversack(folder.path()).args(arguments));
+    let added = haversack(&["partner", "add", "acme", "--phone-number", LINE, "--phone-number", SECOND_LINE]);
+    assert!(added.status.success(), "{}", stderr(&added));
+    for (arguments, listed) in [
+        (["line", "set", SECOND_LINE, "--tier", "ephemeral"], "acme  +12025550100 +12025550101 (ephemeral)\n"),
+        (
+            ["partner", "set", "acme", "--tier", "ephemeral"],
+            "acme (ephemeral)  +12025550100 +12025550101 (ephemeral)\n",
+        ),
+        (["line", "set", SECOND_LINE, "--tier", "persistent"], "acme (ephemeral)  +12025550100 +12025550101\n"),
+        (["partner", "set", "acme", "--tier", "persistent"], "acme  +12025550100 +12025550101\n"),
+    ] {
+        let set = haversack(&arguments);
+        assert!(set.status.success() && stdout(&set).contains(arguments[4]), "{}{}", stdout(&set), stderr(&set));
+        let list = haversack(&["partner", "list"]);
+        assert!(stdout(&list).ends_with(listed), "{}", stdout(&list));
+    }
+    for (arguments, problem) in [
+        (["partner", "set", "nobody", "--tier", "ephemeral"], "there is no partner \"nobody\"; haversack partner list"),
+        (["line", "set", "+12025550177", "--tier", "ephemeral"], "+12025550177 is no partner's phone number"),
+        (["line", "set", "2025550177", "--tier", "ephemeral"], "E.164"),
+        (["line", "set", LINE, "--tier", "forever"], "persistent or ephemeral"),
+    ] {
+        let refused = haversack(&arguments);
+        assert!(!refused.status.success() && stderr(&refused).contains(problem), "{}", stderr(&refused));
+    }
+}
