@@ -17,10 +17,10 @@ use tokio::task::JoinSet;
 
 use crate::api;
 use crate::blob::presign::Signer;
-use crate::blob::{BlobStore, LocalStore};
+use crate::blob::{BlobStore, LocalStore, S3Store};
 use crate::cdn;
 use crate::clock::Clock;
-use crate::config::{BaseUrl, Config};
+use crate::config::{BaseUrl, CdnMode, Config};
 use crate::convert::{Converter, Ffmpeg};
 use crate::db::Db;
 use crate::delivery::{Gateway, Receipts, Worker};
@@ -64,7 +64,10 @@ impl App {
         let locks = [lock(folder, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?, lock_database(&config)?];
         let signer = Signer::from_folder(folder).context("cannot use the key that signs upload URLs")?;
         let db = Db::open(&config.database_url).await?;
-        let blobs: Arc<dyn BlobStore> = Arc::new(LocalStore::open(&config.blobs_dir)?);
+        let blobs: Arc<dyn BlobStore> = match &config.bucket {
+            Some(bucket) => Arc::new(S3Store::open(bucket.clone(), &config.blobs_dir)?),
+            None => Arc::new(LocalStore::open(&config.blobs_dir)?),
+        };
 
         let listener = TcpListener::bind(config.listen)
             .await
@@ -95,6 +98,7 @@ impl App {
             signer,
             limits: config.limits.clone(),
             strip_private_metadata: config.strip_private_metadata,
+            redirects: config.cdn_mode == CdnMode::Redirect,
             public_url: public_url.clone(),
             cdn_url: cdn_url.clone(),
             fetcher,

@@ -6,14 +6,17 @@ use super::row::{optional, optional_size, optional_text, optional_time, parsed, 
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 use crate::domain::attachment::{Attachment, Content, Delivery, Sound};
+use crate::domain::blob_key::BlobKey;
 use crate::id::{AttachmentId, AuditId, PartnerId};
 use crate::media::Measures;
 
 /// From a row that holds all columns of the table.
 pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
     let content = match (optional_time(row, "stored_at")?, optional_text(row, "refusal")?) {
-        (Some(at), _) => Content::Stored { sha256: text(row, "sha256")?, md5: text(row, "md5")?, at },
-        (None, Some(reason)) => Content::Refused { sha256: text(row, "sha256")?, md5: text(row, "md5")?, reason },
+        (Some(at), _) => Content::Stored { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, at },
+        (None, Some(reason)) => {
+            Content::Refused { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, reason }
+        }
         (None, None) if optional_time(row, "abandoned_at")?.is_some() => Content::Abandoned,
         (None, None) => Content::Awaited,
     };
@@ -63,7 +66,7 @@ fn sound(row: &AnyRow) -> Result<Option<Sound>, Error> {
 /// Adds an attachment, with its bytes or without.
 pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), Error> {
     let (sha256, md5, stored_at) = match &attachment.content {
-        Content::Stored { sha256, md5, at } => (Some(sha256), Some(md5), Some(at.as_millis())),
+        Content::Stored { sha256, md5, at } => (sha256.as_ref(), Some(md5), Some(at.as_millis())),
         Content::Awaited | Content::Abandoned | Content::Refused { .. } => (None, None, None),
     };
     let shared = (attachment.blob_of != attachment.id).then(|| attachment.blob_of.to_string());
@@ -139,9 +142,9 @@ pub async fn find(db: &mut Connection, id: AttachmentId) -> Result<Option<Attach
 /// What is known of a whole body once it was looked at.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// SHA-256, lowercase hexadecimal.
-    pub sha256: String,
-    /// MD5, lowercase hexadecimal.
+    /// SHA-256, lowercase hexadecimal, if it is known.
+    pub sha256: Option<String>,
+    /// MD5, lowercase hexadecimal, or a bucket's entity tag.
     pub md5: String,
     /// When it was safe on disk.
     pub at: Timestamp,
@@ -193,22 +196,21 @@ pub async fn mark_refused(
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes a partner's attachment and writes the audit record. Gives the blobs that nothing names any more, and asks for
-/// them to be removed. `None`: there is no such attachment.
+/// Removes a partner's attachment and writes the audit record. Gives what it was and the blobs that nothing names any
+/// more, and asks for them to be removed. `None`: there is no such attachment.
 pub async fn delete(
     db: &mut Connection,
     partner: PartnerId,
     id: AttachmentId,
     now: Timestamp,
-) -> Result<Option<Vec<AttachmentId>>, Error> {
-    let row = sqlx::query("DELETE FROM attachments WHERE id = $1 AND partner_id = $2 RETURNING blob_of, delivery_blob")
+) -> Result<Option<(Attachment, Vec<BlobKey>)>, Error> {
+    let row = sqlx::query("DELETE FROM attachments WHERE id = $1 AND partner_id = $2 RETURNING *")
         .bind(id.to_string())
         .bind(partner.to_string())
         .fetch_optional(&mut *db)
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let uploaded = optional(&row, "blob_of", AttachmentId::parse)?.unwrap_or(id);
-    let delivered = optional(&row, "delivery_blob", AttachmentId::parse)?;
+    let attachment = read(&row)?;
     sqlx::query("DELETE FROM fetched_urls WHERE attachment_id = $1").bind(id.to_string()).execute(&mut *db).await?;
     sqlx::query(
         "INSERT INTO audit_records (id, partner_id, action, subject_id, created_at) VALUES ($1, $2, $3, $4, $5)",
@@ -221,13 +223,13 @@ pub async fn delete(
     .execute(&mut *db)
     .await?;
     let mut unnamed = Vec::new();
-    for blob in std::iter::once(uploaded).chain(delivered) {
-        if !is_blob_named(db, blob).await? {
-            request_removal(db, &blob.to_string(), now, now).await?;
-            unnamed.push(blob);
+    for key in attachment.keys() {
+        if !is_blob_named(db, key.id()).await? {
+            request_removal(db, &key.to_string(), now, now).await?;
+            unnamed.push(key);
         }
     }
-    Ok(Some(unnamed))
+    Ok(Some((attachment, unnamed)))
 }
 
 /// Whether any attachment has its bytes in this blob.
@@ -255,23 +257,54 @@ pub async fn count_pending(db: &mut Connection, partner: PartnerId, now: Timesta
     size(&row, "pending")
 }
 
+/// Attachments whose window closed before `closed_before` without a file, with larger ids than `after`; at most `limit`.
+pub async fn overdue(
+    db: &mut Connection,
+    closed_before: Timestamp,
+    after: Option<AttachmentId>,
+    limit: u32,
+) -> Result<Vec<Attachment>, Error> {
+    let rows = sqlx::query(
+        "SELECT * FROM attachments WHERE upload_expires_at < $1 AND stored_at IS NULL AND abandoned_at IS NULL \
+         AND id > $2 ORDER BY id LIMIT $3",
+    )
+    .bind(closed_before.as_millis())
+    .bind(after.map(|id| id.to_string()).unwrap_or_default())
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Gives up an attachment that still awaits its file. `false`: it does not any more.
+pub async fn abandon(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE attachments SET abandoned_at = $2 WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
+    )
+    .bind(id.to_string())
+    .bind(now.as_millis())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Gives up attachments whose window closed before `closed_before`; says which, at most `limit`.
 pub async fn abandon_overdue(
     db: &mut Connection,
     closed_before: Timestamp,
     now: Timestamp,
     limit: u32,
-) -> Result<Vec<AttachmentId>, Error> {
+) -> Result<Vec<Attachment>, Error> {
     let rows = sqlx::query(
         "UPDATE attachments SET abandoned_at = $1 WHERE id IN (SELECT id FROM attachments \
-         WHERE upload_expires_at < $2 AND stored_at IS NULL AND abandoned_at IS NULL LIMIT $3) RETURNING id",
+         WHERE upload_expires_at < $2 AND stored_at IS NULL AND abandoned_at IS NULL LIMIT $3) RETURNING *",
     )
     .bind(now.as_millis())
     .bind(closed_before.as_millis())
     .bind(i64::from(limit))
     .fetch_all(db)
     .await?;
-    rows.iter().map(|row| parsed(row, "id", AttachmentId::parse)).collect()
+    rows.iter().map(read).collect()
 }
 
 /// Drops the rows of attachments given up before `before`, at most `limit`; says how many.
@@ -325,12 +358,12 @@ pub async fn keep_blob(db: &mut Connection, blob_key: &str) -> Result<bool, Erro
 }
 
 /// Claims the removal of a blob: no attachment can come to name it after this. `false`: one does.
-pub async fn claim_removal(db: &mut Connection, blob: AttachmentId, now: Timestamp) -> Result<bool, Error> {
-    if is_blob_named(db, blob).await? {
+pub async fn claim_removal(db: &mut Connection, key: &BlobKey, now: Timestamp) -> Result<bool, Error> {
+    if is_blob_named(db, key.id()).await? {
         return Ok(false);
     }
     sqlx::query("UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1")
-        .bind(blob.to_string())
+        .bind(key.to_string())
         .bind(now.as_millis())
         .execute(db)
         .await?;

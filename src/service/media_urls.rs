@@ -6,16 +6,17 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
+use super::downloads::metadata;
 use super::judgement::Judged;
 use super::message_files::check_voice_memo;
-use super::preparation::is_unprepared;
+use super::preparation::{Unnamed, is_unprepared, unnamed};
 use super::sends::Draft;
 use super::unsettled::Held;
 use super::{Error, Service};
 use crate::blob::{BlobKey, SealedBlob};
 use crate::clock::Timestamp;
 use crate::db::{Connection, attachments as table, fetched_urls};
-use crate::domain::attachment::{Attachment, Content};
+use crate::domain::attachment::{Attachment, Content, Delivery};
 use crate::domain::filename;
 use crate::domain::part::DraftPart;
 use crate::fetch::{self, Download, FetchUrl, Fetched, Validators};
@@ -35,7 +36,7 @@ pub(super) struct FetchedFile {
 struct Unstored {
     file: FetchedFile,
     /// What is to be stored: nothing, if the file has not changed since it was.
-    sealed: Vec<(AttachmentId, Box<dyn SealedBlob>)>,
+    sealed: Vec<Unnamed>,
     /// Its bytes count until a message has them.
     held: Option<Held>,
 }
@@ -62,7 +63,7 @@ impl Service {
 
     /// Removes what was stored for a send that did not take it.
     pub(super) async fn discard(&self, files: &[FetchedFile]) {
-        let keys: Vec<BlobKey> = files.iter().flat_map(FetchedFile::new_blobs).map(BlobKey::from).collect();
+        let keys: Vec<BlobKey> = files.iter().flat_map(FetchedFile::new_blobs).collect();
         self.discard_blobs(&keys).await;
     }
 
@@ -76,7 +77,7 @@ impl Service {
         let start = Instant::now();
         let fetched = self.fetch_uncounted(partner, url, as_voice_memo, now).await;
         let outcome = match &fetched {
-            Ok(unstored) if unstored.sealed.is_empty() => "not_modified",
+            Ok(unstored) if unstored.held.is_none() => "not_modified",
             Ok(_) => "fetched",
             Err(Error::Fetch { source, .. }) => source.kind(),
             Err(Error::UnsupportedType(_) | Error::TypeMismatch(_)) => "refused",
@@ -137,14 +138,14 @@ impl Service {
                         attachment.measures.duration_ms = None;
                     }
                     if let Some((delivery, sealed)) = prepared.delivery {
-                        blobs.push((delivery.blob, sealed));
+                        blobs.push(unnamed(&attachment, &delivery, sealed));
                         attachment.delivery = Some(delivery);
                     }
                 }
                 if as_voice_memo {
                     check_voice_memo(&attachment)?;
                 }
-                blobs.push((attachment.id, sealed));
+                blobs.push(uploaded(&attachment, sealed));
                 let file = FetchedFile { attachment, url_hash, validators };
                 Ok(Unstored { file, sealed: blobs, held: Some(held) })
             }
@@ -159,20 +160,40 @@ impl Service {
                         check_voice_memo(&earlier)?;
                     }
                 }
-                let attachment =
-                    Attachment { id: AttachmentId::new(), created_at: now, upload_expires_at: now, ..earlier };
+                let (attachment, sealed) = self.once_more(earlier, now).await?;
                 let file = FetchedFile { attachment, url_hash, validators: Some(validators) };
-                Ok(Unstored { file, sealed: Vec::new(), held: None })
+                Ok(Unstored { file, sealed, held: None })
             }
             (Fetched::NotModified, None) => Err(failed(fetch::Error::Protocol)),
         }
+    }
+
+    /// An earlier file as a new attachment. In a bucket it becomes an object of its own, which the new attachment's URL
+    /// names; else the two share it.
+    async fn once_more(&self, earlier: Attachment, now: Timestamp) -> Result<(Attachment, Vec<Unnamed>), Error> {
+        let id = AttachmentId::new();
+        let Some(bucket) = self.blobs.bucket() else {
+            let shared = Attachment { id, created_at: now, upload_expires_at: now, ..earlier };
+            return Ok((shared, Vec::new()));
+        };
+        let copy = async |key: &BlobKey| bucket.duplicate(key).await?.ok_or(Error::DeletedMeanwhile);
+        let mut sealed = vec![copy(&earlier.uploaded_key()).await?];
+        if let Some(made) = &earlier.delivery {
+            sealed.push(copy(&earlier.made_key(made)).await?);
+        }
+        let delivery = earlier.delivery.clone().map(|made| Delivery { blob: AttachmentId::new(), ..made });
+        let own = Attachment { id, blob_of: id, created_at: now, upload_expires_at: now, delivery, ..earlier };
+        let mut sealed = sealed.into_iter();
+        let mut blobs: Vec<_> = sealed.next().map(|sealed| uploaded(&own, sealed)).into_iter().collect();
+        blobs.extend(own.delivery.as_ref().zip(sealed.next()).map(|(made, sealed)| unnamed(&own, made, sealed)));
+        Ok((own, blobs))
     }
 
     /// What a URL brought the last time, if its bytes are still there to be used again.
     async fn known(&self, partner: PartnerId, url_hash: &str) -> Result<Option<(Attachment, Validators)>, Error> {
         let known = fetched_urls::find(&mut *self.db.read().await?, partner, url_hash).await?;
         let Some((attachment, validators)) = known else { return Ok(None) };
-        let blob = self.blobs.open(BlobKey::from(attachment.blob_of)).await?;
+        let blob = self.blobs.open(&attachment.uploaded_key()).await?;
         Ok(blob.filter(|blob| blob.size() == attachment.size_bytes).map(|_| (attachment, validators)))
     }
 
@@ -217,15 +238,14 @@ impl FetchedFile {
     }
 
     /// The blobs that were stored for it.
-    fn new_blobs(&self) -> impl Iterator<Item = AttachmentId> {
-        let made = self.attachment.delivery.as_ref().map(|delivery| delivery.blob);
-        std::iter::once(self.attachment.id).chain(made).filter(|_| self.is_new())
+    fn new_blobs(&self) -> impl Iterator<Item = BlobKey> {
+        self.attachment.keys().filter(|_| self.is_new())
     }
 
     /// Makes the file an attachment, in the transaction of the send.
     pub(super) async fn take(self, db: &mut Connection, now: Timestamp) -> Result<Attachment, Error> {
-        for blob in self.new_blobs() {
-            if !table::keep_blob(db, &BlobKey::from(blob).to_string()).await? {
+        for key in self.new_blobs() {
+            if !table::keep_blob(db, &key.to_string()).await? {
                 return Err(Error::DeletedMeanwhile);
             }
         }
@@ -246,9 +266,8 @@ impl FetchedFile {
 impl FetchedFile {
     /// Whether the files it shares with an earlier attachment are still there.
     async fn are_blobs_named(&self, db: &mut Connection) -> Result<bool, Error> {
-        let made = self.attachment.delivery.as_ref().map(|delivery| delivery.blob);
-        for blob in std::iter::once(self.attachment.blob_of).chain(made) {
-            if !table::is_blob_named(db, blob).await? {
+        for key in self.attachment.keys() {
+            if !table::is_blob_named(db, key.id()).await? {
                 return Ok(false);
             }
         }
@@ -272,6 +291,12 @@ impl DownloadError {
             Self::Blob(error) => Error::Blob(error),
         }
     }
+}
+
+/// The file of an attachment as it came.
+fn uploaded(attachment: &Attachment, sealed: Box<dyn SealedBlob>) -> Unnamed {
+    let metadata = metadata(&attachment.media_type, &attachment.filename);
+    Unnamed { key: attachment.uploaded_key(), metadata, sealed }
 }
 
 fn new_attachment(

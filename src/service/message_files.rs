@@ -1,6 +1,7 @@
 //! The files that the parts of a message name: finding those of ours, and whether they can be sent so.
 
 use super::Error;
+use super::arrivals::Awaited;
 use super::media_urls::FetchedFile;
 use super::preparation::is_unprepared;
 use crate::clock::Timestamp;
@@ -71,21 +72,22 @@ pub(super) async fn own_file(
     db: &mut Connection,
     partner: PartnerId,
     part: &DraftPart,
+    awaited: &Awaited,
     now: Timestamp,
 ) -> Result<Option<Attachment>, Error> {
     match part {
         DraftPart::Text(text) => {
             for sticker in &text.stickers {
                 let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
-                usable(db, partner, id, now).await?;
+                usable(db, partner, id, awaited, now).await?;
             }
             Ok(None)
         }
         DraftPart::Link(_) | DraftPart::Url(_) => Ok(None),
-        DraftPart::Attachment(id) => usable(db, partner, *id, now).await.map(Some),
+        DraftPart::Attachment(id) => usable(db, partner, *id, awaited, now).await.map(Some),
         DraftPart::OwnFile(file) => {
             let file = file.as_ref().filter(|file| file.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
-            let attachment = usable(db, partner, file.id, now).await?;
+            let attachment = usable(db, partner, file.id, awaited, now).await?;
             let names = [attachment.filename.as_str(), attachment.delivered().filename];
             let is_named = names.into_iter().any(|name| filename::url_segment(name) == file.segment);
             if is_named { Ok(Some(attachment)) } else { Err(Error::AttachmentNotFound) }
@@ -98,10 +100,14 @@ async fn usable(
     db: &mut Connection,
     partner: PartnerId,
     id: AttachmentId,
+    awaited: &Awaited,
     now: Timestamp,
 ) -> Result<Attachment, Error> {
     let found = attachments::find(db, id).await?.filter(|attachment| attachment.partner_id == partner);
     let attachment = found.ok_or(Error::AttachmentNotFound)?;
+    if attachment.content == Content::Awaited && awaited.may_have_come(id) {
+        return Err(Error::Unsettled(id));
+    }
     match (attachment.status(now), &attachment.content) {
         (Status::Complete, _) => Ok(attachment),
         (Status::Pending, _) => Err(Error::AttachmentNotReady(id.to_string())),
