@@ -1,6 +1,7 @@
 //! What the tests stand on: a real server on a real socket, with a clock that the test moves, and clients for it.
 
 mod api;
+pub mod bucket;
 pub mod origin;
 pub mod program;
 pub mod raw;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use api::{Answer, Api, Uploaded};
+pub use bucket::BucketServer;
 pub use origin::Origin;
 
 /// 2026-01-15T10:30:00Z
@@ -60,9 +62,16 @@ impl TestApp {
     /// One that may fetch from an origin, and resolves names as the origin's names say.
     pub async fn with_origin(origin: &Origin, change: impl FnOnce(&mut Flags)) -> Self {
         Self::build(Arc::new(Loopback), origin.names.clone(), |flags| {
-            flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
-            flags.fetch_allow_ports = Some(origin.address.port().to_string());
-            flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
+            allow(origin, flags);
+            change(flags);
+        })
+        .await
+    }
+
+    /// One that keeps files in a bucket.
+    pub async fn with_bucket(bucket: &BucketServer, change: impl FnOnce(&mut Flags)) -> Self {
+        Self::with(|flags| {
+            flags.blobs_url = Some(bucket.url());
             change(flags);
         })
         .await
@@ -76,7 +85,7 @@ impl TestApp {
             ..Flags::default()
         };
         change(&mut flags);
-        let config = Config::load(flags).expect("configuration");
+        let config = Config::load_with(flags, &BucketServer::variable).expect("configuration");
         let clock = MockClock::at(Timestamp::from_millis(START));
         let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
         for (name, key, lines) in [
@@ -122,6 +131,13 @@ impl TestApp {
         self.begin_stop();
         within(self.running).await.expect("the server does not panic").expect("no task of its own ends")
     }
+}
+
+/// Lets a server fetch from an origin.
+pub fn allow(origin: &Origin, flags: &mut Flags) {
+    flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
+    flags.fetch_allow_ports = Some(origin.address.port().to_string());
+    flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
 }
 
 /// A sample file; `tests/corpus/manifest.tsv` says where it is from.
