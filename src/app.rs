@@ -17,10 +17,10 @@ use tokio::task::JoinSet;
 
 use crate::api;
 use crate::blob::presign::Signer;
-use crate::blob::{BlobStore, LocalStore};
+use crate::blob::{BlobStore, LocalStore, S3Store};
 use crate::cdn;
 use crate::clock::Clock;
-use crate::config::{BaseUrl, Config};
+use crate::config::{BaseUrl, CdnMode, Config};
 use crate::convert::{Converter, Ffmpeg};
 use crate::db::{Db, secrets};
 use crate::delivery::{Gateway, Receipts, Worker};
@@ -66,7 +66,10 @@ impl App {
         let connections = u32::try_from(config.limits.database_connections).unwrap_or(u32::MAX);
         let db = Db::open_with(&config.database_url, connections).await?;
         let signer = signer(&db, folder, &clock).await?;
-        let blobs: Arc<dyn BlobStore> = Arc::new(LocalStore::open(&config.blobs_dir)?);
+        let blobs: Arc<dyn BlobStore> = match &config.bucket {
+            Some(bucket) => Arc::new(S3Store::open(bucket.clone(), &config.blobs_dir)?),
+            None => Arc::new(LocalStore::open(&config.blobs_dir)?),
+        };
 
         let listener = TcpListener::bind(config.listen)
             .await
@@ -97,6 +100,7 @@ impl App {
             signer,
             limits: config.limits.clone(),
             strip_private_metadata: config.strip_private_metadata,
+            redirects: config.cdn_mode == CdnMode::Redirect,
             public_url: public_url.clone(),
             cdn_url: cdn_url.clone(),
             fetcher,

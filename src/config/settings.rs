@@ -108,7 +108,7 @@ settings! {
         database_url, "HAVERSACK_DATABASE_URL", "`haversack.db` in the data folder",
             " Database for everything but file contents, as `sqlite:///path?mode=rwc` or `postgres://user:password@host/name`";
         blobs_url, "HAVERSACK_BLOBS_URL", "the data folder",
-            " Folder for file contents, as `file:/path`";
+            " Where file contents are: a folder, as `file:/path`, or a bucket, as `s3://bucket/prefix?region=...&endpoint=...`";
         ffmpeg, "HAVERSACK_FFMPEG", "`ffmpeg` in `PATH`",
             " The ffmpeg program, which turns CAF into M4A; `none` to do without";
         fetch_allow_nets, "HAVERSACK_FETCH_ALLOW_NETS", "none",
@@ -127,6 +127,8 @@ settings! {
             " What is logged: a level, or `target=level` pairs joined by commas";
         log_format: String, "HAVERSACK_LOG_FORMAT", "text",
             " How it is logged: `text` or `json`";
+        cdn_mode: String, "HAVERSACK_CDN_MODE", "proxy",
+            " How files of a bucket are given to who asks for them: `proxy`, through this server, or `redirect`, by a signed URL of the bucket";
         strip_private_metadata: bool, "HAVERSACK_STRIP_PRIVATE_METADATA", "false",
             " Whether places and serial numbers are removed from pictures and films before they are stored: `true` or `false`";
     }

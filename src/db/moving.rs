@@ -162,7 +162,7 @@ impl Shape {
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
 
-fn bind<'q>(query: Query<'q>, value: Value) -> Query<'q> {
+fn bind(query: Query<'_>, value: Value) -> Query<'_> {
     match value {
         Value::Text(text) => query.bind(text),
         Value::Integer(integer) => query.bind(integer),

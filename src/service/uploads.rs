@@ -9,9 +9,10 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, timeout};
 
 use super::Service;
+use super::downloads::metadata;
 use super::judgement::Judged;
 use crate::blob::presign::{Grant, Query};
-use crate::blob::{self, BlobKey, Digests, SealedBlob};
+use crate::blob::{self, Digests, SealedBlob};
 use crate::db;
 use crate::db::attachments::{self as table, Received};
 use crate::db::locks::Exclusive;
@@ -70,6 +71,10 @@ impl Service {
     /// # Errors
     /// The upload is not allowed.
     pub async fn authorize_upload(&self, head: UploadHead<'_>) -> Result<Attachment, Error> {
+        // There the bytes go to the bucket, and the URLs of earlier times would lead past it.
+        if self.blobs.bucket().is_some() {
+            return Err(Error::NotFound);
+        }
         let query = Query::parse(head.query).ok_or_else(|| {
             Error::BadSignature("the URL is not one of ours as it was handed out: use upload_url unchanged".to_owned())
         })?;
@@ -128,7 +133,8 @@ impl Service {
         let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
         let (sealed, judged) = self.judge(sealed, attachment.filename.clone(), declared, Route::Upload).await?;
         // A task of its own: a client that goes away now must not leave a file without its row.
-        tokio::spawn(async move { self.settle(id, uploaded, sealed, judged).await })
+        let attachment = attachment.clone();
+        tokio::spawn(async move { self.settle(&attachment, uploaded, sealed, judged).await })
             .await
             .map_err(|_| blob::Error::Stopped)?
     }
@@ -177,11 +183,12 @@ impl Service {
     /// Makes the bytes the attachment's, or puts down why they are not kept.
     async fn settle(
         &self,
-        id: AttachmentId,
+        attachment: &Attachment,
         uploaded: Digests,
         sealed: Box<dyn SealedBlob>,
         judged: Result<Judged, Refusal>,
     ) -> Result<Digests, Error> {
+        let id = attachment.id;
         let _publishing = self.publishing(id).await?;
         if let Some(settled) = self.settled(id, &uploaded).await? {
             return settled;
@@ -189,7 +196,7 @@ impl Service {
         let (sha256, md5) = (uploaded.sha256.clone(), sealed.digests().md5.clone());
         let received = Received { sha256, md5, at: self.clock.now() };
         let kept = match judged {
-            Ok(judged) => self.publish(id, sealed, received, judged).await?,
+            Ok(judged) => self.publish(attachment, sealed, received, judged).await?,
             Err(refusal) => {
                 let reason = refusal.to_string();
                 let mark = self
@@ -204,13 +211,13 @@ impl Service {
 
     async fn publish(
         &self,
-        id: AttachmentId,
+        attachment: &Attachment,
         sealed: Box<dyn SealedBlob>,
         received: Received,
         Judged { media_type, measures }: Judged,
     ) -> Result<bool, Error> {
-        let key = BlobKey::from(id);
-        sealed.publish(key).await?;
+        let (id, key) = (attachment.id, attachment.uploaded_key());
+        sealed.publish(&key, &metadata(media_type.name, &attachment.filename, attachment.tier())).await?;
         // If this fails the file stays without a row; the next body overwrites it, or the sweeper removes it.
         let stored = self
             .db
@@ -219,7 +226,7 @@ impl Service {
             })
             .await?;
         if !stored {
-            self.blobs.remove(key).await?;
+            self.blobs.remove(&key).await?;
         }
         Ok(stored)
     }

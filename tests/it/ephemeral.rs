@@ -1,6 +1,5 @@
 //! The ephemeral tier: which files are ephemeral, and that they are gone in time.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +14,18 @@ use tokio::task::JoinHandle;
 
 use crate::support::origin::answer;
 use crate::support::program::{haversack, run, stderr, stdout};
-use crate::support::{Api, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, corpus, files, until};
+use crate::support::{Api, BucketServer, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, corpus, files, until};
 
 pub const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
 const HOUR: Duration = Duration::from_hours(1);
 const KEY: &str = "acme-key-0123456789";
 
-/// Runs the program beside the server, as an operator does.
-pub fn set_tier(app: &TestApp, arguments: &[&str]) {
-    let output = run(haversack(app.folder.path()).args(arguments));
+/// Runs the program beside the server, as an operator does. The server goes on meanwhile: it may be in a transaction that
+/// the program waits for.
+pub async fn set_tier(app: &TestApp, arguments: &[&str]) {
+    let mut command = haversack(app.folder.path());
+    command.env("HAVERSACK_DATABASE_URL", app.database_url.as_str()).args(arguments);
+    let output = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("no panic");
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
@@ -53,28 +55,31 @@ fn cached() -> Origin {
     origin
 }
 
-/// Another server on a folder whose last one has stopped.
-async fn start_on(folder: &Path, clock: &MockClock, gateway: Arc<dyn Gateway>) -> (Api, JoinHandle<()>) {
-    let flags = Flags {
-        listen: Some("127.0.0.1:0".parse().expect("address")),
-        data_dir: Some(folder.to_owned()),
-        ..Flags::default()
-    };
-    let config = Config::load(flags).expect("configuration");
-    let app = App::build(config, clock.clock(), gateway, Arc::new(SystemResolver)).await.expect("app");
-    let api = Api::new(app.address(), KEY);
-    let running = tokio::spawn(async move {
-        app.run(std::future::pending()).await.expect("it runs");
-    });
-    (api, running)
+/// What a server that was stopped leaves.
+struct Stopped {
+    folder: tempfile::TempDir,
+    clock: MockClock,
+    flags: Flags,
 }
 
-/// Stops the server; its folder and its clock stay.
-async fn stop(mut app: TestApp) -> (tempfile::TempDir, MockClock) {
+impl Stopped {
+    /// Another server on it.
+    async fn start(&self, gateway: Arc<dyn Gateway>) -> (Api, JoinHandle<()>) {
+        let config = Config::load_with(self.flags.clone(), &BucketServer::variable).expect("configuration");
+        let app = App::build(config, self.clock.clock(), gateway, Arc::new(SystemResolver)).await.expect("app");
+        let api = Api::new(app.address(), KEY);
+        let running = tokio::spawn(async move {
+            app.run(std::future::pending()).await.expect("it runs");
+        });
+        (api, running)
+    }
+}
+
+async fn stop(mut app: TestApp) -> Stopped {
     let folder = std::mem::replace(&mut app.folder, tempfile::tempdir().expect("folder"));
-    let clock = app.clock.clone();
+    let (clock, flags) = (app.clock.clone(), app.flags.clone());
     assert!(app.stopped().await);
-    (folder, clock)
+    Stopped { folder, clock, flags }
 }
 
 #[tokio::test]
@@ -83,11 +88,11 @@ async fn a_partners_tier_is_that_of_all_that_comes_from_then_on() {
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let before = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let during = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let fetched = send_from(&app, SECOND_LINE, &origin.url("/a.jpg")).await;
     let rivals = app.rival.upload("a.jpg", "image/jpeg", PHOTO).await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "persistent"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "persistent"]).await;
     let after = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     assert!(during.url.contains("&signature=") && is_signed(&fetched, "url"));
     app.clock.advance(36 * HOUR);
@@ -108,7 +113,7 @@ async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     origin.file("/a.m4a", "audio/x-m4a", &corpus("voice.m4a"));
     let app = TestApp::with_origin(&origin, |_| {}).await;
-    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]);
+    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]).await;
     let (url, message) = (origin.url("/a.jpg"), |parts: Value| json!({"parts": parts}));
     let media = json!([{"type": "media", "url": url}]);
     let by_line = send_from(&app, LINE, &url).await;
@@ -147,7 +152,7 @@ async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
 #[tokio::test]
 async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let created = app.api.create("a.jpg", "image/jpeg", PHOTO.len()).await;
     app.clock.advance(Duration::from_mins(10));
     assert_eq!(app.api.put(&created, PHOTO).await.status, 200);
@@ -199,7 +204,7 @@ async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
 #[tokio::test]
 async fn many_go_in_one_sweep() {
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let uploads = (0..250).map(|_| app.api.upload("a.txt", "text/plain", b"hello"));
     let uploaded = futures_util::future::join_all(uploads).await;
     assert_eq!((uploaded.len(), files(&app).len()), (250, 250));
@@ -211,7 +216,7 @@ async fn many_go_in_one_sweep() {
 #[tokio::test]
 async fn what_never_came_or_was_refused_goes_as_well() {
     let app = TestApp::with(|flags| flags.abandoned_retention_seconds = Some(100 * 3600)).await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let never = app.api.create("secret.jpg", "image/jpeg", 5).await;
     let refused = app.api.create("secret.jpg", "image/jpeg", 5).await;
     assert_eq!(app.api.put(&refused, b"hello").await.status, 200);
@@ -231,7 +236,7 @@ async fn what_never_came_or_was_refused_goes_as_well() {
 async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
     for (ahead, after) in [(true, 24), (false, 48)] {
         let app = TestApp::start().await;
-        set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+        set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
         let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
         let get = async || app.api.get(&format!("/v3/attachments/{}", file.id)).await;
         if ahead {
@@ -256,7 +261,7 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
     }
     // A clock that was wrong when the file came, and was set right then.
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     app.clock.advance(11 * HOUR);
     let ahead = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     app.clock.turn_back(22 * HOUR);
@@ -272,25 +277,25 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
 #[tokio::test]
 async fn a_restart_loses_no_time() {
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
     let message = format!("/v3/messages/{}", text(&sent["chat"]["message"], "id"));
     let path = crate::support::raw::target(&file.url).to_owned();
-    let (folder, clock) = stop(app).await;
+    let stopped = stop(app).await;
 
-    clock.advance(Duration::from_mins(10));
-    let (api, running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    stopped.clock.advance(Duration::from_mins(10));
+    let (api, running) = stopped.start(Arc::new(Loopback)).await;
     assert_eq!(api.get(&path).await.bytes, PHOTO, "its URL is still good");
     running.abort();
     assert!(running.await.is_err_and(|error| error.is_cancelled()));
 
-    clock.advance(36 * HOUR);
-    let (api, _running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    stopped.clock.advance(36 * HOUR);
+    let (api, _running) = stopped.start(Arc::new(Loopback)).await;
     assert_eq!(api.get(&format!("/v3/attachments/{}", file.id)).await.error(), (404, 2003));
     assert_eq!(api.get(&path).await.status, 404);
     assert_eq!(api.get(&message).await.expect(200)["parts"][0]["id"], "");
-    let blob = folder.path().join("blobs").join(&file.id[file.id.len() - 2..]).join(&file.id);
+    let blob = stopped.folder.path().join("blobs").join(&file.id[file.id.len() - 2..]).join(&file.id);
     until(async || (!blob.exists()).then_some(())).await;
 }
 
@@ -308,13 +313,13 @@ impl Gateway for Away {
 #[tokio::test]
 async fn what_waits_while_the_server_is_stopped_is_not_handed_over_after_its_time() {
     let app = TestApp::with_gateway(Arc::new(Away), |_| {}).await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
     let message = text(&sent["chat"]["message"], "id").to_owned();
-    let (folder, clock) = stop(app).await;
-    clock.advance(36 * HOUR);
-    let (api, _running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    let stopped = stop(app).await;
+    stopped.clock.advance(36 * HOUR);
+    let (api, _running) = stopped.start(Arc::new(Loopback)).await;
     api.message_with_status(&message, "failed").await;
 }
 
@@ -322,7 +327,7 @@ async fn what_waits_while_the_server_is_stopped_is_not_handed_over_after_its_tim
 async fn a_shared_file_goes_with_the_last_that_names_it() {
     let origin = cached();
     let app = TestApp::with_origin(&origin, |_| {}).await;
-    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]);
+    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]).await;
     let (path, url) = (|part: &Value| format!("/v3/attachments/{}", text(part, "id")), origin.url("/a.jpg"));
     let first = send_from(&app, LINE, &url).await;
     let kept = send_from(&app, SECOND_LINE, &url).await;

@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a test has no public interface")]
 
 mod attachments;
+mod blob_stores;
 mod connections;
 mod content;
 mod crash;

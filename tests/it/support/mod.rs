@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "two sets of tests share this, and each leaves some of it")]
 
 mod api;
+pub mod bucket;
 pub mod origin;
 pub mod postgres;
 pub mod program;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 pub use api::{Answer, Api, Uploaded};
+pub use bucket::BucketServer;
 pub use origin::Origin;
 
 /// 2026-01-15T10:30:00Z
@@ -46,7 +48,7 @@ pub struct TestApp {
     pub service: Arc<Service>,
     pub db: Db,
     pub database_url: Url,
-    flags: Flags,
+    pub flags: Flags,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<anyhow::Result<bool>>,
 }
@@ -68,9 +70,16 @@ impl TestApp {
     /// One that may fetch from an origin, and resolves names as the origin's names say.
     pub async fn with_origin(origin: &Origin, change: impl FnOnce(&mut Flags)) -> Self {
         Self::build(Arc::new(Loopback), origin.names.clone(), |flags| {
-            flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
-            flags.fetch_allow_ports = Some(origin.address.port().to_string());
-            flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
+            allow(origin, flags);
+            change(flags);
+        })
+        .await
+    }
+
+    /// One that keeps files in a bucket.
+    pub async fn with_bucket(bucket: &BucketServer, change: impl FnOnce(&mut Flags)) -> Self {
+        Self::with(|flags| {
+            flags.blobs_url = Some(bucket.url());
             change(flags);
         })
         .await
@@ -112,7 +121,7 @@ impl TestApp {
         gateway: Arc<dyn Gateway>,
         resolver: Arc<dyn Resolve>,
     ) -> Self {
-        let config = Config::load(flags.clone()).expect("configuration");
+        let config = Config::load_with(flags.clone(), &BucketServer::variable).expect("configuration");
         let database_url = config.database_url.clone();
         let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
         let db = app.db().clone();
@@ -155,6 +164,13 @@ impl TestApp {
         self.begin_stop();
         within(self.running).await.expect("the server does not panic").expect("no task of its own ends")
     }
+}
+
+/// Lets a server fetch from an origin.
+pub fn allow(origin: &Origin, flags: &mut Flags) {
+    flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
+    flags.fetch_allow_ports = Some(origin.address.port().to_string());
+    flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
 }
 
 /// A sample file; `tests/corpus/manifest.tsv` says where it is from.
