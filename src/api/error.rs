@@ -101,10 +101,8 @@ impl From<service::Error> for ApiError {
             return Self { retry_after: Some(1), ..told };
         }
         // What is another host's fault, or the moment's, is the client's business.
-        let ours = !matches!(
-            error,
-            E::Fetch { .. } | E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) | E::Busy(_)
-        );
+        let ours =
+            !matches!(error, E::Fetch { .. } | E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) | E::Busy(_));
         if status.is_server_error() && ours {
             // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
             tracing::error!(%error, "request failed");

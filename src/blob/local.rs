@@ -18,9 +18,7 @@ use tokio::task::spawn_blocking;
 
 use super::buffers::{self, Buffers};
 use super::spool::{Spool, SpoolWriter, Spooled, blocking, failed};
-use super::{
-    Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, Listed, Metadata, SealedBlob,
-};
+use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, Listed, Metadata, SealedBlob};
 use crate::id::AttachmentId;
 
 /// The store.
@@ -262,8 +260,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).expect("store");
         let id = AttachmentId::new();
-        let metadata =
-            Metadata { content_type: String::new(), content_disposition: String::new(), cache_control: "" };
+        let metadata = Metadata { content_type: String::new(), content_disposition: String::new(), cache_control: "" };
         write(&store, &[b"x"]).await.publish(&BlobKey::from(id), &metadata).await.expect("publish");
         let key = BlobKey::parse(&format!("{id} attachments/x/y.jpg")).expect("key");
         assert_eq!(store.open(&key).await.expect("open").expect("blob").size(), 1);

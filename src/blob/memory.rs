@@ -12,9 +12,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use md5::Digest;
 
 use super::digest::Hasher;
-use super::{
-    Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, Listed, Metadata, SealedBlob,
-};
+use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, Listed, Metadata, SealedBlob};
 use crate::id::AttachmentId;
 
 /// The store; clones are the same one.

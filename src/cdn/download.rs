@@ -101,12 +101,7 @@ fn refuse(status: StatusCode, message: &'static str) -> Response {
     (status, [(header::CACHE_CONTROL, NO_STORE)], message).into_response()
 }
 
-async fn answer(
-    app: &App,
-    file: &StoredFile,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Result<Response, blob::Error> {
+async fn answer(app: &App, file: &StoredFile, method: &Method, headers: &HeaderMap) -> Result<Response, blob::Error> {
     let etag = format!("\"{}\"", file.md5);
     let modified = file.stored_at.to_system_time();
     let mut response = match conditional::evaluate(headers, &etag, modified) {

@@ -57,7 +57,8 @@ pub(super) fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Re
             invalid("the endpoint (here or in AWS_ENDPOINT_URL_S3) must be like https://s3.example.com".to_owned())
         })?;
     let needed = |name: &'static str| {
-        variable(name).ok_or_else(|| invalid(format!("a bucket needs credentials: set the environment variable {name}")))
+        variable(name)
+            .ok_or_else(|| invalid(format!("a bucket needs credentials: set the environment variable {name}")))
     };
     let (key, secret) = (needed("AWS_ACCESS_KEY_ID")?, needed("AWS_SECRET_ACCESS_KEY")?);
     let credentials = S3Credentials::new(&key, &secret, variable("AWS_SESSION_TOKEN").as_deref());
@@ -66,9 +67,9 @@ pub(super) fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Re
 
 /// The path as what the names of objects start with.
 fn prefix(url: &Url) -> Result<String, String> {
-    let path = percent_encoding::percent_decode_str(url.path()).decode_utf8().map_err(|_| {
-        "the prefix is not UTF-8; use letters, digits, - and _, with / between them".to_owned()
-    })?;
+    let path = percent_encoding::percent_decode_str(url.path())
+        .decode_utf8()
+        .map_err(|_| "the prefix is not UTF-8; use letters, digits, - and _, with / between them".to_owned())?;
     let path = path.trim_matches('/');
     if path.is_empty() {
         return Ok(String::new());
@@ -127,14 +128,30 @@ mod tests {
     fn where_a_bucket_is() {
         for (text, variables, place) in [
             ("s3://pack", &[][..], "https://pack.s3.us-east-1.amazonaws.com/ in region us-east-1"),
-            ("s3://pack/a/b/?region=eu-west-3", &[], "https://pack.s3.eu-west-3.amazonaws.com/a/b/ in region eu-west-3"),
+            (
+                "s3://pack/a/b/?region=eu-west-3",
+                &[],
+                "https://pack.s3.eu-west-3.amazonaws.com/a/b/ in region eu-west-3",
+            ),
             ("s3://pack.example/", &[], "https://s3.us-east-1.amazonaws.com/pack.example/ in region us-east-1"),
-            ("s3://pack", &[("AWS_REGION", "a-1"), ("AWS_DEFAULT_REGION", "b-1")], "https://pack.s3.a-1.amazonaws.com/ in region a-1"),
-            ("s3://pack", &[("AWS_REGION", " "), ("AWS_DEFAULT_REGION", "b-1")], "https://pack.s3.b-1.amazonaws.com/ in region b-1"),
+            (
+                "s3://pack",
+                &[("AWS_REGION", "a-1"), ("AWS_DEFAULT_REGION", "b-1")],
+                "https://pack.s3.a-1.amazonaws.com/ in region a-1",
+            ),
+            (
+                "s3://pack",
+                &[("AWS_REGION", " "), ("AWS_DEFAULT_REGION", "b-1")],
+                "https://pack.s3.b-1.amazonaws.com/ in region b-1",
+            ),
             ("s3://pack?region=cn-north-1", &[], "https://pack.s3.cn-north-1.amazonaws.com.cn/ in region cn-north-1"),
             ("s3://pack/x?endpoint=http://127.0.0.1:9000", &[], "http://127.0.0.1:9000/pack/x/ in region us-east-1"),
             ("s3://pack?endpoint=https://r.example&style=virtual", &[], "https://pack.r.example/ in region us-east-1"),
-            ("s3://pack", &[("AWS_ENDPOINT_URL", "http://a:1"), ("AWS_ENDPOINT_URL_S3", "http://b:1")], "http://b:1/pack/ in region us-east-1"),
+            (
+                "s3://pack",
+                &[("AWS_ENDPOINT_URL", "http://a:1"), ("AWS_ENDPOINT_URL_S3", "http://b:1")],
+                "http://b:1/pack/ in region us-east-1",
+            ),
         ] {
             assert_eq!(read(text, variables).as_deref(), Ok(place), "{text}");
         }

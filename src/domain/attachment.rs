@@ -177,11 +177,7 @@ impl Attachment {
             Some(Delivery { filename, media_type, size_bytes, .. }) => {
                 Delivered { filename, media_type, size_bytes: *size_bytes }
             }
-            None => Delivered {
-                filename: &self.filename,
-                media_type: &self.media_type,
-                size_bytes: self.size_bytes,
-            },
+            None => Delivered { filename: &self.filename, media_type: &self.media_type, size_bytes: self.size_bytes },
         }
     }
 

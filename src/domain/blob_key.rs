@@ -89,8 +89,7 @@ mod tests {
 
     #[test]
     fn the_path_is_that_of_the_public_url() {
-        let folder =
-            "attachments/partners/01990000-0000-7000-8000-000000000099/01990000-0000-7000-8000-000000000001/";
+        let folder = "attachments/partners/01990000-0000-7000-8000-000000000099/01990000-0000-7000-8000-000000000001/";
         assert_eq!(key(1, "a b.jpg").path(), format!("{folder}a b.jpg"));
         assert_eq!(key(2, "../x").path(), format!("{folder}.._x"));
         assert_eq!(key(2, "..").path(), format!("{folder}__"));

@@ -218,9 +218,8 @@ impl Service {
         if !write.await? && self.stored(id).await?.is_none() {
             // Deleted or given up meanwhile. Had another server stored it, the object would be the one it names.
             let text = key.to_string();
-            let ask = self
-                .db
-                .write(move |db| Box::pin(async move { table::request_removal(db, &text, now, now).await }));
+            let ask =
+                self.db.write(move |db| Box::pin(async move { table::request_removal(db, &text, now, now).await }));
             ask.await?;
             self.remove_blob(&key).await?;
         }

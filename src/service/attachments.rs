@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Error, Service};
-use crate::blob::presign::Grant;
 use crate::blob;
+use crate::blob::presign::Grant;
 use crate::clock::Timestamp;
 use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, Content};

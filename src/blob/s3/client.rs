@@ -176,7 +176,10 @@ impl Client {
         let response = self.send(&call).await?;
         let expected = if part.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
         if response.status() != expected || (wanted.is_some() && response.content_length() != wanted) {
-            return Err(Error::Unavailable { action, problem: "the bucket gave another part than was asked".to_owned() });
+            return Err(Error::Unavailable {
+                action,
+                problem: "the bucket gave another part than was asked".to_owned(),
+            });
         }
         let pieces = response.bytes_stream().boxed();
         Ok(stream::try_unfold(pieces, move |mut pieces| async move {

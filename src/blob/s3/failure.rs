@@ -68,7 +68,8 @@ fn hint(status: StatusCode, code: &str, headers: &HeaderMap, xml: &str) -> Optio
     let region = element(xml, "Region").or_else(|| headers.get("x-amz-bucket-region")?.to_str().ok());
     Some(match (code, region) {
         ("NoSuchBucket", _) => {
-            "there is no such bucket; make it, or correct its name, endpoint or region in HAVERSACK_BLOBS_URL".to_owned()
+            "there is no such bucket; make it, or correct its name, endpoint or region in HAVERSACK_BLOBS_URL"
+                .to_owned()
         }
         ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "TemporaryRedirect", Some(region)) => {
             format!("the bucket is in another region; say region={region} in HAVERSACK_BLOBS_URL")
@@ -77,7 +78,9 @@ fn hint(status: StatusCode, code: &str, headers: &HeaderMap, xml: &str) -> Optio
             format!("the bucket is in another region; say region={region} in HAVERSACK_BLOBS_URL")
         }
         (
-            "PermanentRedirect" | "AuthorizationHeaderMalformed" | "AuthorizationQueryParametersError"
+            "PermanentRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "AuthorizationQueryParametersError"
             | "IllegalLocationConstraintException",
             None,
         ) => "the region may be wrong; say region=... in HAVERSACK_BLOBS_URL".to_owned(),
@@ -114,9 +117,9 @@ mod tests {
     use super::*;
 
     fn told(status: u16, headers: &[(&'static str, &str)], xml: &str) -> Error {
-        let headers = headers.iter().map(|(name, value)| {
-            (reqwest::header::HeaderName::from_static(name), value.parse().expect("value"))
-        });
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (reqwest::header::HeaderName::from_static(name), value.parse().expect("value")));
         of_xml("write an object", StatusCode::from_u16(status).expect("status"), &headers.collect(), xml)
     }
 
