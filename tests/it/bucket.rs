@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::blob_stores::open;
 use crate::support::bucket::PREFIX;
 use crate::support::origin::answer;
+use crate::support::program::{haversack, run, stderr, stdout};
 use crate::support::{Answer, Api, BucketServer, Origin, TestApp, corpus, within};
 
 /// After this no upload of ours can still be running.
@@ -471,4 +472,23 @@ async fn what_is_wrong_with_a_bucket_is_said() {
     bucket.remove_bucket();
     let gone = store.check().await.expect_err("gone").to_string();
     assert!(gone.contains("NoSuchBucket") && gone.contains("HAVERSACK_BLOBS_URL"), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_looks_at_the_bucket_and_tells_no_secret() {
+    let bucket = BucketServer::start().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let doctor = |secret: &str| {
+        let mut command = haversack(folder.path());
+        command.arg("doctor").env("HAVERSACK_BLOBS_URL", bucket.url());
+        run(command.env("AWS_ACCESS_KEY_ID", "AKIDTEST").env("AWS_SECRET_ACCESS_KEY", secret))
+    };
+    let fine = doctor("not-a-secret");
+    let told = stdout(&fine);
+    assert!(fine.status.success() && told.contains("written, read, copied and removed"), "{told}{}", stderr(&fine));
+    assert!(bucket.objects().is_empty());
+    let wrong = doctor("another-secret");
+    let told = format!("{}{}", stdout(&wrong), stderr(&wrong));
+    assert!(!wrong.status.success() && told.contains("AWS_SECRET_ACCESS_KEY"), "{told}");
+    assert!(!told.contains("another-secret") && !told.contains("X-Amz"), "{told}");
 }
