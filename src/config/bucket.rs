@@ -62,7 +62,7 @@ pub(super) fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Re
     };
     let (key, secret) = (needed("AWS_ACCESS_KEY_ID")?, needed("AWS_SECRET_ACCESS_KEY")?);
     let credentials = S3Credentials::new(&key, &secret, variable("AWS_SESSION_TOKEN").as_deref());
-    S3Config::new(endpoint, style, bucket.to_owned(), region, prefix, credentials).map_err(invalid)
+    S3Config::new(endpoint, style, bucket, region, prefix, credentials).map_err(invalid)
 }
 
 /// The path as what the names of objects start with.
@@ -181,9 +181,9 @@ mod tests {
 
     #[test]
     fn credentials_are_not_shown() {
-        let variable = |name: &str| name.starts_with("AWS_").then(|| "hush".to_owned());
-        let variable = move |name: &str| variable(name).filter(|_| !name.contains("ENDPOINT"));
+        let secrets = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+        let variable = |name: &str| secrets.contains(&name).then(|| "hush".to_owned());
         let config = parse("s3://pack", &variable).expect("config");
-        assert!(!format!("{:?}", config).replace("region: \"hush\"", "").contains("\"hush\""), "{config:?}");
+        assert!(!format!("{config:?}").contains("hush"), "{config:?}");
     }
 }

@@ -146,7 +146,7 @@ impl Service {
                 Ok::<_, Error>(deleted)
             })
         });
-        let (_, blobs) = write.await?.ok_or(Error::AttachmentNotFound)?;
+        let (attachment, blobs) = write.await?.ok_or(Error::AttachmentNotFound)?;
         self.files.forget(id);
         // The attachment is gone whatever becomes of its files, which were asked to be removed in the same transaction.
         for blob in blobs {
@@ -154,7 +154,10 @@ impl Service {
                 tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
             }
         }
-        self.remove_upload(id).await;
+        // One that was fetched was never uploaded.
+        if !attachment.signed_type.is_empty() {
+            self.remove_upload(id).await;
+        }
         Ok(())
     }
 }

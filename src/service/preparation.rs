@@ -218,7 +218,11 @@ impl Service {
             .map(|Unnamed { key, metadata, sealed }| async move { sealed.publish(&key, &metadata).await });
         if let Err(error) = futures_util::future::try_join_all(publish).await {
             self.discard_blobs(&keys).await;
-            return Err(error.into());
+            return Err(match error {
+                // Only a copy of an earlier file can: it was deleted before it was copied.
+                blob::Error::Changed => Error::DeletedMeanwhile,
+                error => error.into(),
+            });
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 mod attachments;
 mod blob_stores;
+mod bucket;
 mod connections;
 mod content;
 mod crash;

@@ -51,7 +51,7 @@ impl S3Config {
     pub fn new(
         endpoint: Url,
         style: S3Style,
-        bucket: String,
+        bucket: &str,
         region: String,
         prefix: String,
         credentials: S3Credentials,
@@ -60,7 +60,7 @@ impl S3Config {
             S3Style::Path => UrlStyle::Path,
             S3Style::Virtual => UrlStyle::VirtualHost,
         };
-        let whole = Bucket::new(endpoint, url_style, bucket.clone(), region).map_err(|error| {
+        let whole = Bucket::new(endpoint, url_style, bucket.to_owned(), region).map_err(|error| {
             format!("bucket {bucket:?} makes no URL at that endpoint ({error}); style=path may help")
         })?;
         Ok(Self { bucket: whole, prefix, credentials })

@@ -52,6 +52,49 @@ impl S3Store {
         Ok(Self { client: Arc::new(Client::new(config)?), spool: Spool::open(folder, false)? })
     }
 
+    /// Whether the bucket does all that is asked of it; more than [`BlobStore::check`], and dearer.
+    ///
+    /// # Errors
+    /// What it does not do.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.check().await?;
+        let (from, to) = (format!("{CHECKS}{}", Uuid::new_v4()), format!("{CHECKS}{}", Uuid::new_v4()));
+        self.client.put_bytes(&from, Bytes::from_static(b"haversack")).await?;
+        let guarded = self.guards(&from, &to).await;
+        self.client.delete(&from).await?;
+        self.client.delete(&to).await?;
+        guarded
+    }
+
+    /// Whether it keeps to the conditions that keep a file what it was when it was looked at.
+    async fn guards(&self, from: &str, to: &str) -> Result<(), Error> {
+        let found = self.client.head(from).await?.ok_or(Error::Gone)?;
+        let other = Info { etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(), ..found.clone() };
+        let metadata = Metadata {
+            content_type: "text/plain".to_owned(),
+            content_disposition: "attachment".to_owned(),
+            cache_control: "no-store",
+        };
+        let ignored = |action| Error::Refused {
+            action,
+            status: 200,
+            code: String::new(),
+            hint: ": it does not keep to conditions (If-Match, x-amz-copy-source-if-match), which Haversack needs"
+                .to_owned(),
+        };
+        match self.client.copy(from, &other, to, &metadata).await {
+            Err(Error::Changed) => {}
+            Ok(()) => return Err(ignored("copy an object only as it was found")),
+            Err(error) => return Err(error),
+        }
+        match self.client.get(from, None, Some(&other)).await {
+            Err(Error::Changed) => {}
+            Ok(_) => return Err(ignored("read an object only as it was found")),
+            Err(error) => return Err(error),
+        }
+        self.client.copy(from, &found, to, &metadata).await
+    }
+
     fn upload(id: AttachmentId) -> String {
         format!("{UPLOADS}{id}")
     }
@@ -90,7 +133,9 @@ impl BlobStore for S3Store {
         self.client.put_bytes(&object, Bytes::from_static(b"haversack")).await?;
         let read = self.client.get(&object, None, None).await;
         self.client.delete(&object).await?;
-        read.map(drop)
+        drop(read?);
+        // Who may not list is told "forbidden" of what is not there, which we could not tell from what is.
+        self.client.head(&object).await.map(drop)
     }
 
     fn list(&self) -> BoxStream<'_, Result<Listed, Error>> {
@@ -201,12 +246,8 @@ impl Blob for S3Blob {
 
 /// What a listing says of an object.
 fn listed(name: &str, size: u64, modified: SystemTime) -> Listed {
-    let id = match name.strip_prefix(UPLOADS) {
-        Some(id) => AttachmentId::parse(id),
-        None => {
-            let mut segments = name.strip_prefix("attachments/partners/").unwrap_or_default().split('/').skip(1);
-            segments.next().and_then(AttachmentId::parse)
-        }
-    };
+    // The attachment stands behind the partner.
+    let path = name.strip_prefix("attachments/partners/").and_then(|path| path.split('/').nth(1));
+    let id = name.strip_prefix(UPLOADS).or(path).and_then(AttachmentId::parse);
     Listed { name: name.to_owned(), id, size, modified }
 }

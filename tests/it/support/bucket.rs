@@ -2,7 +2,7 @@
 //! leaves out of a bucket is added: preconditions of reads, one writer at a time, and names that survive a listing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -64,7 +64,8 @@ impl BucketServer {
         std::fs::create_dir(folder.path().join(NAME)).expect("bucket");
         let state = Arc::new(State::default());
         let files = FileSystem::new(folder.path()).expect("files");
-        let mut builder = S3ServiceBuilder::new(Files { files, lock: RwLock::default(), state: Arc::clone(&state) });
+        let (lock, bucket) = (RwLock::default(), folder.path().join(NAME));
+        let mut builder = S3ServiceBuilder::new(Files { files, folder: bucket, lock, state: Arc::clone(&state) });
         builder.set_auth(SimpleAuth::from_single("AKIDTEST", "not-a-secret"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let address = listener.local_addr().expect("address");
@@ -160,6 +161,8 @@ async fn serve(listener: TcpListener, s3: S3Service, state: Arc<State>) {
 
 struct Files {
     files: FileSystem,
+    /// Of the bucket.
+    folder: PathBuf,
     /// A write is seen whole or not at all, with its entity tag.
     lock: RwLock<()>,
     state: Arc<State>,
@@ -178,6 +181,9 @@ fn precondition(condition: Option<&ETagCondition>, etag: Option<&ETag>) -> S3Res
 impl S3 for Files {
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let _lock = self.lock.write().await;
+        if !self.folder.exists() {
+            return Err(s3_error!(NoSuchBucket));
+        }
         self.files.put_object(req).await
     }
 

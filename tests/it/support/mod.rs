@@ -70,7 +70,9 @@ impl TestApp {
     /// One that may fetch from an origin, and resolves names as the origin's names say.
     pub async fn with_origin(origin: &Origin, change: impl FnOnce(&mut Flags)) -> Self {
         Self::build(Arc::new(Loopback), origin.names.clone(), |flags| {
-            allow(origin, flags);
+            flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
+            flags.fetch_allow_ports = Some(origin.address.port().to_string());
+            flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
             change(flags);
         })
         .await
@@ -83,6 +85,11 @@ impl TestApp {
             change(flags);
         })
         .await
+    }
+
+    /// Both.
+    pub async fn with_origin_and_bucket(origin: &Origin, bucket: &BucketServer) -> Self {
+        Self::with_origin(origin, |flags| flags.blobs_url = Some(bucket.url())).await
     }
 
     async fn build(gateway: Arc<dyn Gateway>, resolver: Arc<dyn Resolve>, change: impl FnOnce(&mut Flags)) -> Self {
@@ -164,13 +171,6 @@ impl TestApp {
         self.begin_stop();
         within(self.running).await.expect("the server does not panic").expect("no task of its own ends")
     }
-}
-
-/// Lets a server fetch from an origin.
-pub fn allow(origin: &Origin, flags: &mut Flags) {
-    flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
-    flags.fetch_allow_ports = Some(origin.address.port().to_string());
-    flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
 }
 
 /// A sample file; `tests/corpus/manifest.tsv` says where it is from.
