@@ -137,6 +137,12 @@ impl App {
         &self.db
     }
 
+    /// The bytes.
+    #[must_use]
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.worker.blobs
+    }
+
     /// Serves until `shutdown`, then finishes what is running. Says whether all of it finished in time.
     ///
     /// # Errors

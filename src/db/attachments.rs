@@ -165,7 +165,7 @@ pub async fn mark_stored(
     // The life of an ephemeral file begins with its bytes.
     let done = sqlx::query(
         "UPDATE attachments SET sha256 = $2, md5 = $3, stored_at = $4, media_type = $5, width = $6, height = $7, \
-         duration_ms = $8, purge_at = CASE WHEN purge_at IS NULL THEN purge_at ELSE $9 END \
+         duration_ms = $8, purge_at = CASE WHEN purge_at IS NULL OR purge_at < $9 THEN purge_at ELSE $9 END \
          WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
     )
     .bind(id.to_string())
@@ -191,7 +191,7 @@ pub async fn mark_refused(
 ) -> Result<bool, Error> {
     let done = sqlx::query(
         "UPDATE attachments SET sha256 = $2, md5 = $3, abandoned_at = $4, refusal = $5, \
-         purge_at = CASE WHEN purge_at IS NULL THEN purge_at ELSE $6 END \
+         purge_at = CASE WHEN purge_at IS NULL OR purge_at < $6 THEN purge_at ELSE $6 END \
          WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
     )
     .bind(id.to_string())

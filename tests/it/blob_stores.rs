@@ -141,7 +141,7 @@ async fn check(store: &dyn BlobStore) {
 pub fn open(bucket: &BucketServer) -> (S3Store, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("folder");
     let flags = Flags { blobs_url: Some(bucket.url()), ..Flags::default() };
-    let config = Config::load_with(flags, &BucketServer::variable).expect("config").bucket.expect("a bucket");
+    let config = Config::load_with(flags, &crate::support::bucket::variable).expect("config").bucket.expect("a bucket");
     (S3Store::open(config, folder.path()).expect("store"), folder)
 }
 

@@ -11,7 +11,7 @@ use crate::blob_stores::open;
 use crate::support::bucket::PREFIX;
 use crate::support::origin::answer;
 use crate::support::program::{haversack, run, stderr, stdout};
-use crate::support::{Answer, Api, BucketServer, Origin, TestApp, corpus, within};
+use crate::support::{Answer, Api, BucketServer, Origin, TestApp, bucket, corpus, within};
 
 /// After this no upload of ours can still be running.
 const LATE: Duration = Duration::from_hours(2);
@@ -415,7 +415,7 @@ async fn an_upload_is_read_and_copied_only_as_it_was_found() {
             200
         );
     };
-    let key = BlobKey::of_file(id, PartnerId::new(), id, "a.txt");
+    let key = BlobKey::of_file(id, PartnerId::new(), id, "a.txt", haversack::domain::tier::Tier::Persistent);
     assert!(store.uploaded(id).await.expect("answer").is_none());
 
     // Longer than a block, so that not all of it is read at once.
@@ -461,7 +461,7 @@ async fn what_is_wrong_with_a_bucket_is_said() {
 
     let wrong = |name: &str| match name {
         "AWS_SECRET_ACCESS_KEY" => Some("something-else".to_owned()),
-        name => BucketServer::variable(name),
+        name => bucket::variable(name),
     };
     let flags = haversack::config::Flags { blobs_url: Some(bucket.url()), ..Default::default() };
     let config = haversack::config::Config::load_with(flags, &wrong).expect("config").bucket.expect("bucket");

@@ -247,7 +247,10 @@ impl Blob for S3Blob {
 /// What a listing says of an object.
 fn listed(name: &str, size: u64, modified: SystemTime) -> Listed {
     // The attachment stands behind the partner.
-    let path = name.strip_prefix("attachments/partners/").and_then(|path| path.split('/').nth(1));
+    let path = ["attachments/partners/", "ephemeral/partners/"]
+        .iter()
+        .find_map(|shelf| name.strip_prefix(shelf))
+        .and_then(|path| path.split('/').nth(1));
     let id = name.strip_prefix(UPLOADS).or(path).and_then(AttachmentId::parse);
     Listed { name: name.to_owned(), id, size, modified }
 }

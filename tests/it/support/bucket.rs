@@ -65,8 +65,9 @@ impl BucketServer {
         let state = Arc::new(State::default());
         let files = FileSystem::new(folder.path()).expect("files");
         let (lock, bucket) = (RwLock::default(), folder.path().join(NAME));
+        let secret = |name| variable(name).expect("a credential");
         let mut builder = S3ServiceBuilder::new(Files { files, folder: bucket, lock, state: Arc::clone(&state) });
-        builder.set_auth(SimpleAuth::from_single("AKIDTEST", "not-a-secret"));
+        builder.set_auth(SimpleAuth::from_single(secret("AWS_ACCESS_KEY_ID"), secret("AWS_SECRET_ACCESS_KEY")));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let address = listener.local_addr().expect("address");
         tokio::spawn(serve(listener, builder.build(), Arc::clone(&state)));
@@ -77,15 +78,6 @@ impl BucketServer {
     /// What the setting says.
     pub fn url(&self) -> String {
         self.url.clone()
-    }
-
-    /// The variables with the credentials.
-    pub fn variable(name: &str) -> Option<String> {
-        match name {
-            "AWS_ACCESS_KEY_ID" => Some("AKIDTEST".to_owned()),
-            "AWS_SECRET_ACCESS_KEY" => Some("not-a-secret".to_owned()),
-            _ => None,
-        }
     }
 
     /// Cuts every connection from now on, or takes them again.
@@ -126,6 +118,22 @@ impl BucketServer {
     pub fn remove_bucket(&self) {
         std::fs::remove_dir_all(self.folder.path().join(NAME)).expect("remove");
     }
+}
+
+/// A place of its own in the bucket of a real server, if `HAVERSACK_TEST_BLOBS_URL` names one.
+pub fn real() -> Option<String> {
+    let url = std::env::var("HAVERSACK_TEST_BLOBS_URL").ok()?;
+    let (bucket, query) = url.split_once('?').expect("a query");
+    Some(format!("{bucket}/test-{}?{query}", uuid::Uuid::now_v7()))
+}
+
+/// The variables with the credentials: those of the real server, or of the one in this process.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().or(match name {
+        "AWS_ACCESS_KEY_ID" => Some("AKIDTEST".to_owned()),
+        "AWS_SECRET_ACCESS_KEY" => Some("not-a-secret".to_owned()),
+        _ => None,
+    })
 }
 
 fn collect(root: &Path, folder: &Path, objects: &mut BTreeMap<String, Vec<u8>>) {

@@ -13,7 +13,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use haversack::app::App;
+use haversack::blob::BlobStore;
 use haversack::clock::{MockClock, Timestamp};
 use haversack::config::{Config, Flags};
 use haversack::db::Db;
@@ -47,6 +49,9 @@ pub struct TestApp {
     pub folder: TempDir,
     pub service: Arc<Service>,
     pub db: Db,
+    pub blobs: Arc<dyn BlobStore>,
+    /// Where its files are, if they are in a bucket of this process.
+    pub bucket: Option<Arc<BucketServer>>,
     pub database_url: Url,
     pub flags: Flags,
     stop: Option<oneshot::Sender<()>>,
@@ -78,6 +83,11 @@ impl TestApp {
         .await
     }
 
+    /// One that keeps files in its folder and takes uploads itself, whatever the others do: for tests of that.
+    pub async fn on_disk() -> Self {
+        Self::with(on_disk).await
+    }
+
     /// One that keeps files in a bucket.
     pub async fn with_bucket(bucket: &BucketServer, change: impl FnOnce(&mut Flags)) -> Self {
         Self::with(|flags| {
@@ -101,9 +111,21 @@ impl TestApp {
             database_connections: Some(4),
             ..Flags::default()
         };
+        let bucket = match (&flags.database_url, bucket::real()) {
+            (_, Some(url)) => {
+                flags.blobs_url = Some(url);
+                None
+            }
+            (Some(_), None) => {
+                let bucket = BucketServer::start().await;
+                flags.blobs_url = Some(bucket.url());
+                Some(Arc::new(bucket))
+            }
+            (None, None) => None,
+        };
         change(&mut flags);
         let clock = MockClock::at(Timestamp::from_millis(START));
-        let app = Self::launch(flags, clock, folder, gateway, resolver).await;
+        let app = Self { bucket, ..Self::launch(flags, clock, folder, gateway, resolver).await };
         for (name, key, lines) in [
             ("acme", "acme-key-0123456789", &[LINE, SECOND_LINE][..]),
             ("rival", "rival-key-0123456789", &[RIVAL_LINE]),
@@ -118,7 +140,8 @@ impl TestApp {
     pub async fn another(&self, gateway: Arc<dyn Gateway>) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let flags = Flags { data_dir: Some(folder.path().to_owned()), ..self.flags.clone() };
-        Self::launch(flags, self.clock.clone(), folder, gateway, Arc::new(SystemResolver)).await
+        let another = Self::launch(flags, self.clock.clone(), folder, gateway, Arc::new(SystemResolver)).await;
+        Self { bucket: self.bucket.clone(), ..another }
     }
 
     async fn launch(
@@ -128,10 +151,10 @@ impl TestApp {
         gateway: Arc<dyn Gateway>,
         resolver: Arc<dyn Resolve>,
     ) -> Self {
-        let config = Config::load_with(flags.clone(), &BucketServer::variable).expect("configuration");
+        let config = Config::load_with(flags.clone(), &bucket::variable).expect("configuration");
         let database_url = config.database_url.clone();
         let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
-        let db = app.db().clone();
+        let (db, blobs) = (app.db().clone(), Arc::clone(app.blobs()));
         let (address, service) = (app.address(), Arc::clone(app.service()));
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(app.run(async {
@@ -145,6 +168,8 @@ impl TestApp {
             folder,
             service,
             db,
+            blobs,
+            bucket: None,
             database_url,
             flags,
             stop: Some(stop),
@@ -173,18 +198,23 @@ impl TestApp {
     }
 }
 
+/// Files are in the data folder.
+pub fn on_disk(flags: &mut Flags) {
+    flags.blobs_url = None;
+}
+
 /// A sample file; `tests/corpus/manifest.tsv` says where it is from.
 pub fn corpus(name: &str) -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/").to_owned() + name;
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every file of the blob store, half written ones too.
-pub fn files(app: &TestApp) -> Vec<String> {
-    let folder = |path: std::path::PathBuf| std::fs::read_dir(path).expect("folder").map(|entry| entry.expect("entry"));
-    let blobs = folder(app.folder.path().join("blobs")).flat_map(|digits| folder(digits.path()));
-    let unfinished = folder(app.folder.path().join("unfinished-uploads"));
-    blobs.chain(unfinished).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+/// The ids of everything in the blob store, and what is half written.
+pub async fn files(app: &TestApp) -> Vec<String> {
+    let listed: Vec<_> = app.blobs.list().try_collect().await.expect("a list");
+    let kept = listed.into_iter().map(|listed| listed.id.map_or(listed.name, |id| id.to_string()));
+    let unfinished = std::fs::read_dir(app.folder.path().join("unfinished-uploads")).expect("folder");
+    kept.chain(unfinished.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// Nothing in these tests takes this long unless it hangs.
