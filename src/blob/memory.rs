@@ -13,6 +13,7 @@ use md5::Digest;
 
 use super::digest::Hasher;
 use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, Listed, Metadata, SealedBlob};
+use crate::clock::Clock;
 use crate::id::AttachmentId;
 
 /// The store; clones are the same one.
@@ -99,7 +100,7 @@ impl SealedBlob for Sealed {
     }
 
     async fn publish(self: Box<Self>, key: &BlobKey, _: &Metadata) -> Result<(), Error> {
-        self.store.blobs().insert(key.id(), (self.bytes, SystemTime::now()));
+        self.store.blobs().insert(key.id(), (self.bytes, Clock::system().now().to_system_time()));
         Ok(())
     }
 }

@@ -74,7 +74,12 @@ impl Service {
             return Ok(());
         }
         let content = self.copy(&attachment).await?;
-        let prepared = self.prepared(turn, Box::new(content), &attachment.filename, &attachment.media_type).await?;
+        let mut prepared = self.prepared(turn, Box::new(content), &attachment.filename, &attachment.media_type).await?;
+        // In a bucket it has the same name each time, so it must have the same id each time: what a crash left asked to be
+        // removed is then this.
+        if let Some((delivery, _)) = &mut prepared.delivery {
+            delivery.blob = id.made();
+        }
         let (now, is_silent) = (self.clock.now(), prepared.is_silent);
         let (delivery, sealed) = prepared.delivery.unzip();
         let made = delivery.as_ref().map(|delivery| attachment.made_key(delivery));
@@ -101,7 +106,7 @@ impl Service {
             })
             .await?;
         if let Some(key) = made.filter(|_| !marked) {
-            self.remove_blob(&key).await?;
+            self.discard_blobs(&[key]).await;
         }
         Ok(())
     }
@@ -227,10 +232,11 @@ impl Service {
         Ok(())
     }
 
-    /// Removes blobs that nothing came to name. The sweeper tries again: it was asked to when they were published.
+    /// Removes blobs, but for those that something came to name. The sweeper tries again: it was asked to when they were
+    /// published.
     pub(super) async fn discard_blobs(&self, keys: &[BlobKey]) {
         for key in keys {
-            if let Err(error) = self.remove_blob(key).await {
+            if let Err(error) = self.remove_unnamed(key).await {
                 tracing::error!(%error, "a file that is not needed cannot be removed; it will be tried again");
             }
         }

@@ -73,9 +73,9 @@ impl Service {
         for key in attachments::removals(&mut *self.db.read().await?, now, BATCH).await? {
             let removed = match (Uploads::of_removal(&key), BlobKey::parse(&key)) {
                 (Some(upload), _) => self.remove_upload_for_good(upload, key).await,
-                (None, Some(blob)) if self.claim_removal(blob.clone(), now).await? => self.remove_blob(&blob).await,
-                // Named after all, since it was asked for; or no name of ours.
-                _ => self.forget_removal(key).await,
+                (None, Some(blob)) => self.remove_unnamed(&blob).await,
+                // No name of ours.
+                (None, None) => self.forget_removal(key).await,
             };
             if let Err(error) = removed {
                 tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
@@ -130,6 +130,15 @@ impl Service {
                 })
             })
             .await
+    }
+
+    /// The same unless an attachment came to name it after its removal was asked for.
+    pub(super) async fn remove_unnamed(&self, key: &BlobKey) -> Result<(), Error> {
+        if self.claim_removal(key.clone(), self.clock.now()).await? {
+            self.remove_blob(key).await
+        } else {
+            self.forget_removal(key.to_string()).await
+        }
     }
 
     /// Removes a blob whose removal was asked for, and then the asking.

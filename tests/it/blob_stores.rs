@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use haversack::blob::{Blob, BlobKey, BlobStore, LocalStore, MemoryStore, Metadata, S3Store, SealedBlob};
+use haversack::blob::{
+    Blob, BlobKey, BlobStore, Bucket, Error, LocalStore, MemoryStore, Metadata, S3Store, SealedBlob,
+};
 use haversack::config::{Config, Flags};
 use haversack::domain::tier::Tier;
 use haversack::id::{AttachmentId, PartnerId};
 
-use super::support::BucketServer;
+use crate::support::{Api, BucketServer};
 
 fn key(filename: &str) -> BlobKey {
     let id = AttachmentId::new();
@@ -163,4 +166,84 @@ async fn a_bucket_keeps_the_promises() {
     check(&store).await;
     let left = std::fs::read_dir(folder.path().join("unfinished-uploads")).expect("folder");
     assert_eq!(left.count(), 0, "no temporary file is left");
+}
+
+async fn content(sealed: Box<dyn SealedBlob>) -> (Box<dyn SealedBlob>, std::io::Result<Vec<u8>>) {
+    let read = move || {
+        let mut bytes = Vec::new();
+        let read = sealed.content().expect("content").read_to_end(&mut bytes).map(|_| bytes);
+        (sealed, read)
+    };
+    tokio::task::spawn_blocking(read).await.expect("no panic")
+}
+
+#[tokio::test]
+async fn an_upload_is_read_and_copied_only_as_it_was_found() {
+    let bucket = BucketServer::start().await;
+    let (store, _folder) = open(&bucket);
+    let (id, client) = (AttachmentId::new(), Api::anonymous("127.0.0.1:1".parse().expect("address")));
+    let put = async |bytes: &[u8]| {
+        let url = store.presign_put(id, "text/plain", bytes.len() as u64, Duration::from_mins(1));
+        assert_eq!(
+            client.request("PUT", &url, &[("content-type", "text/plain")], Some(bytes.into())).await.status,
+            200
+        );
+    };
+    let key = BlobKey::of_file(id, PartnerId::new(), id, "a.txt", Tier::Persistent);
+    assert!(store.uploaded(id).await.expect("answer").is_none());
+
+    // Longer than a block, so that not all of it is read at once.
+    let long: Vec<u8> = (0_u32..400_000).flat_map(u32::to_le_bytes).collect();
+    put(&long).await;
+    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
+    assert_eq!((sealed.digests().size, sealed.digests().sha256.as_ref()), (long.len() as u64, None));
+    let (sealed, bytes) = content(sealed).await;
+    assert!(bytes.expect("read") == long);
+    // Replaced between the look and the copy.
+    put(b"another").await;
+    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::Changed)));
+    assert!(store.open(&key).await.expect("answer").is_none());
+
+    // Replaced before the look.
+    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
+    put(b"a third").await;
+    let (sealed, bytes) = content(sealed).await;
+    assert!(matches!(Error::of_read(bytes.expect_err("changed")), Error::Changed));
+    assert!(matches!(sealed.check(), Err(Error::Changed)));
+    // Removed.
+    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
+    store.remove_uploaded(id).await.expect("remove");
+    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::Changed)));
+
+    put(b"the last").await;
+    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
+    sealed.publish(&key, &metadata()).await.expect("publish");
+    assert_eq!(store.open(&key).await.expect("answer").expect("blob").size(), 8);
+    assert!(store.uploaded(id).await.expect("answer").is_some(), "until the row is written");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_bucket_is_said() {
+    let bucket = BucketServer::start().await;
+    let (store, _folder) = open(&bucket);
+    bucket.set_down(true);
+    let away = store.check().await.expect_err("away");
+    assert!(away.is_unavailable() && !away.to_string().contains("X-Amz"), "{away}");
+    bucket.set_down(false);
+    store.check().await.expect("there");
+    assert!(bucket.objects().is_empty(), "the check leaves nothing");
+
+    let wrong = |name: &str| match name {
+        "AWS_SECRET_ACCESS_KEY" => Some("something-else".to_owned()),
+        name => crate::support::bucket::variable(name),
+    };
+    let flags = Flags { blobs_url: Some(bucket.url()), ..Flags::default() };
+    let config = Config::load_with(flags, &wrong).expect("config").bucket.expect("bucket");
+    let folder = tempfile::tempdir().expect("folder");
+    let refused = S3Store::open(config, folder.path()).expect("store").check().await;
+    let refused = refused.expect_err("refused").to_string();
+    assert!(refused.contains("AWS_SECRET_ACCESS_KEY") && !refused.contains("something-else"), "{refused}");
+    bucket.remove_bucket();
+    let gone = store.check().await.expect_err("gone").to_string();
+    assert!(gone.contains("NoSuchBucket") && gone.contains("HAVERSACK_BLOBS_URL"), "{gone}");
 }

@@ -1,9 +1,9 @@
 //! Files in a bucket: uploads that go past us, what becomes of them, and what is there for a CDN.
 
-use std::io::Read;
 use std::time::Duration;
 
-use haversack::blob::{BlobKey, BlobStore, Bucket, Error, Metadata, SealedBlob};
+use haversack::blob::{BlobKey, BlobStore, Bucket};
+use haversack::db::{self, Db};
 use haversack::id::{AttachmentId, PartnerId};
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::blob_stores::open;
 use crate::support::bucket::PREFIX;
 use crate::support::origin::answer;
 use crate::support::program::{haversack, run, stderr, stdout};
-use crate::support::{Answer, Api, BucketServer, Origin, TestApp, bucket, corpus, within};
+use crate::support::{Answer, Api, BucketServer, Origin, TestApp, corpus, within};
 
 /// After this no upload of ours can still be running.
 const LATE: Duration = Duration::from_hours(2);
@@ -316,6 +316,32 @@ async fn deleting_removes_the_objects_and_what_comes_after() {
 }
 
 #[tokio::test]
+async fn what_a_crash_left_asked_to_be_removed_is_not_what_was_made_again() {
+    let bucket = BucketServer::start().await;
+    let app = TestApp::with_bucket(&bucket, |_| {}).await;
+    let scan = app.api.upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff")).await;
+    let id = AttachmentId::parse(&scan.id).expect("id");
+    let url = url::Url::parse(&scan.url).expect("URL");
+    let partner = url.path().split('/').nth(3).and_then(PartnerId::parse).expect("id");
+    // As it is between giving the delivered form its name and writing the row.
+    let key =
+        BlobKey::of_file(id.made(), partner, id, "scan.jpg", haversack::domain::tier::Tier::Persistent).to_string();
+    let path = format!("sqlite://{}/haversack.db", app.folder.path().display()).parse().expect("URL");
+    let db = Db::open_unchanged(&path).await.expect("database");
+    let (now, later) = (app.clock.clock().now(), app.clock.clock().now() + Duration::from_hours(1));
+    let ask = db.write::<_, db::Error, _>(move |db| {
+        Box::pin(async move { db::attachments::request_removal(db, &key, later, now).await })
+    });
+    ask.await.expect("request");
+
+    let sent = send(&app.api, &scan.id).await.expect(201)["chat"]["message"]["parts"][0].clone();
+    app.clock.advance(LATE);
+    app.service.sweep().await.expect("sweep");
+    assert_eq!(bucket.objects().len(), 2, "{:?}", bucket.objects().keys());
+    assert_eq!(app.anonymous().get(text(&sent, "url")).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_file_that_another_server_deleted_is_gone_here_too() {
     let bucket = BucketServer::start().await;
     let app = TestApp::with_bucket(&bucket, |_| {}).await;
@@ -384,94 +410,6 @@ async fn places_are_removed_on_the_way() {
     let stored = app.anonymous().get(&file.url).await.bytes;
     assert!(stored.len() == photo.len() && stored != photo);
     assert_eq!(bucket.objects().into_values().collect::<Vec<_>>(), [stored], "what was removed is nowhere");
-}
-
-fn metadata() -> Metadata {
-    Metadata {
-        content_type: "text/plain".to_owned(),
-        content_disposition: "inline".to_owned(),
-        cache_control: "no-store",
-    }
-}
-
-async fn read(sealed: Box<dyn SealedBlob>) -> (Box<dyn SealedBlob>, std::io::Result<Vec<u8>>) {
-    let read = move || {
-        let mut bytes = Vec::new();
-        let read = sealed.content().expect("content").read_to_end(&mut bytes).map(|_| bytes);
-        (sealed, read)
-    };
-    tokio::task::spawn_blocking(read).await.expect("no panic")
-}
-
-#[tokio::test]
-async fn an_upload_is_read_and_copied_only_as_it_was_found() {
-    let bucket = BucketServer::start().await;
-    let (store, _folder) = open(&bucket);
-    let (id, client) = (AttachmentId::new(), Api::anonymous("127.0.0.1:1".parse().expect("address")));
-    let put = async |bytes: &[u8]| {
-        let url = store.presign_put(id, "text/plain", bytes.len() as u64, Duration::from_mins(1));
-        assert_eq!(
-            client.request("PUT", &url, &[("content-type", "text/plain")], Some(bytes.into())).await.status,
-            200
-        );
-    };
-    let key = BlobKey::of_file(id, PartnerId::new(), id, "a.txt", haversack::domain::tier::Tier::Persistent);
-    assert!(store.uploaded(id).await.expect("answer").is_none());
-
-    // Longer than a block, so that not all of it is read at once.
-    let long: Vec<u8> = (0_u32..400_000).flat_map(u32::to_le_bytes).collect();
-    put(&long).await;
-    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
-    assert_eq!((sealed.digests().size, sealed.digests().sha256.as_ref()), (long.len() as u64, None));
-    let (sealed, bytes) = read(sealed).await;
-    assert!(bytes.expect("read") == long);
-    // Replaced between the look and the copy.
-    put(b"another").await;
-    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::Changed)));
-    assert!(store.open(&key).await.expect("answer").is_none());
-
-    // Replaced before the look.
-    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
-    put(b"a third").await;
-    let (sealed, bytes) = read(sealed).await;
-    assert!(matches!(Error::of_read(bytes.expect_err("changed")), Error::Changed));
-    assert!(matches!(sealed.check(), Err(Error::Changed)));
-    // Removed.
-    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
-    store.remove_uploaded(id).await.expect("remove");
-    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::Changed)));
-
-    put(b"the last").await;
-    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
-    sealed.publish(&key, &metadata()).await.expect("publish");
-    assert_eq!(store.open(&key).await.expect("answer").expect("blob").size(), 8);
-    assert!(store.uploaded(id).await.expect("answer").is_some(), "until the row is written");
-}
-
-#[tokio::test]
-async fn what_is_wrong_with_a_bucket_is_said() {
-    let bucket = BucketServer::start().await;
-    let (store, _folder) = open(&bucket);
-    bucket.set_down(true);
-    let away = store.check().await.expect_err("away");
-    assert!(away.is_unavailable() && !away.to_string().contains("X-Amz"), "{away}");
-    bucket.set_down(false);
-    store.check().await.expect("there");
-    assert!(bucket.objects().is_empty(), "the check leaves nothing");
-
-    let wrong = |name: &str| match name {
-        "AWS_SECRET_ACCESS_KEY" => Some("something-else".to_owned()),
-        name => bucket::variable(name),
-    };
-    let flags = haversack::config::Flags { blobs_url: Some(bucket.url()), ..Default::default() };
-    let config = haversack::config::Config::load_with(flags, &wrong).expect("config").bucket.expect("bucket");
-    let folder = tempfile::tempdir().expect("folder");
-    let refused = haversack::blob::S3Store::open(config, folder.path()).expect("store").check().await;
-    let refused = refused.expect_err("refused").to_string();
-    assert!(refused.contains("AWS_SECRET_ACCESS_KEY") && !refused.contains("something-else"), "{refused}");
-    bucket.remove_bucket();
-    let gone = store.check().await.expect_err("gone").to_string();
-    assert!(gone.contains("NoSuchBucket") && gone.contains("HAVERSACK_BLOBS_URL"), "{gone}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,6 +145,8 @@ impl Client {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let size = text(CONTENT_LENGTH).and_then(|size| size.parse().ok());
         let etag = text(ETAG).map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+        // It becomes a part of headers of ours, where these would end it.
+        let etag = etag.filter(|etag| !etag.is_empty() && !etag.contains(['"', ',']));
         match (size, etag) {
             (Some(size), Some(etag)) => Ok(Some(Info { size, etag })),
             _ => Err(Error::Refused {
@@ -194,8 +196,15 @@ impl Client {
         .boxed())
     }
 
-    /// The same at once; for parts of a size that memory can hold.
+    /// The same at once; for parts of a size that memory can hold. One that is cut is asked for once more.
     pub(super) async fn get_bytes(&self, object: &str, part: Range<u64>, found: &Info) -> Result<Bytes, Error> {
+        match self.collect(object, part.clone(), found).await {
+            Err(error) if error.is_unavailable() => self.collect(object, part, found).await,
+            done => done,
+        }
+    }
+
+    async fn collect(&self, object: &str, part: Range<u64>, found: &Info) -> Result<Bytes, Error> {
         let mut pieces = self.get(object, Some(part), Some(found)).await?;
         let mut bytes = Vec::new();
         while let Some(piece) = pieces.next().await {

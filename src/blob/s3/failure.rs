@@ -2,12 +2,13 @@
 //! are signed, nor what the bucket repeats of the credentials.
 
 use std::error::Error as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::header::{DATE, HeaderMap};
 use reqwest::{Response, StatusCode};
 
 use super::super::Error;
+use crate::clock::Clock;
 
 /// More of an error's XML is not read.
 const MOST_XML: usize = 64 * 1024;
@@ -100,7 +101,7 @@ const ALLOW: &str = "the credentials need s3:GetObject, s3:PutObject and s3:Dele
 
 fn clock_off(headers: &HeaderMap) -> Option<Duration> {
     let theirs = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
-    let ours = SystemTime::now();
+    let ours = Clock::system().now().to_system_time();
     Some(ours.duration_since(theirs).unwrap_or_else(|ahead| ahead.duration()))
 }
 

@@ -66,7 +66,7 @@ impl BucketServer {
         let files = FileSystem::new(folder.path()).expect("files");
         let (lock, bucket) = (RwLock::default(), folder.path().join(NAME));
         let secret = |name| variable(name).expect("a credential");
-        let mut builder = S3ServiceBuilder::new(Files { files, folder: bucket, lock, state: Arc::clone(&state) });
+        let mut builder = S3ServiceBuilder::new(Objects { files, folder: bucket, lock, state: Arc::clone(&state) });
         builder.set_auth(SimpleAuth::from_single(secret("AWS_ACCESS_KEY_ID"), secret("AWS_SECRET_ACCESS_KEY")));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let address = listener.local_addr().expect("address");
@@ -167,7 +167,7 @@ async fn serve(listener: TcpListener, s3: S3Service, state: Arc<State>) {
     }
 }
 
-struct Files {
+struct Objects {
     files: FileSystem,
     /// Of the bucket.
     folder: PathBuf,
@@ -186,7 +186,7 @@ fn precondition(condition: Option<&ETagCondition>, etag: Option<&ETag>) -> S3Res
 }
 
 #[async_trait]
-impl S3 for Files {
+impl S3 for Objects {
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let _lock = self.lock.write().await;
         if !self.folder.exists() {
