@@ -232,6 +232,9 @@ async fn what_is_wrong_with_a_bucket_is_said() {
     bucket.set_down(false);
     store.check().await.expect("there");
     assert!(bucket.objects().is_empty(), "the check leaves nothing");
+    bucket.hide();
+    let hidden = store.check().await.expect_err("hidden").to_string();
+    assert!(hidden.contains("403") && hidden.contains("s3:ListBucket"), "{hidden}");
 
     let wrong = |name: &str| match name {
         "AWS_SECRET_ACCESS_KEY" => Some("something-else".to_owned()),

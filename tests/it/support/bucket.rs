@@ -39,6 +39,7 @@ pub struct BucketServer {
 #[derive(Default)]
 struct State {
     down: AtomicBool,
+    hidden: AtomicBool,
     /// Method and path of every call, in order.
     calls: Mutex<Vec<String>>,
     copies: Gate,
@@ -112,6 +113,11 @@ impl BucketServer {
         let mut objects = BTreeMap::new();
         collect(&root, &root, &mut objects);
         objects
+    }
+
+    /// From now on who asks for what is not there is told that it is forbidden, as AWS does without `s3:ListBucket`.
+    pub fn hide(&self) {
+        self.state.hidden.store(true, Ordering::SeqCst);
     }
 
     /// Removes the bucket itself.
@@ -210,7 +216,8 @@ impl S3 for Objects {
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let _lock = self.lock.read().await;
-        self.files.head_object(req).await
+        let found = self.files.head_object(req).await;
+        if found.is_err() && self.state.hidden.load(Ordering::SeqCst) { Err(s3_error!(AccessDenied)) } else { found }
     }
 
     async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
