@@ -1,10 +1,8 @@
 //! Wires the parts together, starts the background tasks, and stops them again.
 
-use std::fs::{DirBuilder, File, TryLockError};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,8 +14,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::api;
+use crate::blob::BlobStore;
 use crate::blob::presign::Signer;
-use crate::blob::{BlobStore, LocalStore, S3Store};
 use crate::cdn;
 use crate::clock::Clock;
 use crate::config::{BaseUrl, CdnMode, Config};
@@ -26,6 +24,7 @@ use crate::db::{Db, secrets};
 use crate::delivery::{Gateway, Receipts, Worker};
 use crate::fetch::{Fetcher, Resolve};
 use crate::metrics::Metrics;
+use crate::place::Place;
 use crate::server::{self, Hosts};
 use crate::service::{Parts, Service};
 
@@ -39,9 +38,8 @@ pub struct App {
     cdn_url: BaseUrl,
     service: Arc<Service>,
     worker: Worker,
-    db: Db,
-    /// Of data folder, folder of blobs and database; held as long as the app lives.
-    _locks: Vec<File>,
+    /// Nobody else's as long as the app lives.
+    place: Place,
 }
 
 impl App {
@@ -58,18 +56,9 @@ impl App {
     ) -> anyhow::Result<Self> {
         let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
         let fetcher = Fetcher::new(config.fetch_allowed.clone(), roots, resolver, config.limits.fetch());
-        let folder = &config.data_dir;
-        create_private(folder)?;
-        create_private(&config.blobs_dir)?;
-        let mut locks = vec![lock(folder, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?];
-        locks.extend(config.database_path().map(|path| lock_database(&path)).transpose()?);
-        let connections = u32::try_from(config.limits.database_connections).unwrap_or(u32::MAX);
-        let db = Db::open_with(&config.database_url, connections).await?;
-        let signer = signer(&db, folder, &clock).await?;
-        let blobs: Arc<dyn BlobStore> = match &config.bucket {
-            Some(bucket) => Arc::new(S3Store::open(bucket.clone(), &config.blobs_dir)?),
-            None => Arc::new(LocalStore::open(&config.blobs_dir)?),
-        };
+        let place = Place::open(&config).await?;
+        let (db, blobs) = (place.db.clone(), Arc::clone(&place.blobs));
+        let signer = signer(&db, &config.data_dir, &clock).await?;
 
         let listener = TcpListener::bind(config.listen)
             .await
@@ -110,7 +99,7 @@ impl App {
         }));
         gateway.start(Receipts::new(db.clone(), clock.clone(), metrics.clone()));
         let worker = Worker { db: db.clone(), blobs, gateway, clock, metrics, filled };
-        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, db, _locks: locks })
+        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, place })
     }
 
     /// The address that is listened on.
@@ -134,13 +123,13 @@ impl App {
     /// The database.
     #[must_use]
     pub fn db(&self) -> &Db {
-        &self.db
+        &self.place.db
     }
 
     /// The bytes.
     #[must_use]
     pub fn blobs(&self) -> &Arc<dyn BlobStore> {
-        &self.worker.blobs
+        &self.place.blobs
     }
 
     /// Serves until `shutdown`, then finishes what is running. Says whether all of it finished in time.
@@ -214,19 +203,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// What is in it is nobody's business but its owner's. A folder that is made is safe once the one above it is synced; one
-/// that was there is not ours to sync, and the one above it may not even be ours to read.
-fn create_private(folder: &Path) -> anyhow::Result<()> {
-    let missing: Vec<PathBuf> =
-        std::path::absolute(folder)?.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
-    let cannot = || format!("cannot create the folder {}", folder.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(cannot)?;
-    for parent in missing.iter().filter_map(|path| path.parent()) {
-        File::open(parent).and_then(|parent| parent.sync_all()).with_context(cannot)?;
-    }
-    Ok(())
-}
-
 /// Servers that share a database share the key that signs URLs; one that has its own keeps it in its folder.
 async fn signer(db: &Db, folder: &Path, clock: &Clock) -> anyhow::Result<Signer> {
     if !db.is_shared() {
@@ -239,25 +215,4 @@ async fn signer(db: &Db, folder: &Path, clock: &Clock) -> anyhow::Result<Signer>
         })
         .await?;
     Ok(Signer::new(key.as_bytes()))
-}
-
-/// Beside the database file, wherever that is.
-fn lock_database(path: &Path) -> anyhow::Result<File> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".lock";
-    let folder = path.parent().context("HAVERSACK_DATABASE_URL names no file")?;
-    lock(folder, &name)
-}
-
-/// Two servers on one folder would each sweep away what the other is writing.
-fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
-    let path = folder.join(name);
-    let file = File::create(&path).with_context(|| format!("cannot write in the folder {}", folder.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another haversack serves from {} already: stop it, or choose another with --data-dir, --blobs-url or --database-url",
-            folder.display()
-        ),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
 }

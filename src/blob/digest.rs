@@ -25,6 +25,12 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
+    /// Counts and hashes.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.update_sha256(bytes);
+        self.md5.update(bytes);
+    }
+
     /// Counts and hashes, but for the MD5.
     pub(super) fn update_sha256(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;

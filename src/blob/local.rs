@@ -53,6 +53,16 @@ impl LocalStore {
         Ok(store)
     }
 
+    /// Opens a store that a server may be using, which must be there already. What is being written is in `scratch`, which
+    /// must be on the same file system for it to be published.
+    ///
+    /// # Errors
+    /// A folder cannot be created or emptied.
+    pub fn beside(folder: &Path, scratch: &Path) -> Result<Self, Error> {
+        let spool = Spool::open(scratch, true)?;
+        Ok(Self { spool, blobs: folder.join("blobs"), buffers: Buffers::default() })
+    }
+
     fn folders(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let blobs = self.blobs.clone();
         (0..=u8::MAX).map(move |digits| blobs.join(format!("{digits:02x}")))

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 pub use digest::Digests;
@@ -228,4 +229,18 @@ pub trait Blob: fmt::Debug + Send + Sync {
 
     /// Streams a range of it. What can be known to fail fails here; the stream may still be cut.
     async fn read(self: Arc<Self>, range: Range<u64>) -> Result<ByteStream, Error>;
+}
+
+/// Reads all of a blob to hash it.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn digests(blob: Arc<dyn Blob>) -> Result<Digests, Error> {
+    let size = blob.size();
+    let mut stream = blob.read(0..size).await?;
+    let mut hasher = digest::Hasher::default();
+    while let Some(piece) = stream.next().await {
+        hasher.update(&piece.map_err(Error::of_read)?);
+    }
+    Ok(hasher.finish())
 }

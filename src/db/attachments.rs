@@ -143,6 +143,11 @@ pub async fn find(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Resu
     Ok(attachment.filter(|attachment| !attachment.is_gone(now)))
 }
 
+/// The same whether or not its time is over.
+pub async fn find_any(db: &mut Connection, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+    find(db, id, Timestamp::from_millis(i64::MIN)).await
+}
+
 /// What is known of a whole body once it was looked at.
 #[derive(Clone, Debug)]
 pub struct Received {

@@ -23,10 +23,12 @@ const fn table(name: &'static str, key: &'static [&'static str]) -> Table {
 /// The attachments, whose bytes move before their rows.
 pub const ATTACHMENTS: Table = table("attachments", &["id"]);
 
+/// What attachments refer to.
+pub const BEFORE_ATTACHMENTS: [Table; 1] = [table("partners", &["id"])];
+
 /// Every other table, each after those it refers to. Not among them is what is good for minutes only (`recent_sends`),
 /// what is about one store (`blob_removals`), and keys that sign URLs (`secrets`).
-pub const TABLES: [Table; 11] = [
-    table("partners", &["id"]),
+pub const AFTER_ATTACHMENTS: [Table; 10] = [
     table("api_keys", &["key_hash"]),
     table("lines", &["id"]),
     table("audit_records", &["id"]),

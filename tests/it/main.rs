@@ -17,6 +17,7 @@ mod hostile_http2;
 mod hostile_origins;
 mod lists;
 mod media_urls;
+mod moving;
 mod operations;
 mod privacy;
 mod program;

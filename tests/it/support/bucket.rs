@@ -115,6 +115,13 @@ impl BucketServer {
         objects
     }
 
+    /// The file that holds the one object whose name has this in it.
+    pub fn path_of(&self, part: &str) -> PathBuf {
+        let objects = self.objects();
+        let name = objects.keys().find(|name| name.contains(part)).expect("an object");
+        self.folder.path().join(NAME).join(PREFIX).join(name)
+    }
+
     /// From now on who asks for what is not there is told that it is forbidden, as AWS does without `s3:ListBucket`.
     pub fn hide(&self) {
         self.state.hidden.store(true, Ordering::SeqCst);

@@ -144,6 +144,15 @@ impl TestApp {
         Self { bucket: self.bucket.clone(), ..another }
     }
 
+    /// A server on what is there already.
+    pub async fn on(flags: Flags, clock: MockClock) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let data_dir = flags.data_dir.or_else(|| Some(folder.path().to_owned()));
+        let listen = Some("127.0.0.1:0".parse().expect("address"));
+        let flags = Flags { data_dir, listen, ..flags };
+        Self::launch(flags, clock, folder, Arc::new(Loopback), Arc::new(SystemResolver)).await
+    }
+
     async fn launch(
         flags: Flags,
         clock: MockClock,
