@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the SDK stories against a real server: tests/sdk/run.sh HAVERSACK_BINARY
-# STORY_FFMPEG is the server's HAVERSACK_FFMPEG; with none, CAF is delivered as it is.
+# STORY_FFMPEG is the server's HAVERSACK_FFMPEG; with none, CAF is delivered as it is. STORY_DATABASE_URL and
+# STORY_BLOBS_URL are its HAVERSACK_DATABASE_URL and HAVERSACK_BLOBS_URL; by default SQLite and a folder.
 set -euo pipefail
 
 if [[ $# -ne 1 || ! -x $1 ]]; then
@@ -59,6 +60,8 @@ export HAVERSACK_DATA_DIR=$work/data
 mkdir "$HAVERSACK_DATA_DIR"
 # In the work folder, so that no configuration file lying about is picked up.
 cd "$work"
+[[ -z ${STORY_DATABASE_URL:-} ]] || export HAVERSACK_DATABASE_URL=$STORY_DATABASE_URL
+[[ -z ${STORY_BLOBS_URL:-} ]] || export HAVERSACK_BLOBS_URL=$STORY_BLOBS_URL
 HAVERSACK_LISTEN=127.0.0.1:$port HAVERSACK_FETCH_CA_FILE=$work/origin-ca.pem \
   HAVERSACK_FETCH_ALLOW_NETS=127.0.0.1/32 HAVERSACK_FETCH_ALLOW_PORTS=$origin_port \
   HAVERSACK_FFMPEG=${STORY_FFMPEG:-ffmpeg} \
