@@ -109,7 +109,7 @@ impl Error {
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         use sqlx::Error as E;
-        let Self::Sql(error) = self else { return matches!(self, Self::Abandoned) };
+        let Self::Sql(error) = self else { return false };
         match error.as_ref() {
             E::Io(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Tls(_) => true,
             E::Database(error) => error.code().is_some_and(|code| postgres::is_passing(&code)),
