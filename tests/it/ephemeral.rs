@@ -21,9 +21,12 @@ pub const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
 const HOUR: Duration = Duration::from_hours(1);
 const KEY: &str = "acme-key-0123456789";
 
-/// Runs the program beside the server, as an operator does.
-pub fn set_tier(app: &TestApp, arguments: &[&str]) {
-    let output = run(haversack(app.folder.path()).args(arguments));
+/// Runs the program beside the server, as an operator does. On a thread of its own: the server, which runs on this one,
+/// may be in the middle of a transaction that the program waits for.
+pub async fn set_tier(app: &TestApp, arguments: &[&str]) {
+    let mut program = haversack(app.folder.path());
+    program.args(arguments);
+    let output = tokio::task::spawn_blocking(move || run(&mut program)).await.expect("no panic");
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
@@ -83,11 +86,11 @@ async fn a_partners_tier_is_that_of_all_that_comes_from_then_on() {
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let before = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let during = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let fetched = send_from(&app, SECOND_LINE, &origin.url("/a.jpg")).await;
     let rivals = app.rival.upload("a.jpg", "image/jpeg", PHOTO).await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "persistent"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "persistent"]).await;
     let after = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     assert!(during.url.contains("&signature=") && is_signed(&fetched, "url"));
     app.clock.advance(36 * HOUR);
@@ -108,7 +111,7 @@ async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     origin.file("/a.m4a", "audio/x-m4a", &corpus("voice.m4a"));
     let app = TestApp::with_origin(&origin, |_| {}).await;
-    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]);
+    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]).await;
     let (url, message) = (origin.url("/a.jpg"), |parts: Value| json!({"parts": parts}));
     let media = json!([{"type": "media", "url": url}]);
     let by_line = send_from(&app, LINE, &url).await;
@@ -147,7 +150,7 @@ async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
 #[tokio::test]
 async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let created = app.api.create("a.jpg", "image/jpeg", PHOTO.len()).await;
     app.clock.advance(Duration::from_mins(10));
     assert_eq!(app.api.put(&created, PHOTO).await.status, 200);
@@ -199,7 +202,7 @@ async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
 #[tokio::test]
 async fn many_go_in_one_sweep() {
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let uploads = (0..250).map(|_| app.api.upload("a.txt", "text/plain", b"hello"));
     let uploaded = futures_util::future::join_all(uploads).await;
     assert_eq!((uploaded.len(), files(&app).len()), (250, 250));
@@ -211,7 +214,7 @@ async fn many_go_in_one_sweep() {
 #[tokio::test]
 async fn what_never_came_or_was_refused_goes_as_well() {
     let app = TestApp::with(|flags| flags.abandoned_retention_seconds = Some(100 * 3600)).await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let never = app.api.create("secret.jpg", "image/jpeg", 5).await;
     let refused = app.api.create("secret.jpg", "image/jpeg", 5).await;
     assert_eq!(app.api.put(&refused, b"hello").await.status, 200);
@@ -231,7 +234,7 @@ async fn what_never_came_or_was_refused_goes_as_well() {
 async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
     for (ahead, after) in [(true, 24), (false, 48)] {
         let app = TestApp::start().await;
-        set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+        set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
         let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
         let get = async || app.api.get(&format!("/v3/attachments/{}", file.id)).await;
         if ahead {
@@ -256,7 +259,7 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
     }
     // A clock that was wrong when the file came, and was set right then.
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     app.clock.advance(11 * HOUR);
     let ahead = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     app.clock.turn_back(22 * HOUR);
@@ -272,7 +275,7 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
 #[tokio::test]
 async fn a_restart_loses_no_time() {
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
     let message = format!("/v3/messages/{}", text(&sent["chat"]["message"], "id"));
@@ -308,7 +311,7 @@ impl Gateway for Away {
 #[tokio::test]
 async fn what_waits_while_the_server_is_stopped_is_not_handed_over_after_its_time() {
     let app = TestApp::with_gateway(Arc::new(Away), |_| {}).await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
     let message = text(&sent["chat"]["message"], "id").to_owned();
@@ -322,7 +325,7 @@ async fn what_waits_while_the_server_is_stopped_is_not_handed_over_after_its_tim
 async fn a_shared_file_goes_with_the_last_that_names_it() {
     let origin = cached();
     let app = TestApp::with_origin(&origin, |_| {}).await;
-    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]);
+    set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]).await;
     let (path, url) = (|part: &Value| format!("/v3/attachments/{}", text(part, "id")), origin.url("/a.jpg"));
     let first = send_from(&app, LINE, &url).await;
     let kept = send_from(&app, SECOND_LINE, &url).await;

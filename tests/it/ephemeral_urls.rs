@@ -16,7 +16,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 /// A server whose partner under test is ephemeral.
 async fn ephemeral() -> TestApp {
     let app = TestApp::start().await;
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     app
 }
 
@@ -152,7 +152,7 @@ async fn no_cdn_stands_in_front_of_ephemeral_files() {
     let app = TestApp::with(|flags| flags.cdn_url = Some("https://cdn.example.com".to_owned())).await;
     let kept = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     assert!(kept.url.starts_with("https://cdn.example.com/attachments/"), "{}", kept.url);
-    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]);
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     assert!(file.url.starts_with(&app.url("/attachments/")), "{}", file.url);
     assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
