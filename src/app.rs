@@ -1,10 +1,8 @@
 //! Wires the parts together, starts the background tasks, and stops them again.
 
-use std::fs::{DirBuilder, File, TryLockError};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,16 +14,17 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::api;
+use crate::blob::BlobStore;
 use crate::blob::presign::Signer;
-use crate::blob::{BlobStore, LocalStore};
 use crate::cdn;
 use crate::clock::Clock;
-use crate::config::{BaseUrl, Config};
+use crate::config::{BaseUrl, CdnMode, Config};
 use crate::convert::{Converter, Ffmpeg};
-use crate::db::Db;
+use crate::db::{Db, secrets};
 use crate::delivery::{Gateway, Receipts, Worker};
 use crate::fetch::{Fetcher, Resolve};
 use crate::metrics::Metrics;
+use crate::place::Place;
 use crate::server::{self, Hosts};
 use crate::service::{Parts, Service};
 
@@ -39,9 +38,8 @@ pub struct App {
     cdn_url: BaseUrl,
     service: Arc<Service>,
     worker: Worker,
-    db: Db,
-    /// Of data folder, folder of blobs and database; held as long as the app lives.
-    _locks: [File; 3],
+    /// Nobody else's as long as the app lives.
+    place: Place,
 }
 
 impl App {
@@ -58,13 +56,9 @@ impl App {
     ) -> anyhow::Result<Self> {
         let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
         let fetcher = Fetcher::new(config.fetch_allowed.clone(), roots, resolver, config.limits.fetch());
-        let folder = &config.data_dir;
-        create_private(folder)?;
-        create_private(&config.blobs_dir)?;
-        let locks = [lock(folder, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?, lock_database(&config)?];
-        let signer = Signer::from_folder(folder).context("cannot use the key that signs upload URLs")?;
-        let db = Db::open(&config.database_url).await?;
-        let blobs: Arc<dyn BlobStore> = Arc::new(LocalStore::open(&config.blobs_dir)?);
+        let place = Place::open(&config).await?;
+        let (db, blobs) = (place.db.clone(), Arc::clone(&place.blobs));
+        let signer = signer(&db, &config.data_dir, &clock).await?;
 
         let listener = TcpListener::bind(config.listen)
             .await
@@ -95,6 +89,7 @@ impl App {
             signer,
             limits: config.limits.clone(),
             strip_private_metadata: config.strip_private_metadata,
+            redirects: config.cdn_mode == CdnMode::Redirect,
             public_url: public_url.clone(),
             cdn_url: cdn_url.clone(),
             fetcher,
@@ -104,7 +99,7 @@ impl App {
         }));
         gateway.start(Receipts::new(db.clone(), clock.clone(), metrics.clone()));
         let worker = Worker { db: db.clone(), blobs, gateway, clock, metrics, filled };
-        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, db, _locks: locks })
+        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, place })
     }
 
     /// The address that is listened on.
@@ -128,7 +123,13 @@ impl App {
     /// The database.
     #[must_use]
     pub fn db(&self) -> &Db {
-        &self.db
+        &self.place.db
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.place.blobs
     }
 
     /// Serves until `shutdown`, then finishes what is running. Says whether all of it finished in time.
@@ -202,37 +203,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// What is in it is nobody's business but its owner's. A folder that is made is safe once the one above it is synced; one
-/// that was there is not ours to sync, and the one above it may not even be ours to read.
-fn create_private(folder: &Path) -> anyhow::Result<()> {
-    let missing: Vec<PathBuf> =
-        std::path::absolute(folder)?.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
-    let cannot = || format!("cannot create the folder {}", folder.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(cannot)?;
-    for parent in missing.iter().filter_map(|path| path.parent()) {
-        File::open(parent).and_then(|parent| parent.sync_all()).with_context(cannot)?;
+/// Servers that share a database share the key that signs URLs; one that has its own keeps it in its folder.
+async fn signer(db: &Db, folder: &Path, clock: &Clock) -> anyhow::Result<Signer> {
+    if !db.is_shared() {
+        return Signer::from_folder(folder).context("cannot use the key that signs upload URLs");
     }
-    Ok(())
-}
-
-/// Beside the database file, wherever that is.
-fn lock_database(config: &Config) -> anyhow::Result<File> {
-    let path = config.database_path();
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".lock";
-    let folder = path.parent().context("HAVERSACK_DATABASE_URL names no file")?;
-    lock(folder, &name)
-}
-
-/// Two servers on one folder would each sweep away what the other is writing.
-fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
-    let path = folder.join(name);
-    let file = File::create(&path).with_context(|| format!("cannot write in the folder {}", folder.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another haversack serves from {} already: stop it, or choose another with --data-dir, --blobs-url or --database-url",
-            folder.display()
-        ),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
+    let now = clock.now();
+    let key = db
+        .write(move |db| {
+            Box::pin(async move { secrets::get_or_set(db, "url-signing-key", &Signer::new_key(), now).await })
+        })
+        .await?;
+    Ok(Signer::new(key.as_bytes()))
 }

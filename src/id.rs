@@ -54,6 +54,14 @@ id! {
     AuditId
 }
 
+impl AttachmentId {
+    /// The id of what is made of this attachment's file: always the same, and no attachment's, as it is of version 8.
+    #[must_use]
+    pub fn made(self) -> Self {
+        Self(uuid::Builder::from_bytes(self.0.into_bytes()).with_version(uuid::Version::Custom).into_uuid())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +75,14 @@ mod tests {
         for other in ["", "not-a-uuid", &text.replace('-', ""), &format!("{{{text}}}"), &format!("urn:uuid:{text}")] {
             assert_eq!(AttachmentId::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn what_is_made_of_a_file_has_an_id_that_no_attachment_has() {
+        let id = AttachmentId::new();
+        assert_eq!((id.made(), id.made().made()), (id.made(), id.made()));
+        assert_eq!(id.made().to_string(), format!("{}8{}", &id.to_string()[..14], &id.to_string()[15..]));
+        assert_eq!(AttachmentId::parse(&id.made().to_string()), Some(id.made()));
     }
 
     #[test]

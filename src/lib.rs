@@ -15,6 +15,7 @@ pub mod fetch;
 pub mod id;
 pub mod media;
 pub mod metrics;
+pub mod place;
 pub mod server;
 pub mod service;
 pub mod turns;

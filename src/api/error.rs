@@ -77,7 +77,11 @@ impl From<service::Error> for ApiError {
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, 5002),
             },
             E::VoiceMemoTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, 5005),
-            E::DeletedMeanwhile | E::Unprepared(_) | E::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, 4004),
+            E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) | E::Busy(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, 4004)
+            }
+            E::Blob(blob) if blob.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, 4004),
+            E::Db(error) if error.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, 4004),
             E::Db(_) => (StatusCode::INTERNAL_SERVER_ERROR, 3006),
             E::Blob(_) | E::Lost(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
         };
@@ -86,15 +90,25 @@ impl From<service::Error> for ApiError {
             | E::TooManyPending { retry_after, .. }
             | E::Fetch { source: fetch::Error::Busy { retry_after }, .. } => Some(*retry_after),
             E::Busy(busy) => Some(busy.retry_after),
-            E::DeletedMeanwhile | E::Unprepared(_) => Some(1),
+            E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) => Some(1),
+            E::Db(error) if error.is_unavailable() => Some(1),
             _ => None,
         };
+        if let E::Blob(blob) = &error
+            && blob.is_unavailable()
+        {
+            // What is wrong with it is the operator's business; that it passes is the client's.
+            tracing::warn!(%error, "the store is not reachable");
+            let told = Self::new(status, code, "storage is not reachable at the moment; please try again");
+            return Self { retry_after: Some(1), ..told };
+        }
         // What is another host's fault, or the moment's, is the client's business.
-        let ours = !matches!(error, E::Fetch { .. } | E::DeletedMeanwhile | E::Unprepared(_) | E::Busy(_));
+        let ours =
+            !matches!(error, E::Fetch { .. } | E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) | E::Busy(_));
         if status.is_server_error() && ours {
             // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
             tracing::error!(%error, "request failed");
-            return Self::new(status, code, OUR_FAULT);
+            return Self { retry_after, ..Self::new(status, code, OUR_FAULT) };
         }
         Self { retry_after, ..Self::new(status, code, error.to_string()) }
     }

@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 pub struct Digests {
     /// Bytes.
     pub size: u64,
-    /// SHA-256, lowercase hexadecimal: what two bodies are compared by.
-    pub sha256: String,
-    /// MD5, lowercase hexadecimal: the entity tag, as S3 has it. It guards nothing.
+    /// SHA-256, lowercase hexadecimal: what two bodies are compared by. Of what a bucket took by itself it is not known.
+    pub sha256: Option<String>,
+    /// MD5, lowercase hexadecimal: the entity tag, as S3 has it. It guards nothing. Of what a bucket took by itself this is
+    /// the bucket's entity tag, whatever that is.
     pub md5: String,
 }
 
@@ -24,6 +25,12 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
+    /// Counts and hashes.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.update_sha256(bytes);
+        self.md5.update(bytes);
+    }
+
     /// Counts and hashes, but for the MD5.
     pub(super) fn update_sha256(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
@@ -38,7 +45,7 @@ impl Hasher {
     pub(super) fn finish(self) -> Digests {
         Digests {
             size: self.size,
-            sha256: encode_string(&self.sha256.finalize()),
+            sha256: Some(encode_string(&self.sha256.finalize())),
             md5: encode_string(&self.md5.finalize()),
         }
     }

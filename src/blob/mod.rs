@@ -4,21 +4,29 @@
 mod buffers;
 mod digest;
 mod local;
+mod memory;
 pub mod presign;
+pub mod s3;
+mod spool;
 
 use std::fmt;
 use std::io::{self, Read, Seek};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 pub use digest::Digests;
 pub use local::LocalStore;
+pub use memory::MemoryStore;
+pub use s3::S3Store;
 
+pub use crate::domain::blob_key::BlobKey;
 use crate::id::AttachmentId;
 
 /// What can go wrong with the store.
@@ -40,36 +48,57 @@ pub enum Error {
     /// A task of ours ended early.
     #[error("a storage task was stopped before it finished")]
     Stopped,
+    /// The bucket does not answer, or asks to come again later.
+    #[error("cannot {action} now: {problem}")]
+    Unavailable {
+        /// What was tried.
+        action: &'static str,
+        /// What happened.
+        problem: String,
+    },
+    /// The bucket will not do it.
+    #[error("the bucket refused to {action} with {status} {code}{hint}")]
+    Refused {
+        /// What was tried.
+        action: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// The bucket's own code, such as `AccessDenied`.
+        code: String,
+        /// What would mend it, after a colon; empty if that is not known.
+        hint: String,
+    },
+    /// The bytes are not those that were there a moment ago.
+    #[error("the bytes were replaced while they were being used")]
+    Changed,
+    /// There is nothing of that name any more.
+    #[error("the bytes were removed while they were being used")]
+    Gone,
 }
 
-/// The name of a blob: made of ids only, so that no caller's text reaches a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BlobKey(AttachmentId);
-
-impl BlobKey {
-    /// Reads what [`fmt::Display`] wrote.
+impl Error {
+    /// Whether it is worth trying again in a moment.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        AttachmentId::parse(text).map(Self)
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
     }
 
-    /// The id it is made of.
+    /// What a failed read of a [`Content`] or a [`ByteStream`] was.
     #[must_use]
-    pub fn id(self) -> AttachmentId {
-        self.0
+    pub fn of_read(error: io::Error) -> Self {
+        error.downcast::<Self>().unwrap_or_else(Self::Unreadable)
     }
 }
 
-impl From<AttachmentId> for BlobKey {
-    fn from(id: AttachmentId) -> Self {
-        Self(id)
-    }
-}
-
-impl fmt::Display for BlobKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// What a file is told to be to whoever gets it from the store itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// `Content-Type`.
+    pub content_type: String,
+    /// `Content-Disposition`.
+    pub content_disposition: String,
+    /// `Cache-Control`.
+    pub cache_control: &'static str,
 }
 
 /// Bytes on their way out, in order.
@@ -83,13 +112,64 @@ pub trait BlobStore: fmt::Debug + Send + Sync {
 
     /// Opens a blob; `None` if there is none of that name. An open blob can be read to its end even if it is removed
     /// meanwhile.
-    async fn open(&self, key: BlobKey) -> Result<Option<Arc<dyn Blob>>, Error>;
+    async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error>;
 
     /// Removes a blob. Removing one that is not there is no error.
-    async fn remove(&self, key: BlobKey) -> Result<(), Error>;
+    async fn remove(&self, key: &BlobKey) -> Result<(), Error>;
 
     /// Whether the store can be written to.
     async fn check(&self) -> Result<(), Error>;
+
+    /// Everything that is there, in no order. What comes or goes meanwhile may be told of or not.
+    fn list(&self) -> BoxStream<'_, Result<Listed, Error>>;
+
+    /// The store as clients reach it by themselves; `None` if they cannot.
+    fn bucket(&self) -> Option<&dyn Bucket> {
+        None
+    }
+}
+
+/// Something that is in a store.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its name in the store: an id, or a path below the prefix of a bucket.
+    pub name: String,
+    /// The id in that name.
+    pub id: Option<AttachmentId>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was written.
+    pub modified: SystemTime,
+}
+
+/// What a signed URL lets its holder do with a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// GET.
+    Get,
+    /// HEAD.
+    Head,
+}
+
+/// A store that clients reach by themselves. Uploads go to places of their own in it, where later ones replace earlier
+/// ones; nothing there is a blob until it was published.
+#[async_trait]
+pub trait Bucket: Send + Sync {
+    /// A URL that takes one upload of this type and length for so long.
+    fn presign_put(&self, id: AttachmentId, content_type: &str, content_length: u64, lifetime: Duration) -> String;
+
+    /// A URL that gives a blob for so long.
+    fn presign_get(&self, key: &BlobKey, reading: Reading, lifetime: Duration) -> String;
+
+    /// What was uploaded for an attachment, as it is now. If another upload replaces it, whatever is done with this one
+    /// fails with [`Error::Changed`].
+    async fn uploaded(&self, id: AttachmentId) -> Result<Option<Box<dyn SealedBlob>>, Error>;
+
+    /// Removes what was uploaded for an attachment.
+    async fn remove_uploaded(&self, id: AttachmentId) -> Result<(), Error>;
+
+    /// A blob once more, to be published under another name.
+    async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn SealedBlob>>, Error>;
 }
 
 /// A blob being written.
@@ -98,7 +178,7 @@ pub trait BlobWriter: Send {
     /// Appends bytes.
     async fn write(&mut self, chunk: Bytes) -> Result<(), Error>;
 
-    /// Makes the bytes safe on disk, still out of readers' sight.
+    /// Ends it, still out of readers' sight. In a folder the bytes are safe from here on; in a bucket once published.
     async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error>;
 }
 
@@ -129,15 +209,38 @@ pub trait SealedBlob: fmt::Debug + Send + Sync {
     /// It cannot be opened.
     fn content(&self) -> Result<Box<dyn Content>, Error>;
 
-    /// Gives it its name, in one step; when this returns the name is safe on disk too.
-    async fn publish(self: Box<Self>, key: BlobKey) -> Result<(), Error>;
+    /// Whether all that was read of it came. A parser may take what could not be read for the end of the file.
+    ///
+    /// # Errors
+    /// The first that a read ended with.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Gives it its name, in one step; when this returns bytes and name are safe.
+    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &Metadata) -> Result<(), Error>;
 }
 
 /// An open blob.
+#[async_trait]
 pub trait Blob: fmt::Debug + Send + Sync {
     /// Its size in bytes.
     fn size(&self) -> u64;
 
-    /// Streams a range of it.
-    fn read(self: Arc<Self>, range: Range<u64>) -> ByteStream;
+    /// Streams a range of it. What can be known to fail fails here; the stream may still be cut.
+    async fn read(self: Arc<Self>, range: Range<u64>) -> Result<ByteStream, Error>;
+}
+
+/// Reads all of a blob to hash it.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn digests(blob: Arc<dyn Blob>) -> Result<Digests, Error> {
+    let size = blob.size();
+    let mut stream = blob.read(0..size).await?;
+    let mut hasher = digest::Hasher::default();
+    while let Some(piece) = stream.next().await {
+        hasher.update(&piece.map_err(Error::of_read)?);
+    }
+    Ok(hasher.finish())
 }

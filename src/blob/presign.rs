@@ -60,6 +60,12 @@ impl Signer {
         Self { keyed: Hmac::new_from_slice(key).expect("HMAC takes keys of any length") }
     }
 
+    /// A new key, in hexadecimal.
+    #[must_use]
+    pub fn new_key() -> String {
+        encode_string(&rand::rng().random::<[u8; KEY_LENGTH]>())
+    }
+
     /// With the key of the data folder, made on first use: URLs handed out before a restart stay good.
     ///
     /// # Errors

@@ -6,18 +6,17 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 
 use super::conditional::{self, Outcome};
-use super::disposition;
 use super::multipart::Multipart;
 use super::range::{self, Requested};
 use crate::api::App;
-use crate::blob::ByteStream;
+use crate::blob::{self, ByteStream, Reading};
+use crate::domain::disposition;
 use crate::id::{AttachmentId, PartnerId};
-use crate::media::{self, Disposition};
 use crate::service::Error;
-use crate::service::downloads::StoredFile;
+use crate::service::downloads::{self, StoredFile};
 
 /// On every answer. A file is never a document of our origin: it may run no script and is not guessed at.
 const SAFETY: [(HeaderName, HeaderValue); 4] = [
@@ -32,11 +31,7 @@ const SAFETY: [(HeaderName, HeaderValue); 4] = [
     ),
 ];
 
-/// A file never changes, and its URL never means another.
-const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-
-/// An ephemeral file is gone soon, and its URL sooner.
-const EPHEMERAL: HeaderValue = HeaderValue::from_static("private, no-store");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// GET and HEAD.
 pub(super) async fn get(
@@ -56,9 +51,12 @@ pub(super) async fn get(
         _ => Ok(None),
     };
     let mut response = match found {
-        Ok(Some((Ok(()), file))) => answer(&app, &file, &method, &headers),
         // Before anything of the request is compared with the file.
         Ok(Some((Err(unusable), _))) => refuse(StatusCode::FORBIDDEN, format!("{unusable}\n")),
+        Ok(Some((Ok(()), file))) => match redirect(&app, &file, &method) {
+            Some(response) => response,
+            None => answer(&app, &file, &method, &headers).await.unwrap_or_else(|error| unread(&app, &file, error)),
+        },
         Ok(None) => refuse(StatusCode::NOT_FOUND, "there is no such file\n"),
         Err(error) => failed(&error),
     };
@@ -77,20 +75,44 @@ pub(super) async fn wrong_method() -> Response {
     ([(header::ALLOW, HeaderValue::from_static("GET, HEAD"))], SAFETY, refused).into_response()
 }
 
+/// To the store itself, which has everything that is told of the file.
+fn redirect(app: &App, file: &StoredFile, method: &Method) -> Option<Response> {
+    let reading = if method == Method::HEAD { Reading::Head } else { Reading::Get };
+    let url = app.service.direct_url(file, reading)?;
+    Some((StatusCode::FOUND, [(header::LOCATION, value(&url)), (header::CACHE_CONTROL, NO_STORE)]).into_response())
+}
+
+fn unread(app: &App, file: &StoredFile, error: blob::Error) -> Response {
+    if matches!(error, blob::Error::Gone) {
+        app.service.forget(file);
+        return refuse(StatusCode::NOT_FOUND, "there is no such file\n");
+    }
+    failed(&error.into())
+}
+
 fn failed(error: &Error) -> Response {
+    if let Error::Blob(blob) = error
+        && blob.is_unavailable()
+    {
+        tracing::warn!(%error, "the store is not reachable");
+        let refused = refuse(StatusCode::SERVICE_UNAVAILABLE, "the file is not reachable at the moment; try again\n");
+        return ([(header::RETRY_AFTER, HeaderValue::from_static("1"))], refused).into_response();
+    }
     tracing::error!(%error, "download failed");
     refuse(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong on our side; please try again\n")
 }
 
 fn refuse(status: StatusCode, message: impl IntoResponse) -> Response {
-    (status, [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], message).into_response()
+    (status, [(header::CACHE_CONTROL, NO_STORE)], message).into_response()
 }
 
-fn answer(app: &App, file: &StoredFile, method: &Method, headers: &HeaderMap) -> Response {
+async fn answer(app: &App, file: &StoredFile, method: &Method, headers: &HeaderMap) -> Result<Response, blob::Error> {
     let etag = format!("\"{}\"", file.md5);
     let modified = file.stored_at.to_system_time();
     let mut response = match conditional::evaluate(headers, &etag, modified) {
-        Outcome::Failed => return refuse(StatusCode::PRECONDITION_FAILED, "the file is not the one you asked for\n"),
+        Outcome::Failed => {
+            return Ok(refuse(StatusCode::PRECONDITION_FAILED, "the file is not the one you asked for\n"));
+        }
         Outcome::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Outcome::Proceed { ranges } => {
             let size = file.blob.size();
@@ -100,34 +122,44 @@ fn answer(app: &App, file: &StoredFile, method: &Method, headers: &HeaderMap) ->
             } else {
                 Requested::Whole
             };
-            match content(app, file, requested, size) {
+            match content(app, file, method, requested, size).await? {
                 Some(response) => response,
-                None => return unsatisfiable(size),
+                None => return Ok(unsatisfiable(size)),
             }
         }
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, value(&etag));
     headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(modified)));
-    headers.insert(header::CACHE_CONTROL, if file.purge_at.is_some() { EPHEMERAL } else { IMMUTABLE });
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(downloads::cache_control(file.tier())));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    response
+    Ok(response)
 }
 
-/// The whole file or parts of it; `None` if it has none of what was asked for. hyper sends no body on HEAD.
-fn content(app: &App, file: &StoredFile, requested: Requested, size: u64) -> Option<Response> {
-    let single = |range: std::ops::Range<u64>| {
+/// The whole file or parts of it; `None` if it has none of what was asked for. Nothing is read for a HEAD.
+async fn content(
+    app: &App,
+    file: &StoredFile,
+    method: &Method,
+    requested: Requested,
+    size: u64,
+) -> Result<Option<Response>, blob::Error> {
+    let single = async |range: std::ops::Range<u64>| {
         let length = range.end - range.start;
-        (length, file.blob.clone().read(range), file.media_type.clone())
+        let stream = match *method {
+            Method::HEAD => stream::empty().boxed(),
+            _ => file.blob.clone().read(range).await?,
+        };
+        Ok::<_, blob::Error>((length, stream, file.media_type.clone()))
     };
     let (status, content_range, (length, stream, media_type)) = match requested {
-        Requested::Unsatisfiable => return None,
-        Requested::Whole => (StatusCode::OK, None, single(0..size)),
+        Requested::Unsatisfiable => return Ok(None),
+        Requested::Whole => (StatusCode::OK, None, single(0..size).await?),
         Requested::Ranges(ranges) => {
             if let [range] = ranges.as_slice() {
                 let (first, last) = (*range.start(), *range.end());
                 let content_range = format!("bytes {first}-{last}/{size}");
-                (StatusCode::PARTIAL_CONTENT, Some(content_range), single(first..last + 1))
+                (StatusCode::PARTIAL_CONTENT, Some(content_range), single(first..last + 1).await?)
             } else {
                 let parts = Multipart::new(ranges, &file.media_type, size);
                 let (length, media_type) = (parts.content_length(), parts.content_type());
@@ -139,11 +171,11 @@ fn content(app: &App, file: &StoredFile, requested: Requested, size: u64) -> Opt
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, value(&media_type));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition_of(&file.media_type), &file.filename));
+    headers.insert(header::CONTENT_DISPOSITION, value(&disposition::of_file(&file.media_type, &file.filename)));
     if let Some(content_range) = content_range {
         headers.insert(header::CONTENT_RANGE, value(&content_range));
     }
-    Some(response)
+    Ok(Some(response))
 }
 
 fn unsatisfiable(size: u64) -> Response {
@@ -162,11 +194,6 @@ fn counted(app: &App, stream: ByteStream) -> ByteStream {
         .boxed()
 }
 
-/// A type that is not in the table is never shown in place.
-fn disposition_of(media_type: &str) -> Disposition {
-    media::declared(media_type).map_or(Disposition::Attachment, |declared| declared.media_type.disposition)
-}
-
 fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("types, tags, dates and ranges are header values")
+    HeaderValue::from_str(text).expect("types, tags, dates, ranges and URLs are header values")
 }

@@ -2,7 +2,6 @@
 //! is needed here, and one that is sent is ignored.
 
 mod conditional;
-mod disposition;
 mod download;
 mod multipart;
 mod range;

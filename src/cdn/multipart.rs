@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::blob::{Blob, ByteStream};
 
@@ -45,8 +45,10 @@ impl Multipart {
     /// The bytes, in order.
     pub(super) fn stream(self, blob: Arc<dyn Blob>) -> ByteStream {
         let text = |bytes: Bytes| stream::once(async move { Ok::<_, io::Error>(bytes) });
-        let parts = stream::iter(self.parts)
-            .flat_map(move |(head, range)| text(head).chain(Arc::clone(&blob).read(*range.start()..*range.end() + 1)));
+        let parts = stream::iter(self.parts).flat_map(move |(head, range)| {
+            let read = Arc::clone(&blob).read(*range.start()..*range.end() + 1);
+            text(head).chain(stream::once(read).map_err(io::Error::other).try_flatten())
+        });
         parts.chain(text(self.end)).boxed()
     }
 }

@@ -24,6 +24,7 @@ impl UploadError {
             Error::Conflict => (StatusCode::CONFLICT, "OperationAborted"),
             Error::Incomplete => (StatusCode::BAD_REQUEST, "IncompleteBody"),
             Error::TooSlow => (StatusCode::BAD_REQUEST, "RequestTimeout"),
+            Error::Blob(blob) if blob.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Error::Db(_) | Error::Blob(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         }
     }

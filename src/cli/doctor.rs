@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::block_on;
 use crate::app;
+use crate::blob::S3Store;
 use crate::config::Config;
 use crate::convert::Ffmpeg;
 use crate::db::Db;
@@ -21,7 +22,7 @@ struct Finding {
 pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     let mut findings = vec![
         Finding { what: "data folder", result: folder(&config.data_dir) },
-        Finding { what: "file contents", result: folder(&config.blobs_dir) },
+        Finding { what: "file contents", result: block_on(async { Ok(files(config).await) })? },
         Finding { what: "address", result: address(config) },
         Finding { what: "URLs", result: urls(config) },
         Finding { what: "media URLs", result: media_urls(config) },
@@ -54,6 +55,17 @@ fn folder(path: &Path) -> Result<String, String> {
     })?;
     let made = if path.exists() { "" } else { " (will be made on first start)" };
     Ok(format!("{}{made}", path.display()))
+}
+
+/// Files are in a folder or in a bucket, which must take an object, give it back, and lose it again.
+async fn files(config: &Config) -> Result<String, String> {
+    let Some(bucket) = &config.bucket else { return folder(&config.blobs_dir) };
+    // The folder that a server works in is not to be touched.
+    let working = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder ({error})"))?;
+    let store = S3Store::open(bucket.clone(), working.path()).map_err(|error| error.to_string())?;
+    let place = bucket.place();
+    store.probe().await.map_err(|error| format!("{place}: {error}"))?;
+    Ok(format!("{place}: written, read, copied and removed"))
 }
 
 /// Never wrong: nothing but the conversion of CAF needs it.
@@ -110,8 +122,7 @@ fn urls(config: &Config) -> Result<String, String> {
 }
 
 async fn database(config: &Config) -> Result<String, String> {
-    let path = config.database_path();
-    if !path.exists() {
+    if let Some(path) = config.database_path().filter(|path| !path.exists()) {
         return folder(path.parent().unwrap_or(&path)).map(|folder| format!("will be made in {folder} on first start"));
     }
     let db = Db::open_unchanged(&config.database_url).await.map_err(|error| error.to_string())?;

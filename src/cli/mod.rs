@@ -1,8 +1,11 @@
 //! The command line: one file a command.
 
 mod client;
+mod copy;
 mod doctor;
+mod gc;
 mod line;
+mod migrate;
 mod partner;
 mod send;
 mod serve;
@@ -32,8 +35,14 @@ enum Command {
     Send(send::Arguments),
     /// Add, change and list partners; works while the server runs
     Partner(partner::Arguments),
+    /// Bring the tables of the database up to this version, as every start does
+    Migrate,
     /// Change phone numbers of partners; works while the server runs
     Line(line::Arguments),
+    /// Move everything to another database and another store; can be stopped and begun anew
+    Copy(copy::Arguments),
+    /// Find files that nothing names, and attachments whose files are lost
+    Gc(gc::Arguments),
     /// Check the configuration, and say what is wrong and how to mend it
     Doctor,
 }
@@ -42,11 +51,15 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { command, flags } = Cli::parse();
+    let given = flags.clone();
     let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| match command {
         Command::Serve => serve::run(config),
         Command::Send(arguments) => send::run(&config, arguments),
         Command::Partner(arguments) => partner::run(&config, arguments),
+        Command::Migrate => migrate::run(&config),
         Command::Line(arguments) => line::run(&config, arguments),
+        Command::Copy(arguments) => copy::run(&given, &arguments),
+        Command::Gc(arguments) => gc::run(&config, &arguments),
         Command::Doctor => doctor::run(&config),
     });
     match result {

@@ -1,5 +1,6 @@
 //! Configuration: defaults, then the file, then the environment, then flags; checked once, before anything starts.
 
+mod bucket;
 mod limits;
 mod settings;
 
@@ -8,9 +9,14 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use crate::blob::s3::S3Config;
+use crate::db::Engine;
 use crate::fetch;
 
 pub use settings::{Flags, Limits, SETTINGS, Setting, Settings};
+
+/// How long a signed URL of a bucket can be good, in seconds (Amazon S3, signature version 4).
+const LONGEST_SIGNED: u64 = 7 * 24 * 3600;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +60,12 @@ pub struct Config {
     pub cdn_url: Option<BaseUrl>,
     /// The database.
     pub database_url: Url,
-    /// The folder of the local blob store.
+    /// The folder of the local blob store, or of what is on its way to the bucket.
     pub blobs_dir: PathBuf,
+    /// The bucket that files are kept in; `None`: in the folder.
+    pub bucket: Option<S3Config>,
+    /// How files are given to who asks for them.
+    pub cdn_mode: CdnMode,
     /// Whether places and serial numbers are removed from what comes in.
     pub strip_private_metadata: bool,
     /// The ffmpeg program, by path or by name; `None`: it is not to be used.
@@ -70,6 +80,15 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Every limit.
     pub limits: Limits,
+}
+
+/// How files are given to who asks for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CdnMode {
+    /// By us.
+    Proxy,
+    /// By the bucket, to which they are sent on.
+    Redirect,
 }
 
 /// How log lines look.
@@ -131,20 +150,29 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn load(flags: Flags) -> Result<Self, Error> {
+        Self::load_with(flags, &|name| std::env::var(name).ok())
+    }
+
+    /// The same with another place for the variables that are not ours, such as `AWS_ACCESS_KEY_ID`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load_with(flags: Flags, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let file = match flags.config.as_deref() {
             Some(path) => read_file(path)?,
             None => Flags::default(),
         };
-        Self::check(Settings::resolve(flags.or(file)))
+        Self::check(Settings::resolve(flags.or(file)), variable)
     }
 
-    /// The file of the SQLite database.
+    /// The file of the database, if it is SQLite.
     #[must_use]
-    pub fn database_path(&self) -> PathBuf {
-        percent_encoding::percent_decode_str(self.database_url.path()).decode_utf8_lossy().into_owned().into()
+    pub fn database_path(&self) -> Option<PathBuf> {
+        let path = percent_encoding::percent_decode_str(self.database_url.path()).decode_utf8_lossy();
+        (Engine::of(&self.database_url) == Some(Engine::Sqlite)).then(|| path.into_owned().into())
     }
 
-    fn check(settings: Settings) -> Result<Self, Error> {
+    fn check(settings: Settings, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let invalid = |setting, problem| Error::Invalid { setting, problem };
         let base_url = |setting, text: Option<String>| {
             text.map(|text| BaseUrl::parse(&text)).transpose().map_err(|problem| invalid(setting, problem))
@@ -155,16 +183,37 @@ impl Config {
                 .map_err(|e| invalid("HAVERSACK_DATABASE_URL", format!("{text:?} is not a URL ({e})")))?,
             None => sqlite_url(&data_dir),
         };
-        if database_url.scheme() != "sqlite" {
-            let problem = format!("{}: is not supported; use sqlite:", database_url.scheme());
+        if Engine::of(&database_url).is_none() {
+            let problem = format!("{}: is not supported; use sqlite: or postgres:", database_url.scheme());
             return Err(invalid("HAVERSACK_DATABASE_URL", problem));
         }
-        let blobs_dir = match settings.blobs_url {
-            Some(text) => file_path(&text).ok_or_else(|| {
-                invalid("HAVERSACK_BLOBS_URL", format!("{text:?} is not supported; use file:/path/of/a/folder"))
+        let is_bucket = |text: &&str| text.starts_with("s3:");
+        let bucket = settings.blobs_url.as_deref().filter(is_bucket);
+        let bucket = bucket.map(|text| bucket::parse(text, variable)).transpose()?;
+        let blobs_dir = match settings.blobs_url.as_deref().filter(|text| !is_bucket(text)) {
+            Some(text) => file_path(text).ok_or_else(|| {
+                let problem = format!("{text:?} is not supported; use file:/path/of/a/folder or s3://bucket/prefix");
+                invalid("HAVERSACK_BLOBS_URL", problem)
             })?,
             None => data_dir.clone(),
         };
+        let cdn_mode = match (settings.cdn_mode.as_str(), &bucket) {
+            ("proxy", _) => CdnMode::Proxy,
+            ("redirect", Some(_)) => CdnMode::Redirect,
+            ("redirect", None) => {
+                let problem = "\"redirect\" needs a bucket to send clients to: use \"proxy\", or set \
+                               HAVERSACK_BLOBS_URL to s3://bucket/prefix";
+                return Err(invalid("HAVERSACK_CDN_MODE", problem.to_owned()));
+            }
+            (other, _) => {
+                return Err(invalid("HAVERSACK_CDN_MODE", format!("\"proxy\" or \"redirect\", not {other:?}")));
+            }
+        };
+        let ttl = settings.limits.upload_url_ttl_seconds;
+        if bucket.is_some() && ttl > LONGEST_SIGNED {
+            let problem = format!("must be at most {LONGEST_SIGNED} (seven days) with a bucket, not {ttl}");
+            return Err(invalid("HAVERSACK_UPLOAD_URL_TTL_SECONDS", problem));
+        }
         let log_format = match settings.log_format.as_str() {
             "text" => LogFormat::Text,
             "json" => LogFormat::Json,
@@ -178,6 +227,8 @@ impl Config {
             cdn_url: base_url("HAVERSACK_CDN_URL", settings.cdn_url)?,
             database_url,
             blobs_dir,
+            bucket,
+            cdn_mode,
             strip_private_metadata: settings.strip_private_metadata,
             ffmpeg: Some(settings.ffmpeg.unwrap_or_else(|| "ffmpeg".to_owned()))
                 .filter(|program| program != "none")
@@ -273,7 +324,9 @@ mod tests {
             (vec!["--public-url", "ftp://a"], "HAVERSACK_PUBLIC_URL"),
             (vec!["--cdn-url", "cdn.example.com"], "HAVERSACK_CDN_URL"),
             (vec!["--database-url", "mysql://a"], "HAVERSACK_DATABASE_URL"),
-            (vec!["--blobs-url", "s3://a"], "HAVERSACK_BLOBS_URL"),
+            (vec!["--blobs-url", "s3://a?b=c"], "HAVERSACK_BLOBS_URL"),
+            (vec!["--cdn-mode", "redirect"], "HAVERSACK_CDN_MODE"),
+            (vec!["--cdn-mode", "direct"], "HAVERSACK_CDN_MODE"),
             (vec!["--blobs-url", "file:relative"], "HAVERSACK_BLOBS_URL"),
             (vec!["--blobs-url", "file://host/x"], "HAVERSACK_BLOBS_URL"),
             (vec!["--max-json-bytes", "0"], "HAVERSACK_MAX_JSON_BYTES"),
@@ -295,6 +348,21 @@ mod tests {
         let config = load(&["--fetch-allow-nets", "127.0.0.0/8, ::1/128,", "--fetch-allow-ports", "8443"]);
         let allowed = config.expect("config").fetch_allowed;
         assert!(allowed.names("::1".parse().expect("address")) && allowed.port(8443) && allowed.nets.len() == 2);
+    }
+
+    #[test]
+    fn files_are_in_a_bucket_if_it_is_named() {
+        let load = |arguments: &[&str]| {
+            let arguments = ["haversack", "--blobs-url", "s3://pack", "--data-dir", "/srv/x"].iter().chain(arguments);
+            let variable = |name: &str| name.ends_with("_KEY_ID").then(|| "id".to_owned());
+            let variable = |name: &str| variable(name).or_else(|| name.ends_with("_KEY").then(|| "hush".to_owned()));
+            Config::load_with(Cli::parse_from(arguments).flags, &variable)
+        };
+        let config = load(&["--cdn-mode", "redirect"]).expect("config");
+        assert!(config.bucket.is_some() && config.cdn_mode == CdnMode::Redirect);
+        assert_eq!(config.blobs_dir, Path::new("/srv/x"));
+        let error = load(&["--upload-url-ttl-seconds", "604801"]).expect_err("too long").to_string();
+        assert!(error.contains("HAVERSACK_UPLOAD_URL_TTL_SECONDS"), "{error}");
     }
 
     #[test]

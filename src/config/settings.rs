@@ -106,9 +106,9 @@ settings! {
         cdn_url, "HAVERSACK_CDN_URL", "the public URL",
             " Base of file URLs; if its host is another than the public one, requests for it are answered with files only";
         database_url, "HAVERSACK_DATABASE_URL", "`haversack.db` in the data folder",
-            " Database for everything but file contents, as `sqlite:///path?mode=rwc`";
+            " Database for everything but file contents, as `sqlite:///path?mode=rwc` or `postgres://user:password@host/name`";
         blobs_url, "HAVERSACK_BLOBS_URL", "the data folder",
-            " Folder for file contents, as `file:/path`";
+            " Where file contents are: a folder, as `file:/path`, or a bucket, as `s3://bucket/prefix?region=...&endpoint=...`";
         ffmpeg, "HAVERSACK_FFMPEG", "`ffmpeg` in `PATH`",
             " The ffmpeg program, which turns CAF into M4A; `none` to do without";
         fetch_allow_nets, "HAVERSACK_FETCH_ALLOW_NETS", "none",
@@ -127,6 +127,8 @@ settings! {
             " What is logged: a level, or `target=level` pairs joined by commas";
         log_format: String, "HAVERSACK_LOG_FORMAT", "text",
             " How it is logged: `text` or `json`";
+        cdn_mode: String, "HAVERSACK_CDN_MODE", "proxy",
+            " How files of a bucket are given to who asks for them: `proxy`, through this server, or `redirect`, by a signed URL of the bucket";
         strip_private_metadata: bool, "HAVERSACK_STRIP_PRIVATE_METADATA", "false",
             " Whether places and serial numbers are removed from pictures and films before they are stored: `true` or `false`";
     }
@@ -153,6 +155,8 @@ settings! {
             " Largest JSON body, in bytes";
         max_connections, "HAVERSACK_MAX_CONNECTIONS", 4096,
             " Connections at a time; further ones wait to be accepted";
+        database_connections, "HAVERSACK_DATABASE_CONNECTIONS", 16,
+            " Connections to PostgreSQL, and 8 more that are opened when files are looked at or converted; SQLite has 5";
         shutdown_grace_seconds, "HAVERSACK_SHUTDOWN_GRACE_SECONDS", 30,
             " How long running requests may take to finish after SIGTERM or Ctrl-C";
         fetch_max_bytes, "HAVERSACK_FETCH_MAX_BYTES", 10_485_760,

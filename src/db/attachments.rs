@@ -2,10 +2,11 @@
 
 use sqlx::any::AnyRow;
 
-use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, text, time};
-use super::{Connection, Error};
+use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, storable, text, time};
+use super::{Connection, Error, locks};
 use crate::clock::Timestamp;
 use crate::domain::attachment::{Attachment, Content, Delivery, Sound};
+use crate::domain::blob_key::BlobKey;
 use crate::domain::tier::EPHEMERAL_LIFE;
 use crate::id::{AttachmentId, AuditId, PartnerId};
 use crate::media::Measures;
@@ -13,8 +14,10 @@ use crate::media::Measures;
 /// From a row that holds all columns of the table.
 pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
     let content = match (optional_time(row, "stored_at")?, optional_text(row, "refusal")?) {
-        (Some(at), _) => Content::Stored { sha256: text(row, "sha256")?, md5: text(row, "md5")?, at },
-        (None, Some(reason)) => Content::Refused { sha256: text(row, "sha256")?, md5: text(row, "md5")?, reason },
+        (Some(at), _) => Content::Stored { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, at },
+        (None, Some(reason)) => {
+            Content::Refused { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, reason }
+        }
         (None, None) if optional_time(row, "abandoned_at")?.is_some() => Content::Abandoned,
         (None, None) => Content::Awaited,
     };
@@ -65,7 +68,7 @@ fn sound(row: &AnyRow) -> Result<Option<Sound>, Error> {
 /// Adds an attachment, with its bytes or without.
 pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), Error> {
     let (sha256, md5, stored_at) = match &attachment.content {
-        Content::Stored { sha256, md5, at } => (Some(sha256), Some(md5), Some(at.as_millis())),
+        Content::Stored { sha256, md5, at } => (sha256.as_ref(), Some(md5), Some(at.as_millis())),
         Content::Awaited | Content::Abandoned | Content::Refused { .. } => (None, None, None),
     };
     let shared = (attachment.blob_of != attachment.id).then(|| attachment.blob_of.to_string());
@@ -76,7 +79,7 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     )
     .bind(attachment.id.to_string())
     .bind(attachment.partner_id.to_string())
-    .bind(&attachment.filename)
+    .bind(storable(&attachment.filename))
     .bind(&attachment.declared_type)
     .bind(&attachment.signed_type)
     .bind(&attachment.media_type)
@@ -117,7 +120,7 @@ pub async fn mark_prepared(
     .bind(id.to_string())
     .bind(now.as_millis())
     .bind(delivery.map(|delivery| delivery.blob.to_string()))
-    .bind(delivery.map(|delivery| delivery.filename.clone()))
+    .bind(delivery.map(|delivery| storable(&delivery.filename)))
     .bind(delivery.map(|delivery| delivery.media_type.clone()))
     .bind(delivery.map(|delivery| column(delivery.size_bytes)))
     .bind(delivery.map(|delivery| delivery.md5.clone()))
@@ -140,12 +143,17 @@ pub async fn find(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Resu
     Ok(attachment.filter(|attachment| !attachment.is_gone(now)))
 }
 
+/// The same whether or not its time is over.
+pub async fn find_any(db: &mut Connection, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+    find(db, id, Timestamp::from_millis(i64::MIN)).await
+}
+
 /// What is known of a whole body once it was looked at.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// SHA-256, lowercase hexadecimal.
-    pub sha256: String,
-    /// MD5, lowercase hexadecimal.
+    /// SHA-256, lowercase hexadecimal, if it is known.
+    pub sha256: Option<String>,
+    /// MD5, lowercase hexadecimal, or a bucket's entity tag.
     pub md5: String,
     /// When it was safe on disk.
     pub at: Timestamp,
@@ -162,7 +170,7 @@ pub async fn mark_stored(
     // The life of an ephemeral file begins with its bytes.
     let done = sqlx::query(
         "UPDATE attachments SET sha256 = $2, md5 = $3, stored_at = $4, media_type = $5, width = $6, height = $7, \
-         duration_ms = $8, purge_at = CASE WHEN purge_at IS NULL THEN purge_at ELSE $9 END \
+         duration_ms = $8, purge_at = CASE WHEN purge_at IS NULL OR purge_at < $9 THEN purge_at ELSE $9 END \
          WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
     )
     .bind(id.to_string())
@@ -188,98 +196,98 @@ pub async fn mark_refused(
 ) -> Result<bool, Error> {
     let done = sqlx::query(
         "UPDATE attachments SET sha256 = $2, md5 = $3, abandoned_at = $4, refusal = $5, \
-         purge_at = CASE WHEN purge_at IS NULL THEN purge_at ELSE $6 END \
+         purge_at = CASE WHEN purge_at IS NULL OR purge_at < $6 THEN purge_at ELSE $6 END \
          WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
     )
     .bind(id.to_string())
     .bind(&received.sha256)
     .bind(&received.md5)
     .bind(received.at.as_millis())
-    .bind(reason)
+    .bind(storable(reason))
     .bind((received.at + EPHEMERAL_LIFE).as_millis())
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes a partner's attachment and writes the audit record. Gives the blobs that nothing names any more, and asks for
-/// them to be removed. `None`: there is no such attachment.
+/// Removes a partner's attachment and writes the audit record. Gives what it was and the blobs that nothing names any
+/// more, and asks for them to be removed. `None`: there is no such attachment.
 pub async fn delete(
     db: &mut Connection,
     partner: PartnerId,
     id: AttachmentId,
     now: Timestamp,
-) -> Result<Option<Vec<AttachmentId>>, Error> {
+) -> Result<Option<(Attachment, Vec<BlobKey>)>, Error> {
     let row = sqlx::query(
-        "DELETE FROM attachments WHERE id = $1 AND partner_id = $2 AND (purge_at IS NULL OR purge_at > $3) \
-         RETURNING id, partner_id, blob_of, delivery_blob",
+        "DELETE FROM attachments WHERE id = $1 AND partner_id = $2 AND (purge_at IS NULL OR purge_at > $3) RETURNING *",
     )
     .bind(id.to_string())
     .bind(partner.to_string())
     .bind(now.as_millis())
     .fetch_optional(&mut *db)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    clear_up(db, &row, "attachment.deleted", now).await.map(Some)
+    let Some(attachment) = row.as_ref().map(read).transpose()? else { return Ok(None) };
+    let unnamed = clear_up(db, &attachment, "attachment.deleted", now).await?;
+    Ok(Some((attachment, unnamed)))
 }
 
-/// Removes attachments whose time was over at `now`, at most `limit`, as [`delete`] does. Gives their ids, and the blobs
-/// that nothing names any more. One that awaits its bytes is given up first: an upload may be under way.
+/// Removes attachments whose time was over at `now`, at most `limit`, as [`delete`] does. Gives them, and the blobs that
+/// nothing names any more. One that awaits its bytes is given up first: an upload may be under way.
 pub async fn delete_expired(
     db: &mut Connection,
     now: Timestamp,
     limit: u32,
-) -> Result<(Vec<AttachmentId>, Vec<AttachmentId>), Error> {
+) -> Result<(Vec<Attachment>, Vec<BlobKey>), Error> {
     let rows = sqlx::query(
         "DELETE FROM attachments WHERE id IN (SELECT id FROM attachments \
          WHERE purge_at <= $1 AND (stored_at IS NOT NULL OR abandoned_at IS NOT NULL) ORDER BY purge_at LIMIT $2) \
-         RETURNING id, partner_id, blob_of, delivery_blob",
+         RETURNING *",
     )
     .bind(now.as_millis())
     .bind(i64::from(limit))
     .fetch_all(&mut *db)
     .await?;
-    let (mut ids, mut unnamed) = (Vec::with_capacity(rows.len()), Vec::new());
-    for row in &rows {
-        ids.push(parsed(row, "id", AttachmentId::parse)?);
-        unnamed.extend(clear_up(db, row, "attachment.expired", now).await?);
+    let expired = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let mut unnamed = Vec::new();
+    for attachment in &expired {
+        unnamed.extend(clear_up(db, attachment, "attachment.expired", now).await?);
     }
-    Ok((ids, unnamed))
+    Ok((expired, unnamed))
 }
 
 /// What goes with the row of an attachment. Gives the blobs that nothing names any more, and asks for them to be removed.
 async fn clear_up(
     db: &mut Connection,
-    row: &AnyRow,
+    attachment: &Attachment,
     action: &'static str,
     now: Timestamp,
-) -> Result<Vec<AttachmentId>, Error> {
-    let id = parsed(row, "id", AttachmentId::parse)?;
-    let uploaded = optional(row, "blob_of", AttachmentId::parse)?.unwrap_or(id);
-    let delivered = optional(row, "delivery_blob", AttachmentId::parse)?;
+) -> Result<Vec<BlobKey>, Error> {
+    let id = attachment.id;
     sqlx::query("DELETE FROM fetched_urls WHERE attachment_id = $1").bind(id.to_string()).execute(&mut *db).await?;
     sqlx::query(
         "INSERT INTO audit_records (id, partner_id, action, subject_id, created_at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(AuditId::new().to_string())
-    .bind(text(row, "partner_id")?)
+    .bind(attachment.partner_id.to_string())
     .bind(action)
     .bind(id.to_string())
     .bind(now.as_millis())
     .execute(&mut *db)
     .await?;
     let mut unnamed = Vec::new();
-    for blob in std::iter::once(uploaded).chain(delivered) {
-        if !is_blob_named(db, blob).await? {
-            request_removal(db, &blob.to_string(), now, now).await?;
-            unnamed.push(blob);
+    for key in attachment.keys() {
+        if !is_blob_named(db, key.id()).await? {
+            request_removal(db, &key.to_string(), now, now).await?;
+            unnamed.push(key);
         }
     }
     Ok(unnamed)
 }
 
-/// Whether any attachment has its bytes in this blob.
+/// Whether any attachment has its bytes in this blob. Until the transaction ends nobody else who asks this gets an
+/// answer: one who comes to name a blob and one who drops it must not pass each other.
 pub async fn is_blob_named(db: &mut Connection, blob: AttachmentId) -> Result<bool, Error> {
+    locks::hold(db, &[format!("blob {blob}")]).await?;
     let named = sqlx::query(
         "SELECT 1 FROM attachments \
          WHERE (id = $1 OR blob_of = $1 OR delivery_blob = $1) AND stored_at IS NOT NULL LIMIT 1",
@@ -303,23 +311,56 @@ pub async fn count_pending(db: &mut Connection, partner: PartnerId, now: Timesta
     size(&row, "pending")
 }
 
+/// Attachments whose window closed before `closed_before` without a file, with larger ids than `after`; at most `limit`.
+pub async fn overdue(
+    db: &mut Connection,
+    closed_before: Timestamp,
+    after: Option<AttachmentId>,
+    limit: u32,
+) -> Result<Vec<Attachment>, Error> {
+    let rows = sqlx::query(
+        "SELECT * FROM attachments WHERE upload_expires_at < $1 AND stored_at IS NULL AND abandoned_at IS NULL \
+         AND id > $2 ORDER BY id LIMIT $3",
+    )
+    .bind(closed_before.as_millis())
+    .bind(after.map(|id| id.to_string()).unwrap_or_default())
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Gives up an attachment that still awaits its file. `false`: it does not any more.
+pub async fn abandon(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE attachments SET abandoned_at = $2 WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
+    )
+    .bind(id.to_string())
+    .bind(now.as_millis())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Gives up attachments whose window closed before `closed_before`; says which, at most `limit`.
 pub async fn abandon_overdue(
     db: &mut Connection,
     closed_before: Timestamp,
     now: Timestamp,
     limit: u32,
-) -> Result<Vec<AttachmentId>, Error> {
+) -> Result<Vec<Attachment>, Error> {
     let rows = sqlx::query(
+        // Asked twice: on PostgreSQL one may be stored between being found and being changed.
         "UPDATE attachments SET abandoned_at = $1 WHERE id IN (SELECT id FROM attachments \
-         WHERE upload_expires_at < $2 AND stored_at IS NULL AND abandoned_at IS NULL LIMIT $3) RETURNING id",
+         WHERE upload_expires_at < $2 AND stored_at IS NULL AND abandoned_at IS NULL LIMIT $3) \
+         AND stored_at IS NULL AND abandoned_at IS NULL RETURNING *",
     )
     .bind(now.as_millis())
     .bind(closed_before.as_millis())
     .bind(i64::from(limit))
     .fetch_all(db)
     .await?;
-    rows.iter().map(|row| parsed(row, "id", AttachmentId::parse)).collect()
+    rows.iter().map(read).collect()
 }
 
 /// Drops the rows of attachments given up before `before`, at most `limit`; says how many.
@@ -373,16 +414,17 @@ pub async fn keep_blob(db: &mut Connection, blob_key: &str) -> Result<bool, Erro
 }
 
 /// Claims the removal of a blob: no attachment can come to name it after this. `false`: one does.
-pub async fn claim_removal(db: &mut Connection, blob: AttachmentId, now: Timestamp) -> Result<bool, Error> {
-    if is_blob_named(db, blob).await? {
+pub async fn claim_removal(db: &mut Connection, key: &BlobKey, now: Timestamp) -> Result<bool, Error> {
+    if is_blob_named(db, key.id()).await? {
         return Ok(false);
     }
-    sqlx::query("UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1")
-        .bind(blob.to_string())
+    let done = sqlx::query("UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1")
+        .bind(key.to_string())
         .bind(now.as_millis())
         .execute(db)
         .await?;
-    Ok(true)
+    // It may have been taken back at this moment.
+    Ok(done.rows_affected() == 1)
 }
 
 /// Records that nothing in an attachment can be played.

@@ -69,14 +69,17 @@ pub async fn with_recipients(
     Ok(chats)
 }
 
-/// Records a chat's newest message.
+/// Records a chat's newest message. Another server's clock may have been ahead when it recorded the one before.
 pub async fn touch(db: &mut Connection, id: ChatId, message: MessageId, now: Timestamp) -> Result<(), Error> {
-    sqlx::query("UPDATE chats SET last_message_id = $2, updated_at = $3 WHERE id = $1")
-        .bind(id.to_string())
-        .bind(message.to_string())
-        .bind(now.as_millis())
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE chats SET updated_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END, \
+         last_message_id = CASE WHEN last_message_id < $2 THEN $2 ELSE last_message_id END WHERE id = $1",
+    )
+    .bind(id.to_string())
+    .bind(message.to_string())
+    .bind(now.as_millis())
+    .execute(db)
+    .await?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::row::{integer, optional, optional_text, optional_time, parsed, text, time};
+use super::row::{integer, optional, optional_text, optional_time, parsed, storable, text, time};
 use super::{Connection, Error, attachments};
 use crate::clock::Timestamp;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service};
@@ -38,7 +38,7 @@ pub async fn insert(db: &mut Connection, partner: PartnerId, message: &Message, 
     for (position, part) in (0_i64..).zip(&message.parts) {
         let (kind, body, attachment) = match part {
             Part::Text(text) => ("text", Some(text_body(text)), None),
-            Part::Link(url) => ("link", Some(url.clone()), None),
+            Part::Link(url) => ("link", Some(storable(url)), None),
             Part::Media(attachment) => ("media", None, attachment.as_ref().map(|attachment| attachment.id.to_string())),
         };
         sqlx::query("INSERT INTO parts (message_id, position, kind, body, attachment_id) VALUES ($1, $2, $3, $4, $5)")
@@ -134,7 +134,7 @@ pub async fn mark_failed(
     )
     .bind(id.to_string())
     .bind(i64::from(code))
-    .bind(reason)
+    .bind(storable(reason))
     .bind(now.as_millis())
     .execute(db)
     .await?;

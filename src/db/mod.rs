@@ -1,9 +1,10 @@
 //! All SQL. Owns the connections, the one way to write, and the statements, one file per table or two. Knows
 //! nothing of HTTP or files.
 //!
-//! Reads take a connection from a pool ([`Db::read`]). Writes are closures handed to [`Db::write`], which runs
-//! them one at a time, each inside a savepoint, and commits several that arrived together with one sync of the
-//! disk; a closure's result is given back only after that commit. See `writer`.
+//! Reads take a connection from a pool ([`Db::read`]). Writes are closures handed to [`Db::write`]; a closure's result
+//! is given back only after its commit. On SQLite there is one writer, which commits several that arrived together with
+//! one sync of the disk (`sqlite`). On PostgreSQL each is a transaction of its own, and what must not happen twice at
+//! once is kept apart by name ([`locks`]).
 
 #![expect(clippy::missing_errors_doc, reason = "every function here fails when, and only when, the database does")]
 
@@ -12,11 +13,16 @@ pub mod chats;
 pub mod fetched_urls;
 pub mod idempotency;
 pub mod lists;
+pub mod locks;
 pub mod messages;
+pub mod moving;
 pub mod outbox;
 pub mod partners;
+mod postgres;
 pub mod rates;
 mod row;
+pub mod secrets;
+mod sqlite;
 mod writer;
 
 use std::str::FromStr;
@@ -26,13 +32,19 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, ConnectOptions, Row};
+use sqlx::{Any, AnyPool, ConnectOptions, Connection as _};
 use url::Url;
 
 pub use sqlx::AnyConnection as Connection;
 
-/// Connections that read.
-const READERS: u32 = 4;
+/// Connections that read SQLite.
+const SQLITE_READERS: u32 = 4;
+/// Connections to PostgreSQL, if nobody says otherwise.
+const DEFAULT_CONNECTIONS: u32 = 4;
+/// Locks by name that are held at a time, each by a connection of its own.
+const LOCK_CONNECTIONS: u32 = 8;
+/// How long to wait for one of those: they are held while files are looked at and copied.
+const LOCK_PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait for a reader, or for another process (`haversack partner add`) that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -56,12 +68,9 @@ pub enum Error {
         value: String,
     },
     /// The database does not keep what it confirms.
-    #[error(
-        "database: {setting} is {found:?} but must be {wanted:?}, or a power cut would lose acknowledged data; \
-         use a database file on a local disk"
-    )]
+    #[error("database: {setting} is {found:?} but must be {wanted}, or a power cut would lose acknowledged data")]
     NotDurable {
-        /// The SQLite pragma.
+        /// The setting of SQLite or PostgreSQL.
         setting: &'static str,
         /// Its value as read back.
         found: String,
@@ -69,7 +78,7 @@ pub enum Error {
         wanted: &'static str,
     },
     /// The URL names a database this version does not know.
-    #[error("database: {0}: only sqlite: URLs are supported")]
+    #[error("database: {0}: is not supported; use sqlite: or postgres:")]
     UnknownKind(String),
     /// The write was given up before it was committed.
     #[error("database: the write was not carried out")]
@@ -94,28 +103,87 @@ impl Error {
     pub fn is_duplicate(&self) -> bool {
         matches!(self, Self::Sql(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation))
     }
+
+    /// Whether the same may succeed in a moment: the database is not reachable, is starting or stopping, has no
+    /// connection left, or gave the work up in favour of another's.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        use sqlx::Error as E;
+        let Self::Sql(error) = self else { return matches!(self, Self::Abandoned) };
+        match error.as_ref() {
+            E::Io(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Tls(_) => true,
+            E::Database(error) => error.code().is_some_and(|code| postgres::is_passing(&code)),
+            _ => false,
+        }
+    }
+}
+
+/// Which engine keeps the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// A file, of one server.
+    Sqlite,
+    /// A server, which several of ours may share.
+    Postgres,
+}
+
+impl Engine {
+    /// The engine that a database URL names by its scheme.
+    #[must_use]
+    pub fn of(url: &Url) -> Option<Self> {
+        match url.scheme() {
+            "sqlite" => Some(Self::Sqlite),
+            "postgres" | "postgresql" => Some(Self::Postgres),
+            _ => None,
+        }
+    }
+
+    fn of_connection(connection: &Connection) -> Self {
+        if connection.backend_name() == "PostgreSQL" { Self::Postgres } else { Self::Sqlite }
+    }
 }
 
 /// The database.
 #[derive(Clone)]
 pub struct Db {
-    readers: AnyPool,
-    writer: writer::Writer,
+    engine: Engine,
+    pool: AnyPool,
+    /// Transactions that are held open for a lock, and do nothing else.
+    lock_pool: AnyPool,
+    local_locks: locks::LocalLocks,
+    /// Of SQLite.
+    writer: Option<writer::Writer>,
 }
 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Db")
+        f.debug_tuple("Db").field(&self.engine).finish()
     }
 }
 
+/// What a connection is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Serve,
+    Look,
+}
+
 impl Db {
-    /// Opens the database, applies the migrations and reads back the settings that durability rests on.
+    /// Opens the database, applies the migrations and reads back the settings that durability rests on. Several servers
+    /// may do so at once: the migrations are applied by one of them, and the others wait.
     ///
     /// # Errors
     /// The database cannot be opened, migrated, or made durable.
     pub async fn open(url: &Url) -> Result<Self, Error> {
-        Self::connect(url, true).await
+        Self::connect(url, Purpose::Serve, DEFAULT_CONNECTIONS).await
+    }
+
+    /// The same with a bound on connections, for a server.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn open_with(url: &Url, connections: u32) -> Result<Self, Error> {
+        Self::connect(url, Purpose::Serve, connections).await
     }
 
     /// The same without migrations, to look at what is there.
@@ -123,30 +191,55 @@ impl Db {
     /// # Errors
     /// The database cannot be opened, or is not durable.
     pub async fn open_unchanged(url: &Url) -> Result<Self, Error> {
-        Self::connect(url, false).await
+        Self::connect(url, Purpose::Look, DEFAULT_CONNECTIONS).await
     }
 
-    async fn connect(url: &Url, migrate: bool) -> Result<Self, Error> {
-        if url.scheme() != "sqlite" {
-            return Err(Error::UnknownKind(url.scheme().to_owned()));
-        }
+    async fn connect(url: &Url, purpose: Purpose, connections: u32) -> Result<Self, Error> {
+        let engine = Engine::of(url).ok_or_else(|| Error::UnknownKind(url.scheme().to_owned()))?;
         sqlx::any::install_default_drivers();
         let options = AnyConnectOptions::from_str(url.as_str())?.disable_statement_logging();
         let pool = |connections| {
-            AnyPoolOptions::new()
+            let pool = AnyPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(PATIENCE)
                 .idle_timeout(None)
                 .max_lifetime(None)
-                .test_before_acquire(false)
-                .after_connect(|connection, _| Box::pin(prepare(connection)))
+                .test_before_acquire(false);
+            match engine {
+                Engine::Sqlite => pool.after_connect(|connection, _| Box::pin(sqlite::prepare(connection))),
+                Engine::Postgres => {
+                    pool.before_acquire(|connection, idle| Box::pin(postgres::is_alive(connection, idle)))
+                }
+            }
         };
         let mut connection = pool(1).connect_with(options.clone()).await?.acquire().await?.detach();
-        if migrate {
+        if purpose == Purpose::Serve {
             MIGRATIONS.run(&mut connection).await?;
         }
-        check_durability(&mut connection).await?;
-        Ok(Self { readers: pool(READERS).connect_lazy_with(options), writer: writer::Writer::spawn(connection) })
+        let (readers, writer) = match engine {
+            Engine::Sqlite => {
+                sqlite::check_durability(&mut connection).await?;
+                (SQLITE_READERS, Some(writer::Writer::spawn(connection)))
+            }
+            Engine::Postgres => {
+                postgres::check_durability(&mut connection).await?;
+                connection.close().await?;
+                (connections, None)
+            }
+        };
+        Ok(Self {
+            engine,
+            pool: pool(readers).connect_lazy_with(options.clone()),
+            lock_pool: pool(LOCK_CONNECTIONS).acquire_timeout(LOCK_PATIENCE).connect_lazy_with(options),
+            local_locks: locks::LocalLocks::default(),
+            writer,
+        })
+    }
+
+    /// Whether other servers may use the same database at the same time.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.engine == Engine::Postgres
     }
 
     /// A connection to read with.
@@ -154,21 +247,27 @@ impl Db {
     /// # Errors
     /// None became free in time, or none could be opened.
     pub async fn read(&self) -> Result<PoolConnection<Any>, Error> {
-        Ok(self.readers.acquire().await?)
+        Ok(self.pool.acquire().await?)
     }
 
     /// Runs `work` as one transaction: all of it is committed and safe on disk when this returns `Ok`, and none
     /// of it is left when it returns `Err`. `work` goes on even if the caller stops waiting.
     ///
+    /// On PostgreSQL each statement of `work` sees what others have committed by then (READ COMMITTED).
+    ///
     /// # Errors
-    /// What `work` returns, or that its commit failed.
+    /// What `work` returns, or that its commit failed: then, if the connection was lost at that moment, it may have been
+    /// carried out all the same.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.writer.write(work).await
+        match &self.writer {
+            Some(writer) => writer.write(work).await,
+            None => postgres::write(&self.pool, work).await,
+        }
     }
 
     /// Whether the database answers readers and takes writes.
@@ -179,28 +278,4 @@ impl Db {
         sqlx::query("SELECT 1").execute(&mut *self.read().await?).await?;
         self.write(|_| Box::pin(async { Ok(()) })).await
     }
-}
-
-async fn prepare(connection: &mut Connection) -> Result<(), sqlx::Error> {
-    for pragma in [
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL",
-        "PRAGMA foreign_keys = ON",
-        "PRAGMA busy_timeout = 5000",
-    ] {
-        sqlx::query(pragma).execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-/// SQLite accepts a PRAGMA it cannot honour (WAL on a network file system, say) without an error.
-async fn check_durability(connection: &mut Connection) -> Result<(), Error> {
-    let journal: String = sqlx::query("PRAGMA journal_mode").fetch_one(&mut *connection).await?.try_get(0)?;
-    let synchronous: i64 = sqlx::query("PRAGMA synchronous").fetch_one(&mut *connection).await?.try_get(0)?;
-    for (setting, found, wanted) in [("journal_mode", journal, "wal"), ("synchronous", synchronous.to_string(), "2")] {
-        if found != wanted {
-            return Err(Error::NotDurable { setting, found, wanted });
-        }
-    }
-    Ok(())
 }

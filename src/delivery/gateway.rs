@@ -63,7 +63,7 @@ impl PartContent {
     /// # Errors
     /// The blob store fails.
     pub async fn open(&self) -> Result<Option<Arc<dyn Blob>>, blob::Error> {
-        self.blobs.open(self.key).await
+        self.blobs.open(&self.key).await
     }
 
     /// Streams the whole file; `None` if its attachment was deleted meanwhile.
@@ -71,19 +71,21 @@ impl PartContent {
     /// # Errors
     /// The blob store fails.
     pub async fn stream(&self) -> Result<Option<ByteStream>, blob::Error> {
-        Ok(self.open().await?.map(|blob| {
-            let size = blob.size();
-            blob.read(0..size)
-        }))
+        let Some(blob) = self.open().await? else { return Ok(None) };
+        let size = blob.size();
+        match blob.read(0..size).await {
+            Err(blob::Error::Gone) => Ok(None),
+            read => read.map(Some),
+        }
     }
 
     fn new(attachment: &Attachment, blobs: &Arc<dyn BlobStore>) -> Self {
-        let Delivered { filename, media_type, size_bytes, blob } = attachment.delivered();
+        let Delivered { filename, media_type, size_bytes } = attachment.delivered();
         Self {
             filename: filename.to_owned(),
             media_type: media_type.to_owned(),
             size_bytes,
-            key: BlobKey::from(blob),
+            key: attachment.delivered_key(),
             blobs: Arc::clone(blobs),
         }
     }

@@ -1,7 +1,8 @@
 //! The outbox worker: claim, hand over, record.
 //!
-//! A claim lasts a while; if the process dies in between, the message is handed over again after that. So a gateway
-//! can get a message twice if the crash came between its answer and the recording.
+//! A claim lasts a while; if the process dies in between, this server or another hands the message over again after that.
+//! So a gateway can get a message twice if the crash came between its answer and the recording, and in no other case:
+//! a hand-over begins only while the claim lasts longer than it may take.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::gateway::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
 use crate::blob::BlobStore;
@@ -23,8 +25,11 @@ use crate::metrics::Metrics;
 
 /// Messages handed over at a time.
 const BATCH: u32 = 64;
-/// How long a claim lasts.
+/// How long a claim lasts. The clocks of servers that share a database may differ by what is left of it after
+/// [`PATIENCE`] and [`FRESH`].
 const LEASE: Duration = Duration::from_mins(1);
+/// A claim that is older is made to last anew before its message is handed over.
+const FRESH: Duration = Duration::from_secs(2);
 /// How often to look without being told: for retries, and for what a crash left.
 const POLL: Duration = Duration::from_secs(1);
 /// Attempts until a message fails for good, with code 3007.
@@ -80,7 +85,7 @@ impl Worker {
     /// # Errors
     /// The database fails; the claims end by themselves.
     pub async fn work(&self) -> Result<usize, db::Error> {
-        let now = self.clock.now();
+        let (now, claimed) = (self.clock.now(), Instant::now());
         let jobs = self
             .db
             .write(move |db| {
@@ -94,17 +99,25 @@ impl Worker {
             })
             .await?;
         let count = jobs.len();
-        for result in join_all(by_chat(jobs).into_values().map(|jobs| self.deliver_in_order(jobs))).await {
+        for result in join_all(by_chat(jobs).into_values().map(|jobs| self.deliver_in_order(jobs, claimed))).await {
             result?;
         }
         Ok(count)
     }
 
-    async fn deliver_in_order(&self, jobs: Vec<Job>) -> Result<(), db::Error> {
+    async fn deliver_in_order(&self, jobs: Vec<Job>, claimed: Instant) -> Result<(), db::Error> {
         for job in jobs {
-            self.deliver(job).await?;
+            if claimed.elapsed() < FRESH || self.extend(job).await? {
+                self.deliver(job).await?;
+            }
         }
         Ok(())
+    }
+
+    /// `false`: another server has the job by now.
+    async fn extend(&self, job: Job) -> Result<bool, db::Error> {
+        let until = self.clock.now() + LEASE;
+        self.db.write(move |db| Box::pin(async move { outbox::extend(db, job, until).await })).await
     }
 
     async fn deliver(&self, job: Job) -> Result<(), db::Error> {
@@ -199,7 +212,7 @@ impl Worker {
         let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
         tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery will be tried again");
         let at = self.clock.now() + wait;
-        self.db.write(move |db| Box::pin(async move { outbox::retry(db, job.id, at).await })).await
+        self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await })).await
     }
 
     async fn fail(&self, job: Job, code: u16, reason: String) -> Result<(), db::Error> {

@@ -1,5 +1,7 @@
 //! Attachments: their states and what makes them.
 
+use super::blob_key::BlobKey;
+use super::tier::Tier;
 use crate::clock::Timestamp;
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::Measures;
@@ -79,8 +81,6 @@ pub struct Delivered<'a> {
     pub media_type: &'a str,
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// The id its blob goes by.
-    pub blob: AttachmentId,
 }
 
 /// What a URL of ours says of the file it names. It names that file only if all of it is true.
@@ -101,9 +101,10 @@ pub enum Content {
     Awaited,
     /// Stored, whole.
     Stored {
-        /// SHA-256 of the bytes, lowercase hexadecimal.
-        sha256: String,
-        /// MD5 of the bytes, lowercase hexadecimal: the entity tag, as S3 has it. It guards nothing.
+        /// SHA-256 of the bytes, lowercase hexadecimal; not known of what a bucket took by itself.
+        sha256: Option<String>,
+        /// MD5 of the bytes, lowercase hexadecimal: the entity tag, as S3 has it. It guards nothing. Of what a bucket took by
+        /// itself this is the bucket's entity tag, whatever that is.
         md5: String,
         /// When the last byte was safe on disk.
         at: Timestamp,
@@ -112,9 +113,9 @@ pub enum Content {
     Abandoned,
     /// A whole body came, but is of no type that is accepted, or not of the one declared; it was not kept.
     Refused {
-        /// SHA-256 of the bytes, lowercase hexadecimal.
-        sha256: String,
-        /// MD5 of the bytes, lowercase hexadecimal.
+        /// SHA-256 of the bytes, lowercase hexadecimal; not known of what a bucket took by itself.
+        sha256: Option<String>,
+        /// MD5 of the bytes, lowercase hexadecimal, or the bucket's entity tag.
         md5: String,
         /// What was found, and what would be right.
         reason: String,
@@ -151,19 +152,47 @@ impl Attachment {
         self.purge_at.is_some_and(|purge_at| purge_at <= now)
     }
 
+    /// How long it is kept.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        if self.purge_at.is_some() { Tier::Ephemeral } else { Tier::Persistent }
+    }
+
+    /// What the file as it was uploaded is called where it is kept.
+    #[must_use]
+    pub fn uploaded_key(&self) -> BlobKey {
+        self.key(self.blob_of, &self.filename)
+    }
+
+    /// What a form made of it is called where it is kept.
+    #[must_use]
+    pub fn made_key(&self, made: &Delivery) -> BlobKey {
+        self.key(made.blob, &made.filename)
+    }
+
+    /// What the form it is delivered in is called where it is kept.
+    #[must_use]
+    pub fn delivered_key(&self) -> BlobKey {
+        self.delivery.as_ref().map_or_else(|| self.uploaded_key(), |made| self.made_key(made))
+    }
+
+    /// What all its files are called where they are kept.
+    pub fn keys(&self) -> impl Iterator<Item = BlobKey> {
+        std::iter::once(self.uploaded_key()).chain(self.delivery.as_ref().map(|made| self.made_key(made)))
+    }
+
+    fn key(&self, blob: AttachmentId, filename: &str) -> BlobKey {
+        BlobKey::of_file(blob, self.partner_id, self.blob_of, filename, self.tier())
+    }
+
     /// How it is delivered: in the form made for that, or as it was uploaded.
     #[must_use]
     pub fn delivered(&self) -> Delivered<'_> {
         match &self.delivery {
-            Some(Delivery { filename, media_type, size_bytes, blob, .. }) => {
-                Delivered { filename, media_type, size_bytes: *size_bytes, blob: *blob }
+            Some(Delivery { filename, media_type, size_bytes, .. }) => {
+                Delivered { filename, media_type, size_bytes: *size_bytes }
             }
-            None => Delivered {
-                filename: &self.filename,
-                media_type: &self.media_type,
-                size_bytes: self.size_bytes,
-                blob: self.blob_of,
-            },
+            None => Delivered { filename: &self.filename, media_type: &self.media_type, size_bytes: self.size_bytes },
         }
     }
 

@@ -2,7 +2,9 @@
 
 pub mod api_key;
 pub mod attachment;
+pub mod blob_key;
 pub mod chat;
+pub mod disposition;
 pub mod filename;
 pub mod handle;
 pub mod message;

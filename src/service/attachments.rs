@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Error, Service};
+use crate::blob;
 use crate::blob::presign::Grant;
-use crate::blob::{self, BlobKey};
 use crate::clock::Timestamp;
 use crate::db::{attachments as table, partners};
 use crate::domain::attachment::{Attachment, Content};
@@ -87,28 +87,38 @@ impl Service {
         });
         // The reservation is given back once the row is committed, even if the caller does not wait for that.
         let (attachment, _) = write.await?;
-        let grant = Grant {
-            id: attachment.id,
-            expires: attachment.upload_expires_at,
-            content_type: &attachment.signed_type,
-            content_length: size_bytes,
-        };
         Ok(Awaited {
-            upload_url: self.public_url.join(&self.signer.url(&grant)),
+            upload_url: self.upload_url(&attachment),
             download_url: self.file_urls.uploaded(&attachment),
             attachment,
         })
+    }
+
+    /// Where the bytes of a new attachment go: to the bucket if there is one, else to us.
+    fn upload_url(&self, attachment: &Attachment) -> String {
+        let Attachment { id, signed_type, size_bytes, .. } = attachment;
+        if let Some(bucket) = self.blobs.bucket() {
+            return bucket.presign_put(*id, signed_type, *size_bytes, self.limits.upload_url_ttl());
+        }
+        let expires = attachment.upload_expires_at;
+        let grant = Grant { id: *id, expires, content_type: signed_type, content_length: *size_bytes };
+        self.public_url.join(&self.signer.url(&grant))
     }
 
     /// A partner's attachment, in any state, and the moment its state is told for.
     ///
     /// # Errors
     /// There is none, or it is another partner's.
-    pub async fn attachment(&self, partner: PartnerId, id: AttachmentId) -> Result<(Attachment, Timestamp), Error> {
+    pub async fn attachment(
+        self: &Arc<Self>,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<(Attachment, Timestamp), Error> {
         let now = self.clock.now();
         let found = table::find(&mut *self.db.read().await?, id, now).await?;
         let attachment =
             found.filter(|attachment| attachment.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
+        let attachment = self.arrived(attachment).await?.ok_or(Error::AttachmentNotFound)?;
         Ok((attachment, now))
     }
 
@@ -124,17 +134,29 @@ impl Service {
 
     async fn delete(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
         // Held until the file is gone: an upload that ends now must find the row gone before it renames its file.
-        let _publishing = self.publishing.lock(id).await;
+        let _publishing = self.publishing(id).await?;
         let now = self.clock.now();
-        let deleted =
-            self.db.write(move |db| Box::pin(async move { table::delete(db, partner, id, now).await })).await?;
-        let blobs = deleted.ok_or(Error::AttachmentNotFound)?;
+        let uploads = self.uploads();
+        let write = self.db.write(move |db| {
+            Box::pin(async move {
+                let deleted = table::delete(db, partner, id, now).await?;
+                if let Some((attachment, _)) = &deleted {
+                    uploads.request_removal(db, attachment, now).await?;
+                }
+                Ok::<_, Error>(deleted)
+            })
+        });
+        let (attachment, blobs) = write.await?.ok_or(Error::AttachmentNotFound)?;
         self.files.forget(id);
         // The attachment is gone whatever becomes of its files, which were asked to be removed in the same transaction.
         for blob in blobs {
-            if let Err(error) = self.remove_blob(BlobKey::from(blob)).await {
+            if let Err(error) = self.remove_blob(&blob).await {
                 tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
             }
+        }
+        // One that was fetched was never uploaded.
+        if !attachment.signed_type.is_empty() {
+            self.remove_upload(id).await;
         }
         Ok(())
     }

@@ -2,19 +2,24 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lru::LruCache;
 
 use super::{Error, Service};
-use crate::blob::{Blob, BlobKey};
+use crate::blob::{Blob, BlobKey, Metadata, Reading};
 use crate::clock::Timestamp;
 use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, Content};
-use crate::domain::filename;
+use crate::domain::tier::Tier;
+use crate::domain::{disposition, filename};
 use crate::id::{AttachmentId, PartnerId};
 
 /// Files kept open for the next request; each costs one file descriptor.
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// How long a URL of the store itself is good: the time it takes to follow a redirect.
+const DIRECT_URL_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A file that can be served.
 #[derive(Debug)]
@@ -33,9 +38,38 @@ pub struct StoredFile {
     pub purge_at: Option<Timestamp>,
     /// The bytes.
     pub blob: Arc<dyn Blob>,
+    /// Which attachment's it is.
+    id: AttachmentId,
+    key: BlobKey,
+}
+
+/// `Cache-Control` of a file.
+#[must_use]
+pub fn cache_control(tier: Tier) -> &'static str {
+    match tier {
+        // It never changes, and its URL never means another.
+        Tier::Persistent => "public, max-age=31536000, immutable",
+        // It is gone soon, and its URL sooner.
+        Tier::Ephemeral => "private, no-store",
+    }
+}
+
+/// What is told of a file to who gets it from the store itself: what our own answers say.
+pub(super) fn metadata(media_type: &str, filename: &str, tier: Tier) -> Metadata {
+    Metadata {
+        content_type: media_type.to_owned(),
+        content_disposition: disposition::of_file(media_type, filename),
+        cache_control: cache_control(tier),
+    }
 }
 
 impl StoredFile {
+    /// How long it is kept.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        if self.purge_at.is_some() { Tier::Ephemeral } else { Tier::Persistent }
+    }
+
     fn is_gone(&self, now: Timestamp) -> bool {
         self.purge_at.is_some_and(|purge_at| purge_at <= now)
     }
@@ -107,7 +141,7 @@ impl Service {
     /// # Errors
     /// Database or store fail.
     pub async fn stored_file(
-        &self,
+        self: &Arc<Self>,
         partner: PartnerId,
         id: AttachmentId,
         segment: &str,
@@ -117,13 +151,18 @@ impl Service {
             file.partner_id == partner && !file.is_gone(now) && filename::url_segment(&file.filename) == segment
         };
         let deletions = match self.files.get(id, fits) {
+            // Another server may have deleted it.
+            Ok(_) if self.db.is_shared() && self.stored(id).await?.is_none() => {
+                self.files.forget(id);
+                return Ok(None);
+            }
             Ok(file) => return Ok(Some(file)),
             Err(deletions) => deletions,
         };
-        let Some(attachment) = self.stored(id).await?.filter(|attachment| attachment.partner_id == partner) else {
-            return Ok(None);
-        };
+        let found = table::find(&mut *self.db.read().await?, id, now).await?;
+        let Some(attachment) = found.filter(|attachment| attachment.partner_id == partner) else { return Ok(None) };
         let Some(form) = form(&attachment, segment) else { return Ok(None) };
+        let Some(attachment) = self.arrived(attachment).await? else { return Ok(None) };
         let Some(file) = self.open(attachment, form).await? else { return Ok(None) };
         self.files.put(id, form, Arc::clone(&file), deletions);
         Ok(Some(file))
@@ -131,14 +170,17 @@ impl Service {
 
     async fn open(&self, attachment: Attachment, form: Form) -> Result<Option<Arc<StoredFile>>, Error> {
         let id = attachment.id;
+        let key = match form {
+            Form::Uploaded => attachment.uploaded_key(),
+            Form::Delivered => attachment.delivered_key(),
+        };
         let Content::Stored { md5: uploaded_md5, at, .. } = attachment.content else { return Ok(None) };
-        let uploaded =
-            (attachment.filename, attachment.media_type, attachment.size_bytes, uploaded_md5, attachment.blob_of);
-        let (filename, media_type, size_bytes, md5, blob) = match (form, attachment.delivery) {
-            (Form::Delivered, Some(made)) => (made.filename, made.media_type, made.size_bytes, made.md5, made.blob),
+        let uploaded = (attachment.filename, attachment.media_type, attachment.size_bytes, uploaded_md5);
+        let (filename, media_type, size_bytes, md5) = match (form, attachment.delivery) {
+            (Form::Delivered, Some(made)) => (made.filename, made.media_type, made.size_bytes, made.md5),
             _ => uploaded,
         };
-        let Some(blob) = self.blobs.open(BlobKey::from(blob)).await? else {
+        let Some(blob) = self.blobs.open(&key).await? else {
             // Deleted between the two looks, or lost.
             return if self.stored(id).await?.is_none() { Ok(None) } else { Err(Error::Lost(id)) };
         };
@@ -146,7 +188,19 @@ impl Service {
             return Err(Error::Lost(id));
         }
         let (partner_id, purge_at) = (attachment.partner_id, attachment.purge_at);
-        Ok(Some(Arc::new(StoredFile { partner_id, filename, media_type, md5, stored_at: at, purge_at, blob })))
+        Ok(Some(Arc::new(StoredFile { partner_id, filename, media_type, md5, stored_at: at, purge_at, blob, id, key })))
+    }
+
+    /// A URL of the store itself that gives a file for a moment, if files are to be got there.
+    #[must_use]
+    pub fn direct_url(&self, file: &StoredFile, reading: Reading) -> Option<String> {
+        let bucket = self.blobs.bucket().filter(|_| self.redirects)?;
+        Some(bucket.presign_get(&file.key, reading, DIRECT_URL_LIFETIME))
+    }
+
+    /// Closes a file that turned out to be gone: another server may have deleted it.
+    pub fn forget(&self, file: &StoredFile) {
+        self.files.forget(file.id);
     }
 
     /// The attachment, if its bytes were stored.

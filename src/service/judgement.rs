@@ -34,11 +34,12 @@ impl Service {
         let judge = move || {
             // Given back when this ends, which it does although nobody waits for it any more.
             let _turn = turn;
-            let found = media::identify(sealed.content()?).map_err(blob::Error::Unreadable)?;
+            let found = media::identify(sealed.content()?).map_err(blob::Error::of_read)?;
             let judged = match media::settle(found, &Names { filename: &filename, declared }, route) {
                 Ok(media_type) => Ok(Judged { media_type, measures: media::measure(sealed.content()?, media_type) }),
                 Err(refusal) => Err(refusal),
             };
+            sealed.check()?;
             Ok((sealed, judged))
         };
         let (sealed, judged) = tokio::task::spawn_blocking(judge).await.map_err(|_| blob::Error::Stopped)??;
@@ -75,8 +76,9 @@ impl Service {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     Cleaned::Refused(format!("the file has {error}, so places and serial numbers cannot be removed"))
                 }
-                Err(error) => return Err(blob::Error::Unreadable(error)),
+                Err(error) => return Err(blob::Error::of_read(error)),
             };
+            sealed.check()?;
             Ok((sealed, cleaned))
         };
         tokio::task::spawn_blocking(clean).await.map_err(|_| blob::Error::Stopped)?

@@ -7,16 +7,17 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
+use super::downloads::metadata;
 use super::judgement::Judged;
 use super::message_files::check_voice_memo;
-use super::preparation::is_unprepared;
+use super::preparation::{Unnamed, is_unprepared, unnamed};
 use super::sends::Draft;
 use super::unsettled::Held;
 use super::{Error, Service};
 use crate::blob::{BlobKey, SealedBlob};
 use crate::clock::Timestamp;
 use crate::db::{Connection, attachments as table, fetched_urls};
-use crate::domain::attachment::{Attachment, Content};
+use crate::domain::attachment::{Attachment, Content, Delivery};
 use crate::domain::filename;
 use crate::domain::part::DraftPart;
 use crate::domain::tier::Tier;
@@ -40,7 +41,7 @@ pub(super) struct FetchedFile {
 struct Unstored {
     file: FetchedFile,
     /// What is to be stored: nothing, if the file has not changed since it was.
-    sealed: Vec<(AttachmentId, Box<dyn SealedBlob>)>,
+    sealed: Vec<Unnamed>,
     /// Its bytes count until a message has them.
     held: Option<Held>,
 }
@@ -55,19 +56,20 @@ impl Service {
         &self,
         partner: PartnerId,
         draft: &Draft,
+        tier: Tier,
         now: Timestamp,
     ) -> Result<FetchedMedia, Error> {
         let urls = draft.parts.iter().filter_map(|part| match part {
             DraftPart::Url(url) => Some(url),
             _ => None,
         });
-        let fetches = urls.map(|url| self.fetch(partner, url, draft.voice_memo, now));
+        let fetches = urls.map(|url| self.fetch(partner, url, draft.voice_memo, tier, now));
         Ok(FetchedMedia(try_join_all(fetches).await?))
     }
 
     /// Removes what was stored for a send that did not take it.
     pub(super) async fn discard(&self, files: &[FetchedFile]) {
-        let keys: Vec<BlobKey> = files.iter().flat_map(FetchedFile::new_blobs).map(BlobKey::from).collect();
+        let keys: Vec<BlobKey> = files.iter().flat_map(FetchedFile::new_blobs).collect();
         self.discard_blobs(&keys).await;
     }
 
@@ -76,12 +78,13 @@ impl Service {
         partner: PartnerId,
         url: &FetchUrl,
         as_voice_memo: bool,
+        tier: Tier,
         now: Timestamp,
     ) -> Result<Unstored, Error> {
         let start = Instant::now();
-        let fetched = self.fetch_uncounted(partner, url, as_voice_memo, now).await;
+        let fetched = self.fetch_uncounted(partner, url, as_voice_memo, tier, now).await;
         let outcome = match &fetched {
-            Ok(unstored) if unstored.sealed.is_empty() => "not_modified",
+            Ok(unstored) if unstored.held.is_none() => "not_modified",
             Ok(_) => "fetched",
             Err(Error::Fetch { source, .. }) => source.kind(),
             Err(Error::UnsupportedType(_) | Error::TypeMismatch(_)) => "refused",
@@ -99,6 +102,7 @@ impl Service {
         partner: PartnerId,
         url: &FetchUrl,
         as_voice_memo: bool,
+        tier: Tier,
         now: Timestamp,
     ) -> Result<Unstored, Error> {
         let failed = |source: fetch::Error| match source.cause() {
@@ -126,7 +130,7 @@ impl Service {
                     Refusal::Unsupported(reason) => Error::UnsupportedType(format!("{url}: {reason}")),
                     Refusal::Mismatch(reason) => Error::TypeMismatch(format!("{url}: {reason}")),
                 })?;
-                let mut attachment = new_attachment(partner, name, judged, sealed.as_ref(), now);
+                let mut attachment = new_attachment(partner, name, judged, sealed.as_ref(), tier, now);
                 if as_voice_memo {
                     check_voice_memo(&attachment)?;
                 }
@@ -142,14 +146,14 @@ impl Service {
                         attachment.measures.duration_ms = None;
                     }
                     if let Some((delivery, sealed)) = prepared.delivery {
-                        blobs.push((delivery.blob, sealed));
+                        blobs.push(unnamed(&attachment, &delivery, sealed));
                         attachment.delivery = Some(delivery);
                     }
                 }
                 if as_voice_memo {
                     check_voice_memo(&attachment)?;
                 }
-                blobs.push((attachment.id, sealed));
+                blobs.push(uploaded(&attachment, sealed));
                 let file = FetchedFile { attachment, url_hash, validators };
                 Ok(Unstored { file, sealed: blobs, held: Some(held) })
             }
@@ -164,13 +168,39 @@ impl Service {
                         check_voice_memo(&earlier)?;
                     }
                 }
-                let attachment =
-                    Attachment { id: AttachmentId::new(), created_at: now, upload_expires_at: now, ..earlier };
+                let (attachment, sealed) = self.once_more(earlier, tier, now).await?;
                 let file = FetchedFile { attachment, url_hash, validators: Some(validators) };
-                Ok(Unstored { file, sealed: Vec::new(), held: None })
+                Ok(Unstored { file, sealed, held: None })
             }
             (Fetched::NotModified, None) => Err(failed(fetch::Error::Protocol)),
         }
+    }
+
+    /// An earlier file as a new attachment. In a bucket it becomes an object of its own, which the new attachment's URL
+    /// names; else the two share it.
+    async fn once_more(
+        &self,
+        earlier: Attachment,
+        tier: Tier,
+        now: Timestamp,
+    ) -> Result<(Attachment, Vec<Unnamed>), Error> {
+        let (id, purge_at) = (AttachmentId::new(), tier.purge_at(now));
+        let Some(bucket) = self.blobs.bucket() else {
+            let shared = Attachment { id, created_at: now, upload_expires_at: now, purge_at, ..earlier };
+            return Ok((shared, Vec::new()));
+        };
+        let copy = async |key: &BlobKey| bucket.duplicate(key).await?.ok_or(Error::DeletedMeanwhile);
+        let mut sealed = vec![copy(&earlier.uploaded_key()).await?];
+        if let Some(made) = &earlier.delivery {
+            sealed.push(copy(&earlier.made_key(made)).await?);
+        }
+        let delivery = earlier.delivery.clone().map(|made| Delivery { blob: AttachmentId::new(), ..made });
+        let own =
+            Attachment { id, blob_of: id, created_at: now, upload_expires_at: now, purge_at, delivery, ..earlier };
+        let mut sealed = sealed.into_iter();
+        let mut blobs: Vec<_> = sealed.next().map(|sealed| uploaded(&own, sealed)).into_iter().collect();
+        blobs.extend(own.delivery.as_ref().zip(sealed.next()).map(|(made, sealed)| unnamed(&own, made, sealed)));
+        Ok((own, blobs))
     }
 
     /// What a URL brought the last time, if its bytes are still there to be used again.
@@ -180,7 +210,7 @@ impl Service {
         let soon = self.clock.now() + LONGEST_SEND;
         let known = known.filter(|(attachment, _)| !attachment.is_gone(soon));
         let Some((attachment, validators)) = known else { return Ok(None) };
-        let blob = self.blobs.open(BlobKey::from(attachment.blob_of)).await?;
+        let blob = self.blobs.open(&attachment.uploaded_key()).await?;
         Ok(blob.filter(|blob| blob.size() == attachment.size_bytes).map(|_| (attachment, validators)))
     }
 
@@ -225,24 +255,27 @@ impl FetchedFile {
     }
 
     /// The blobs that were stored for it.
-    fn new_blobs(&self) -> impl Iterator<Item = AttachmentId> {
+    fn new_blobs(&self) -> impl Iterator<Item = BlobKey> {
+        self.attachment.keys().filter(|_| self.is_new())
+    }
+
+    /// The blobs of an earlier attachment that it shares.
+    pub(super) fn shared_blobs(&self) -> impl Iterator<Item = AttachmentId> {
         let made = self.attachment.delivery.as_ref().map(|delivery| delivery.blob);
-        std::iter::once(self.attachment.id).chain(made).filter(|_| self.is_new())
+        std::iter::once(self.attachment.blob_of).chain(made).filter(|_| !self.is_new())
     }
 
     /// Makes the file an attachment, in the transaction of the send.
-    pub(super) async fn take(self, db: &mut Connection, tier: Tier, now: Timestamp) -> Result<Attachment, Error> {
-        for blob in self.new_blobs() {
-            if !table::keep_blob(db, &BlobKey::from(blob).to_string()).await? {
+    pub(super) async fn take(self, db: &mut Connection, now: Timestamp) -> Result<Attachment, Error> {
+        for key in self.new_blobs() {
+            if !table::keep_blob(db, &key.to_string()).await? {
                 return Err(Error::DeletedMeanwhile);
             }
         }
-        if !self.is_new() && !self.are_blobs_named(db).await? {
+        if !self.are_shared_blobs_named(db).await? {
             return Err(Error::DeletedMeanwhile);
         }
-        let Self { mut attachment, url_hash, validators } = self;
-        // Its own time, not that of an earlier attachment whose file it shares.
-        attachment.purge_at = tier.purge_at(attachment.created_at);
+        let Self { attachment, url_hash, validators } = self;
         let (id, partner) = (attachment.id, attachment.partner_id);
         table::insert(db, &attachment).await?;
         match validators {
@@ -255,9 +288,8 @@ impl FetchedFile {
 
 impl FetchedFile {
     /// Whether the files it shares with an earlier attachment are still there.
-    async fn are_blobs_named(&self, db: &mut Connection) -> Result<bool, Error> {
-        let made = self.attachment.delivery.as_ref().map(|delivery| delivery.blob);
-        for blob in std::iter::once(self.attachment.blob_of).chain(made) {
+    async fn are_shared_blobs_named(&self, db: &mut Connection) -> Result<bool, Error> {
+        for blob in self.shared_blobs() {
             if !table::is_blob_named(db, blob).await? {
                 return Ok(false);
             }
@@ -284,11 +316,18 @@ impl DownloadError {
     }
 }
 
+/// The file of an attachment as it came.
+fn uploaded(attachment: &Attachment, sealed: Box<dyn SealedBlob>) -> Unnamed {
+    let metadata = metadata(&attachment.media_type, &attachment.filename, attachment.tier());
+    Unnamed { key: attachment.uploaded_key(), metadata, sealed }
+}
+
 fn new_attachment(
     partner: PartnerId,
     name: String,
     judged: Judged,
     sealed: &dyn SealedBlob,
+    tier: Tier,
     now: Timestamp,
 ) -> Attachment {
     let Judged { media_type, measures } = judged;
@@ -310,7 +349,7 @@ fn new_attachment(
         prepared: false,
         delivery: None,
         sound: None,
-        purge_at: None,
+        purge_at: tier.purge_at(now),
         content: Content::Stored { sha256: digests.sha256.clone(), md5: digests.md5.clone(), at: now },
     }
 }

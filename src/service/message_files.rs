@@ -1,6 +1,7 @@
 //! The files that the parts of a message name: finding those of ours, and whether they can be sent so.
 
 use super::Error;
+use super::arrivals::Awaited;
 use super::media_urls::FetchedFile;
 use super::preparation::is_unprepared;
 use crate::clock::Timestamp;
@@ -9,7 +10,6 @@ use crate::db::{Connection, attachments};
 use crate::domain::attachment::{Attachment, Content, Status};
 use crate::domain::filename;
 use crate::domain::part::{DraftPart, Part};
-use crate::domain::tier::Tier;
 use crate::domain::voice_memo;
 use crate::id::{AttachmentId, PartnerId};
 use crate::media;
@@ -49,7 +49,6 @@ pub(super) async fn resolve(
     drafts: Vec<DraftPart>,
     own_files: Vec<Option<Attachment>>,
     fetched: Vec<FetchedFile>,
-    tier: Tier,
     now: Timestamp,
 ) -> Result<Vec<Part>, Error> {
     let mut fetched = fetched.into_iter();
@@ -61,7 +60,7 @@ pub(super) async fn resolve(
             DraftPart::Attachment(_) | DraftPart::OwnFile(_) => Part::Media(own.map(Box::new)),
             DraftPart::Url(_) => {
                 let file = fetched.next().expect("there is a file for each URL");
-                Part::Media(Some(Box::new(file.take(db, tier, now).await?)))
+                Part::Media(Some(Box::new(file.take(db, now).await?)))
             }
         });
     }
@@ -73,21 +72,22 @@ pub(super) async fn own_file(
     db: &mut Connection,
     partner: PartnerId,
     part: &DraftPart,
+    awaited: &Awaited,
     now: Timestamp,
 ) -> Result<Option<Attachment>, Error> {
     match part {
         DraftPart::Text(text) => {
             for sticker in &text.stickers {
                 let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
-                usable(db, partner, id, now).await?;
+                usable(db, partner, id, awaited, now).await?;
             }
             Ok(None)
         }
         DraftPart::Link(_) | DraftPart::Url(_) => Ok(None),
-        DraftPart::Attachment(id) => usable(db, partner, *id, now).await.map(Some),
+        DraftPart::Attachment(id) => usable(db, partner, *id, awaited, now).await.map(Some),
         DraftPart::OwnFile(file) => {
             let file = file.as_ref().filter(|file| file.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
-            let attachment = usable(db, partner, file.id, now).await?;
+            let attachment = usable(db, partner, file.id, awaited, now).await?;
             let names = [attachment.filename.as_str(), attachment.delivered().filename];
             let is_named = names.into_iter().any(|name| filename::url_segment(name) == file.segment);
             if is_named { Ok(Some(attachment)) } else { Err(Error::AttachmentNotFound) }
@@ -100,10 +100,14 @@ async fn usable(
     db: &mut Connection,
     partner: PartnerId,
     id: AttachmentId,
+    awaited: &Awaited,
     now: Timestamp,
 ) -> Result<Attachment, Error> {
     let found = attachments::find(db, id, now).await?.filter(|attachment| attachment.partner_id == partner);
     let attachment = found.ok_or(Error::AttachmentNotFound)?;
+    if attachment.content == Content::Awaited && awaited.may_have_come(id) {
+        return Err(Error::Unsettled(id));
+    }
     match (attachment.status(now), &attachment.content) {
         (Status::Complete, _) => Ok(attachment),
         (Status::Pending, _) => Err(Error::AttachmentNotReady(id.to_string())),

@@ -1,13 +1,16 @@
 //! What the server does: the use cases, one file a subject, over database, blobs and clock. No HTTP, no SQL.
 
+mod arrivals;
 pub mod attachments;
 pub mod chats;
 pub mod downloads;
 mod file_url;
+pub mod garbage;
 mod judgement;
 pub mod lists;
 mod media_urls;
 mod message_files;
+pub mod moving;
 pub mod partners;
 mod pending;
 mod preparation;
@@ -82,6 +85,9 @@ pub enum Error {
     /// A file that is to be converted before it can be sent. The send sees to that, and tries again.
     #[error("attachment {0} is being prepared; try again")]
     Unprepared(AttachmentId),
+    /// A file that may have come without us. The send looks for it, and tries again.
+    #[error("attachment {0} is being looked at; try again")]
+    Unsettled(AttachmentId),
     /// A file that is too large; the most bytes accepted.
     #[error("the file is too large; at most {0} bytes are accepted")]
     TooLarge(u64),
@@ -163,11 +169,11 @@ pub struct Service {
     keys: partners::KeyCache,
     files: downloads::FileCache,
     pending: pending::PendingCounts,
-    publishing: uploads::PublishLocks,
-    preparing: uploads::PublishLocks,
     /// Files looked at or waiting for it: each takes a thread and, if it is all text, a core for a moment.
     judging: Arc<Semaphore>,
     strip_private_metadata: bool,
+    /// Whether files are got from the store itself.
+    redirects: bool,
     unsettled: unsettled::Unsettled,
 }
 
@@ -186,6 +192,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Whether places and serial numbers are removed from what comes in.
     pub strip_private_metadata: bool,
+    /// Whether who asks for a file is sent to the store itself, if clients can reach it.
+    pub redirects: bool,
     /// Base of upload URLs.
     pub public_url: BaseUrl,
     /// Base of file URLs.
@@ -211,6 +219,7 @@ impl Service {
             signer,
             limits,
             strip_private_metadata,
+            redirects,
             public_url,
             cdn_url,
             fetcher,
@@ -233,10 +242,9 @@ impl Service {
             keys: partners::KeyCache::default(),
             files: downloads::FileCache::default(),
             pending: pending::PendingCounts::default(),
-            publishing: uploads::PublishLocks::default(),
-            preparing: uploads::PublishLocks::default(),
             judging: Arc::new(Semaphore::new(JUDGED_AT_ONCE)),
             strip_private_metadata,
+            redirects,
             unsettled: unsettled::Unsettled::default(),
         }
     }

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::downloads::metadata;
 use super::{Error, Service};
-use crate::blob::{self, BlobKey, Content, SealedBlob};
+use crate::blob::{self, BlobKey, Content, Metadata, SealedBlob};
 use crate::convert::{self, Converted, Converter, Heard};
 use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, Delivery, Sound};
@@ -38,6 +39,22 @@ impl Prepared {
     }
 }
 
+/// A blob that no transaction has come to name yet.
+pub(super) struct Unnamed {
+    pub key: BlobKey,
+    pub metadata: Metadata,
+    pub sealed: Box<dyn SealedBlob>,
+}
+
+/// The form that was made of an attachment's file.
+pub(super) fn unnamed(attachment: &Attachment, made: &Delivery, sealed: Box<dyn SealedBlob>) -> Unnamed {
+    Unnamed {
+        key: attachment.made_key(made),
+        metadata: metadata(&made.media_type, &made.filename, attachment.tier()),
+        sealed,
+    }
+}
+
 /// Whether an attachment must be prepared before it can be sent so.
 pub(super) fn is_unprepared(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> bool {
     // Of CAF without ffmpeg nothing can be found out here; once there is one, there is something to do.
@@ -50,19 +67,25 @@ impl Service {
     pub(super) async fn prepare(&self, id: AttachmentId) -> Result<(), Error> {
         let Some(attachment) = self.stored(id).await? else { return Ok(()) };
         let turn = self.converter.turn(&attachment.partner_id.to_string()).await?;
-        let _preparing = self.preparing.lock(id).await;
+        let _preparing = self.db.exclusive(format!("prepare {id}")).await?;
         let Some(attachment) = self.stored(id).await?.filter(|attachment| !attachment.prepared) else { return Ok(()) };
         // Whether there is an ffmpeg may not have been known before the turn came.
         if attachment.media_type == "audio/x-caf" && !self.converter.converts(&attachment.media_type) {
             return Ok(());
         }
         let content = self.copy(&attachment).await?;
-        let prepared = self.prepared(turn, Box::new(content), &attachment.filename, &attachment.media_type).await?;
+        let mut prepared = self.prepared(turn, Box::new(content), &attachment.filename, &attachment.media_type).await?;
+        // In a bucket it has the same name each time, so it must have the same id each time: what a crash left asked to be
+        // removed is then this.
+        if let Some((delivery, _)) = &mut prepared.delivery {
+            delivery.blob = id.made();
+        }
         let (now, is_silent) = (self.clock.now(), prepared.is_silent);
         let (delivery, sealed) = prepared.delivery.unzip();
-        let made = delivery.as_ref().map(|delivery| delivery.blob);
-        if let (Some(blob), Some(sealed)) = (made, sealed) {
-            self.publish_unnamed(vec![(blob, sealed)]).await?;
+        let made = delivery.as_ref().map(|delivery| attachment.made_key(delivery));
+        let asked = made.clone();
+        if let (Some(delivery), Some(sealed)) = (&delivery, sealed) {
+            self.publish_unnamed(vec![unnamed(&attachment, delivery, sealed)]).await?;
         }
         let sound = prepared.sound;
         let marked = self
@@ -70,8 +93,8 @@ impl Service {
             .write(move |db| {
                 Box::pin(async move {
                     let marked = table::mark_prepared(db, id, delivery.as_ref(), sound.as_ref(), now).await?;
-                    if let Some(blob) = made.filter(|_| marked)
-                        && !table::keep_blob(db, &BlobKey::from(blob).to_string()).await?
+                    if let Some(key) = asked.filter(|_| marked)
+                        && !table::keep_blob(db, &key.to_string()).await?
                     {
                         return Err(Error::DeletedMeanwhile);
                     }
@@ -82,8 +105,8 @@ impl Service {
                 })
             })
             .await?;
-        if let Some(blob) = made.filter(|_| !marked) {
-            self.remove_blob(BlobKey::from(blob)).await?;
+        if let Some(key) = made.filter(|_| !marked) {
+            self.discard_blobs(&[key]).await;
         }
         Ok(())
     }
@@ -159,7 +182,7 @@ impl Service {
 
     /// The bytes of an attachment in a temporary file without a name: the store may be far away.
     async fn copy(&self, attachment: &Attachment) -> Result<File, Error> {
-        let Some(blob) = self.blobs.open(BlobKey::from(attachment.blob_of)).await? else {
+        let Some(blob) = self.blobs.open(&attachment.uploaded_key()).await? else {
             // Deleted between the two looks, or lost.
             let is_there = self.stored(attachment.id).await?.is_some();
             return Err(if is_there { Error::Lost(attachment.id) } else { Error::AttachmentNotFound });
@@ -169,9 +192,9 @@ impl Service {
         let file = file.map_err(|_| blob::Error::Stopped)?;
         let mut file = tokio::fs::File::from_std(file.map_err(blob::Error::Unreadable)?);
         let size = blob.size();
-        let mut stream = blob.read(0..size);
+        let mut stream = blob.read(0..size).await?;
         while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(blob::Error::Unreadable)?;
+            let piece = piece.map_err(blob::Error::of_read)?;
             file.write_all(&piece).await.map_err(blob::Error::Unreadable)?;
         }
         file.flush().await.map_err(blob::Error::Unreadable)?;
@@ -181,9 +204,9 @@ impl Service {
     }
 
     /// Gives blobs their names in the store. Until a transaction names them they are asked to be removed.
-    pub(super) async fn publish_unnamed(&self, blobs: Vec<(AttachmentId, Box<dyn SealedBlob>)>) -> Result<(), Error> {
+    pub(super) async fn publish_unnamed(&self, blobs: Vec<Unnamed>) -> Result<(), Error> {
         let now = self.clock.now();
-        let keys: Vec<BlobKey> = blobs.iter().map(|(id, _)| BlobKey::from(*id)).collect();
+        let keys: Vec<BlobKey> = blobs.iter().map(|blob| blob.key.clone()).collect();
         let asked = keys.clone();
         self.db
             .write(move |db| {
@@ -195,18 +218,25 @@ impl Service {
                 })
             })
             .await?;
-        let publish = blobs.into_iter().map(|(id, sealed)| sealed.publish(BlobKey::from(id)));
+        let publish = blobs
+            .into_iter()
+            .map(|Unnamed { key, metadata, sealed }| async move { sealed.publish(&key, &metadata).await });
         if let Err(error) = futures_util::future::try_join_all(publish).await {
             self.discard_blobs(&keys).await;
-            return Err(error.into());
+            return Err(match error {
+                // Only a copy of an earlier file can: it was deleted before it was copied.
+                blob::Error::Changed => Error::DeletedMeanwhile,
+                error => error.into(),
+            });
         }
         Ok(())
     }
 
-    /// Removes blobs that nothing came to name. The sweeper tries again: it was asked to when they were published.
+    /// Removes blobs, but for those that something came to name. The sweeper tries again: it was asked to when they were
+    /// published.
     pub(super) async fn discard_blobs(&self, keys: &[BlobKey]) {
         for key in keys {
-            if let Err(error) = self.remove_blob(*key).await {
+            if let Err(error) = self.remove_unnamed(key).await {
                 tracing::error!(%error, "a file that is not needed cannot be removed; it will be tried again");
             }
         }

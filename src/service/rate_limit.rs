@@ -1,17 +1,19 @@
 //! The rate limit of sends: so many messages from one line to one recipient in any such window. Counted in the
-//! transaction of the send, so a send that fails counts for nothing.
+//! transaction of the send, so a send that fails counts for nothing, and by one send at a time, so none is overlooked.
 
 use std::time::Duration;
 
 use super::Error;
 use crate::clock::Timestamp;
 use crate::config::Limits;
-use crate::db::{Connection, rates};
+use crate::db::{Connection, locks, rates};
 use crate::domain::chat::Chat;
 
 /// Refuses a send to `chat` when any of its recipients has had enough.
 pub(super) async fn check(db: &mut Connection, limits: &Limits, chat: &Chat, now: Timestamp) -> Result<(), Error> {
     let window = Duration::from_secs(limits.rate_limit_window_seconds);
+    let names: Vec<String> = chat.others().map(|other| format!("rate {} {}", chat.line, other.handle)).collect();
+    locks::hold(db, &names).await?;
     let nth = u32::try_from(limits.rate_limit_messages).unwrap_or(u32::MAX);
     for recipient in chat.others() {
         let oldest = rates::nth_newest(db, chat.line.as_str(), &recipient.handle, now - window, nth).await?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
+use super::arrivals::Awaited;
 use super::media_urls::{FetchedFile, FetchedMedia};
 use super::message_files::{check_sendable, own_file, resolve};
 use super::{Error, FileUrls, Service, rate_limit};
@@ -13,14 +14,14 @@ use crate::blob;
 use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::convert::Converter;
-use crate::db::{Connection, chats as chat_table, idempotency, messages, outbox, partners};
+use crate::db::{Connection, chats as chat_table, idempotency, locks, messages, outbox, partners};
 use crate::domain::attachment::Attachment;
 use crate::domain::chat::{Chat, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service as Carrier};
 use crate::domain::part::{DraftPart, Text};
 use crate::domain::tier::Tier;
-use crate::id::{AttachmentId, ChatId, MessageId, PartnerId};
+use crate::id::{ChatId, MessageId, PartnerId};
 
 /// Where a message goes.
 #[derive(Clone, Debug)]
@@ -109,19 +110,23 @@ impl Service {
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Clone + Send + Sync + 'static,
     ) -> Result<Answer, Error> {
         let now = self.clock.now();
+        let mut awaited = self.awaited();
         let media = if draft.parts.iter().any(|part| matches!(part, DraftPart::Url(_))) {
             // Everything else is checked before anybody is asked for a file, and again in the transaction.
-            while let Some(id) = unprepared(self.check_draft(partner, &draft, now).await)? {
-                self.prepare(id).await?;
-            }
-            self.fetch_media(partner, &draft, now).await?
+            let tier = loop {
+                match self.check_draft(partner, &draft, &awaited, now).await {
+                    Ok(tier) => break tier,
+                    Err(error) => self.make_ready(error, &mut awaited).await?,
+                }
+            };
+            self.fetch_media(partner, &draft, tier, now).await?
         } else {
             FetchedMedia::default()
         };
         let service = Arc::clone(self);
         let finish = async move {
             let (files, _held) = service.keep(media).await?;
-            let sent = service.commit(partner, draft, files.clone(), answer).await;
+            let sent = service.commit(partner, draft, files.clone(), awaited, answer).await;
             // After a failure of the database it may not be known whether the files were taken; the sweeper knows.
             if !matches!(sent, Ok((_, true)) | Err(Error::Db(_))) {
                 service.discard(&files).await;
@@ -135,16 +140,17 @@ impl Service {
 
     /// Commits a send, preparing files for it as need be; whether anything was sent, or the answer is one that was kept.
     async fn commit(
-        &self,
+        self: &Arc<Self>,
         partner: PartnerId,
         draft: Draft,
         files: Vec<FetchedFile>,
+        mut awaited: Awaited,
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Clone + Send + Sync + 'static,
     ) -> Result<(Answer, bool), Error> {
         let (answer, fresh) = loop {
-            match self.transact(partner, draft.clone(), files.clone(), answer.clone()).await {
-                Err(Error::Unprepared(id)) => self.prepare(id).await?,
-                sent => break sent?,
+            match self.transact(partner, draft.clone(), files.clone(), &awaited, answer.clone()).await {
+                Err(error) => self.make_ready(error, &mut awaited).await?,
+                Ok(sent) => break sent,
             }
         };
         if fresh {
@@ -154,12 +160,30 @@ impl Service {
         Ok((answer, fresh))
     }
 
-    fn rules(&self) -> Rules {
-        Rules { limits: self.limits.clone(), converter: Arc::clone(&self.converter) }
+    fn rules(&self, awaited: &Awaited) -> Rules {
+        Rules { limits: self.limits.clone(), converter: Arc::clone(&self.converter), awaited: awaited.clone() }
     }
 
-    async fn check_draft(&self, partner: PartnerId, draft: &Draft, now: Timestamp) -> Result<(), Error> {
-        check(&mut *self.db.read().await?, &self.rules(), partner, draft, now).await.map(drop)
+    /// Checks a draft whose files are not there yet; how long they are to be kept.
+    async fn check_draft(
+        &self,
+        partner: PartnerId,
+        draft: &Draft,
+        awaited: &Awaited,
+        now: Timestamp,
+    ) -> Result<Tier, Error> {
+        let mut db = self.db.read().await?;
+        let checked = check(&mut db, &self.rules(awaited), partner, draft, now).await?;
+        Ok(partners::tier_of_line(&mut db, partner, &checked.target.chat.line).await?)
+    }
+
+    /// Does what a send could not do inside its transaction; then it can be tried again.
+    async fn make_ready(self: &Arc<Self>, error: Error, awaited: &mut Awaited) -> Result<(), Error> {
+        match error {
+            Error::Unprepared(id) => self.prepare(id).await,
+            Error::Unsettled(id) => self.look_for(id, awaited).await,
+            error => Err(error),
+        }
     }
 
     /// The transaction of a send.
@@ -168,12 +192,14 @@ impl Service {
         partner: PartnerId,
         draft: Draft,
         files: Vec<FetchedFile>,
+        awaited: &Awaited,
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Send + 'static,
     ) -> Result<(Answer, bool), Error> {
-        let (rules, file_urls, now) = (self.rules(), self.file_urls.clone(), self.clock.now());
+        let (rules, file_urls, now) = (self.rules(awaited), self.file_urls.clone(), self.clock.now());
         self.db
             .write(move |db| {
                 Box::pin(async move {
+                    locks::hold(db, &names_to_hold(partner, &draft, &files)).await?;
                     if let Some(key) = &draft.idempotency_key
                         && let Some(kept) = kept_answer(db, partner, key).await?
                     {
@@ -192,6 +218,19 @@ impl Service {
     }
 }
 
+/// What no other send may decide on at the same time: what is kept under the key, which chat these recipients are in, and
+/// whether the files of an earlier send are still there. The recipients' share of the rate limit follows once the chat is
+/// known (`rate_limit::check`).
+fn names_to_hold(partner: PartnerId, draft: &Draft, files: &[FetchedFile]) -> Vec<String> {
+    let key = draft.idempotency_key.as_ref().map(|key| format!("key {partner} {key}"));
+    let recipients = match &draft.destination {
+        Destination::Line { to, .. } | Destination::Anyone { to, .. } => Some(format!("chat {partner} {}", to.key())),
+        Destination::Chat(_) => None,
+    };
+    let blobs = files.iter().flat_map(FetchedFile::shared_blobs).map(|blob| format!("blob {blob}"));
+    key.into_iter().chain(recipients).chain(blobs).collect()
+}
+
 async fn kept_answer(db: &mut Connection, partner: PartnerId, key: &str) -> Result<Option<Answer>, Error> {
     match idempotency::find(db, partner, key).await? {
         Some(kept) if kept.message_deleted => Err(Error::MessageNotFound),
@@ -203,14 +242,7 @@ async fn kept_answer(db: &mut Connection, partner: PartnerId, key: &str) -> Resu
 struct Rules {
     limits: Limits,
     converter: Arc<Converter>,
-}
-
-/// The attachment that must be prepared first, if that is all that is wrong.
-fn unprepared(checked: Result<(), Error>) -> Result<Option<AttachmentId>, Error> {
-    match checked {
-        Err(Error::Unprepared(id)) => Ok(Some(id)),
-        checked => checked.map(|()| None),
-    }
+    awaited: Awaited,
 }
 
 /// What the checks of a draft found.
@@ -241,7 +273,7 @@ async fn check(
     rate_limit::check(db, &rules.limits, &target.chat, now).await?;
     let mut own_files = Vec::with_capacity(draft.parts.len());
     for part in &draft.parts {
-        let own = own_file(db, partner, part, now).await?;
+        let own = own_file(db, partner, part, &rules.awaited, now).await?;
         if let Some(attachment) = &own {
             check_sendable(&rules.converter, attachment, draft.voice_memo)?;
         }
@@ -260,9 +292,7 @@ async fn send(
 ) -> Result<Sent, Error> {
     let Checked { target, thread_root, own_files } = check(db, rules, partner, &draft, now).await?;
     let mut chat = target.chat;
-    let tier =
-        if files.is_empty() { Tier::Persistent } else { partners::tier_of_line(db, partner, &chat.line).await? };
-    let parts = resolve(db, draft.parts, own_files, files, tier, now).await?;
+    let parts = resolve(db, draft.parts, own_files, files, now).await?;
 
     let message = Message {
         id: MessageId::new(),

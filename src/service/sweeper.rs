@@ -1,10 +1,12 @@
 //! What is tidied up in the background: attachments whose upload never came, ephemeral ones whose time is over, blobs
 //! that nothing names any more, and sends that the rate limit need not remember.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
+use super::arrivals::Uploads;
 use super::{Error, Service};
 use crate::blob::BlobKey;
 use crate::clock::Timestamp;
@@ -13,7 +15,7 @@ use crate::db::{attachments, fetched_urls, outbox, rates};
 /// How often to look.
 const EVERY: Duration = Duration::from_secs(30);
 /// Rows dealt with in one transaction: bounds how long other writes wait.
-const BATCH: u32 = 500;
+pub(super) const BATCH: u32 = 500;
 /// The same of expired attachments, each of which takes several statements.
 const EXPIRED_AT_ONCE: u32 = 100;
 /// Their files removed at a time: the store may be far away.
@@ -21,7 +23,7 @@ const REMOVED_AT_ONCE: usize = 8;
 
 impl Service {
     /// Sweeps from time to time, for ever.
-    pub async fn sweep_forever(&self) {
+    pub async fn sweep_forever(self: Arc<Self>) {
         loop {
             if let Err(error) = self.sweep().await {
                 tracing::error!(%error, "sweeping failed; it will be tried again");
@@ -34,11 +36,15 @@ impl Service {
     ///
     /// # Errors
     /// Database or store fail; what was done until then stays done.
-    pub async fn sweep(&self) -> Result<(), Error> {
+    pub async fn sweep(self: &Arc<Self>) -> Result<(), Error> {
         let now = self.clock.now();
         // An upload that began in the last moment of its window may still be running.
         let closed_before = now - self.limits.longest_upload();
-        while self.abandon(closed_before, now).await? == BATCH as usize {}
+        if self.blobs.bucket().is_some() {
+            self.look_for_overdue(closed_before, now).await?;
+        } else {
+            while self.abandon(closed_before, now).await? == BATCH as usize {}
+        }
 
         self.expire(now).await?;
 
@@ -65,10 +71,11 @@ impl Service {
     /// Removes the blobs whose removal was asked for. One that cannot be removed is left for the next time.
     async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
         for key in attachments::removals(&mut *self.db.read().await?, now, BATCH).await? {
-            let removed = match BlobKey::parse(&key) {
-                Some(blob) if self.claim_removal(blob, now).await? => self.remove_blob(blob).await,
-                // Named after all, since it was asked for; or no name of ours.
-                _ => self.forget_removal(key).await,
+            let removed = match (Uploads::of_removal(&key), BlobKey::parse(&key)) {
+                (Some(upload), _) => self.remove_upload_for_good(upload, key).await,
+                (None, Some(blob)) => self.remove_unnamed(&blob).await,
+                // No name of ours.
+                (None, None) => self.forget_removal(key).await,
             };
             if let Err(error) = removed {
                 tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
@@ -92,18 +99,18 @@ impl Service {
             let delete = self
                 .db
                 .write(move |db| Box::pin(async move { attachments::delete_expired(db, now, EXPIRED_AT_ONCE).await }));
-            let (ids, blobs) = delete.await?;
-            for id in &ids {
-                self.files.forget(*id);
+            let (expired, blobs) = delete.await?;
+            for attachment in &expired {
+                self.files.forget(attachment.id);
             }
             // As many as come go at once: what is left to the removals below is only what fails here.
             let remove = |blob| async move {
-                if let Err(error) = self.remove_blob(BlobKey::from(blob)).await {
+                if let Err(error) = self.remove_blob(&blob).await {
                     tracing::error!(%error, "an expired file cannot be removed; it will be tried again");
                 }
             };
             stream::iter(blobs).for_each_concurrent(REMOVED_AT_ONCE, remove).await;
-            if ids.len() < EXPIRED_AT_ONCE as usize {
+            if expired.len() < EXPIRED_AT_ONCE as usize {
                 return Ok(());
             }
         }
@@ -114,29 +121,38 @@ impl Service {
         self.db
             .write(move |db| {
                 Box::pin(async move {
-                    let ids = attachments::abandon_overdue(db, closed_before, now, BATCH).await?;
-                    for id in &ids {
-                        attachments::request_removal(db, &BlobKey::from(*id).to_string(), now, now).await?;
+                    let overdue = attachments::abandon_overdue(db, closed_before, now, BATCH).await?;
+                    for attachment in &overdue {
+                        let key = attachment.uploaded_key().to_string();
+                        attachments::request_removal(db, &key, now, now).await?;
                     }
-                    Ok(ids.len())
+                    Ok(overdue.len())
                 })
             })
             .await
     }
 
+    /// The same unless an attachment came to name it after its removal was asked for.
+    pub(super) async fn remove_unnamed(&self, key: &BlobKey) -> Result<(), Error> {
+        if self.claim_removal(key.clone(), self.clock.now()).await? {
+            self.remove_blob(key).await
+        } else {
+            self.forget_removal(key.to_string()).await
+        }
+    }
+
     /// Removes a blob whose removal was asked for, and then the asking.
-    pub(super) async fn remove_blob(&self, key: BlobKey) -> Result<(), Error> {
+    pub(super) async fn remove_blob(&self, key: &BlobKey) -> Result<(), Error> {
         self.blobs.remove(key).await?;
         self.forget_removal(key.to_string()).await
     }
 
     async fn claim_removal(&self, blob: BlobKey, now: Timestamp) -> Result<bool, Error> {
-        let claim =
-            self.db.write(move |db| Box::pin(async move { attachments::claim_removal(db, blob.id(), now).await }));
+        let claim = self.db.write(move |db| Box::pin(async move { attachments::claim_removal(db, &blob, now).await }));
         Ok(claim.await?)
     }
 
-    async fn forget_removal(&self, key: String) -> Result<(), Error> {
+    pub(super) async fn forget_removal(&self, key: String) -> Result<(), Error> {
         self.db.write(move |db| Box::pin(async move { attachments::removal_done(db, &key).await })).await?;
         Ok(())
     }

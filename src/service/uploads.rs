@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 use super::Service;
+use super::downloads::metadata;
 use super::judgement::Judged;
 use crate::blob::presign::{Grant, Query};
-use crate::blob::{self, BlobKey, Digests, SealedBlob};
+use crate::blob::{self, Digests, SealedBlob};
 use crate::db;
 use crate::db::attachments::{self as table, Received};
+use crate::db::locks::Exclusive;
 use crate::domain::attachment::{Attachment, Content};
 use crate::id::AttachmentId;
 use crate::media::{self, Refusal, Route};
@@ -64,32 +65,16 @@ pub struct UploadHead<'a> {
     pub content_length: Option<u64>,
 }
 
-/// Locks that keep two bodies of one attachment from being published at once. One lock serves many attachments; it
-/// is held for a rename and a commit only.
-#[derive(Debug)]
-pub(super) struct PublishLocks([Mutex<()>; 64]);
-
-impl Default for PublishLocks {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Mutex::new(())))
-    }
-}
-
-impl PublishLocks {
-    pub(super) async fn lock(&self, id: AttachmentId) -> MutexGuard<'_, ()> {
-        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
-        let slot = usize::try_from(hash % self.0.len() as u64).expect("less than the number of locks");
-        self.0[slot].lock().await
-    }
-}
-
 impl Service {
     /// Checks everything that can be checked before the first byte of the body.
     ///
     /// # Errors
     /// The upload is not allowed.
     pub async fn authorize_upload(&self, head: UploadHead<'_>) -> Result<Attachment, Error> {
+        // There the bytes go to the bucket, and the URLs of earlier times would lead past it.
+        if self.blobs.bucket().is_some() {
+            return Err(Error::NotFound);
+        }
         let query = Query::parse(head.query).ok_or_else(|| {
             Error::BadSignature("the URL is not one of ours as it was handed out: use upload_url unchanged".to_owned())
         })?;
@@ -148,9 +133,16 @@ impl Service {
         let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
         let (sealed, judged) = self.judge(sealed, attachment.filename.clone(), declared, Route::Upload).await?;
         // A task of its own: a client that goes away now must not leave a file without its row.
-        tokio::spawn(async move { self.settle(id, uploaded, sealed, judged).await })
+        let attachment = attachment.clone();
+        tokio::spawn(async move { self.settle(&attachment, uploaded, sealed, judged).await })
             .await
             .map_err(|_| blob::Error::Stopped)?
+    }
+
+    /// Keeps two bodies of one attachment from being published at once, and one from being published while the attachment
+    /// is deleted.
+    pub(super) async fn publishing(&self, id: AttachmentId) -> Result<Exclusive, db::Error> {
+        self.db.exclusive(format!("publish {id}")).await
     }
 
     /// What a body comes to if the attachment does not await one any more.
@@ -191,19 +183,20 @@ impl Service {
     /// Makes the bytes the attachment's, or puts down why they are not kept.
     async fn settle(
         &self,
-        id: AttachmentId,
+        attachment: &Attachment,
         uploaded: Digests,
         sealed: Box<dyn SealedBlob>,
         judged: Result<Judged, Refusal>,
     ) -> Result<Digests, Error> {
-        let _publishing = self.publishing.lock(id).await;
+        let id = attachment.id;
+        let _publishing = self.publishing(id).await?;
         if let Some(settled) = self.settled(id, &uploaded).await? {
             return settled;
         }
         let (sha256, md5) = (uploaded.sha256.clone(), sealed.digests().md5.clone());
         let received = Received { sha256, md5, at: self.clock.now() };
         let kept = match judged {
-            Ok(judged) => self.publish(id, sealed, received, judged).await?,
+            Ok(judged) => self.publish(attachment, sealed, received, judged).await?,
             Err(refusal) => {
                 let reason = refusal.to_string();
                 let mark = self
@@ -218,13 +211,13 @@ impl Service {
 
     async fn publish(
         &self,
-        id: AttachmentId,
+        attachment: &Attachment,
         sealed: Box<dyn SealedBlob>,
         received: Received,
         Judged { media_type, measures }: Judged,
     ) -> Result<bool, Error> {
-        let key = BlobKey::from(id);
-        sealed.publish(key).await?;
+        let (id, key) = (attachment.id, attachment.uploaded_key());
+        sealed.publish(&key, &metadata(media_type.name, &attachment.filename, attachment.tier())).await?;
         // If this fails the file stays without a row; the next body overwrites it, or the sweeper removes it.
         let stored = self
             .db
@@ -233,7 +226,7 @@ impl Service {
             })
             .await?;
         if !stored {
-            self.blobs.remove(key).await?;
+            self.blobs.remove(&key).await?;
         }
         Ok(stored)
     }

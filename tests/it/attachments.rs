@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, corpus};
+use crate::support::{TestApp, corpus, on_disk};
 
 const UNKNOWN: &str = "01990000-0000-7000-8000-000000000001";
 
@@ -154,7 +154,7 @@ async fn another_partners_attachment_is_as_unknown_as_any() {
 
 #[tokio::test]
 async fn deleting_takes_bytes_metadata_and_uploads_with_it() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let file = app.api.upload("a.txt", "text/plain", b"hello").await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
     let message = sent["chat"]["message"]["id"].as_str().expect("id").to_owned();
@@ -201,7 +201,11 @@ async fn an_attachment_whose_window_closed_has_failed() {
 
 #[tokio::test]
 async fn attachments_that_wait_are_capped_for_each_partner() {
-    let app = TestApp::with(|flags| flags.max_pending_attachments = Some(3)).await;
+    let app = TestApp::with(|flags| {
+        on_disk(flags);
+        flags.max_pending_attachments = Some(3);
+    })
+    .await;
     let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 5});
     let mut created = Vec::new();
     for _ in 0..3 {

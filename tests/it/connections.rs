@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 use crate::support::raw::{Raw, target};
-use crate::support::{TestApp, until, within};
+use crate::support::{TestApp, on_disk, until, within};
 
 #[tokio::test]
 async fn silent_and_half_sent_connections_are_closed() {
@@ -80,7 +80,7 @@ async fn a_reader_that_takes_nothing_is_given_up() {
 
 #[tokio::test]
 async fn stopping_lets_uploads_finish() {
-    let mut app = TestApp::start().await;
+    let mut app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let url = target(created["upload_url"].as_str().expect("URL"));
     let mut upload = Raw::connect(app.address).await;
@@ -100,7 +100,11 @@ async fn stopping_lets_uploads_finish() {
 
 #[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
-    let mut app = TestApp::with(|flags| flags.shutdown_grace_seconds = Some(0)).await;
+    let mut app = TestApp::with(|flags| {
+        on_disk(flags);
+        flags.shutdown_grace_seconds = Some(0);
+    })
+    .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let url = target(created["upload_url"].as_str().expect("URL"));
     let mut upload = Raw::connect(app.address).await;

@@ -63,7 +63,7 @@ async fn every_sample_is_what_its_bytes_are() {
 
 #[tokio::test]
 async fn bytes_that_are_refused_are_not_kept_and_say_why() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = put(&app, "report.pdf", "application/pdf", &corpus("setup.exe")).await;
     let attachment = attachment(&app, &created).await;
     assert_eq!(attachment["status"], "failed");
@@ -82,7 +82,7 @@ async fn bytes_that_are_refused_are_not_kept_and_say_why() {
     assert_eq!(app.api.get(url).await.status, 404);
     let by_url = app.api.send_parts(json!([{"type": "media", "url": url}])).await;
     assert_eq!(by_url.error(), (400, 5004));
-    assert!(files(&app).is_empty());
+    assert!(files(&app).await.is_empty());
 
     // The first complete body is the one, whatever came of it.
     assert_eq!(app.api.put(&created, &corpus("setup.exe")).await.status, 200);
@@ -96,7 +96,7 @@ async fn bytes_that_are_refused_are_not_kept_and_say_why() {
 
 #[tokio::test]
 async fn refused_bytes_are_forgotten_after_a_day() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = put(&app, "a.pdf", "application/pdf", b"no PDF").await;
     let path = format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
     app.clock.advance(std::time::Duration::from_hours(24));

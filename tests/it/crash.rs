@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::program::Server;
 use crate::support::raw::target;
+use crate::support::until;
 
 const CLIENTS: usize = 6;
 
@@ -95,6 +96,8 @@ async fn what_was_acknowledged_survives_sigkill() {
             let (client, confirmed) = (Arc::clone(&client), Arc::clone(&confirmed));
             workers.spawn(async move { client.work(&confirmed).await });
         }
+        // The load is on before the instant begins, however slow the machine.
+        until(async || (!confirmed.lock().expect("lock").messages.is_empty()).then_some(())).await;
         let instant = Duration::from_millis(rand::rng().random_range(50..600));
         tokio::time::timeout(instant, workers.join_next()).await.expect_err("no client stops while the server runs");
         drop(server);

@@ -204,16 +204,12 @@ async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next(
     let chat = app.api.send_text(&[RECIPIENT], "one").await;
     let id = chat["message"]["id"].as_str().expect("id").to_owned();
     app.api.message_with_status(&id, "queued").await;
-    let (clock, folder) = (app.clock.clone(), app.folder.path().to_owned());
+    let clock = app.clock.clone();
     // The worker hangs in the gateway for ever; what it claimed is free again when the claim is over.
     clock.advance(Duration::from_secs(61));
-    let db =
-        haversack::db::Db::open(&format!("sqlite://{}/haversack.db?mode=rwc", folder.display()).parse().expect("URL"))
-            .await
-            .expect("database");
     let worker = haversack::delivery::Worker {
-        db,
-        blobs: Arc::new(haversack::blob::LocalStore::open(&folder).expect("store")),
+        db: haversack::db::Db::open(&app.database_url).await.expect("database"),
+        blobs: Arc::new(haversack::blob::LocalStore::open(app.folder.path()).expect("store")),
         gateway: Arc::new(haversack::delivery::Loopback),
         clock: clock.clock(),
         metrics: haversack::metrics::Metrics::default(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Origin, TestApp, corpus, files};
+use crate::support::{Origin, TestApp, corpus, files, on_disk};
 
 /// Whether the program that CAF needs is on this machine; the tests hold with it and without.
 async fn has_ffmpeg(app: &TestApp) -> bool {
@@ -57,7 +57,7 @@ async fn a_file_is_converted_once() {
     let body = json!({"type": "media", "attachment_id": uploaded.id});
     let sends = futures_util::future::join_all((0..5).map(|_| part(&app, body.clone()))).await;
     assert!(sends.iter().all(|sent| sent == &sends[0]), "{sends:?}");
-    assert_eq!(files(&app).len(), 2, "as it was uploaded, and as it is delivered");
+    assert_eq!(files(&app).await.len(), 2, "as it was uploaded, and as it is delivered");
     // Both are named by URL, and both are this attachment.
     for url in [&uploaded.url, text(&sends[0], "url")] {
         assert_eq!(part(&app, json!({"type": "media", "url": url})).await, sends[0]);
@@ -67,7 +67,7 @@ async fn a_file_is_converted_once() {
     let refused = app.api.send_parts(json!([{"type": "media", "url": other}])).await;
     assert_eq!(refused.error(), (404, 2003));
     assert_eq!(app.api.delete(&format!("/v3/attachments/{}", uploaded.id)).await.status, 204);
-    assert!(files(&app).is_empty(), "both go");
+    assert!(files(&app).await.is_empty(), "both go");
     for url in [&uploaded.url, text(&sends[0], "url")] {
         assert_eq!(app.api.get(url).await.status, 404);
     }
@@ -75,7 +75,7 @@ async fn a_file_is_converted_once() {
 
 #[tokio::test]
 async fn both_forms_have_names_of_their_own() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     for name in ["scan.jpg".to_owned(), format!("{}.jpg", "a".repeat(251))] {
         let uploaded = app.api.upload(&name, "image/tiff", &corpus("scan-le.tiff")).await;
         let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
@@ -99,18 +99,18 @@ async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
         let headers = format!("etag: \"v1\"\ncontent-length: {}", bytes.len());
         crate::support::origin::answer("200 OK", &headers, &bytes)
     });
-    let app = TestApp::with_origin(&origin, |_| {}).await;
+    let app = TestApp::with_origin(&origin, on_disk).await;
     let url = json!({"type": "media", "url": origin.url("/scan.tif")});
     let (first, second) = (part(&app, url.clone()).await, part(&app, url.clone()).await);
     assert_ne!(first["id"], second["id"]);
     for sent in [&first, &second] {
         assert_eq!((text(sent, "filename"), text(sent, "mime_type")), ("scan.jpg", "image/jpeg"));
     }
-    assert_eq!(files(&app).len(), 2);
+    assert_eq!(files(&app).await.len(), 2);
     assert_eq!(app.api.delete(&format!("/v3/attachments/{}", text(&first, "id"))).await.status, 204);
     assert_eq!(app.api.get(text(&second, "url")).await.status, 200);
     assert_eq!(app.api.delete(&format!("/v3/attachments/{}", text(&second, "id"))).await.status, 204);
-    assert!(files(&app).is_empty());
+    assert!(files(&app).await.is_empty());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::raw::{Raw, target};
-use crate::support::{Answer, TestApp, Uploaded, corpus};
+use crate::support::{Answer, TestApp, Uploaded, corpus, on_disk};
 
 /// 1000 bytes of text, no two neighbours alike.
 fn bytes() -> Vec<u8> {
@@ -174,7 +174,7 @@ async fn deprecated_names_are_delivered_under_the_current_one() {
 
 #[tokio::test]
 async fn every_filename_can_be_downloaded() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     for name in [
         "..",
         ".",
@@ -251,6 +251,7 @@ async fn other_methods_are_refused() {
 #[tokio::test]
 async fn a_cdn_host_of_its_own_gives_files_only() {
     let app = TestApp::with(|flags| {
+        on_disk(flags);
         flags.public_url = Some("http://api.example.com".to_owned());
         flags.cdn_url = Some("http://cdn.example.com/files".to_owned());
     })

@@ -1,6 +1,5 @@
 //! The ephemeral tier: which files are ephemeral, and that they are gone in time.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,23 +14,32 @@ use tokio::task::JoinHandle;
 
 use crate::support::origin::answer;
 use crate::support::program::{haversack, run, stderr, stdout};
-use crate::support::{Api, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, corpus, files, until};
+use crate::support::{
+    Api, BucketServer, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, Uploaded, corpus, files, on_disk, until,
+};
 
 pub const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
 const HOUR: Duration = Duration::from_hours(1);
 const KEY: &str = "acme-key-0123456789";
 
-/// Runs the program beside the server, as an operator does. On a thread of its own: the server, which runs on this one,
-/// may be in the middle of a transaction that the program waits for.
+/// Runs the program beside the server, as an operator does. The server goes on meanwhile: it may be in a transaction that
+/// the program waits for.
 pub async fn set_tier(app: &TestApp, arguments: &[&str]) {
-    let mut program = haversack(app.folder.path());
-    program.args(arguments);
-    let output = tokio::task::spawn_blocking(move || run(&mut program)).await.expect("no panic");
+    let mut command = haversack(app.folder.path());
+    command.env("HAVERSACK_DATABASE_URL", app.database_url.as_str()).args(arguments);
+    let output = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("no panic");
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
+}
+
+/// Uploads a file and asks for it: in a bucket it is looked at only then.
+async fn upload(api: &Api, filename: &str, content_type: &str, bytes: &[u8]) -> Uploaded {
+    let uploaded = api.upload(filename, content_type, bytes).await;
+    api.get(&format!("/v3/attachments/{}", uploaded.id)).await.expect(200);
+    uploaded
 }
 
 fn is_signed(value: &Value, field: &str) -> bool {
@@ -56,28 +64,32 @@ fn cached() -> Origin {
     origin
 }
 
-/// Another server on a folder whose last one has stopped.
-async fn start_on(folder: &Path, clock: &MockClock, gateway: Arc<dyn Gateway>) -> (Api, JoinHandle<()>) {
-    let flags = Flags {
-        listen: Some("127.0.0.1:0".parse().expect("address")),
-        data_dir: Some(folder.to_owned()),
-        ..Flags::default()
-    };
-    let config = Config::load(flags).expect("configuration");
-    let app = App::build(config, clock.clock(), gateway, Arc::new(SystemResolver)).await.expect("app");
-    let api = Api::new(app.address(), KEY);
-    let running = tokio::spawn(async move {
-        app.run(std::future::pending()).await.expect("it runs");
-    });
-    (api, running)
+/// What a server that was stopped leaves.
+struct Stopped {
+    folder: tempfile::TempDir,
+    clock: MockClock,
+    flags: Flags,
+    _bucket: Option<Arc<BucketServer>>,
 }
 
-/// Stops the server; its folder and its clock stay.
-async fn stop(mut app: TestApp) -> (tempfile::TempDir, MockClock) {
+impl Stopped {
+    /// Another server on it.
+    async fn start(&self, gateway: Arc<dyn Gateway>) -> (Api, JoinHandle<()>) {
+        let config = Config::load_with(self.flags.clone(), &crate::support::bucket::variable).expect("configuration");
+        let app = App::build(config, self.clock.clock(), gateway, Arc::new(SystemResolver)).await.expect("app");
+        let api = Api::new(app.address(), KEY);
+        let running = tokio::spawn(async move {
+            app.run(std::future::pending()).await.expect("it runs");
+        });
+        (api, running)
+    }
+}
+
+async fn stop(mut app: TestApp) -> Stopped {
     let folder = std::mem::replace(&mut app.folder, tempfile::tempdir().expect("folder"));
-    let clock = app.clock.clone();
+    let (clock, flags, bucket) = (app.clock.clone(), app.flags.clone(), app.bucket.clone());
     assert!(app.stopped().await);
-    (folder, clock)
+    Stopped { folder, clock, flags, _bucket: bucket }
 }
 
 #[tokio::test]
@@ -85,13 +97,13 @@ async fn a_partners_tier_is_that_of_all_that_comes_from_then_on() {
     let origin = Origin::start();
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     let app = TestApp::with_origin(&origin, |_| {}).await;
-    let before = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let before = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
-    let during = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let during = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     let fetched = send_from(&app, SECOND_LINE, &origin.url("/a.jpg")).await;
-    let rivals = app.rival.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let rivals = upload(&app.rival, "a.jpg", "image/jpeg", PHOTO).await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "persistent"]).await;
-    let after = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let after = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     assert!(during.url.contains("&signature=") && is_signed(&fetched, "url"));
     app.clock.advance(36 * HOUR);
     app.service.sweep().await.expect("sweep");
@@ -102,7 +114,7 @@ async fn a_partners_tier_is_that_of_all_that_comes_from_then_on() {
     for id in [during.id.as_str(), text(&fetched, "id")] {
         assert_eq!(app.api.get(&format!("/v3/attachments/{id}")).await.error(), (404, 2003));
     }
-    assert_eq!(files(&app).len(), 3);
+    assert_eq!(files(&app).await.len(), 3);
 }
 
 #[tokio::test]
@@ -128,7 +140,7 @@ async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
     let body = json!({"voice_memo_url": origin.url("/a.m4a")});
     let memo = app.api.post(&format!("/v3/chats/{chat}/voicememo"), &body).await.expect(202);
     // A pre-upload is the partner's, whichever line it is sent from.
-    let upload = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let upload = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": upload.id}])).await.expect(201);
 
     let part = |answer: &Value| answer["message"]["parts"][0].clone();
@@ -144,12 +156,12 @@ async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
         assert!(!is_signed(file, "url"), "{file}");
         assert_eq!(app.anonymous().get(text(file, "url")).await.bytes, PHOTO, "{file}");
     }
-    assert_eq!(files(&app).len(), persistent.len());
+    assert_eq!(files(&app).await.len(), persistent.len());
 }
 
 #[tokio::test]
 async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let created = app.api.create("a.jpg", "image/jpeg", PHOTO.len()).await;
     app.clock.advance(Duration::from_mins(10));
@@ -169,9 +181,9 @@ async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
     // At once, and all the same after the sweep.
     for swept in [false, true] {
         if swept {
-            assert_eq!(files(&app), [id], "nothing was swept yet");
+            assert_eq!(files(&app).await, [id], "nothing was swept yet");
             app.service.sweep().await.expect("sweep");
-            assert!(files(&app).is_empty());
+            assert!(files(&app).await.is_empty());
         }
         assert_eq!(app.api.get(&path).await.error(), (404, 2003), "swept: {swept}");
         assert_eq!(app.anonymous().get(&url).await.status, 404, "swept: {swept}");
@@ -203,12 +215,12 @@ async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
 async fn many_go_in_one_sweep() {
     let app = TestApp::start().await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
-    let uploads = (0..250).map(|_| app.api.upload("a.txt", "text/plain", b"hello"));
+    let uploads = (0..250).map(|_| upload(&app.api, "a.txt", "text/plain", b"hello"));
     let uploaded = futures_util::future::join_all(uploads).await;
-    assert_eq!((uploaded.len(), files(&app).len()), (250, 250));
+    assert_eq!((uploaded.len(), files(&app).await.len()), (250, 250));
     app.clock.advance(36 * HOUR);
     app.service.sweep().await.expect("sweep");
-    assert!(files(&app).is_empty());
+    assert!(files(&app).await.is_empty());
 }
 
 #[tokio::test]
@@ -235,7 +247,7 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
     for (ahead, after) in [(true, 24), (false, 48)] {
         let app = TestApp::start().await;
         set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
-        let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+        let file = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
         let get = async || app.api.get(&format!("/v3/attachments/{}", file.id)).await;
         if ahead {
             // For a while after the upload, with sweeps all the time.
@@ -254,16 +266,16 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
             app.clock.turn_back(11 * HOUR);
             assert_eq!(get().await.status, 404, "48 hours are almost over");
             app.service.sweep().await.expect("sweep");
-            assert!(files(&app).is_empty());
+            assert!(files(&app).await.is_empty());
         }
     }
     // A clock that was wrong when the file came, and was set right then.
     let app = TestApp::start().await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     app.clock.advance(11 * HOUR);
-    let ahead = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let ahead = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     app.clock.turn_back(22 * HOUR);
-    let behind = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let behind = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     app.clock.advance(11 * HOUR);
     let is_there = async |id: &str| app.api.get(&format!("/v3/attachments/{id}")).await.status == 200;
     app.clock.advance(24 * HOUR);
@@ -276,24 +288,24 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
 async fn a_restart_loses_no_time() {
     let app = TestApp::start().await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
-    let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let file = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
     let message = format!("/v3/messages/{}", text(&sent["chat"]["message"], "id"));
     let path = crate::support::raw::target(&file.url).to_owned();
-    let (folder, clock) = stop(app).await;
+    let stopped = stop(app).await;
 
-    clock.advance(Duration::from_mins(10));
-    let (api, running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    stopped.clock.advance(Duration::from_mins(10));
+    let (api, running) = stopped.start(Arc::new(Loopback)).await;
     assert_eq!(api.get(&path).await.bytes, PHOTO, "its URL is still good");
     running.abort();
     assert!(running.await.is_err_and(|error| error.is_cancelled()));
 
-    clock.advance(36 * HOUR);
-    let (api, _running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    stopped.clock.advance(36 * HOUR);
+    let (api, _running) = stopped.start(Arc::new(Loopback)).await;
     assert_eq!(api.get(&format!("/v3/attachments/{}", file.id)).await.error(), (404, 2003));
     assert_eq!(api.get(&path).await.status, 404);
     assert_eq!(api.get(&message).await.expect(200)["parts"][0]["id"], "");
-    let blob = folder.path().join("blobs").join(&file.id[file.id.len() - 2..]).join(&file.id);
+    let blob = stopped.folder.path().join("blobs").join(&file.id[file.id.len() - 2..]).join(&file.id);
     until(async || (!blob.exists()).then_some(())).await;
 }
 
@@ -312,26 +324,26 @@ impl Gateway for Away {
 async fn what_waits_while_the_server_is_stopped_is_not_handed_over_after_its_time() {
     let app = TestApp::with_gateway(Arc::new(Away), |_| {}).await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
-    let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let file = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
     let message = text(&sent["chat"]["message"], "id").to_owned();
-    let (folder, clock) = stop(app).await;
-    clock.advance(36 * HOUR);
-    let (api, _running) = start_on(folder.path(), &clock, Arc::new(Loopback)).await;
+    let stopped = stop(app).await;
+    stopped.clock.advance(36 * HOUR);
+    let (api, _running) = stopped.start(Arc::new(Loopback)).await;
     api.message_with_status(&message, "failed").await;
 }
 
 #[tokio::test]
 async fn a_shared_file_goes_with_the_last_that_names_it() {
     let origin = cached();
-    let app = TestApp::with_origin(&origin, |_| {}).await;
+    let app = TestApp::with_origin(&origin, on_disk).await;
     set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]).await;
     let (path, url) = (|part: &Value| format!("/v3/attachments/{}", text(part, "id")), origin.url("/a.jpg"));
     let first = send_from(&app, LINE, &url).await;
     let kept = send_from(&app, SECOND_LINE, &url).await;
     app.clock.advance(HOUR);
     let later = send_from(&app, LINE, &url).await;
-    assert_eq!(files(&app), [text(&first, "id")], "stored once");
+    assert_eq!(files(&app).await, [text(&first, "id")], "stored once");
     assert!(!is_signed(&kept, "url") && is_signed(&later, "url"));
     assert_eq!(origin.requests().iter().filter(|request| request.contains("if-none-match")).count(), 2);
 
@@ -351,10 +363,10 @@ async fn a_shared_file_goes_with_the_last_that_names_it() {
     assert_eq!(app.api.get(&path(&later)).await.status, 404);
     assert_eq!(app.anonymous().get(text(&kept, "url")).await.bytes, PHOTO);
     assert_eq!(app.api.delete(&path(&kept)).await.status, 204);
-    assert_eq!(files(&app), [text(&anew, "id")]);
+    assert_eq!(files(&app).await, [text(&anew, "id")]);
     app.clock.advance(36 * HOUR);
     app.service.sweep().await.expect("sweep");
-    assert!(files(&app).is_empty());
+    assert!(files(&app).await.is_empty());
     send_from(&app, SECOND_LINE, &url).await;
     assert!(!origin.requests().last().expect("request").contains("if-none-match"), "that was forgotten with it");
 }

@@ -139,12 +139,12 @@ async fn the_two_forms_of_a_file_are_signed_apart() {
     assert_eq!(app.anonymous().get(&file.url).await.header("content-type"), "image/tiff");
     let mixed = url.split_once('?').expect("a query").0.to_owned() + "?" + file.url.split_once('?').expect("a query").1;
     assert_eq!(app.anonymous().get(&mixed).await.status, 403);
-    assert_eq!(files(&app).len(), 2);
+    assert_eq!(files(&app).await.len(), 2);
 
     app.clock.advance(Duration::from_hours(36));
     assert_eq!(app.anonymous().get(&url).await.status, 404);
     app.service.sweep().await.expect("sweep");
-    assert!(files(&app).is_empty(), "both forms are gone");
+    assert!(files(&app).await.is_empty(), "both forms are gone");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub fn expect_reason(answer: &Answer, reason: &str) {
 pub async fn expect_nothing(app: &TestApp) {
     let chats = app.api.get("/v3/chats").await.expect(200);
     assert_eq!(chats["chats"], json!([]));
-    assert_eq!(files(app), Vec::<String>::new());
+    assert_eq!(files(app).await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -457,10 +457,10 @@ async fn a_client_that_goes_away_ends_the_fetch() {
     origin.script("/stalled.txt", stalled);
     let (api, url) = (app.api.clone(), origin.url("/stalled.txt"));
     let client = tokio::spawn(async move { api.send_parts(json!([{"type": "media", "url": url}])).await });
-    until(async || files(&app).first().cloned()).await;
+    until(async || files(&app).await.first().cloned()).await;
     assert_eq!(origin.open(), 1);
     client.abort();
-    within(until(async || (origin.open() == 0 && files(&app).is_empty()).then_some(()))).await;
+    within(until(async || (origin.open() == 0 && files(&app).await.is_empty()).then_some(()))).await;
     expect_nothing(&app).await;
 }
 

@@ -3,6 +3,8 @@
 #![expect(unreachable_pub, reason = "a test has no public interface")]
 
 mod attachments;
+mod blob_stores;
+mod bucket;
 mod connections;
 mod content;
 mod crash;
@@ -15,6 +17,7 @@ mod hostile_http2;
 mod hostile_origins;
 mod lists;
 mod media_urls;
+mod moving;
 mod operations;
 mod privacy;
 mod program;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
 use crate::support::origin::{Step, answer};
-use crate::support::{Answer, LINE, Origin, RECIPIENT, RIVAL_LINE, TestApp, corpus, files};
+use crate::support::{Answer, LINE, Origin, RECIPIENT, RIVAL_LINE, TestApp, corpus, files, on_disk};
 
 const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
 
@@ -177,7 +177,7 @@ async fn one_file_that_cannot_be_had_sends_none() {
     let expected = format!("could not fetch {}: the host answered 410", origin.url("/gone.jpg"));
     assert_eq!(refused.message(), expected, "without waiting for the one that stalls");
     assert_eq!(app.api.get("/v3/chats").await.expect(200)["chats"], json!([]));
-    crate::support::until(async || (files(&app).is_empty() && origin.open() == 0).then_some(())).await;
+    crate::support::until(async || (files(&app).await.is_empty() && origin.open() == 0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -256,13 +256,13 @@ async fn an_origin_may_say_that_nothing_has_changed() {
         [("etag: \"v1\"", "if-none-match: \"v1\""), ("etag: W/\"v1\"", "if-none-match: W/\"v1\""), modified]
     {
         let origin = cached(validator, condition);
-        let app = TestApp::with_origin(&origin, |_| {}).await;
+        let app = TestApp::with_origin(&origin, on_disk).await;
         let url = origin.url("/a.jpg");
         let (first, second, third) = (part(&app, &url).await, part(&app, &url).await, part(&app, &url).await);
         let asked = origin.requests();
         assert_eq!(asked.iter().filter(|request| request.contains(condition)).count(), 2, "asked every time");
         assert!(first["id"] != second["id"] && second["id"] != third["id"], "a new attachment all the same");
-        assert_eq!(files(&app).len(), 1, "stored once");
+        assert_eq!(files(&app).await.len(), 1, "stored once");
         for part in [&first, &second, &third] {
             assert_eq!((&part["mime_type"], &part["size_bytes"]), (&json!("image/jpeg"), &json!(PHOTO.len())));
             assert_eq!(app.api.get(text(part, "url")).await.bytes, PHOTO);
@@ -276,7 +276,7 @@ async fn an_origin_may_say_that_nothing_has_changed() {
             }
         }
         assert_eq!(app.api.delete(&format!("/v3/attachments/{}", text(&second, "id"))).await.status, 204);
-        assert!(files(&app).is_empty());
+        assert!(files(&app).await.is_empty());
         assert_eq!(part(&app, &url).await["size_bytes"], PHOTO.len(), "and is fetched anew after that");
         assert!(!origin.requests().last().expect("request").contains(condition));
     }
@@ -312,7 +312,7 @@ async fn what_has_changed_is_fetched_and_failures_are_not_remembered() {
 #[tokio::test]
 async fn a_304_counts_only_for_the_version_that_is_there() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |_| {}).await;
+    let app = TestApp::with_origin(&origin, on_disk).await;
     let photo =
         |etag: &str, bytes: &[u8]| answer("200 OK", &format!("etag: {etag}\ncontent-length: {}", bytes.len()), bytes);
     let url = origin.url("/a.jpg");
@@ -377,7 +377,7 @@ async fn what_was_fetched_is_forgotten_after_a_while() {
     app.service.sweep().await.expect("sweep");
     part(&app, &origin.url("/a.jpg")).await;
     assert!(!origin.requests()[1].contains("if-none-match"));
-    assert_eq!(files(&app).len(), 2);
+    assert_eq!(files(&app).await.len(), 2);
 }
 
 #[tokio::test]
@@ -389,5 +389,5 @@ async fn one_key_used_at_once_sends_one_file() {
         "message": {"parts": [media(&origin.url("/a.jpg"))], "idempotency_key": "k"}});
     let answers = futures_util::future::join_all((0..5).map(|_| app.api.post("/v3/chats", &body))).await;
     assert!(answers.iter().all(|answer| answer.status == 201 && answer.bytes == answers[0].bytes));
-    assert_eq!(files(&app).len(), 1, "what the others fetched is gone");
+    assert_eq!(files(&app).await.len(), 1, "what the others fetched is gone");
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::TestApp;
+use crate::support::{TestApp, on_disk};
 
 #[tokio::test]
 async fn health_readiness_and_metrics_need_no_key() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     assert_eq!(app.anonymous().get("/healthz").await.text(), "alive\n");
     assert!(app.anonymous().get("/readyz").await.text().starts_with("ready\nffmpeg: "));
     let file = app.api.upload("a.txt", "text/plain", b"hello").await;
@@ -28,7 +28,7 @@ async fn health_readiness_and_metrics_need_no_key() {
 
 #[tokio::test]
 async fn a_store_that_cannot_be_written_is_not_ready() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     std::fs::remove_dir_all(app.folder.path().join("unfinished-uploads")).expect("remove");
     assert_eq!(app.anonymous().get("/readyz").await.status, 503);
     assert_eq!(app.anonymous().get("/healthz").await.status, 200);
@@ -43,7 +43,7 @@ async fn a_store_that_cannot_be_written_is_not_ready() {
 
 #[tokio::test]
 async fn a_file_that_is_lost_or_cut_is_an_error_and_no_lie() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let path = |id: &str| app.folder.path().join("blobs").join(&id[id.len() - 2..]).join(id);
     let lost = app.api.upload("a.txt", "text/plain", b"hello").await;
     std::fs::remove_file(path(&lost.id)).expect("remove");
@@ -84,7 +84,11 @@ async fn the_openapi_document_is_the_committed_one() {
 
 #[tokio::test]
 async fn what_was_never_uploaded_is_swept() {
-    let app = TestApp::with(|flags| flags.abandoned_retention_seconds = Some(3600)).await;
+    let app = TestApp::with(|flags| {
+        on_disk(flags);
+        flags.abandoned_retention_seconds = Some(3600);
+    })
+    .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let path = format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
     let service = app.service.clone();

@@ -43,7 +43,7 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
         let differing = stored.bytes.iter().zip(&bytes).filter(|(a, b)| a != b).count();
         assert!((1..200).contains(&differing), "{differing}: and nothing else is touched");
     }
-    assert_eq!(files(&app).len(), 2, "what was removed is nowhere");
+    assert_eq!(files(&app).await.len(), 2, "what was removed is nowhere");
     // What cannot be cleaned does not pass.
     let mut many = corpus("photo.jpg");
     many.extend(b"Exif\0\0II*\0\x08\0\0\0\0\0".repeat(600));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::raw::{Raw, target};
-use crate::support::{TestApp, until};
+use crate::support::{TestApp, on_disk, until};
 
 fn code(answer: &crate::support::Answer) -> (u16, &str) {
     let text = answer.text();
@@ -28,7 +28,7 @@ fn files(app: &TestApp, folder: &str) -> usize {
 
 #[tokio::test]
 async fn what_is_not_signed_is_refused() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let url = created["upload_url"].as_str().expect("URL").to_owned();
     let text = [("content-type", "text/plain")];
@@ -75,7 +75,7 @@ async fn what_is_not_signed_is_refused() {
 
 #[tokio::test]
 async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let begun = app.api.create("b.txt", "text/plain", 5).await;
     let mut slow = Raw::connect(app.address).await;
@@ -95,7 +95,7 @@ async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
 
 #[tokio::test]
 async fn other_methods_and_bodies_without_length_are_refused() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let url = created["upload_url"].as_str().expect("URL");
     for method in ["GET", "POST", "DELETE", "PATCH", "OPTIONS"] {
@@ -118,7 +118,7 @@ async fn other_methods_and_bodies_without_length_are_refused() {
 
 #[tokio::test]
 async fn nothing_is_sent_in_vain_by_a_client_that_waits() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let expect = "Content-Length: 5\r\nExpect: 100-continue\r\n";
     for altered in [
@@ -141,7 +141,7 @@ async fn nothing_is_sent_in_vain_by_a_client_that_waits() {
 
 #[tokio::test]
 async fn a_large_body_that_is_refused_still_gets_its_answer() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 20_000_000).await;
     let mut raw = Raw::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 20000000\r\n").replace("text/plain", "text/html")).await;
@@ -153,7 +153,7 @@ async fn a_large_body_that_is_refused_still_gets_its_answer() {
 
 #[tokio::test]
 async fn a_cut_connection_leaves_nothing_and_the_url_works_again() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
     let mut raw = Raw::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
@@ -172,7 +172,7 @@ async fn a_cut_connection_leaves_nothing_and_the_url_works_again() {
 
 #[tokio::test]
 async fn a_body_that_ends_early_is_told_if_the_client_still_listens() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let mut raw = Raw::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel").await;
@@ -183,7 +183,7 @@ async fn a_body_that_ends_early_is_told_if_the_client_still_listens() {
 
 #[tokio::test]
 async fn the_first_complete_body_is_the_file_for_ever() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     assert_eq!(app.api.put(&created, b"hello").await.status, 200);
     let again = app.api.put(&created, b"hello").await;
@@ -195,7 +195,7 @@ async fn the_first_complete_body_is_the_file_for_ever() {
 
 #[tokio::test]
 async fn of_many_bodies_at_once_one_wins_whole() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let size = 400_000;
     let created = app.api.create("a.txt", "text/plain", size).await;
     let bodies: Vec<Vec<u8>> = (0..16).map(|n| vec![b'a' + n; size]).collect();
@@ -211,6 +211,7 @@ async fn of_many_bodies_at_once_one_wins_whole() {
 #[tokio::test]
 async fn a_body_that_comes_too_slowly_is_given_up() {
     let app = TestApp::with(|flags| {
+        on_disk(flags);
         flags.idle_timeout_seconds = Some(1);
     })
     .await;
@@ -222,6 +223,7 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     assert_eq!(files(&app, "unfinished-uploads"), 0);
 
     let app = TestApp::with(|flags| {
+        on_disk(flags);
         flags.upload_grace_seconds = Some(0);
         flags.upload_min_bytes_per_second = Some(1_000_000_000);
     })
@@ -235,7 +237,7 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
 
 #[tokio::test]
 async fn a_key_is_not_needed_and_ignored() {
-    let app = TestApp::start().await;
+    let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let url = created["upload_url"].as_str().expect("URL");
     let headers = [("content-type", "text/plain"), ("authorization", "Bearer nonsense")];

@@ -235,10 +235,10 @@ async fn what_is_no_voice_memo_is_not_converted_first() {
     let path = memos(&app.api).await;
     origin.file("/scan.tiff", "image/tiff", &corpus("scan-le.tiff"));
     let id = app.api.upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff")).await.id;
-    let before = crate::support::files(&app).len();
+    let before = crate::support::files(&app).await.len();
     assert_eq!(by_url(&app.api, &path, &origin.url("/scan.tiff")).await.error(), (400, 5004));
     assert_eq!(by_id(&app.api, &path, &id).await.error(), (400, 5004));
-    assert_eq!(crate::support::files(&app).len(), before);
+    assert_eq!(crate::support::files(&app).await.len(), before);
     let metrics = app.api.get("/metrics").await;
     assert!(metrics.text().contains("haversack_fetches_total{outcome=\"refused\"} 1"), "{}", metrics.text());
 }

@@ -76,6 +76,12 @@ impl Api {
         Self { http, base: format!("http://{address}"), key: None }
     }
 
+    /// The same, but redirects are answers.
+    pub fn unfollowed(&self) -> Self {
+        let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().expect("client");
+        Self { http, ..self.clone() }
+    }
+
     /// The same server with another key.
     pub fn with_key(&self, key: &'static str) -> Self {
         Self { key: Some(key), ..self.clone() }

@@ -1,7 +1,11 @@
 //! What the tests stand on: a real server on a real socket, with a clock that the test moves, and clients for it.
 
+#![allow(dead_code, unused_imports, reason = "two sets of tests share this, and each leaves some of it")]
+
 mod api;
+pub mod bucket;
 pub mod origin;
+pub mod postgres;
 pub mod program;
 pub mod raw;
 
@@ -9,9 +13,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use haversack::app::App;
+use haversack::blob::BlobStore;
 use haversack::clock::{MockClock, Timestamp};
 use haversack::config::{Config, Flags};
+use haversack::db::Db;
 use haversack::delivery::{Gateway, Loopback};
 use haversack::domain::handle::PhoneNumber;
 use haversack::fetch::{Resolve, SystemResolver};
@@ -19,8 +26,10 @@ use haversack::service::{Service, partners};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use url::Url;
 
 pub use api::{Answer, Api, Uploaded};
+pub use bucket::BucketServer;
 pub use origin::Origin;
 
 /// 2026-01-15T10:30:00Z
@@ -39,6 +48,12 @@ pub struct TestApp {
     pub rival: Api,
     pub folder: TempDir,
     pub service: Arc<Service>,
+    pub db: Db,
+    pub blobs: Arc<dyn BlobStore>,
+    /// Where its files are, if they are in a bucket of this process.
+    pub bucket: Option<Arc<BucketServer>>,
+    pub database_url: Url,
+    pub flags: Flags,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<anyhow::Result<bool>>,
 }
@@ -68,24 +83,87 @@ impl TestApp {
         .await
     }
 
+    /// One that keeps files in its folder and takes uploads itself, whatever the others do: for tests of that.
+    pub async fn on_disk() -> Self {
+        Self::with(on_disk).await
+    }
+
+    /// One that keeps files in a bucket.
+    pub async fn with_bucket(bucket: &BucketServer, change: impl FnOnce(&mut Flags)) -> Self {
+        Self::with(|flags| {
+            flags.blobs_url = Some(bucket.url());
+            change(flags);
+        })
+        .await
+    }
+
+    /// Both.
+    pub async fn with_origin_and_bucket(origin: &Origin, bucket: &BucketServer) -> Self {
+        Self::with_origin(origin, |flags| flags.blobs_url = Some(bucket.url())).await
+    }
+
     async fn build(gateway: Arc<dyn Gateway>, resolver: Arc<dyn Resolve>, change: impl FnOnce(&mut Flags)) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let mut flags = Flags {
             listen: Some("127.0.0.1:0".parse().expect("address")),
             data_dir: Some(folder.path().to_owned()),
+            database_url: postgres::database().await,
+            database_connections: Some(4),
             ..Flags::default()
         };
+        let bucket = match (&flags.database_url, bucket::real()) {
+            (_, Some(url)) => {
+                flags.blobs_url = Some(url);
+                None
+            }
+            (Some(_), None) => {
+                let bucket = BucketServer::start().await;
+                flags.blobs_url = Some(bucket.url());
+                Some(Arc::new(bucket))
+            }
+            (None, None) => None,
+        };
         change(&mut flags);
-        let config = Config::load(flags).expect("configuration");
         let clock = MockClock::at(Timestamp::from_millis(START));
-        let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
+        let app = Self { bucket, ..Self::launch(flags, clock, folder, gateway, resolver).await };
         for (name, key, lines) in [
             ("acme", "acme-key-0123456789", &[LINE, SECOND_LINE][..]),
             ("rival", "rival-key-0123456789", &[RIVAL_LINE]),
         ] {
             let lines = lines.iter().map(|line| PhoneNumber::parse(line).expect("number")).collect();
-            partners::add(app.db(), &clock.clock(), name.to_owned(), key, lines).await.expect("partner");
+            partners::add(&app.db, &app.clock.clock(), name.to_owned(), key, lines).await.expect("partner");
         }
+        app
+    }
+
+    /// Another server on the same database and store, with the same clock.
+    pub async fn another(&self, gateway: Arc<dyn Gateway>) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let flags = Flags { data_dir: Some(folder.path().to_owned()), ..self.flags.clone() };
+        let another = Self::launch(flags, self.clock.clone(), folder, gateway, Arc::new(SystemResolver)).await;
+        Self { bucket: self.bucket.clone(), ..another }
+    }
+
+    /// A server on what is there already.
+    pub async fn on(flags: Flags, clock: MockClock) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let data_dir = flags.data_dir.or_else(|| Some(folder.path().to_owned()));
+        let listen = Some("127.0.0.1:0".parse().expect("address"));
+        let flags = Flags { data_dir, listen, ..flags };
+        Self::launch(flags, clock, folder, Arc::new(Loopback), Arc::new(SystemResolver)).await
+    }
+
+    async fn launch(
+        flags: Flags,
+        clock: MockClock,
+        folder: TempDir,
+        gateway: Arc<dyn Gateway>,
+        resolver: Arc<dyn Resolve>,
+    ) -> Self {
+        let config = Config::load_with(flags.clone(), &bucket::variable).expect("configuration");
+        let database_url = config.database_url.clone();
+        let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
+        let (db, blobs) = (app.db().clone(), Arc::clone(app.blobs()));
         let (address, service) = (app.address(), Arc::clone(app.service()));
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(app.run(async {
@@ -98,6 +176,11 @@ impl TestApp {
             rival: Api::new(address, "rival-key-0123456789"),
             folder,
             service,
+            db,
+            blobs,
+            bucket: None,
+            database_url,
+            flags,
             stop: Some(stop),
             running,
         }
@@ -124,18 +207,23 @@ impl TestApp {
     }
 }
 
+/// Files are in the data folder.
+pub fn on_disk(flags: &mut Flags) {
+    flags.blobs_url = None;
+}
+
 /// A sample file; `tests/corpus/manifest.tsv` says where it is from.
 pub fn corpus(name: &str) -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/").to_owned() + name;
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every file of the blob store, half written ones too.
-pub fn files(app: &TestApp) -> Vec<String> {
-    let folder = |path: std::path::PathBuf| std::fs::read_dir(path).expect("folder").map(|entry| entry.expect("entry"));
-    let blobs = folder(app.folder.path().join("blobs")).flat_map(|digits| folder(digits.path()));
-    let unfinished = folder(app.folder.path().join("unfinished-uploads"));
-    blobs.chain(unfinished).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+/// The ids of everything in the blob store, and what is half written.
+pub async fn files(app: &TestApp) -> Vec<String> {
+    let listed: Vec<_> = app.blobs.list().try_collect().await.expect("a list");
+    let kept = listed.into_iter().map(|listed| listed.id.map_or(listed.name, |id| id.to_string()));
+    let unfinished = std::fs::read_dir(app.folder.path().join("unfinished-uploads")).expect("folder");
+    kept.chain(unfinished.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// Nothing in these tests takes this long unless it hangs.

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Output, Stdio};
 /// The program with a data folder of its own and nothing of the developer's settings.
 pub fn haversack(data_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_haversack"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HAVERSACK_") || name.starts_with("LINQ_")) {
+    let settings = |name: &str| ["HAVERSACK_", "LINQ_", "AWS_"].iter().any(|start| name.starts_with(start));
+    for (name, _) in std::env::vars().filter(|(name, _)| settings(name)) {
         command.env_remove(name);
     }
     command.env("HAVERSACK_DATA_DIR", data_dir).env("HAVERSACK_LISTEN", "127.0.0.1:0");

@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use axum::http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::domain::filename;
-use crate::media::Disposition;
+use super::filename;
+use crate::media::{self, Disposition};
 
 /// RFC 8187 section 3.2.1: everything but `attr-char` is encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -24,7 +23,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// The header for a file of this name: the name in ASCII for old clients, and as it is for the others.
-pub(super) fn header(disposition: Disposition, name: &str) -> HeaderValue {
+#[must_use]
+pub fn header(disposition: Disposition, name: &str) -> String {
     let mut value = match disposition {
         Disposition::Inline => "inline".to_owned(),
         Disposition::Attachment => "attachment".to_owned(),
@@ -34,7 +34,14 @@ pub(super) fn header(disposition: Disposition, name: &str) -> HeaderValue {
     let plain = |c: char| if c == ' ' || (c.is_ascii_graphic() && !matches!(c, '"' | '%')) { c } else { '_' };
     let ascii: String = name.chars().map(plain).collect();
     let _ = write!(value, "; filename=\"{ascii}\"; filename*=UTF-8''{}", utf8_percent_encode(&name, ENCODED));
-    HeaderValue::from_str(&value).expect("visible ASCII is a header value")
+    value
+}
+
+/// The header for a file of this type and name. A type that is not in the table is never shown in place.
+#[must_use]
+pub fn of_file(media_type: &str, name: &str) -> String {
+    let declared = media::declared(media_type);
+    header(declared.map_or(Disposition::Attachment, |declared| declared.media_type.disposition), name)
 }
 
 #[cfg(test)]
@@ -53,16 +60,18 @@ mod tests {
             ("a\r\nX: y", "inline; filename=\"a__X: y\"; filename*=UTF-8''a__X%3A%20y"),
             ("100%.txt", "inline; filename=\"100_.txt\"; filename*=UTF-8''100%25.txt"),
         ] {
-            assert_eq!(header(Disposition::Inline, name).to_str().expect("ASCII"), expected, "{name:?}");
+            assert_eq!(header(Disposition::Inline, name), expected, "{name:?}");
         }
-        assert!(header(Disposition::Attachment, "a").to_str().expect("ASCII").starts_with("attachment; "));
+        assert!(header(Disposition::Attachment, "a").starts_with("attachment; "));
+        assert!(of_file("image/png", "a").starts_with("inline; "));
+        assert!(of_file("application/x-unknown", "a").starts_with("attachment; "));
     }
 
     proptest! {
         #[test]
         fn any_name_makes_a_header_that_can_be_read_back(name in any::<String>()) {
-            let value = header(Disposition::Attachment, &name);
-            let text = value.to_str().expect("ASCII");
+            let text = header(Disposition::Attachment, &name);
+            prop_assert!(text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()));
             let (quoted, extended) = text.split_once("; filename*=UTF-8''").expect("both forms");
             let quoted = quoted.strip_prefix("attachment; filename=\"").and_then(|rest| rest.strip_suffix('"'));
             prop_assert!(quoted.is_some_and(|quoted| !quoted.contains(['"', '\\', '%'])));

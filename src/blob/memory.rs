@@ -1,0 +1,122 @@
+//! Blobs in memory: for tests, and what the other stores are compared with.
+
+use std::collections::HashMap;
+use std::io::{self, Cursor};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use md5::Digest;
+
+use super::digest::Hasher;
+use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, Listed, Metadata, SealedBlob};
+use crate::clock::Clock;
+use crate::id::AttachmentId;
+
+/// The store; clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore(Arc<Mutex<HashMap<AttachmentId, (Bytes, SystemTime)>>>);
+
+impl MemoryStore {
+    fn blobs(&self) -> std::sync::MutexGuard<'_, HashMap<AttachmentId, (Bytes, SystemTime)>> {
+        self.0.lock().expect("no panic while locked")
+    }
+}
+
+#[async_trait]
+impl BlobStore for MemoryStore {
+    async fn create(&self) -> Result<Box<dyn BlobWriter>, Error> {
+        Ok(Box::new(Writer { store: self.clone(), bytes: BytesMut::new() }))
+    }
+
+    async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error> {
+        let blob = self.blobs().get(&key.id()).map(|(bytes, _)| bytes.clone());
+        Ok(blob.map(|bytes| Arc::new(MemoryBlob(bytes)) as Arc<dyn Blob>))
+    }
+
+    async fn remove(&self, key: &BlobKey) -> Result<(), Error> {
+        self.blobs().remove(&key.id());
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn list(&self) -> BoxStream<'_, Result<Listed, Error>> {
+        let blobs = self.blobs();
+        let listed = blobs.iter().map(|(id, (bytes, modified))| {
+            Ok(Listed { name: id.to_string(), id: Some(*id), size: bytes.len() as u64, modified: *modified })
+        });
+        stream::iter(listed.collect::<Vec<_>>()).boxed()
+    }
+}
+
+struct Writer {
+    store: MemoryStore,
+    bytes: BytesMut,
+}
+
+#[async_trait]
+impl BlobWriter for Writer {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
+        self.bytes.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error> {
+        let bytes = self.bytes.freeze();
+        let mut hasher = Hasher::default();
+        hasher.update_sha256(&bytes);
+        hasher.md5().update(&bytes);
+        Ok(Box::new(Sealed { store: self.store, digests: hasher.finish(), bytes }))
+    }
+}
+
+#[derive(Debug)]
+struct Sealed {
+    store: MemoryStore,
+    digests: Digests,
+    bytes: Bytes,
+}
+
+impl Content for Cursor<Bytes> {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.get_ref().len() as u64)
+    }
+}
+
+#[async_trait]
+impl SealedBlob for Sealed {
+    fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    fn content(&self) -> Result<Box<dyn Content>, Error> {
+        Ok(Box::new(Cursor::new(self.bytes.clone())))
+    }
+
+    async fn publish(self: Box<Self>, key: &BlobKey, _: &Metadata) -> Result<(), Error> {
+        self.store.blobs().insert(key.id(), (self.bytes, Clock::system().now().to_system_time()));
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryBlob(Bytes);
+
+#[async_trait]
+impl Blob for MemoryBlob {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    async fn read(self: Arc<Self>, range: Range<u64>) -> Result<ByteStream, Error> {
+        let at = |end: u64| usize::try_from(end).unwrap_or(usize::MAX).min(self.0.len());
+        let part = self.0.slice(at(range.start)..at(range.end));
+        Ok(stream::iter((!part.is_empty()).then_some(Ok(part))).boxed())
+    }
+}

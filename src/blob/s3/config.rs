@@ -1,0 +1,74 @@
+//! Which bucket, and as whom.
+
+use std::fmt;
+
+use rusty_s3::{Bucket, Credentials, UrlStyle};
+use url::Url;
+
+/// How the bucket stands in URLs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum S3Style {
+    /// `https://endpoint/bucket/object`
+    Path,
+    /// `https://bucket.endpoint/object`
+    Virtual,
+}
+
+/// Who is asking. Shows nothing of itself.
+#[derive(Clone)]
+pub struct S3Credentials(pub(super) Credentials);
+
+impl S3Credentials {
+    /// An access key with its secret, and the session token that temporary ones have.
+    #[must_use]
+    pub fn new(key: &str, secret: &str, token: Option<&str>) -> Self {
+        Self(match token {
+            Some(token) => Credentials::new_with_token(key, secret, token),
+            None => Credentials::new(key, secret),
+        })
+    }
+}
+
+impl fmt::Debug for S3Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("S3Credentials")
+    }
+}
+
+/// A bucket, checked.
+#[derive(Clone, Debug)]
+pub struct S3Config {
+    pub(super) bucket: Bucket,
+    pub(super) prefix: String,
+    pub(super) credentials: S3Credentials,
+}
+
+impl S3Config {
+    /// The bucket of this name at an endpoint. Everything is kept below `prefix`, which is empty or ends in a slash.
+    ///
+    /// # Errors
+    /// A sentence that says why there can be no such bucket.
+    pub fn new(
+        endpoint: Url,
+        style: S3Style,
+        bucket: &str,
+        region: String,
+        prefix: String,
+        credentials: S3Credentials,
+    ) -> Result<Self, String> {
+        let url_style = match style {
+            S3Style::Path => UrlStyle::Path,
+            S3Style::Virtual => UrlStyle::VirtualHost,
+        };
+        let whole = Bucket::new(endpoint, url_style, bucket.to_owned(), region).map_err(|error| {
+            format!("bucket {bucket:?} makes no URL at that endpoint ({error}); style=path may help")
+        })?;
+        Ok(Self { bucket: whole, prefix, credentials })
+    }
+
+    /// Where it is, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}{} in region {}", self.bucket.base_url(), self.prefix, self.bucket.region())
+    }
+}

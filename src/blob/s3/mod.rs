@@ -1,0 +1,256 @@
+//! Blobs as objects of an S3 bucket. What we write goes through a temporary file, as its length must be known; what
+//! clients upload goes to `uploads/<attachment id>` without us, and becomes a blob by a copy within the bucket.
+//!
+//! A blob's object is called as its public URL is, and carries the headers that a CDN is to pass on.
+
+mod client;
+mod config;
+mod failure;
+mod remote;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use uuid::Uuid;
+
+pub use config::{S3Config, S3Credentials, S3Style};
+
+use self::client::{Client, Info};
+use self::remote::Remote;
+use super::spool::{Spool, SpoolWriter, Spooled};
+use super::{
+    Blob, BlobKey, BlobStore, BlobWriter, Bucket, ByteStream, Content, Digests, Error, Listed, Metadata, Reading,
+    SealedBlob,
+};
+use crate::id::AttachmentId;
+
+/// Where clients upload to.
+const UPLOADS: &str = "uploads/";
+/// Where the check writes its object.
+const CHECKS: &str = "checks/";
+
+/// The store; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct S3Store {
+    client: Arc<Client>,
+    spool: Spool,
+}
+
+impl S3Store {
+    /// The store in a bucket, with temporary files in `folder`. The caller holds the lock of that folder. Asks the bucket
+    /// for nothing: a server starts while its bucket is away.
+    ///
+    /// # Errors
+    /// The folder cannot be made or emptied, or there are no certificate authorities.
+    pub fn open(config: S3Config, folder: &Path) -> Result<Self, Error> {
+        Ok(Self { client: Arc::new(Client::new(config)?), spool: Spool::open(folder, false)? })
+    }
+
+    /// Whether the bucket does all that is asked of it; more than [`BlobStore::check`], and dearer.
+    ///
+    /// # Errors
+    /// What it does not do.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.check().await?;
+        let (from, to) = (format!("{CHECKS}{}", Uuid::new_v4()), format!("{CHECKS}{}", Uuid::new_v4()));
+        self.client.put_bytes(&from, Bytes::from_static(b"haversack")).await?;
+        let guarded = self.guards(&from, &to).await;
+        self.client.delete(&from).await?;
+        self.client.delete(&to).await?;
+        guarded
+    }
+
+    /// Whether it keeps to the conditions that keep a file what it was when it was looked at.
+    async fn guards(&self, from: &str, to: &str) -> Result<(), Error> {
+        let found = self.client.head(from).await?.ok_or(Error::Gone)?;
+        let other = Info { etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(), ..found.clone() };
+        let metadata = Metadata {
+            content_type: "text/plain".to_owned(),
+            content_disposition: "attachment".to_owned(),
+            cache_control: "no-store",
+        };
+        let ignored = |action| Error::Refused {
+            action,
+            status: 200,
+            code: String::new(),
+            hint: ": it does not keep to conditions (If-Match, x-amz-copy-source-if-match), which Haversack needs"
+                .to_owned(),
+        };
+        match self.client.copy(from, &other, to, &metadata).await {
+            Err(Error::Changed) => {}
+            Ok(()) => return Err(ignored("copy an object only as it was found")),
+            Err(error) => return Err(error),
+        }
+        match self.client.get(from, None, Some(&other)).await {
+            Err(Error::Changed) => {}
+            Ok(_) => return Err(ignored("read an object only as it was found")),
+            Err(error) => return Err(error),
+        }
+        self.client.copy(from, &found, to, &metadata).await
+    }
+
+    fn upload(id: AttachmentId) -> String {
+        format!("{UPLOADS}{id}")
+    }
+
+    /// What an object holds, to be looked at and copied as long as it is this.
+    async fn remote(&self, object: String) -> Result<Option<Box<dyn SealedBlob>>, Error> {
+        let info = self.client.head(&object).await?;
+        Ok(info.map(|info| Box::new(Remote::new(Arc::clone(&self.client), object, info)) as Box<dyn SealedBlob>))
+    }
+}
+
+/// What a blob is called below the prefix. That of which the path is not known was written before there were buckets.
+fn object(key: &BlobKey) -> String {
+    if key.path().is_empty() { format!("blobs/{}", key.id()) } else { key.path().to_owned() }
+}
+
+#[async_trait]
+impl BlobStore for S3Store {
+    async fn create(&self) -> Result<Box<dyn BlobWriter>, Error> {
+        Ok(Box::new(Writer { client: Arc::clone(&self.client), writer: self.spool.create().await? }))
+    }
+
+    async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error> {
+        let object = object(key);
+        let info = self.client.head(&object).await?;
+        Ok(info.map(|info| Arc::new(S3Blob { client: Arc::clone(&self.client), object, info }) as Arc<dyn Blob>))
+    }
+
+    async fn remove(&self, key: &BlobKey) -> Result<(), Error> {
+        self.client.delete(&object(key)).await
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        self.spool.check().await?;
+        let object = format!("{CHECKS}{}", Uuid::new_v4());
+        self.client.put_bytes(&object, Bytes::from_static(b"haversack")).await?;
+        let read = self.client.get(&object, None, None).await;
+        self.client.delete(&object).await?;
+        drop(read?);
+        // Who may not list is told "forbidden" of what is not there, which we could not tell from what is.
+        self.client.head(&object).await.map(drop)
+    }
+
+    fn list(&self) -> BoxStream<'_, Result<Listed, Error>> {
+        let pages = stream::try_unfold(Some(None), move |page: Option<Option<String>>| async move {
+            let Some(token) = page else { return Ok(None) };
+            let (listed, next) = self.client.list(token.as_deref()).await?;
+            Ok::<_, Error>(Some((listed, next.map(Some))))
+        });
+        pages
+            .flat_map(|page| {
+                stream::iter(match page {
+                    Ok(listed) => listed.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                })
+            })
+            .boxed()
+    }
+
+    fn bucket(&self) -> Option<&dyn Bucket> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Bucket for S3Store {
+    fn presign_put(&self, id: AttachmentId, content_type: &str, content_length: u64, lifetime: Duration) -> String {
+        self.client.presign_put(&Self::upload(id), content_type, content_length, lifetime)
+    }
+
+    fn presign_get(&self, key: &BlobKey, reading: Reading, lifetime: Duration) -> String {
+        self.client.presign_get(&object(key), reading, lifetime)
+    }
+
+    async fn uploaded(&self, id: AttachmentId) -> Result<Option<Box<dyn SealedBlob>>, Error> {
+        self.remote(Self::upload(id)).await
+    }
+
+    async fn remove_uploaded(&self, id: AttachmentId) -> Result<(), Error> {
+        self.client.delete(&Self::upload(id)).await
+    }
+
+    async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn SealedBlob>>, Error> {
+        self.remote(object(key)).await
+    }
+}
+
+struct Writer {
+    client: Arc<Client>,
+    writer: SpoolWriter,
+}
+
+#[async_trait]
+impl BlobWriter for Writer {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
+        self.writer.write(chunk).await
+    }
+
+    async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error> {
+        Ok(Box::new(Sealed { client: self.client, spooled: self.writer.seal().await? }))
+    }
+}
+
+/// A file of ours that is to become an object.
+#[derive(Debug)]
+struct Sealed {
+    client: Arc<Client>,
+    spooled: Spooled,
+}
+
+#[async_trait]
+impl SealedBlob for Sealed {
+    fn digests(&self) -> &Digests {
+        &self.spooled.digests
+    }
+
+    fn content(&self) -> Result<Box<dyn Content>, Error> {
+        Ok(Box::new(self.spooled.reopen()?))
+    }
+
+    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &Metadata) -> Result<(), Error> {
+        self.client.put_file(&object(key), &self.spooled, metadata).await
+    }
+}
+
+/// An object that was there, and is read only as long as it is the same.
+#[derive(Debug)]
+struct S3Blob {
+    client: Arc<Client>,
+    object: String,
+    info: Info,
+}
+
+#[async_trait]
+impl Blob for S3Blob {
+    fn size(&self) -> u64 {
+        self.info.size
+    }
+
+    async fn read(self: Arc<Self>, range: Range<u64>) -> Result<ByteStream, Error> {
+        if range.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
+        // Whole files are asked for without a range: some caches in front of buckets keep only such answers.
+        let part = Some(range).filter(|range| *range != (0..self.info.size));
+        self.client.get(&self.object, part, Some(&self.info)).await
+    }
+}
+
+/// What a listing says of an object.
+fn listed(name: &str, size: u64, modified: SystemTime) -> Listed {
+    // The attachment stands behind the partner.
+    let path = ["attachments/partners/", "ephemeral/partners/"]
+        .iter()
+        .find_map(|shelf| name.strip_prefix(shelf))
+        .and_then(|path| path.split('/').nth(1));
+    let id = name.strip_prefix(UPLOADS).or(path).and_then(AttachmentId::parse);
+    Listed { name: name.to_owned(), id, size, modified }
+}

@@ -1,0 +1,161 @@
+//! An object that is to be looked at and copied: read from anywhere by blocking calls, as long as it is the same.
+
+use std::io::{self, Read, Seek, SeekFrom};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lru::LruCache;
+use tokio::runtime::Handle;
+
+use super::super::{BlobKey, Content, Digests, Error, Metadata, SealedBlob};
+use super::client::{Client, Info};
+use super::object;
+
+/// Bytes that are asked for at a time: a round trip costs about as much as half a megabyte.
+const BLOCK: u64 = 512 * 1024;
+/// Blocks that are kept: where a file begins and ends, and where its table is.
+const KEPT: NonZeroUsize = NonZeroUsize::new(6).expect("not zero");
+
+/// The object.
+#[derive(Debug)]
+pub(super) struct Remote {
+    blocks: Arc<Blocks>,
+    digests: Digests,
+}
+
+#[derive(Debug)]
+struct Blocks {
+    client: Arc<Client>,
+    object: String,
+    info: Info,
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    kept: LruCache<u64, Bytes>,
+    /// The first failure. A parser may have taken it for the end of the file.
+    failed: Option<Failure>,
+}
+
+#[derive(Clone, Debug)]
+enum Failure {
+    Changed,
+    Other(String),
+}
+
+impl Failure {
+    fn to_error(&self) -> Error {
+        match self {
+            Self::Changed => Error::Changed,
+            Self::Other(problem) => Error::Unavailable { action: "look at an upload", problem: problem.clone() },
+        }
+    }
+}
+
+impl Remote {
+    /// An object that was found. Called where there is a runtime.
+    pub(super) fn new(client: Arc<Client>, object: String, info: Info) -> Self {
+        let digests = Digests { size: info.size, sha256: None, md5: info.etag.clone() };
+        let state = Mutex::new(State { kept: LruCache::new(KEPT), failed: None });
+        Self { blocks: Arc::new(Blocks { client, object, info, runtime: Handle::current(), state }), digests }
+    }
+}
+
+#[async_trait]
+impl SealedBlob for Remote {
+    fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    fn content(&self) -> Result<Box<dyn Content>, Error> {
+        Ok(Box::new(Cursor { blocks: Arc::clone(&self.blocks), position: 0 }))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let state = self.blocks.state.lock().expect("no panic while locked");
+        state.failed.as_ref().map_or(Ok(()), |failure| Err(failure.to_error()))
+    }
+
+    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &Metadata) -> Result<(), Error> {
+        self.check()?;
+        let Blocks { client, object: from, info, .. } = &*self.blocks;
+        client.copy(from, info, &object(key), metadata).await
+    }
+}
+
+impl Blocks {
+    /// The block of this number. Blocks the thread.
+    fn block(&self, number: u64) -> Result<Bytes, Error> {
+        {
+            let mut state = self.state.lock().expect("no panic while locked");
+            if let Some(failure) = &state.failed {
+                return Err(failure.to_error());
+            }
+            if let Some(block) = state.kept.get(&number) {
+                return Ok(block.clone());
+            }
+        }
+        let start = number * BLOCK;
+        let part = start..(start + BLOCK).min(self.info.size);
+        let read = self.runtime.block_on(self.client.get_bytes(&self.object, part, &self.info));
+        let mut state = self.state.lock().expect("no panic while locked");
+        match read {
+            Ok(block) => {
+                state.kept.put(number, block.clone());
+                Ok(block)
+            }
+            Err(error) => {
+                let failure = match error {
+                    Error::Changed | Error::Gone => Failure::Changed,
+                    other => Failure::Other(other.to_string()),
+                };
+                let error = failure.to_error();
+                state.failed.get_or_insert(failure);
+                Err(error)
+            }
+        }
+    }
+}
+
+struct Cursor {
+    blocks: Arc<Blocks>,
+    position: u64,
+}
+
+impl Read for Cursor {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position >= self.blocks.info.size || buffer.is_empty() {
+            return Ok(0);
+        }
+        let block = self.blocks.block(self.position / BLOCK).map_err(io::Error::other)?;
+        let skip = usize::try_from(self.position % BLOCK).expect("less than a block");
+        let rest = block.get(skip..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Cursor {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => self.blocks.info.size.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position =
+            position.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek to before the start"))?;
+        Ok(self.position)
+    }
+}
+
+impl Content for Cursor {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.blocks.info.size)
+    }
+}

@@ -1,0 +1,118 @@
+//! `haversack copy`: moves everything to another database and another store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tempfile::TempDir;
+
+use super::block_on;
+use crate::config::{Config, Flags};
+use crate::place::Place;
+use crate::service::moving::{self, Progress, Side};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where everything is: the data folder of a server with default settings, or database URL and blobs URL joined by a
+    /// comma
+    #[arg(long, value_name = "PLACE")]
+    from: String,
+    /// Where it is to be, said in the same way
+    #[arg(long, value_name = "PLACE")]
+    to: String,
+}
+
+pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.from == arguments.to {
+        bail!("--from and --to are the same place");
+    }
+    block_on(async {
+        let (from, _from_folder) = open(flags, &arguments.from, true).await.context("--from")?;
+        let (to, _to_folder) = open(flags, &arguments.to, false).await.context("--to")?;
+        let bars = Bars::new();
+        let (from, to) = (Side { db: &from.db, blobs: &*from.blobs }, Side { db: &to.db, blobs: &*to.blobs });
+        let moved = moving::copy(from, to, &bars).await;
+        bars.clear();
+        let moved = moved.context("stopped; begin anew with the same command, what was moved is not moved again")?;
+        println!(
+            "{} attachments are there, {} files of them moved now, each read back and its hash compared; {} other rows",
+            moved.attachments, moved.files, moved.rows
+        );
+        for (id, why) in &moved.left {
+            println!("left: attachment {id}: {why}");
+        }
+        if !moved.left.is_empty() {
+            bail!("{} attachments could not be moved", moved.left.len());
+        }
+        Ok(())
+    })
+}
+
+/// Opens a place, and makes a folder to work in if it has none.
+async fn open(flags: &Flags, place: &str, must_exist: bool) -> anyhow::Result<(Place, Option<TempDir>)> {
+    let mut flags = flags.clone();
+    let folder = if let Some((database, blobs)) = place.split_once(',') {
+        let folder = tempfile::tempdir()?;
+        flags.database_url = Some(database.to_owned());
+        flags.blobs_url = Some(blobs.to_owned());
+        flags.data_dir = Some(folder.path().to_owned());
+        Some(folder)
+    } else if place.contains(':') {
+        bail!("{place:?} is one URL: give the URLs of database and blobs, joined by a comma, or a data folder");
+    } else {
+        flags.database_url = None;
+        flags.blobs_url = None;
+        flags.data_dir = Some(Path::new(place).to_owned());
+        None
+    };
+    // About serving, which this does not.
+    flags.cdn_mode = None;
+    let config = Config::load(flags)?;
+    if let Some(path) = config.database_path().filter(|path| must_exist && !path.exists()) {
+        bail!("there is no database at {}", path.display());
+    }
+    Ok((Place::open(&config).await?, folder))
+}
+
+/// One bar for files and one for rows; hidden where there is no terminal.
+struct Bars {
+    all: MultiProgress,
+    files: ProgressBar,
+    rows: ProgressBar,
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::new();
+        let bar = |template| {
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = all.add(ProgressBar::new(0).with_style(style));
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        };
+        let files = bar("attachments {wide_bar} {pos}/{len} {msg} {eta}");
+        let rows = bar("other rows  {wide_bar} {pos}/{len}");
+        Self { all, files, rows }
+    }
+
+    fn clear(&self) {
+        let _ = self.all.clear();
+    }
+}
+
+impl Progress for Bars {
+    fn total(&self, attachments: u64, rows: u64) {
+        self.files.set_length(attachments);
+        self.rows.set_length(rows);
+    }
+
+    fn attachment(&self) {
+        self.files.inc(1);
+    }
+
+    fn rows(&self, count: u64) {
+        self.rows.inc(count);
+    }
+}

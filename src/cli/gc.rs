@@ -1,0 +1,63 @@
+//! `haversack gc`: finds files that no attachment names, and attachments whose files are lost.
+
+use std::time::SystemTime;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::block_on;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::place::Place;
+use crate::service::garbage;
+use crate::service::moving::Side;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Only tell what would be removed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Lines printed of each kind.
+const SHOWN: usize = 100;
+
+pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
+    block_on(async {
+        let scratch = tempfile::tempdir()?;
+        let place = Place::beside(config, scratch.path()).await?;
+        let side = Side { db: &place.db, blobs: &*place.blobs };
+        let found = garbage::find(side, SystemTime::now()).await?;
+        println!("{} files that attachments name", found.named);
+        if found.young > 0 {
+            println!("{} files that nothing names and that are younger than a day: left alone", found.young);
+        }
+        show("not ours, left alone", found.foreign.iter().cloned());
+        let bytes: u64 = found.orphans.iter().map(|(_, size)| size).sum();
+        let what = if arguments.dry_run { "nothing names it" } else { "nothing names it; its removal is asked for" };
+        show(what, found.orphans.iter().map(|(key, size)| format!("{key} ({size} bytes)")));
+        println!("{} files that nothing names, {bytes} bytes", found.orphans.len());
+        show("lost", found.dangling.iter().map(|(id, problem)| format!("attachment {id}: {problem}")));
+        if !arguments.dry_run && !found.orphans.is_empty() {
+            garbage::request_removal(side, found.orphans, Clock::system().now()).await?;
+            println!("a running server removes them within a minute, else the next one that starts");
+        }
+        if !found.dangling.is_empty() {
+            bail!(
+                "{} attachments have lost their file: restore it from a backup, or delete them",
+                found.dangling.len()
+            );
+        }
+        Ok(())
+    })
+}
+
+fn show(what: &str, lines: impl ExactSizeIterator<Item = String>) {
+    let more = lines.len().saturating_sub(SHOWN);
+    for line in lines.take(SHOWN) {
+        println!("{what}: {line}");
+    }
+    if more > 0 {
+        println!("{what}: {more} more");
+    }
+}

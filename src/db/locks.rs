@@ -1,0 +1,86 @@
+//! Locks by name, between servers that share a database. SQLite has one writer and one server, so that a transaction
+//! needs none there; what takes longer than a transaction is kept apart within the process.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use sqlx::{Any, AssertSqlSafe, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::{Connection, Db, Engine, Error};
+
+/// Waits until no other transaction holds any of these names, and holds them until this one ends. All of them are to be
+/// asked for at once, or in an order that everybody keeps: two who wait for each other are both given up.
+pub async fn hold(db: &mut Connection, names: &[String]) -> Result<(), Error> {
+    if Engine::of_connection(db) == Engine::Sqlite || names.is_empty() {
+        return Ok(());
+    }
+    let mut numbers: Vec<i64> = names.iter().map(|name| number(name)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    // Taken from left to right.
+    let calls: Vec<String> = (1..=numbers.len()).map(|n| format!("pg_advisory_xact_lock(${n})")).collect();
+    // Nothing of a caller's is in the text.
+    let statement = AssertSqlSafe(format!("SELECT {}", calls.join(", ")));
+    let query = numbers.into_iter().fold(sqlx::query(statement), sqlx::query::Query::bind);
+    query.execute(db).await?;
+    Ok(())
+}
+
+/// PostgreSQL's advisory locks are numbers. Two names of one number wait for each other, which harms nothing.
+fn number(name: &str) -> i64 {
+    let hash = Sha256::digest(name.as_bytes());
+    i64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))
+}
+
+/// Locks of this process. One serves many names.
+#[derive(Clone)]
+pub(super) struct LocalLocks(Arc<[Arc<Mutex<()>>; 64]>);
+
+impl Default for LocalLocks {
+    fn default() -> Self {
+        Self(Arc::new(std::array::from_fn(|_| Arc::default())))
+    }
+}
+
+impl LocalLocks {
+    async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
+        let slot = usize::from(number(name).to_be_bytes()[7]) % self.0.len();
+        Arc::clone(&self.0[slot]).lock_owned().await
+    }
+}
+
+/// A name that nobody else holds, here or on another server, until this is dropped. If the database loses the connection
+/// meanwhile it is free again for others: what is done under it must be safe then, if wasteful.
+pub struct Exclusive {
+    _local: OwnedMutexGuard<()>,
+    /// Dropping it rolls it back, which ends the lock.
+    _transaction: Option<Transaction<'static, Any>>,
+}
+
+impl fmt::Debug for Exclusive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Exclusive")
+    }
+}
+
+impl Db {
+    /// Waits until nobody holds `name`, and holds it. For work that takes longer than a transaction. One who holds a name
+    /// must not ask for another.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn exclusive(&self, name: String) -> Result<Exclusive, Error> {
+        let local = self.local_locks.lock(&name).await;
+        let transaction = match self.engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => {
+                let mut transaction = self.lock_pool.begin().await?;
+                hold(&mut transaction, &[name]).await?;
+                Some(transaction)
+            }
+        };
+        Ok(Exclusive { _local: local, _transaction: transaction })
+    }
+}

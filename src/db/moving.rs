@@ -1,0 +1,172 @@
+//! Rows on their way from one database to another, whichever the engines are: read a page at a time in the order of the
+//! key, and written so that doing it again changes nothing.
+
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::row::storable;
+use super::{Connection, Engine, Error, attachments};
+use crate::domain::attachment::Attachment;
+
+/// A table, and the columns of its key.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    key: &'static [&'static str],
+}
+
+const fn table(name: &'static str, key: &'static [&'static str]) -> Table {
+    Table { name, key }
+}
+
+/// The attachments, whose bytes move before their rows.
+pub const ATTACHMENTS: Table = table("attachments", &["id"]);
+
+/// What attachments refer to.
+pub const BEFORE_ATTACHMENTS: [Table; 1] = [table("partners", &["id"])];
+
+/// Every other table, each after those it refers to. Not among them is what is good for minutes only (`recent_sends`),
+/// what is about one store (`blob_removals`), and keys that sign URLs (`secrets`).
+pub const AFTER_ATTACHMENTS: [Table; 10] = [
+    table("api_keys", &["key_hash"]),
+    table("lines", &["id"]),
+    table("audit_records", &["id"]),
+    table("chats", &["id"]),
+    table("participants", &["id"]),
+    table("messages", &["id"]),
+    table("parts", &["message_id", "position"]),
+    table("idempotency_keys", &["partner_id", "idempotency_key"]),
+    table("fetched_urls", &["partner_id", "url_hash"]),
+    table("outbox", &["id"]),
+];
+
+/// What one column of a row holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    Text(Option<String>),
+    Integer(Option<i64>),
+}
+
+/// A column of a table.
+#[derive(Clone, Debug)]
+struct Column {
+    name: String,
+    is_text: bool,
+}
+
+/// The columns of a table, which both sides have alike once their migrations were applied.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    table: Table,
+    columns: Vec<Column>,
+}
+
+/// A row.
+#[derive(Clone, Debug)]
+pub struct Row(Vec<Value>);
+
+impl Shape {
+    /// Reads it from the database's own description.
+    pub async fn of(db: &mut Connection, table: Table) -> Result<Self, Error> {
+        let statement = match Engine::of_connection(db) {
+            Engine::Sqlite => "SELECT name, type AS kind FROM pragma_table_info($1)",
+            Engine::Postgres => {
+                "SELECT column_name::text AS name, data_type::text AS kind FROM information_schema.columns \
+                 WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position"
+            }
+        };
+        let rows = sqlx::query(statement).bind(table.name).fetch_all(db).await?;
+        let column = |row: &AnyRow| {
+            let kind: String = row.try_get("kind")?;
+            Ok(Column { name: row.try_get("name")?, is_text: kind.eq_ignore_ascii_case("text") })
+        };
+        Ok(Self { table, columns: rows.iter().map(column).collect::<Result<_, Error>>()? })
+    }
+
+    /// How many rows there are.
+    pub async fn count(&self, db: &mut Connection) -> Result<u64, Error> {
+        let statement = AssertSqlSafe(format!("SELECT COUNT(*) AS rows FROM {}", self.table.name));
+        super::row::size(&sqlx::query(statement).fetch_one(db).await?, "rows")
+    }
+
+    /// The next rows after `after` in the order of the key, at most `limit`.
+    pub async fn page(&self, db: &mut Connection, after: Option<&Row>, limit: u32) -> Result<Vec<Row>, Error> {
+        self.fetch(db, after, limit).await?.iter().map(|row| self.read(row)).collect()
+    }
+
+    /// The same of the attachments, with what they mean.
+    pub async fn attachments(
+        &self,
+        db: &mut Connection,
+        after: Option<&Row>,
+        limit: u32,
+    ) -> Result<Vec<(Row, Attachment)>, Error> {
+        let rows = self.fetch(db, after, limit).await?;
+        rows.iter().map(|row| Ok((self.read(row)?, attachments::read(row)?))).collect()
+    }
+
+    async fn fetch(&self, db: &mut Connection, after: Option<&Row>, limit: u32) -> Result<Vec<AnyRow>, Error> {
+        let Table { name, key } = self.table;
+        let order = key.join(", ");
+        let after = after.map(|row| key.iter().map(|column| row.0[self.index(column)].clone()).collect::<Vec<_>>());
+        let condition = after.as_ref().map_or(String::new(), |_| {
+            let places: Vec<String> = (1..=key.len()).map(|n| format!("${n}")).collect();
+            format!("WHERE ({order}) > ({})", places.join(", "))
+        });
+        // Names of tables and columns are ours and the database's own.
+        let statement = AssertSqlSafe(format!("SELECT * FROM {name} {condition} ORDER BY {order} LIMIT {limit}"));
+        let query = after.unwrap_or_default().into_iter().fold(sqlx::query(statement), bind);
+        Ok(query.fetch_all(db).await?)
+    }
+
+    /// Writes a row over the one that has its key.
+    pub async fn write(&self, db: &mut Connection, row: Row) -> Result<(), Error> {
+        let Table { name, key } = self.table;
+        let columns: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let places: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
+        let others = columns.iter().filter(|column| !key.contains(column));
+        let changes: Vec<String> = others.map(|column| format!("{column} = excluded.{column}")).collect();
+        let statement = format!(
+            "INSERT INTO {name} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}",
+            columns.join(", "),
+            places.join(", "),
+            key.join(", "),
+            changes.join(", ")
+        );
+        row.0.into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind).execute(db).await?;
+        Ok(())
+    }
+
+    /// Changes one text column of a row.
+    pub fn set(&self, row: &mut Row, column: &str, text: Option<String>) {
+        row.0[self.index(column)] = Value::Text(text);
+    }
+
+    fn index(&self, column: &str) -> usize {
+        self.columns.iter().position(|known| known.name == column).expect("a column of this table")
+    }
+
+    fn read(&self, row: &AnyRow) -> Result<Row, Error> {
+        let value = |column: &Column| {
+            let name = column.name.as_str();
+            Ok(if column.is_text {
+                // Earlier versions stored U+0000 as it is in SQLite.
+                let text: Option<String> = row.try_get(name)?;
+                Value::Text(text.map(|text| if text.contains('\0') { storable(&text) } else { text }))
+            } else {
+                Value::Integer(row.try_get(name)?)
+            })
+        };
+        Ok(Row(self.columns.iter().map(value).collect::<Result<_, Error>>()?))
+    }
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
+
+fn bind(query: Query<'_>, value: Value) -> Query<'_> {
+    match value {
+        Value::Text(text) => query.bind(text),
+        Value::Integer(integer) => query.bind(integer),
+    }
+}

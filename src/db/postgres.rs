@@ -1,0 +1,68 @@
+//! What is particular to PostgreSQL: transactions, whether commits are safe, and which failures pass.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::pool::PoolConnectionMetadata;
+use sqlx::{AnyPool, Connection as _, Row};
+
+use super::{Connection, Error};
+
+/// A connection that was idle for longer is asked whether it is still one before it is used: the server may have been
+/// restarted, or a firewall may have forgotten it.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// Runs `work` in a transaction of its own, in a task that nobody's patience ends.
+pub(super) async fn write<T, E, F>(pool: &AnyPool, work: F) -> Result<T, E>
+where
+    F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    let pool = pool.clone();
+    let transaction = async move {
+        let mut transaction = pool.begin().await.map_err(Error::from)?;
+        let value = work(&mut transaction).await?;
+        transaction.commit().await.map_err(Error::from)?;
+        Ok(value)
+    };
+    tokio::spawn(transaction).await.unwrap_or_else(|_| Err(Error::Abandoned.into()))
+}
+
+/// Whether a connection of the pool can be used.
+pub(super) async fn is_alive(connection: &mut Connection, idle: PoolConnectionMetadata) -> Result<bool, sqlx::Error> {
+    Ok(idle.idle_for < TRUSTED_FOR || connection.ping().await.is_ok())
+}
+
+/// Acknowledged means on disk, there too.
+pub(super) async fn check_durability(connection: &mut Connection) -> Result<(), Error> {
+    for setting in ["fsync", "synchronous_commit"] {
+        let row = sqlx::query("SELECT current_setting($1)").bind(setting).fetch_one(&mut *connection).await?;
+        let found: String = row.try_get(0)?;
+        if found == "off" {
+            return Err(Error::NotDurable { setting, found, wanted: "\"on\"" });
+        }
+    }
+    Ok(())
+}
+
+/// Whether what failed with this SQLSTATE may succeed in a moment (PostgreSQL documentation, appendix A).
+pub(super) fn is_passing(sqlstate: &str) -> bool {
+    // Connection exceptions, insufficient resources, operator intervention; serialization failure and deadlock.
+    ["08", "53", "57"].iter().any(|class| sqlstate.starts_with(class)) || matches!(sqlstate, "40001" | "40P01")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_and_what_does_not() {
+        for code in ["08006", "53300", "57P01", "57P03", "40001", "40P01"] {
+            assert!(is_passing(code), "{code}");
+        }
+        for code in ["23505", "42P01", "22021", "40002"] {
+            assert!(!is_passing(code), "{code}");
+        }
+    }
+}

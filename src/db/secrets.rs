@@ -1,0 +1,18 @@
+//! Secrets that all servers of a database share.
+
+use super::row::text;
+use super::{Connection, Error};
+use crate::clock::Timestamp;
+
+/// The secret of a name; `candidate` becomes it if there is none yet. Of several servers that start at once, all get the
+/// same one.
+pub async fn get_or_set(db: &mut Connection, name: &str, candidate: &str, now: Timestamp) -> Result<String, Error> {
+    sqlx::query("INSERT INTO secrets (name, value, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING")
+        .bind(name)
+        .bind(candidate)
+        .bind(now.as_millis())
+        .execute(&mut *db)
+        .await?;
+    let row = sqlx::query("SELECT value FROM secrets WHERE name = $1").bind(name).fetch_one(db).await?;
+    text(&row, "value")
+}

@@ -1,0 +1,26 @@
+//! Several servers on one PostgreSQL database: what must hold between them. Needs `HAVERSACK_TEST_DATABASE_URL`;
+//! `tests/cluster/with-postgres.sh` sets it.
+
+#![expect(unreachable_pub, reason = "a test has no public interface")]
+
+mod delivery;
+mod sends;
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use std::sync::Arc;
+
+use haversack::delivery::{Gateway, Loopback};
+use support::TestApp;
+
+/// Two servers.
+async fn two() -> [TestApp; 2] {
+    two_with(|| Arc::new(Loopback)).await
+}
+
+async fn two_with(gateway: impl Fn() -> Arc<dyn Gateway>) -> [TestApp; 2] {
+    assert!(std::env::var("HAVERSACK_TEST_DATABASE_URL").is_ok(), "see tests/cluster/with-postgres.sh");
+    let first = TestApp::with_gateway(gateway(), |_| {}).await;
+    let second = first.another(gateway()).await;
+    [first, second]
+}

@@ -1,0 +1,98 @@
+//! Sends through two servers at once.
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, LINE, RECIPIENT, TestApp};
+use crate::two;
+
+fn message(text: &str, key: Option<&str>) -> Value {
+    json!({"parts": [{"type": "text", "value": text}], "idempotency_key": key})
+}
+
+async fn send(app: &TestApp, to: &str, message: Value) -> Answer {
+    app.api.post("/v3/chats", &json!({"from": LINE, "to": [to], "message": message})).await
+}
+
+#[tokio::test]
+async fn servers_that_start_at_once_on_an_empty_database_all_start() {
+    let url = crate::support::postgres::database().await.expect("PostgreSQL").parse().expect("URL");
+    for opened in join_all((0..4).map(|_| haversack::db::Db::open(&url))).await {
+        opened.expect("database").check().await.expect("it works");
+    }
+}
+
+#[tokio::test]
+async fn a_chat_that_is_made_twice_at_once_is_made_once() {
+    let apps = two().await;
+    for round in 0..10 {
+        let to = format!("round{round}@example.com");
+        let sent = join_all(apps.iter().cycle().take(6).map(|app| send(app, &to, message("x", None)))).await;
+        let mut chats: Vec<String> = sent.into_iter().map(|sent| sent.expect(201)["chat"]["id"].to_string()).collect();
+        chats.sort();
+        chats.dedup();
+        assert_eq!(chats.len(), 1, "{chats:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_used_twice_at_once_sends_once() {
+    let apps = two().await;
+    for round in 0..10 {
+        let to = format!("round{round}@example.com");
+        let key = format!("key-{round}");
+        let sent = apps.iter().cycle().take(6);
+        let sent = join_all(sent.map(|app| send(app, &to, message("x", Some(&key))))).await;
+        let first = sent[0].bytes.clone();
+        for answer in sent {
+            assert_eq!(answer.status, 201);
+            assert_eq!(answer.bytes, first, "the same answer to all");
+        }
+        let chat: Value = serde_json::from_slice(&first).expect("JSON");
+        let url = format!("/v3/chats/{}/messages", chat["chat"]["id"].as_str().expect("id"));
+        let messages = apps[1].api.get(&url).await.expect(200);
+        assert_eq!(messages["messages"].as_array().expect("messages").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_rate_limit_counts_what_all_servers_send() {
+    let apps = two().await;
+    // The chat is there, so that the servers meet at the limit and not before.
+    send(&apps[0], RECIPIENT, message("first", None)).await.expect(201);
+    let sent = join_all(apps.iter().cycle().take(60).map(|app| send(app, RECIPIENT, message("x", None)))).await;
+    let (passed, refused): (Vec<_>, Vec<_>) = sent.iter().partition(|answer| answer.status == 201);
+    assert_eq!((passed.len(), refused.len()), (29, 31));
+    assert!(refused.iter().all(|answer| answer.error() == (429, 1007)));
+}
+
+#[tokio::test]
+async fn groups_that_share_recipients_do_not_block_each_other_for_ever() {
+    let apps = two().await;
+    let people: Vec<String> = (0..8).map(|n| format!("p{n}@example.com")).collect();
+    let sends = (0..40_usize).map(|n| {
+        let mut to: Vec<&String> = people.iter().collect();
+        to.rotate_left(n % 8);
+        to.truncate(2 + n % 6);
+        let body = json!({"from": LINE, "to": to, "message": message("x", None)});
+        let app = &apps[n % 2];
+        async move { app.api.post("/v3/chats", &body).await }
+    });
+    for answer in join_all(sends).await {
+        assert!(matches!(answer.status.as_u16(), 201 | 429), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_cap_on_waiting_attachments_is_passed_by_little() {
+    assert!(std::env::var("HAVERSACK_TEST_DATABASE_URL").is_ok(), "see tests/cluster/with-postgres.sh");
+    let first = TestApp::with(|flags| flags.max_pending_attachments = Some(64)).await;
+    let second = first.another(std::sync::Arc::new(haversack::delivery::Loopback)).await;
+    let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 1});
+    let mut made = 0;
+    for n in 0..200 {
+        let app = if n % 2 == 0 { &first } else { &second };
+        made += u64::from(app.api.post("/v3/attachments", &body).await.status == 200);
+    }
+    assert!((64..=64 + 2 * 64 / 16).contains(&made), "{made}");
+}
