@@ -1,5 +1,8 @@
 //! Chats and who takes part in them.
 
+use std::collections::HashMap;
+
+use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use super::row::{integer, parsed, text, time};
@@ -39,15 +42,12 @@ pub async fn insert(db: &mut Connection, chat: &Chat, recipients: &Recipients) -
 
 /// A partner's chat.
 pub async fn find(db: &mut Connection, partner: PartnerId, id: ChatId) -> Result<Option<Chat>, Error> {
-    let row = sqlx::query("SELECT * FROM chats WHERE id = $1 AND partner_id = $2")
+    let rows = sqlx::query("SELECT * FROM chats WHERE id = $1 AND partner_id = $2")
         .bind(id.to_string())
         .bind(partner.to_string())
-        .fetch_optional(&mut *db)
+        .fetch_all(&mut *db)
         .await?;
-    match row {
-        Some(row) => read(db, &row).await.map(Some),
-        None => Ok(None),
-    }
+    Ok(read_all(db, &rows).await?.pop())
 }
 
 /// The chats of exactly these recipients, on any of the partner's lines, most recently active first.
@@ -62,11 +62,7 @@ pub async fn with_recipients(
             .bind(recipients.key())
             .fetch_all(&mut *db)
             .await?;
-    let mut chats = Vec::with_capacity(rows.len());
-    for row in &rows {
-        chats.push(read(db, row).await?);
-    }
-    Ok(chats)
+    read_all(db, &rows).await
 }
 
 /// Records a chat's newest message. Another server's clock may have been ahead when it recorded the one before.
@@ -83,30 +79,43 @@ pub async fn touch(db: &mut Connection, id: ChatId, message: MessageId, now: Tim
     Ok(())
 }
 
-/// A chat from its row, and its participants.
-pub(super) async fn read(db: &mut Connection, row: &AnyRow) -> Result<Chat, Error> {
-    let id = parsed(row, "id", ChatId::parse)?;
-    let participants = sqlx::query("SELECT * FROM participants WHERE chat_id = $1 ORDER BY id")
-        .bind(id.to_string())
-        .fetch_all(db)
-        .await?
-        .iter()
+/// Chats from their rows, with the participants of all of them in one query.
+pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec<Chat>, Error> {
+    let ids = rows.iter().map(|row| text(row, "id")).collect::<Result<Vec<_>, _>>()?;
+    let mut participants = participants(db, ids).await?;
+    rows.iter()
         .map(|row| {
-            Ok(Participant {
-                id: parsed(row, "id", HandleId::parse)?,
-                handle: text(row, "handle")?,
-                is_me: integer(row, "is_me")? != 0,
-                joined_at: time(row, "joined_at")?,
+            let id = parsed(row, "id", ChatId::parse)?;
+            Ok(Chat {
+                id,
+                partner_id: parsed(row, "partner_id", PartnerId::parse)?,
+                line: parsed(row, "line", PhoneNumber::parse)?,
+                participants: participants.remove(&id).unwrap_or_default(),
+                last_message_id: parsed(row, "last_message_id", MessageId::parse)?,
+                created_at: time(row, "created_at")?,
+                updated_at: time(row, "updated_at")?,
             })
         })
-        .collect::<Result<_, Error>>()?;
-    Ok(Chat {
-        id,
-        partner_id: parsed(row, "partner_id", PartnerId::parse)?,
-        line: parsed(row, "line", PhoneNumber::parse)?,
-        participants,
-        last_message_id: parsed(row, "last_message_id", MessageId::parse)?,
-        created_at: time(row, "created_at")?,
-        updated_at: time(row, "updated_at")?,
-    })
+        .collect()
+}
+
+async fn participants(db: &mut Connection, chats: Vec<String>) -> Result<HashMap<ChatId, Vec<Participant>>, Error> {
+    let mut participants: HashMap<ChatId, Vec<Participant>> = HashMap::new();
+    if chats.is_empty() {
+        return Ok(participants);
+    }
+    let places = (1..=chats.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
+    // Nothing of a caller's is in the text.
+    let statement = AssertSqlSafe(format!("SELECT * FROM participants WHERE chat_id IN ({places}) ORDER BY id"));
+    let query = chats.into_iter().fold(sqlx::query(statement), sqlx::query::Query::bind);
+    for row in &query.fetch_all(db).await? {
+        let participant = Participant {
+            id: parsed(row, "id", HandleId::parse)?,
+            handle: text(row, "handle")?,
+            is_me: integer(row, "is_me")? != 0,
+            joined_at: time(row, "joined_at")?,
+        };
+        participants.entry(parsed(row, "chat_id", ChatId::parse)?).or_default().push(participant);
+    }
+    Ok(participants)
 }

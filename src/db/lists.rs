@@ -50,13 +50,14 @@ pub async fn chats(
 ) -> Result<Vec<ListedChat>, Error> {
     let as_of = cursor.map_or(AFTER_ALL.to_owned(), |cursor| cursor.as_of.to_string());
     let after = cursor.map_or(AFTER_ALL.to_owned(), |cursor| cursor.after.to_string());
-    // The first half walks the index; the second finds the old place of the few chats that moved since.
+    // The first half walks the index and stops; the second finds the old place of the few chats that moved since.
     let rows = sqlx::query(
         "SELECT * FROM ( \
-           SELECT chats.*, last_message_id AS position FROM chats \
+           SELECT * FROM (SELECT chats.*, last_message_id AS position FROM chats \
            WHERE partner_id = $1 AND last_message_id <= $2 AND last_message_id < $3 \
              AND ($4 = '' OR line = $4) \
              AND ($5 = '' OR EXISTS (SELECT 1 FROM participants WHERE chat_id = chats.id AND handle = $5)) \
+             ORDER BY last_message_id DESC LIMIT $6) AS still \
            UNION ALL \
            SELECT chats.*, (SELECT MAX(messages.id) FROM messages WHERE chat_id = chats.id AND messages.id <= $2) \
              AS position FROM chats \
@@ -73,12 +74,12 @@ pub async fn chats(
     .bind(i64::from(limit))
     .fetch_all(&mut *db)
     .await?;
-    let mut page = Vec::with_capacity(rows.len());
-    for row in &rows {
+    let chats = chats::read_all(db, &rows).await?;
+    let listed = rows.iter().zip(chats).map(|(row, chat)| {
         let position = super::row::parsed(row, "position", MessageId::parse)?;
-        page.push(ListedChat { chat: chats::read(db, row).await?, position });
-    }
-    Ok(page)
+        Ok(ListedChat { chat, position })
+    });
+    listed.collect()
 }
 
 /// A page of a chat's messages, newest first.

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Creates and sends a second with one server and with two on one PostgreSQL, 16 connections in all. Everything shares the
+# cores of one machine, so two servers show what they cost each other; more machines are needed to show what they bring.
+[ -n "${HAVERSACK_TEST_DATABASE_URL:-}" ] || exec "$(dirname "$0")/../tests/cluster/with-postgres.sh" "$0" "$@"
+postgres=$HAVERSACK_TEST_DATABASE_URL
+# shellcheck source=bench/common.sh
+. "$(dirname "$0")/common.sh"
+need curl curl
+need wrk wrk
+
+settings=(HAVERSACK_DATABASE_URL="$postgres" HAVERSACK_MAX_PENDING_ATTACHMENTS=10000000
+    HAVERSACK_RATE_LIMIT_WINDOW_SECONDS=0 HAVERSACK_LOG=warn)
+nodes=()
+for node in one two; do
+    with=(env "${settings[@]}" HAVERSACK_DATA_DIR="$WORK/$node")
+    [ $node = two ] ||
+        "${with[@]}" "$HAVERSACK" partner add bench --api-key "$API_KEY" --phone-number +12025550160 >/dev/null
+    port=$(free_port)
+    "${with[@]}" HAVERSACK_LISTEN="127.0.0.1:$port" "$HAVERSACK" serve >/dev/null 2>"$WORK/$node.log" &
+    PIDS+=($!)
+    nodes+=("http://127.0.0.1:$port")
+    wait_ready "${nodes[-1]}/healthz"
+done
+
+# Sends into one chat wait for each other, so there are many.
+TEXT='{"type":"text","value":"Hello"}'
+CHATS=$(python3 "$BENCH/open_chats.py" "${nodes[0]}" "$API_KEY" 64 person "$TEXT" | xargs)
+
+# run WHAT NODE: 8 connections.
+run() {
+    local wrk=(-t1 -c8 -d"${DURATION}s")
+    if [ "$1" = create ]; then
+        wrk_report "${wrk[@]}" -s "$BENCH/create.lua" "$2/v3/attachments" -- "$API_KEY"
+    else
+        # shellcheck disable=SC2086
+        wrk_report "${wrk[@]}" -s "$BENCH/send_many.lua" "$2" -- "$API_KEY" "$TEXT" $CHATS
+    fi
+}
+
+# both WHAT FIRST_NODE SECOND_NODE: the sum of two runs at the same time.
+both() {
+    run "$1" "$2" >"$WORK/first" &
+    local first=$!
+    run "$1" "$3" >"$WORK/second"
+    wait $first
+    sleep 1
+    awk '{ sum += $1 } END { print sum }' "$WORK/first" "$WORK/second"
+}
+
+for what in create send; do
+    ones=() twos=()
+    for ((round = 0; round <= ROUNDS; round++)); do
+        one=$(both $what "${nodes[0]}" "${nodes[0]}")
+        two=$(both $what "${nodes[0]}" "${nodes[1]}")
+        progress "$what, round $round: one server $one, two servers $two a second"
+        [ $round = 0 ] || { ones+=("$one") twos+=("$two"); }
+    done
+    result "nodes/$what" "a-second" "$(median "${twos[@]}")" one-server "$(median "${ones[@]}")" higher
+done
