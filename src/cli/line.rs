@@ -24,8 +24,8 @@ enum Command {
         /// The number, in E.164 form
         #[arg(value_name = "NUMBER", value_parser = number)]
         number: PhoneNumber,
-        /// How long files are kept that are fetched for its messages from now on: `persistent`, until they are deleted, or
-        /// `ephemeral`, for a day or two. Those of an ephemeral partner are ephemeral whatever is said here
+        /// How long files are kept that are fetched for its messages from now on: `persistent`, until they are
+        /// deleted, or `ephemeral`, for a day or two. Those of an ephemeral partner are ephemeral whatever is said here
         #[arg(long, value_name = "TIER", value_parser = tier)]
         tier: Tier,
     },

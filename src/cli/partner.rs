@@ -35,8 +35,8 @@ enum Command {
     Set {
         /// Its name
         name: String,
-        /// How long its files are kept that come from now on: `persistent`, until they are deleted, or `ephemeral`, for a
-        /// day or two
+        /// How long its files are kept that come from now on: `persistent`, until they are deleted, or `ephemeral`,
+        /// for a day or two
         #[arg(long, value_name = "TIER", value_parser = tier)]
         tier: Tier,
     },

@@ -106,7 +106,7 @@ impl Service {
             // As many as come go at once: what is left to the removals below is only what fails here.
             let remove = |blob| async move {
                 if let Err(error) = self.remove_blob(&blob).await {
-                    tracing::error!(%error, "the file of an expired attachment cannot be removed; it will be tried again");
+                    tracing::error!(%error, "an expired file cannot be removed; it will be tried again");
                 }
             };
             stream::iter(blobs).for_each_concurrent(REMOVED_AT_ONCE, remove).await;
