@@ -14,7 +14,7 @@ machine() {
 
 {
     machine
-    for benchmark in startup detect create send voice_memo download upload memory; do
+    for benchmark in startup detect create send voice_memo download upload memory scale nodes; do
         "bench/$benchmark.sh"
     done
     echo "# $(PATH=$PATH:/usr/sbin nginx -v 2>&1), $(wrk -v 2>&1 | awk 'NR == 1 { print $1, $2 }')," \
