@@ -5,6 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::json;
+use sqlx::Connection as _;
 
 use crate::support::program::{Server, haversack, run, stderr, stdout};
 use crate::support::raw::{Raw, target};
@@ -225,4 +226,37 @@ fn doctor_says_what_is_wrong() {
         let said = format!("{}{}", stdout(&wrong), stderr(&wrong));
         assert!(!wrong.status.success() && said.contains(problem), "{name}={value}: {said}");
     }
+}
+
+#[tokio::test]
+async fn doctor_tells_whose_tables_they_are() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path().join("data");
+    assert!(run(haversack(&data).arg("migrate")).status.success());
+    let url = format!("sqlite://{}", data.join("haversack.db").display());
+    sqlx::any::install_default_drivers();
+    let mut db = sqlx::AnyConnection::connect(&url).await.expect("the database opens");
+    for (change, fine, told) in [
+        ("SELECT 1", true, "0 partner(s)"),
+        ("UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1", false, "of a newer version"),
+        ("DELETE FROM _sqlx_migrations WHERE version = 9999", true, "of an older version"),
+        ("DELETE FROM _sqlx_migrations", true, "will be made on first start"),
+        ("DROP TABLE _sqlx_migrations", true, "will be made on first start"),
+    ] {
+        sqlx::query(change).execute(&mut db).await.expect(change);
+        let doctor = run(haversack(&data).arg("doctor"));
+        assert!(doctor.status.success() == fine && stdout(&doctor).contains(told), "{change}: {}", stdout(&doctor));
+        let migrate = (!fine).then(|| run(haversack(&data).arg("migrate")));
+        assert!(migrate.is_none_or(|migrate| stderr(&migrate).contains(told)), "{change}");
+    }
+}
+
+#[test]
+fn doctor_says_that_postgresql_is_away() {
+    let folder = tempfile::tempdir().expect("folder");
+    let url = "postgres://someone:hush@127.0.0.1:1/pack";
+    let doctor = run(haversack(&folder.path().join("data")).arg("doctor").env("HAVERSACK_DATABASE_URL", url));
+    let told = stdout(&doctor);
+    assert!(told.contains("wrong database: PostgreSQL at 127.0.0.1:1/pack") && told.contains("refused"), "{told}");
+    assert!(told.contains("for one server only") && !told.contains("hush"), "{told}");
 }
