@@ -1,7 +1,8 @@
 //! The program as a person runs it.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -75,6 +76,25 @@ async fn a_second_server_on_the_same_data_is_refused() {
         assert!(!output.status.success(), "{arguments:?}");
         assert!(stderr(&output).contains("another haversack serves from"), "{arguments:?} {}", stderr(&output));
     }
+}
+
+#[test]
+fn a_key_of_another_database_does_not_keep_it_from_starting() {
+    let folder = tempfile::tempdir().expect("folder");
+    let add = ["partner", "add", "default", "--phone-number", "+12025550123"];
+    assert!(run(haversack(folder.path()).args(add)).status.success());
+    let local = "base_url = \"x\"\napi_key = \"hvs_0123456789abcdef\"\nphone_number = \"+12025550123\"\n";
+    std::fs::write(folder.path().join("local.toml"), local).expect("write");
+    let mut child = haversack(folder.path()).arg("serve").stdout(Stdio::piped()).spawn().expect("start");
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut said).expect("text");
+    child.kill().and_then(|()| child.wait()).expect("end");
+    assert!(said.starts_with("Haversack serves http://127.0.0.1:"), "{said:?}");
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("local.toml")).expect("read"),
+        local,
+        "it may be of use again"
+    );
 }
 
 #[tokio::test]
