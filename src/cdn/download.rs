@@ -91,10 +91,13 @@ fn unread(app: &App, file: &StoredFile, error: blob::Error) -> Response {
 }
 
 fn failed(error: &Error) -> Response {
-    if let Error::Blob(blob) = error
-        && blob.is_unavailable()
-    {
-        tracing::warn!(%error, "the store is not reachable");
+    let passing = match error {
+        Error::Blob(blob) => blob.is_unavailable(),
+        Error::Db(db) => db.is_unavailable(),
+        _ => false,
+    };
+    if passing {
+        tracing::warn!(%error, "store or database is not reachable");
         let refused = refuse(StatusCode::SERVICE_UNAVAILABLE, "the file is not reachable at the moment; try again\n");
         return ([(header::RETRY_AFTER, HeaderValue::from_static("1"))], refused).into_response();
     }
@@ -196,4 +199,19 @@ fn counted(app: &App, stream: ByteStream) -> ByteStream {
 
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("types, tags, dates, ranges and URLs are header values")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db;
+
+    #[test]
+    fn what_passes_is_to_be_asked_for_again() {
+        let away = failed(&Error::Db(db::Error::Abandoned));
+        assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(away.headers()[header::RETRY_AFTER], "1");
+        let broken = failed(&Error::Db(db::Error::UnknownKind("x".to_owned())));
+        assert_eq!(broken.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

@@ -25,6 +25,7 @@ impl UploadError {
             Error::Incomplete => (StatusCode::BAD_REQUEST, "IncompleteBody"),
             Error::TooSlow => (StatusCode::BAD_REQUEST, "RequestTimeout"),
             Error::Blob(blob) if blob.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            Error::Db(db) if db.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Error::Db(_) | Error::Blob(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         }
     }
@@ -68,4 +69,17 @@ fn escape(text: &str) -> String {
         }
         escaped
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db;
+
+    #[test]
+    fn a_database_that_is_away_is_not_a_fault() {
+        let answer = |error| UploadError(Error::Db(error)).into_response().status();
+        assert_eq!(answer(db::Error::Abandoned), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer(db::Error::UnknownKind("x".to_owned())), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

@@ -6,11 +6,16 @@ use std::path::Path;
 use super::block_on;
 use crate::app;
 use crate::blob::S3Store;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::convert::Ffmpeg;
-use crate::db::Db;
+use crate::db::{self, About, Db, Engine, Tables};
 use crate::fetch::Allowed;
 use crate::service::partners;
+
+/// How far the clocks of this machine and of PostgreSQL may be apart, in milliseconds: servers that share it tolerate eight
+/// seconds between them.
+const CLOCKS_APART: u64 = 2000;
 
 /// One thing looked at.
 struct Finding {
@@ -59,7 +64,11 @@ fn folder(path: &Path) -> Result<String, String> {
 
 /// Files are in a folder or in a bucket, which must take an object, give it back, and lose it again.
 async fn files(config: &Config) -> Result<String, String> {
-    let Some(bucket) = &config.bucket else { return folder(&config.blobs_dir) };
+    let Some(bucket) = &config.bucket else {
+        let shared = Engine::of(&config.database_url) == Some(Engine::Postgres);
+        let note = if shared { "; for one server only: several need a bucket" } else { "" };
+        return folder(&config.blobs_dir).map(|folder| format!("{folder}{note}"));
+    };
     // The folder that a server works in is not to be touched.
     let working = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder ({error})"))?;
     let store = S3Store::open(bucket.clone(), working.path()).map_err(|error| error.to_string())?;
@@ -123,9 +132,32 @@ fn urls(config: &Config) -> Result<String, String> {
 
 async fn database(config: &Config) -> Result<String, String> {
     if let Some(path) = config.database_path().filter(|path| !path.exists()) {
-        return folder(path.parent().unwrap_or(&path)).map(|folder| format!("will be made in {folder} on first start"));
+        return folder(path.parent().unwrap_or(&path))
+            .map(|_| format!("{} will be made on first start", path.display()));
     }
-    let db = Db::open_unchanged(&config.database_url).await.map_err(|error| error.to_string())?;
+    let db = Db::open_unchanged(&config.database_url).await.map_err(|error| match server(config) {
+        Some(server) => format!("{server}: {error}: check HAVERSACK_DATABASE_URL, and whether it is running"),
+        None => error.to_string(),
+    })?;
+    let kind = match db.about().await.map_err(|error| error.to_string())? {
+        Some(about) => postgres(config, &about)?,
+        None => "SQLite".to_owned(),
+    };
+    match db.tables().await.map_err(|error| error.to_string())? {
+        Tables::None => return Ok(format!("{kind}, opened, durable; its tables will be made on first start")),
+        Tables::Older => {
+            return Ok(format!(
+                "{kind}, opened, durable; its tables are those of an older version: make a backup, and the next start or \
+                 haversack migrate changes them"
+            ));
+        }
+        Tables::Newer => {
+            return Err(format!(
+                "{kind}: its tables are those of a newer version: run that version, or restore a backup of before"
+            ));
+        }
+        Tables::Current => {}
+    }
     let partners = partners::list(&db).await.map_err(|error| error.to_string())?;
     match partners.iter().find(|partner| partner.lines.is_empty()) {
         Some(partner) => Err(format!(
@@ -133,6 +165,38 @@ async fn database(config: &Config) -> Result<String, String> {
              --phone-number +1...",
             partner.name
         )),
-        None => Ok(format!("opened, durable, {} partner(s)", partners.len())),
+        None => Ok(format!("{kind}, opened, durable, {} partner(s)", partners.len())),
     }
+}
+
+/// Where PostgreSQL is, without its password.
+fn server(config: &Config) -> Option<String> {
+    let url = &config.database_url;
+    let of_postgres = Engine::of(url) == Some(Engine::Postgres);
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    of_postgres.then(|| format!("PostgreSQL at {}{port}{}", url.host_str().unwrap_or_default(), url.path()))
+}
+
+/// What must be so of PostgreSQL beyond being durable.
+fn postgres(config: &Config, about: &About) -> Result<String, String> {
+    let About { version, encoding, max_connections, now } = about;
+    let name = format!("PostgreSQL {version}");
+    if encoding != "UTF8" {
+        return Err(format!("{name}: the database is in {encoding}: make it with ENCODING 'UTF8' TEMPLATE template0"));
+    }
+    let apart = Clock::system().now().as_millis().abs_diff(now.as_millis());
+    if apart > CLOCKS_APART {
+        return Err(format!(
+            "{name}: its clock and that of this machine are {apart} ms apart: keep both right with NTP, as well as those of \
+             all other servers"
+        ));
+    }
+    let own = config.limits.database_connections.saturating_add(db::LOCK_CONNECTIONS.into());
+    if u64::try_from(*max_connections).is_ok_and(|all| own > all) {
+        return Err(format!(
+            "{name}: it takes {max_connections} connections, and this server alone may open {own}: raise max_connections or \
+             lower HAVERSACK_DATABASE_CONNECTIONS"
+        ));
+    }
+    Ok(format!("{name}, {own} of {max_connections} connections"))
 }

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::domain::api_key;
 use crate::domain::handle::PhoneNumber;
-use crate::service::partners;
+use crate::service::partners::{self, AddError};
 
 /// The partner made on a first start.
 const DEFAULT_PARTNER: &str = "default";
@@ -58,7 +58,9 @@ impl Local {
 /// what to print.
 pub(super) async fn prepare(data_dir: &Path, app: &App) -> anyhow::Result<String> {
     let base_url = app.public_url().join("/api/partner");
-    let local = match Local::read(data_dir)? {
+    let known = Local::read(data_dir)?;
+    let is_new = known.is_none();
+    let local = match known {
         Some(local) => Some(Local { base_url, ..local }),
         None if partners::list(app.db()).await?.is_empty() => {
             let number = PhoneNumber::parse(DEFAULT_NUMBER).context("the default number is E.164")?;
@@ -69,15 +71,35 @@ pub(super) async fn prepare(data_dir: &Path, app: &App) -> anyhow::Result<String
         }
         None => None,
     };
-    let Some(local) = local else {
-        return Ok(format!("Haversack serves {}", app.public_url().join("/")));
-    };
+    let plain = format!("Haversack serves {}", app.public_url().join("/"));
+    let Some(local) = local else { return Ok(plain) };
     if app.service().authenticate(&local.api_key).await?.is_none() {
         let number = PhoneNumber::parse(&local.phone_number).context("local.toml: phone_number is not E.164")?;
-        partners::add(app.db(), &Clock::system(), DEFAULT_PARTNER.to_owned(), &local.api_key, vec![number]).await?;
+        match partners::add(app.db(), &Clock::system(), DEFAULT_PARTNER.to_owned(), &local.api_key, vec![number]).await
+        {
+            Ok(_) => {}
+            Err(error) if is_taken(&error) => {
+                // Another server on the same database made it, and has its key.
+                let path = data_dir.join(FILE);
+                if is_new {
+                    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                } else {
+                    tracing::warn!(file = %path.display(), "its key is none of this database's; it is not used");
+                }
+                return Ok(plain);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     local.write(data_dir)?;
     Ok(text(&local, data_dir))
+}
+
+fn is_taken(error: &AddError) -> bool {
+    match error {
+        AddError::Taken(_) => true,
+        AddError::Db(error) => error.is_duplicate(),
+    }
 }
 
 fn text(local: &Local, data_dir: &Path) -> String {

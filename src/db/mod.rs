@@ -32,9 +32,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, ConnectOptions, Connection as _};
+use sqlx::{Any, AnyPool, ConnectOptions, Connection as _, Row as _};
 use url::Url;
 
+pub use postgres::About;
 pub use sqlx::AnyConnection as Connection;
 
 /// Connections that read SQLite.
@@ -42,7 +43,7 @@ const SQLITE_READERS: u32 = 4;
 /// Connections to PostgreSQL, if nobody says otherwise.
 const DEFAULT_CONNECTIONS: u32 = 4;
 /// Locks by name that are held at a time, each by a connection of its own.
-const LOCK_CONNECTIONS: u32 = 8;
+pub const LOCK_CONNECTIONS: u32 = 8;
 /// How long to wait for one of those: they are held while files are looked at and copied.
 const LOCK_PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait for a reader, or for another process (`haversack partner add`) that writes.
@@ -54,10 +55,10 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A statement failed.
-    #[error("database: {0}")]
+    #[error("database: {}", told(.0))]
     Sql(Arc<sqlx::Error>),
     /// The migrations could not be applied.
-    #[error("database migration: {0}")]
+    #[error("database migration: {}", told_of_migration(.0))]
     Migration(Arc<sqlx::migrate::MigrateError>),
     /// A stored value is not what this version writes.
     #[error("database: column {column} holds {value:?}, which this version cannot read")]
@@ -83,6 +84,26 @@ pub enum Error {
     /// The write was given up before it was committed.
     #[error("database: the write was not carried out")]
     Abandoned,
+}
+
+/// What the library calls a pool that timed out is most often a server that does not answer.
+fn told(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::PoolTimedOut => {
+            "no connection was to be had in time: it is not reachable, or all are in use".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn told_of_migration(error: &sqlx::migrate::MigrateError) -> String {
+    match error {
+        sqlx::migrate::MigrateError::VersionMissing(number) => format!(
+            "number {number}, which this version does not know, was applied: the tables are those of a newer version; run \
+             that version, or restore a backup of before"
+        ),
+        other => other.to_string(),
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -161,6 +182,19 @@ impl std::fmt::Debug for Db {
     }
 }
 
+/// The tables of a database, beside those this version has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tables {
+    /// There are none.
+    None,
+    /// Some migrations were not applied yet.
+    Older,
+    /// The same.
+    Current,
+    /// Some migrations were applied that this version does not know.
+    Newer,
+}
+
 /// What a connection is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
@@ -212,7 +246,14 @@ impl Db {
                 }
             }
         };
-        let mut connection = pool(1).connect_with(options.clone()).await?.acquire().await?.detach();
+        let mut connection = match pool(1).connect_with(options.clone()).await {
+            Ok(pool) => pool.acquire().await?.detach(),
+            // Tried again and again while it was refused: once more, to be told why.
+            Err(sqlx::Error::PoolTimedOut) if engine == Engine::Postgres => {
+                tokio::time::timeout(PATIENCE, options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)??
+            }
+            Err(error) => return Err(error.into()),
+        };
         if purpose == Purpose::Serve {
             MIGRATIONS.run(&mut connection).await?;
         }
@@ -267,6 +308,45 @@ impl Db {
         match &self.writer {
             Some(writer) => writer.write(work).await,
             None => postgres::write(&self.pool, work).await,
+        }
+    }
+
+    /// Whether the tables are those of this version.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn tables(&self) -> Result<Tables, Error> {
+        let mut connection = self.read().await?;
+        let there = match self.engine {
+            Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
+            Engine::Postgres => "SELECT COUNT(to_regclass('_sqlx_migrations'))",
+        };
+        let there: i64 = sqlx::query(there).fetch_one(&mut *connection).await?.try_get(0)?;
+        if there == 0 {
+            return Ok(Tables::None);
+        }
+        let rows = sqlx::query("SELECT version FROM _sqlx_migrations").fetch_all(&mut *connection).await?;
+        let applied = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+        let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+        Ok(if applied.is_empty() {
+            Tables::None
+        } else if applied.iter().any(|version| !known.contains(version)) {
+            Tables::Newer
+        } else if applied.len() < known.len() {
+            Tables::Older
+        } else {
+            Tables::Current
+        })
+    }
+
+    /// What PostgreSQL says of itself; `None` for SQLite.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn about(&self) -> Result<Option<About>, Error> {
+        match self.engine {
+            Engine::Sqlite => Ok(None),
+            Engine::Postgres => postgres::about(&mut *self.read().await?).await.map(Some),
         }
     }
 

@@ -7,6 +7,7 @@ use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{AnyPool, Connection as _, Row};
 
 use super::{Connection, Error};
+use crate::clock::Timestamp;
 
 /// A connection that was idle for longer is asked whether it is still one before it is used: the server may have been
 /// restarted, or a firewall may have forgotten it.
@@ -44,6 +45,34 @@ pub(super) async fn check_durability(connection: &mut Connection) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// What the server says of itself.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Its version.
+    pub version: String,
+    /// How the database holds text.
+    pub encoding: String,
+    /// Connections it takes, of everybody together.
+    pub max_connections: i64,
+    /// Its time.
+    pub now: Timestamp,
+}
+
+pub(super) async fn about(connection: &mut Connection) -> Result<About, Error> {
+    let statement = "SELECT current_setting('server_version'), current_setting('server_encoding'), \
+                     CAST(current_setting('max_connections') AS BIGINT), \
+                     CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+    let row = sqlx::query(statement).fetch_one(connection).await?;
+    let version: String = row.try_get(0)?;
+    Ok(About {
+        // Distributions add what theirs is called.
+        version: version.split(' ').next().unwrap_or_default().to_owned(),
+        encoding: row.try_get(1)?,
+        max_connections: row.try_get(2)?,
+        now: Timestamp::from_millis(row.try_get(3)?),
+    })
 }
 
 /// Whether what failed with this SQLSTATE may succeed in a moment (PostgreSQL documentation, appendix A).

@@ -38,6 +38,10 @@ impl Service {
     /// Database or store fail; what was done until then stays done.
     pub async fn sweep(self: &Arc<Self>) -> Result<(), Error> {
         let now = self.clock.now();
+        // First, so that it is told whatever fails below.
+        let waiting = outbox::count(&mut *self.db.read().await?).await?;
+        self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+
         // An upload that began in the last moment of its window may still be running.
         let closed_before = now - self.limits.longest_upload();
         if self.blobs.bucket().is_some() {
@@ -63,8 +67,6 @@ impl Service {
                 .write(move |db| Box::pin(async move { fetched_urls::forget_before(db, fetched_before, BATCH).await }))
         };
         while forget().await? == u64::from(BATCH) {}
-        let waiting = outbox::count(&mut *self.db.read().await?).await?;
-        self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.remove_blobs(now).await
     }
 

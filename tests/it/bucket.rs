@@ -287,7 +287,9 @@ async fn a_bucket_that_is_away_keeps_nothing_from_being_kept() {
     let came = app.api.upload("a.txt", "text/plain", b"hello").await;
     app.clock.advance(LATE);
     bucket.set_down(true);
+    app.service.metrics().outbox.set(7);
     app.service.sweep().await.expect_err("it says so");
+    assert_eq!(app.service.metrics().outbox.get(), 0, "counted all the same");
     bucket.set_down(false);
     app.service.sweep().await.expect("sweep");
     assert_eq!(app.anonymous().get(&came.url).await.bytes, b"hello");

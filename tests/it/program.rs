@@ -1,10 +1,12 @@
 //! The program as a person runs it.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::json;
+use sqlx::Connection as _;
 
 use crate::support::program::{Server, haversack, run, stderr, stdout};
 use crate::support::raw::{Raw, target};
@@ -74,6 +76,25 @@ async fn a_second_server_on_the_same_data_is_refused() {
         assert!(!output.status.success(), "{arguments:?}");
         assert!(stderr(&output).contains("another haversack serves from"), "{arguments:?} {}", stderr(&output));
     }
+}
+
+#[test]
+fn a_key_of_another_database_does_not_keep_it_from_starting() {
+    let folder = tempfile::tempdir().expect("folder");
+    let add = ["partner", "add", "default", "--phone-number", "+12025550123"];
+    assert!(run(haversack(folder.path()).args(add)).status.success());
+    let local = "base_url = \"x\"\napi_key = \"hvs_0123456789abcdef\"\nphone_number = \"+12025550123\"\n";
+    std::fs::write(folder.path().join("local.toml"), local).expect("write");
+    let mut child = haversack(folder.path()).arg("serve").stdout(Stdio::piped()).spawn().expect("start");
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut said).expect("text");
+    child.kill().and_then(|()| child.wait()).expect("end");
+    assert!(said.starts_with("Haversack serves http://127.0.0.1:"), "{said:?}");
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("local.toml")).expect("read"),
+        local,
+        "it may be of use again"
+    );
 }
 
 #[tokio::test]
@@ -225,4 +246,37 @@ fn doctor_says_what_is_wrong() {
         let said = format!("{}{}", stdout(&wrong), stderr(&wrong));
         assert!(!wrong.status.success() && said.contains(problem), "{name}={value}: {said}");
     }
+}
+
+#[tokio::test]
+async fn doctor_tells_whose_tables_they_are() {
+    let folder = tempfile::tempdir().expect("folder");
+    let data = folder.path().join("data");
+    assert!(run(haversack(&data).arg("migrate")).status.success());
+    let url = format!("sqlite://{}", data.join("haversack.db").display());
+    sqlx::any::install_default_drivers();
+    let mut db = sqlx::AnyConnection::connect(&url).await.expect("the database opens");
+    for (change, fine, told) in [
+        ("SELECT 1", true, "0 partner(s)"),
+        ("UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1", false, "of a newer version"),
+        ("DELETE FROM _sqlx_migrations WHERE version = 9999", true, "of an older version"),
+        ("DELETE FROM _sqlx_migrations", true, "will be made on first start"),
+        ("DROP TABLE _sqlx_migrations", true, "will be made on first start"),
+    ] {
+        sqlx::query(change).execute(&mut db).await.expect(change);
+        let doctor = run(haversack(&data).arg("doctor"));
+        assert!(doctor.status.success() == fine && stdout(&doctor).contains(told), "{change}: {}", stdout(&doctor));
+        let migrate = (!fine).then(|| run(haversack(&data).arg("migrate")));
+        assert!(migrate.is_none_or(|migrate| stderr(&migrate).contains(told)), "{change}");
+    }
+}
+
+#[test]
+fn doctor_says_that_postgresql_is_away() {
+    let folder = tempfile::tempdir().expect("folder");
+    let url = "postgres://someone:hush@127.0.0.1:1/pack";
+    let doctor = run(haversack(&folder.path().join("data")).arg("doctor").env("HAVERSACK_DATABASE_URL", url));
+    let told = stdout(&doctor);
+    assert!(told.contains("wrong database: PostgreSQL at 127.0.0.1:1/pack") && told.contains("refused"), "{told}");
+    assert!(told.contains("for one server only") && !told.contains("hush"), "{told}");
 }

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "a test has no public interface")]
 
 mod delivery;
+mod doctor;
 mod sends;
 #[path = "../it/support/mod.rs"]
 mod support;
