@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use crate::blob::{BlobStore, LocalStore, S3Store};
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{Db, Tables};
 
 /// An open place.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Place {
         Ok(Self { db: open_database(config).await?, blobs, _locks: locks })
     }
 
-    /// Opens a place that a server may be using. What is written meanwhile is in `scratch`.
+    /// Opens a place that a server may be using, and changes nothing by that. What is written meanwhile is in `scratch`.
     ///
     /// # Errors
     /// There is no such place, or the database cannot be opened.
@@ -52,7 +52,10 @@ impl Place {
             Some(bucket) => Arc::new(S3Store::open(bucket.clone(), scratch)?),
             None => Arc::new(LocalStore::beside(&config.blobs_dir, scratch)?),
         };
-        Ok(Self { db: open_database(config).await?, blobs, _locks: Vec::new() })
+        let db = Db::open_unchanged(&config.database_url).await?;
+        let tables = db.tables().await?;
+        anyhow::ensure!(tables == Tables::Current, "the tables are of another version than this program ({tables:?})");
+        Ok(Self { db, blobs, _locks: Vec::new() })
     }
 }
 

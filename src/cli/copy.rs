@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 
 use super::block_on;
+use crate::clock::Clock;
 use crate::config::{Config, Flags};
 use crate::place::Place;
 use crate::service::moving::{self, Progress, Side};
@@ -33,13 +34,16 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
         let (to, _to_folder) = open(flags, &arguments.to, false).await.context("--to")?;
         let bars = Bars::new();
         let (from, to) = (Side { db: &from.db, blobs: &*from.blobs }, Side { db: &to.db, blobs: &*to.blobs });
-        let moved = moving::copy(from, to, &bars).await;
+        let moved = moving::copy(from, to, Clock::system().now(), &bars).await;
         bars.clear();
         let moved = moved.context("stopped; begin anew with the same command, what was moved is not moved again")?;
         println!(
             "{} attachments are there, {} files of them moved now, each read back and its hash compared; {} other rows",
             moved.attachments, moved.files, moved.rows
         );
+        if moved.gone > 0 {
+            println!("{} rows of an earlier copy were dropped: they are not there any more at --from", moved.gone);
+        }
         for (id, why) in &moved.left {
             println!("left: attachment {id}: {why}");
         }
@@ -60,7 +64,7 @@ async fn open(flags: &Flags, place: &str, must_exist: bool) -> anyhow::Result<(P
         flags.data_dir = Some(folder.path().to_owned());
         Some(folder)
     } else if place.contains(':') {
-        bail!("{place:?} is one URL: give the URLs of database and blobs, joined by a comma, or a data folder");
+        bail!("this is one URL: give the URLs of database and blobs, joined by a comma, or a data folder");
     } else {
         flags.database_url = None;
         flags.blobs_url = None;

@@ -179,8 +179,12 @@ impl Config {
         };
         let data_dir = settings.data_dir;
         let database_url = match settings.database_url {
-            Some(text) => Url::parse(&text)
-                .map_err(|e| invalid("HAVERSACK_DATABASE_URL", format!("{text:?} is not a URL ({e})")))?,
+            Some(text) => Url::parse(&text).map_err(|e| {
+                invalid(
+                    "HAVERSACK_DATABASE_URL",
+                    format!("it is not a URL ({e}); in a password, %2F stands for /, %23 for #, %3F for ?"),
+                )
+            })?,
             None => sqlite_url(&data_dir),
         };
         if Engine::of(&database_url).is_none() {

@@ -45,7 +45,7 @@ macro_rules! settings {
             #[arg(long, env = "HAVERSACK_CONFIG", global = true)]
             #[serde(skip)]
             pub config: Option<PathBuf>,
-            $(#[doc = $o_doc] #[arg(long, env = $o_env, global = true)] pub $o_name: Option<String>,)*
+            $(#[doc = $o_doc] #[arg(long, env = $o_env, hide_env_values = true, global = true)] pub $o_name: Option<String>,)*
             $(#[doc = $r_doc] #[arg(long, env = $r_env, global = true)] pub $r_name: Option<$r_type>,)*
             $(#[doc = $l_doc] #[arg(long, env = $l_env, global = true, hide_short_help = true)] pub $l_name: Option<u64>,)*
         }

@@ -1,5 +1,7 @@
 //! Attachments, the blobs to remove, and the audit records of deletions.
 
+use std::time::Duration;
+
 use sqlx::any::AnyRow;
 
 use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, storable, text, time};
@@ -255,6 +257,14 @@ pub async fn delete_expired(
     Ok((expired, unnamed))
 }
 
+/// Drops an attachment that was deleted where it was moved from. Gives the blobs that
+/// nothing names any more.
+pub async fn drop_moved(db: &mut Connection, attachment: &Attachment, now: Timestamp) -> Result<Vec<BlobKey>, Error> {
+    let id = attachment.id.to_string();
+    sqlx::query("DELETE FROM attachments WHERE id = $1").bind(id).execute(&mut *db).await?;
+    clear_up(db, attachment, "attachment.deleted", now).await
+}
+
 /// What goes with the row of an attachment. Gives the blobs that nothing names any more, and asks for them to be removed.
 async fn clear_up(
     db: &mut Connection,
@@ -396,7 +406,7 @@ pub async fn request_removal(
 
 /// Blobs to be removed by now, at most `limit`.
 pub async fn removals(db: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<String>, Error> {
-    let rows = sqlx::query("SELECT blob_key FROM blob_removals WHERE not_before <= $1 LIMIT $2")
+    let rows = sqlx::query("SELECT blob_key FROM blob_removals WHERE not_before <= $1 ORDER BY not_before LIMIT $2")
         .bind(now.as_millis())
         .bind(i64::from(limit))
         .fetch_all(db)
@@ -413,18 +423,35 @@ pub async fn keep_blob(db: &mut Connection, blob_key: &str) -> Result<bool, Erro
     Ok(done.rows_affected() == 1)
 }
 
-/// Claims the removal of a blob: no attachment can come to name it after this. `false`: one does.
+/// How long a claim of a removal lasts: whoever claimed it has removed the blob by then, or died.
+const REMOVAL_CLAIM: Duration = Duration::from_mins(5);
+
+/// Claims the removal of a blob: no attachment can come to name it after this. If one does already, the request is dropped.
+/// `false`: then, or if it was taken back, or if another server has claimed it just now.
 pub async fn claim_removal(db: &mut Connection, key: &BlobKey, now: Timestamp) -> Result<bool, Error> {
     if is_blob_named(db, key.id()).await? {
+        removal_done(db, &key.to_string()).await?;
         return Ok(false);
     }
-    let done = sqlx::query("UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1")
-        .bind(key.to_string())
-        .bind(now.as_millis())
+    let done = sqlx::query(
+        "UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1 AND (claimed_at IS NULL OR claimed_at < $3)",
+    )
+    .bind(key.to_string())
+    .bind(now.as_millis())
+    .bind((now - REMOVAL_CLAIM).as_millis())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Puts off removals that failed, so that they do not hold up the others.
+pub async fn put_off_removal(db: &mut Connection, blob_key: &str, until: Timestamp) -> Result<(), Error> {
+    sqlx::query("UPDATE blob_removals SET not_before = $2 WHERE blob_key = $1")
+        .bind(blob_key)
+        .bind(until.as_millis())
         .execute(db)
         .await?;
-    // It may have been taken back at this moment.
-    Ok(done.rows_affected() == 1)
+    Ok(())
 }
 
 /// Records that nothing in an attachment can be played.

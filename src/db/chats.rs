@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
@@ -12,6 +13,18 @@ use crate::domain::chat::{Chat, Participant, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 
+/// The longest set of recipients that is stored as it is, in bytes: PostgreSQL's index takes no more than 2704 of a row.
+const LONGEST_KEY: usize = 1024;
+
+/// What a chat is found by.
+fn stored_key(recipients: &Recipients) -> String {
+    let key = recipients.key();
+    if key.len() <= LONGEST_KEY {
+        return key;
+    }
+    format!("sha256:{}", base16ct::lower::encode_string(&Sha256::digest(key.as_bytes())))
+}
+
 /// Adds a chat and its participants.
 pub async fn insert(db: &mut Connection, chat: &Chat, recipients: &Recipients) -> Result<(), Error> {
     sqlx::query(
@@ -21,7 +34,7 @@ pub async fn insert(db: &mut Connection, chat: &Chat, recipients: &Recipients) -
     .bind(chat.id.to_string())
     .bind(chat.partner_id.to_string())
     .bind(chat.line.as_str())
-    .bind(recipients.key())
+    .bind(stored_key(recipients))
     .bind(chat.last_message_id.to_string())
     .bind(chat.created_at.as_millis())
     .bind(chat.updated_at.as_millis())
@@ -57,8 +70,10 @@ pub async fn with_recipients(
     recipients: &Recipients,
 ) -> Result<Vec<Chat>, Error> {
     let rows =
-        sqlx::query("SELECT * FROM chats WHERE partner_id = $1 AND recipients = $2 ORDER BY last_message_id DESC")
+        // Earlier versions stored every set as it is.
+        sqlx::query("SELECT * FROM chats WHERE partner_id = $1 AND recipients IN ($2, $3) ORDER BY last_message_id DESC")
             .bind(partner.to_string())
+            .bind(stored_key(recipients))
             .bind(recipients.key())
             .fetch_all(&mut *db)
             .await?;

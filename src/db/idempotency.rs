@@ -55,7 +55,7 @@ pub async fn keep(
     .bind(storable(key))
     .bind(message.to_string())
     .bind(i64::from(status))
-    .bind(body)
+    .bind(storable(body))
     .bind(now.as_millis())
     .execute(db)
     .await?;

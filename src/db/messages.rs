@@ -37,7 +37,7 @@ pub async fn insert(db: &mut Connection, partner: PartnerId, message: &Message, 
     .await?;
     for (position, part) in (0_i64..).zip(&message.parts) {
         let (kind, body, attachment) = match part {
-            Part::Text(text) => ("text", Some(text_body(text)), None),
+            Part::Text(text) => ("text", Some(storable(&text_body(text))), None),
             Part::Link(url) => ("link", Some(storable(url)), None),
             Part::Media(attachment) => ("media", None, attachment.as_ref().map(|attachment| attachment.id.to_string())),
         };
@@ -63,9 +63,14 @@ pub async fn find(db: &mut Connection, partner: PartnerId, id: MessageId) -> Res
     Ok(read_all(db, &row).await?.pop())
 }
 
-/// A message to deliver, and whose it is. Deleting one from our side does not call it back: recipients keep it.
+/// A message to deliver, and whose it is; `None` if a gateway has it or it was given up: an entry of the outbox may be
+/// older than that, when it comes from a backup. Deleting a message from our side does not call it back: recipients keep
+/// it.
 pub async fn find_for_delivery(db: &mut Connection, id: MessageId) -> Result<Option<(PartnerId, Message)>, Error> {
-    let rows = sqlx::query("SELECT * FROM messages WHERE id = $1").bind(id.to_string()).fetch_all(&mut *db).await?;
+    let rows = sqlx::query("SELECT * FROM messages WHERE id = $1 AND status IN ('pending', 'queued')")
+        .bind(id.to_string())
+        .fetch_all(&mut *db)
+        .await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let partner = parsed(row, "partner_id", PartnerId::parse)?;
     Ok(read_all(db, &rows).await?.pop().map(|message| (partner, message)))

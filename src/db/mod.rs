@@ -108,6 +108,7 @@ fn told_of_migration(error: &sqlx::migrate::MigrateError) -> String {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        postgres::note(&error);
         Self::Sql(Arc::new(error))
     }
 }
@@ -232,21 +233,21 @@ impl Db {
         let engine = Engine::of(url).ok_or_else(|| Error::UnknownKind(url.scheme().to_owned()))?;
         sqlx::any::install_default_drivers();
         let options = AnyConnectOptions::from_str(url.as_str())?.disable_statement_logging();
-        let pool = |connections| {
+        let pool = |connections, idle_in_transaction| {
             let pool = AnyPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(PATIENCE)
                 .idle_timeout(None)
-                .max_lifetime(None)
+                .max_lifetime((engine == Engine::Postgres).then_some(postgres::LIFETIME))
                 .test_before_acquire(false);
             match engine {
                 Engine::Sqlite => pool.after_connect(|connection, _| Box::pin(sqlite::prepare(connection))),
-                Engine::Postgres => {
-                    pool.before_acquire(|connection, idle| Box::pin(postgres::is_alive(connection, idle)))
-                }
+                Engine::Postgres => pool
+                    .after_connect(move |connection, _| Box::pin(postgres::prepare(connection, idle_in_transaction)))
+                    .before_acquire(|connection, idle| Box::pin(postgres::is_alive(connection, idle))),
             }
         };
-        let mut connection = match pool(1).connect_with(options.clone()).await {
+        let mut connection = match pool(1, postgres::IDLE_IN_TRANSACTION).connect_with(options.clone()).await {
             Ok(pool) => pool.acquire().await?.detach(),
             // Tried again and again while it was refused: once more, to be told why.
             Err(sqlx::Error::PoolTimedOut) if engine == Engine::Postgres => {
@@ -254,7 +255,8 @@ impl Db {
             }
             Err(error) => return Err(error.into()),
         };
-        if purpose == Purpose::Serve {
+        // Who is allowed to use tables only, and not to make them, must not be asked to.
+        if purpose == Purpose::Serve && tables(&mut connection, engine).await? != Tables::Current {
             MIGRATIONS.run(&mut connection).await?;
         }
         let (readers, writer) = match engine {
@@ -270,8 +272,10 @@ impl Db {
         };
         Ok(Self {
             engine,
-            pool: pool(readers).connect_lazy_with(options.clone()),
-            lock_pool: pool(LOCK_CONNECTIONS).acquire_timeout(LOCK_PATIENCE).connect_lazy_with(options),
+            pool: pool(readers, postgres::IDLE_IN_TRANSACTION).connect_lazy_with(options.clone()),
+            lock_pool: pool(LOCK_CONNECTIONS, postgres::IDLE_WITH_LOCK)
+                .acquire_timeout(LOCK_PATIENCE)
+                .connect_lazy_with(options),
             local_locks: locks::LocalLocks::default(),
             writer,
         })
@@ -316,27 +320,7 @@ impl Db {
     /// # Errors
     /// The database fails.
     pub async fn tables(&self) -> Result<Tables, Error> {
-        let mut connection = self.read().await?;
-        let there = match self.engine {
-            Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
-            Engine::Postgres => "SELECT COUNT(to_regclass('_sqlx_migrations'))",
-        };
-        let there: i64 = sqlx::query(there).fetch_one(&mut *connection).await?.try_get(0)?;
-        if there == 0 {
-            return Ok(Tables::None);
-        }
-        let rows = sqlx::query("SELECT version FROM _sqlx_migrations").fetch_all(&mut *connection).await?;
-        let applied = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-        let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-        Ok(if applied.is_empty() {
-            Tables::None
-        } else if applied.iter().any(|version| !known.contains(version)) {
-            Tables::Newer
-        } else if applied.len() < known.len() {
-            Tables::Older
-        } else {
-            Tables::Current
-        })
+        tables(&mut *self.read().await?, self.engine).await
     }
 
     /// What PostgreSQL says of itself; `None` for SQLite.
@@ -358,4 +342,27 @@ impl Db {
         sqlx::query("SELECT 1").execute(&mut *self.read().await?).await?;
         self.write(|_| Box::pin(async { Ok(()) })).await
     }
+}
+
+async fn tables(connection: &mut Connection, engine: Engine) -> Result<Tables, Error> {
+    let there = match engine {
+        Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
+        Engine::Postgres => "SELECT COUNT(to_regclass('_sqlx_migrations'))",
+    };
+    let there: i64 = sqlx::query(there).fetch_one(&mut *connection).await?.try_get(0)?;
+    if there == 0 {
+        return Ok(Tables::None);
+    }
+    let rows = sqlx::query("SELECT version FROM _sqlx_migrations").fetch_all(&mut *connection).await?;
+    let applied = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+    let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    Ok(if applied.is_empty() {
+        Tables::None
+    } else if applied.iter().any(|version| !known.contains(version)) {
+        Tables::Newer
+    } else if applied.len() < known.len() {
+        Tables::Older
+    } else {
+        Tables::Current
+    })
 }

@@ -41,6 +41,9 @@ pub const AFTER_ATTACHMENTS: [Table; 10] = [
     table("outbox", &["id"]),
 ];
 
+/// Tables whose rows are deleted at times.
+pub const WITH_DELETIONS: [Table; 2] = [table("fetched_urls", &["partner_id", "url_hash"]), table("outbox", &["id"])];
+
 /// What one column of a row holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Value {
@@ -109,7 +112,7 @@ impl Shape {
     async fn fetch(&self, db: &mut Connection, after: Option<&Row>, limit: u32) -> Result<Vec<AnyRow>, Error> {
         let Table { name, key } = self.table;
         let order = key.join(", ");
-        let after = after.map(|row| key.iter().map(|column| row.0[self.index(column)].clone()).collect::<Vec<_>>());
+        let after = after.map(|row| self.key(row));
         let condition = after.as_ref().map_or(String::new(), |_| {
             let places: Vec<String> = (1..=key.len()).map(|n| format!("${n}")).collect();
             format!("WHERE ({order}) > ({})", places.join(", "))
@@ -136,6 +139,29 @@ impl Shape {
         );
         row.0.into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind).execute(db).await?;
         Ok(())
+    }
+
+    /// Whether there is a row of the same key.
+    pub async fn is_there(&self, db: &mut Connection, row: &Row) -> Result<bool, Error> {
+        let statement = format!("SELECT 1 FROM {} WHERE {}", self.table.name, self.key_condition());
+        let query = self.key(row).into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind);
+        Ok(query.fetch_optional(db).await?.is_some())
+    }
+
+    /// Deletes the row of the same key.
+    pub async fn delete(&self, db: &mut Connection, row: &Row) -> Result<(), Error> {
+        let statement = format!("DELETE FROM {} WHERE {}", self.table.name, self.key_condition());
+        self.key(row).into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind).execute(db).await?;
+        Ok(())
+    }
+
+    fn key_condition(&self) -> String {
+        let conditions = self.table.key.iter().zip(1..).map(|(column, n)| format!("{column} = ${n}"));
+        conditions.collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn key(&self, row: &Row) -> Vec<Value> {
+        self.table.key.iter().map(|column| row.0[self.index(column)].clone()).collect()
     }
 
     /// Changes one text column of a row.

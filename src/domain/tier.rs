@@ -11,6 +11,10 @@ use crate::clock::Timestamp;
 /// is left to do at that moment, removing row and bytes, takes the sweeper less than a minute of the last 12 hours.
 pub const EPHEMERAL_LIFE: Duration = Duration::from_hours(36);
 
+/// The longest upload window of an ephemeral file, whatever the setting says: what is uploaded at its start and not asked
+/// for until it is gone must be gone in time as well.
+pub const LONGEST_EPHEMERAL_WINDOW: Duration = Duration::from_hours(6);
+
 /// How long the URL of an ephemeral file is good (Linq Partner API v3, ephemeral tier).
 pub const FILE_URL_LIFE: Duration = Duration::from_mins(15);
 

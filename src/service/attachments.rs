@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::db::{attachments as table, partners};
 use crate::domain::attachment::{Attachment, Content};
 use crate::domain::filename;
+use crate::domain::tier::{LONGEST_EPHEMERAL_WINDOW, Tier};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Measures};
 
@@ -79,8 +80,12 @@ impl Service {
         };
         let write = self.db.write(move |db| {
             Box::pin(async move {
+                let tier = partners::tier(db, partner).await?;
+                if tier == Tier::Ephemeral {
+                    attachment.upload_expires_at = attachment.upload_expires_at.min(now + LONGEST_EPHEMERAL_WINDOW);
+                }
                 // An upload may begin until its window closes; what comes of it has its time from then on.
-                attachment.purge_at = partners::tier(db, partner).await?.purge_at(attachment.upload_expires_at);
+                attachment.purge_at = tier.purge_at(attachment.upload_expires_at);
                 table::insert(db, &attachment).await?;
                 Ok::<_, Error>((attachment, reservation))
             })

@@ -81,10 +81,9 @@ pub async fn find(side: Side<'_>, now: SystemTime) -> Result<Found, Error> {
     found.named = named.len() as u64;
     for listed in unnamed.into_values() {
         let age = now.duration_since(listed.modified).unwrap_or_default();
-        if age < YOUNG {
-            found.young += 1;
-        } else {
-            found.orphans.push((key_of(side.blobs, &listed), listed.size));
+        match key_of(side, &listed).await? {
+            Some(key) if age >= YOUNG => found.orphans.push((key, listed.size)),
+            _ => found.young += 1,
         }
     }
     Ok(found)
@@ -124,15 +123,20 @@ fn name(blobs: &dyn BlobStore, key: &BlobKey) -> String {
     if blobs.bucket().is_some() { key.path().to_owned() } else { key.id().to_string() }
 }
 
-/// A key by which the sweeper finds the file, and that no attachment has: in a bucket the same attachment may have a file
-/// of another name.
-fn key_of(blobs: &dyn BlobStore, listed: &Listed) -> BlobKey {
-    let parsed = if blobs.bucket().is_some() {
-        BlobKey::parse(&format!("{} {}", AttachmentId::new(), listed.name))
-    } else {
-        BlobKey::parse(&listed.name)
-    };
-    parsed.expect("a name with an id")
+/// The key by which the sweeper finds the file: the one that an attachment would name it by, so that one that comes to
+/// name it after all and the sweeper do not pass each other. `None`: it is about to be named.
+async fn key_of(side: Side<'_>, listed: &Listed) -> Result<Option<BlobKey>, Error> {
+    let Some(id) = listed.id else { return Ok(None) };
+    if side.blobs.bucket().is_none() {
+        return Ok(Some(BlobKey::from(id)));
+    }
+    let attachment = attachments::find_any(&mut *side.db.read().await?, id).await?;
+    if attachment.as_ref().is_some_and(|attachment| attachment.content == Content::Awaited) {
+        return Ok(None);
+    }
+    let is_uploaded = attachment.is_none_or(|attachment| attachment.uploaded_key().path() == listed.name);
+    let blob = if is_uploaded { id } else { id.made() };
+    Ok(BlobKey::parse(&format!("{blob} {}", listed.name)))
 }
 
 /// What is wrong with a file that the listing did not have, or not so; `None` if nothing is by now.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::arrivals::Uploads;
 use super::{Error, Service};
@@ -18,6 +18,8 @@ const EVERY: Duration = Duration::from_secs(30);
 pub(super) const BATCH: u32 = 500;
 /// The same of expired attachments, each of which takes several statements.
 const EXPIRED_AT_ONCE: u32 = 100;
+/// When a removal is tried again.
+const PUT_OFF: Duration = Duration::from_mins(1);
 /// Their files removed at a time: the store may be far away.
 const REMOVED_AT_ONCE: usize = 8;
 
@@ -32,26 +34,40 @@ impl Service {
         }
     }
 
-    /// Sweeps once.
+    /// Sweeps once. What fails keeps nothing else from being done.
     ///
     /// # Errors
-    /// Database or store fail; what was done until then stays done.
+    /// The first failure of database or store; what was done stays done.
     pub async fn sweep(self: &Arc<Self>) -> Result<(), Error> {
         let now = self.clock.now();
-        // First, so that it is told whatever fails below.
+        let counted = self.count_outbox().await;
+        let expired = self.expire(now).await;
+        let looked = self.give_up_overdue(now).await;
+        // Those that were given up only now.
+        let expired = expired.and(self.expire(now).await);
+        let forgotten = self.forget_old(now).await;
+        let removed = self.remove_blobs(now).await;
+        counted.and(expired).and(looked).and(forgotten).and(removed)
+    }
+
+    async fn count_outbox(&self) -> Result<(), Error> {
         let waiting = outbox::count(&mut *self.db.read().await?).await?;
         self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        Ok(())
+    }
 
+    async fn give_up_overdue(self: &Arc<Self>, now: Timestamp) -> Result<(), Error> {
         // An upload that began in the last moment of its window may still be running.
         let closed_before = now - self.limits.longest_upload();
         if self.blobs.bucket().is_some() {
-            self.look_for_overdue(closed_before, now).await?;
-        } else {
-            while self.abandon(closed_before, now).await? == BATCH as usize {}
+            return self.look_for_overdue(closed_before, now).await;
         }
+        while self.abandon(closed_before, now).await? == BATCH as usize {}
+        Ok(())
+    }
 
-        self.expire(now).await?;
-
+    /// Drops rows that are of no use any more.
+    async fn forget_old(&self, now: Timestamp) -> Result<(), Error> {
         let before = now - Duration::from_secs(self.limits.abandoned_retention_seconds);
         let purge = move || {
             self.db.write(move |db| Box::pin(async move { attachments::purge_abandoned(db, before, BATCH).await }))
@@ -67,23 +83,45 @@ impl Service {
                 .write(move |db| Box::pin(async move { fetched_urls::forget_before(db, fetched_before, BATCH).await }))
         };
         while forget().await? == u64::from(BATCH) {}
-        self.remove_blobs(now).await
+        Ok(())
     }
 
-    /// Removes the blobs whose removal was asked for. One that cannot be removed is left for the next time.
+    /// Removes the blobs whose removal was asked for. One that cannot be removed, or that another server is about to, is
+    /// put off.
     async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
-        for key in attachments::removals(&mut *self.db.read().await?, now, BATCH).await? {
-            let removed = match (Uploads::of_removal(&key), BlobKey::parse(&key)) {
-                (Some(upload), _) => self.remove_upload_for_good(upload, key).await,
-                (None, Some(blob)) => self.remove_unnamed(&blob).await,
-                // No name of ours.
-                (None, None) => self.forget_removal(key).await,
+        loop {
+            let keys = attachments::removals(&mut *self.db.read().await?, now, BATCH).await?;
+            let is_last = keys.len() < BATCH as usize;
+            let remove = |key: String| async move {
+                match self.remove_requested(key.clone()).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
+                    }
+                }
+                let until = now + PUT_OFF;
+                let put_off = self
+                    .db
+                    .write(move |db| Box::pin(async move { attachments::put_off_removal(db, &key, until).await }));
+                put_off.await
             };
-            if let Err(error) = removed {
-                tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
+            stream::iter(keys).map(Ok).try_for_each_concurrent(REMOVED_AT_ONCE, remove).await?;
+            if is_last {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// `false`: it is another's, or need not be removed any more.
+    async fn remove_requested(&self, key: String) -> Result<bool, Error> {
+        match (Uploads::of_removal(&key), BlobKey::parse(&key)) {
+            (Some(upload), _) => self.remove_upload_for_good(upload, key).await?,
+            (None, Some(blob)) => return self.remove_unnamed(&blob).await,
+            // No name of ours.
+            (None, None) => self.forget_removal(key).await?,
+        }
+        Ok(true)
     }
 
     /// Removes ephemeral attachments whose time is over by now. What fails is done by the next sweep.
@@ -134,13 +172,13 @@ impl Service {
             .await
     }
 
-    /// The same unless an attachment came to name it after its removal was asked for.
-    pub(super) async fn remove_unnamed(&self, key: &BlobKey) -> Result<(), Error> {
-        if self.claim_removal(key.clone(), self.clock.now()).await? {
-            self.remove_blob(key).await
-        } else {
-            self.forget_removal(key.to_string()).await
+    /// The same unless an attachment came to name it after its removal was asked for. `false`: that, or it is another's.
+    pub(super) async fn remove_unnamed(&self, key: &BlobKey) -> Result<bool, Error> {
+        let claimed = self.claim_removal(key.clone(), self.clock.now()).await?;
+        if claimed {
+            self.remove_blob(key).await?;
         }
+        Ok(claimed)
     }
 
     /// Removes a blob whose removal was asked for, and then the asking.

@@ -216,7 +216,7 @@ async fn places_that_are_none_are_told() {
     for (from, to, told) in [
         (here, here, "the same place"),
         (here, "/tmp/x", "there is no database at"),
-        ("sqlite:///x.db", here, "is one URL"),
+        ("sqlite:///x.db", here, "this is one URL"),
         ("mysql://a,file:/tmp", here, "HAVERSACK_DATABASE_URL"),
         ("sqlite:///x.db?mode=rwc,ftp://a", here, "HAVERSACK_BLOBS_URL"),
     ] {
