@@ -91,10 +91,13 @@ fn unread(app: &App, file: &StoredFile, error: blob::Error) -> Response {
 }
 
 fn failed(error: &Error) -> Response {
-    if let Error::Blob(blob) = error
-        && blob.is_unavailable()
-    {
-        tracing::warn!(%error, "the store is not reachable");
+    let passes = match error {
+        Error::Blob(blob) => blob.is_unavailable(),
+        Error::Db(db) => db.is_unavailable(),
+        _ => false,
+    };
+    if passes {
+        tracing::warn!(%error, "store or database is not reachable");
         let refused = refuse(StatusCode::SERVICE_UNAVAILABLE, "the file is not reachable at the moment; try again\n");
         return ([(header::RETRY_AFTER, HeaderValue::from_static("1"))], refused).into_response();
     }

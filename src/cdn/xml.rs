@@ -25,6 +25,7 @@ impl UploadError {
             Error::Incomplete => (StatusCode::BAD_REQUEST, "IncompleteBody"),
             Error::TooSlow => (StatusCode::BAD_REQUEST, "RequestTimeout"),
             Error::Blob(blob) if blob.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            Error::Db(db) if db.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Error::Db(_) | Error::Blob(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         }
     }
@@ -39,7 +40,11 @@ impl IntoResponse for UploadError {
         } else {
             self.0.to_string()
         };
-        error(status, code, &message)
+        let mut response = error(status, code, &message);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 

@@ -58,7 +58,9 @@ impl Local {
 /// what to print.
 pub(super) async fn prepare(data_dir: &Path, app: &App) -> anyhow::Result<String> {
     let base_url = app.public_url().join("/api/partner");
-    let local = match Local::read(data_dir)? {
+    let kept = Local::read(data_dir)?;
+    let is_new = kept.is_none();
+    let local = match kept {
         Some(local) => Some(Local { base_url, ..local }),
         None if partners::list(app.db()).await?.is_empty() => {
             let number = PhoneNumber::parse(DEFAULT_NUMBER).context("the default number is E.164")?;
@@ -69,12 +71,23 @@ pub(super) async fn prepare(data_dir: &Path, app: &App) -> anyhow::Result<String
         }
         None => None,
     };
-    let Some(local) = local else {
-        return Ok(format!("Haversack serves {}", app.public_url().join("/")));
-    };
+    let serves = format!("Haversack serves {}", app.public_url().join("/"));
+    let Some(local) = local else { return Ok(serves) };
     if app.service().authenticate(&local.api_key).await?.is_none() {
         let number = PhoneNumber::parse(&local.phone_number).context("local.toml: phone_number is not E.164")?;
-        partners::add(app.db(), &Clock::system(), DEFAULT_PARTNER.to_owned(), &local.api_key, vec![number]).await?;
+        let name = DEFAULT_PARTNER.to_owned();
+        match partners::add(app.db(), &Clock::system(), name, &local.api_key, vec![number]).await {
+            // Another server that started on this database at the same moment was first, and shows its key.
+            Err(partners::AddError::Taken(_)) if app.db().is_shared() => {
+                if is_new {
+                    std::fs::remove_file(data_dir.join(FILE))?;
+                } else {
+                    tracing::warn!("local.toml in the data folder holds a key that this database does not know");
+                }
+                return Ok(serves);
+            }
+            added => added.map(drop)?,
+        }
     }
     local.write(data_dir)?;
     Ok(text(&local, data_dir))

@@ -33,6 +33,8 @@ use futures_util::future::BoxFuture;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, ConnectOptions, Connection as _};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 pub use sqlx::AnyConnection as Connection;
@@ -43,10 +45,12 @@ const SQLITE_READERS: u32 = 4;
 const DEFAULT_CONNECTIONS: u32 = 4;
 /// Locks by name that are held at a time, each by a connection of its own.
 const LOCK_CONNECTIONS: u32 = 8;
-/// How long to wait for one of those: they are held while files are looked at and copied.
+/// How long to wait for one of those to be let go of: they are held while files are looked at and copied.
 const LOCK_PATIENCE: Duration = Duration::from_mins(1);
-/// How long to wait for a reader, or for another process (`haversack partner add`) that writes.
+/// How long to wait for a connection, or for another process (`haversack partner add`) that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at a PostgreSQL that is not there yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -56,6 +60,14 @@ pub enum Error {
     /// A statement failed.
     #[error("database: {0}")]
     Sql(Arc<sqlx::Error>),
+    /// PostgreSQL does not answer at a start.
+    #[error("database: PostgreSQL at {at} is not reachable ({cause}): start it, or correct HAVERSACK_DATABASE_URL")]
+    Unreachable {
+        /// Host and port.
+        at: String,
+        /// Why not.
+        cause: Arc<sqlx::Error>,
+    },
     /// The migrations could not be applied.
     #[error("database migration: {0}")]
     Migration(Arc<sqlx::migrate::MigrateError>),
@@ -150,6 +162,8 @@ pub struct Db {
     pool: AnyPool,
     /// Transactions that are held open for a lock, and do nothing else.
     lock_pool: AnyPool,
+    /// One for each connection of that pool. Who waits for a lock waits here, and not for a database that is away.
+    lock_turns: Arc<Semaphore>,
     local_locks: locks::LocalLocks,
     /// Of SQLite.
     writer: Option<writer::Writer>,
@@ -212,7 +226,10 @@ impl Db {
                 }
             }
         };
-        let mut connection = pool(1).connect_with(options.clone()).await?.acquire().await?.detach();
+        let mut connection = match engine {
+            Engine::Sqlite => pool(1).connect_with(options.clone()).await?.acquire().await?.detach(),
+            Engine::Postgres => reach(url, &options).await?,
+        };
         if purpose == Purpose::Serve {
             MIGRATIONS.run(&mut connection).await?;
         }
@@ -230,7 +247,8 @@ impl Db {
         Ok(Self {
             engine,
             pool: pool(readers).connect_lazy_with(options.clone()),
-            lock_pool: pool(LOCK_CONNECTIONS).acquire_timeout(LOCK_PATIENCE).connect_lazy_with(options),
+            lock_pool: pool(LOCK_CONNECTIONS).connect_lazy_with(options),
+            lock_turns: Arc::new(Semaphore::new(LOCK_CONNECTIONS as usize)),
             local_locks: locks::LocalLocks::default(),
             writer,
         })
@@ -277,5 +295,25 @@ impl Db {
     pub async fn check(&self) -> Result<(), Error> {
         sqlx::query("SELECT 1").execute(&mut *self.read().await?).await?;
         self.write(|_| Box::pin(async { Ok(()) })).await
+    }
+}
+
+/// The first connection to PostgreSQL, which may be starting as well. A pool would say that it waited, and not for what.
+async fn reach(url: &Url, options: &AnyConnectOptions) -> Result<Connection, Error> {
+    let start = Instant::now();
+    loop {
+        let failed = match timeout(PATIENCE, options.connect()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => Error::from(error),
+            Err(_) => Error::from(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+        };
+        match failed {
+            failed if failed.is_unavailable() && start.elapsed() < PATIENCE => sleep(LOOK_AGAIN).await,
+            Error::Sql(cause) if matches!(*cause, sqlx::Error::Io(_)) => {
+                let at = format!("{}:{}", url.host_str().unwrap_or("localhost"), url.port().unwrap_or(5432));
+                return Err(Error::Unreachable { at, cause });
+            }
+            failed => return Err(failed),
+        }
     }
 }
