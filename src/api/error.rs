@@ -98,7 +98,7 @@ impl From<service::Error> for ApiError {
             && blob.is_unavailable()
         {
             // What is wrong with it is the operator's business; that it passes is the client's.
-            tracing::warn!(%error, "the store is not reachable");
+            tracing::warn!(%error, "store or database is not reachable");
             let told = Self::new(status, code, "storage is not reachable at the moment; please try again");
             return Self { retry_after: Some(1), ..told };
         }

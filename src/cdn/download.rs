@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_passes_is_to_be_asked_for_again() {
-        let away = failed(&Error::Db(db::Error::Abandoned));
+        let away = failed(&Error::Db(sqlx::Error::PoolTimedOut.into()));
         assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(away.headers()[header::RETRY_AFTER], "1");
         let broken = failed(&Error::Db(db::Error::UnknownKind("x".to_owned())));

@@ -40,7 +40,11 @@ impl IntoResponse for UploadError {
         } else {
             self.0.to_string()
         };
-        error(status, code, &message)
+        let mut response = error(status, code, &message);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 
@@ -79,7 +83,7 @@ mod tests {
     #[test]
     fn a_database_that_is_away_is_not_a_fault() {
         let answer = |error| UploadError(Error::Db(error)).into_response().status();
-        assert_eq!(answer(db::Error::Abandoned), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer(sqlx::Error::PoolTimedOut.into()), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer(db::Error::UnknownKind("x".to_owned())), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

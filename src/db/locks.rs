@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use sqlx::{Any, AssertSqlSafe, Transaction};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit};
+use tokio::time::timeout;
 
-use super::{Connection, Db, Engine, Error};
+use super::{Connection, Db, Engine, Error, LOCK_PATIENCE};
 
 /// Waits until no other transaction holds any of these names, and holds them until this one ends. All of them are to be
 /// asked for at once, or in an order that everybody keeps: two who wait for each other are both given up.
@@ -54,9 +55,10 @@ impl LocalLocks {
 /// A name that nobody else holds, here or on another server, until this is dropped. If the database loses the connection
 /// meanwhile it is free again for others: what is done under it must be safe then, if wasteful.
 pub struct Exclusive {
-    _local: OwnedMutexGuard<()>,
     /// Dropping it rolls it back, which ends the lock.
     _transaction: Option<Transaction<'static, Any>>,
+    _turn: Option<OwnedSemaphorePermit>,
+    _local: OwnedMutexGuard<()>,
 }
 
 impl fmt::Debug for Exclusive {
@@ -73,14 +75,16 @@ impl Db {
     /// The database fails.
     pub async fn exclusive(&self, name: String) -> Result<Exclusive, Error> {
         let local = self.local_locks.lock(&name).await;
-        let transaction = match self.engine {
-            Engine::Sqlite => None,
+        let (turn, transaction) = match self.engine {
+            Engine::Sqlite => (None, None),
             Engine::Postgres => {
+                let turn = timeout(LOCK_PATIENCE, Arc::clone(&self.lock_turns).acquire_owned()).await;
+                let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?.expect("never closed");
                 let mut transaction = self.lock_pool.begin().await?;
                 hold(&mut transaction, &[name]).await?;
-                Some(transaction)
+                (Some(turn), Some(transaction))
             }
         };
-        Ok(Exclusive { _local: local, _transaction: transaction })
+        Ok(Exclusive { _transaction: transaction, _turn: turn, _local: local })
     }
 }

@@ -33,6 +33,8 @@ use futures_util::future::BoxFuture;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, ConnectOptions, Connection as _, Row as _};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 pub use postgres::About;
@@ -44,10 +46,12 @@ const SQLITE_READERS: u32 = 4;
 const DEFAULT_CONNECTIONS: u32 = 4;
 /// Locks by name that are held at a time, each by a connection of its own.
 pub const LOCK_CONNECTIONS: u32 = 8;
-/// How long to wait for one of those: they are held while files are looked at and copied.
+/// How long to wait for one of those to be let go of: they are held while files are looked at and copied.
 const LOCK_PATIENCE: Duration = Duration::from_mins(1);
-/// How long to wait for a reader, or for another process (`haversack partner add`) that writes.
+/// How long to wait for a connection, or for another process (`haversack partner add`) that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at a PostgreSQL that is not there yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -57,6 +61,14 @@ pub enum Error {
     /// A statement failed.
     #[error("database: {}", told(.0))]
     Sql(Arc<sqlx::Error>),
+    /// PostgreSQL does not answer at a start.
+    #[error("database: PostgreSQL at {at} is not reachable ({cause}): start it, or correct HAVERSACK_DATABASE_URL")]
+    Unreachable {
+        /// Host and port.
+        at: String,
+        /// Why not.
+        cause: Arc<sqlx::Error>,
+    },
     /// The migrations could not be applied.
     #[error("database migration: {}", told_of_migration(.0))]
     Migration(Arc<sqlx::migrate::MigrateError>),
@@ -172,6 +184,8 @@ pub struct Db {
     pool: AnyPool,
     /// Transactions that are held open for a lock, and do nothing else.
     lock_pool: AnyPool,
+    /// One for each connection of that pool. Who waits for a lock waits here, and not for a database that is away.
+    lock_turns: Arc<Semaphore>,
     local_locks: locks::LocalLocks,
     /// Of SQLite.
     writer: Option<writer::Writer>,
@@ -247,13 +261,12 @@ impl Db {
                     .before_acquire(|connection, idle| Box::pin(postgres::is_alive(connection, idle))),
             }
         };
-        let mut connection = match pool(1, postgres::IDLE_IN_TRANSACTION).connect_with(options.clone()).await {
-            Ok(pool) => pool.acquire().await?.detach(),
-            // Tried again and again while it was refused: once more, to be told why.
-            Err(sqlx::Error::PoolTimedOut) if engine == Engine::Postgres => {
-                tokio::time::timeout(PATIENCE, options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)??
+        let mut connection = match engine {
+            Engine::Sqlite => {
+                let pool = pool(1, postgres::IDLE_IN_TRANSACTION).connect_with(options.clone()).await?;
+                pool.acquire().await?.detach()
             }
-            Err(error) => return Err(error.into()),
+            Engine::Postgres => reach(url, &options).await?,
         };
         // Who is allowed to use tables only, and not to make them, must not be asked to.
         if purpose == Purpose::Serve && tables(&mut connection, engine).await? != Tables::Current {
@@ -273,9 +286,8 @@ impl Db {
         Ok(Self {
             engine,
             pool: pool(readers, postgres::IDLE_IN_TRANSACTION).connect_lazy_with(options.clone()),
-            lock_pool: pool(LOCK_CONNECTIONS, postgres::IDLE_WITH_LOCK)
-                .acquire_timeout(LOCK_PATIENCE)
-                .connect_lazy_with(options),
+            lock_pool: pool(LOCK_CONNECTIONS, postgres::IDLE_WITH_LOCK).connect_lazy_with(options),
+            lock_turns: Arc::new(Semaphore::new(LOCK_CONNECTIONS as usize)),
             local_locks: locks::LocalLocks::default(),
             writer,
         })
@@ -365,4 +377,24 @@ async fn tables(connection: &mut Connection, engine: Engine) -> Result<Tables, E
     } else {
         Tables::Current
     })
+}
+
+/// The first connection to PostgreSQL, which may be starting as well. A pool would say that it waited, and not for what.
+async fn reach(url: &Url, options: &AnyConnectOptions) -> Result<Connection, Error> {
+    let start = Instant::now();
+    loop {
+        let failed = match timeout(PATIENCE, options.connect()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => Error::from(error),
+            Err(_) => Error::from(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+        };
+        match failed {
+            failed if failed.is_unavailable() && start.elapsed() < PATIENCE => sleep(LOOK_AGAIN).await,
+            Error::Sql(cause) if matches!(*cause, sqlx::Error::Io(_)) => {
+                let at = format!("{}:{}", url.host_str().unwrap_or("localhost"), url.port().unwrap_or(5432));
+                return Err(Error::Unreachable { at, cause });
+            }
+            failed => return Err(failed),
+        }
+    }
 }

@@ -1,8 +1,13 @@
 //! The outbox worker: claim, hand over, record.
 //!
 //! A claim lasts a while; if the process dies in between, this server or another hands the message over again after that.
-//! So a gateway can get a message twice if the crash came between its answer and the recording, and in no other case:
-//! a hand-over begins only while the claim lasts longer than it may take.
+//! So a gateway can get a message twice, under the same id, if the process died between the start of its hand-over and the
+//! recording of the outcome: nobody knows then whether the gateway took it. A hand-over begins only while the claim lasts
+//! longer than it may take.
+//!
+//! A database that goes away in between makes no second hand-over: what the gateway answered is recorded when the database
+//! is back. Claims may be over by then, so nobody claims anything before those who have something to record did that
+//! ([`Worker::recover`]).
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -32,6 +37,10 @@ const LEASE: Duration = Duration::from_mins(1);
 const FRESH: Duration = Duration::from_secs(2);
 /// How often to look without being told: for retries, and for what a crash left.
 const POLL: Duration = Duration::from_secs(1);
+/// How often to try to record what the gateway answered while the database is away.
+const INSIST: Duration = Duration::from_millis(200);
+/// How long others get for that once it is back: they may notice a second later.
+const OTHERS_FIRST: Duration = Duration::from_secs(3);
 /// Attempts until a message fails for good, with code 3007.
 const MAX_ATTEMPTS: u32 = 10;
 /// Wait after the first failure; doubled after each further one.
@@ -74,8 +83,19 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::error!(%error, "delivery failed; it will be tried again");
-                    tokio::time::sleep(POLL).await;
+                    self.recover().await;
                 }
+            }
+        }
+    }
+
+    /// Waits until the database answers, and then for others who were waiting for it: they know what became of messages
+    /// whose claims ended meanwhile.
+    async fn recover(&self) {
+        loop {
+            tokio::time::sleep(POLL).await;
+            if self.db.check().await.is_ok() {
+                return tokio::time::sleep(OTHERS_FIRST).await;
             }
         }
     }
@@ -107,8 +127,15 @@ impl Worker {
 
     async fn deliver_in_order(&self, jobs: Vec<Job>, claimed: Instant) -> Result<(), db::Error> {
         for job in jobs {
-            if claimed.elapsed() < FRESH || self.extend(job).await? {
-                self.deliver(job).await?;
+            // The claim must be fresh once the message is loaded, however long the database was away for that.
+            while claimed.elapsed() < FRESH || self.extend(job).await? {
+                match self.load(job).await {
+                    Err(error) if error.is_unavailable() => pause(&error).await,
+                    loaded => {
+                        self.deliver(job, loaded?).await?;
+                        break;
+                    }
+                }
             }
         }
         Ok(())
@@ -116,12 +143,15 @@ impl Worker {
 
     /// `false`: another server has the job by now.
     async fn extend(&self, job: Job) -> Result<bool, db::Error> {
-        let until = self.clock.now() + LEASE;
-        self.db.write(move |db| Box::pin(async move { outbox::extend(db, job, until).await })).await
+        insist(|| {
+            let until = self.clock.now() + LEASE;
+            self.db.write(move |db| Box::pin(async move { outbox::extend(db, job, until).await }))
+        })
+        .await
     }
 
-    async fn deliver(&self, job: Job) -> Result<(), db::Error> {
-        let Some(message) = self.load(job).await? else {
+    async fn deliver(&self, job: Job, message: Option<OutgoingMessage>) -> Result<(), db::Error> {
+        let Some(message) = message else {
             return self.finish(job).await;
         };
         if job.attempt == 1 {
@@ -183,27 +213,29 @@ impl Worker {
     async fn record(&self, job: Job, outcome: Outcome) -> Result<(), db::Error> {
         let (Outcome::Sent(service) | Outcome::Delivered(service)) = outcome;
         let (now, last) = (self.clock.now(), matches!(outcome, Outcome::Sent(_)));
-        self.db
-            .write(move |db| {
+        insist(|| {
+            self.db.write(move |db| {
                 Box::pin(async move {
                     messages::mark_sent(db, job.message_id, service, now).await?;
                     if last { outbox::done(db, job.id).await } else { Ok(()) }
                 })
             })
-            .await?;
+        })
+        .await?;
         self.metrics.message(DeliveryStatus::Sent.as_str());
         if last {
             return Ok(());
         }
         let now = self.clock.now();
-        self.db
-            .write(move |db| {
+        insist(|| {
+            self.db.write(move |db| {
                 Box::pin(async move {
                     messages::mark_delivered(db, job.message_id, now).await?;
                     outbox::done(db, job.id).await
                 })
             })
-            .await?;
+        })
+        .await?;
         self.metrics.message(DeliveryStatus::Delivered.as_str());
         Ok(())
     }
@@ -212,20 +244,22 @@ impl Worker {
         let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
         tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery will be tried again");
         let at = self.clock.now() + wait;
-        self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await })).await
+        insist(|| self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await }))).await
     }
 
     async fn fail(&self, job: Job, code: u16, reason: String) -> Result<(), db::Error> {
         tracing::warn!(message_id = %job.message_id, code, reason, "delivery failed for good");
         let now = self.clock.now();
-        self.db
-            .write(move |db| {
+        insist(|| {
+            let reason = reason.clone();
+            self.db.write(move |db| {
                 Box::pin(async move {
                     messages::mark_failed(db, job.message_id, code, &reason, now).await?;
                     outbox::done(db, job.id).await
                 })
             })
-            .await?;
+        })
+        .await?;
         self.metrics.message(DeliveryStatus::Failed.as_str());
         Ok(())
     }
@@ -233,6 +267,21 @@ impl Worker {
     async fn finish(&self, job: Job) -> Result<(), db::Error> {
         self.db.write(move |db| Box::pin(async move { outbox::done(db, job.id).await })).await
     }
+}
+
+/// Does what can be done twice, again and again while the database is away.
+async fn insist<T, F: Future<Output = Result<T, db::Error>>>(mut work: impl FnMut() -> F) -> Result<T, db::Error> {
+    loop {
+        match work().await {
+            Err(error) if error.is_unavailable() => pause(&error).await,
+            done => return done,
+        }
+    }
+}
+
+async fn pause(error: &db::Error) {
+    tracing::warn!(%error, "delivery waits for the database");
+    tokio::time::sleep(INSIST).await;
 }
 
 /// The messages of one chat go one after the other, in the order they were accepted; chats do not wait for each other.

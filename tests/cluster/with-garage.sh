@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command with a Garage of one node and one bucket, and removes it afterwards. The command finds the bucket in
 # HAVERSACK_TEST_BLOBS_URL, the credentials in the variables of AWS, and in HAVERSACK_TEST_GARAGE_CTL a program that takes
-# `stop` and `start`. Builds Garage from crates.io if it is not there, which takes a quarter of an hour.
+# `stop` and `start`. Builds Garage from crates.io if it is not there, which takes a quarter of an hour; needs Python.
 #
 #   tests/cluster/with-garage.sh cargo test --test nodes
 set -euo pipefail
@@ -44,6 +44,13 @@ export AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
 cat >"$folder/ctl" <<CTL
 #!/usr/bin/env bash
 set -euo pipefail
+healthy() {
+    exec 3<>/dev/tcp/127.0.0.1/$admin || return 1
+    printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3
+    read -r _ status _ <&3
+    exec 3>&-
+    [ "\$status" = 200 ]
+}
 case "\$1" in
 start)
     RUST_LOG=garage=warn GARAGE_DEFAULT_BUCKET=haversack GARAGE_DEFAULT_ACCESS_KEY=$AWS_ACCESS_KEY_ID \\
@@ -53,7 +60,7 @@ start)
     echo \$! >"$folder/pid"
     # It listens before it has a layout; with one it is healthy.
     for _ in \$(seq 300); do
-        [ "\$(curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:$admin/health)" != 200 ] || exit 0
+        ! healthy 2>/dev/null || exit 0
         sleep 0.1
     done
     echo "Garage does not become healthy:" >&2

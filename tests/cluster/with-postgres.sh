@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs a command with a PostgreSQL server of its own, whose URL is in HAVERSACK_TEST_DATABASE_URL, and removes the server
-# afterwards. If that variable is set already, the server it names is used. Installs Debian's packages if there is none.
+# afterwards. HAVERSACK_TEST_POSTGRES_CTL is a program that takes `stop`, `start`, and `restart`, the first and the last
+# with a mode of pg_ctl(1) (`fast`). If HAVERSACK_TEST_DATABASE_URL is set already, the server it names is used. Installs
+# Debian's packages if there is none; needs Python.
 #
 #   tests/cluster/with-postgres.sh cargo test --test it
 set -euo pipefail
@@ -14,26 +16,36 @@ fi
 bin=$(programs)
 
 folder=$(mktemp -d /tmp/haversack-postgres.XXXXXX)
+as=(env)
 # PostgreSQL refuses to run as root.
 if [ "$(id -u)" = 0 ]; then
     chown postgres "$folder"
-    as() { setpriv --reuid=postgres --regid=postgres --clear-groups env -C "$folder" "$@"; }
-else
-    as() { "$@"; }
+    as=(setpriv --reuid=postgres --regid=postgres --clear-groups env -C "$folder")
 fi
-stop() {
-    as "$bin/pg_ctl" -D "$folder/data" -m immediate -w stop >/dev/null 2>&1 || true
+end() {
+    "$folder/ctl" stop immediate 2>/dev/null || true
     rm -rf "$folder"
 }
-trap stop EXIT
+trap end EXIT
 
-as "$bin/initdb" -D "$folder/data" -U haversack --auth=trust --locale=C --encoding=UTF8 >/dev/null
+"${as[@]}" "$bin/initdb" -D "$folder/data" -U haversack --auth=trust --locale=C --encoding=UTF8 >/dev/null
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-as "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" start \
-    -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c max_connections=400" >/dev/null
-as "$bin/createdb" -h 127.0.0.1 -p "$port" -U haversack haversack
+# A restart keeps the options of the start.
+cat >"$folder/ctl" <<CTL
+#!/usr/bin/env bash
+set -euo pipefail
+pg_ctl() { ${as[*]} "$bin/pg_ctl" -D "$folder/data" -w "\$@" >/dev/null </dev/null; }
+case "\$1" in
+start) pg_ctl -l "$folder/log" -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c max_connections=400" start ;;
+stop) pg_ctl -m "\${2:-fast}" stop ;;
+restart) pg_ctl -l "$folder/log" -m "\${2:-fast}" restart ;;
+*) exit 2 ;;
+esac
+CTL
+chmod +x "$folder/ctl"
+"$folder/ctl" start
+"${as[@]}" "$bin/createdb" -h 127.0.0.1 -p "$port" -U haversack haversack
 
-# For tests that stop and start it.
-export HAVERSACK_TEST_POSTGRES_CTL="$bin/pg_ctl -D $folder/data"
+export HAVERSACK_TEST_POSTGRES_CTL="$folder/ctl"
 export HAVERSACK_TEST_DATABASE_URL="postgres://haversack@127.0.0.1:$port/haversack"
 "$@"

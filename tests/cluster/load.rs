@@ -1,0 +1,366 @@
+//! Clients that upload, send, download and delete, and write down what was acknowledged.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::outage;
+use crate::pair::{KEY, NUMBER, Node, Pair};
+use crate::support::raw::target;
+
+/// Clients that do everything.
+const CLIENTS: usize = 6;
+/// No answer takes longer than this.
+const HANGS: Duration = Duration::from_secs(30);
+/// No client is asked to come again later than that.
+const LATEST: u64 = 30;
+
+/// What clients may see while something is broken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allowed {
+    /// 503 with Retry-After.
+    pub unavailable: bool,
+    /// The same to one who sends text only.
+    pub unavailable_to_texts: bool,
+    /// Connections of our servers that are cut.
+    pub cuts: bool,
+    /// Answers of our servers that end in the middle of a file.
+    pub short_files: bool,
+    /// Uploads that the bucket does not take.
+    pub no_bucket: bool,
+}
+
+/// What was acknowledged, and what else was answered.
+#[derive(Default)]
+pub struct Seen {
+    /// Files by the path of their URL.
+    files: Mutex<HashMap<String, Arc<[u8]>>>,
+    /// Messages with their chats.
+    messages: Mutex<Vec<(String, String)>>,
+    deleted: Mutex<Vec<String>>,
+    /// Acknowledged messages of those who send text only.
+    pub texts: AtomicUsize,
+    /// Times that everything was done once.
+    pub rounds: AtomicUsize,
+    pub unavailable: AtomicUsize,
+    pub cuts: AtomicUsize,
+    /// Uploads that the bucket did not take.
+    not_uploaded: AtomicUsize,
+    pub slowest: Mutex<Duration>,
+}
+
+impl Seen {
+    fn took(&self, time: Duration) {
+        let mut slowest = self.slowest.lock().expect("lock");
+        *slowest = time.max(*slowest);
+    }
+
+    pub fn told(&self) -> String {
+        format!(
+            "{} files, {} deleted, {} messages; {} answers 503, {} cut, {} uploads failed, the slowest call took {:?}",
+            self.files.lock().expect("lock").len(),
+            self.deleted.lock().expect("lock").len(),
+            self.messages.lock().expect("lock").len(),
+            self.unavailable.load(Ordering::SeqCst),
+            self.cuts.load(Ordering::SeqCst),
+            self.not_uploaded.load(Ordering::SeqCst),
+            self.slowest.lock().expect("lock"),
+        )
+    }
+}
+
+/// An answer that is no failure.
+struct Passed {
+    status: StatusCode,
+    bytes: Vec<u8>,
+    /// Whether the call was made more than once: then it may have been carried out twice.
+    repeated: bool,
+}
+
+impl Passed {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).expect("JSON")
+    }
+}
+
+/// A file that nobody has looked at yet.
+struct Uploaded {
+    id: String,
+    path: String,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    base: String,
+    allowed: Allowed,
+    seen: Arc<Seen>,
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
+}
+
+impl Client {
+    fn new(pair: &Pair, seen: &Arc<Seen>, allowed: Allowed) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // A connection for each call, so that the calls of one client go to both servers.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(HANGS).build();
+        Self { http: http.expect("client"), base: format!("http://{}", pair.address), allowed, seen: Arc::clone(seen) }
+    }
+
+    /// Makes a call until it is answered with one of these; anything else but what is allowed fails the test.
+    async fn call(&self, what: &str, request: RequestBuilder, expected: &[u16]) -> Passed {
+        // An upload is answered by the bucket, everything else by us.
+        let is_upload = what.starts_with("upload");
+        let start = Instant::now();
+        let mut repeated = false;
+        loop {
+            assert!(start.elapsed() < outage() + 2 * HANGS, "{what} is not possible any more");
+            let asked = Instant::now();
+            let answer = request.try_clone().expect("a body in memory").send().await;
+            let took = asked.elapsed();
+            assert!(took < HANGS, "{what} hangs");
+            self.seen.took(took);
+            let after = match answer {
+                Ok(answer) if is_upload && answer.status().is_server_error() && self.allowed.no_bucket => None,
+                Ok(answer) => {
+                    let (status, headers) = (answer.status(), answer.headers().clone());
+                    match answer.bytes().await {
+                        Ok(bytes) if expected.contains(&status.as_u16()) => {
+                            return Passed { status, bytes: bytes.into(), repeated };
+                        }
+                        Ok(bytes) => {
+                            let after = headers.get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
+                            let told = format!("{what}: {status} {headers:?} {}", String::from_utf8_lossy(&bytes));
+                            assert!(status == 503 && self.allowed.unavailable, "{told}");
+                            let after = after.filter(|after| (1..=LATEST).contains(after));
+                            self.seen.unavailable.fetch_add(1, Ordering::SeqCst);
+                            Some(after.unwrap_or_else(|| panic!("no Retry-After: {told}")))
+                        }
+                        Err(error) => {
+                            assert!(!error.is_timeout(), "{what} hangs: {error:?}");
+                            assert!(self.allowed.cuts || self.allowed.short_files, "{what}: {error:?}");
+                            self.seen.cuts.fetch_add(1, Ordering::SeqCst);
+                            None
+                        }
+                    }
+                }
+                Err(error) => {
+                    assert!(!error.is_timeout(), "{what} hangs: {error:?}");
+                    assert!(if is_upload { self.allowed.no_bucket } else { self.allowed.cuts }, "{what}: {error:?}");
+                    let count = if is_upload { &self.seen.not_uploaded } else { &self.seen.cuts };
+                    count.fetch_add(1, Ordering::SeqCst);
+                    None
+                }
+            };
+            repeated = true;
+            // As a client should: when it is told to, or in a moment if nobody told it anything.
+            tokio::time::sleep(after.map_or(Duration::from_millis(100), Duration::from_secs)).await;
+        }
+    }
+
+    fn api(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(KEY)
+    }
+
+    async fn round(&self) {
+        let uploaded = self.upload().await;
+        self.use_it(uploaded).await;
+        self.seen.rounds.fetch_add(1, Ordering::SeqCst);
+    }
+
+    async fn upload(&self) -> Uploaded {
+        let bytes: Vec<u8> = {
+            let mut rng = rand::rng();
+            let size = rng.random_range(1..200_000);
+            (0..size).map(|_| rng.random_range(b' '..=b'~')).collect()
+        };
+        let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": bytes.len()});
+        let created = self.call("create", self.api(Method::POST, "/v3/attachments").json(&body), &[200]).await.json();
+        let put = self.http.put(text(&created, "upload_url")).header("content-type", "text/plain").body(bytes.clone());
+        self.call("upload", put, &[200]).await;
+        let path = target(text(&created, "download_url")).to_owned();
+        Uploaded { id: text(&created, "attachment_id").to_owned(), path, bytes }
+    }
+
+    /// Looks at a file, and sends and downloads it or deletes it again.
+    async fn use_it(&self, Uploaded { id, path, bytes }: Uploaded) {
+        let at = format!("/v3/attachments/{id}");
+        let found = self.call("look", self.api(Method::GET, &at), &[200]).await.json();
+        assert_eq!(found["status"], "complete", "{found}");
+        if bytes.len().is_multiple_of(5) {
+            let deleted = self.call("delete", self.api(Method::DELETE, &at), &[204, 404]).await;
+            assert!(deleted.status == 204 || deleted.repeated, "a file that was acknowledged is not there");
+            self.seen.deleted.lock().expect("lock").push(path);
+        } else {
+            self.seen.files.lock().expect("lock").insert(path.clone(), bytes.into());
+            self.download(&path).await;
+            self.send(json!([{"type": "media", "attachment_id": id}])).await;
+        }
+    }
+
+    /// Downloads what somebody uploaded before.
+    async fn read(&self) {
+        let earlier = {
+            let files = self.seen.files.lock().expect("lock");
+            let chosen = rand::rng().random_range(0..files.len().max(1));
+            files.keys().nth(chosen).cloned()
+        };
+        match earlier {
+            Some(path) => self.download(&path).await,
+            None => tokio::task::yield_now().await,
+        }
+    }
+
+    async fn download(&self, path: &str) {
+        let bytes = Arc::clone(&self.seen.files.lock().expect("lock")[path]);
+        let got = self.call("download", self.http.get(format!("{}{path}", self.base)), &[200]).await;
+        assert!(got.bytes == *bytes, "{path} is not whole");
+    }
+
+    /// To somebody who gets nothing else, so that a second message would be seen.
+    async fn send(&self, parts: Value) {
+        let one = uuid::Uuid::now_v7();
+        let to = format!("{one}@example.com");
+        let message = json!({"parts": parts, "idempotency_key": one.to_string()});
+        let body = json!({"from": NUMBER, "to": [to], "message": message});
+        let sent = self.call("send", self.api(Method::POST, "/v3/chats").json(&body), &[201]).await.json();
+        let (chat, message) = (text(&sent["chat"], "id"), text(&sent["chat"]["message"], "id"));
+        self.seen.messages.lock().expect("lock").push((message.to_owned(), chat.to_owned()));
+    }
+}
+
+/// Clients at work.
+pub struct Load {
+    clients: JoinSet<()>,
+    /// Those who come with a file that was uploaded before.
+    late: JoinSet<()>,
+    client: Client,
+    stop: Arc<AtomicBool>,
+    pub seen: Arc<Seen>,
+}
+
+impl Load {
+    pub fn start(pair: &Pair, seen: &Arc<Seen>, allowed: Allowed) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (client, stop) = (Client::new(pair, seen, allowed), Arc::clone(&stop));
+            clients.spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    client.round().await;
+                }
+            });
+        }
+        let (client, stopped) = (Client::new(pair, seen, allowed), Arc::clone(&stop));
+        clients.spawn(async move {
+            while !stopped.load(Ordering::SeqCst) {
+                client.read().await;
+            }
+        });
+        let texts = Allowed { unavailable: allowed.unavailable_to_texts, ..allowed };
+        let (client, stopped) = (Client::new(pair, seen, texts), Arc::clone(&stop));
+        clients.spawn(async move {
+            while !stopped.load(Ordering::SeqCst) {
+                client.send(json!([{"type": "text", "value": "Hello"}])).await;
+                client.seen.texts.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let client = Client::new(pair, seen, allowed);
+        Self { clients, late: JoinSet::new(), client, stop, seen: Arc::clone(seen) }
+    }
+
+    /// Uploads files that are used only once that was done.
+    pub async fn uploads_used_after(&mut self, fault: impl Future<Output = ()>) {
+        let mut uploads = Vec::new();
+        for _ in 0..CLIENTS {
+            let upload = self.client.clone();
+            uploads.push(self.during(async move { upload.upload().await }).await);
+        }
+        self.during(fault).await;
+        for uploaded in uploads {
+            let client = self.client.clone();
+            self.late.spawn(async move { client.use_it(uploaded).await });
+        }
+    }
+
+    /// Waits until everything was done so often since now.
+    pub async fn rounds(&mut self, more: usize) {
+        let wanted = self.seen.rounds.load(Ordering::SeqCst) + more;
+        let start = Instant::now();
+        while self.seen.rounds.load(Ordering::SeqCst) < wanted {
+            assert!(start.elapsed() < 4 * HANGS, "the load stands still: {}", self.seen.told());
+            self.during(tokio::time::sleep(Duration::from_millis(20))).await;
+        }
+    }
+
+    /// Does something while the clients work; a client that fails ends it.
+    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            ended = self.clients.join_next() => {
+                ended.expect("clients").expect("a client");
+                panic!("no client stops by itself");
+            }
+            done = work => done,
+        }
+    }
+
+    /// Lets the clients finish what they are at.
+    pub async fn stop(mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for clients in [&mut self.clients, &mut self.late] {
+            while let Some(client) = clients.join_next().await {
+                client.expect("a client");
+            }
+        }
+    }
+}
+
+/// After everything: what was acknowledged is so on both servers, each message once and delivered.
+pub async fn verify(pair: &Pair, seen: &Seen) {
+    let http = reqwest::Client::builder().no_proxy().timeout(HANGS).build().expect("client");
+    let files = seen.files.lock().expect("lock").clone();
+    let messages = seen.messages.lock().expect("lock").clone();
+    let deleted = seen.deleted.lock().expect("lock").clone();
+    assert!(!files.is_empty() && !messages.is_empty() && !deleted.is_empty(), "the load did something");
+    for Node { address, .. } in &pair.nodes {
+        for (path, bytes) in &files {
+            let got = http.get(format!("http://{address}{path}")).send().await.expect("answer");
+            assert_eq!(got.status(), 200, "{path}");
+            assert!(got.bytes().await.expect("body") == **bytes, "{path} is not whole");
+        }
+        for path in &deleted {
+            let got = http.get(format!("http://{address}{path}")).send().await.expect("answer");
+            assert_eq!(got.status(), 404, "{path} was deleted");
+        }
+    }
+    let address = pair.nodes[0].address;
+    let get = async |path: String| -> Value {
+        let got = http.get(format!("http://{address}{path}")).bearer_auth(KEY).send().await.expect("answer");
+        assert_eq!(got.status(), 200, "{path}");
+        got.json().await.expect("JSON")
+    };
+    // What a dead server had claimed is free a minute later, and what could not be delivered is tried again within one.
+    let deadline = Instant::now() + Duration::from_mins(2);
+    for (message, chat) in &messages {
+        let there = get(format!("/v3/chats/{chat}/messages")).await;
+        let there: Vec<&str> = there["messages"].as_array().expect("messages").iter().map(|m| text(m, "id")).collect();
+        assert_eq!(there, [message], "it is there once");
+        loop {
+            let found = get(format!("/v3/messages/{message}")).await;
+            if found["delivery_status"] == "delivered" {
+                break;
+            }
+            assert!(Instant::now() < deadline, "not delivered: {found}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
