@@ -181,7 +181,9 @@ impl Client {
         let bytes: Vec<u8> = {
             let mut rng = rand::rng();
             let size = rng.random_range(1..200_000);
-            (0..size).map(|_| rng.random_range(b' '..=b'~')).collect()
+            // It must not begin as a script does, say.
+            let begins = b"Some text: ".iter().copied();
+            begins.chain((0..size).map(|_| rng.random_range(b' '..=b'~'))).collect()
         };
         let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": bytes.len()});
         let created = self.call("create", self.api(Method::POST, "/v3/attachments").json(&body), &[200]).await.json();

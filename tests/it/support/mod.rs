@@ -191,6 +191,12 @@ impl TestApp {
         drop(self.stop.take());
     }
 
+    /// Ends it where it is, as a crash does.
+    pub async fn die(self) {
+        self.running.abort();
+        let _ = self.running.await;
+    }
+
     /// Waits for it to stop; whether everything finished in time.
     pub async fn stopped(mut self) -> bool {
         self.begin_stop();
