@@ -12,6 +12,12 @@ serve *arguments:
 test *arguments:
     cargo test {{arguments}}
 
+# All of it on PostgreSQL and Garage, several servers, and a cluster of which each part is killed or stopped under load
+test-cluster outage="20":
+    tests/cluster/with-postgres.sh tests/cluster/with-garage.sh cargo test --test it --test nodes -- --skip bucket::
+    HAVERSACK_CLUSTER_OUTAGE_SECONDS={{outage}} tests/cluster/with-postgres.sh tests/cluster/with-garage.sh \
+        cargo test --test cluster -- --nocapture
+
 # The official clients against a real server
 sdk:
     cargo build --release

@@ -4,13 +4,14 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::api;
@@ -143,30 +144,35 @@ impl App {
             all: api::router(state.clone(), cdn::router()),
             files: separate.then(|| (self.cdn_url.clone(), cdn::files_only(state))),
         };
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut delivery) = (JoinSet::new(), JoinSet::new());
         let (worker, service) = (self.worker, Arc::clone(&self.service));
-        tasks.spawn({
+        let (stop_delivery, stopping) = oneshot::channel::<()>();
+        delivery.spawn({
             let service = Arc::clone(&service);
             async move {
                 // Messages that waited while this was stopped must not take files along whose time is over.
                 service.expire_overdue().await;
-                worker.run().await;
+                worker.run(async { drop(stopping.await) }).await;
             }
         });
         tasks.spawn(async move { service.sweep_forever().await });
         let mut ended = false;
         let stop = async {
             tokio::select! {
-                () = shutdown => {}
-                task = tasks.join_next() => {
-                    tracing::error!(?task, "a background task ended; stopping");
-                    ended = true;
-                }
+                () = shutdown => return,
+                _ = tasks.join_next() => {}
+                _ = delivery.join_next() => {}
             }
+            tracing::error!("a background task ended; stopping");
+            ended = true;
         };
         let finished = server::serve(self.listener, hosts, &self.config.limits, self.service.metrics(), stop).await;
         anyhow::ensure!(!ended, "a background task ended, which is a bug: see the log");
-        Ok(finished)
+        // After the last request: what it sent may still go out.
+        drop(stop_delivery);
+        let grace = Duration::from_secs(self.config.limits.shutdown_grace_seconds);
+        let delivered = tokio::time::timeout(grace, delivery.join_next()).await.is_ok();
+        Ok(finished && delivered)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Locks by name, between servers that share a database. SQLite has one writer and one server, so that a transaction
 //! needs none there; what takes longer than a transaction is kept apart within the process.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use sha2::{Digest, Sha256};
 use sqlx::{Any, AssertSqlSafe, Transaction};
@@ -35,20 +36,28 @@ fn number(name: &str) -> i64 {
     i64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))
 }
 
-/// Locks of this process. One serves many names.
-#[derive(Clone)]
-pub(super) struct LocalLocks(Arc<[Arc<Mutex<()>>; 64]>);
-
-impl Default for LocalLocks {
-    fn default() -> Self {
-        Self(Arc::new(std::array::from_fn(|_| Arc::default())))
-    }
-}
+/// Locks of this process, by name; those that nobody holds or waits for are forgotten.
+#[derive(Clone, Default)]
+pub(super) struct LocalLocks(Arc<std::sync::Mutex<HashMap<String, Weak<Mutex<()>>>>>);
 
 impl LocalLocks {
+    /// Names kept before those that nobody uses are looked for.
+    const MANY: usize = 64;
+
     async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
-        let slot = usize::from(number(name).to_be_bytes()[7]) % self.0.len();
-        Arc::clone(&self.0[slot]).lock_owned().await
+        let lock = {
+            let mut locks = self.0.lock().expect("no panic while locked");
+            if locks.len() >= Self::MANY {
+                locks.retain(|_, lock| lock.strong_count() > 0);
+            }
+            let known = locks.get(name).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let lock = Arc::default();
+                locks.insert(name.to_owned(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
     }
 }
 
@@ -86,5 +95,24 @@ impl Db {
             }
         };
         Ok(Exclusive { _transaction: transaction, _turn: turn, _local: local })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_held_by_one_and_no_name_waits_for_another() {
+        let locks = LocalLocks::default();
+        let held = locks.lock("a").await;
+        for n in 0..LocalLocks::MANY * 2 {
+            drop(locks.lock(&n.to_string()).await);
+        }
+        assert!(locks.0.lock().expect("lock").len() <= LocalLocks::MANY + 1, "names are forgotten");
+        let mut second = Box::pin(locks.lock("a"));
+        assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
+        drop(held);
+        second.await;
     }
 }

@@ -99,6 +99,16 @@ pub async fn retry(db: &mut Connection, job: Job, at: Timestamp) -> Result<(), E
     Ok(())
 }
 
+/// Removes an entry whose message failed. `false`: another has claimed it since.
+pub async fn give_up(db: &mut Connection, job: Job) -> Result<bool, Error> {
+    let done = sqlx::query("DELETE FROM outbox WHERE id = $1 AND attempts = $2")
+        .bind(job.id.to_string())
+        .bind(i64::from(job.attempt))
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Removes an entry that is done with.
 pub async fn done(db: &mut Connection, id: JobId) -> Result<(), Error> {
     sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id.to_string()).execute(db).await?;

@@ -72,19 +72,27 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Works for ever.
-    pub async fn run(&self) {
+    /// Works until `stop`, and then ends what it has begun: what is cut off is handed over again.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
         loop {
-            match self.work().await {
+            let next = match self.work().await {
                 // A full batch: there may be more.
-                Ok(count) if count == BATCH as usize => {}
-                Ok(_) => {
-                    let _ = tokio::time::timeout(POLL, self.filled.notified()).await;
-                }
+                Ok(count) if count == BATCH as usize => Duration::ZERO,
+                Ok(_) => POLL,
                 Err(error) => {
                     tracing::error!(%error, "delivery failed; it will be tried again");
-                    self.recover().await;
+                    tokio::select! {
+                        biased;
+                        () = &mut stop => return,
+                        () = self.recover() => Duration::ZERO,
+                    }
                 }
+            };
+            tokio::select! {
+                biased;
+                () = &mut stop => return,
+                _ = tokio::time::timeout(next, self.filled.notified()) => {}
             }
         }
     }
@@ -131,8 +139,13 @@ impl Worker {
             while claimed.elapsed() < FRESH || self.extend(job).await? {
                 match self.load(job).await {
                     Err(error) if error.is_unavailable() => pause(&error).await,
-                    loaded => {
-                        self.deliver(job, loaded?).await?;
+                    // One that cannot be read must not keep those behind it from theirs.
+                    Err(error) => {
+                        self.give_up_for_now(job, error.to_string()).await?;
+                        break;
+                    }
+                    Ok(message) => {
+                        self.deliver(job, message).await?;
                         break;
                     }
                 }
@@ -164,8 +177,7 @@ impl Worker {
         }
         match self.hand_over(&message).await {
             Ok(outcome) => self.record(job, outcome).await,
-            Err(Failure::Temporary(reason)) if job.attempt < MAX_ATTEMPTS => self.retry(job, &reason).await,
-            Err(Failure::Temporary(reason)) => self.fail(job, EXHAUSTED, reason).await,
+            Err(Failure::Temporary(reason)) => self.give_up_for_now(job, reason).await,
             Err(Failure::Permanent { code, reason }) => self.fail(job, code, reason).await,
         }
     }
@@ -240,6 +252,14 @@ impl Worker {
         Ok(())
     }
 
+    async fn give_up_for_now(&self, job: Job, reason: String) -> Result<(), db::Error> {
+        if job.attempt < MAX_ATTEMPTS {
+            self.retry(job, &reason).await
+        } else {
+            self.fail(job, EXHAUSTED, reason).await
+        }
+    }
+
     async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {
         let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
         tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery will be tried again");
@@ -254,8 +274,11 @@ impl Worker {
             let reason = reason.clone();
             self.db.write(move |db| {
                 Box::pin(async move {
-                    messages::mark_failed(db, job.message_id, code, &reason, now).await?;
-                    outbox::done(db, job.id).await
+                    // Unless another server has it by now, which may have had more luck.
+                    if outbox::give_up(db, job).await? {
+                        messages::mark_failed(db, job.message_id, code, &reason, now).await?;
+                    }
+                    Ok::<_, db::Error>(())
                 })
             })
         })

@@ -37,7 +37,7 @@ async fn a_node_that_is_killed_loses_nothing() {
     let mut pair = Pair::start().await;
     let allowed = Allowed { cuts: true, ..Allowed::default() };
     let mut load = Load::start(&pair, &Arc::default(), allowed);
-    for index in [0, 1] {
+    for index in [0, 1, 0, 1, 0, 1] {
         load.rounds(SOME).await;
         pair.kill(index);
         // The other one carries on alone.
@@ -45,7 +45,7 @@ async fn a_node_that_is_killed_loses_nothing() {
         load.during(pair.restart(index)).await;
     }
     assert!(load.seen.cuts.load(Ordering::SeqCst) > 0, "both were killed while they worked");
-    recovers(&pair, load, "killing each node once").await;
+    recovers(&pair, load, "killing each node three times").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,10 +16,14 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// The tests stop what others need, so there is one at a time.
+/// The tests stop what others need, so there is one at a time. What one that failed left stopped is started.
 async fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+    let turn = TURN.lock().await;
+    for part in [Part::Postgres, Part::Garage] {
+        part.ctl(&["start"]).await;
+    }
+    turn
 }
 
 /// Something of the cluster that can be stopped and started.

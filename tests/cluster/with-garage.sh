@@ -53,6 +53,7 @@ healthy() {
 }
 case "\$1" in
 start)
+    ! healthy 2>/dev/null || exit 0
     RUST_LOG=garage=warn GARAGE_DEFAULT_BUCKET=haversack GARAGE_DEFAULT_ACCESS_KEY=$AWS_ACCESS_KEY_ID \\
         GARAGE_DEFAULT_SECRET_KEY=$AWS_SECRET_ACCESS_KEY \\
         setsid "$tools/bin/garage" -c "$folder/garage.toml" server --single-node --default-bucket \\

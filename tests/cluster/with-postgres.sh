@@ -30,15 +30,15 @@ trap end EXIT
 
 "${as[@]}" "$bin/initdb" -D "$folder/data" -U haversack --auth=trust --locale=C --encoding=UTF8 >/dev/null
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-# A restart keeps the options of the start.
+# A restart keeps the options of the start, and to start what runs is no error.
 cat >"$folder/ctl" <<CTL
 #!/usr/bin/env bash
 set -euo pipefail
 pg_ctl() { ${as[*]} "$bin/pg_ctl" -D "$folder/data" -w "\$@" >/dev/null </dev/null; }
 case "\$1" in
-start) pg_ctl -l "$folder/log" -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c max_connections=400" start ;;
+start) pg_ctl status || pg_ctl -l "$folder/log" -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c max_connections=400" start ;;
 stop) pg_ctl -m "\${2:-fast}" stop ;;
-restart) pg_ctl -l "$folder/log" -m "\${2:-fast}" restart ;;
+restart) pg_ctl status || pg_ctl -l "$folder/log" -m "\${2:-fast}" restart ;;
 *) exit 2 ;;
 esac
 CTL

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use haversack::blob::{BlobKey, BlobStore, Bucket};
-use haversack::db::{self, Db};
+use haversack::db;
 use haversack::id::{AttachmentId, PartnerId};
 use serde_json::{Value, json};
 
@@ -328,10 +328,8 @@ async fn what_a_crash_left_asked_to_be_removed_is_not_what_was_made_again() {
     // As it is between giving the delivered form its name and writing the row.
     let key =
         BlobKey::of_file(id.made(), partner, id, "scan.jpg", haversack::domain::tier::Tier::Persistent).to_string();
-    let path = format!("sqlite://{}/haversack.db", app.folder.path().display()).parse().expect("URL");
-    let db = Db::open_unchanged(&path).await.expect("database");
     let (now, later) = (app.clock.clock().now(), app.clock.clock().now() + Duration::from_hours(1));
-    let ask = db.write::<_, db::Error, _>(move |db| {
+    let ask = app.db.write::<_, db::Error, _>(move |db| {
         Box::pin(async move { db::attachments::request_removal(db, &key, later, now).await })
     });
     ask.await.expect("request");

@@ -40,7 +40,9 @@ impl Client {
             let bytes: Vec<u8> = {
                 let mut rng = rand::rng();
                 let size = rng.random_range(1..300_000);
-                (0..size).map(|_| rng.random_range(b' '..=b'~')).collect()
+                // It must not begin as a script does, say.
+                let begins = b"Some text: ".iter().copied();
+                begins.chain((0..size).map(|_| rng.random_range(b' '..=b'~'))).collect()
             };
             let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": bytes.len()});
             let created = self.post("/v3/attachments", &body).await?;

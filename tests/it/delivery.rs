@@ -218,3 +218,31 @@ async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next(
     assert_eq!(within(worker.work()).await.expect("work"), 1);
     app.api.message_with_status(&id, "delivered").await;
 }
+
+/// Takes a message when it is told to.
+#[derive(Debug, Default)]
+struct Slow(tokio::sync::Notify);
+
+#[async_trait]
+impl Gateway for Slow {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+        self.0.notified().await;
+        Loopback.send(message).await
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_ends_what_it_is_delivering() {
+    let gateway = Arc::new(Slow::default());
+    let mut app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
+    let sent = app.api.send_text(&[RECIPIENT], "x").await["message"]["id"].clone();
+    app.api.message_with_status(sent.as_str().expect("id"), "queued").await;
+    let (db, statement) = (app.db.clone(), "SELECT status FROM messages");
+    app.begin_stop();
+    // It does not answer any more, and waits.
+    until(async || app.is_closed().await.then_some(())).await;
+    gateway.0.notify_one();
+    assert!(app.stopped().await);
+    let row = sqlx::query(statement).fetch_one(&mut *db.read().await.expect("connection")).await.expect("the message");
+    assert_eq!(sqlx::Row::get::<String, _>(&row, 0), "delivered");
+}

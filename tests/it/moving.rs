@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
 
 use haversack::clock::MockClock;
 use haversack::config::Flags;
+use haversack::delivery::{Failure, Gateway, Outcome, OutgoingMessage};
 use serde_json::{Value, json};
 
 use crate::support::bucket::variable;
@@ -294,4 +296,74 @@ async fn what_nothing_names_is_found_and_removed_by_the_sweeper() {
         assert_eq!(files(&app).await.len(), 1);
         assert_eq!(app.api.get(&format!("/v3/attachments/{}", kept.id)).await.expect(200)["status"], "complete");
     }
+}
+
+/// A carrier that takes nothing.
+#[derive(Debug)]
+struct Away;
+
+#[async_trait::async_trait]
+impl Gateway for Away {
+    async fn send(&self, _: &OutgoingMessage) -> Result<Outcome, Failure> {
+        Err(Failure::Temporary("it is away".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next() {
+    let app = TestApp::with_gateway(Arc::new(Away), |flags| {
+        on_disk(flags);
+        flags.database_url = None;
+    })
+    .await;
+    let kept = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let gone = app.api.upload("b.txt", "text/plain", b"hello").await;
+    let sent = app.api.send_text(&[RECIPIENT], "x").await["message"]["id"].clone();
+    app.api.message_with_status(sent.as_str().expect("id"), "queued").await;
+    let flags = app.flags.clone();
+    let (folder, clock) = stop(app).await;
+    let elsewhere = Elsewhere::new().await;
+    let (from, to) = (folder.path().to_str().expect("path").to_owned(), elsewhere.place());
+    let copy = async || program(elsewhere.folder.path(), &["copy", "--from", &from, "--to", &to]).await;
+    assert!(copy().await.status.success());
+    assert_eq!(elsewhere.bucket.objects().len(), 2);
+
+    let app = TestApp::on(flags, clock.clone()).await;
+    app.api.delete(&format!("/v3/attachments/{}", gone.id)).await.expect(204);
+    app.clock.advance(std::time::Duration::from_mins(2));
+    app.api.send_text(&["other@example.com"], "wake up").await;
+    app.api.message_with_status(sent.as_str().expect("id"), "delivered").await;
+    assert!(app.stopped().await);
+    let copied = copy().await;
+    assert!(stdout(&copied).contains("2 rows of an earlier copy were dropped"), "{}", stdout(&copied));
+    assert_eq!(elsewhere.bucket.objects().len(), 1);
+    let app = TestApp::on(elsewhere.flags(), clock).await;
+    assert_eq!(app.api.get(&format!("/v3/attachments/{}", gone.id)).await.error(), (404, 2003));
+    assert_eq!(app.api.get(&format!("/v3/attachments/{}", kept.id)).await.expect(200)["status"], "complete");
+    let waiting = sqlx::query("SELECT 1 FROM outbox").fetch_all(&mut *app.db.read().await.expect("connection")).await;
+    assert!(waiting.expect("rows").is_empty());
+}
+
+#[tokio::test]
+async fn an_orphan_whose_name_is_given_again_is_not_removed() {
+    let bucket = BucketServer::start().await;
+    let app = TestApp::with(|flags| {
+        flags.database_url = None;
+        flags.blobs_url = Some(bucket.url());
+    })
+    .await;
+    let scan = app.api.upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff")).await;
+    app.api.get(&format!("/v3/attachments/{}", scan.id)).await.expect(200);
+    // As a database that was restored finds it: what was made of the scan is there, and its row does not say so.
+    let orphan = bucket.path_of("scan.tiff").with_file_name("scan.jpg");
+    std::fs::write(&orphan, b"an earlier one").expect("write");
+    let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
+    std::fs::File::options().append(true).open(&orphan).and_then(|file| file.set_modified(two_days_ago)).expect("time");
+    let found = program(app.folder.path(), &["gc", "--blobs-url", &bucket.url()]).await;
+    assert!(stdout(&found).contains("1 files that nothing names, 14 bytes"), "{}", stdout(&found));
+    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": scan.id}])).await.expect(201);
+    app.clock.advance(std::time::Duration::from_hours(24 * 365 * 2));
+    app.service.sweep().await.expect("sweep");
+    let picture = app.api.get(sent["chat"]["message"]["parts"][0]["url"].as_str().expect("URL")).await;
+    assert_eq!((picture.status.as_u16(), picture.header("content-type")), (200, "image/jpeg"));
 }

@@ -280,3 +280,16 @@ fn doctor_says_that_postgresql_is_away() {
     assert!(told.contains("wrong database: PostgreSQL at 127.0.0.1:1/pack") && told.contains("refused"), "{told}");
     assert!(told.contains("for one server only") && !told.contains("hush"), "{told}");
 }
+
+#[test]
+fn a_server_whose_postgresql_is_away_says_so() {
+    let folder = tempfile::tempdir().expect("folder");
+    // Nobody listens there any more.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("address");
+    let url = format!("postgres://haversack:secret@{free}/haversack");
+    let output = run(haversack(folder.path()).arg("serve").env("HAVERSACK_DATABASE_URL", url));
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains(&format!("PostgreSQL at {free} is not reachable")), "{told}");
+    assert!(told.contains("refused") && told.contains("HAVERSACK_DATABASE_URL") && !told.contains("secret"), "{told}");
+}

@@ -398,3 +398,30 @@ async fn replies_make_a_thread() {
     let alone = app.api.get(&format!("/v3/messages/{alone}/thread")).await.expect(200);
     assert_eq!(alone["messages"].as_array().expect("messages").len(), 1);
 }
+
+#[tokio::test]
+async fn every_character_comes_back_as_it_was_given() {
+    let app = TestApp::start().await;
+    // Among them what stands for U+0000 in the database, and what stands for that.
+    let odd = "\u{F0000}0 \u{F0000}1 \u{F0000} \0 \u{FFFF} \u{1F392}";
+    let message = json!({"parts": [{"type": "text", "value": odd}], "idempotency_key": odd});
+    let body = json!({"from": LINE, "to": [RECIPIENT], "message": message});
+    let first = app.api.post("/v3/chats", &body).await;
+    let sent = first.json["chat"]["message"].clone();
+    assert_eq!((first.status.as_u16(), &sent["parts"][0]["value"]), (201, &json!(odd)));
+    assert_eq!(app.api.post("/v3/chats", &body).await.bytes, first.bytes, "the kept answer");
+    let delivered = app.api.message_with_status(sent["id"].as_str().expect("id"), "delivered").await;
+    assert_eq!(delivered["parts"][0]["value"], odd);
+}
+
+#[tokio::test]
+async fn a_group_of_the_longest_addresses_is_one_chat() {
+    let app = TestApp::start().await;
+    let to: Vec<String> = (0..31).map(|n| format!("{n}.{}@{}.example.com", "x".repeat(50), "y".repeat(50))).collect();
+    let mut chats = Vec::new();
+    for _ in 0..2 {
+        let body = json!({"from": LINE, "to": to, "message": {"parts": [{"type": "text", "value": "x"}]}});
+        chats.push(app.api.post("/v3/chats", &body).await.expect(201)["chat"]["id"].clone());
+    }
+    assert_eq!(chats[0], chats[1]);
+}

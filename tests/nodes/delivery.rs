@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use haversack::delivery::{Failure, Gateway, Loopback, Outcome, OutgoingMessage, OutgoingPart};
+use tokio::sync::Notify;
 
-use crate::support::{TestApp, until};
+use crate::support::{TestApp, until, within};
 use crate::two_with;
 
 /// Remembers what it was handed, by recipient.
@@ -79,4 +80,68 @@ async fn what_a_dead_server_had_claimed_is_delivered_by_another() {
     })
     .await;
     second.api.message_with_status(later.as_str().expect("id"), "delivered").await;
+}
+
+/// Remembers what it and others were handed, in order. Some texts it answers when it is let, and some never.
+#[derive(Debug)]
+struct Mortal {
+    handed: Arc<Mutex<Vec<(String, String)>>>,
+    waits_for: &'static str,
+    dies_of: &'static str,
+    /// Told when it has one of those.
+    has: Notify,
+    may_answer: Notify,
+}
+
+impl Mortal {
+    fn new(handed: &Arc<Mutex<Vec<(String, String)>>>, waits_for: &'static str, dies_of: &'static str) -> Arc<Self> {
+        let (has, may_answer) = (Notify::new(), Notify::new());
+        Arc::new(Self { handed: Arc::clone(handed), waits_for, dies_of, has, may_answer })
+    }
+}
+
+#[async_trait]
+impl Gateway for Mortal {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+        let [OutgoingPart::Text(text)] = message.parts.as_slice() else { panic!("a text") };
+        self.handed.lock().expect("lock").push((message.id.to_string(), text.value.clone()));
+        if text.value == self.waits_for {
+            self.has.notify_one();
+            self.may_answer.notified().await;
+        }
+        if text.value == self.dies_of {
+            self.has.notify_one();
+            return std::future::pending().await;
+        }
+        Loopback.send(message).await
+    }
+}
+
+#[tokio::test]
+async fn of_a_server_that_dies_only_what_was_with_the_gateway_is_handed_over_again() {
+    let handed = Arc::default();
+    let mortal = Mortal::new(&handed, "first", "second");
+    let first = TestApp::with_gateway(mortal.clone(), |_| {}).await;
+    let send = async |text| {
+        let sent = first.api.send_text(&["a@example.com"], text).await;
+        sent["message"]["id"].as_str().expect("id").to_owned()
+    };
+    let done = send("first").await;
+    within(mortal.has.notified()).await;
+    // Both are there when the worker looks again, so it claims both.
+    let (with_gateway, behind) = (send("second").await, send("third").await);
+    mortal.may_answer.notify_one();
+    within(mortal.has.notified()).await;
+    first.api.message_with_status(&done, "delivered").await;
+    first.api.message_with_status(&behind, "queued").await;
+    let second = first.another(Mortal::new(&handed, "nothing", "nothing")).await;
+    first.die().await;
+
+    second.clock.advance(std::time::Duration::from_secs(61));
+    for id in [&with_gateway, &behind] {
+        second.api.message_with_status(id, "delivered").await;
+    }
+    let expected = [(&done, "first"), (&with_gateway, "second"), (&with_gateway, "second"), (&behind, "third")];
+    let expected = expected.map(|(id, text)| (id.clone(), text.to_owned()));
+    assert_eq!(*handed.lock().expect("lock"), expected, "twice under one id: nobody knows what became of the first");
 }

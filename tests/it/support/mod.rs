@@ -200,6 +200,17 @@ impl TestApp {
         drop(self.stop.take());
     }
 
+    /// Ends it where it is, as a crash does.
+    pub async fn die(self) {
+        self.running.abort();
+        let _ = self.running.await;
+    }
+
+    /// Whether nobody listens any more.
+    pub async fn is_closed(&self) -> bool {
+        tokio::net::TcpStream::connect(self.address).await.is_err()
+    }
+
     /// Waits for it to stop; whether everything finished in time.
     pub async fn stopped(mut self) -> bool {
         self.begin_stop();
