@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::outage;
 use crate::pair::{KEY, NUMBER, Node, Pair};
+use crate::support::corpus;
+use crate::support::origin::answer;
 use crate::support::raw::target;
 
 /// Clients that do everything.
@@ -48,6 +50,8 @@ pub struct Seen {
     pub texts: AtomicUsize,
     /// Times that everything was done once.
     pub rounds: AtomicUsize,
+    /// Files that were sent by their URLs.
+    fetched: AtomicUsize,
     pub unavailable: AtomicUsize,
     pub cuts: AtomicUsize,
     /// Uploads that the bucket did not take.
@@ -63,8 +67,9 @@ impl Seen {
 
     pub fn told(&self) -> String {
         format!(
-            "{} files, {} deleted, {} messages; {} answers 503, {} cut, {} uploads failed, the slowest call took {:?}",
+            "{} files ({} fetched), {} deleted, {} messages; {} answers 503, {} cut, {} uploads failed, the slowest call took {:?}",
             self.files.lock().expect("lock").len(),
+            self.fetched.load(Ordering::SeqCst),
             self.deleted.lock().expect("lock").len(),
             self.messages.lock().expect("lock").len(),
             self.unavailable.load(Ordering::SeqCst),
@@ -222,6 +227,15 @@ impl Client {
         }
     }
 
+    /// Sends a file by its URL; what is acknowledged is there.
+    async fn fetch(&self, url: &str, bytes: &Arc<[u8]>) {
+        let sent = self.send(json!([{"type": "media", "url": url}])).await;
+        let path = target(text(&sent["chat"]["message"]["parts"][0], "url")).to_owned();
+        self.seen.files.lock().expect("lock").insert(path.clone(), Arc::clone(bytes));
+        self.download(&path).await;
+        self.seen.fetched.fetch_add(1, Ordering::SeqCst);
+    }
+
     async fn download(&self, path: &str) {
         let bytes = Arc::clone(&self.seen.files.lock().expect("lock")[path]);
         let got = self.call("download", self.http.get(format!("{}{path}", self.base)), &[200]).await;
@@ -229,7 +243,7 @@ impl Client {
     }
 
     /// To somebody who gets nothing else, so that a second message would be seen.
-    async fn send(&self, parts: Value) {
+    async fn send(&self, parts: Value) -> Value {
         let one = uuid::Uuid::now_v7();
         let to = format!("{one}@example.com");
         let message = json!({"parts": parts, "idempotency_key": one.to_string()});
@@ -242,7 +256,24 @@ impl Client {
             assert_eq!(again, sent, "the same answer");
         }
         self.seen.messages.lock().expect("lock").push((message.to_owned(), chat.to_owned()));
+        sent
     }
+}
+
+/// A file at its URLs: the host of one of them tells whether it is the same as before, and then it is copied.
+fn photo(pair: &Pair) -> (Arc<[u8]>, [String; 2]) {
+    let (bytes, origin) = (corpus("photo.jpg"), &pair.shared.origin);
+    origin.file("/new.jpg", "image/jpeg", &bytes);
+    let whole = bytes.clone();
+    origin.on("/same.jpg", move |request| {
+        if request.to_lowercase().contains("if-none-match") {
+            return answer("304 Not Modified", "ETag: \"1\"\nContent-Length: 0", b"");
+        }
+        let headers = format!("ETag: \"1\"\nContent-Type: image/jpeg\nContent-Length: {}", whole.len());
+        answer("200 OK", &headers, &whole)
+    });
+    let url = |path| origin.url_of("127.0.0.1", path);
+    (bytes.into(), [url("/new.jpg"), url("/same.jpg")])
 }
 
 /// Clients at work.
@@ -267,6 +298,15 @@ impl Load {
                 }
             });
         }
+        let (client, stopped) = (Client::new(pair, seen, allowed), Arc::clone(&stop));
+        let (bytes, urls) = photo(pair);
+        clients.spawn(async move {
+            while !stopped.load(Ordering::SeqCst) {
+                for url in &urls {
+                    client.fetch(url, &bytes).await;
+                }
+            }
+        });
         let (client, stopped) = (Client::new(pair, seen, allowed), Arc::clone(&stop));
         clients.spawn(async move {
             while !stopped.load(Ordering::SeqCst) {

@@ -10,7 +10,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::program::{haversack, run, stderr};
-use crate::support::{bucket, postgres, until};
+use crate::support::{Origin, bucket, postgres, until};
 
 pub const KEY: &str = "cluster-key-0123456789";
 pub const NUMBER: &str = "+12025550123";
@@ -20,6 +20,8 @@ pub struct Shared {
     database: String,
     blobs: String,
     public_url: String,
+    /// Where files are fetched from.
+    pub origin: Origin,
 }
 
 impl Shared {
@@ -29,6 +31,7 @@ impl Shared {
             database: postgres::database().await.expect("HAVERSACK_TEST_DATABASE_URL: see just test-cluster"),
             blobs: bucket::real().expect("HAVERSACK_TEST_BLOBS_URL: see just test-cluster"),
             public_url: format!("http://{address}"),
+            origin: Origin::start(),
         }
     }
 
@@ -38,7 +41,10 @@ impl Shared {
         command
             .env("HAVERSACK_DATABASE_URL", &self.database)
             .env("HAVERSACK_BLOBS_URL", &self.blobs)
-            .env("HAVERSACK_PUBLIC_URL", &self.public_url);
+            .env("HAVERSACK_PUBLIC_URL", &self.public_url)
+            .env("HAVERSACK_FETCH_ALLOW_NETS", "127.0.0.1/32")
+            .env("HAVERSACK_FETCH_ALLOW_PORTS", self.origin.address.port().to_string())
+            .env("HAVERSACK_FETCH_CA_FILE", self.origin.ca_file());
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
             command.env(name, bucket::variable(name).expect("a credential"));
         }
@@ -106,7 +112,7 @@ impl Drop for Node {
 pub struct Pair {
     pub nodes: [Node; 2],
     pub address: SocketAddr,
-    shared: Shared,
+    pub shared: Shared,
     addresses: Arc<Mutex<[SocketAddr; 2]>>,
 }
 
