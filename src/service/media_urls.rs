@@ -284,9 +284,7 @@ impl FetchedFile {
         }
         Ok(attachment)
     }
-}
 
-impl FetchedFile {
     /// Whether the files it shares with an earlier attachment are still there.
     async fn are_shared_blobs_named(&self, db: &mut Connection) -> Result<bool, Error> {
         for blob in self.shared_blobs() {

@@ -1,12 +1,12 @@
 //! Sending: everything that is checked, and the one transaction that makes chat, message, outbox entry and the
 //! answer kept under an idempotency key. A send that fails any check leaves none of them.
 
-use super::chats::{self, LineChoice, Target};
 use std::sync::Arc;
 
 use tracing::Instrument;
 
 use super::arrivals::Awaited;
+use super::chats::{self, LineChoice, Target};
 use super::media_urls::{FetchedFile, FetchedMedia};
 use super::message_files::{check_sendable, own_file, resolve};
 use super::{Error, FileUrls, Service, rate_limit};

@@ -430,3 +430,23 @@ async fn doctor_looks_at_the_bucket_and_tells_no_secret() {
     assert!(!wrong.status.success() && told.contains("AWS_SECRET_ACCESS_KEY"), "{told}");
     assert!(!told.contains("another-secret") && !told.contains("X-Amz"), "{told}");
 }
+
+#[tokio::test]
+async fn a_bucket_that_is_away_keeps_no_row_from_being_swept() {
+    let bucket = BucketServer::start().await;
+    let app = TestApp::with_bucket(&bucket, |_| {}).await;
+    let never = app.api.create("a.txt", "text/plain", 5).await;
+    let path = format!("/v3/attachments/{}", never["attachment_id"].as_str().expect("id"));
+    app.clock.advance(LATE);
+    app.service.sweep().await.expect("it is given up");
+    assert_eq!(app.api.get(&path).await.expect(200)["status"], "failed");
+    let later = app.api.create("b.txt", "text/plain", 5).await;
+    app.clock.advance(Duration::from_hours(25));
+    bucket.set_down(true);
+    app.service.sweep().await.expect_err("the other cannot be looked for");
+    assert_eq!(app.api.get(&path).await.error(), (404, 2003), "it is forgotten all the same");
+    bucket.set_down(false);
+    app.service.sweep().await.expect("sweep");
+    let path = format!("/v3/attachments/{}", later["attachment_id"].as_str().expect("id"));
+    assert_eq!(app.api.get(&path).await.expect(200)["status"], "failed");
+}

@@ -401,3 +401,12 @@ fn operators_set_tiers_and_see_them() {
         assert!(!refused.status.success() && stderr(&refused).contains(problem), "{}", stderr(&refused));
     }
 }
+
+#[tokio::test]
+async fn an_upload_window_is_no_longer_than_the_promise_allows() {
+    let app = TestApp::with(|flags| flags.upload_url_ttl_seconds = Some(3 * 24 * 3600)).await;
+    let window = async |app: &TestApp| app.api.create("a.txt", "text/plain", 5).await["expires_at"].clone();
+    assert_eq!(window(&app).await, "2026-01-18T10:30:00.000Z");
+    set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
+    assert_eq!(window(&app).await, "2026-01-15T16:30:00.000Z");
+}

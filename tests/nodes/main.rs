@@ -8,6 +8,7 @@ mod doctor;
 mod sends;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod tables;
 
 use std::sync::Arc;
 

@@ -1,0 +1,70 @@
+//! Tables that change under running servers, and those who may use them only.
+
+use haversack::db::{Db, Tables};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
+
+use crate::support::postgres;
+use crate::two;
+
+#[tokio::test]
+async fn a_migration_under_running_servers_is_a_moment_and_no_end() {
+    let [first, second] = two().await;
+    let made = first.api.create("a.txt", "text/plain", 5).await;
+    let path = format!("/v3/attachments/{}", made["attachment_id"].as_str().expect("id"));
+    for app in [&first, &second] {
+        app.api.get(&path).await.expect(200);
+    }
+    let mut connection = AnyConnection::connect(first.database_url.as_str()).await.expect("PostgreSQL answers");
+    sqlx::query("ALTER TABLE attachments ADD COLUMN of_a_later_version TEXT")
+        .execute(&mut connection)
+        .await
+        .expect("a migration");
+    for app in [&first, &second] {
+        // Both have several connections with statements made for the table as it was.
+        let mut answers = Vec::new();
+        for _ in 0..10 {
+            let answer = app.api.get(&path).await;
+            if answer.status != 200 {
+                assert_eq!((answer.error(), answer.header("retry-after")), ((503, 4004), "1"));
+            }
+            answers.push(answer.status.as_u16());
+        }
+        assert_eq!(answers[5..], [200; 5], "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_may_use_the_tables_only_can_serve() {
+    let url = postgres::database().await.expect("see tests/cluster/with-postgres.sh");
+    drop(Db::open(&url.parse().expect("URL")).await.expect("tables"));
+    let mut owner = AnyConnection::connect(&url).await.expect("PostgreSQL answers");
+    let schema: String =
+        sqlx::query("SELECT current_schema()::text").fetch_one(&mut owner).await.expect("schema").get(0);
+    for statement in [
+        format!("CREATE ROLE {schema} LOGIN"),
+        format!("GRANT USAGE ON SCHEMA {schema} TO {schema}"),
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {schema}"),
+    ] {
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut owner).await.expect("rights");
+    }
+    let mut url: url::Url = url.parse().expect("URL");
+    url.set_username(&schema).expect("a user");
+    let db = Db::open(&url).await.expect("nothing has to be made");
+    assert_eq!(db.tables().await.expect("tables"), Tables::Current);
+    db.check().await.expect("it works");
+}
+
+#[tokio::test]
+async fn postgresql_is_told_to_let_go_of_what_a_frozen_server_holds() {
+    let [first, _second] = two().await;
+    let mut connection = first.db.read().await.expect("connection");
+    for (setting, wanted) in [
+        ("idle_in_transaction_session_timeout", "30s"),
+        ("lock_timeout", "30s"),
+        ("statement_timeout", "1min"),
+        ("tcp_keepalives_idle", "10"),
+    ] {
+        let row = sqlx::query("SELECT current_setting($1)").bind(setting).fetch_one(&mut *connection).await;
+        assert_eq!(row.expect("a setting").get::<String, _>(0), wanted, "{setting}");
+    }
+}
