@@ -9,9 +9,10 @@ set -euo pipefail
 
 [ -z "${HAVERSACK_TEST_DATABASE_URL:-}" ] || exec "$@"
 
-programs() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1; }
+# A folder may be there for the client alone.
+programs() { ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -1 | xargs -r dirname; }
 if [ -z "$(programs)" ]; then
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; } >/dev/null
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; } >/dev/null
 fi
 bin=$(programs)
 
