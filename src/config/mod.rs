@@ -34,7 +34,7 @@ pub enum Error {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What the parser says, with line and column.
+        /// What the parser says, with the line.
         message: String,
     },
     /// A setting has a value that cannot work.
@@ -278,7 +278,11 @@ fn file_path(text: &str) -> Option<PathBuf> {
 
 fn read_file(path: &Path) -> Result<Flags, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|e| Error::Malformed { path: path.to_owned(), message: e.to_string() })
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // Without the line itself, as the library would show it: it may hold a password.
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        Error::Malformed { path: path.to_owned(), message: format!("line {line}: {}", error.message()) }
+    })
 }
 
 /// `mode=rwc` lets SQLite make the file.
@@ -345,6 +349,17 @@ mod tests {
             let error = load(&arguments).expect_err(named).to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn a_line_that_is_wrong_is_named_and_not_shown() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("haversack.toml");
+        std::fs::write(&path, "log = \"info\"\n\ndatabase_url = \"postgres://u:hush@h/d\n").expect("write");
+        let error = load(&["--config", path.to_str().expect("path")]).expect_err("malformed").to_string();
+        assert!(error.contains("line 3") && !error.contains("hush"), "{error}");
+        let error = load(&["--database-url", "postgres://u:hu/sh#@h/d"]).expect_err("no URL").to_string();
+        assert!(error.contains("HAVERSACK_DATABASE_URL") && !error.contains("hu/sh"), "{error}");
     }
 
     #[test]
