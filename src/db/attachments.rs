@@ -257,6 +257,12 @@ pub async fn delete_expired(
     Ok((expired, unnamed))
 }
 
+/// Whether an attachment was deleted, or expired: then there is a record of that.
+pub async fn was_deleted(db: &mut Connection, id: AttachmentId) -> Result<bool, Error> {
+    let record = sqlx::query("SELECT 1 FROM audit_records WHERE subject_id = $1 LIMIT 1").bind(id.to_string());
+    Ok(record.fetch_optional(db).await?.is_some())
+}
+
 /// Drops an attachment that was deleted where it was moved from. Gives the blobs that
 /// nothing names any more.
 pub async fn drop_moved(db: &mut Connection, attachment: &Attachment, now: Timestamp) -> Result<Vec<BlobKey>, Error> {

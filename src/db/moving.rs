@@ -41,6 +41,9 @@ pub const AFTER_ATTACHMENTS: [Table; 10] = [
     table("outbox", &["id"]),
 ];
 
+/// Tables whose rows are never deleted.
+pub const NEVER_DELETED: [Table; 2] = [table("partners", &["id"]), table("messages", &["id"])];
+
 /// Tables whose rows are deleted at times.
 pub const WITH_DELETIONS: [Table; 2] = [table("fetched_urls", &["partner_id", "url_hash"]), table("outbox", &["id"])];
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{AnyPool, Connection as _, Row};
-
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 

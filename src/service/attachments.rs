@@ -1,6 +1,7 @@
 //! Making, reading and deleting attachments.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Error, Service};
 use crate::blob;
@@ -103,7 +104,9 @@ impl Service {
     fn upload_url(&self, attachment: &Attachment) -> String {
         let Attachment { id, signed_type, size_bytes, .. } = attachment;
         if let Some(bucket) = self.blobs.bucket() {
-            return bucket.presign_put(*id, signed_type, *size_bytes, self.limits.upload_url_ttl());
+            let window = attachment.upload_expires_at.as_millis() - attachment.created_at.as_millis();
+            let window = Duration::from_millis(u64::try_from(window).unwrap_or(0));
+            return bucket.presign_put(*id, signed_type, *size_bytes, window);
         }
         let expires = attachment.upload_expires_at;
         let grant = Grant { id: *id, expires, content_type: signed_type, content_length: *size_bytes };

@@ -9,7 +9,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::downloads::metadata;
 use crate::blob::{self, BlobKey, BlobStore, Digests, Metadata};
 use crate::clock::Timestamp;
-use crate::db::moving::{AFTER_ATTACHMENTS, ATTACHMENTS, BEFORE_ATTACHMENTS, Row, Shape, Table, WITH_DELETIONS};
+use crate::db::moving::{
+    AFTER_ATTACHMENTS, ATTACHMENTS, BEFORE_ATTACHMENTS, NEVER_DELETED, Row, Shape, Table, WITH_DELETIONS,
+};
 use crate::db::{self, Db, attachments};
 use crate::domain::attachment::{Attachment, Content};
 use crate::id::AttachmentId;
@@ -37,6 +39,9 @@ pub enum Error {
     /// A store failed.
     #[error(transparent)]
     Blob(#[from] blob::Error),
+    /// What is there is no earlier copy, or was used since.
+    #[error("--to holds {0} that --from never had: it was in use; was it to be copied the other way round?")]
+    InUse(String),
 }
 
 /// Told of what was done.
@@ -82,6 +87,7 @@ impl<E: Into<Error>> From<E> for Failure {
 /// A database or a store fails. An attachment whose bytes are lost or are not those that were stored is told of in what
 /// is returned.
 pub async fn copy(from: Side<'_>, to: Side<'_>, now: Timestamp, progress: &dyn Progress) -> Result<Moved, Error> {
+    refuse_what_was_used(from, to).await?;
     let mut moved = Moved::default();
     let shape = Shape::of(&mut *from.db.read().await?, ATTACHMENTS).await?;
     let mut rows = 0;
@@ -119,6 +125,41 @@ pub async fn copy(from: Side<'_>, to: Side<'_>, now: Timestamp, progress: &dyn P
     }
     moved.gone += drop_gone_attachments(from, to, now).await?;
     Ok(moved)
+}
+
+/// A copy over what is newer would undo it. Messages stay for ever, and deleted attachments leave a record; so what is
+/// there and never was where the copy comes from was made there.
+async fn refuse_what_was_used(from: Side<'_>, to: Side<'_>) -> Result<(), Error> {
+    for table in NEVER_DELETED {
+        let shape = Shape::of(&mut *to.db.read().await?, table).await?;
+        let mut after: Option<Row> = None;
+        loop {
+            let page = shape.page(&mut *to.db.read().await?, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.clone());
+            for row in page {
+                if !shape.is_there(&mut *from.db.read().await?, &row).await? {
+                    return Err(Error::InUse(table.name.to_owned()));
+                }
+            }
+        }
+    }
+    let shape = Shape::of(&mut *to.db.read().await?, ATTACHMENTS).await?;
+    let mut after: Option<Row> = None;
+    loop {
+        let page = shape.attachments(&mut *to.db.read().await?, after.as_ref(), PAGE).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for (row, attachment) in page {
+            let is_stored = matches!(attachment.content, Content::Stored { .. });
+            if is_stored
+                && !shape.is_there(&mut *from.db.read().await?, &row).await?
+                && !attachments::was_deleted(&mut *from.db.read().await?, attachment.id).await?
+            {
+                return Err(Error::InUse(format!("attachment {}", attachment.id)));
+            }
+        }
+    }
 }
 
 /// Drops rows that an earlier move brought and that were deleted since where it came from: a message must not be handed

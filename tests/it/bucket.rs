@@ -450,3 +450,13 @@ async fn a_bucket_that_is_away_keeps_no_row_from_being_swept() {
     let path = format!("/v3/attachments/{}", later["attachment_id"].as_str().expect("id"));
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "failed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_url_of_an_upload_is_good_as_long_as_its_window() {
+    let bucket = BucketServer::start().await;
+    let app = TestApp::with_bucket(&bucket, |flags| flags.upload_url_ttl_seconds = Some(3 * 24 * 3600)).await;
+    let url = async || app.api.create("a.txt", "text/plain", 5).await["upload_url"].as_str().expect("URL").to_owned();
+    assert!(url().await.contains("X-Amz-Expires=259200&"));
+    crate::ephemeral::set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
+    assert!(url().await.contains("X-Amz-Expires=21600&"), "six hours");
+}

@@ -367,3 +367,33 @@ async fn an_orphan_whose_name_is_given_again_is_not_removed() {
     let picture = app.api.get(sent["chat"]["message"]["parts"][0]["url"].as_str().expect("URL")).await;
     assert_eq!((picture.status.as_u16(), picture.header("content-type")), (200, "image/jpeg"));
 }
+
+#[tokio::test]
+async fn what_was_used_since_a_copy_is_not_undone_by_another() {
+    let app = TestApp::with(|flags| {
+        on_disk(flags);
+        flags.database_url = None;
+    })
+    .await;
+    app.api.upload("a.txt", "text/plain", b"hello").await;
+    let (folder, clock) = stop(app).await;
+    let elsewhere = Elsewhere::new().await;
+    let (here, there) = (folder.path().to_str().expect("path").to_owned(), elsewhere.place());
+    let copy =
+        async |from: &str, to: &str| program(elsewhere.folder.path(), &["copy", "--from", from, "--to", to]).await;
+    assert!(copy(&here, &there).await.status.success());
+    let app = TestApp::on(elsewhere.flags(), clock.clone()).await;
+    let new = app.api.upload("b.txt", "text/plain", b"hello").await;
+    let path = format!("/v3/attachments/{}", new.id);
+    app.api.get(&path).await.expect(200);
+    assert!(app.stopped().await);
+    // The same once more, as on the day before; and from a place that is empty.
+    let empty = Elsewhere::new().await;
+    drop(haversack::db::Db::open(&empty.database.parse().expect("URL")).await.expect("tables"));
+    for from in [here, empty.place()] {
+        let refused = copy(&from, &there).await;
+        assert!(!refused.status.success() && stderr(&refused).contains("it was in use"), "{}", stderr(&refused));
+    }
+    let app = TestApp::on(elsewhere.flags(), clock).await;
+    assert_eq!(app.api.get(&path).await.expect(200)["status"], "complete");
+}
