@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::api;
 use crate::blob::BlobStore;
 use crate::blob::presign::Signer;
+use crate::budget::Budget;
 use crate::cdn;
 use crate::clock::Clock;
 use crate::config::{BaseUrl, CdnMode, Config};
@@ -56,7 +57,9 @@ impl App {
         resolver: Arc<dyn Resolve>,
     ) -> anyhow::Result<Self> {
         let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
-        let fetcher = Fetcher::new(config.fetch_allowed.clone(), roots, resolver, config.limits.fetch());
+        let metrics = Metrics::default();
+        let fetches = Budget::new("fetches", config.limits.fetches(), &metrics);
+        let fetcher = Fetcher::new(config.fetch_allowed.clone(), roots, resolver, config.limits.fetch(), fetches);
         let place = Place::open(&config).await?;
         let (db, blobs) = (place.db.clone(), Arc::clone(&place.blobs));
         let signer = signer(&db, &config.data_dir, &clock).await?;
@@ -69,7 +72,8 @@ impl App {
         let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
 
         let working = config.blobs_dir.join("unfinished-conversions");
-        let converter = Converter::new(find_ffmpeg(config.ffmpeg.as_deref()), working)
+        let conversions = Budget::new("conversions", config.limits.conversions(), &metrics);
+        let converter = Converter::new(find_ffmpeg(config.ffmpeg.as_deref()), working, conversions)
             .context("cannot empty the folder of unfinished conversions")?;
         let converter = Arc::new(converter);
         // It takes a while to say what it is, which nobody need wait for.
@@ -81,7 +85,6 @@ impl App {
                 }
             }
         });
-        let metrics = Metrics::default();
         let filled = Arc::new(Notify::new());
         let service = Arc::new(Service::new(Parts {
             db: db.clone(),

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod app;
 pub mod blob;
+pub mod budget;
 pub mod cdn;
 pub mod cli;
 pub mod clock;
@@ -18,4 +19,3 @@ pub mod metrics;
 pub mod place;
 pub mod server;
 pub mod service;
-pub mod turns;

@@ -52,6 +52,45 @@ pub struct MessageLabels {
     pub status: &'static str,
 }
 
+/// Labels of a budget.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BudgetLabels {
+    /// The name of the budget.
+    pub budget: &'static str,
+}
+
+/// Labels of a refused reservation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusalLabels {
+    /// The name of the budget.
+    pub budget: &'static str,
+    /// `share`, if the holder's own share was used up, or `total`.
+    pub scope: &'static str,
+}
+
+/// The metrics of one budget.
+#[derive(Clone, Debug)]
+pub struct BudgetMetrics {
+    used: Gauge,
+    peak: Gauge,
+    refused_of_share: Counter,
+    refused_of_total: Counter,
+}
+
+impl BudgetMetrics {
+    /// Sets the units in use, and the peak if they exceed it.
+    pub fn set(&self, used: u64) {
+        let used = i64::try_from(used).unwrap_or(i64::MAX);
+        self.used.set(used);
+        self.peak.inner().fetch_max(used, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Counts a refused reservation.
+    pub fn refused(&self, of_share: bool) {
+        if of_share { &self.refused_of_share } else { &self.refused_of_total }.inc();
+    }
+}
+
 /// Everything that is counted. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -69,6 +108,10 @@ pub struct Metrics {
     /// Bytes sent of files, with the separators of several ranges.
     pub downloaded_bytes: Counter,
     messages: Family<MessageLabels, Counter>,
+    budgets: Family<BudgetLabels, Gauge>,
+    budget_peaks: Family<BudgetLabels, Gauge>,
+    budget_limits: Family<BudgetLabels, Gauge>,
+    budget_refusals: Family<RefusalLabels, Counter>,
     /// Open connections.
     pub connections: Gauge,
     /// Messages waiting for the gateway.
@@ -87,6 +130,10 @@ impl Default for Metrics {
         let uploaded_bytes = Counter::default();
         let downloaded_bytes = Counter::default();
         let messages = Family::default();
+        let budgets = Family::default();
+        let budget_peaks = Family::default();
+        let budget_limits = Family::default();
+        let budget_refusals = Family::default();
         let connections = Gauge::default();
         let outbox = Gauge::default();
 
@@ -113,6 +160,14 @@ impl Default for Metrics {
             downloaded_bytes.clone(),
         );
         registry.register("messages", "Changes of message state, by the state reached", messages.clone());
+        registry.register("budget_used", "Units of a budget in use", budgets.clone());
+        registry.register(
+            "budget_peak",
+            "Most units of a budget in use at a time since the start",
+            budget_peaks.clone(),
+        );
+        registry.register("budget_limit", "Units of a budget in all", budget_limits.clone());
+        registry.register("budget_refusals", "Reservations refused, by budget and scope", budget_refusals.clone());
         registry.register("connections", "Open connections", connections.clone());
         registry.register("outbox_messages", "Messages waiting for the gateway", outbox.clone());
         Self {
@@ -127,6 +182,10 @@ impl Default for Metrics {
             uploaded_bytes,
             downloaded_bytes,
             messages,
+            budgets,
+            budget_peaks,
+            budget_limits,
+            budget_refusals,
             connections,
             outbox,
         }
@@ -159,6 +218,20 @@ impl Metrics {
     /// Counts a change of a message's state.
     pub fn message(&self, status: &'static str) {
         self.messages.get_or_create(&MessageLabels { status }).inc();
+    }
+
+    /// The metrics of the budget `name`, of `total` units.
+    #[must_use]
+    pub fn budget(&self, name: &'static str, total: u64) -> BudgetMetrics {
+        let labels = BudgetLabels { budget: name };
+        self.budget_limits.get_or_create(&labels).set(i64::try_from(total).unwrap_or(i64::MAX));
+        let refused = |scope| self.budget_refusals.get_or_create(&RefusalLabels { budget: name, scope }).clone();
+        BudgetMetrics {
+            used: self.budgets.get_or_create(&labels).clone(),
+            peak: self.budget_peaks.get_or_create(&labels).clone(),
+            refused_of_share: refused("share"),
+            refused_of_total: refused("total"),
+        }
     }
 
     /// Everything, as text.

@@ -73,11 +73,11 @@ impl From<service::Error> for ApiError {
             E::TypeMismatch(_) => (StatusCode::BAD_REQUEST, 5006),
             E::Fetch { source, .. } => match source.cause() {
                 fetch::Error::TooLarge(_) => (StatusCode::BAD_REQUEST, 5005),
-                fetch::Error::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, 4004),
+                fetch::Error::AtCapacity(_) => (StatusCode::SERVICE_UNAVAILABLE, 4004),
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, 5002),
             },
             E::VoiceMemoTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, 5005),
-            E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) | E::Busy(_) => {
+            E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) | E::AtCapacity(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 4004)
             }
             E::Blob(blob) if blob.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, 4004),
@@ -86,10 +86,10 @@ impl From<service::Error> for ApiError {
             E::Blob(_) | E::Lost(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
         };
         let retry_after = match &error {
-            E::RateLimited { retry_after, .. }
-            | E::TooManyPending { retry_after, .. }
-            | E::Fetch { source: fetch::Error::Busy { retry_after }, .. } => Some(*retry_after),
-            E::Busy(busy) => Some(busy.retry_after),
+            E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => Some(*retry_after),
+            E::AtCapacity(refused) | E::Fetch { source: fetch::Error::AtCapacity(refused), .. } => {
+                Some(refused.retry_after)
+            }
             E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) => Some(1),
             E::Db(error) if error.is_unavailable() => Some(1),
             _ => None,
@@ -103,8 +103,10 @@ impl From<service::Error> for ApiError {
             return Self { retry_after: Some(1), ..told };
         }
         // What is another host's fault, or the moment's, is the client's business.
-        let ours =
-            !matches!(error, E::Fetch { .. } | E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) | E::Busy(_));
+        let ours = !matches!(
+            error,
+            E::Fetch { .. } | E::DeletedMeanwhile | E::Unprepared(_) | E::Unsettled(_) | E::AtCapacity(_)
+        );
         if status.is_server_error() && ours {
             // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
             tracing::error!(%error, "request failed");

@@ -24,6 +24,7 @@ impl UploadError {
             Error::Conflict => (StatusCode::CONFLICT, "OperationAborted"),
             Error::Incomplete => (StatusCode::BAD_REQUEST, "IncompleteBody"),
             Error::TooSlow => (StatusCode::BAD_REQUEST, "RequestTimeout"),
+            Error::AtCapacity(_) => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
             Error::Blob(blob) if blob.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Error::Db(db) if db.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Error::Db(_) | Error::Blob(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
@@ -34,7 +35,8 @@ impl UploadError {
 impl IntoResponse for UploadError {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
-        let message = if status.is_server_error() {
+        let retry_after = if let Error::AtCapacity(refused) = &self.0 { refused.retry_after } else { 1 };
+        let message = if status.is_server_error() && !matches!(self.0, Error::AtCapacity(_)) {
             tracing::error!(error = %self.0, "upload failed");
             "We encountered an internal error. Please try again.".to_owned()
         } else {
@@ -42,7 +44,7 @@ impl IntoResponse for UploadError {
         };
         let mut response = error(status, code, &message);
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }
         response
     }

@@ -39,6 +39,12 @@ impl Limits {
         at_least("HAVERSACK_FETCH_MAX_CONCURRENT_PER_PARTNER", self.fetch_max_concurrent_per_partner, 1)?;
         at_least("HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", self.fetch_max_waiting_per_partner, 1)?;
         at_least("HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", self.fetch_queue_timeout_seconds, 1)?;
+        at_least("HAVERSACK_MAX_TEMPORARY_BYTES", self.max_temporary_bytes, 1)?;
+        at_least("HAVERSACK_MAX_TEMPORARY_BYTES_PER_PARTNER", self.max_temporary_bytes_per_partner, 1)?;
+        at_least("HAVERSACK_MAX_INSPECTIONS", self.max_inspections, 1)?;
+        at_least("HAVERSACK_MAX_INSPECTIONS_PER_PARTNER", self.max_inspections_per_partner, 1)?;
+        at_least("HAVERSACK_MAX_CONVERSIONS", self.max_conversions, 1)?;
+        at_least("HAVERSACK_MAX_CONVERSIONS_PER_PARTNER", self.max_conversions_per_partner, 1)?;
         for (setting, count) in [
             ("HAVERSACK_FETCH_MAX_REDIRECTS", self.fetch_max_redirects),
             ("HAVERSACK_FETCH_MAX_HEADER_BYTES", self.fetch_max_header_bytes),
@@ -98,10 +104,6 @@ impl Limits {
             connect_timeout: Duration::from_secs(self.fetch_connect_timeout_seconds),
             max_redirects: count(self.fetch_max_redirects),
             max_header_bytes: count(self.fetch_max_header_bytes),
-            max_concurrent: count(self.fetch_max_concurrent),
-            max_concurrent_per_tenant: count(self.fetch_max_concurrent_per_partner),
-            max_waiting_per_tenant: count(self.fetch_max_waiting_per_partner),
-            queue_timeout: Duration::from_secs(self.fetch_queue_timeout_seconds),
         }
     }
 

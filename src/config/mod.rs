@@ -1,6 +1,7 @@
 //! Configuration: defaults, then the file, then the environment, then flags; checked once, before anything starts.
 
 mod bucket;
+mod budgets;
 mod limits;
 mod settings;
 

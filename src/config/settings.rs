@@ -179,12 +179,22 @@ settings! {
             " How many of them may be one partner's";
         fetch_max_waiting_per_partner, "HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER", 128,
             " How many more of one partner may wait; one more is answered 503";
-        fetch_max_unsettled_bytes_per_partner, "HAVERSACK_FETCH_MAX_UNSETTLED_BYTES_PER_PARTNER", 1_073_741_824,
-            " Bytes that one partner's sends may have fetched before their last file is there; more are answered 503";
         fetch_queue_timeout_seconds, "HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", 30,
             " How long they may wait before they are answered 503";
         fetch_memory_seconds, "HAVERSACK_FETCH_MEMORY_SECONDS", 2_592_000,
             " How long a fetched file is remembered, so that its host may answer 304 instead of sending it again";
+        max_temporary_bytes, "HAVERSACK_MAX_TEMPORARY_BYTES", 17_179_869_184,
+            " Bytes of uploads and fetched files that are not stored yet; more are answered 503";
+        max_temporary_bytes_per_partner, "HAVERSACK_MAX_TEMPORARY_BYTES_PER_PARTNER", 4_294_967_296,
+            " How many of them may be one partner's";
+        max_inspections, "HAVERSACK_MAX_INSPECTIONS", 4,
+            " Files whose type is determined at a time";
+        max_inspections_per_partner, "HAVERSACK_MAX_INSPECTIONS_PER_PARTNER", 2,
+            " How many of them may be one partner's";
+        max_conversions, "HAVERSACK_MAX_CONVERSIONS", 4,
+            " Decoder processes at a time: conversions, waveforms and metadata removal";
+        max_conversions_per_partner, "HAVERSACK_MAX_CONVERSIONS_PER_PARTNER", 1,
+            " How many of them may be one partner's";
         rate_limit_messages, "HAVERSACK_RATE_LIMIT_MESSAGES", 30,
             " Messages from one line to one recipient in the time below; one more is answered 429";
         rate_limit_window_seconds, "HAVERSACK_RATE_LIMIT_WINDOW_SECONDS", 60,

@@ -12,7 +12,6 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
@@ -20,13 +19,8 @@ pub use ffmpeg::{Ffmpeg, Probe};
 pub use picture::MAX_PIXELS;
 
 use crate::blob::Content;
+use crate::budget::{AtCapacity, Budget, Reservation};
 use crate::domain::attachment::Sound;
-use crate::turns::{self, Busy, Turn, Turns};
-
-/// Conversions that run at a time: each may use a core and as much memory as its limits allow. One partner may have one
-/// of them, so that its slow files leave the other to the others.
-const TURNS: turns::Limits =
-    turns::Limits { at_once: 2, per_tenant: 1, waiting_per_tenant: 64, patience: Duration::from_secs(30) };
 
 /// Why a file was not converted.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +72,7 @@ pub enum Heard {
 pub struct Converter {
     ffmpeg: Option<Ffmpeg>,
     folder: PathBuf,
-    turns: Turns,
+    budget: Budget,
 }
 
 impl Converter {
@@ -87,12 +81,12 @@ impl Converter {
     ///
     /// # Errors
     /// The folder cannot be emptied or made.
-    pub fn new(ffmpeg: Option<Ffmpeg>, folder: PathBuf) -> io::Result<Self> {
+    pub fn new(ffmpeg: Option<Ffmpeg>, folder: PathBuf, budget: Budget) -> io::Result<Self> {
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { ffmpeg, folder, turns: Turns::new(TURNS) })
+        Ok(Self { ffmpeg, folder, budget })
     }
 
     /// Where files are that are being worked on.
@@ -101,14 +95,14 @@ impl Converter {
         &self.folder
     }
 
-    /// Waits for a turn to convert a file of a tenant. After it [`Self::converts`] is certain.
+    /// Waits for a permit to convert a file of a partner. After it [`Self::converts`] is certain.
     ///
     /// # Errors
-    /// None came.
-    pub async fn turn(&self, tenant: &str) -> Result<Turn, Busy> {
-        let turn = self.turns.wait(tenant).await?;
+    /// None was to be had in time.
+    pub async fn permit(&self, partner: &str) -> Result<Reservation, AtCapacity> {
+        let permit = self.budget.reserve(partner, 1).await?;
         self.ffmpeg().await;
-        Ok(turn)
+        Ok(permit)
     }
 
     /// What is known of the program that encodes AAC, if there is one that works.
@@ -132,12 +126,12 @@ impl Converter {
     /// It cannot be converted.
     pub async fn convert(
         &self,
-        turn: &Arc<Turn>,
+        permit: &Arc<Reservation>,
         content: Box<dyn Content>,
         media_type: &str,
     ) -> Result<Converted, Error> {
         if media_type == "image/tiff" {
-            let file = self.tiff_to_jpeg(turn, content).await?;
+            let file = self.tiff_to_jpeg(permit, content).await?;
             return Ok(Converted { file, media_type: "image/jpeg", extension: "jpg" });
         }
         let file = self.ffmpeg.as_ref().ok_or(Error::NoFfmpeg)?.caf_to_m4a(&self.folder, content).await?;
@@ -146,11 +140,11 @@ impl Converter {
     }
 
     /// Here, or what the decoder here does not know (palettes, fax group 3, Lab) with the help of ffmpeg.
-    async fn tiff_to_jpeg(&self, turn: &Arc<Turn>, mut content: Box<dyn Content>) -> Result<File, Error> {
-        let (kept, folder) = (Arc::clone(turn), self.folder.clone());
+    async fn tiff_to_jpeg(&self, permit: &Arc<Reservation>, mut content: Box<dyn Content>) -> Result<File, Error> {
+        let (kept, folder) = (Arc::clone(permit), self.folder.clone());
         let here = spawn_blocking(move || {
             let converted = picture::to_jpeg(&mut *content, &folder);
-            // The turn lasts as long as this does, although nobody may wait for it any more.
+            // The permit lasts as long as this does, although nobody may wait for it any more.
             drop(kept);
             (content, converted)
         });
@@ -160,7 +154,7 @@ impl Converter {
         };
         content.rewind()?;
         let (decoded, mut content) = ffmpeg.tiff_to_pnm(&self.folder, content).await?;
-        let (kept, folder) = (Arc::clone(turn), self.folder.clone());
+        let (kept, folder) = (Arc::clone(permit), self.folder.clone());
         let there = spawn_blocking(move || {
             let converted = picture::decoded_to_jpeg(decoded, &mut *content, &folder);
             drop(kept);
@@ -170,12 +164,12 @@ impl Converter {
     }
 
     /// What can be heard in a file of this type.
-    pub async fn listen(&self, turn: &Arc<Turn>, content: Box<dyn Content>, media_type: &str) -> Heard {
+    pub async fn listen(&self, permit: &Arc<Reservation>, content: Box<dyn Content>, media_type: &str) -> Heard {
         match (media_type, &self.ffmpeg) {
             ("audio/amr", Some(ffmpeg)) => ffmpeg.listen_to_amr(&self.folder, content).await,
             ("audio/amr" | "audio/x-caf", _) => Heard::Unknown,
             _ => {
-                let kept = Arc::clone(turn);
+                let kept = Arc::clone(permit);
                 let listening = spawn_blocking(move || {
                     let heard = sound::listen(content);
                     drop(kept);

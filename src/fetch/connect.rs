@@ -22,7 +22,7 @@ use url::Host;
 use super::address::{Allowed, is_local_name};
 use super::url::FetchUrl;
 use super::{Error, Limits};
-use crate::turns::Turn;
+use crate::budget::Reservation;
 
 /// The time an address has before the next is tried beside it (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -86,9 +86,13 @@ impl Connector {
         }
     }
 
-    /// Connects to the host of a URL. The turn is held by a lookup that goes on although nobody waits for it any more.
-    pub(super) async fn connect(&self, url: &FetchUrl, turn: &Arc<Turn>) -> Result<TlsStream<TcpStream>, Error> {
-        let addresses = self.admitted(url, turn).await?;
+    /// Connects to the host of a URL. The permit is held by a lookup that goes on although nobody waits for it any more.
+    pub(super) async fn connect(
+        &self,
+        url: &FetchUrl,
+        permit: &Arc<Reservation>,
+    ) -> Result<TlsStream<TcpStream>, Error> {
+        let addresses = self.admitted(url, permit).await?;
         let server_name = match url.host() {
             Host::Domain(name) => ServerName::try_from(name.to_owned()).map_err(|_| Error::Unresolved)?,
             Host::Ipv4(ip) => ServerName::from(IpAddr::from(ip)),
@@ -103,7 +107,7 @@ impl Connector {
 
     /// Addresses of the URL's host, if all of them and the port may be connected to. One that is not public spoils the
     /// others: no public file is on such a host.
-    pub(super) async fn admitted(&self, url: &FetchUrl, turn: &Arc<Turn>) -> Result<Vec<IpAddr>, Error> {
+    pub(super) async fn admitted(&self, url: &FetchUrl, permit: &Arc<Reservation>) -> Result<Vec<IpAddr>, Error> {
         if !self.allowed.port(url.port()) {
             return Err(Error::Port(url.port()));
         }
@@ -115,7 +119,7 @@ impl Connector {
                 if local && self.allowed.nets.is_empty() {
                     return Err(Error::LocalName);
                 }
-                (self.resolve(name, turn).await?, local)
+                (self.resolve(name, permit).await?, local)
             }
         };
         for ip in &addresses {
@@ -127,13 +131,13 @@ impl Connector {
         Ok(addresses)
     }
 
-    async fn resolve(&self, name: &str, turn: &Arc<Turn>) -> Result<Vec<IpAddr>, Error> {
-        let (resolver, name, turn) = (Arc::clone(&self.resolver), name.to_owned(), Arc::clone(turn));
+    async fn resolve(&self, name: &str, permit: &Arc<Reservation>) -> Result<Vec<IpAddr>, Error> {
+        let (resolver, name, permit) = (Arc::clone(&self.resolver), name.to_owned(), Arc::clone(permit));
         // The system's lookup cannot be called off. It counts as long as it runs, so that names whose servers never
         // answer use up one tenant's share and not every thread there is.
         let lookup = tokio::spawn(async move {
             let found = resolver.resolve(&name).await;
-            drop(turn);
+            drop(permit);
             found
         });
         let found = timeout(self.resolve_timeout, lookup).await;

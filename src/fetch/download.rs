@@ -9,7 +9,7 @@ use hyper::{Response, header};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Driver, Error, Limits, Validators};
-use crate::turns::Turn;
+use crate::budget::Reservation;
 
 /// A file on its way here. Dropping it closes the connection.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Download {
     idle_timeout: Duration,
     timeout: Duration,
     deadline: Instant,
-    connection: (Driver, Arc<Turn>),
+    connection: (Driver, Arc<Reservation>),
 }
 
 impl Download {
@@ -33,7 +33,7 @@ impl Download {
         validators: Option<Validators>,
         limits: &Limits,
         deadline: Instant,
-        connection: (Driver, Arc<Turn>),
+        connection: (Driver, Arc<Reservation>),
     ) -> Result<Self, Error> {
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -69,9 +69,9 @@ impl Download {
         self.validators.as_ref()
     }
 
-    /// Keeps the turn of this fetch after its last byte, for as long as what it returns lives.
+    /// Keeps the permit of this fetch after its last byte, for as long as what it returns lives.
     #[must_use]
-    pub fn into_turn(self) -> Arc<Turn> {
+    pub fn into_permit(self) -> Arc<Reservation> {
         self.connection.1
     }
 

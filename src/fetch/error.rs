@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::url::InvalidUrl;
+use crate::budget::AtCapacity;
 
 /// Why a file could not be fetched. The text goes on after "could not fetch URL: ".
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +73,9 @@ pub enum Error {
     /// The file is larger than is accepted: the most bytes that are.
     #[error("the file is larger than {}", Megabytes(*.0))]
     TooLarge(u64),
-    /// Too many fetches are running or waiting.
-    #[error("too many files are being fetched at the moment; try again in {retry_after} s")]
-    Busy {
-        /// Seconds until it is worth trying again.
-        retry_after: u64,
-    },
+    /// The budget of fetches or of temporary bytes is used up.
+    #[error(transparent)]
+    AtCapacity(AtCapacity),
     /// It failed after a redirect.
     #[error("after a redirect: {0}")]
     Redirected(Box<Error>),
@@ -97,7 +95,7 @@ impl Error {
             Self::HeaderTooLarge(_) | Self::Protocol | Self::Cut | Self::Encoded | Self::Partial => "protocol",
             Self::Status(_) => "status",
             Self::TooLarge(_) => "too_large",
-            Self::Busy { .. } => "busy",
+            Self::AtCapacity(_) => "at_capacity",
             Self::Redirected(error) => error.kind(),
         }
     }

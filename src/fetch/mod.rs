@@ -35,7 +35,7 @@ pub use url::{FetchUrl, InvalidUrl, MAX_URL_LENGTH};
 
 use connect::Connector;
 
-use crate::turns::{self, Turn, Turns};
+use crate::budget::{Budget, Reservation};
 
 /// Most header fields of an answer over HTTP/1.1; their size is limited as well.
 const MAX_HEADERS: usize = 1000;
@@ -61,25 +61,6 @@ pub struct Limits {
     pub max_redirects: usize,
     /// Largest header of an answer, in bytes.
     pub max_header_bytes: usize,
-    /// Most fetches at a time.
-    pub max_concurrent: usize,
-    /// Most of them for one tenant.
-    pub max_concurrent_per_tenant: usize,
-    /// Most that may wait for one tenant.
-    pub max_waiting_per_tenant: usize,
-    /// How long they may wait.
-    pub queue_timeout: Duration,
-}
-
-impl Limits {
-    fn turns(&self) -> turns::Limits {
-        turns::Limits {
-            at_once: self.max_concurrent,
-            per_tenant: self.max_concurrent_per_tenant,
-            waiting_per_tenant: self.max_waiting_per_tenant,
-            patience: self.queue_timeout,
-        }
-    }
 }
 
 /// What an origin gave to ask again with (RFC 9110 section 8.8).
@@ -107,7 +88,8 @@ pub enum Fetched {
 pub struct Fetcher {
     connector: Connector,
     limits: Limits,
-    turns: Turns,
+    /// One unit for each running fetch.
+    budget: Budget,
 }
 
 /// The tasks that drive a connection; hyper starts some of its own for HTTP/2, which would go on for as long as the host
@@ -132,10 +114,16 @@ impl Drop for Driver {
 }
 
 impl Fetcher {
-    /// A client that trusts `roots` and reaches what is public or `allowed`.
+    /// A client that trusts `roots`, reaches what is public or `allowed`, and takes a unit of `budget` for each fetch.
     #[must_use]
-    pub fn new(allowed: Allowed, roots: RootCertStore, resolver: Arc<dyn Resolve>, limits: Limits) -> Self {
-        Self { connector: Connector::new(allowed, roots, resolver, &limits), turns: Turns::new(limits.turns()), limits }
+    pub fn new(
+        allowed: Allowed,
+        roots: RootCertStore,
+        resolver: Arc<dyn Resolve>,
+        limits: Limits,
+        budget: Budget,
+    ) -> Self {
+        Self { connector: Connector::new(allowed, roots, resolver, &limits), limits, budget }
     }
 
     /// Asks for a file on behalf of a tenant, and follows redirects. `known` are the validators of an earlier answer.
@@ -144,10 +132,10 @@ impl Fetcher {
     /// # Errors
     /// There is no file to be had from this URL.
     pub async fn get(&self, tenant: &str, url: &FetchUrl, known: Option<&Validators>) -> Result<Fetched, Error> {
-        let turn = self.turns.wait(tenant).await.map_err(|busy| Error::Busy { retry_after: busy.retry_after })?;
-        let turn = Arc::new(turn);
+        let permit = self.budget.reserve(tenant, 1).await.map_err(Error::AtCapacity)?;
+        let permit = Arc::new(permit);
         let deadline = Instant::now() + self.limits.timeout;
-        let followed = timeout_at(deadline, self.follow(url, known, turn, deadline)).await;
+        let followed = timeout_at(deadline, self.follow(url, known, permit, deadline)).await;
         followed.map_err(|_| Error::TooSlow(self.limits.timeout))?
     }
 
@@ -155,7 +143,7 @@ impl Fetcher {
         &self,
         url: &FetchUrl,
         known: Option<&Validators>,
-        turn: Arc<Turn>,
+        permit: Arc<Reservation>,
         deadline: Instant,
     ) -> Result<Fetched, Error> {
         let mut url = url.clone();
@@ -164,7 +152,7 @@ impl Fetcher {
             let after = |error: Error| if hop == 0 { error } else { Error::Redirected(Box::new(error)) };
             let fingerprint = url.fingerprint();
             let known_here = known.filter(|known| known.url == fingerprint);
-            let (response, driver) = self.ask(&url, known_here, &turn).await.map_err(after)?;
+            let (response, driver) = self.ask(&url, known_here, &permit).await.map_err(after)?;
             match response.status() {
                 StatusCode::MOVED_PERMANENTLY
                 | StatusCode::FOUND
@@ -179,7 +167,7 @@ impl Fetcher {
                 status if status.is_success() => {
                     check(&response).map_err(after)?;
                     let validators = validators(fingerprint, response.headers());
-                    let download = Download::new(response, validators, &self.limits, deadline, (driver, turn));
+                    let download = Download::new(response, validators, &self.limits, deadline, (driver, permit));
                     return download.map(|download| Fetched::File(Box::new(download))).map_err(after);
                 }
                 status => return Err(after(Error::Status(status.as_u16()))),
@@ -193,9 +181,9 @@ impl Fetcher {
         &self,
         url: &FetchUrl,
         known: Option<&Validators>,
-        turn: &Arc<Turn>,
+        permit: &Arc<Reservation>,
     ) -> Result<(Response<Incoming>, Driver), Error> {
-        let stream = self.connector.connect(url, turn).await?;
+        let stream = self.connector.connect(url, permit).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let stream = TokioIo::new(stream);
         let of_http = |error: hyper::Error| Error::of_http(&error, self.limits.max_header_bytes);
@@ -342,6 +330,7 @@ impl Validators {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget;
     use async_trait::async_trait;
     use std::io;
     use std::net::IpAddr;
@@ -355,10 +344,6 @@ mod tests {
         connect_timeout: SECOND,
         max_redirects: 5,
         max_header_bytes: 8192,
-        max_concurrent: 1,
-        max_concurrent_per_tenant: 1,
-        max_waiting_per_tenant: 1,
-        queue_timeout: SECOND,
     };
 
     /// What a line of the list says a name resolves to.
@@ -379,12 +364,16 @@ mod tests {
         hint.split(',').map(|answer| answer.split_once('=').expect("record").1.parse().expect("address")).collect()
     }
 
+    fn budget() -> Budget {
+        Budget::new("fetches", budget::Limits::without_queue(1, 1), &crate::metrics::Metrics::default())
+    }
+
     /// Whether policy lets a URL through to the one function that connects.
     async fn admits(url: &str, answers: Vec<IpAddr>) -> Result<(), Error> {
         let url = FetchUrl::parse(url)?;
         let connector = Connector::new(Allowed::default(), RootCertStore::empty(), Arc::new(Stub(answers)), &LIMITS);
-        let turn = Arc::new(Turns::new(LIMITS.turns()).wait("tenant").await.expect("a turn"));
-        connector.admitted(&url, &turn).await.map(drop)
+        let permit = Arc::new(budget().try_reserve("tenant", 1).expect("a permit"));
+        connector.admitted(&url, &permit).await.map(drop)
     }
 
     #[tokio::test]

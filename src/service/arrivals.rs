@@ -177,7 +177,7 @@ impl Service {
         let (size, sha256) = (sealed.digests().size, sealed.digests().sha256.clone());
         let (sealed, judged) = if size == attachment.size_bytes {
             let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
-            self.judge(sealed, attachment.filename.clone(), declared, Route::Upload).await?
+            self.judge(attachment.partner_id, sealed, attachment.filename.clone(), declared, Route::Upload).await?
         } else {
             // Not every bucket keeps to the length that was signed.
             let told = attachment.size_bytes;

@@ -12,9 +12,9 @@ use super::judgement::Judged;
 use super::message_files::check_voice_memo;
 use super::preparation::{Unnamed, is_unprepared, unnamed};
 use super::sends::Draft;
-use super::unsettled::Held;
 use super::{Error, Service};
 use crate::blob::{BlobKey, SealedBlob};
+use crate::budget::Reservation;
 use crate::clock::Timestamp;
 use crate::db::{Connection, attachments as table, fetched_urls};
 use crate::domain::attachment::{Attachment, Content, Delivery};
@@ -24,7 +24,6 @@ use crate::domain::tier::Tier;
 use crate::fetch::{self, Download, FetchUrl, Fetched, Validators};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Refusal, Route};
-use crate::turns::{Busy, Turn};
 
 /// No send takes longer than this from asking for its files to its transaction.
 const LONGEST_SEND: Duration = Duration::from_mins(10);
@@ -43,7 +42,7 @@ struct Unstored {
     /// What is to be stored: nothing, if the file has not changed since it was.
     sealed: Vec<Unnamed>,
     /// Its bytes count until a message has them.
-    held: Option<Held>,
+    held: Option<Reservation>,
 }
 
 /// Files that were fetched for one send, and not stored yet.
@@ -89,7 +88,7 @@ impl Service {
             Err(Error::Fetch { source, .. }) => source.kind(),
             Err(Error::UnsupportedType(_) | Error::TypeMismatch(_)) => "refused",
             Err(Error::VoiceMemoTooLarge(_)) => "too_large",
-            Err(Error::Busy(_)) => "busy",
+            Err(Error::AtCapacity(_)) => "at_capacity",
             Err(_) => "error",
         };
         self.metrics.fetch(outcome, start.elapsed());
@@ -120,12 +119,12 @@ impl Service {
             (Fetched::File(download), _) => {
                 let validators = download.validators().cloned();
                 let declared = download.content_type().and_then(media::of_content_type_header);
-                let mut held = self.unsettled.begin(partner, self.limits.fetch_max_unsettled_bytes_per_partner);
+                let mut held = self.budgets.temporary_bytes.try_reserve(&partner.to_string(), 0)?;
                 let downloaded = self.download(*download, &mut held).await;
-                let (sealed, turn) = downloaded.map_err(|error| error.into_service(failed))?;
-                let (sealed, judged) = self.judge(sealed, name.clone(), declared, Route::Url).await?;
-                // The turn is over once the file has been looked at as well.
-                drop(turn);
+                let (sealed, permit) = downloaded.map_err(|error| error.into_service(failed))?;
+                let (sealed, judged) = self.judge(partner, sealed, name.clone(), declared, Route::Url).await?;
+                // A fetch ends when its file has been inspected.
+                drop(permit);
                 let judged = judged.map_err(|refusal| match refusal {
                     Refusal::Unsupported(reason) => Error::UnsupportedType(format!("{url}: {reason}")),
                     Refusal::Mismatch(reason) => Error::TypeMismatch(format!("{url}: {reason}")),
@@ -136,9 +135,9 @@ impl Service {
                 }
                 let mut blobs = Vec::new();
                 if is_unprepared(&self.converter, &attachment, as_voice_memo) {
-                    let turn = self.converter.turn(&partner.to_string()).await?;
+                    let permit = self.converter.permit(&partner.to_string()).await?;
                     let content = sealed.content()?;
-                    let prepared = self.prepared(turn, content, &attachment.filename, &attachment.media_type).await?;
+                    let prepared = self.prepared(permit, content, &attachment.filename, &attachment.media_type).await?;
                     // Not if it turned out that there is no ffmpeg after all: there may be one later.
                     attachment.prepared = is_unprepared(&self.converter, &attachment, as_voice_memo);
                     attachment.sound = prepared.sound;
@@ -217,25 +216,23 @@ impl Service {
     async fn download(
         &self,
         mut download: Download,
-        held: &mut Held,
-    ) -> Result<(Box<dyn SealedBlob>, Arc<Turn>), DownloadError> {
+        held: &mut Reservation,
+    ) -> Result<(Box<dyn SealedBlob>, Arc<Reservation>), DownloadError> {
         let mut writer = self.blobs.create().await?;
         while let Some(chunk) = download.chunk().await? {
             self.metrics.fetched_bytes.inc_by(chunk.len() as u64);
-            if !held.add(chunk.len() as u64) {
-                return Err(fetch::Error::Busy { retry_after: Busy::new().retry_after }.into());
-            }
+            held.try_grow(chunk.len() as u64).map_err(fetch::Error::AtCapacity)?;
             writer.write(chunk).await?;
         }
-        let turn = download.into_turn();
-        Ok((writer.seal().await?, turn))
+        let permit = download.into_permit();
+        Ok((writer.seal().await?, permit))
     }
 
     /// Stores the files. What keeps their bytes counted comes with them.
     pub(super) async fn keep(
         &self,
         FetchedMedia(unstored): FetchedMedia,
-    ) -> Result<(Vec<FetchedFile>, Vec<Held>), Error> {
+    ) -> Result<(Vec<FetchedFile>, Vec<Reservation>), Error> {
         let (mut files, mut blobs, mut held) = (Vec::new(), Vec::new(), Vec::new());
         for file in unstored {
             files.push(file.file);

@@ -17,18 +17,18 @@ mod preparation;
 mod rate_limit;
 pub mod sends;
 pub mod sweeper;
-mod unsettled;
 pub mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 pub use file_url::{FileUrls, Unusable};
 
 use crate::blob::presign::Signer;
 use crate::blob::{self, BlobStore};
+use crate::budget::{AtCapacity, Budget};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Limits};
 use crate::convert::Converter;
@@ -36,7 +36,6 @@ use crate::db::{self, Db};
 use crate::fetch::{self, Fetcher};
 use crate::id::AttachmentId;
 use crate::metrics::Metrics;
-use crate::turns::Busy;
 
 /// Why a call was refused. Each is one row of the table of errors in `docs/errors.md`; only `api/error.rs` knows
 /// their codes.
@@ -79,9 +78,9 @@ pub enum Error {
     /// A voice memo that is too large; the most bytes accepted.
     #[error("the file is too large for a voice memo; at most {0} bytes are accepted")]
     VoiceMemoTooLarge(u64),
-    /// Too many files are being converted.
+    /// A budget is used up.
     #[error(transparent)]
-    Busy(#[from] Busy),
+    AtCapacity(#[from] AtCapacity),
     /// A file that is to be converted before it can be sent. The send sees to that, and tries again.
     #[error("attachment {0} is being prepared; try again")]
     Unprepared(AttachmentId),
@@ -147,8 +146,6 @@ pub enum Error {
     Lost(AttachmentId),
 }
 
-/// Files whose bytes are looked at at a time.
-const JUDGED_AT_ONCE: usize = 4;
 /// After this, a blob that no transaction came to name is removed by the sweeper. Only a crash leaves one.
 const ORPHANED_AFTER: Duration = Duration::from_hours(1);
 
@@ -169,12 +166,28 @@ pub struct Service {
     keys: partners::KeyCache,
     files: downloads::FileCache,
     pending: pending::PendingCounts,
-    /// Files looked at or waiting for it: each takes a thread and, if it is all text, a core for a moment.
-    judging: Arc<Semaphore>,
     strip_private_metadata: bool,
     /// Whether files are got from the store itself.
     redirects: bool,
-    unsettled: unsettled::Unsettled,
+    budgets: Budgets,
+}
+
+/// What partners can make the use cases hold.
+#[derive(Debug)]
+struct Budgets {
+    /// Bytes of uploads and fetched files that are not stored yet.
+    temporary_bytes: Budget,
+    /// Files whose type is being determined.
+    inspections: Budget,
+}
+
+impl Budgets {
+    fn new(limits: &Limits, metrics: &Metrics) -> Self {
+        Self {
+            temporary_bytes: Budget::new("temporary_bytes", limits.temporary_bytes(), metrics),
+            inspections: Budget::new("inspections", limits.inspections(), metrics),
+        }
+    }
 }
 
 /// What a [`Service`] is made of.
@@ -229,6 +242,7 @@ impl Service {
         } = parts;
         Self {
             file_urls: FileUrls::new(cdn_url, public_url.clone(), signer.clone(), clock.clone()),
+            budgets: Budgets::new(&limits, &metrics),
             db,
             blobs,
             clock,
@@ -242,10 +256,8 @@ impl Service {
             keys: partners::KeyCache::default(),
             files: downloads::FileCache::default(),
             pending: pending::PendingCounts::default(),
-            judging: Arc::new(Semaphore::new(JUDGED_AT_ONCE)),
             strip_private_metadata,
             redirects,
-            unsettled: unsettled::Unsettled::default(),
         }
     }
 

@@ -11,13 +11,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::downloads::metadata;
 use super::{Error, Service};
 use crate::blob::{self, BlobKey, Content, Metadata, SealedBlob};
+use crate::budget::Reservation;
 use crate::convert::{self, Converted, Converter, Heard};
 use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, Delivery, Sound};
 use crate::domain::filename;
 use crate::domain::voice_memo;
 use crate::id::AttachmentId;
-use crate::turns::Turn;
 
 /// Pieces in which a converted file goes into the store, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -66,15 +66,16 @@ impl Service {
     /// Prepares an attachment whose bytes are stored, unless that was done. Of several callers at once one does it.
     pub(super) async fn prepare(&self, id: AttachmentId) -> Result<(), Error> {
         let Some(attachment) = self.stored(id).await? else { return Ok(()) };
-        let turn = self.converter.turn(&attachment.partner_id.to_string()).await?;
+        let permit = self.converter.permit(&attachment.partner_id.to_string()).await?;
         let _preparing = self.db.exclusive(format!("prepare {id}")).await?;
         let Some(attachment) = self.stored(id).await?.filter(|attachment| !attachment.prepared) else { return Ok(()) };
-        // Whether there is an ffmpeg may not have been known before the turn came.
+        // Whether there is an ffmpeg may not have been known before the permit came.
         if attachment.media_type == "audio/x-caf" && !self.converter.converts(&attachment.media_type) {
             return Ok(());
         }
         let content = self.copy(&attachment).await?;
-        let mut prepared = self.prepared(turn, Box::new(content), &attachment.filename, &attachment.media_type).await?;
+        let mut prepared =
+            self.prepared(permit, Box::new(content), &attachment.filename, &attachment.media_type).await?;
         // In a bucket it has the same name each time, so it must have the same id each time: what a crash left asked to be
         // removed is then this.
         if let Some((delivery, _)) = &mut prepared.delivery {
@@ -114,23 +115,24 @@ impl Service {
     /// Converts and listens. What cannot be converted is delivered as it is.
     pub(super) async fn prepared(
         &self,
-        turn: Turn,
+        permit: Reservation,
         content: Box<dyn Content>,
         name: &str,
         media_type: &str,
     ) -> Result<Prepared, Error> {
-        let turn = Arc::new(turn);
+        let permit = Arc::new(permit);
         if !self.converter.converts(media_type) {
             let listens = voice_memo::is_sound(media_type) && size(&*content)? <= voice_memo::MAX_BYTES;
-            let heard = if listens { self.converter.listen(&turn, content, media_type).await } else { Heard::Unknown };
+            let heard =
+                if listens { self.converter.listen(&permit, content, media_type).await } else { Heard::Unknown };
             return Ok(Prepared { delivery: None, ..Prepared::heard(heard) });
         }
         let is_sound = voice_memo::is_sound(media_type);
-        match self.converter.convert(&turn, content, media_type).await {
+        match self.converter.convert(&permit, content, media_type).await {
             Ok(converted) => {
                 let heard = if is_sound {
                     let copy = converted.file.try_clone().map_err(blob::Error::Unreadable)?;
-                    self.converter.listen(&turn, Box::new(copy), converted.media_type).await
+                    self.converter.listen(&permit, Box::new(copy), converted.media_type).await
                 } else {
                     Heard::Unknown
                 };

@@ -13,6 +13,7 @@ use super::downloads::metadata;
 use super::judgement::Judged;
 use crate::blob::presign::{Grant, Query};
 use crate::blob::{self, Digests, SealedBlob};
+use crate::budget::AtCapacity;
 use crate::db;
 use crate::db::attachments::{self as table, Received};
 use crate::db::locks::Exclusive;
@@ -44,6 +45,9 @@ pub enum Error {
     /// The body came too slowly.
     #[error("the body came too slowly; nothing was stored, and the URL is still good")]
     TooSlow,
+    /// A budget is used up.
+    #[error(transparent)]
+    AtCapacity(#[from] AtCapacity),
     /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
@@ -131,7 +135,8 @@ impl Service {
             return settled;
         }
         let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
-        let (sealed, judged) = self.judge(sealed, attachment.filename.clone(), declared, Route::Upload).await?;
+        let (sealed, judged) =
+            self.judge(attachment.partner_id, sealed, attachment.filename.clone(), declared, Route::Upload).await?;
         // A task of its own: a client that goes away now must not leave a file without its row.
         let attachment = attachment.clone();
         tokio::spawn(async move { self.settle(&attachment, uploaded, sealed, judged).await })

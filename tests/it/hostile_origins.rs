@@ -434,7 +434,7 @@ async fn a_partner_fills_the_disk_no_further_than_its_share() {
     let origin = Origin::start();
     origin.script("/large.txt", answer("200 OK", "content-length: 60000", &vec![b'x'; 60_000]));
     let app = TestApp::with_origin(&origin, |flags| {
-        flags.fetch_max_unsettled_bytes_per_partner = Some(100_000);
+        flags.max_temporary_bytes_per_partner = Some(100_000);
     })
     .await;
     let parts = vec![json!({"type": "media", "url": origin.url("/large.txt")}); 2];

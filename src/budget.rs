@@ -1,0 +1,391 @@
+//! A budget: a total that all callers share and a share that one holder may have of it, with a fair, bounded wait queue.
+//!
+//! Everything that a stranger can make the server hold (bytes of bodies and temporary files, running conversions and
+//! fetches, connections) is counted in one. Owns admission and accounting; what the units are is the caller's business.
+//! A holder is a partner, or the address of a client that no partner is known of yet.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::metrics::{BudgetMetrics, Metrics};
+
+/// `Retry-After` of a refusal, in seconds. Units are released at any time, so this is only a useful pace.
+const RETRY_AFTER: u64 = 5;
+
+/// The size of a budget and of its wait queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Units for all holders together.
+    pub total: u64,
+    /// Units for one holder.
+    pub share: u64,
+    /// Callers of one holder that may wait; 0 refuses at once.
+    pub max_queued: usize,
+    /// Longest wait.
+    pub queue_timeout: Duration,
+}
+
+impl Limits {
+    /// Limits of a budget that nobody waits for.
+    #[must_use]
+    pub const fn without_queue(total: u64, share: u64) -> Self {
+        Self { total, share, max_queued: 0, queue_timeout: Duration::ZERO }
+    }
+}
+
+/// Nothing was reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}; try again in {retry_after} s", cause(*.of_share))]
+pub struct AtCapacity {
+    /// Whether the holder's own share is used up, and not the total.
+    pub of_share: bool,
+    /// Seconds until a retry is useful.
+    pub retry_after: u64,
+}
+
+fn cause(of_share: bool) -> &'static str {
+    if of_share { "your share of this server's capacity is in use" } else { "the server is at capacity" }
+}
+
+/// The budget. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: Limits,
+    metrics: BudgetMetrics,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: u64,
+    /// Those that hold or wait for something; the others are removed.
+    holders: HashMap<Arc<str>, Holder>,
+    waiting: usize,
+    next_ticket: u64,
+}
+
+#[derive(Debug, Default)]
+struct Holder {
+    used: u64,
+    queue: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    amount: u64,
+    granted: oneshot::Sender<()>,
+}
+
+/// Units of a budget, released on drop.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<Inner>,
+    holder: Arc<str>,
+    amount: u64,
+}
+
+/// A place in the wait queue. If the caller is cancelled it leaves the queue, or returns what it was just granted.
+struct Place<'a> {
+    budget: &'a Arc<Inner>,
+    holder: &'a Arc<str>,
+    ticket: u64,
+    amount: u64,
+    taken: bool,
+}
+
+impl Budget {
+    /// A budget that reports to the metrics under `name`.
+    #[must_use]
+    pub fn new(name: &'static str, limits: Limits, metrics: &Metrics) -> Self {
+        let metrics = metrics.budget(name, limits.total);
+        Self(Arc::new(Inner { limits, metrics, state: Mutex::default() }))
+    }
+
+    /// Reserves units if they are free now.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn try_reserve(&self, holder: &str, amount: u64) -> Result<Reservation, AtCapacity> {
+        let holder: Arc<str> = holder.into();
+        self.0.take(&holder, amount)?;
+        Ok(Reservation { budget: Arc::clone(&self.0), holder, amount })
+    }
+
+    /// Reserves units, and waits for them if need be. Of several holders that wait, the one that holds least is served
+    /// first, so a holder with a long queue does not delay one with a short one.
+    ///
+    /// # Errors
+    /// The holder's queue is full, the wait took too long, or the share is smaller than `amount`.
+    pub async fn reserve(&self, holder: &str, amount: u64) -> Result<Reservation, AtCapacity> {
+        let holder: Arc<str> = holder.into();
+        let (mut place, granted) = self.0.enqueue(&holder, amount)?;
+        // The grant is looked at before the timer: with no time to wait, units that are free are still given.
+        if timeout(self.0.limits.queue_timeout, granted).await.is_ok_and(|granted| granted.is_ok()) {
+            place.taken = true;
+            return Ok(Reservation { budget: Arc::clone(&self.0), holder: Arc::clone(&holder), amount });
+        }
+        Err(self.0.refuse(&holder, amount))
+    }
+
+    /// Units in use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.lock().used
+    }
+}
+
+impl Reservation {
+    /// Adds units if they are free now.
+    ///
+    /// # Errors
+    /// They are not; what was reserved before stays so.
+    pub fn try_grow(&mut self, amount: u64) -> Result<(), AtCapacity> {
+        self.budget.take(&self.holder, amount)?;
+        self.amount += amount;
+        Ok(())
+    }
+
+    /// Returns some of the units.
+    pub fn shrink(&mut self, amount: u64) {
+        let amount = amount.min(self.amount);
+        self.amount -= amount;
+        self.budget.release(&self.holder, amount);
+    }
+
+    /// Units reserved.
+    #[must_use]
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.release(&self.holder, self.amount);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.taken || self.budget.leave(self.holder, self.ticket) {
+            return;
+        }
+        // Granted, but the caller is gone.
+        self.budget.release(self.holder, self.amount);
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while locked")
+    }
+
+    fn take(&self, holder: &Arc<str>, amount: u64) -> Result<(), AtCapacity> {
+        let mut state = self.lock();
+        let used = state.holders.get(holder).map_or(0, |holder| holder.used);
+        if used.saturating_add(amount) > self.limits.share || state.used.saturating_add(amount) > self.limits.total {
+            drop(state);
+            return Err(self.refuse(holder, amount));
+        }
+        state.use_units(holder, amount);
+        self.metrics.set(state.used);
+        Ok(())
+    }
+
+    fn enqueue<'a>(
+        self: &'a Arc<Self>,
+        holder: &'a Arc<str>,
+        amount: u64,
+    ) -> Result<(Place<'a>, oneshot::Receiver<()>), AtCapacity> {
+        let mut state = self.lock();
+        let entry = state.holders.entry(Arc::clone(holder)).or_default();
+        let fits = entry.queue.is_empty() && entry.used.saturating_add(amount) <= self.limits.share;
+        let is_full = entry.queue.len() >= self.limits.max_queued;
+        let fits_now = fits && state.waiting == 0 && state.used.saturating_add(amount) <= self.limits.total;
+        if amount > self.limits.share || (is_full && !fits_now) {
+            state.forget_idle(holder);
+            drop(state);
+            return Err(self.refuse(holder, amount));
+        }
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.waiting += 1;
+        let (granted, receiver) = oneshot::channel();
+        let waiter = Waiter { ticket, amount, granted };
+        state.holders.entry(Arc::clone(holder)).or_default().queue.push_back(waiter);
+        state.grant(self.limits);
+        self.metrics.set(state.used);
+        Ok((Place { budget: self, holder, ticket, amount, taken: false }, receiver))
+    }
+
+    /// Leaves the queue; `false` if the units were granted already.
+    fn leave(&self, holder: &Arc<str>, ticket: u64) -> bool {
+        let mut state = self.lock();
+        let Some(entry) = state.holders.get_mut(holder) else { return false };
+        let Some(at) = entry.queue.iter().position(|waiter| waiter.ticket == ticket) else { return false };
+        entry.queue.remove(at);
+        state.waiting -= 1;
+        state.forget_idle(holder);
+        state.grant(self.limits);
+        self.metrics.set(state.used);
+        true
+    }
+
+    fn release(&self, holder: &Arc<str>, amount: u64) {
+        let mut state = self.lock();
+        state.used -= amount;
+        if let Some(entry) = state.holders.get_mut(holder) {
+            entry.used -= amount;
+        }
+        state.forget_idle(holder);
+        state.grant(self.limits);
+        self.metrics.set(state.used);
+    }
+
+    fn refuse(&self, holder: &Arc<str>, amount: u64) -> AtCapacity {
+        let used = self.lock().holders.get(holder).map_or(0, |holder| holder.used);
+        let of_share = used.saturating_add(amount) > self.limits.share;
+        self.metrics.refused(of_share);
+        AtCapacity { of_share, retry_after: RETRY_AFTER }
+    }
+}
+
+impl State {
+    fn use_units(&mut self, holder: &Arc<str>, amount: u64) {
+        self.used += amount;
+        self.holders.entry(Arc::clone(holder)).or_default().used += amount;
+    }
+
+    fn forget_idle(&mut self, holder: &Arc<str>) {
+        if self.holders.get(holder).is_some_and(|holder| holder.used == 0 && holder.queue.is_empty()) {
+            self.holders.remove(holder);
+        }
+    }
+
+    /// Serves the queues: always the holder that holds least, then the one that waits longest. A request that does not
+    /// fit into the total is waited for, so that small ones cannot starve it.
+    fn grant(&mut self, limits: Limits) {
+        while self.waiting > 0 {
+            let fits = |holder: &&mut Holder| {
+                holder.queue.front().is_some_and(|next| holder.used.saturating_add(next.amount) <= limits.share)
+            };
+            let order = |holder: &&mut Holder| (holder.used, holder.queue.front().map(|next| next.ticket));
+            let Some(holder) = self.holders.values_mut().filter(fits).min_by_key(order) else { return };
+            let amount = holder.queue.front().map_or(0, |next| next.amount);
+            if self.used.saturating_add(amount) > limits.total {
+                return;
+            }
+            let waiter = holder.queue.pop_front().expect("it has a first");
+            holder.used += amount;
+            self.used += amount;
+            self.waiting -= 1;
+            // A caller that has gone meanwhile returns the units in `Place::drop`.
+            let _ = waiter.granted.send(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::future::Future;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn budget(total: u64, share: u64, max_queued: usize) -> Budget {
+        Budget::new("test", Limits { total, share, max_queued, queue_timeout: LONG }, &Metrics::default())
+    }
+
+    fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn reservation_beyond_share_or_total_is_refused() {
+        let budget = budget(10, 6, 0);
+        let mut first = budget.try_reserve("a", 6).expect("free");
+        assert!(budget.try_reserve("a", 1).expect_err("its share is used").of_share);
+        let second = budget.try_reserve("b", 4).expect("free");
+        assert!(!budget.try_reserve("b", 1).expect_err("the total is used").of_share);
+        assert!(first.try_grow(1).is_err());
+        first.shrink(2);
+        assert_eq!((budget.used(), first.amount()), (8, 4));
+        drop((first, second));
+        assert_eq!(budget.used(), 0);
+        assert!(budget.0.lock().holders.is_empty(), "idle holders are not kept");
+    }
+
+    #[tokio::test]
+    async fn waiting_holder_with_least_in_use_is_served_first() {
+        let budget = budget(2, 2, 8);
+        let (first, _second) = (budget.try_reserve("a", 1).expect("free"), budget.try_reserve("a", 1).expect("free"));
+        let (mut greedy, mut modest) = (pin!(budget.reserve("a", 1)), pin!(budget.reserve("b", 1)));
+        assert!(poll(greedy.as_mut()).is_pending());
+        assert!(poll(modest.as_mut()).is_pending());
+        drop(first);
+        assert!(poll(greedy.as_mut()).is_pending());
+        assert!(matches!(poll(modest.as_mut()), Poll::Ready(Ok(_))));
+    }
+
+    #[tokio::test]
+    async fn cancelled_waiter_leaves_nothing_behind() {
+        let budget = budget(1, 1, 2);
+        let held = budget.try_reserve("a", 1).expect("free");
+        {
+            let mut waiting = pin!(budget.reserve("b", 1));
+            assert!(poll(waiting.as_mut()).is_pending());
+        }
+        {
+            // Granted, and cancelled before it is polled again.
+            let mut waiting = pin!(budget.reserve("c", 1));
+            assert!(poll(waiting.as_mut()).is_pending());
+            drop(held);
+        }
+        assert_eq!(budget.used(), 0);
+        assert!(budget.0.lock().holders.is_empty());
+        assert_eq!(budget.0.lock().waiting, 0);
+    }
+
+    #[tokio::test]
+    async fn full_queue_and_impossible_amount_are_refused_at_once() {
+        let budget = budget(1, 1, 1);
+        let _held = budget.try_reserve("a", 1).expect("free");
+        let mut waiting = pin!(budget.reserve("b", 1));
+        assert!(poll(waiting.as_mut()).is_pending());
+        assert!(budget.reserve("b", 1).await.is_err());
+        assert!(budget.reserve("c", 2).await.is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn counts_never_exceed_limits_and_return_to_zero(steps in proptest::collection::vec((0..3_usize, 0..4_u64, any::<bool>()), 0..60)) {
+            let budget = budget(6, 4, 0);
+            let mut held = Vec::new();
+            for (holder, amount, release) in steps {
+                if release {
+                    held.pop();
+                } else if let Ok(reservation) = budget.try_reserve(["a", "b", "c"][holder], amount) {
+                    held.push(reservation);
+                }
+                let state = budget.0.lock();
+                prop_assert!(state.used <= 6);
+                prop_assert!(state.holders.values().all(|holder| holder.used <= 4));
+                prop_assert_eq!(state.used, state.holders.values().map(|holder| holder.used).sum::<u64>());
+                prop_assert_eq!(state.used, held.iter().map(Reservation::amount).sum::<u64>());
+            }
+            held.clear();
+            prop_assert_eq!(budget.used(), 0);
+        }
+    }
+}

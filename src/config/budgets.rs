@@ -1,0 +1,55 @@
+//! The budgets of everything that strangers can make the server hold, from the settings.
+
+use std::time::Duration;
+
+use super::Limits;
+use crate::budget;
+
+/// Sends of one partner that may wait for a conversion.
+const MAX_QUEUED_CONVERSIONS: usize = 64;
+/// Uploads and fetched files of one partner that may wait for their inspection. They hold temporary bytes and a task,
+/// and come in bursts of as many as a partner has connections.
+const MAX_QUEUED_INSPECTIONS: usize = 4096;
+/// How long they may wait.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Limits {
+    /// Media URLs that are fetched at a time, by partner.
+    #[must_use]
+    pub fn fetches(&self) -> budget::Limits {
+        budget::Limits {
+            total: self.fetch_max_concurrent,
+            share: self.fetch_max_concurrent_per_partner,
+            max_queued: usize::try_from(self.fetch_max_waiting_per_partner).unwrap_or(usize::MAX),
+            queue_timeout: Duration::from_secs(self.fetch_queue_timeout_seconds),
+        }
+    }
+
+    /// Bytes of uploads and fetched files that are not stored yet, by partner.
+    #[must_use]
+    pub fn temporary_bytes(&self) -> budget::Limits {
+        budget::Limits::without_queue(self.max_temporary_bytes, self.max_temporary_bytes_per_partner)
+    }
+
+    /// Decoder processes that run at a time, by partner.
+    #[must_use]
+    pub fn conversions(&self) -> budget::Limits {
+        budget::Limits {
+            total: self.max_conversions,
+            share: self.max_conversions_per_partner,
+            max_queued: MAX_QUEUED_CONVERSIONS,
+            queue_timeout: QUEUE_TIMEOUT,
+        }
+    }
+
+    /// Files that are inspected at a time, by partner. Each takes a thread and, if it is all text, a core for a moment.
+    #[must_use]
+    pub fn inspections(&self) -> budget::Limits {
+        budget::Limits {
+            total: self.max_inspections,
+            share: self.max_inspections_per_partner,
+            max_queued: MAX_QUEUED_INSPECTIONS,
+            queue_timeout: QUEUE_TIMEOUT,
+        }
+    }
+}
