@@ -27,6 +27,7 @@ use crate::delivery::{Gateway, Receipts, Worker};
 use crate::fetch::{Fetcher, Resolve};
 use crate::metrics::Metrics;
 use crate::place::Place;
+use crate::sandbox::Sandbox;
 use crate::server::{self, Hosts};
 use crate::service::{Parts, Service};
 
@@ -73,7 +74,9 @@ impl App {
 
         let working = config.blobs_dir.join("unfinished-conversions");
         let conversions = Budget::new("conversions", config.limits.conversions(), &metrics);
-        let converter = Converter::new(find_ffmpeg(config.ffmpeg.as_deref()), working, conversions)
+        let sandbox = Sandbox::new(config.program.clone());
+        let ffmpeg = find_ffmpeg(config.ffmpeg.as_deref(), &sandbox);
+        let converter = Converter::new(sandbox, ffmpeg, working, conversions)
             .context("cannot empty the folder of unfinished conversions")?;
         let converter = Arc::new(converter);
         // It takes a while to say what it is, which nobody need wait for.
@@ -180,8 +183,8 @@ impl App {
 }
 
 /// What cannot be done without it is told; everything else goes on.
-fn find_ffmpeg(program: Option<&Path>) -> Option<Ffmpeg> {
-    Ffmpeg::find(program?).inspect_err(|problem| tracing::warn!(problem, "{WITHOUT_FFMPEG}")).ok()
+fn find_ffmpeg(program: Option<&Path>, sandbox: &Sandbox) -> Option<Ffmpeg> {
+    Ffmpeg::find(program?, sandbox.clone()).inspect_err(|problem| tracing::warn!(problem, "{WITHOUT_FFMPEG}")).ok()
 }
 
 const WITHOUT_FFMPEG: &str = "there is no ffmpeg: CAF is delivered as it is";

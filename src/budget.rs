@@ -47,6 +47,14 @@ pub struct AtCapacity {
     pub retry_after: u64,
 }
 
+impl AtCapacity {
+    /// The server as a whole is busy.
+    #[must_use]
+    pub const fn of_server() -> Self {
+        Self { of_share: false, retry_after: RETRY_AFTER }
+    }
+}
+
 fn cause(of_share: bool) -> &'static str {
     if of_share { "your share of this server's capacity is in use" } else { "the server is at capacity" }
 }

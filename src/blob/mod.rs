@@ -189,9 +189,18 @@ pub trait Content: Read + Seek + Send + Sync {
     /// # Errors
     /// The system does not say.
     fn size(&self) -> io::Result<u64>;
+
+    /// The file it is, if it is one on this machine.
+    fn as_file(&self) -> Option<&std::fs::File> {
+        None
+    }
 }
 
 impl Content for std::fs::File {
+    fn as_file(&self) -> Option<&std::fs::File> {
+        Some(self)
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }

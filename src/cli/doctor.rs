@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::convert::Ffmpeg;
 use crate::db::{self, About, Db, Engine, Tables};
 use crate::fetch::Allowed;
+use crate::sandbox::{Confinement, Sandbox};
 use crate::service::partners;
 
 /// How far the clocks of this machine and of PostgreSQL may be apart, in milliseconds: servers that share it tolerate eight
@@ -32,6 +33,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
         Finding { what: "URLs", result: urls(config) },
         Finding { what: "media URLs", result: media_urls(config) },
     ];
+    findings.push(Finding { what: "decoders", result: block_on(async { Ok(decoders(config).await) })? });
     findings.push(Finding { what: "ffmpeg", result: block_on(async { Ok(ffmpeg(config).await) })? });
     findings.push(Finding { what: "database", result: block_on(async { Ok(database(config).await) })? });
     for Finding { what, result } in &findings {
@@ -84,17 +86,37 @@ async fn ffmpeg(config: &Config) -> Result<String, String> {
     };
     let without =
         |problem: &str| format!("{problem}: CAF is delivered as it is; install ffmpeg or set HAVERSACK_FFMPEG");
-    let found = match Ffmpeg::find(program) {
+    let found = match Ffmpeg::find(program, Sandbox::new(config.program.clone())) {
         Ok(found) => found,
         Err(problem) => return Ok(without(&problem)),
     };
     Ok(match found.probe().await {
-        Ok(probe) => {
-            let network = if probe.is_isolated() { "without network" } else { "network not taken away: no unshare" };
-            format!("{} at {}, {network}", probe.version, found.program().display())
-        }
+        Ok(probe) => format!("{} at {}", probe.version, found.program().display()),
         Err(problem) => without(problem),
     })
+}
+
+/// Decoders work without all of it, but a hole in one of them is then a hole in the server.
+async fn decoders(config: &Config) -> Result<String, String> {
+    let sandbox = Sandbox::new(config.program.clone());
+    let holds = sandbox.probe().await.map_err(|error| format!("cannot start a decoder process ({error})"))?;
+    let Confinement { limited, dies_with_parent, no_files, no_network } = holds;
+    let parts = [
+        (limited, "limits of memory, CPU time and output", "a system with setrlimit"),
+        (dies_with_parent, "death with the server", "Linux"),
+        (no_files, "no files", "Linux 5.13 with Landlock"),
+        (no_network, "no network", "Linux with seccomp on x86-64, ARM64 or RISC-V"),
+    ];
+    let join = |holding: bool| {
+        let parts = parts.iter().filter(|(holds, ..)| *holds == holding);
+        parts
+            .map(|(_, part, needs)| if holding { (*part).to_owned() } else { format!("{part} (needs {needs})") })
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let missing = join(false);
+    let missing = if missing.is_empty() { missing } else { format!("; NOT: {missing}") };
+    Ok(format!("confined: {}{missing}", join(true)))
 }
 
 fn media_urls(config: &Config) -> Result<String, String> {

@@ -16,6 +16,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Flags};
+use crate::convert::worker;
+use crate::sandbox;
 
 /// A self-hosted attachments server for messaging.
 #[derive(Debug, Parser)]
@@ -50,6 +52,13 @@ enum Command {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    // The decoder process comes before everything else: it must be confined before it does anything.
+    let mut arguments = std::env::args_os().skip(1);
+    if let (Some(command), Some(order)) = (arguments.next(), arguments.next())
+        && command == sandbox::SUBCOMMAND
+    {
+        return worker::main(&order);
+    }
     let Cli { command, flags } = Cli::parse();
     let given = flags.clone();
     let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| match command {

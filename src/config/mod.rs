@@ -13,6 +13,7 @@ use url::Url;
 use crate::blob::s3::S3Config;
 use crate::db::Engine;
 use crate::fetch;
+use crate::sandbox::Sandbox;
 
 pub use settings::{Flags, Limits, SETTINGS, Setting, Settings};
 
@@ -79,6 +80,8 @@ pub struct Config {
     pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// The Haversack binary that decoder processes are started from; the running one.
+    pub program: PathBuf,
     /// Every limit.
     pub limits: Limits,
 }
@@ -226,6 +229,7 @@ impl Config {
         };
         settings.limits.check()?;
         Ok(Self {
+            program: Sandbox::own_program().unwrap_or_else(|_| PathBuf::from("haversack")),
             listen: settings.listen,
             data_dir,
             public_url: base_url("HAVERSACK_PUBLIC_URL", settings.public_url)?,

@@ -1,33 +1,39 @@
-//! The one program of others that is run: `ffmpeg`, for what needs an encoder. It gets one folder that holds the file,
-//! is told what the file is, may open nothing but files and only by its own arguments, and is bounded in time, memory and
-//! output.
+//! ffmpeg, for what needs an encoder or a decoder that is not built in. It runs in the sandbox, in a folder that holds the
+//! one file; it is told the input format, may open nothing but files, and what it can write is bounded before it starts.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
 use super::sound::Peaks;
 use super::{Error, Heard};
 use crate::blob::Content;
 use crate::domain::attachment::Sound;
+use crate::media;
+use crate::sandbox::{self, Job, Limits, Run, Sandbox};
 
-/// How long one run may take, in seconds of time and of a processor.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// Most address space of the program, in KiB. It maps about 300 MiB before it does anything.
-const MEMORY: u32 = 1024 * 1024;
-/// Largest file it may write, in blocks of 512 bytes: 128 MiB.
-const OUTPUT: u32 = 256 * 1024;
-/// Most that is kept of what it says.
-const MESSAGE: u64 = 2000;
+/// Address space of the program in bytes. It maps about 300 MiB before it does anything.
+const MEMORY: u64 = 1024 * 1024 * 1024;
+/// Largest file it may write, in bytes.
+const MAX_OUTPUT: u64 = 128 * 1024 * 1024;
+/// CPU time for any file, in seconds; converting sound gets a second more for each [`SPEED`] seconds of it.
+const CPU_SECONDS: u64 = 5;
+/// Seconds of sound that are encoded in a second at the least. Common machines do 50 to 100.
+const SPEED: u64 = 20;
+/// Longest sound that is converted or decoded.
+const MAX_DURATION: Duration = Duration::from_hours(2);
+/// Sample rates of sound that is converted, in Hz. Resampling from a lower one would multiply the samples.
+const SAMPLE_RATES: std::ops::RangeInclusive<f64> = 4000.0..=384_000.0;
+/// Frames of sound for each byte of a file. Speech at 6 kbit/s has 64, one-byte packets of Opus 5,760.
+const MAX_FRAMES_PER_BYTE: f64 = 128.0;
+/// Where programs and their libraries are, besides the program's own folder.
+const SYSTEM: [&str; 8] = ["/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/etc/ld.so.cache"];
 
 /// What a file is, so that the program need not guess.
 struct Media<'a> {
@@ -41,10 +47,11 @@ struct Media<'a> {
 const CAF: Media<'_> = Media { format: "caf", stream: "0:a:0", options: &[] };
 const AMR: Media<'_> = Media { format: "amr", stream: "0:a:0", options: &[] };
 
-/// A program that was found. What it is is asked when it is first needed, so that nobody waits for it at start.
+/// A program that was found. It is asked for its version when it is first needed, so that nobody waits for it at start.
 #[derive(Debug)]
 pub struct Ffmpeg {
     program: PathBuf,
+    sandbox: Sandbox,
     probe: OnceCell<Result<Probe, String>>,
 }
 
@@ -53,16 +60,6 @@ pub struct Ffmpeg {
 pub struct Probe {
     /// Its version.
     pub version: String,
-    /// `unshare`, if the system lets it take the network away from the program.
-    unshare: Option<PathBuf>,
-}
-
-impl Probe {
-    /// Whether the program runs without any network.
-    #[must_use]
-    pub fn is_isolated(&self) -> bool {
-        self.unshare.is_some()
-    }
 }
 
 impl Ffmpeg {
@@ -70,19 +67,19 @@ impl Ffmpeg {
     ///
     /// # Errors
     /// It is not there.
-    pub fn find(program: &Path) -> Result<Self, String> {
+    pub fn find(program: &Path, sandbox: Sandbox) -> Result<Self, String> {
         let found = if program.components().count() > 1 { program.to_owned() } else { in_path(program)? };
         // It runs in another folder.
         let found = found.canonicalize().map_err(|error| format!("cannot find {}: {error}", program.display()))?;
-        Ok(Self { program: found, probe: OnceCell::new() })
+        Ok(Self { program: found, sandbox, probe: OnceCell::new() })
     }
 
-    /// Asks the program what it is, once.
+    /// Asks the program for its version, once.
     ///
     /// # Errors
-    /// It cannot be run, or is no ffmpeg.
+    /// It cannot be run in the sandbox, or is no ffmpeg.
     pub async fn probe(&self) -> Result<&Probe, &str> {
-        let probe = self.probe.get_or_init(|| probe(&self.program)).await;
+        let probe = self.probe.get_or_init(|| self.ask_version()).await;
         probe.as_ref().map_err(String::as_str)
     }
 
@@ -99,51 +96,51 @@ impl Ffmpeg {
 
     /// CAF as M4A. AAC is copied as it is; everything else is encoded.
     pub(super) async fn caf_to_m4a(&self, parent: &Path, content: Box<dyn Content>) -> Result<File, Error> {
-        let (folder, head) = place(parent, content).await?;
+        let (input, duration) = Input::of_caf(parent, content).await?;
         // Apple Core Audio Format Specification, "Audio Description Chunk": it is the first, and names the codec.
-        let codec = if head[28..32] == *b"aac " { "copy" } else { "aac" };
+        let codec = if input.head[28..32] == *b"aac " { "copy" } else { "aac" };
+        let limits = limits(duration);
         let output = ["-c:a", codec, "-movflags", "+faststart", "-f", "ipod"];
-        let file = self.run(&folder, &CAF, &output).await;
+        let file = self.run(&input.folder, limits, &CAF, &output).await;
         match file {
             // AAC of a kind that the new container cannot take.
-            Err(Error::Ffmpeg(_)) if codec == "copy" => {
-                self.run(&folder, &CAF, &["-c:a", "aac", "-movflags", "+faststart", "-f", "ipod"]).await
+            Err(Error::Decoder(sandbox::Error::Failed { .. })) if codec == "copy" => {
+                let output = ["-c:a", "aac", "-movflags", "+faststart", "-f", "ipod"];
+                self.run(&input.folder, limits, &CAF, &output).await
             }
             file => file,
         }
     }
 
-    /// The first page of a TIFF picture as PNM; and the picture again.
-    pub(super) async fn tiff_to_pnm(
-        &self,
-        parent: &Path,
-        content: Box<dyn Content>,
-    ) -> Result<(File, Box<dyn Content>), Error> {
-        let (folder, _) = place(parent, content).await?;
+    /// The first page of a TIFF picture as PNM.
+    pub(super) async fn tiff_to_pnm(&self, parent: &Path, content: Box<dyn Content>) -> Result<File, Error> {
+        let input = Input::place(parent, content).await?;
         let pixels = super::MAX_PIXELS.to_string();
         let picture = Media { format: "tiff_pipe", stream: "0:v:0", options: &["-max_pixels", &pixels] };
-        let decoded = self.run(&folder, &picture, &["-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"]).await?;
-        Ok((decoded, Box::new(File::open(folder.path().join("in"))?)))
+        let output = ["-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"];
+        // A picture of the largest size is decoded in the time of a minute of sound.
+        self.run(&input.folder, limits(Duration::from_mins(1)), &picture, &output).await
     }
 
-    /// AMR, which nothing in this process decodes.
+    /// The waveform of AMR, which no decoder of ours reads.
     pub(super) async fn listen_to_amr(&self, parent: &Path, content: Box<dyn Content>) -> Heard {
         match self.decode_amr(parent, content).await {
             Ok(Some(sound)) => Heard::Sound(sound),
-            Ok(None) | Err(Error::Ffmpeg(_)) => Heard::Nothing,
+            Ok(None) | Err(Error::Decoder(sandbox::Error::Failed { .. })) => Heard::Nothing,
             Err(error) => {
-                tracing::warn!(%error, "cannot listen to a file");
+                tracing::warn!(%error, "an AMR file cannot be decoded; it has no waveform");
                 Heard::Unknown
             }
         }
     }
 
     async fn decode_amr(&self, parent: &Path, content: Box<dyn Content>) -> Result<Option<Sound>, Error> {
-        let (folder, head) = place(parent, content).await?;
+        let input = Input::place(parent, content).await?;
         // RFC 4867 section 5.1.
-        let sample_rate = if head.starts_with(b"#!AMR-WB") { 16_000 } else { 8_000 };
+        let sample_rate = if input.head.starts_with(b"#!AMR-WB") { 16_000 } else { 8_000 };
         let rate = sample_rate.to_string();
-        let file = self.run(&folder, &AMR, &["-ac", "1", "-ar", &rate, "-f", "s16le"]).await?;
+        let output = ["-ac", "1", "-ar", &rate, "-f", "s16le"];
+        let file = self.run(&input.folder, limits(MAX_DURATION), &AMR, &output).await?;
         let peaks = move || -> io::Result<Option<Sound>> {
             let (mut peaks, mut reader, mut sample) = (Peaks::default(), BufReader::new(file), [0; 2]);
             while reader.read_exact(&mut sample).is_ok() {
@@ -154,101 +151,148 @@ impl Ffmpeg {
         Ok(spawn_blocking(peaks).await.map_err(|_| Error::Stopped)??)
     }
 
-    /// Runs the program on the file in the folder, and gives what it wrote.
-    async fn run(&self, folder: &TempDir, input: &Media<'_>, output: &[&str]) -> Result<File, Error> {
-        let unshare = self.probe().await.map_err(|_| Error::NoFfmpeg)?.unshare.as_deref();
-        let mut command = limited(&self.program, unshare);
-        command.args(["-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-threads", "1"]);
+    /// Runs the program on the file in the folder, and opens what it wrote.
+    async fn run(&self, folder: &TempDir, limits: Limits, input: &Media<'_>, output: &[&str]) -> Result<File, Error> {
+        self.probe().await.map_err(|_| Error::NoFfmpeg)?;
+        let longest = MAX_DURATION.as_secs().to_string();
+        let mut arguments = vec!["-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-threads", "1"];
         // The format is not guessed, and nothing in the file can name another file or host: a playlist is no CAF, and
         // no protocol but `file` is there.
-        command.args(["-protocol_whitelist", "file", "-f", input.format]).args(input.options).args(["-i", "in"]);
-        command.args(["-map", input.stream, "-sn", "-dn", "-map_metadata", "-1", "-bitexact", "-threads", "1"]);
-        command.args(output).arg("out");
-        command.current_dir(folder.path()).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let stderr = child.stderr.take().expect("it is a pipe");
-        let ended = async {
-            let mut said = Vec::new();
-            let mut stderr = stderr.take(MESSAGE);
-            stderr.read_to_end(&mut said).await?;
-            // Whatever else it has to say.
-            tokio::io::copy(&mut stderr.into_inner(), &mut tokio::io::sink()).await?;
-            Ok::<_, io::Error>((child.wait().await?, said))
-        };
-        let ended =
-            timeout(PATIENCE, ended).await.map_err(|_| Error::Limited(format!("it took longer than {PATIENCE:?}")))?;
-        let (status, said) = ended?;
-        if !status.success() {
-            let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
-            let why = format!("{status}: {said}");
-            return Err(match status.code() {
-                Some(_) if said.contains("No space left on device") => io::Error::other(why).into(),
-                Some(_) => Error::Ffmpeg(why),
-                // A signal: of time, memory or output.
-                None => Error::Limited(why),
-            });
-        }
-        let file = File::open(folder.path().join("out"))?;
+        arguments.extend(["-protocol_whitelist", "file", "-f", input.format]);
+        arguments.extend(input.options);
+        arguments.extend(["-i", "in", "-map", input.stream, "-sn", "-dn", "-map_metadata", "-1", "-bitexact"]);
+        arguments.extend(["-threads", "1", "-t", &longest]);
+        arguments.extend(output);
+        arguments.push("out");
+        let run = Run::Program(self.program.clone(), arguments.into_iter().map(OsString::from).collect());
+        let folder = folder.path();
+        let executable = self.executable();
+        self.sandbox.run(Job { limits, run, input: None, output: None, folder: Some(folder), executable }).await?;
+        let file = File::open(folder.join("out"))?;
         if file.metadata()?.len() == 0 {
-            return Err(Error::Ffmpeg("it wrote nothing".to_owned()));
+            return Err(sandbox::Error::Failed { status: 0, message: "ffmpeg wrote nothing".to_owned() }.into());
         }
         Ok(file)
     }
-}
 
-async fn probe(program: &Path) -> Result<Probe, String> {
-    let cannot = |problem: &str| format!("cannot run {}: {problem}", program.display());
-    let unshare = match in_path(Path::new("unshare")) {
-        Ok(unshare) if says_version(program, Some(&unshare)).await.is_ok() => Some(unshare),
-        _ => None,
-    };
-    let output = says_version(program, unshare.as_deref()).await.map_err(|problem| cannot(&problem))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let version = said.lines().next().and_then(|line| line.strip_prefix("ffmpeg version "));
-    let version = version.and_then(|rest| rest.split(' ').next());
-    let version = version.ok_or_else(|| cannot("it is no ffmpeg"))?.to_owned();
-    Ok(Probe { version, unshare })
-}
-
-/// What the program says of its version.
-async fn says_version(program: &Path, unshare: Option<&Path>) -> Result<Output, String> {
-    let mut command = limited(program, unshare);
-    command.arg("-version").stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(PATIENCE, command.output()).await.map_err(|_| "it does not end".to_owned())?;
-    let output = output.map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(output) } else { Err(format!("{}", output.status)) }
-}
-
-/// The program under limits that a parent cannot set without unsafe code, and in a network of its own that reaches nothing
-/// (`network_namespaces(7)`), where the system allows that.
-fn limited(program: &Path, unshare: Option<&Path>) -> Command {
-    let limits = format!("ulimit -t {} && ulimit -v {MEMORY} && ulimit -f {OUTPUT} && exec \"$@\"", PATIENCE.as_secs());
-    let shell = Path::new("/bin/sh");
-    let mut command = Command::new(unshare.unwrap_or(shell));
-    if unshare.is_some() {
-        command.args(["--map-root-user", "--net", "--"]).arg(shell);
+    fn executable(&self) -> Vec<PathBuf> {
+        let own = self.program.parent().map(Path::to_owned);
+        SYSTEM.iter().map(PathBuf::from).chain(own).collect()
     }
-    command.args(["-c", &limits, "sh"]).arg(program);
-    command
+
+    async fn ask_version(&self) -> Result<Probe, String> {
+        let cannot = |problem: String| format!("cannot run {}: {problem}", self.program.display());
+        let mut output = tempfile::tempfile().map_err(|error| cannot(error.to_string()))?;
+        let version = async {
+            let job = Job {
+                limits: limits(Duration::ZERO),
+                run: Run::Program(self.program.clone(), vec!["-version".into()]),
+                input: None,
+                output: Some(output.try_clone()?),
+                folder: None,
+                executable: self.executable(),
+            };
+            self.sandbox.run(job).await?;
+            let mut said = String::new();
+            output.rewind()?;
+            (&output).take(1000).read_to_string(&mut said)?;
+            Ok::<_, sandbox::Error>(said)
+        };
+        let said = version.await.map_err(|error| cannot(error.to_string()))?;
+        let version = said.lines().next().and_then(|line| line.strip_prefix("ffmpeg version "));
+        let version = version.and_then(|rest| rest.split(' ').next());
+        let version = version.ok_or_else(|| cannot("it is no ffmpeg".to_owned()))?.to_owned();
+        Ok(Probe { version })
+    }
 }
 
-/// Puts the content into a folder of its own; its first bytes.
-async fn place(parent: &Path, mut content: Box<dyn Content>) -> Result<(TempDir, [u8; 64]), Error> {
-    let parent = parent.to_owned();
-    let place = move || {
-        let folder = tempfile::tempdir_in(parent)?;
-        let path = folder.path().join("in");
-        io::copy(&mut content, &mut File::create(&path)?)?;
-        let mut head = [0; 64];
-        let _ = File::open(&path)?.read(&mut head)?;
-        Ok::<_, io::Error>((folder, head))
-    };
-    Ok(spawn_blocking(place).await.map_err(|_| Error::Stopped)??)
+/// Limits for converting so much sound.
+fn limits(duration: Duration) -> Limits {
+    let cpu_seconds = CPU_SECONDS + duration.as_secs() / SPEED;
+    Limits { memory: MEMORY, cpu_seconds, output: MAX_OUTPUT, deadline: super::deadline(cpu_seconds) }
+}
+
+/// A file in a folder of its own, and its first bytes.
+struct Input {
+    folder: TempDir,
+    head: [u8; 64],
+}
+
+impl Input {
+    async fn place(parent: &Path, mut content: Box<dyn Content>) -> Result<Self, Error> {
+        let parent = parent.to_owned();
+        let place = move || {
+            let folder = tempfile::tempdir_in(parent)?;
+            let path = folder.path().join("in");
+            content.rewind()?;
+            io::copy(&mut content, &mut File::create(&path)?)?;
+            let mut head = [0; 64];
+            let _ = File::open(&path)?.read(&mut head)?;
+            Ok::<_, io::Error>(Self { folder, head })
+        };
+        Ok(spawn_blocking(place).await.map_err(|_| Error::Stopped)??)
+    }
+
+    /// A CAF file whose sound is bounded in length and rate, and its duration.
+    async fn of_caf(parent: &Path, content: Box<dyn Content>) -> Result<(Self, Duration), Error> {
+        let input = Self::place(parent, content).await?;
+        let path = input.folder.path().join("in");
+        let measure = move || {
+            let file = File::open(path)?;
+            let size = file.metadata()?.len();
+            let caf = media::of_extension("caf").expect("a type of the table");
+            Ok::<_, io::Error>((size, media::measure(file, caf).duration_ms))
+        };
+        let (size, millis) = spawn_blocking(measure).await.map_err(|_| Error::Stopped)??;
+        let rate = f64::from_be_bytes(input.head[20..28].try_into().expect("eight bytes"));
+        let duration = Duration::from_millis(millis.unwrap_or_default());
+        check_sound(size, rate, duration)?;
+        Ok((input, duration))
+    }
+}
+
+/// Refuses sound that would take more time and output than its file is worth.
+fn check_sound(size: u64, rate: f64, duration: Duration) -> Result<(), Error> {
+    if !SAMPLE_RATES.contains(&rate) {
+        return Err(Error::OutOfBounds(format!("a sample rate of {rate} Hz")));
+    }
+    if duration > MAX_DURATION {
+        return Err(Error::OutOfBounds(format!("a length of {} s", duration.as_secs())));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "no file has 2^52 bytes")]
+    let most = size as f64 * MAX_FRAMES_PER_BYTE;
+    if duration.as_secs_f64() * rate > most {
+        return Err(Error::OutOfBounds("more sound than a file of its size can hold".to_owned()));
+    }
+    Ok(())
 }
 
 fn in_path(program: &Path) -> Result<PathBuf, String> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file());
     found.ok_or_else(|| format!("{} is not in PATH", program.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_out_of_bounds_is_refused_before_it_is_decoded() {
+        let seconds = Duration::from_secs;
+        for (size, rate, duration, accepted) in [
+            (100_068, 44_100.0, seconds(1), true),
+            (100_068, 8000.0, seconds(100), true),
+            (100_068, 1.0, seconds(100_000), false),
+            (100_068, f64::NAN, seconds(1), false),
+            (100_068, -8000.0, seconds(1), false),
+            (100_068, 1e300, seconds(1), false),
+            (100_068, 48_000.0, seconds(12_000), false),
+            (100_068, 48_000.0, seconds(300), false),
+            (100_000_000, 8000.0, seconds(7201), false),
+            (100_000_000, 8000.0, seconds(7200), true),
+        ] {
+            assert_eq!(check_sound(size, rate, duration).is_ok(), accepted, "{size} bytes, {rate} Hz, {duration:?}");
+        }
+    }
 }

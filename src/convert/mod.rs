@@ -1,18 +1,22 @@
-//! Files in the form that a recipient can play, and what can be heard in them. Owns everything that decodes or encodes:
-//! each bounded in time, memory and output before it begins. Knows nothing of partners, messages or the store.
+//! Files in the form that a recipient can play, and their waveforms. Owns which decoder is used for what and how much it
+//! may take; the decoding itself happens in child processes ([`crate::sandbox`]). Knows nothing of partners, messages or
+//! the store.
 //!
-//! What cannot be converted is not an error of the caller's: the file is delivered as it is, under its true label.
+//! A file that cannot be converted is not an error of the caller's: it is delivered as it is, under its true label.
 
 mod ffmpeg;
 mod picture;
 pub mod private;
 mod sound;
+pub mod worker;
 
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 pub use ffmpeg::{Ffmpeg, Probe};
@@ -21,6 +25,30 @@ pub use picture::MAX_PIXELS;
 use crate::blob::Content;
 use crate::budget::{AtCapacity, Budget, Reservation};
 use crate::domain::attachment::Sound;
+use crate::sandbox::{self, Job, Limits, Run, Sandbox};
+
+const MIB: u64 = 1024 * 1024;
+/// Memory for decoding sound, in bytes.
+const SOUND_MEMORY: u64 = 56 * MIB;
+/// CPU time for decoding sound, in seconds for each MiB. A MiB of speech takes about one.
+const SOUND_CPU_SECONDS: u64 = 5;
+/// Memory for decoding a picture, in bytes: two forms of the largest with 8 bits a channel.
+const PICTURE_MEMORY: u64 = 640 * MIB;
+/// CPU time for a picture, in seconds. The largest takes about four.
+const PICTURE_CPU_SECONDS: u64 = 10;
+/// Memory for the removal of metadata, in bytes.
+const STRIP_MEMORY: u64 = 48 * MIB;
+/// MiB of a file that are searched for metadata in a second at the least.
+const STRIP_SPEED: u64 = 5;
+/// Largest JPEG that is made of a picture, in bytes.
+const MAX_PICTURE: u64 = 128 * MIB;
+/// Largest description of a sound, in bytes.
+const MAX_DESCRIPTION: u64 = 64 * 1024;
+
+/// Wall time for so much CPU time: more, because other processes run as well.
+fn deadline(cpu_seconds: u64) -> Duration {
+    Duration::from_secs(2 * cpu_seconds + 10)
+}
 
 /// Why a file was not converted.
 #[derive(Debug, thiserror::Error)]
@@ -28,21 +56,30 @@ pub enum Error {
     /// The program that encodes AAC is not there.
     #[error("there is no ffmpeg")]
     NoFfmpeg,
-    /// ffmpeg said no to the file.
-    #[error("ffmpeg: {0}")]
-    Ffmpeg(String),
-    /// ffmpeg came up against a limit: that says nothing of the file.
-    #[error("ffmpeg was ended: {0}")]
-    Limited(String),
-    /// The picture cannot be decoded, or would be too large.
-    #[error("the picture cannot be decoded: {0}")]
-    Picture(#[from] image::ImageError),
+    /// The file would take more than a file of its size may.
+    #[error("it is not decoded: {0}")]
+    OutOfBounds(String),
+    /// The decoder brought no result.
+    #[error(transparent)]
+    Decoder(#[from] sandbox::Error),
     /// A temporary file failed.
     #[error("temporary file: {0}")]
     Io(#[from] io::Error),
     /// A task of ours ended early.
     #[error("the conversion was stopped before it finished")]
     Stopped,
+}
+
+impl Error {
+    /// Whether a retry may succeed: the machine and not the file was the reason.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoFfmpeg | Self::OutOfBounds(_) => false,
+            Self::Decoder(error) => !error.is_of_input(),
+            Self::Io(_) | Self::Stopped => true,
+        }
+    }
 }
 
 /// A file in another form.
@@ -57,36 +94,49 @@ pub struct Converted {
 }
 
 /// What was heard in a file.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Heard {
     /// This.
     Sound(Sound),
     /// It is sound, but nothing of it can be decoded.
     Nothing,
-    /// Nothing here decodes it, or not in time.
+    /// No decoder here knows it, or it was not decoded in time.
     Unknown,
 }
 
-/// Converts and listens.
+/// Result of the removal of private metadata.
+#[derive(Debug)]
+pub enum Stripped {
+    /// The file to keep instead.
+    File(File),
+    /// There is none in it.
+    Unchanged,
+    /// It cannot be removed, and why.
+    Refused(String),
+}
+
+/// Converts and analyses files.
 #[derive(Debug)]
 pub struct Converter {
+    sandbox: Sandbox,
     ffmpeg: Option<Ffmpeg>,
     folder: PathBuf,
+    /// One unit for each file that is being converted or analysed.
     budget: Budget,
 }
 
 impl Converter {
-    /// With ffmpeg, if there is one, and a folder for what is being worked on, which is emptied: what a crash left there
-    /// is of people's files.
+    /// With ffmpeg, if there is one, and a folder for what is being worked on, which is emptied: a crash leaves people's
+    /// files there.
     ///
     /// # Errors
     /// The folder cannot be emptied or made.
-    pub fn new(ffmpeg: Option<Ffmpeg>, folder: PathBuf, budget: Budget) -> io::Result<Self> {
+    pub fn new(sandbox: Sandbox, ffmpeg: Option<Ffmpeg>, folder: PathBuf, budget: Budget) -> io::Result<Self> {
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { ffmpeg, folder, budget })
+        Ok(Self { sandbox, ffmpeg, folder, budget })
     }
 
     /// Where files are that are being worked on.
@@ -120,18 +170,18 @@ impl Converter {
         }
     }
 
-    /// Converts a file of a type that is delivered in another form.
+    /// Converts a file of a type that is delivered in another form. Dropping the future ends the decoder.
     ///
     /// # Errors
     /// It cannot be converted.
     pub async fn convert(
         &self,
-        permit: &Arc<Reservation>,
+        _permit: &Reservation,
         content: Box<dyn Content>,
         media_type: &str,
     ) -> Result<Converted, Error> {
         if media_type == "image/tiff" {
-            let file = self.tiff_to_jpeg(permit, content).await?;
+            let file = self.tiff_to_jpeg(content).await?;
             return Ok(Converted { file, media_type: "image/jpeg", extension: "jpg" });
         }
         let file = self.ffmpeg.as_ref().ok_or(Error::NoFfmpeg)?.caf_to_m4a(&self.folder, content).await?;
@@ -139,44 +189,116 @@ impl Converter {
         Ok(Converted { file, media_type: "audio/mp4", extension: "m4a" })
     }
 
-    /// Here, or what the decoder here does not know (palettes, fax group 3, Lab) with the help of ffmpeg.
-    async fn tiff_to_jpeg(&self, permit: &Arc<Reservation>, mut content: Box<dyn Content>) -> Result<File, Error> {
-        let (kept, folder) = (Arc::clone(permit), self.folder.clone());
-        let here = spawn_blocking(move || {
-            let converted = picture::to_jpeg(&mut *content, &folder);
-            // The permit lasts as long as this does, although nobody may wait for it any more.
-            drop(kept);
-            (content, converted)
-        });
-        let (mut content, converted) = here.await.map_err(|_| Error::Stopped)?;
-        let (Err(Error::Picture(image::ImageError::Unsupported(_))), Some(ffmpeg)) = (&converted, &self.ffmpeg) else {
-            return converted;
+    /// By our decoder; a TIFF that it does not know (palettes, fax group 3, Lab) by way of ffmpeg.
+    async fn tiff_to_jpeg(&self, content: Box<dyn Content>) -> Result<File, Error> {
+        let (file, content) = self.input(content).await?;
+        let mut output = tempfile::tempfile_in(&self.folder)?;
+        let limits = limits(PICTURE_MEMORY, PICTURE_CPU_SECONDS, MAX_PICTURE);
+        let decoded = self.decode(worker::TIFF, None, limits, &file, &output).await;
+        let unsupported = i32::from(worker::EXIT_UNSUPPORTED);
+        let (Err(sandbox::Error::Failed { status, .. }), Some(ffmpeg)) = (&decoded, &self.ffmpeg) else {
+            decoded?;
+            output.rewind()?;
+            return Ok(output);
         };
-        content.rewind()?;
-        let (decoded, mut content) = ffmpeg.tiff_to_pnm(&self.folder, content).await?;
-        let (kept, folder) = (Arc::clone(permit), self.folder.clone());
-        let there = spawn_blocking(move || {
-            let converted = picture::decoded_to_jpeg(decoded, &mut *content, &folder);
-            drop(kept);
-            converted
-        });
-        there.await.map_err(|_| Error::Stopped)?
+        if *status != unsupported {
+            decoded?;
+        }
+        let mut orientation = [0];
+        output.rewind()?;
+        output.read_exact(&mut orientation)?;
+        let pnm = ffmpeg.tiff_to_pnm(&self.folder, content).await?;
+        let mut output = tempfile::tempfile_in(&self.folder)?;
+        self.decode(worker::PNM, Some(orientation[0].to_string()), limits, &pnm, &output).await?;
+        output.rewind()?;
+        Ok(output)
     }
 
-    /// What can be heard in a file of this type.
-    pub async fn listen(&self, permit: &Arc<Reservation>, content: Box<dyn Content>, media_type: &str) -> Heard {
+    /// Decodes a sound of this type. Dropping the future ends the decoder.
+    ///
+    /// # Errors
+    /// The machine, not the file, is the reason that it was not decoded.
+    pub async fn listen(
+        &self,
+        _permit: &Reservation,
+        content: Box<dyn Content>,
+        media_type: &str,
+    ) -> Result<Heard, Error> {
         match (media_type, &self.ffmpeg) {
-            ("audio/amr", Some(ffmpeg)) => ffmpeg.listen_to_amr(&self.folder, content).await,
-            ("audio/amr" | "audio/x-caf", _) => Heard::Unknown,
+            ("audio/amr", Some(ffmpeg)) => Ok(ffmpeg.listen_to_amr(&self.folder, content).await),
+            ("audio/amr" | "audio/x-caf", _) => Ok(Heard::Unknown),
             _ => {
-                let kept = Arc::clone(permit);
-                let listening = spawn_blocking(move || {
-                    let heard = sound::listen(content);
-                    drop(kept);
-                    heard
-                });
-                listening.await.unwrap_or(Heard::Unknown)
+                let (file, _) = self.input(content).await?;
+                let cpu_seconds = 1 + SOUND_CPU_SECONDS * file.metadata()?.len() / MIB;
+                let output = tempfile::tempfile_in(&self.folder)?;
+                let limits = limits(SOUND_MEMORY, cpu_seconds, MAX_DESCRIPTION);
+                match self.decode(worker::WAVEFORM, None, limits, &file, &output).await {
+                    Ok(()) => Ok(description(output)?),
+                    Err(error) if error.is_of_input() => {
+                        tracing::warn!(%error, media_type, "a sound cannot be decoded");
+                        Ok(Heard::Nothing)
+                    }
+                    Err(error) => Err(error.into()),
+                }
             }
         }
     }
+
+    /// Removes private metadata from a file, if it has any. The caller holds a permit of its own.
+    ///
+    /// # Errors
+    /// The machine, not the file, is the reason that this failed.
+    pub async fn strip_metadata(&self, content: Box<dyn Content>) -> Result<Stripped, Error> {
+        let (file, _) = self.input(content).await?;
+        let size = file.metadata()?.len();
+        let output = tempfile::tempfile_in(&self.folder)?;
+        let cpu_seconds = 1 + size / MIB / STRIP_SPEED;
+        let limits = limits(STRIP_MEMORY, cpu_seconds, size + MIB);
+        match self.decode(worker::STRIP_METADATA, None, limits, &file, &output).await {
+            Ok(()) if output.metadata()?.len() == 0 => Ok(Stripped::Unchanged),
+            Ok(()) => Ok(Stripped::File(output)),
+            // A file that cannot be cleaned must not pass.
+            Err(error) if error.is_of_input() => Ok(Stripped::Refused(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn decode(
+        &self,
+        decoder: &str,
+        argument: Option<String>,
+        limits: Limits,
+        input: &File,
+        output: &File,
+    ) -> Result<(), sandbox::Error> {
+        let (input, output) = (input.try_clone()?, output.try_clone()?);
+        let run = Run::Decoder(decoder.to_owned(), argument);
+        let job = Job { limits, run, input: Some(input), output: Some(output), folder: None, executable: Vec::new() };
+        self.sandbox.run(job).await
+    }
+
+    /// The content as a file that a child can read; and the content again. What is not in a local file is copied to one.
+    async fn input(&self, mut content: Box<dyn Content>) -> Result<(File, Box<dyn Content>), Error> {
+        if let Some(file) = content.as_file() {
+            return Ok((file.try_clone()?, content));
+        }
+        let folder = self.folder.clone();
+        let copy = move || {
+            let mut file = tempfile::tempfile_in(folder)?;
+            content.rewind()?;
+            io::copy(&mut content, &mut file)?;
+            Ok::<_, io::Error>((file.try_clone()?, Box::new(file) as Box<dyn Content>))
+        };
+        Ok(spawn_blocking(copy).await.map_err(|_| Error::Stopped)??)
+    }
+}
+
+fn limits(memory: u64, cpu_seconds: u64, output: u64) -> Limits {
+    Limits { memory, cpu_seconds, output, deadline: deadline(cpu_seconds) }
+}
+
+/// Reads the description that a decoder wrote.
+fn description<T: DeserializeOwned>(mut output: File) -> io::Result<T> {
+    output.rewind()?;
+    Ok(serde_json::from_reader(output.take(MAX_DESCRIPTION))?)
 }

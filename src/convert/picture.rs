@@ -1,60 +1,60 @@
 //! TIFF as JPEG: the first page, upright.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Seek, Write};
-use std::path::Path;
+use std::io::{BufReader, Read, Seek, Write};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::pnm::PnmDecoder;
 use image::codecs::tiff::TiffDecoder;
 use image::error::{LimitError, LimitErrorKind};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, Limits};
-
-use super::Error;
-use crate::blob::Content;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits};
 
 /// Most pixels of a picture that is converted: a large scan. Checked before anything is decoded.
 pub const MAX_PIXELS: u64 = 64_000_000;
-/// Most bytes that decoding may take: 16 bits of four channels for each pixel. Twice that much for a moment.
+/// Longest side of a JPEG (ITU-T T.81 section B.2.2).
+const MAX_SIDE: u32 = 65_535;
+/// Most bytes of a decoded picture: 16 bits of four channels for each pixel. The process has a limit of its own.
 const MAX_MEMORY: u64 = MAX_PIXELS * 8;
 /// Of 100; what cameras use.
 const QUALITY: u8 = 90;
 
 /// Converts a TIFF picture.
-pub(super) fn to_jpeg(content: &mut dyn Content, folder: &Path) -> Result<File, Error> {
+pub(super) fn to_jpeg(content: impl Read + Seek, output: impl Write) -> ImageResult<()> {
     let mut decoder = TiffDecoder::new(BufReader::new(content))?;
     bound(&mut decoder)?;
     let orientation = decoder.orientation()?;
     let profile = decoder.icc_profile()?;
     let picture = DynamicImage::from_decoder(decoder)?;
-    encode(picture, orientation, profile, folder)
+    encode(picture, orientation, profile, output)
 }
 
-/// The same of a TIFF picture that was decoded by another program, into PNM: upright is what its own tags say.
-pub(super) fn decoded_to_jpeg(pnm: File, content: &mut dyn Content, folder: &Path) -> Result<File, Error> {
-    let orientation = orientation(content).unwrap_or(Orientation::NoTransforms);
+/// Converts a picture that another program decoded into PNM, and turns it upright.
+pub(super) fn decoded_to_jpeg(pnm: File, orientation: Orientation, output: impl Write) -> ImageResult<()> {
     let mut decoder = PnmDecoder::new(BufReader::new(pnm))?;
     bound(&mut decoder)?;
-    encode(DynamicImage::from_decoder(decoder)?, orientation, None, folder)
+    encode(DynamicImage::from_decoder(decoder)?, orientation, None, output)
 }
 
-/// TIFF 6.0, tag 274. Counted as in Exif.
-fn orientation(content: &mut dyn Content) -> Option<Orientation> {
-    content.rewind().ok()?;
-    let mut tags = tiff::decoder::Decoder::new(BufReader::new(content)).ok()?;
-    let value = tags.get_tag_u32(tiff::tags::Tag::Orientation).ok()?;
-    Orientation::from_exif(u8::try_from(value).ok()?)
+/// Reads the orientation of a TIFF picture (TIFF 6.0 tag 274, counted as in Exif).
+pub(super) fn orientation(content: &mut (impl Read + Seek)) -> Orientation {
+    let read = || {
+        content.rewind().ok()?;
+        let mut tags = tiff::decoder::Decoder::new(BufReader::new(content)).ok()?;
+        let value = tags.get_tag_u32(tiff::tags::Tag::Orientation).ok()?;
+        Orientation::from_exif(u8::try_from(value).ok()?)
+    };
+    read().unwrap_or(Orientation::NoTransforms)
 }
 
 /// Whatever a picture says of itself is looked at before it is decoded.
-fn bound(decoder: &mut impl ImageDecoder) -> Result<(), Error> {
+fn bound(decoder: &mut impl ImageDecoder) -> ImageResult<()> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_MEMORY);
     decoder.set_limits(limits)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)).into());
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)));
     }
     Ok(())
 }
@@ -63,23 +63,19 @@ fn encode(
     mut picture: DynamicImage,
     orientation: Orientation,
     profile: Option<Vec<u8>>,
-    folder: &Path,
-) -> Result<File, Error> {
+    mut output: impl Write,
+) -> ImageResult<()> {
     picture.apply_orientation(orientation);
     // Two forms at a time are as much as may be in memory.
     let picture = opaque(picture);
-    let mut file = BufWriter::new(tempfile::tempfile_in(folder)?);
-    let mut encoder = JpegEncoder::new_with_quality(&mut file, QUALITY);
+    let mut encoder = JpegEncoder::new_with_quality(&mut output, QUALITY);
     if let Some(profile) = profile.filter(|profile| is_profile_of(profile, &picture)) {
         use image::ImageEncoder;
         // A profile that cannot be embedded is one that the colours are near without.
         let _ = encoder.set_icc_profile(profile);
     }
     encoder.encode_image(&picture)?;
-    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.flush()?;
-    file.rewind()?;
-    Ok(file)
+    Ok(output.flush()?)
 }
 
 /// JPEG has 8 bits a channel and no transparency. What can be seen through is put on white, as viewers show it.

@@ -3,9 +3,9 @@
 //! they stand: in a second picture behind the first or a film behind a picture as well.
 
 use std::fs::File;
-use std::io::{self, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use memchr::memmem;
 
@@ -80,7 +80,7 @@ pub fn patches(content: &mut dyn Content) -> io::Result<Vec<Patch>> {
         for (at, blank) in find(&piece).filter(|(at, _)| *at < own) {
             findings += 1;
             if findings > MOST_FINDINGS {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "more metadata than any file has"));
+                return Err(too_much());
             }
             let end = piece.len().min(at + OVERLAP);
             let mut block = piece[at..end].to_vec();
@@ -98,22 +98,21 @@ pub fn patches(content: &mut dyn Content) -> io::Result<Vec<Patch>> {
     Ok(patches)
 }
 
-/// The file with what is to be replaced replaced, in a file without a name; `None` if nothing is.
+/// Writes the file without its private metadata to `output`; nothing, if it has none.
 ///
 /// # Errors
-/// It cannot be read, or the copy not be written.
-pub fn cleaned(content: &mut dyn Content, folder: &Path) -> io::Result<Option<File>> {
-    let patches = patches(content)?;
+/// It cannot be read, the copy cannot be written, or it holds more metadata than any file does.
+pub(super) fn clean(input: &mut File, output: &mut File) -> io::Result<()> {
+    let patches = patches(input)?;
     if patches.is_empty() {
-        return Ok(None);
+        return Ok(());
     }
-    let mut copy = tempfile::tempfile_in(folder)?;
-    content.seek(SeekFrom::Start(0))?;
-    io::copy(content, &mut copy)?;
+    input.rewind()?;
+    io::copy(input, output)?;
     for Patch { at, bytes } in patches {
-        copy.write_all_at(&bytes, at)?;
+        output.write_all_at(&bytes, at)?;
     }
-    Ok(Some(copy))
+    Ok(())
 }
 
 type Blank = fn(&mut [u8]);
@@ -142,14 +141,15 @@ fn exif(block: &mut [u8]) {
         Some(b"MM\0*") => false,
         _ => return,
     };
-    let mut next = long(block, 4, little);
+    let mut tags = Tags { block, little, read: Vec::new(), private: Vec::new() };
+    let mut next = long(tags.block, 4, little);
     // The second is of the small picture inside.
-    for _ in 0..MOST_DIRECTORIES {
-        let Some(at) = next.filter(|at| *at > 0) else { return };
-        directory(block, at, little, 0);
-        let count = short(block, at, little).map_or(0, usize::from);
-        next = long(block, at.saturating_add(2 + count * 12), little);
+    while let Some(at) = next.filter(|at| *at > 0 && tags.directory(*at)) {
+        let count = short(tags.block, at, little).map_or(0, usize::from);
+        next = long(tags.block, at.saturating_add(2 + count * 12), little);
     }
+    let private = tags.private;
+    fill(block, private);
 }
 
 /// Tags whose values are blanked: serial numbers, the owner, an id of the picture, and the maker's own notes, which hold
@@ -158,49 +158,91 @@ const PRIVATE_TAGS: [u16; 7] = [0x927c, 0xa420, 0xa430, 0xa431, 0xa435, 0xc62f, 
 const GPS_DIRECTORY: u16 = 0x8825;
 const EXIF_DIRECTORY: u16 = 0x8769;
 
-fn directory(block: &mut [u8], at: usize, little: bool, depth: u8) {
-    let Some(count) = short(block, at, little) else { return };
-    for n in 0..usize::from(count).min(MOST_ENTRIES) {
-        let entry = at.saturating_add(2 + n * 12);
-        let (Some(tag), Some(value)) = (short(block, entry, little), long(block, entry.saturating_add(8), little))
-        else {
+/// The directories of a block of TIFF tags. Each is read once, however many entries point to it, and ranges are collected
+/// before any is blanked: the work is linear in the block.
+struct Tags<'a> {
+    block: &'a [u8],
+    little: bool,
+    /// Where directories were read.
+    read: Vec<usize>,
+    private: Vec<Range<usize>>,
+}
+
+impl Tags<'_> {
+    /// Reads the directory at `at`; `false` if it was read before or is one too many.
+    fn directory(&mut self, at: usize) -> bool {
+        if !self.is_new(at) {
+            return false;
+        }
+        for entry in self.entries(at) {
+            let (block, little) = (self.block, self.little);
+            let (Some(tag), Some(value)) = (short(block, entry, little), long(block, entry.saturating_add(8), little))
+            else {
+                break;
+            };
+            match tag {
+                GPS_DIRECTORY => self.gps(value),
+                EXIF_DIRECTORY => drop(self.directory(value)),
+                _ if PRIVATE_TAGS.contains(&tag) => self.value(entry),
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// Every value of the directory, and its entries: what is left is an empty directory.
+    fn gps(&mut self, at: usize) {
+        if !self.is_new(at) {
             return;
-        };
-        match tag {
-            GPS_DIRECTORY => gps(block, value, little),
-            EXIF_DIRECTORY if depth == 0 => directory(block, value, little, 1),
-            _ if PRIVATE_TAGS.contains(&tag) => blank_value(block, entry, little),
-            _ => {}
+        }
+        let entries = self.entries(at);
+        self.private.push(at..at.saturating_add(2 + entries.len() * 12));
+        for entry in entries {
+            self.value(entry);
         }
     }
+
+    fn is_new(&mut self, at: usize) -> bool {
+        let is_new = self.read.len() < MOST_DIRECTORIES && !self.read.contains(&at);
+        if is_new {
+            self.read.push(at);
+        }
+        is_new
+    }
+
+    /// Where the entries of a directory are.
+    fn entries(&self, at: usize) -> Vec<usize> {
+        let count = short(self.block, at, self.little).map_or(0, usize::from).min(MOST_ENTRIES);
+        (0..count).map(|n| at.saturating_add(2 + n * 12)).collect()
+    }
+
+    /// The value of an entry, in it or where it points to.
+    fn value(&mut self, entry: usize) {
+        let (block, little) = (self.block, self.little);
+        let at = |behind: usize| entry.saturating_add(behind);
+        let (Some(kind), Some(count)) = (short(block, at(2), little), long(block, at(4), little)) else { return };
+        let each = match kind {
+            1 | 2 | 6 | 7 => 1,
+            3 | 8 => 2,
+            5 | 10 | 12 => 8,
+            _ => 4,
+        };
+        let size = count.saturating_mul(each);
+        let value = if size <= 4 { Some(at(8)) } else { long(block, at(8), little) };
+        self.private.extend(value.map(|at| at..at.saturating_add(size)));
+    }
 }
 
-/// Every value of the directory, and what its entries are.
-fn gps(block: &mut [u8], at: usize, little: bool) {
-    let count = short(block, at, little).map_or(0, usize::from).min(MOST_ENTRIES);
-    for n in 0..count {
-        blank_value(block, at.saturating_add(2 + n * 12), little);
-    }
-    // An empty directory.
-    if let Some(directory) = block.get_mut(at..at.saturating_add(2 + count * 12)) {
-        directory.fill(0);
-    }
-}
-
-/// The value of an entry, in it or where it points to.
-fn blank_value(block: &mut [u8], entry: usize, little: bool) {
-    let at = |behind: usize| entry.saturating_add(behind);
-    let (Some(kind), Some(count)) = (short(block, at(2), little), long(block, at(4), little)) else { return };
-    let each = match kind {
-        1 | 2 | 6 | 7 => 1,
-        3 | 8 => 2,
-        5 | 10 | 12 => 8,
-        _ => 4,
-    };
-    let size = count.saturating_mul(each);
-    let value = if size <= 4 { Some(at(8)) } else { long(block, at(8), little) };
-    if let Some(bytes) = value.and_then(|at| block.get_mut(at..at.saturating_add(size))) {
-        bytes.fill(0);
+/// Blanks ranges that lie in a block as a whole, each byte once.
+fn fill(block: &mut [u8], mut ranges: Vec<Range<usize>>) {
+    ranges.retain(|range| range.end <= block.len());
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut done = 0;
+    for range in ranges {
+        if range.end > done {
+            block[range.start.max(done)..range.end].fill(0);
+            done = range.end;
+        }
     }
 }
 
@@ -218,55 +260,66 @@ fn long(block: &[u8], at: usize, little: bool) -> Option<usize> {
 const PROPERTIES: [&[u8]; 6] =
     [b":GPS", b":SerialNumber", b":BodySerialNumber", b":LensSerialNumber", b":CameraOwnerName", b":ImageUniqueID"];
 
-/// Blanks attributes `exif:GPSLatitude="..."` and all that is in elements `<exif:GPSLatitude>...</exif:GPSLatitude>`.
+/// Blanks attributes `exif:GPSLatitude="..."` and all that is in elements `<exif:GPSLatitude>...</exif:GPSLatitude>`, in
+/// one pass: a value or tag that was searched is not searched again.
 fn xmp(block: &mut [u8]) {
     let end = [&b":xmpmeta>"[..], b"</rdf:RDF>"].iter().filter_map(|end| memmem::rfind(block, end)).max();
     let end = end.unwrap_or(block.len());
-    for property in PROPERTIES {
-        let mut from = 0;
-        while let Some(found) = memmem::find(&block[from..end], property) {
-            let name = from + found + 1;
-            let length = block[name..end].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-            from = name + length;
-            let blanks = block[from..end].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            if block.get(from + blanks) == Some(&b'=') {
-                blank_attribute(&mut block[from + blanks + 1..end]);
-            } else if is_start_tag(block, name) {
+    let block = &mut block[..end];
+    let (mut from, mut tag_end) = (0, 0);
+    while let Some(found) = memchr::memchr(b':', &block[from..]) {
+        let colon = from + found;
+        from = colon + 1;
+        if !PROPERTIES.iter().any(|property| block[colon..].starts_with(property)) {
+            continue;
+        }
+        let name = from;
+        from += block[name..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        let length = from - name;
+        let equals = from + block[from..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if block.get(equals) == Some(&b'=') {
+            from = blank_attribute(block, equals + 1);
+        } else if is_start_tag(block, name) {
+            if tag_end < from {
+                tag_end = memchr::memchr(b'>', &block[from..]).map_or(block.len(), |at| from + at);
+            }
+            if tag_end < block.len() && block[tag_end - 1] != b'/' {
                 let name = block[name..name + length].to_vec();
-                blank_element(&mut block[from..end], &name);
+                from = blank_element(block, tag_end + 1, &name);
             }
         }
     }
 }
 
+/// Longest prefix of a name that is looked for.
+const MAX_PREFIX: usize = 64;
+
 /// Whether a name with a prefix stands in `<prefix:name`.
 fn is_start_tag(block: &[u8], name: usize) -> bool {
-    let before = block[..name - 1].iter().rev().find(|byte| !byte.is_ascii_alphanumeric());
+    let before = block[..name - 1].iter().rev().take(MAX_PREFIX).find(|byte| !byte.is_ascii_alphanumeric());
     before == Some(&b'<')
 }
 
-/// What is between the quotes that follow.
-fn blank_attribute(block: &mut [u8]) {
-    let Some(open) = block.iter().take(16).position(|byte| matches!(byte, b'"' | b'\'')) else { return };
-    let quote = block[open];
-    let value = &mut block[open + 1..];
-    let length = value.iter().position(|byte| *byte == quote).unwrap_or(value.len());
-    value[..length].fill(b' ');
+/// Blanks what is between the quotes that follow; where it ends.
+fn blank_attribute(block: &mut [u8], at: usize) -> usize {
+    let quotes = block[at..].iter().take(16).position(|byte| matches!(byte, b'"' | b'\''));
+    let Some(open) = quotes.map(|open| at + open) else { return at };
+    let value = &mut block[open..];
+    let length = memchr::memchr(value[0], &value[1..]).unwrap_or(value.len() - 1);
+    value[1..=length].fill(b' ');
+    open + 1 + length
 }
 
-/// What is between the end of this start tag and the end tag of the name.
-fn blank_element(block: &mut [u8], name: &[u8]) {
-    let Some(start) = block.iter().position(|byte| *byte == b'>') else { return };
-    if start > 0 && block[start - 1] == b'/' {
-        return;
-    }
+/// Blanks what is between the start tag that ends at `start` and the end tag of the name; where it ends.
+fn blank_element(block: &mut [u8], start: usize, name: &[u8]) -> usize {
     let end = memmem::find_iter(&block[start..], b"</").map(|at| start + at).find(|at| {
         let tag = &block[at + 2..];
         let colon = tag.iter().take(32).position(|byte| *byte == b':');
         colon.is_some_and(|colon| tag[colon + 1..].starts_with(name))
     });
     let end = end.unwrap_or(block.len());
-    block[start + 1..end].fill(b' ');
+    block[start..end].fill(b' ');
+    end
 }
 
 /// Blanks digits of the first thing that reads like a place of ISO 6709, `+37.3318-122.0312+010.000/`.
@@ -307,29 +360,58 @@ fn difference(at: u64, before: &[u8], mut after: Vec<u8>) -> Option<Patch> {
 /// Chunks of PNG (third edition, section 5): those that hold what is compressed and may tell become chunks that nobody
 /// knows, and the checksums of all that change are made anew.
 fn chunks(content: &mut dyn Content, patches: &mut Vec<Patch>) -> io::Result<()> {
-    const MOST_CHUNKS: usize = 100_000;
-    let (size, mut at) = (content.size()?, 8);
-    for _ in 0..MOST_CHUNKS {
-        let head = read(content, at, 8 + 80)?;
+    patches.sort_by_key(|patch| patch.at);
+    let (mut profiles, mut changed) = (Vec::new(), Vec::new());
+    let size = content.size()?;
+    let mut heads = BufReader::new(&mut *content);
+    let mut at = heads.seek(SeekFrom::Start(8))?;
+    loop {
+        let mut head = Vec::new();
+        heads.by_ref().take(HEAD).read_to_end(&mut head)?;
         let Some(length) = head.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) else { break };
-        let (kind, data, end) = (at + 4, at + 8, at + 8 + u64::from(length));
+        let (kind, end) = (at + 4, at + 8 + u64::from(length));
         if end + 4 > size {
             break;
         }
         if is_profile_as_text(&head[4..]) {
-            // Ancillary, private, safe to copy: section 5.4.
-            patches.push(Patch { at: kind, bytes: b"prVt".to_vec() });
-            if length > LONGEST_PROFILE {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a longer profile than any file has"));
+            if profiles.len() == MOST_FINDINGS || length > LONGEST_PROFILE {
+                return Err(too_much());
             }
-            patches.push(Patch { at: data, bytes: vec![0; length as usize] });
+            // Ancillary, private, safe to copy: section 5.4.
+            let mut bytes = b"prVt".to_vec();
+            bytes.resize(4 + length as usize, 0);
+            bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+            profiles.push(Patch { at: kind, bytes });
+        } else if !within(patches, kind..end).is_empty() {
+            changed.push(kind..end);
         }
-        if patches.iter().any(|patch| (kind..end).contains(&patch.at)) {
-            patches.push(Patch { at: end, bytes: checksum(content, patches, kind, end)?.to_be_bytes().to_vec() });
-        }
+        // By what is buffered, if that reaches so far.
+        heads.seek_relative(i64::from(length) + 12 - i64::try_from(head.len()).unwrap_or_default())?;
         at = end + 4;
     }
+    let sums = changed.into_iter().map(|chunk| {
+        let sum = checksum(content, within(patches, chunk.clone()), chunk.clone())?;
+        Ok(Patch { at: chunk.end, bytes: sum.to_be_bytes().to_vec() })
+    });
+    let sums = sums.collect::<io::Result<Vec<_>>>()?;
+    // Later patches win where they overlap earlier ones.
+    patches.extend(profiles);
+    patches.extend(sums);
     Ok(())
+}
+
+/// Length, type and first bytes of a chunk, as far as they are looked at.
+const HEAD: u64 = 8 + 80;
+
+/// The patches, sorted by place, that begin in a range.
+fn within(patches: &[Patch], range: Range<u64>) -> &[Patch] {
+    let first = patches.partition_point(|patch| patch.at < range.start);
+    let last = patches.partition_point(|patch| patch.at < range.end);
+    &patches[first..last]
+}
+
+fn too_much() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "more metadata than any file has")
 }
 
 /// Exif, IPTC and XMP as `ImageMagick` and others put them into text, or as compressed text.
@@ -344,10 +426,11 @@ fn is_profile_as_text(chunk: &[u8]) -> bool {
     }
 }
 
-fn checksum(content: &mut dyn Content, patches: &[Patch], from: u64, end: u64) -> io::Result<u32> {
-    let (mut sum, mut at) = (crc32fast::Hasher::new(), from);
-    while at < end {
-        let most = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+/// The checksum of a chunk's type and data with these patches.
+fn checksum(content: &mut dyn Content, patches: &[Patch], chunk: Range<u64>) -> io::Result<u32> {
+    let (mut sum, mut at) = (crc32fast::Hasher::new(), chunk.start);
+    while at < chunk.end {
+        let most = usize::try_from(chunk.end - at).unwrap_or(PIECE).min(PIECE);
         let mut piece = read(content, at, most)?;
         if piece.is_empty() {
             break;
@@ -362,7 +445,6 @@ fn checksum(content: &mut dyn Content, patches: &[Patch], from: u64, end: u64) -
 }
 
 fn read(content: &mut dyn Content, at: u64, most: usize) -> io::Result<Vec<u8>> {
-    use std::io::Read;
     content.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();
     content.take(most as u64).read_to_end(&mut bytes)?;

@@ -1,5 +1,7 @@
 //! Attachments: their states and what makes them.
 
+use serde::{Deserialize, Serialize};
+
 use super::blob_key::BlobKey;
 use super::tier::Tier;
 use crate::clock::Timestamp;
@@ -62,7 +64,7 @@ pub struct Delivery {
 pub const WAVEFORM_POINTS: usize = 64;
 
 /// What can be heard in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sound {
     /// Channels.
     pub channels: u32,

@@ -126,6 +126,10 @@ fn track_fragment<R: Read + Seek>(source: &mut Source<R>, fragment: Atom, tracks
 /// The sum of the durations of a run's samples (section 8.8.8).
 fn run_duration<R: Read + Seek>(source: &mut Source<R>, run: Atom, default: u32) -> io::Result<u64> {
     let Some((flags, count)) = source.be32(run.start)?.zip(source.be32(run.start + 4)?) else { return Ok(0) };
+    // Without this a decoder would count samples that cannot be there.
+    if u64::from(count) > source.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a run of more samples than the file has bytes"));
+    }
     if flags & 0x100 == 0 {
         return Ok(u64::from(count) * u64::from(default));
     }

@@ -1,12 +1,9 @@
 //! Looking at what a file holds before anybody else does.
 
-use std::fs::File;
-use std::io;
-
 use super::{Error, Service, uploads};
 use crate::blob::{self, SealedBlob};
 use crate::budget::AtCapacity;
-use crate::convert::private;
+use crate::convert::{self, Stripped, private};
 use crate::id::PartnerId;
 use crate::media::{self, Measures, MediaType, Names, Refusal, Route};
 
@@ -17,6 +14,20 @@ pub(super) enum InspectError {
     AtCapacity(#[from] AtCapacity),
     #[error(transparent)]
     Blob(#[from] blob::Error),
+}
+
+/// Of failures that are the machine's and not the file's.
+impl From<convert::Error> for InspectError {
+    fn from(error: convert::Error) -> Self {
+        use crate::sandbox::Error as Decoder;
+        match error {
+            convert::Error::Decoder(Decoder::TimedOut(_)) => AtCapacity::of_server().into(),
+            convert::Error::Io(error) | convert::Error::Decoder(Decoder::Io(error)) => {
+                blob::Error::of_read(error).into()
+            }
+            _ => blob::Error::Stopped.into(),
+        }
+    }
 }
 
 impl From<InspectError> for Error {
@@ -77,50 +88,19 @@ impl Service {
             && self.strip_private_metadata
             && private::may_tell(media_type.name)
         {
-            return Ok(match self.without_private_metadata(partner, sealed).await? {
-                (sealed, Cleaned::File(file)) => {
-                    drop(sealed);
-                    (self.seal_file(file).await?, judged)
+            // Before anything is stored: private metadata must not be found beside the file that recipients get.
+            let _permit = self.budgets.inspections.reserve(&partner.to_string(), 1).await?;
+            let stripped = self.converter.strip_metadata(sealed.content()?).await?;
+            sealed.check()?;
+            return Ok(match stripped {
+                Stripped::File(file) => (self.seal_file(file).await?, judged),
+                Stripped::Unchanged => (sealed, judged),
+                Stripped::Refused(why) => {
+                    let why = format!("places and serial numbers cannot be removed from this file: {why}");
+                    (sealed, Err(Refusal::Unsupported(why)))
                 }
-                (sealed, Cleaned::AsItIs) => (sealed, judged),
-                (sealed, Cleaned::Refused(why)) => (sealed, Err(Refusal::Unsupported(why))),
             });
         }
         Ok((sealed, judged))
     }
-
-    /// Before anything is stored: what recipients must not learn must not be found beside what they get.
-    async fn without_private_metadata(
-        &self,
-        partner: PartnerId,
-        sealed: Box<dyn SealedBlob>,
-    ) -> Result<(Box<dyn SealedBlob>, Cleaned), InspectError> {
-        let folder = self.converter.folder().to_owned();
-        let permit = self.budgets.inspections.reserve(&partner.to_string(), 1).await?;
-        let clean = move || {
-            let _permit = permit;
-            let cleaned = match private::cleaned(&mut *sealed.content()?, &folder) {
-                Ok(Some(file)) => Cleaned::File(file),
-                Ok(None) => Cleaned::AsItIs,
-                // What cannot be cleaned must not pass.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    Cleaned::Refused(format!("the file has {error}, so places and serial numbers cannot be removed"))
-                }
-                Err(error) => return Err(blob::Error::of_read(error)),
-            };
-            sealed.check()?;
-            Ok::<_, blob::Error>((sealed, cleaned))
-        };
-        Ok(tokio::task::spawn_blocking(clean).await.map_err(|_| blob::Error::Stopped)??)
-    }
-}
-
-/// What became of a file that may tell.
-enum Cleaned {
-    /// This is to be kept instead.
-    File(File),
-    /// It tells nothing.
-    AsItIs,
-    /// It cannot be cleaned, and why.
-    Refused(String),
 }

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::downloads::metadata;
+use super::judgement::InspectError;
 use super::{Error, Service};
 use crate::blob::{self, BlobKey, Content, Metadata, SealedBlob};
 use crate::budget::Reservation;
@@ -18,6 +18,7 @@ use crate::domain::attachment::{Attachment, Delivery, Sound};
 use crate::domain::filename;
 use crate::domain::voice_memo;
 use crate::id::AttachmentId;
+use crate::sandbox;
 
 /// Pieces in which a converted file goes into the store, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -120,11 +121,9 @@ impl Service {
         name: &str,
         media_type: &str,
     ) -> Result<Prepared, Error> {
-        let permit = Arc::new(permit);
         if !self.converter.converts(media_type) {
             let listens = voice_memo::is_sound(media_type) && size(&*content)? <= voice_memo::MAX_BYTES;
-            let heard =
-                if listens { self.converter.listen(&permit, content, media_type).await } else { Heard::Unknown };
+            let heard = if listens { self.listen(&permit, content, media_type).await? } else { Heard::Unknown };
             return Ok(Prepared { delivery: None, ..Prepared::heard(heard) });
         }
         let is_sound = voice_memo::is_sound(media_type);
@@ -132,21 +131,24 @@ impl Service {
             Ok(converted) => {
                 let heard = if is_sound {
                     let copy = converted.file.try_clone().map_err(blob::Error::Unreadable)?;
-                    self.converter.listen(&permit, Box::new(copy), converted.media_type).await
+                    self.listen(&permit, Box::new(copy), converted.media_type).await?
                 } else {
                     Heard::Unknown
                 };
                 Ok(Prepared { delivery: Some(self.store_converted(converted, name).await?), ..Prepared::heard(heard) })
             }
-            // Failures of the moment, which must not be kept for ever.
-            Err(convert::Error::Io(error)) => Err(blob::Error::Unreadable(error).into()),
-            Err(convert::Error::Stopped) => Err(blob::Error::Stopped.into()),
+            // Not recorded: a retry may succeed.
+            Err(error) if error.is_transient() => Err(InspectError::from(error).into()),
             Err(error) => {
                 tracing::warn!(%error, media_type, "a file cannot be converted; it is delivered as it is");
-                let is_silent = is_sound && matches!(error, convert::Error::Ffmpeg(_));
+                let is_silent = is_sound && matches!(error, convert::Error::Decoder(sandbox::Error::Failed { .. }));
                 Ok(Prepared { is_silent, ..Prepared::default() })
             }
         }
+    }
+
+    async fn listen(&self, permit: &Reservation, content: Box<dyn Content>, media_type: &str) -> Result<Heard, Error> {
+        Ok(self.converter.listen(permit, content, media_type).await.map_err(InspectError::from)?)
     }
 
     async fn store_converted(

@@ -160,7 +160,9 @@ impl TestApp {
         gateway: Arc<dyn Gateway>,
         resolver: Arc<dyn Resolve>,
     ) -> Self {
-        let config = Config::load_with(flags.clone(), &bucket::variable).expect("configuration");
+        let mut config = Config::load_with(flags.clone(), &bucket::variable).expect("configuration");
+        // The running program is the tests' own.
+        config.program = env!("CARGO_BIN_EXE_haversack").into();
         let database_url = config.database_url.clone();
         let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
         let (db, blobs) = (app.db().clone(), Arc::clone(app.blobs()));

@@ -1,0 +1,170 @@
+//! The child's side: gives up everything it does not need before it looks at its input.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use super::{Limits, Order, Run};
+
+/// Open files of a child.
+const MAX_OPEN_FILES: u64 = 64;
+/// How much a child yields to the server and to other programs.
+const NICENESS: i32 = 5;
+
+/// What was taken from a child.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Address space, CPU time and file size are limited.
+    pub limited: bool,
+    /// It dies with the server.
+    pub dies_with_parent: bool,
+    /// It cannot open files.
+    pub no_files: bool,
+    /// It cannot open sockets.
+    pub no_network: bool,
+}
+
+/// Confines this process for good. Landlock and seccomp are used where the kernel has them; [`probe`] tells.
+///
+/// # Errors
+/// A limit cannot be set, or the parent is gone.
+pub fn confine(order: &Order) -> io::Result<()> {
+    die_with_parent(order.parent)?;
+    // Not essential: a system may forbid even this.
+    let _ = rustix::process::nice(NICENESS);
+    let own_memory = if matches!(order.run, Run::Program(..)) { 0 } else { address_space() };
+    limit(&order.limits, own_memory)?;
+    restrict(order)
+}
+
+fn limit(limits: &Limits, own_memory: u64) -> io::Result<()> {
+    let set = |resource, most: u64| {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        setrlimit(resource, limit).map_err(io::Error::from)
+    };
+    set(Resource::Core, 0)?;
+    set(Resource::Nofile, MAX_OPEN_FILES)?;
+    set(Resource::Fsize, limits.output)?;
+    // At the soft limit the signal names the reason; at the hard one the kernel kills.
+    let cpu = Rlimit { current: Some(limits.cpu_seconds), maximum: Some(limits.cpu_seconds + 1) };
+    setrlimit(Resource::Cpu, cpu)?;
+    set(Resource::As, own_memory.saturating_add(limits.memory))
+}
+
+/// Bytes of address space that this program takes by itself; 0 where the system does not tell.
+fn address_space() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|text| text.split(' ').next().and_then(|pages| pages.parse::<u64>().ok()));
+    pages.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
+}
+
+#[cfg(target_os = "linux")]
+fn die_with_parent(parent: u32) -> io::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have died before the call above.
+    let alive = getppid().is_some_and(|pid| i64::from(pid.as_raw_nonzero().get()) == i64::from(parent));
+    if alive { Ok(()) } else { Err(io::Error::other("the server is gone")) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent(_: u32) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn restrict(order: &Order) -> io::Result<()> {
+    landlock(order).map_err(io::Error::other)?;
+    // Only architectures without a filter in the crate are let through; `probe` reports it.
+    if let Some(filter) = network_filter(matches!(order.run, Run::Program(..))) {
+        seccompiler::apply_filter(&filter).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn restrict(_: &Order) -> io::Result<()> {
+    Ok(())
+}
+
+/// Leaves the paths of the order, as far as the kernel can (landlock(7)).
+#[cfg(target_os = "linux")]
+fn landlock(order: &Order) -> Result<(), landlock::RulesetError> {
+    use landlock::{
+        ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
+    };
+    let abi = ABI::V6;
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let existing = |paths: &[PathBuf]| paths.iter().filter(|path| path.exists()).cloned().collect::<Vec<_>>();
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?
+        .create()?
+        .add_rules(path_beneath_rules(existing(&order.readable), read))?
+        .add_rules(path_beneath_rules(existing(&order.executable), read | AccessFs::Execute))?
+        .add_rules(path_beneath_rules(existing(&order.writable), AccessFs::from_all(abi) & !AccessFs::Execute))?
+        .restrict_self()?;
+    Ok(())
+}
+
+/// A seccomp filter that refuses system calls for networking, for other processes and for kernel interfaces that no
+/// decoder needs; a decoder of ours may not start programs either.
+#[cfg(target_os = "linux")]
+fn network_filter(may_exec: bool) -> Option<seccompiler::BpfProgram> {
+    use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
+    let mut refused = vec![
+        libc::SYS_socket,
+        libc::SYS_socketpair,
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_listen,
+        libc::SYS_accept4,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_io_uring_setup,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_keyctl,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_mount,
+    ];
+    if !may_exec {
+        refused.extend([libc::SYS_execve, libc::SYS_execveat]);
+    }
+    let refused = refused.into_iter().map(|call| (call, Vec::new())).collect();
+    let eperm = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let architecture = TargetArch::try_from(std::env::consts::ARCH).ok()?;
+    SeccompFilter::new(refused, SeccompAction::Allow, eperm, architecture).ok()?.try_into().ok()
+}
+
+/// Tries what a confined process must not be able to do.
+#[must_use]
+pub fn probe() -> Confinement {
+    let is_limited = |resource| rustix::process::getrlimit(resource).current.is_some();
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/bin/sh"));
+    let can_open =
+        [program.as_path(), Path::new("/etc/hosts"), Path::new("/")].iter().any(|path| File::open(path).is_ok());
+    Confinement {
+        limited: [Resource::As, Resource::Cpu, Resource::Fsize].into_iter().all(is_limited),
+        dies_with_parent: dies_with_parent(),
+        no_files: !can_open,
+        no_network: std::net::UdpSocket::bind("127.0.0.1:0").is_err(),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn dies_with_parent() -> bool {
+    rustix::process::parent_process_death_signal().is_ok_and(|signal| signal.is_some())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn dies_with_parent() -> bool {
+    false
+}

@@ -1,0 +1,101 @@
+//! Decoder processes: their limits hold, and they end with what they were started for.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use haversack::sandbox::{Confinement, Error, Job, Limits, Run, Sandbox};
+
+use crate::support::{until, within};
+
+const LIMITS: Limits = Limits { memory: 256 << 20, cpu_seconds: 1, output: 1 << 20, deadline: Duration::from_secs(20) };
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(env!("CARGO_BIN_EXE_haversack").into())
+}
+
+/// A shell command in a folder of its own.
+fn shell<'a>(command: &str, folder: &'a Path, limits: Limits) -> Job<'a> {
+    let executable = ["/bin", "/usr", "/lib", "/lib64"].map(PathBuf::from).to_vec();
+    let run = Run::Program("/bin/sh".into(), vec!["-c".into(), command.into()]);
+    Job { limits, run, input: None, output: None, folder: Some(folder), executable }
+}
+
+async fn run(command: &str, limits: Limits) -> Result<(), Error> {
+    let folder = tempfile::tempdir().expect("folder");
+    within(sandbox().run(shell(command, folder.path(), limits))).await
+}
+
+/// Processes whose command line holds this text.
+pub fn processes(text: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("proc");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(text)))
+        .filter(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            // A zombie has ended.
+            !status.is_empty() && !status.contains("State:\tZ")
+        })
+        .collect()
+}
+
+/// Whether the kernel has Landlock.
+fn has_landlock() -> bool {
+    use landlock::{AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    ruleset.handle_access(AccessFs::ReadFile).and_then(landlock::Ruleset::create).is_ok()
+}
+
+#[tokio::test]
+async fn confined_process_has_limits_and_neither_files_nor_network() {
+    let holds = sandbox().probe().await.expect("probe");
+    let expected = Confinement { limited: true, dies_with_parent: true, no_files: has_landlock(), no_network: true };
+    assert_eq!(holds, expected);
+}
+
+#[tokio::test]
+async fn program_with_endless_work_ends_at_its_cpu_limit() {
+    let ended = run("while :; do :; done", LIMITS).await;
+    assert!(matches!(ended, Err(Error::LimitExceeded("CPU time"))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn program_with_endless_output_ends_at_its_output_limit() {
+    let ended = run("exec head -c 100000000 /dev/zero > out", LIMITS).await;
+    // Landlock may refuse the device first.
+    if has_landlock() {
+        assert!(matches!(ended, Err(Error::Failed { .. })), "{ended:?}");
+    }
+    let ended = run("while echo 0123456789; do :; done > out", LIMITS).await;
+    assert!(matches!(ended, Err(Error::LimitExceeded("output"))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn program_that_waits_is_killed_at_its_deadline() {
+    let limits = Limits { deadline: Duration::from_millis(300), ..LIMITS };
+    let ended = run("exec sleep 4711.1", limits).await;
+    assert!(matches!(&ended, Err(error @ Error::TimedOut(_)) if !error.is_of_input()), "{ended:?}");
+    until(async || processes("4711.1").is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn program_cannot_read_files_of_the_system() {
+    if !has_landlock() {
+        return;
+    }
+    for command in ["cat /etc/passwd", "cat /proc/1/environ", "ls /tmp", "echo x > /tmp/haversack-escaped"] {
+        let ended = run(command, LIMITS).await;
+        assert!(matches!(ended, Err(Error::Failed { .. })), "{command}: {ended:?}");
+    }
+    assert!(run("echo x > out && cat out > copy", LIMITS).await.is_ok(), "its own folder is its own");
+}
+
+#[tokio::test]
+async fn cancelled_caller_ends_the_program() {
+    let folder = tempfile::tempdir().expect("folder");
+    let limits = Limits { deadline: Duration::from_secs(600), ..LIMITS };
+    let path = folder.path().to_owned();
+    let running = tokio::spawn(async move { sandbox().run(shell("exec sleep 4711.2", &path, limits)).await });
+    until(async || (!processes("sleep\04711.2").is_empty()).then_some(())).await;
+    running.abort();
+    until(async || processes("4711.2").is_empty().then_some(())).await;
+}
