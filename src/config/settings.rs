@@ -188,11 +188,11 @@ settings! {
         max_temporary_bytes_per_partner, "HAVERSACK_MAX_TEMPORARY_BYTES_PER_PARTNER", 4_294_967_296,
             " How many of them may be one partner's";
         max_inspections, "HAVERSACK_MAX_INSPECTIONS", 4,
-            " Files whose type is determined at a time";
+            " Files whose type is determined, or whose metadata is removed, at a time";
         max_inspections_per_partner, "HAVERSACK_MAX_INSPECTIONS_PER_PARTNER", 2,
             " How many of them may be one partner's";
         max_conversions, "HAVERSACK_MAX_CONVERSIONS", 4,
-            " Decoder processes at a time: conversions, waveforms and metadata removal";
+            " Files that decoder processes convert or analyse at a time";
         max_conversions_per_partner, "HAVERSACK_MAX_CONVERSIONS_PER_PARTNER", 1,
             " How many of them may be one partner's";
         rate_limit_messages, "HAVERSACK_RATE_LIMIT_MESSAGES", 30,

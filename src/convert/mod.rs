@@ -11,11 +11,10 @@ mod sound;
 pub mod worker;
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -24,7 +23,7 @@ pub use picture::MAX_PIXELS;
 
 use crate::blob::Content;
 use crate::budget::{AtCapacity, Budget, Reservation};
-use crate::domain::attachment::Sound;
+use crate::domain::attachment::{Sound, WAVEFORM_POINTS};
 use crate::sandbox::{self, Job, Limits, Run, Sandbox};
 
 const MIB: u64 = 1024 * 1024;
@@ -42,6 +41,8 @@ const STRIP_MEMORY: u64 = 48 * MIB;
 const STRIP_SPEED: u64 = 5;
 /// Largest JPEG that is made of a picture, in bytes.
 const MAX_PICTURE: u64 = 128 * MIB;
+/// ITU-T T.81 section B.1.1.3: start of image, and the first byte of the next marker.
+const JPEG: &[u8] = b"\xff\xd8\xff";
 /// Largest description of a sound, in bytes.
 const MAX_DESCRIPTION: u64 = 64 * 1024;
 
@@ -185,8 +186,23 @@ impl Converter {
             return Ok(Converted { file, media_type: "image/jpeg", extension: "jpg" });
         }
         let file = self.ffmpeg.as_ref().ok_or(Error::NoFfmpeg)?.caf_to_m4a(&self.folder, content).await?;
+        // ISO/IEC 14496-12 section 4.3: the first box is the file type.
+        let file = Self::checked(file, 4, b"ftyp")?;
         // The reference's label, although it lists audio/mp4 as a deprecated name of audio/x-m4a.
         Ok(Converted { file, media_type: "audio/mp4", extension: "m4a" })
+    }
+
+    /// A file that a decoder wrote, if it begins as its type does: a decoder that was taken over may write anything.
+    fn checked(mut file: File, at: u64, magic: &[u8]) -> Result<File, Error> {
+        let mut start = vec![0; magic.len()];
+        file.seek(SeekFrom::Start(at))?;
+        let is_right = file.read_exact(&mut start).is_ok() && start == magic;
+        file.rewind()?;
+        if is_right {
+            Ok(file)
+        } else {
+            Err(sandbox::Error::Crashed("its output is of another type".to_owned()).into())
+        }
     }
 
     /// By our decoder; a TIFF that it does not know (palettes, fax group 3, Lab) by way of ffmpeg.
@@ -198,8 +214,7 @@ impl Converter {
         let unsupported = i32::from(worker::EXIT_UNSUPPORTED);
         let (Err(sandbox::Error::Failed { status, .. }), Some(ffmpeg)) = (&decoded, &self.ffmpeg) else {
             decoded?;
-            output.rewind()?;
-            return Ok(output);
+            return Self::checked(output, 0, JPEG);
         };
         if *status != unsupported {
             decoded?;
@@ -208,10 +223,9 @@ impl Converter {
         output.rewind()?;
         output.read_exact(&mut orientation)?;
         let pnm = ffmpeg.tiff_to_pnm(&self.folder, content).await?;
-        let mut output = tempfile::tempfile_in(&self.folder)?;
+        let output = tempfile::tempfile_in(&self.folder)?;
         self.decode(worker::PNM, Some(orientation[0].to_string()), limits, &pnm, &output).await?;
-        output.rewind()?;
-        Ok(output)
+        Self::checked(output, 0, JPEG)
     }
 
     /// Decodes a sound of this type. Dropping the future ends the decoder.
@@ -233,7 +247,8 @@ impl Converter {
                 let output = tempfile::tempfile_in(&self.folder)?;
                 let limits = limits(SOUND_MEMORY, cpu_seconds, MAX_DESCRIPTION);
                 match self.decode(worker::WAVEFORM, None, limits, &file, &output).await {
-                    Ok(()) => Ok(description(output)?),
+                    // A decoder that was taken over may write anything.
+                    Ok(()) => Ok(description(output).unwrap_or(Heard::Nothing)),
                     Err(error) if error.is_of_input() => {
                         tracing::warn!(%error, media_type, "a sound cannot be decoded");
                         Ok(Heard::Nothing)
@@ -298,7 +313,11 @@ fn limits(memory: u64, cpu_seconds: u64, output: u64) -> Limits {
 }
 
 /// Reads the description that a decoder wrote.
-fn description<T: DeserializeOwned>(mut output: File) -> io::Result<T> {
+fn description(mut output: File) -> io::Result<Heard> {
     output.rewind()?;
-    Ok(serde_json::from_reader(output.take(MAX_DESCRIPTION))?)
+    let heard = serde_json::from_reader(output.take(MAX_DESCRIPTION))?;
+    match &heard {
+        Heard::Sound(sound) if sound.waveform.len() != WAVEFORM_POINTS => Err(io::ErrorKind::InvalidData.into()),
+        _ => Ok(heard),
+    }
 }

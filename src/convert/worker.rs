@@ -19,13 +19,13 @@ const EXIT_REFUSED: u8 = 1;
 pub(super) const EXIT_UNSUPPORTED: u8 = 3;
 
 /// TIFF to JPEG.
-pub(super) const TIFF: &str = "tiff";
+pub const TIFF: &str = "tiff";
 /// PNM to JPEG, upright by the orientation given as argument.
-pub(super) const PNM: &str = "pnm";
+pub const PNM: &str = "pnm";
 /// The waveform of a sound, as JSON.
-pub(super) const WAVEFORM: &str = "waveform";
+pub const WAVEFORM: &str = "waveform";
 /// The file without private metadata; no output if it has none.
-pub(super) const STRIP_METADATA: &str = "strip-metadata";
+pub const STRIP_METADATA: &str = "strip-metadata";
 
 /// Runs the order in `argument`; the exit status tells how that went.
 #[must_use]
@@ -42,7 +42,7 @@ pub fn main(argument: &OsStr) -> ExitCode {
             let error = Command::new(&program).args(arguments).exec();
             fail(sandbox::EXIT_IO, &format!("cannot run {}: {error}", program.display()))
         }
-        Run::Decoder(name, argument) => match decode(&name, argument.as_deref()) {
+        Run::Decoder(name, argument) => match decode_standard_input(&name, argument.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(Failure::Refused(message)) => fail(EXIT_REFUSED, &message),
             Err(Failure::Unsupported) => ExitCode::from(EXIT_UNSUPPORTED),
@@ -63,9 +63,12 @@ fn fail(status: u8, message: &str) -> ExitCode {
 
 /// Why there is no output.
 #[derive(Debug)]
-enum Failure {
+pub enum Failure {
+    /// The decoder refuses the input, and why.
     Refused(String),
+    /// A TIFF of a kind that is not decoded here.
     Unsupported,
+    /// Input or output failed.
     Io(io::Error),
 }
 
@@ -87,10 +90,18 @@ impl From<image::ImageError> for Failure {
     }
 }
 
-fn decode(name: &str, argument: Option<&str>) -> Result<(), Failure> {
-    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+fn decode_standard_input(name: &str, argument: Option<&str>) -> Result<(), Failure> {
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    decode(name, argument, input, output)
+}
+
+/// Runs the decoder `name`. Bounds nothing: that is the sandbox's part.
+///
+/// # Errors
+/// There is no output.
+pub fn decode(name: &str, argument: Option<&str>, mut input: File, mut output: File) -> Result<(), Failure> {
     input.rewind()?;
-    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     match name {
         TIFF => {
             let decoded = picture::to_jpeg(&mut input, BufWriter::new(&mut output)).map_err(Failure::from);

@@ -56,3 +56,77 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
     let plain = app.api.upload("b.jpg", "image/jpeg", &corpus("photo.jpg")).await;
     assert_eq!(app.api.get(&plain.url).await.bytes, corpus("photo.jpg"));
 }
+
+/// A PNG of these chunks.
+fn png(chunks: impl IntoIterator<Item = (&'static [u8; 4], Vec<u8>)>) -> Vec<u8> {
+    let header = (b"IHDR", vec![0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0]);
+    let pixel = (b"IDAT", vec![0x78, 0x9c, 0x63, 0x60, 0x60, 0x60, 0, 0, 0, 4, 0, 1]);
+    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (kind, data) in std::iter::once(header).chain(chunks).chain([pixel, (b"IEND", Vec::new())]) {
+        bytes.extend(u32::try_from(data.len()).expect("short").to_be_bytes());
+        bytes.extend(kind);
+        bytes.extend(&data);
+        bytes.extend(crc32fast::hash(&[&kind[..], &data].concat()).to_be_bytes());
+    }
+    bytes
+}
+
+/// A JPEG whose directory of 500 entries points to another one 500 times, and that one beyond itself.
+fn jpeg_with_looping_directories() -> Vec<u8> {
+    const ENTRIES: u16 = 500;
+    let (sub, tail) = (6014_u32, 12_020_u32);
+    let entry = |tag: u16, kind: u16, count: u32, value: u32| {
+        [&tag.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes(), &value.to_le_bytes()].concat()
+    };
+    let directory = |entry: Vec<u8>, next: u32| {
+        [&ENTRIES.to_le_bytes()[..], &entry.repeat(ENTRIES.into()), &next.to_le_bytes()].concat()
+    };
+    let note = vec![b'n'; 40_000];
+    let exif = [
+        b"II*\0\x08\0\0\0".to_vec(),
+        directory(entry(0x8769, 4, 1, sub), 8),
+        directory(entry(0x927c, 7, 40_000, tail), 0),
+        note,
+    ];
+    let exif = exif.concat();
+    let mut bytes = b"\xff\xd8\xff\xe1".to_vec();
+    bytes.extend(u16::try_from(exif.len() + 8).expect("short").to_be_bytes());
+    bytes.extend(b"Exif\0\0");
+    bytes.extend(exif);
+    bytes.extend(&corpus("photo.jpg")[2..]);
+    bytes
+}
+
+#[tokio::test]
+async fn directories_that_point_at_each_other_are_read_once() {
+    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
+    let bytes = jpeg_with_looping_directories();
+    let file = app.api.upload("loops.jpg", "image/jpeg", &bytes).await;
+    let stored = app.api.get(&file.url).await.bytes;
+    assert_eq!(stored.len(), bytes.len());
+    assert!(stored.ends_with(&corpus("photo.jpg")[2..]), "the picture is not touched");
+    assert!(!stored.windows(10).any(|piece| piece == b"nnnnnnnnnn"), "the maker's note is gone");
+}
+
+#[tokio::test]
+async fn places_behind_many_chunks_are_removed() {
+    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
+    let place = (b"tEXt", b"exif:GPSLatitude\x0052.31N".to_vec());
+    let many = std::iter::repeat_n((b"tEXt", Vec::new()), 100_001);
+    let bytes = png(many.chain([place]));
+    let file = app.api.upload("many.png", "image/png", &bytes).await;
+    let stored = app.api.get(&file.url).await.bytes;
+    assert_eq!(stored.len(), bytes.len());
+    assert!(!stored.windows(6).any(|piece| piece == b"52.31N"));
+}
+
+#[tokio::test]
+async fn more_profiles_than_any_picture_has_are_refused() {
+    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
+    let bytes = png(std::iter::repeat_n((b"tEXt", b"Raw profile type".to_vec()), 501));
+    let created = app.api.create("many.png", "image/png", bytes.len()).await;
+    assert_eq!(app.api.put(&created, &bytes).await.status, 200);
+    let refused = app.api.send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}])).await;
+    assert_eq!(refused.error(), (400, 5004));
+    assert!(refused.message().contains("more metadata than any file has"), "{}", refused.message());
+}
