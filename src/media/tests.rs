@@ -8,9 +8,10 @@ use super::{
     Content, Measures, MediaType, Names, Refusal, Route, TYPES, TextKind, identify, measure, of_extension, settle,
 };
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Cursor;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -293,6 +294,36 @@ fn a_file_is_what_it_is_or_takes_too_many_steps() {
             let least = duration(&mut file().leave(full.steps().saturating_sub(1)), kind).expect(sample.name);
             assert!(least.is_none(), "{}: {least:?}, not {known:?}", sample.name);
         }
+    }
+}
+
+/// Counts the reads of a reader.
+struct CountingReader<'a>(Cursor<Vec<u8>>, &'a Cell<u32>);
+
+impl Read for CountingReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.1.set(self.1.get() + 1);
+        self.0.read(buffer)
+    }
+}
+
+impl Seek for CountingReader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+#[test]
+fn picture_of_endless_segments_is_measured_within_its_read_budget() {
+    // Application segments of 64 KiB each, so that each takes a read.
+    let segment = [&b"\xff\xe1\xff\xff"[..], &vec![0; 65_533]].concat();
+    let bytes = [&b"\xff\xd8"[..], &segment.repeat(100)].concat();
+    let tiny = [&b"\xff\xd8"[..], &b"\xff\xe1\0\x02".repeat(1_000_000)].concat();
+    let jpeg = of_extension("jpg").expect("a type");
+    for bytes in [bytes, tiny] {
+        let reads = Cell::new(0);
+        assert_eq!(measure(CountingReader(Cursor::new(bytes), &reads), jpeg).width, None);
+        assert!(reads.get() <= 2010, "{} reads", reads.get());
     }
 }
 
