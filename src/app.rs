@@ -59,8 +59,9 @@ impl App {
     ) -> anyhow::Result<Self> {
         let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
         let metrics = Metrics::default();
-        let fetches = Budget::new("fetches", config.limits.fetches(), &metrics);
-        let fetcher = Fetcher::new(config.fetch_allowed.clone(), roots, resolver, config.limits.fetch(), fetches);
+        let running_fetches = Budget::new("fetches", config.limits.fetches(), &metrics);
+        let fetcher =
+            Fetcher::new(config.fetch_allowed.clone(), roots, resolver, config.limits.fetch(), running_fetches);
         let place = Place::open(&config).await?;
         let (db, blobs) = (place.db.clone(), Arc::clone(&place.blobs));
         let signer = signer(&db, &config.data_dir, &clock).await?;

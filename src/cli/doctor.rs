@@ -100,12 +100,13 @@ async fn ffmpeg(config: &Config) -> Result<String, String> {
 async fn decoders(config: &Config) -> Result<String, String> {
     let sandbox = Sandbox::new(config.program.clone());
     let holds = sandbox.probe().await.map_err(|error| format!("cannot start a decoder process ({error})"))?;
-    let Confinement { limited, dies_with_parent, no_files, no_network } = holds;
+    let Confinement { limited, dies_with_parent, no_files, no_network, no_processes } = holds;
     let parts = [
         (limited, "limits of memory, CPU time and output", "a system with setrlimit"),
         (dies_with_parent, "death with the server", "Linux"),
         (no_files, "no files", "Linux 5.13 with Landlock"),
-        (no_network, "no network", "Linux with seccomp on x86-64, ARM64 or RISC-V"),
+        (no_network, "no network", "Linux with seccomp"),
+        (no_processes, "no further processes", "Linux with seccomp"),
     ];
     let join = |holding: bool| {
         let parts = parts.iter().filter(|(holds, ..)| *holds == holding);

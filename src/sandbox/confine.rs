@@ -14,7 +14,8 @@ const MAX_OPEN_FILES: u64 = 64;
 /// How much a child yields to the server and to other programs.
 const NICENESS: i32 = 5;
 
-/// What was taken from a child.
+/// What was taken from a child, each as it was tried.
+#[expect(clippy::struct_excessive_bools, reason = "each holds or not, whatever the others do")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// Address space, CPU time and file size are limited.
@@ -25,6 +26,8 @@ pub struct Confinement {
     pub no_files: bool,
     /// It cannot open sockets.
     pub no_network: bool,
+    /// It cannot start processes.
+    pub no_processes: bool,
 }
 
 /// Confines this process for good. Landlock and seccomp are used where the kernel has them; [`probe`] tells.
@@ -78,8 +81,8 @@ fn die_with_parent(_: u32) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn restrict(order: &Order) -> io::Result<()> {
     landlock(order).map_err(io::Error::other)?;
-    // Only architectures without a filter in the crate are let through; `probe` reports it.
-    if let Some(filter) = network_filter(matches!(order.run, Run::Program(..))) {
+    // None on architectures that the crate does not know; `probe` reports it.
+    for filter in system_call_filters(matches!(order.run, Run::Program(..))).into_iter().flatten() {
         seccompiler::apply_filter(&filter).map_err(io::Error::other)?;
     }
     Ok(())
@@ -111,38 +114,54 @@ fn landlock(order: &Order) -> Result<(), landlock::RulesetError> {
     Ok(())
 }
 
-/// A seccomp filter that refuses system calls for networking, for other processes and for kernel interfaces that no
-/// decoder needs; a decoder of ours may not start programs either.
+/// Seccomp filters that refuse system calls for networking, for other processes and for kernel interfaces that no decoder
+/// needs. A confined process may start threads but no processes, so that killing it leaves nothing running; a decoder of
+/// ours may not become another program either.
 #[cfg(target_os = "linux")]
-fn network_filter(may_exec: bool) -> Option<seccompiler::BpfProgram> {
-    use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
-    let mut refused = vec![
-        libc::SYS_socket,
-        libc::SYS_socketpair,
-        libc::SYS_connect,
-        libc::SYS_bind,
-        libc::SYS_listen,
-        libc::SYS_accept4,
-        libc::SYS_ptrace,
-        libc::SYS_process_vm_readv,
-        libc::SYS_process_vm_writev,
-        libc::SYS_io_uring_setup,
-        libc::SYS_bpf,
-        libc::SYS_perf_event_open,
-        libc::SYS_userfaultfd,
-        libc::SYS_keyctl,
-        libc::SYS_unshare,
-        libc::SYS_setns,
-        libc::SYS_mount,
-    ];
-    if !may_exec {
-        refused.extend([libc::SYS_execve, libc::SYS_execveat]);
-    }
-    let refused = refused.into_iter().map(|call| (call, Vec::new())).collect();
-    let eperm = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
+    use seccompiler::{
+        SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    };
     let architecture = TargetArch::try_from(std::env::consts::ARCH).ok()?;
-    SeccompFilter::new(refused, SeccompAction::Allow, eperm, architecture).ok()?.try_into().ok()
+    let filter = |refused: Vec<(i64, Vec<SeccompRule>)>, error: i32| -> Option<seccompiler::BpfProgram> {
+        let refuse = SeccompAction::Errno(error.unsigned_abs());
+        let refused = refused.into_iter().collect();
+        SeccompFilter::new(refused, SeccompAction::Allow, refuse, architecture).ok()?.try_into().ok()
+    };
+    let mut refused: Vec<_> = REFUSED_CALLS.iter().map(|call| (*call, Vec::new())).collect();
+    if !may_exec {
+        refused.extend([libc::SYS_execve, libc::SYS_execveat].map(|call| (call, Vec::new())));
+    }
+    #[cfg(target_arch = "x86_64")]
+    refused.extend([libc::SYS_fork, libc::SYS_vfork].map(|call| (call, Vec::new())));
+    // clone(2) of a process and not of a thread.
+    let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
+    let process = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), 0).ok()?;
+    refused.push((libc::SYS_clone, vec![SeccompRule::new(vec![process]).ok()?]));
+    // The flags of clone3(2) are in memory, where no filter sees them. C libraries fall back to clone(2).
+    Some(vec![filter(refused, libc::EPERM)?, filter(vec![(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?])
 }
+
+#[cfg(target_os = "linux")]
+const REFUSED_CALLS: [i64; 17] = [
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept4,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_io_uring_setup,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_keyctl,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+];
 
 /// Tries what a confined process must not be able to do.
 #[must_use]
@@ -156,6 +175,7 @@ pub fn probe() -> Confinement {
         dies_with_parent: dies_with_parent(),
         no_files: !can_open,
         no_network: std::net::UdpSocket::bind("127.0.0.1:0").is_err(),
+        no_processes: std::process::Command::new("/proc/self/exe").arg("--version").status().is_err(),
     }
 }
 

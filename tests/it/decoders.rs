@@ -135,13 +135,13 @@ async fn partner_with_endless_conversions_does_not_delay_another() {
         })
     });
     let sends: Vec<_> = sends.collect();
-    until(async || (!processes("sleep\04712.2").is_empty()).then_some(())).await;
+    until(async || (!processes("sleep\x004712.2").is_empty()).then_some(())).await;
     let tiff = app.rival.upload("a.tif", "image/tiff", &corpus("tiny-be.tif")).await;
     let body = json!({"from": RIVAL_LINE, "to": [RECIPIENT],
         "message": {"parts": [{"type": "media", "attachment_id": tiff.id}]}});
     let sent = within(app.rival.post("/v3/chats", &body)).await.expect(201);
     assert_eq!(sent["chat"]["message"]["parts"][0]["mime_type"], "image/jpeg");
-    assert_eq!(processes("sleep\04712.2").len(), 1, "its share");
+    assert_eq!(processes("sleep\x004712.2").len(), 1, "its share");
     assert_eq!(metric(&app, "haversack_budget_peak{budget=\"conversions\"}").await, 2);
     sends.iter().for_each(tokio::task::JoinHandle::abort);
     until(async || processes("4712.2").is_empty().then_some(())).await;
@@ -161,7 +161,7 @@ async fn killed_server_takes_its_decoders_along() {
     let body = json!({"from": line, "to": [RECIPIENT],
         "message": {"parts": [{"type": "media", "attachment_id": caf.id}]}});
     let send = tokio::spawn(async move { api.post("/v3/chats", &body).await });
-    until(async || (!processes("sleep\04712.3").is_empty()).then_some(())).await;
+    until(async || (!processes("sleep\x004712.3").is_empty()).then_some(())).await;
     server.signal(Signal::KILL);
     server.wait();
     until(async || processes("4712.3").is_empty().then_some(())).await;

@@ -48,7 +48,13 @@ fn has_landlock() -> bool {
 #[tokio::test]
 async fn confined_process_has_limits_and_neither_files_nor_network() {
     let holds = sandbox().probe().await.expect("probe");
-    let expected = Confinement { limited: true, dies_with_parent: true, no_files: has_landlock(), no_network: true };
+    let expected = Confinement {
+        limited: true,
+        dies_with_parent: true,
+        no_files: has_landlock(),
+        no_network: true,
+        no_processes: true,
+    };
     assert_eq!(holds, expected);
 }
 
@@ -86,16 +92,23 @@ async fn program_cannot_read_files_of_the_system() {
         let ended = run(command, LIMITS).await;
         assert!(matches!(ended, Err(Error::Failed { .. })), "{command}: {ended:?}");
     }
-    assert!(run("echo x > out && cat out > copy", LIMITS).await.is_ok(), "its own folder is its own");
+    assert!(run("echo x > out && exec cat out", LIMITS).await.is_ok(), "its own folder is its own");
+}
+
+#[tokio::test]
+async fn program_cannot_start_processes_that_outlive_it() {
+    let ended = run("sleep 4711.3 & wait", LIMITS).await;
+    assert!(matches!(&ended, Err(Error::Failed { message, .. }) if message.contains("fork")), "{ended:?}");
+    assert!(processes("4711.3").is_empty());
 }
 
 #[tokio::test]
 async fn cancelled_caller_ends_the_program() {
     let folder = tempfile::tempdir().expect("folder");
-    let limits = Limits { deadline: Duration::from_secs(600), ..LIMITS };
+    let limits = Limits { deadline: Duration::from_mins(10), ..LIMITS };
     let path = folder.path().to_owned();
     let running = tokio::spawn(async move { sandbox().run(shell("exec sleep 4711.2", &path, limits)).await });
-    until(async || (!processes("sleep\04711.2").is_empty()).then_some(())).await;
+    until(async || (!processes("sleep\x004711.2").is_empty()).then_some(())).await;
     running.abort();
     until(async || processes("4711.2").is_empty().then_some(())).await;
 }
