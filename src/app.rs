@@ -169,7 +169,9 @@ impl App {
             tracing::error!("a background task ended; stopping");
             ended = true;
         };
-        let finished = server::serve(self.listener, hosts, &self.config.limits, self.service.metrics(), stop).await;
+        let proxies = self.config.trusted_proxies.clone();
+        let (limits, metrics) = (&self.config.limits, self.service.metrics());
+        let finished = server::serve(self.listener, hosts, limits, proxies, metrics, stop).await;
         anyhow::ensure!(!ended, "a background task ended, which is a bug: see the log");
         // After the last request: what it sent may still go out.
         drop(stop_delivery);

@@ -80,7 +80,7 @@ async fn create(
     State(app): State<App>,
     Caller(partner): Caller,
     headers: HeaderMap,
-    JsonBody(body): JsonBody<CreateMessage>,
+    JsonBody(body, _held): JsonBody<CreateMessage>,
 ) -> Result<Response, ApiError> {
     let header = headers.get("idempotency-key").map(|value| std::str::from_utf8(value.as_bytes())).transpose();
     let header = header.map_err(|_| Error::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned()))?;

@@ -3,6 +3,7 @@
 
 mod attachments;
 mod auth;
+mod body;
 mod chats;
 mod content;
 mod error;

@@ -3,18 +3,26 @@
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::FutureExt;
+use http_body::{Frame, SizeHint};
 use tracing::Instrument;
 
 use super::App;
 use super::error::ApiError;
+use crate::budget::Reservation;
+use crate::domain::client_address::ClientAddress;
 use crate::metrics::RequestLabels;
+use crate::service::Error;
 
 const HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
@@ -62,6 +70,37 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
+/// Counts a request that came through a trusted proxy. Others are counted by their
+/// connection.
+fn admit(app: &App, request: &Request) -> Result<Option<Reservation>, ApiError> {
+    let client = request.extensions().get::<ClientAddress>().filter(|client| client.is_forwarded());
+    let reserve = |client: &ClientAddress| app.service.budgets().proxied_requests.try_reserve(&client.to_string(), 1);
+    Ok(client.map(reserve).transpose().map_err(Error::AtCapacity)?)
+}
+
+/// A body with what its request holds.
+struct Placed {
+    body: Body,
+    _place: Reservation,
+}
+
+impl http_body::Body for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Gives the request its trace id, counts it and logs it.
 pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) -> Response {
     let start = Instant::now();
@@ -72,7 +111,17 @@ pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) 
 
     // RFC 9112 section 3.2; hyper leaves it to us.
     let without_host = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
-    let answer = async move { if without_host { no_host() } else { next.run(request).await } };
+    let answer = async {
+        if without_host {
+            return no_host();
+        }
+        match admit(&app, &request) {
+            // Until the answer has been taken: a client that does not read it holds its place.
+            Ok(Some(place)) => next.run(request).await.map(|body| Body::new(Placed { body, _place: place })),
+            Ok(None) => next.run(request).await,
+            Err(error) => error.into_response(),
+        }
+    };
     let answer = AssertUnwindSafe(answer).catch_unwind().map(|answer| answer.unwrap_or_else(|_| bug()));
     let mut response = CURRENT.scope(id, answer).instrument(span.clone()).await;
 
