@@ -8,6 +8,7 @@ mod chats;
 mod content;
 mod error;
 mod extract;
+mod host;
 mod messages;
 mod ops;
 mod out_of_scope;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use tracing::Instrument;
 
 use super::App;
 use super::error::ApiError;
+use super::host;
 use crate::budget::Reservation;
 use crate::domain::client_address::ClientAddress;
 use crate::metrics::RequestLabels;
@@ -47,10 +48,6 @@ impl fmt::Display for TraceId {
     }
 }
 
-fn no_host() -> Response {
-    (StatusCode::BAD_REQUEST, "an HTTP/1.1 request needs a Host header\n").into_response()
-}
-
 /// The answer after a panic, which the panic hook has reported already.
 fn bug() -> Response {
     ApiError::bug().into_response()
@@ -70,9 +67,10 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// Counts a request that came through a trusted proxy. Others are counted by their
+/// Checks what hyper leaves to us, and counts a request that came through a trusted proxy. Others are counted by their
 /// connection.
 fn admit(app: &App, request: &Request) -> Result<Option<Reservation>, ApiError> {
+    host::check(request).map_err(|problem| Error::InvalidParameter(problem.to_owned()))?;
     let client = request.extensions().get::<ClientAddress>().filter(|client| client.is_forwarded());
     let reserve = |client: &ClientAddress| app.service.budgets().proxied_requests.try_reserve(&client.to_string(), 1);
     Ok(client.map(reserve).transpose().map_err(Error::AtCapacity)?)
@@ -109,12 +107,7 @@ pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) 
     let labels = (route.to_owned(), known_method(request.method()));
     let span = tracing::error_span!("request", trace_id = %id, method = labels.1, route = labels.0);
 
-    // RFC 9112 section 3.2; hyper leaves it to us.
-    let without_host = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
     let answer = async {
-        if without_host {
-            return no_host();
-        }
         match admit(&app, &request) {
             // Until the answer has been taken: a client that does not read it holds its place.
             Ok(Some(place)) => next.run(request).await.map(|body| Body::new(Placed { body, _place: place })),
