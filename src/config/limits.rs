@@ -80,6 +80,7 @@ impl Limits {
             ("HAVERSACK_FETCH_MEMORY_SECONDS", self.fetch_memory_seconds),
             ("HAVERSACK_JSON_GRACE_SECONDS", self.json_grace_seconds),
             ("HAVERSACK_DOWNLOAD_GRACE_SECONDS", self.download_grace_seconds),
+            ("HAVERSACK_UPLOAD_STALL_SECONDS", self.upload_stall_seconds),
         ] {
             if seconds > LONGEST {
                 let problem = format!("must be at most {LONGEST} (ten years), not {seconds}");
@@ -108,10 +109,22 @@ impl Limits {
         Pace::sustained(self.idle_timeout(), grace, self.json_min_bytes_per_second)
     }
 
+    /// Least rate of an upload.
+    pub(crate) fn upload_pace(&self) -> Pace {
+        let grace = Duration::from_secs(self.upload_grace_seconds);
+        Pace::average(self.idle_timeout(), grace, self.upload_min_bytes_per_second)
+    }
+
     /// Least rate at which a client takes an answer.
     pub(crate) fn download_pace(&self) -> Pace {
         let grace = Duration::from_secs(self.download_grace_seconds);
         Pace::sustained(self.idle_timeout(), grace, self.download_min_bytes_per_second)
+    }
+
+    /// Silence after which an upload gives way to another one of the same attachment.
+    #[must_use]
+    pub fn upload_stall(&self) -> Duration {
+        Duration::from_secs(self.upload_stall_seconds)
     }
 
     /// The limits of fetching.

@@ -215,5 +215,7 @@ settings! {
             " How long the server waits for a client that takes an answer slower than the rate below";
         download_min_bytes_per_second, "HAVERSACK_DOWNLOAD_MIN_BYTES_PER_SECOND", 2048,
             " Least rate at which a client must take an answer after that time";
+        upload_stall_seconds, "HAVERSACK_UPLOAD_STALL_SECONDS", 5,
+            " How long an upload must go without a byte before another upload to the same URL may replace it";
     }
 }

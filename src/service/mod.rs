@@ -17,6 +17,7 @@ mod preparation;
 mod rate_limit;
 pub mod sends;
 pub mod sweeper;
+mod upload_bodies;
 pub mod uploads;
 
 use std::sync::Arc;
@@ -166,6 +167,7 @@ pub struct Service {
     keys: partners::KeyCache,
     files: downloads::FileCache,
     pending: pending::PendingCounts,
+    bodies: upload_bodies::Bodies,
     strip_private_metadata: bool,
     /// Whether files are got from the store itself.
     redirects: bool,
@@ -262,6 +264,7 @@ impl Service {
             keys: partners::KeyCache::default(),
             files: downloads::FileCache::default(),
             pending: pending::PendingCounts::default(),
+            bodies: upload_bodies::Bodies::default(),
             strip_private_metadata,
             redirects,
         }
