@@ -141,7 +141,7 @@ impl App {
     /// # Errors
     /// A background task ended, which none should: a server that accepts messages and delivers none must not look alive.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
-        let state = api::App::new(Arc::clone(&self.service));
+        let state = api::App::new(Arc::clone(&self.service), self.config.data_dir.clone());
         let separate = self.cdn_url.as_url().host_str() != self.public_url.as_url().host_str();
         let hosts = Hosts {
             all: api::router(state.clone(), cdn::router()),
