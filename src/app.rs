@@ -145,7 +145,7 @@ impl App {
     /// # Errors
     /// A background task ended, which none should: a server that accepts messages and delivers none must not look alive.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
-        let state = api::App::new(Arc::clone(&self.service));
+        let state = api::App::new(Arc::clone(&self.service), self.config.data_dir.clone());
         let separate = self.cdn_url.as_url().host_str() != self.public_url.as_url().host_str();
         let hosts = Hosts {
             all: api::router(state.clone(), cdn::router()),
@@ -173,7 +173,9 @@ impl App {
             tracing::error!("a background task ended; stopping");
             ended = true;
         };
-        let finished = server::serve(self.listener, hosts, &self.config.limits, self.service.metrics(), stop).await;
+        let proxies = self.config.trusted_proxies.clone();
+        let (limits, metrics) = (&self.config.limits, self.service.metrics());
+        let finished = server::serve(self.listener, hosts, limits, proxies, metrics, stop).await;
         anyhow::ensure!(!ended, "a background task ended, which is a bug: see the log");
         // After the last request: what it sent may still go out.
         drop(stop_delivery);

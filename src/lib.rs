@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod id;
 pub mod media;
 pub mod metrics;
+mod pace;
 pub mod place;
 pub mod sandbox;
 pub mod server;

@@ -95,7 +95,7 @@ pub(crate) struct AttachmentBody {
 async fn create(
     State(app): State<App>,
     Caller(partner): Caller,
-    JsonBody(body): JsonBody<CreateAttachment>,
+    JsonBody(body, _held): JsonBody<CreateAttachment>,
 ) -> Result<Json<CreatedAttachment>, ApiError> {
     let new = NewAttachment {
         filename: required(body.filename, "filename")?,

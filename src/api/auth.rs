@@ -39,9 +39,14 @@ async fn identify(app: &App, key: Result<String, ApiError>) -> Result<Caller, Ap
 }
 
 fn bearer_key(headers: &HeaderMap) -> Result<&str, ApiError> {
-    let header = headers
-        .get(header::AUTHORIZATION)
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let header = all
+        .next()
         .ok_or_else(|| ApiError::unauthorized("an API key is required: send it as Authorization: Bearer KEY"))?;
+    // A proxy and this server might each take another one for the right one.
+    if all.next().is_some() {
+        return Err(ApiError::unauthorized("a request has one Authorization header, not several"));
+    }
     let bearer = header.to_str().ok().and_then(|text| text.split_once(' '));
     let key = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
     key.filter(|key| !key.is_empty())

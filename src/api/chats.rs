@@ -106,7 +106,7 @@ pub(crate) struct MessageList {
 async fn create(
     State(app): State<App>,
     Caller(partner): Caller,
-    JsonBody(body): JsonBody<CreateChat>,
+    JsonBody(body, _held): JsonBody<CreateChat>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(None, body.message.as_ref());
     if let Some(kept) = app.kept_answer(partner, key.as_deref()).await? {
@@ -190,7 +190,7 @@ async fn send(
     State(app): State<App>,
     Caller(partner): Caller,
     id: Result<PathId<ChatId>, ApiError>,
-    JsonBody(body): JsonBody<SendMessage>,
+    JsonBody(body, _held): JsonBody<SendMessage>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(None, body.message.as_ref());
     if let Some(kept) = app.kept_answer(partner, key.as_deref()).await? {

@@ -8,15 +8,13 @@ use std::marker::PhantomData;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use tokio::time::timeout;
 
-use super::App;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::{App, body};
+use crate::budget::Reservation;
 use crate::service::Error;
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -83,20 +81,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Pairs {
     }
 }
 
-/// A JSON object, whatever `Content-Type` says.
-pub(crate) struct JsonBody<T>(pub(crate) T);
+/// A JSON object, whatever `Content-Type` says, and what it holds of the budget of JSON bodies until it was handled.
+pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Reservation);
 
 impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let limits = app.service.limits();
-        let limit = usize::try_from(limits.max_json_bytes).unwrap_or(usize::MAX);
-        // Bounded in size by the limit, and in time: no JSON takes longer than the idle timeout to send.
-        let body = timeout(limits.idle_timeout(), read(Limited::new(request.into_body(), limit)))
-            .await
-            .map_err(|_| ApiError::malformed_body("the body did not arrive in time"))?
-            .map_err(|_| ApiError::malformed_body(format!("the body ended early or is larger than {limit} bytes")))?;
+        let (body, held) = body::read(request, app).await?;
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(ApiError::malformed_body("the body must be a JSON object"));
         }
@@ -107,19 +99,8 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
             ApiError::malformed_body(format!("{place}{}", error.inner()))
         })?;
         json.end().map_err(|error| ApiError::malformed_body(error.to_string()))?;
-        Ok(Self(value))
+        Ok(Self(value, held))
     }
-}
-
-/// Copied together: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
-async fn read<B: http_body::Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Vec<u8>, B::Error> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            bytes.extend_from_slice(&data);
-        }
-    }
-    Ok(bytes)
 }
 
 /// A list of which at most `MOST` items and one more are kept, so that its length can be refused without holding all

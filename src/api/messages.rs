@@ -80,11 +80,9 @@ async fn create(
     State(app): State<App>,
     Caller(partner): Caller,
     headers: HeaderMap,
-    JsonBody(body): JsonBody<CreateMessage>,
+    JsonBody(body, _held): JsonBody<CreateMessage>,
 ) -> Result<Response, ApiError> {
-    let header = headers.get("idempotency-key").map(|value| std::str::from_utf8(value.as_bytes())).transpose();
-    let header = header.map_err(|_| Error::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned()))?;
-    let key = idempotency_key(header, body.message.as_ref());
+    let key = idempotency_key(key_header(&headers)?, body.message.as_ref());
     if let Some(kept) = app.kept_answer(partner, key.as_deref()).await? {
         return Ok(respond(kept));
     }
@@ -100,6 +98,17 @@ async fn create(
     Ok(respond(
         app.service.send(partner, draft, |files, sent| answer(StatusCode::ACCEPTED, &created(files, sent))).await?,
     ))
+}
+
+/// The `Idempotency-Key` header. Of several none is the right one.
+fn key_header(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let mut all = headers.get_all("idempotency-key").iter();
+    let key = all.next().map(|value| std::str::from_utf8(value.as_bytes())).transpose();
+    let key = key.map_err(|_| Error::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned()))?;
+    if all.next().is_some() {
+        return Err(Error::InvalidParameter("a request has one Idempotency-Key header, not several".to_owned()));
+    }
+    Ok(key)
 }
 
 fn created(files: &crate::service::FileUrls, sent: &Sent) -> CreatedMessage {

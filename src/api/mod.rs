@@ -3,10 +3,13 @@
 
 mod attachments;
 mod auth;
+mod body;
 mod chats;
 mod content;
 mod error;
 mod extract;
+mod host;
+mod large;
 mod messages;
 mod ops;
 mod out_of_scope;
@@ -18,6 +21,7 @@ mod trace;
 mod view;
 mod voice_memos;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -34,13 +38,15 @@ use error::ApiError;
 #[derive(Clone, Debug)]
 pub struct App {
     pub(crate) service: Arc<Service>,
+    /// Folder for answers that are too large for memory.
+    answers: PathBuf,
 }
 
 impl App {
-    /// Over a service.
+    /// Over a service, with a folder for answers that are too large for memory.
     #[must_use]
-    pub fn new(service: Arc<Service>) -> Self {
-        Self { service }
+    pub fn new(service: Arc<Service>, answers: PathBuf) -> Self {
+        Self { service, answers }
     }
 }
 
@@ -94,6 +100,7 @@ pub fn router(app: App, files: Router<App>) -> Router {
         .merge(files)
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(app.clone(), large::spool))
         .layer(from_fn_with_state(app.clone(), auth::require_key));
     traced(app, routes)
 }

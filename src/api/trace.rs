@@ -3,18 +3,27 @@
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::FutureExt;
+use http_body::{Frame, SizeHint};
 use tracing::Instrument;
 
 use super::App;
 use super::error::ApiError;
+use super::host;
+use crate::budget::Reservation;
+use crate::domain::client_address::ClientAddress;
 use crate::metrics::RequestLabels;
+use crate::service::Error;
 
 const HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
@@ -39,10 +48,6 @@ impl fmt::Display for TraceId {
     }
 }
 
-fn no_host() -> Response {
-    (StatusCode::BAD_REQUEST, "an HTTP/1.1 request needs a Host header\n").into_response()
-}
-
 /// The answer after a panic, which the panic hook has reported already.
 fn bug() -> Response {
     ApiError::bug().into_response()
@@ -62,6 +67,38 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
+/// Checks what hyper leaves to us, and counts a request that came through a trusted proxy. Others are counted by their
+/// connection.
+fn admit(app: &App, request: &Request) -> Result<Option<Reservation>, ApiError> {
+    host::check(request).map_err(|problem| Error::InvalidParameter(problem.to_owned()))?;
+    let client = request.extensions().get::<ClientAddress>().filter(|client| client.is_forwarded());
+    let reserve = |client: &ClientAddress| app.service.budgets().proxied_requests.try_reserve(&client.to_string(), 1);
+    Ok(client.map(reserve).transpose().map_err(Error::AtCapacity)?)
+}
+
+/// A body with what its request holds.
+struct Placed {
+    body: Body,
+    _place: Reservation,
+}
+
+impl http_body::Body for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Gives the request its trace id, counts it and logs it.
 pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) -> Response {
     let start = Instant::now();
@@ -70,9 +107,14 @@ pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) 
     let labels = (route.to_owned(), known_method(request.method()));
     let span = tracing::error_span!("request", trace_id = %id, method = labels.1, route = labels.0);
 
-    // RFC 9112 section 3.2; hyper leaves it to us.
-    let without_host = request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST);
-    let answer = async move { if without_host { no_host() } else { next.run(request).await } };
+    let answer = async {
+        match admit(&app, &request) {
+            // Until the answer has been taken: a client that does not read it holds its place.
+            Ok(Some(place)) => next.run(request).await.map(|body| Body::new(Placed { body, _place: place })),
+            Ok(None) => next.run(request).await,
+            Err(error) => error.into_response(),
+        }
+    };
     let answer = AssertUnwindSafe(answer).catch_unwind().map(|answer| answer.unwrap_or_else(|_| bug()));
     let mut response = CURRENT.scope(id, answer).instrument(span.clone()).await;
 

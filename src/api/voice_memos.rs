@@ -88,7 +88,7 @@ async fn send(
     State(app): State<App>,
     Caller(partner): Caller,
     id: Result<PathId<ChatId>, ApiError>,
-    JsonBody(body): JsonBody<SendVoiceMemo>,
+    JsonBody(body, _held): JsonBody<SendVoiceMemo>,
 ) -> Result<Response, ApiError> {
     let part = part(app.service.file_urls(), &body)?;
     let PathId(id) = id?;

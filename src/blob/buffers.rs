@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-/// Bytes of a buffer: what a download holds in memory, once while it is read and once while it is sent.
-pub(super) const SIZE: usize = 128 * 1024;
+/// Bytes of a buffer. An answer holds one at a time, so with what the connection needs itself, an unread download takes less
+/// than 64 KiB.
+pub(super) const SIZE: usize = 32 * 1024;
 /// Free buffers that are kept.
-const KEPT: usize = 64;
+const KEPT: usize = 256;
 
 /// The free ones.
 #[derive(Clone, Debug, Default)]

@@ -46,13 +46,23 @@ async fn receive(app: &App, id: &str, request: Request) -> Result<String, Error>
     let head = UploadHead {
         id,
         query: parts.uri.query().unwrap_or_default(),
-        content_type: text(&parts.headers, header::CONTENT_TYPE).unwrap_or_default(),
+        content_type: content_type(&parts.headers)?,
         content_length: text(&parts.headers, header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
     };
     let attachment = app.service.authorize_upload(head).await?;
     let body: Body = body;
     let digests = app.service.clone().receive_upload(&attachment, body.into_data_stream()).await?;
     Ok(digests.md5)
+}
+
+/// The one `Content-Type`: of several, one might be signed and another one believed.
+fn content_type(headers: &HeaderMap) -> Result<&str, Error> {
+    if headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
+        return Err(Error::BadSignature(
+            "the request has several Content-Type headers: send the one that was given".to_owned(),
+        ));
+    }
+    Ok(text(headers, header::CONTENT_TYPE).unwrap_or_default())
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {

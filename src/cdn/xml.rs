@@ -21,7 +21,7 @@ impl UploadError {
             Error::BadSignature(_) => (StatusCode::FORBIDDEN, "SignatureDoesNotMatch"),
             Error::Expired => (StatusCode::FORBIDDEN, "AccessDenied"),
             Error::NotFound => (StatusCode::NOT_FOUND, "NoSuchKey"),
-            Error::Conflict => (StatusCode::CONFLICT, "OperationAborted"),
+            Error::Conflict | Error::Busy | Error::Replaced => (StatusCode::CONFLICT, "OperationAborted"),
             Error::Incomplete => (StatusCode::BAD_REQUEST, "IncompleteBody"),
             Error::TooSlow => (StatusCode::BAD_REQUEST, "RequestTimeout"),
             Error::AtCapacity(_) => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),

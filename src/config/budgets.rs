@@ -13,7 +13,43 @@ const MAX_QUEUED_INSPECTIONS: usize = 4096;
 /// How long they may wait.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most bytes that the lists of a parsed body take beyond its text. The largest is a message: at most 101 parts are
+/// kept, each with at most 101 decorations and 101 stickers of 88 bytes, in vectors that grew by doubling.
+const MAX_JSON_OVERHEAD: u64 = 2_359_296;
+/// Bytes of lists for each byte of text, as long as that is less: `"a",` in a list of recipients takes 24 and a heap
+/// allocation.
+const JSON_AMPLIFICATION: u64 = 16;
+
 impl Limits {
+    /// Bytes of JSON bodies that are being read or handled, by client address.
+    #[must_use]
+    pub fn json_bytes(&self) -> budget::Limits {
+        budget::Limits::without_queue(self.max_json_bytes_total, self.max_json_bytes_per_address)
+    }
+
+    /// Bytes that the lists of a body of `text` bytes can take once it is parsed, beyond the text itself.
+    #[must_use]
+    pub fn json_overhead(text: u64) -> u64 {
+        text.saturating_mul(JSON_AMPLIFICATION).min(MAX_JSON_OVERHEAD)
+    }
+
+    /// What a body of the largest size takes of the budget.
+    pub(super) fn largest_json(&self) -> u64 {
+        self.max_json_bytes.saturating_add(Self::json_overhead(self.max_json_bytes))
+    }
+
+    /// Connections, by client address.
+    #[must_use]
+    pub fn connections(&self) -> budget::Limits {
+        budget::Limits::without_queue(self.max_connections, self.max_connections_per_address)
+    }
+
+    /// Running requests that came through a trusted proxy, by client address: the same share as of connections.
+    #[must_use]
+    pub fn proxied_requests(&self) -> budget::Limits {
+        budget::Limits::without_queue(self.max_connections, self.max_connections_per_address)
+    }
+
     /// Media URLs that are fetched at a time, by partner.
     #[must_use]
     pub fn fetches(&self) -> budget::Limits {

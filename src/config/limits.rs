@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Error, Limits};
 use crate::fetch;
+use crate::pace::Pace;
 
 /// The longest time a setting can name, in seconds.
 const LONGEST: u64 = 10 * 365 * 24 * 3600;
@@ -23,6 +24,13 @@ impl Limits {
         at_least("HAVERSACK_MAX_PENDING_ATTACHMENTS", self.max_pending_attachments, 1)?;
         at_least("HAVERSACK_MAX_JSON_BYTES", self.max_json_bytes, 1024)?;
         at_least("HAVERSACK_MAX_CONNECTIONS", self.max_connections, 1)?;
+        at_least("HAVERSACK_MAX_CONNECTIONS_PER_ADDRESS", self.max_connections_per_address, 1)?;
+        // A body of the largest size must fit.
+        at_least("HAVERSACK_MAX_JSON_BYTES_TOTAL", self.max_json_bytes_total, self.largest_json())?;
+        at_least("HAVERSACK_MAX_JSON_BYTES_PER_ADDRESS", self.max_json_bytes_per_address, self.largest_json())?;
+        at_least("HAVERSACK_JSON_GRACE_SECONDS", self.json_grace_seconds, 1)?;
+        at_least("HAVERSACK_JSON_MIN_BYTES_PER_SECOND", self.json_min_bytes_per_second, 1)?;
+        at_least("HAVERSACK_DOWNLOAD_MIN_BYTES_PER_SECOND", self.download_min_bytes_per_second, 1)?;
         // hyper refuses a smaller buffer.
         at_least("HAVERSACK_MAX_HEADER_BYTES", self.max_header_bytes, 8192)?;
         at_least("HAVERSACK_HEADER_TIMEOUT_SECONDS", self.header_timeout_seconds, 1)?;
@@ -70,6 +78,9 @@ impl Limits {
             ("HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS", self.fetch_connect_timeout_seconds),
             ("HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", self.fetch_queue_timeout_seconds),
             ("HAVERSACK_FETCH_MEMORY_SECONDS", self.fetch_memory_seconds),
+            ("HAVERSACK_JSON_GRACE_SECONDS", self.json_grace_seconds),
+            ("HAVERSACK_DOWNLOAD_GRACE_SECONDS", self.download_grace_seconds),
+            ("HAVERSACK_UPLOAD_STALL_SECONDS", self.upload_stall_seconds),
         ] {
             if seconds > LONGEST {
                 let problem = format!("must be at most {LONGEST} (ten years), not {seconds}");
@@ -90,6 +101,30 @@ impl Limits {
     #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_secs(self.idle_timeout_seconds)
+    }
+
+    /// Least rate of a JSON body.
+    pub(crate) fn json_pace(&self) -> Pace {
+        let grace = Duration::from_secs(self.json_grace_seconds);
+        Pace::sustained(self.idle_timeout(), grace, self.json_min_bytes_per_second)
+    }
+
+    /// Least rate of an upload.
+    pub(crate) fn upload_pace(&self) -> Pace {
+        let grace = Duration::from_secs(self.upload_grace_seconds);
+        Pace::average(self.idle_timeout(), grace, self.upload_min_bytes_per_second)
+    }
+
+    /// Least rate at which a client takes an answer.
+    pub(crate) fn download_pace(&self) -> Pace {
+        let grace = Duration::from_secs(self.download_grace_seconds);
+        Pace::sustained(self.idle_timeout(), grace, self.download_min_bytes_per_second)
+    }
+
+    /// Silence after which an upload gives way to another one of the same attachment.
+    #[must_use]
+    pub fn upload_stall(&self) -> Duration {
+        Duration::from_secs(self.upload_stall_seconds)
     }
 
     /// The limits of fetching.

@@ -8,6 +8,7 @@ mod settings;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use url::Url;
 
 use crate::blob::s3::S3Config;
@@ -76,6 +77,8 @@ pub struct Config {
     pub fetch_allowed: fetch::Allowed,
     /// Certificate authorities for media URLs besides the public ones.
     pub fetch_ca_file: Option<PathBuf>,
+    /// Networks of reverse proxies that are believed when they name a client.
+    pub trusted_proxies: Vec<IpNet>,
     /// What is logged.
     pub log: String,
     /// How it is logged.
@@ -255,6 +258,11 @@ impl Config {
                 )?,
             },
             fetch_ca_file: settings.fetch_ca_file.map(PathBuf::from),
+            trusted_proxies: list(
+                "HAVERSACK_TRUSTED_PROXIES",
+                settings.trusted_proxies.as_deref(),
+                "a network such as 10.0.0.0/8",
+            )?,
             log: settings.log,
             log_format,
             limits: settings.limits,
@@ -348,6 +356,10 @@ mod tests {
             (vec!["--max-header-bytes", "1"], "HAVERSACK_MAX_HEADER_BYTES"),
             (vec!["--fetch-allow-nets", "10.0.0.0/8,10.0.0.1"], "HAVERSACK_FETCH_ALLOW_NETS"),
             (vec!["--fetch-allow-ports", "http"], "HAVERSACK_FETCH_ALLOW_PORTS"),
+            (vec!["--trusted-proxies", "10.0.0.1"], "HAVERSACK_TRUSTED_PROXIES"),
+            (vec!["--max-json-bytes-per-address", "8388608"], "HAVERSACK_MAX_JSON_BYTES_PER_ADDRESS"),
+            (vec!["--max-connections-per-address", "0"], "HAVERSACK_MAX_CONNECTIONS_PER_ADDRESS"),
+            (vec!["--download-min-bytes-per-second", "0"], "HAVERSACK_DOWNLOAD_MIN_BYTES_PER_SECOND"),
             (vec!["--fetch-max-concurrent", "0"], "HAVERSACK_FETCH_MAX_CONCURRENT"),
             (vec!["--fetch-max-redirects", "18446744073709551615"], "HAVERSACK_FETCH_MAX_REDIRECTS"),
         ] {

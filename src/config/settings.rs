@@ -117,6 +117,8 @@ settings! {
             " Ports that media URLs may name besides 443, as `8443,9443`";
         fetch_ca_file, "HAVERSACK_FETCH_CA_FILE", "none",
             " PEM file of certificate authorities that are trusted for media URLs besides the public ones";
+        trusted_proxies, "HAVERSACK_TRUSTED_PROXIES", "none",
+            " Networks of reverse proxies whose `Forwarded` or `X-Forwarded-For` header names the client, as `127.0.0.1/32,10.1.0.0/16`";
     }
     required {
         listen: SocketAddr, "HAVERSACK_LISTEN", "127.0.0.1:8080",
@@ -199,5 +201,21 @@ settings! {
             " Messages from one line to one recipient in the time below; one more is answered 429";
         rate_limit_window_seconds, "HAVERSACK_RATE_LIMIT_WINDOW_SECONDS", 60,
             " The time that limit counts over";
+        max_connections_per_address, "HAVERSACK_MAX_CONNECTIONS_PER_ADDRESS", 1024,
+            " How many connections may be one client address's; further ones are answered 503 and closed";
+        max_json_bytes_total, "HAVERSACK_MAX_JSON_BYTES_TOTAL", 67_108_864,
+            " Bytes of all JSON bodies that are being read or handled; more are answered 503";
+        max_json_bytes_per_address, "HAVERSACK_MAX_JSON_BYTES_PER_ADDRESS", 16_777_216,
+            " How many of them may be one client address's";
+        json_grace_seconds, "HAVERSACK_JSON_GRACE_SECONDS", 10,
+            " How long the server waits for a JSON body that comes slower than the rate below";
+        json_min_bytes_per_second, "HAVERSACK_JSON_MIN_BYTES_PER_SECOND", 32_768,
+            " Least rate of a JSON body after that time";
+        download_grace_seconds, "HAVERSACK_DOWNLOAD_GRACE_SECONDS", 30,
+            " How long the server waits for a client that takes an answer slower than the rate below";
+        download_min_bytes_per_second, "HAVERSACK_DOWNLOAD_MIN_BYTES_PER_SECOND", 2048,
+            " Least rate at which a client must take an answer after that time";
+        upload_stall_seconds, "HAVERSACK_UPLOAD_STALL_SECONDS", 5,
+            " How long an upload must go without a byte before another upload to the same URL may replace it";
     }
 }

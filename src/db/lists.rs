@@ -1,6 +1,10 @@
 //! Pages of chats, messages and threads. All are keyset pages: the cursor names the last item that was given, so
 //! what arrives between two pages neither repeats nor hides anything.
 
+use sqlx::AssertSqlSafe;
+use sqlx::any::AnyRow;
+
+use super::row::size;
 use super::{Connection, Error, chats, messages};
 use crate::domain::chat::Chat;
 use crate::domain::handle::PhoneNumber;
@@ -82,22 +86,73 @@ pub async fn chats(
     listed.collect()
 }
 
+/// How much of a list is read at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// Most items.
+    pub items: u32,
+    /// Most bytes of all items together; an item that is larger by itself is a page of its own.
+    pub bytes: u64,
+}
+
+/// A page of messages.
+#[derive(Debug)]
+pub struct MessagePage {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// Whether there are more.
+    pub has_more: bool,
+}
+
+/// About what a message takes as JSON, without its parts being read: neither engine loads a text for its length. A part's
+/// file shows its name, and its URL holds the name escaped.
+const MESSAGE_BYTES: &str = "(SELECT 700 + COALESCE(SUM(500 + COALESCE(octet_length(parts.body), 0) \
+    + 4 * COALESCE(octet_length(attachments.filename), 0)), 0) \
+    FROM parts LEFT JOIN attachments ON attachments.id = parts.attachment_id \
+    WHERE parts.message_id = messages.id) AS bytes";
+
+/// Reads the parts of as many messages as make a page. `rows` holds one more than the page can, if there are more.
+async fn message_page(db: &mut Connection, mut rows: Vec<AnyRow>, limit: PageLimit) -> Result<MessagePage, Error> {
+    let sizes = rows.iter().map(|row| size(row, "bytes")).collect::<Result<Vec<_>, _>>()?;
+    let fitting = limit.fitting(sizes);
+    let has_more = rows.len() > fitting;
+    rows.truncate(fitting);
+    Ok(MessagePage { messages: messages::read_all(db, &rows).await?, has_more })
+}
+
+impl PageLimit {
+    /// How many of the items of these sizes make a page; at least one, if there is one.
+    #[must_use]
+    pub fn fitting(&self, sizes: impl IntoIterator<Item = u64>) -> usize {
+        let mut left = self.bytes;
+        let fits = |(at, size): &(usize, u64)| {
+            let fits = *at == 0 || *size <= left;
+            left = left.saturating_sub(*size);
+            fits
+        };
+        sizes.into_iter().take(self.items as usize).enumerate().take_while(fits).count()
+    }
+}
+
 /// A page of a chat's messages, newest first.
 pub async fn chat_messages(
     db: &mut Connection,
     chat: ChatId,
     before: Option<MessageId>,
-    limit: u32,
-) -> Result<Vec<Message>, Error> {
-    let rows = sqlx::query(
-        "SELECT * FROM messages WHERE chat_id = $1 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3",
-    )
-    .bind(chat.to_string())
-    .bind(before.map_or(AFTER_ALL.to_owned(), |id| id.to_string()))
-    .bind(i64::from(limit))
-    .fetch_all(&mut *db)
-    .await?;
-    messages::read_all(db, &rows).await
+    limit: PageLimit,
+) -> Result<MessagePage, Error> {
+    let statement = format!(
+        "SELECT messages.*, {MESSAGE_BYTES} FROM messages \
+         WHERE chat_id = $1 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3"
+    );
+    // Nothing of a caller's is in the text.
+    let rows = sqlx::query(AssertSqlSafe(statement))
+        .bind(chat.to_string())
+        .bind(before.map_or(AFTER_ALL.to_owned(), |id| id.to_string()))
+        .bind(i64::from(limit.items) + 1)
+        .fetch_all(&mut *db)
+        .await?;
+    message_page(db, rows, limit).await
 }
 
 /// In which order a thread is read.
@@ -115,24 +170,41 @@ pub async fn thread(
     root: MessageId,
     order: Order,
     after: Option<MessageId>,
-    limit: u32,
-) -> Result<Vec<Message>, Error> {
-    let statement = match order {
-        Order::Ascending => {
-            "SELECT * FROM messages WHERE (id = $1 OR thread_root = $1) AND id > $2 AND deleted_at IS NULL \
-             ORDER BY id LIMIT $3"
-        }
-        Order::Descending => {
-            "SELECT * FROM messages WHERE (id = $1 OR thread_root = $1) AND id < $2 AND deleted_at IS NULL \
-             ORDER BY id DESC LIMIT $3"
-        }
+    limit: PageLimit,
+) -> Result<MessagePage, Error> {
+    let (compare, order_by, start) = match order {
+        Order::Ascending => (">", "id", ""),
+        Order::Descending => ("<", "id DESC", AFTER_ALL),
     };
-    let start = if order == Order::Ascending { "" } else { AFTER_ALL };
-    let rows = sqlx::query(statement)
+    let statement = format!(
+        "SELECT messages.*, {MESSAGE_BYTES} FROM messages WHERE (id = $1 OR thread_root = $1) AND id {compare} $2 \
+         AND deleted_at IS NULL ORDER BY {order_by} LIMIT $3"
+    );
+    let rows = sqlx::query(AssertSqlSafe(statement))
         .bind(root.to_string())
         .bind(after.map_or(start.to_owned(), |id| id.to_string()))
-        .bind(i64::from(limit))
+        .bind(i64::from(limit.items) + 1)
         .fetch_all(&mut *db)
         .await?;
-    messages::read_all(db, &rows).await
+    message_page(db, rows, limit).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_ends_before_the_item_that_is_too_much() {
+        let limit = PageLimit { items: 3, bytes: 10 };
+        for (sizes, fitting) in [
+            (&[][..], 0),
+            (&[11, 1], 1),
+            (&[4, 6, 1], 2),
+            (&[4, 7, 1], 1),
+            (&[1, 1, 1, 1], 3),
+            (&[u64::MAX, u64::MAX], 1),
+        ] {
+            assert_eq!(limit.fitting(sizes.iter().copied()), fitting, "{sizes:?}");
+        }
+    }
 }

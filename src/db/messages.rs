@@ -63,6 +63,22 @@ pub async fn find(db: &mut Connection, partner: PartnerId, id: MessageId) -> Res
     Ok(read_all(db, &row).await?.pop())
 }
 
+/// The chat of a partner's message that was not deleted, and the first message of its thread.
+pub async fn find_thread(
+    db: &mut Connection,
+    partner: PartnerId,
+    id: MessageId,
+) -> Result<Option<(ChatId, MessageId)>, Error> {
+    let statement =
+        "SELECT chat_id, thread_root FROM messages WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL";
+    let row = sqlx::query(statement).bind(id.to_string()).bind(partner.to_string()).fetch_optional(&mut *db).await?;
+    row.map(|row| {
+        let root = optional(&row, "thread_root", MessageId::parse)?.unwrap_or(id);
+        Ok((parsed(&row, "chat_id", ChatId::parse)?, root))
+    })
+    .transpose()
+}
+
 /// A message to deliver, and whose it is; `None` if a gateway has it or it was given up: an entry of the outbox may be
 /// older than that, when it comes from a backup. Deleting a message from our side does not call it back: recipients keep
 /// it.

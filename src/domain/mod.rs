@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod attachment;
 pub mod blob_key;
 pub mod chat;
+pub mod client_address;
 pub mod disposition;
 pub mod filename;
 pub mod handle;

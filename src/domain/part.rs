@@ -17,6 +17,8 @@ pub const MAX_TEXT_LENGTH: usize = 10_000;
 pub const MAX_LINK_LENGTH: usize = 2048;
 /// Most text decorations of a part.
 pub const MAX_DECORATIONS: usize = 100;
+/// Longest `mention`, in characters: the longest e-mail address.
+pub const MAX_MENTION_LENGTH: usize = 254;
 /// Most inline stickers of a part.
 pub const MAX_STICKERS: usize = 100;
 
@@ -126,6 +128,9 @@ impl Text {
         if let Some(range) = self.mention.as_ref().and_then(|mention| mention.range) {
             check_range(range, "mention_range")?;
         }
+        if self.mention.as_ref().is_some_and(|mention| mention.handle.chars().count() > MAX_MENTION_LENGTH) {
+            return Err(format!("mention has more than {MAX_MENTION_LENGTH} characters: name a participant"));
+        }
         if self.stickers.len() > MAX_STICKERS {
             return Err(format!("a text part has at most {MAX_STICKERS} inline_stickers"));
         }
@@ -214,6 +219,13 @@ mod tests {
         for (style, animation) in [(None, None), (Some("bold"), Some("shake")), (Some("shake"), None)] {
             assert!(decoration(style, animation).check().is_err());
         }
+    }
+
+    #[test]
+    fn mention_is_no_longer_than_an_address() {
+        let mention = |length| Text { mention: Some(Mention { handle: "x".repeat(length), range: None }), ..text("x") };
+        assert!(mention(MAX_MENTION_LENGTH).check().is_ok());
+        assert!(mention(MAX_MENTION_LENGTH + 1).check().is_err());
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Connections: accepting them, bounding them, closing the silent and the slow, and finishing the running ones when
 //! the server stops. axum's own `serve` does none of the bounding.
 
+mod clients;
+mod forwarded;
+mod frames;
 mod stream;
 mod unread;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,19 +22,28 @@ use hyper::header;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use ipnet::IpNet;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
+use crate::budget::AtCapacity;
 use crate::config::{BaseUrl, Limits};
 use crate::metrics::Metrics;
+use clients::Clients;
+use frames::OneAtATime;
 use stream::BoundedStream;
 use unread::Shared;
 
-/// Bytes that hyper gathers of a request or an answer before it passes them on: with the batch being written, all
-/// that a transfer holds in memory.
+/// Bytes that hyper gathers of a request before it passes them on: with the batch being written, all that an upload
+/// holds in memory. Of an answer it holds one piece ([`frames`]).
 const BUFFER: usize = 64 * 1024;
+/// Bytes that the system holds of an answer and has not sent yet. What the network can take at a time is not bounded by
+/// this, so long ways do not become slow; but a client that stops reading is noticed soon, and its progress is seen in
+/// small steps.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT: u32 = 128 * 1024;
 /// How long to wait after the system refused a connection (no file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -72,10 +85,12 @@ pub async fn serve(
     listener: TcpListener,
     hosts: Hosts,
     limits: &Limits,
+    trusted_proxies: Vec<IpNet>,
     metrics: &Metrics,
     shutdown: impl Future<Output = ()>,
 ) -> bool {
     let http = builder(limits);
+    let clients = Clients::new(limits, trusted_proxies, metrics);
     let permits = usize::try_from(limits.max_connections).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(permits));
     let graceful = GracefulShutdown::new();
@@ -89,14 +104,21 @@ pub async fn serve(
             accepted = accepted => accepted,
             () = &mut shutdown => break,
         };
-        let tcp = match accepted {
-            Ok((tcp, _)) => tcp,
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 pause(&error).await;
                 continue;
             }
         };
-        let connection = http.serve_connection(io(tcp, limits), service(hosts.clone()));
+        let share = match clients.admit(peer) {
+            Ok(share) => share,
+            Err(refused) => {
+                refuse(tcp, refused);
+                continue;
+            }
+        };
+        let connection = http.serve_connection(io(tcp, limits), service(hosts.clone(), clients.clone(), peer));
         let connection = graceful.watch(connection);
         let open = OpenConnection::count(metrics);
         tokio::spawn(async move {
@@ -104,7 +126,7 @@ pub async fn serve(
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
-            drop((open, permit));
+            drop((open, share, permit));
         });
     }
     drop(listener);
@@ -141,14 +163,32 @@ fn builder(limits: &Limits) -> http1::Builder {
     http
 }
 
+/// Answers a connection beyond its client's share and closes it. Never waits, so that nobody else waits behind it: what
+/// the new socket does not take at once is lost.
+fn refuse(tcp: TcpStream, refused: AtCapacity) {
+    let seconds = refused.retry_after;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let Ok(mut tcp) = tcp.into_std() else { return };
+    // A socket that is closed with unread bytes in it sends a reset, which can overtake the answer.
+    let _ = tcp.read(&mut [0; 4096]);
+    let _ = tcp.write(answer.as_bytes());
+    let _ = tcp.shutdown(std::net::Shutdown::Write);
+}
+
 fn io(tcp: TcpStream, limits: &Limits) -> TokioIo<BoundedStream> {
     // Answers are written whole; waiting to fill a packet only delays them.
     let _ = tcp.set_nodelay(true);
-    TokioIo::new(BoundedStream::new(tcp, limits.idle_timeout()))
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(MAX_UNSENT);
+    TokioIo::new(BoundedStream::new(tcp, limits.download_pace()))
 }
 
 fn service(
     hosts: Hosts,
+    clients: Clients,
+    peer: SocketAddr,
 ) -> impl hyper::service::Service<
     hyper::Request<Incoming>,
     Response = axum::response::Response,
@@ -158,12 +198,13 @@ fn service(
     hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = hosts.router(&request);
         let expects_continue = request.headers().contains_key(header::EXPECT);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(clients.address(peer.ip(), &parts.headers));
         let body = Shared::new(body);
         async move {
             let mut answer = router.oneshot(Request::from_parts(parts, Body::new(body.clone()))).await?;
             body.finish(expects_continue, answer.headers_mut()).await;
-            Ok(answer)
+            Ok(answer.map(OneAtATime::limit))
         }
     })
 }

@@ -1,4 +1,5 @@
-//! A TCP stream that gives up on a peer who takes nothing, and closes so that a refused peer still reads its answer.
+//! A TCP stream that gives up on a peer who takes nothing or too little, and closes so that a refused peer still reads its
+//! answer.
 
 use std::future::Future;
 use std::io;
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::pace::Pace;
 
 /// How long a peer that is still sending is listened to after we closed our side.
 const LINGER: Duration = Duration::from_secs(2);
@@ -16,27 +19,40 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The stream. Reading is bounded elsewhere: headers by hyper, bodies by those who read them.
 pub(super) struct BoundedStream {
     tcp: TcpStream,
-    idle: Duration,
+    /// How fast the peer must take bytes. Only the time that it is waited for counts.
+    pace: Pace,
+    /// Since when the peer is waited for.
+    waiting: Option<Instant>,
     /// Runs while the peer is waited for; most peers never make it start.
     timer: Option<Pin<Box<Sleep>>>,
     lingering: bool,
 }
 
 impl BoundedStream {
-    /// Over `tcp`, for a peer that takes bytes at least every `idle`.
-    pub(super) fn new(tcp: TcpStream, idle: Duration) -> Self {
-        Self { tcp, idle, timer: None, lingering: false }
+    /// Over `tcp`, for a peer that takes bytes at this pace.
+    pub(super) fn new(tcp: TcpStream, pace: Pace) -> Self {
+        Self { tcp, pace, waiting: None, timer: None, lingering: false }
     }
 
-    /// Passes on the result of a write, or fails if the peer took nothing for too long.
-    fn bounded<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.timer = None;
-            return written;
+    /// Passes on the result of a write, or fails if the peer took nothing for too long, or too little.
+    fn bounded(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = written {
+            let waited = self.waiting.take().map(|since| since.elapsed()).unwrap_or_default();
+            self.pace.moved(waited, *result.as_ref().unwrap_or(&0));
+            return Poll::Ready(result);
         }
-        let idle = self.idle;
-        ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(idle))).as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
+        let patience = self.pace.patience();
+        if self.waiting.is_none() {
+            let now = Instant::now();
+            self.waiting = Some(now);
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(now + patience),
+                None => self.timer = Some(Box::pin(sleep(patience))),
+            }
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes, or too few")))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reading chats, messages and threads, one or a page at a time.
 
 use super::{Error, Service};
-use crate::db::lists::{self, ChatCursor, ChatFilter, Order};
+use crate::db::lists::{self, ChatCursor, ChatFilter, MessagePage, Order, PageLimit};
 use crate::db::{chats, messages};
 use crate::domain::chat::Chat;
 use crate::domain::message::Message;
@@ -16,13 +16,16 @@ pub struct Page<T, C> {
     pub next: Option<C>,
 }
 
-/// One more than the page is asked for, to know whether there is a next one.
-fn cut<T, C>(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> C) -> Page<T, C> {
-    let limit = limit as usize;
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(cursor);
-    Page { items, next }
+/// Bytes of a page, about: a page ends before the item that would exceed them, whatever its `limit`.
+const MAX_PAGE_BYTES: u64 = 1_048_576;
+
+fn page_limit(items: u32) -> PageLimit {
+    PageLimit { items, bytes: MAX_PAGE_BYTES }
+}
+
+/// About what a chat takes as JSON: each participant stands in it, and in its name.
+fn chat_bytes(chat: &Chat) -> u64 {
+    chat.participants.iter().map(|participant| 250 + 2 * participant.handle.len() as u64).sum::<u64>() + 700
 }
 
 impl Service {
@@ -43,9 +46,11 @@ impl Service {
         let mut db = self.db.read().await?;
         let listed = lists::chats(&mut db, partner, &filter, cursor, limit + 1).await?;
         let as_of = cursor.map(|cursor| cursor.as_of).or(listed.first().map(|first| first.position));
-        let page = cut(listed, limit, |chat| chat.position);
-        let next = page.next.zip(as_of).map(|(after, as_of)| ChatCursor { as_of, after });
-        Ok(Page { items: page.items.into_iter().map(|listed| listed.chat).collect(), next })
+        let fitting = page_limit(limit).fitting(listed.iter().map(|listed| chat_bytes(&listed.chat)));
+        let has_more = listed.len() > fitting;
+        let last = listed[..fitting].last().filter(|_| has_more).map(|last| last.position);
+        let next = last.zip(as_of).map(|(after, as_of)| ChatCursor { as_of, after });
+        Ok(Page { items: listed.into_iter().take(fitting).map(|listed| listed.chat).collect(), next })
     }
 
     /// A partner's chat.
@@ -68,8 +73,8 @@ impl Service {
         limit: u32,
     ) -> Result<(Chat, Page<Message, MessageId>), Error> {
         let chat = self.chat(partner, id).await?;
-        let messages = lists::chat_messages(&mut *self.db.read().await?, id, before, limit + 1).await?;
-        Ok((chat, cut(self.current(messages), limit, |message| message.id)))
+        let page = lists::chat_messages(&mut *self.db.read().await?, id, before, page_limit(limit)).await?;
+        Ok((chat, self.current(page)))
     }
 
     /// A message and its chat.
@@ -96,19 +101,21 @@ impl Service {
         after: Option<MessageId>,
         limit: u32,
     ) -> Result<(Chat, Page<Message, MessageId>), Error> {
-        let (chat, message) = self.message(partner, id).await?;
-        let root = message.thread_root.unwrap_or(message.id);
-        let messages = lists::thread(&mut *self.db.read().await?, root, order, after, limit + 1).await?;
-        Ok((chat, cut(self.current(messages), limit, |message| message.id)))
+        let mut db = self.db.read().await?;
+        let (chat, root) = messages::find_thread(&mut db, partner, id).await?.ok_or(Error::MessageNotFound)?;
+        let chat = chats::find(&mut db, partner, chat).await?.ok_or(Error::MessageNotFound)?;
+        let page = lists::thread(&mut db, root, order, after, page_limit(limit)).await?;
+        Ok((chat, self.current(page)))
     }
 
-    /// The messages without files whose time is over.
-    fn current(&self, mut messages: Vec<Message>) -> Vec<Message> {
+    /// A page of messages, without files whose time is over.
+    fn current(&self, MessagePage { mut messages, has_more }: MessagePage) -> Page<Message, MessageId> {
         let now = self.clock.now();
         for message in &mut messages {
             message.forget_gone(now);
         }
-        messages
+        let next = messages.last().filter(|_| has_more).map(|message| message.id);
+        Page { items: messages, next }
     }
 
     /// Deletes a message from our side. Recipients keep it, and its attachments stay.

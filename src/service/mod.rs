@@ -17,6 +17,7 @@ mod preparation;
 mod rate_limit;
 pub mod sends;
 pub mod sweeper;
+mod upload_bodies;
 pub mod uploads;
 
 use std::sync::Arc;
@@ -166,19 +167,24 @@ pub struct Service {
     keys: partners::KeyCache,
     files: downloads::FileCache,
     pending: pending::PendingCounts,
+    bodies: upload_bodies::Bodies,
     strip_private_metadata: bool,
     /// Whether files are got from the store itself.
     redirects: bool,
     budgets: Budgets,
 }
 
-/// What partners can make the use cases hold.
+/// What callers can make the use cases and the layers above them hold.
 #[derive(Debug)]
-struct Budgets {
-    /// Bytes of uploads and fetched files that are not stored yet.
-    temporary_bytes: Budget,
+pub(crate) struct Budgets {
+    /// Bytes of uploads and fetched files that are not stored yet, and of answers that are too large for memory.
+    pub(crate) temporary_bytes: Budget,
     /// Files whose type is being determined.
     inspections: Budget,
+    /// Bytes of JSON bodies that are being read or handled.
+    pub(crate) json_bytes: Budget,
+    /// Running requests that came through a trusted proxy.
+    pub(crate) proxied_requests: Budget,
 }
 
 impl Budgets {
@@ -186,6 +192,8 @@ impl Budgets {
         Self {
             temporary_bytes: Budget::new("temporary_bytes", limits.temporary_bytes(), metrics),
             inspections: Budget::new("inspections", limits.inspections(), metrics),
+            json_bytes: Budget::new("json_bytes", limits.json_bytes(), metrics),
+            proxied_requests: Budget::new("proxied_requests", limits.proxied_requests(), metrics),
         }
     }
 }
@@ -256,6 +264,7 @@ impl Service {
             keys: partners::KeyCache::default(),
             files: downloads::FileCache::default(),
             pending: pending::PendingCounts::default(),
+            bodies: upload_bodies::Bodies::default(),
             strip_private_metadata,
             redirects,
         }
@@ -265,6 +274,11 @@ impl Service {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The budgets of what callers can make the server hold.
+    pub(crate) fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// Where files are found.

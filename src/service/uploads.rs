@@ -2,7 +2,6 @@
 //! so that the first complete body wins.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -11,9 +10,10 @@ use tokio::time::{Instant, timeout};
 use super::Service;
 use super::downloads::metadata;
 use super::judgement::Judged;
+use super::upload_bodies::{Busy, Receiving};
 use crate::blob::presign::{Grant, Query};
 use crate::blob::{self, Digests, SealedBlob};
-use crate::budget::AtCapacity;
+use crate::budget::{AtCapacity, Reservation};
 use crate::db;
 use crate::db::attachments::{self as table, Received};
 use crate::db::locks::Exclusive;
@@ -39,6 +39,12 @@ pub enum Error {
     /// Another body was stored first.
     #[error("another file was uploaded to this URL already; an attachment never changes")]
     Conflict,
+    /// Another body is being received.
+    #[error("another upload to this URL is under way; try again when it has ended")]
+    Busy,
+    /// A newer body came while this one stalled.
+    #[error("another upload to this URL began while this one went without a byte; nothing of this one was stored")]
+    Replaced,
     /// The body ended early.
     #[error("the body ended before Content-Length bytes had arrived; nothing was stored, and the URL is still good")]
     Incomplete,
@@ -120,14 +126,21 @@ impl Service {
     /// declared, are no failure here: as a bucket would, this takes them; the attachment then says why they are no use.
     ///
     /// # Errors
-    /// The body ends early, comes too slowly, or is not the first complete one; or storage fails.
+    /// The body ends early, comes too slowly, or is not the first complete one; another one is under way; a budget is used
+    /// up; or storage fails.
     pub async fn receive_upload<E>(
         self: Arc<Self>,
         attachment: &Attachment,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Digests, Error> {
-        let sealed = self.store(attachment.size_bytes, body).await?;
         let id = attachment.id;
+        let receiving = self.bodies.begin(id, self.limits.upload_stall()).await.map_err(|Busy| Error::Busy)?;
+        let mut held = self.budgets.temporary_bytes.try_reserve(&attachment.partner_id.to_string(), 0)?;
+        let sealed = tokio::select! {
+            sealed = self.store(attachment.size_bytes, body, &receiving, &mut held) => sealed?,
+            () = receiving.replaced() => return Err(Error::Replaced),
+        };
+        receiving.received();
         // What came, which what is kept may differ from by what is private.
         let uploaded = sealed.digests().clone();
         // Only the first body is looked at.
@@ -139,9 +152,12 @@ impl Service {
             self.judge(attachment.partner_id, sealed, attachment.filename.clone(), declared, Route::Upload).await?;
         // A task of its own: a client that goes away now must not leave a file without its row.
         let attachment = attachment.clone();
-        tokio::spawn(async move { self.settle(&attachment, uploaded, sealed, judged).await })
-            .await
-            .map_err(|_| blob::Error::Stopped)?
+        let settle = async move {
+            let settled = self.settle(&attachment, uploaded, sealed, judged).await;
+            drop((receiving, held));
+            settled
+        };
+        tokio::spawn(settle).await.map_err(|_| blob::Error::Stopped)?
     }
 
     /// Keeps two bodies of one attachment from being published at once, and one from being published while the attachment
@@ -167,14 +183,22 @@ impl Service {
         &self,
         size: u64,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+        receiving: &Receiving,
+        held: &mut Reservation,
     ) -> Result<Box<dyn SealedBlob>, Error> {
         let mut writer = self.blobs.create().await?;
-        let pace = Pace::new(self);
+        let mut pace = self.limits.upload_pace();
+        let mut last = Instant::now();
         let mut received = 0;
         while received < size {
-            let next = timeout(pace.patience(received), body.next()).await.map_err(|_| Error::TooSlow)?;
+            let next = timeout(pace.patience(), body.next()).await.map_err(|_| Error::TooSlow)?;
             let Some(Ok(chunk)) = next else { return Err(Error::Incomplete) };
+            receiving.moved();
+            let now = Instant::now();
+            pace.moved(now - last, chunk.len());
+            last = now;
             received += chunk.len() as u64;
+            held.try_grow(chunk.len() as u64)?;
             self.metrics.uploaded_bytes.inc_by(chunk.len() as u64);
             writer.write(chunk).await?;
         }
@@ -234,31 +258,5 @@ impl Service {
             self.blobs.remove(&key).await?;
         }
         Ok(stored)
-    }
-}
-
-/// Decides how long the next piece of a body may take.
-struct Pace {
-    start: Instant,
-    idle: Duration,
-    grace: Duration,
-    min_rate: u64,
-}
-
-impl Pace {
-    fn new(service: &Service) -> Self {
-        let limits = &service.limits;
-        Self {
-            start: Instant::now(),
-            idle: limits.idle_timeout(),
-            grace: Duration::from_secs(limits.upload_grace_seconds),
-            min_rate: limits.upload_min_bytes_per_second.max(1),
-        }
-    }
-
-    /// Until when the next byte must come: within the idle limit, and before the average falls below the least rate.
-    fn patience(&self, received: u64) -> Duration {
-        let earned = self.grace + Duration::from_millis(received.saturating_mul(1000) / self.min_rate);
-        earned.saturating_sub(self.start.elapsed()).min(self.idle)
     }
 }

@@ -172,3 +172,51 @@ async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
     let answer = raw.read_all().await.to_lowercase();
     assert!(answer.starts_with("http/1.1 401") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
 }
+
+#[tokio::test]
+async fn host_that_is_ambiguous_or_none_is_refused_before_routing() {
+    let app = TestApp::with(|flags| flags.cdn_url = Some("http://cdn.example".to_owned())).await;
+    for (target, hosts) in [
+        ("/metrics", "Host: x\r\nHost: cdn.example\r\n"),
+        ("/metrics", "Host: cdn.example\r\nHost: x\r\n"),
+        ("/v3/chats", "Host: x\r\nHost: x\r\n"),
+        ("/metrics", "Host:\r\n"),
+        ("/metrics", "Host: a b\r\n"),
+        ("/metrics", "Host: cdn.example/x\r\n"),
+        ("/metrics", "Host: http://cdn.example\r\n"),
+        ("/metrics", "Host: %63dn.example\r\n"),
+        ("/metrics", "Host: x@cdn.example\r\n"),
+        ("/metrics", "Host: cdn.example:99999\r\n"),
+        ("/metrics", "Host: \u{fc}\r\n"),
+        ("/nowhere", "Host: [::1\r\n"),
+        ("http://x@cdn.example/metrics", "Host: x\r\n"),
+        ("http://x/metrics", "Host: a b\r\n"),
+        ("http://x/metrics", ""),
+    ] {
+        let mut raw = Raw::connect(app.address).await;
+        raw.send(format!("GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n")).await;
+        let answer = raw.read_all().await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "), "{hosts} {answer}");
+        assert!(answer.contains("\"code\":1005"), "{hosts} {answer}");
+    }
+    for (target, host, status) in [
+        ("/metrics", "cdn.example", 404),
+        ("http://cdn.example/metrics", "x", 404),
+        ("http://x/metrics", "cdn.example", 200),
+        ("/metrics", "[::1]:8080", 200),
+    ] {
+        let mut raw = Raw::connect(app.address).await;
+        raw.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await;
+        let answer = raw.read_all().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target} {host} {answer}");
+    }
+}
+
+#[tokio::test]
+async fn several_keys_are_refused() {
+    let app = TestApp::start().await;
+    for other in ["Bearer rival-key-0123456789", "Bearer acme-key-0123456789", "Basic eA=="] {
+        let answer = app.api.get_with("/v3/chats", &[("authorization", other)]).await;
+        assert_eq!(answer.error(), (401, 2004), "{other}");
+    }
+}

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp};
+use crate::support::raw::Raw;
+use crate::support::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, until};
 
 fn ids(items: &Value) -> Vec<String> {
     items.as_array().expect("a list").iter().map(|item| item["id"].as_str().expect("id").to_owned()).collect()
@@ -170,4 +171,117 @@ async fn chats_and_numbers_look_as_clients_expect() {
     let older = app.api.get("/api/partner/v3/phonenumbers").await.expect(200);
     assert_eq!(older["phone_numbers"][1]["phone_number"], SECOND_LINE);
     assert_eq!(older["phone_numbers"][0]["capabilities"], json!({"mms": true, "sms": true, "voice": false}));
+}
+
+/// Parts of about `texts` times 40 kB.
+async fn large_parts(app: &TestApp, texts: usize) -> Value {
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let text = json!({"type": "text", "value": "\u{1d11e}".repeat(10_000)});
+    let media = json!({"type": "media", "attachment_id": file.id});
+    Value::from((0..texts).flat_map(|_| [text.clone(), media.clone()]).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn page_of_large_messages_is_bounded_and_paging_misses_none() {
+    let app = TestApp::start().await;
+    // 280 kB each: three fit into 1 MiB.
+    let parts = large_parts(&app, 7).await;
+    let first = app.api.send_parts(parts.clone()).await.expect(201)["chat"].clone();
+    let path = format!("/v3/chats/{}/messages", first["id"].as_str().expect("id"));
+    let root = first["message"]["id"].as_str().expect("id").to_owned();
+    let mut sent = vec![root.clone()];
+    for _ in 1..8 {
+        let body = json!({"message": {"parts": parts, "reply_to": {"message_id": root}}});
+        let answer = app.api.post(&path, &body).await.expect(202);
+        sent.push(answer["message"]["id"].as_str().expect("id").to_owned());
+    }
+    let newest_first: Vec<_> = sent.iter().rev().cloned().collect();
+    let thread = format!("/v3/messages/{root}/thread");
+    for (listing, expected) in [
+        (format!("{path}?limit=100"), &newest_first),
+        (format!("{thread}?limit=100"), &sent),
+        (format!("{thread}?limit=100&order=desc"), &newest_first),
+    ] {
+        let (mut seen, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let answer = app.api.get(&format!("{listing}{cursor}")).await;
+            assert!(answer.bytes.len() <= 1024 * 1024, "{} bytes", answer.bytes.len());
+            let answer = answer.expect(200);
+            seen.extend(ids(&answer["messages"]));
+            pages += 1;
+            let Some(next) = answer["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!((&seen, pages), (expected, 3), "{listing}");
+    }
+    let (two, next) = page(&app.api, &format!("{path}?limit=2"), "messages", None).await;
+    assert_eq!((two.len(), next.is_some()), (2, true), "the limit still counts");
+}
+
+#[tokio::test]
+async fn page_has_a_message_that_is_larger_than_a_page() {
+    let app = TestApp::start().await;
+    let parts = large_parts(&app, 40).await;
+    let chat = app.api.send_parts(parts.clone()).await.expect(201)["chat"].clone();
+    let path = format!("/v3/chats/{}/messages", chat["id"].as_str().expect("id"));
+    let second = app.api.post(&path, &json!({"message": {"parts": parts}})).await.expect(202);
+    let (seen, next) = page(&app.api, &path, "messages", None).await;
+    assert_eq!(seen, [second["message"]["id"].as_str().expect("id")]);
+    let (seen, next) = page(&app.api, &path, "messages", next.as_deref()).await;
+    assert_eq!((seen, next), (vec![chat["message"]["id"].as_str().expect("id").to_owned()], None));
+}
+
+#[tokio::test]
+async fn page_of_large_chats_is_bounded_and_paging_misses_none() {
+    let app = TestApp::start().await;
+    let mut created = Vec::new();
+    for chat in 0..46 {
+        let to: Vec<_> = (0..31).map(|n| format!("{}{chat:02}{n:02}@e.example", "x".repeat(240))).collect();
+        let chat = app.api.send_text(&to.iter().map(String::as_str).collect::<Vec<_>>(), "x").await;
+        created.push(chat["id"].as_str().expect("id").to_owned());
+    }
+    created.reverse();
+    let whole = app.api.get("/v3/chats?limit=100").await;
+    assert!(whole.bytes.len() <= 1024 * 1024, "{} bytes", whole.bytes.len());
+    let (mut seen, mut next) = page(&app.api, "/v3/chats?limit=100", "chats", None).await;
+    assert!(next.is_some(), "{} of 46", seen.len());
+    while let Some(cursor) = next {
+        let (more, after) = page(&app.api, "/v3/chats?limit=100", "chats", Some(&cursor)).await;
+        seen.extend(more);
+        next = after;
+    }
+    assert_eq!(seen, created);
+}
+
+#[tokio::test]
+async fn large_answer_is_in_a_file_until_it_was_read() {
+    let app = TestApp::start().await;
+    let parts = large_parts(&app, 50).await;
+    let body = json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": parts, "idempotency_key": "k"}});
+    let sent = app.api.post("/v3/chats", &body).await;
+    assert!(sent.bytes.len() > 2_000_000, "the largest message");
+    assert_eq!(sent.header("content-length"), sent.bytes.len().to_string());
+    assert_eq!(app.budget_peak("temporary_bytes"), sent.bytes.len() as u64);
+    let kept = app.api.post("/v3/chats", &body).await;
+    assert!(kept.bytes == sent.bytes, "the answer that was kept");
+    let id = sent.json["chat"]["message"]["id"].as_str().expect("id").to_owned();
+    // It does not change any more.
+    app.api.message_with_status(&id, "delivered").await;
+    let read = app.api.get(&format!("/v3/messages/{id}")).await;
+    assert_eq!(read.json["parts"], sent.json["chat"]["message"]["parts"]);
+    until(async || (app.budget_used("temporary_bytes") == 0).then_some(())).await;
+
+    let head = "Host: x\r\nAuthorization: Bearer acme-key-0123456789\r\n\r\n";
+    let mut unread = Vec::new();
+    for count in 1..=3 {
+        let mut raw = Raw::connect(app.address).await;
+        raw.send(format!("GET /v3/messages/{id} HTTP/1.1\r\n{head}")).await;
+        raw.read_until("\r\n\r\n").await;
+        assert_eq!(app.budget_used("temporary_bytes"), count * read.bytes.len() as u64);
+        unread.push(raw);
+    }
+    drop(unread);
+    until(async || (app.budget_used("temporary_bytes") == 0).then_some(())).await;
+    let left = std::fs::read_dir(app.folder.path()).expect("folder").map(|entry| entry.expect("entry").file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(".tmp")), "no name is left");
 }

@@ -14,6 +14,7 @@ mod delivery_forms;
 mod downloads;
 mod ephemeral;
 mod ephemeral_urls;
+mod greedy_clients;
 mod hostile_http2;
 mod hostile_origins;
 mod lists;

@@ -283,6 +283,18 @@ async fn a_key_in_the_header_may_be_any_text() {
 }
 
 #[tokio::test]
+async fn several_keys_in_the_header_are_refused() {
+    let app = TestApp::start().await;
+    let body = json!({"to": [RECIPIENT], "message": {"parts": [text("x")]}}).to_string();
+    for other in ["k2", "k1"] {
+        let headers = [("idempotency-key", "k1"), ("idempotency-key", other), ("content-type", "application/json")];
+        let answer = app.api.request("POST", "/v3/messages", &headers, Some(body.clone().into())).await;
+        assert_eq!(answer.error(), (400, 1005), "{other}");
+    }
+    assert_eq!(chats(&app.api).await, 0, "nothing was sent");
+}
+
+#[tokio::test]
 async fn a_list_that_is_far_too_long_is_refused_as_one_that_is_a_little() {
     let app = TestApp::start().await;
     let parts = vec![json!({}); 200_000];

@@ -244,3 +244,111 @@ async fn a_key_is_not_needed_and_ignored() {
     let answer = app.anonymous().request("PUT", url, &headers, Some(b"hello".into())).await;
     assert_eq!(answer.status, 200);
 }
+
+#[tokio::test]
+async fn several_content_types_are_refused() {
+    let app = TestApp::on_disk().await;
+    let created = app.api.create("a.txt", "text/plain", 5).await;
+    let url = created["upload_url"].as_str().expect("URL");
+    for other in ["text/html", "text/plain"] {
+        let headers = [("content-type", "text/plain"), ("content-type", other)];
+        let answer = app.anonymous().request("PUT", url, &headers, Some(b"hello".into())).await;
+        assert_eq!(code(&answer), (403, "SignatureDoesNotMatch"), "{other}");
+    }
+    assert_eq!(app.api.put(&created, b"hello").await.status, 200);
+}
+
+#[tokio::test]
+async fn newer_upload_replaces_one_that_stalls() {
+    let app = TestApp::with(|flags| {
+        on_disk(flags);
+        flags.upload_stall_seconds = Some(0);
+    })
+    .await;
+    let created = app.api.create("a.txt", "text/plain", 300_000).await;
+    let mut older = Raw::connect(app.address).await;
+    older.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
+    older.send(vec![b'x'; 200_000]).await;
+    until(async || (app.budget_used("temporary_bytes") == 200_000).then_some(())).await;
+    let whole = vec![b'y'; 300_000];
+    assert_eq!(app.api.put(&created, &whole).await.status, 200);
+    let answer = older.read_until("</Error>").await;
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("<Code>OperationAborted</Code>"), "{answer}");
+    assert_eq!(app.api.get(created["download_url"].as_str().expect("URL")).await.bytes, whole);
+    assert_eq!((files(&app, "unfinished-uploads"), files(&app, "blobs")), (0, 1));
+    assert_eq!(app.budget_peak("temporary_bytes"), 300_000, "never two bodies");
+}
+
+#[tokio::test]
+async fn newer_upload_is_refused_while_the_older_keeps_coming() {
+    let app = TestApp::with(|flags| {
+        on_disk(flags);
+        flags.upload_stall_seconds = Some(1);
+    })
+    .await;
+    let size = 20_000_000;
+    let created = app.api.create("a.txt", "text/plain", size).await;
+    let mut older = Raw::connect(app.address).await;
+    older.send(head(&created, "PUT", &format!("Content-Length: {size}\r\n"))).await;
+    older.send("x").await;
+    until(async || (app.budget_used("temporary_bytes") == 1).then_some(())).await;
+    let mut sent = 1;
+    let newer = app.api.put(&created, &vec![b'y'; size]);
+    let drip = async {
+        loop {
+            older.send("x").await;
+            sent += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = tokio::select! {
+        refused = newer => refused,
+        () = drip => unreachable!(),
+    };
+    assert_eq!(code(&refused), (409, "OperationAborted"));
+    assert!(refused.text().contains("under way"), "{refused:?}");
+    assert_eq!(files(&app, "unfinished-uploads"), 1);
+    older.send(vec![b'x'; size - sent]).await;
+    assert!(older.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(app.budget_peak("temporary_bytes"), size as u64, "never two bodies");
+}
+
+#[tokio::test]
+async fn client_that_lost_its_connection_can_upload_again_at_once() {
+    let app = TestApp::with(|flags| {
+        on_disk(flags);
+        // Not because the first one stalls.
+        flags.upload_stall_seconds = Some(600);
+    })
+    .await;
+    let created = app.api.create("a.txt", "text/plain", 300_000).await;
+    let mut raw = Raw::connect(app.address).await;
+    raw.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
+    raw.send(vec![b'x'; 200_000]).await;
+    until(async || (app.budget_used("temporary_bytes") == 200_000).then_some(())).await;
+    drop(raw);
+    assert_eq!(crate::support::within(app.api.put(&created, &vec![b'y'; 300_000])).await.status, 200);
+}
+
+#[tokio::test]
+async fn upload_beyond_the_temporary_bytes_of_its_partner_is_refused() {
+    let app = TestApp::with(|flags| {
+        on_disk(flags);
+        flags.max_temporary_bytes_per_partner = Some(200_000);
+    })
+    .await;
+    let created = app.api.create("a.txt", "text/plain", 300_000).await;
+    let mut raw = Raw::connect(app.address).await;
+    raw.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
+    raw.send(vec![b'x'; 150_000]).await;
+    until(async || (app.budget_used("temporary_bytes") == 150_000).then_some(())).await;
+    let second = app.api.create("b.txt", "text/plain", 100_000).await;
+    let refused = app.api.put(&second, &vec![b'y'; 100_000]).await;
+    assert_eq!(code(&refused), (503, "SlowDown"));
+    assert!(refused.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{refused:?}");
+    app.rival.upload("c.txt", "text/plain", &vec![b'z'; 100_000]).await;
+    drop(raw);
+    until(async || (app.budget_used("temporary_bytes") == 0).then_some(())).await;
+    assert_eq!(app.api.put(&second, &vec![b'y'; 100_000]).await.status, 200);
+    assert_eq!((app.budget_used("temporary_bytes"), files(&app, "unfinished-uploads")), (0, 0));
+}

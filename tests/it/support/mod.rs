@@ -192,6 +192,26 @@ impl TestApp {
         format!("http://{}{path}", self.address)
     }
 
+    /// The value of a series, as `/metrics` shows it; no connection is made for it.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> u64 {
+        let metrics = self.service.metrics().render();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series}")).parse().expect("a number")
+    }
+
+    /// Units of a budget in use.
+    #[track_caller]
+    pub fn budget_used(&self, budget: &str) -> u64 {
+        self.metric(&format!("haversack_budget_used{{budget=\"{budget}\"}}"))
+    }
+
+    /// Most units of a budget in use at a time.
+    #[track_caller]
+    pub fn budget_peak(&self, budget: &str) -> u64 {
+        self.metric(&format!("haversack_budget_peak{{budget=\"{budget}\"}}"))
+    }
+
     /// A client without a key.
     pub fn anonymous(&self) -> Api {
         Api::anonymous(self.address)

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::within;
 
@@ -13,6 +13,13 @@ pub struct Raw(pub TcpStream);
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.expect("connection"))
+    }
+
+    /// From another address of this machine: to the server, another client.
+    pub async fn connect_from(source: &str, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("socket");
+        socket.bind(SocketAddr::new(source.parse().expect("address"), 0)).expect("bind");
+        Self(socket.connect(address).await.expect("connection"))
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -1,0 +1,73 @@
+//! The address of a client, as the holder of its share of a budget.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Leading bits of an IPv6 address that belong to one client: networks hand out prefixes of 64 bits (RFC 4291 section
+/// 2.5.1), so the rest costs a client nothing to change.
+const IPV6_PREFIX: u32 = 64;
+
+/// Who a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress {
+    ip: IpAddr,
+    /// Whether a trusted proxy named it.
+    forwarded: bool,
+}
+
+impl ClientAddress {
+    /// The peer of a connection.
+    #[must_use]
+    pub fn of_peer(ip: IpAddr) -> Self {
+        Self { ip: ip.to_canonical(), forwarded: false }
+    }
+
+    /// A client that a trusted proxy named.
+    #[must_use]
+    pub fn forwarded(ip: IpAddr) -> Self {
+        Self { ip: ip.to_canonical(), forwarded: true }
+    }
+
+    /// Returns true if the client is connected to a trusted proxy, so its requests and not its connections are counted.
+    #[must_use]
+    pub fn is_forwarded(&self) -> bool {
+        self.forwarded
+    }
+}
+
+impl Default for ClientAddress {
+    /// The holder of everything that came by no connection.
+    fn default() -> Self {
+        Self::of_peer(Ipv4Addr::UNSPECIFIED.into())
+    }
+}
+
+/// The holder's name: the address, or the prefix of an IPv6 address.
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            IpAddr::V4(ip) => ip.fmt(f),
+            IpAddr::V6(ip) => {
+                let prefix = Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << (128 - IPV6_PREFIX)));
+                write!(f, "{prefix}/{IPV6_PREFIX}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_prefix_are_one_holder() {
+        for (address, holder) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(ClientAddress::of_peer(address.parse().expect("address")).to_string(), holder);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Clients that take or hold more than their share, and what is left for others.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::raw::{Raw, target};
+use crate::support::{TestApp, until, within};
+
+/// To the server, another client than those of 127.0.0.1.
+const NEIGHBOUR: &str = "127.0.0.2";
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+
+fn send_head(size: usize, more: &str) -> String {
+    format!(
+        "POST /v3/chats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer acme-key-0123456789\r\n{more}Content-Length: {size}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn json_bodies_one_byte_short_hold_the_share_of_their_address_only() {
+    const SIZE: u64 = 1024 * 1024;
+    let app = TestApp::with(|flags| {
+        flags.max_json_bytes = Some(SIZE);
+        flags.max_json_bytes_per_address = Some(4 * SIZE);
+    })
+    .await;
+    let size = usize::try_from(SIZE).expect("size");
+    let mut held = Vec::new();
+    for count in 1..=4 {
+        let mut raw = Raw::connect(app.address).await;
+        raw.send(send_head(size, "")).await;
+        raw.send(vec![b' '; size - 1]).await;
+        until(async || (app.budget_used("json_bytes") == count * SIZE).then_some(())).await;
+        held.push(raw);
+    }
+    let mut refused = Raw::connect(app.address).await;
+    refused.send(send_head(size, "")).await;
+    refused.send(vec![b' '; 100_000]).await;
+    let answer = refused.read_all().await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 503") && answer.contains("\"code\":4004"), "{answer}");
+    assert!(answer.contains("\r\nretry-after: ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert_eq!(app.metric("haversack_budget_refusals_total{budget=\"json_bytes\",scope=\"share\"}"), 1);
+
+    let mut neighbour = Raw::connect_from(NEIGHBOUR, app.address).await;
+    neighbour.send(send_head(2, "")).await;
+    neighbour.send("{}").await;
+    assert!(neighbour.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 400"), "it was read");
+
+    drop(held);
+    until(async || (app.budget_used("json_bytes") == 0).then_some(())).await;
+    app.api.create("a.txt", "text/plain", 5).await;
+    assert_eq!(app.budget_used("json_bytes"), 0);
+    assert!(app.budget_peak("json_bytes") <= 4 * SIZE + 4096, "{}", app.budget_peak("json_bytes"));
+}
+
+#[tokio::test]
+async fn json_lists_are_counted_until_they_were_handled() {
+    let app = TestApp::start().await;
+    let to: Vec<String> = (0..1001).map(|_| "x".to_owned()).collect();
+    let body = serde_json::json!({"from": "x", "to": to, "message": {"parts": []}}).to_string();
+    assert_eq!(app.api.post_raw("/v3/chats", &body).await.status, 400);
+    assert!(app.budget_peak("json_bytes") >= 16 * body.len() as u64, "the text and its lists");
+    assert_eq!(app.budget_used("json_bytes"), 0);
+}
+
+#[tokio::test]
+async fn json_body_that_stalls_or_drips_is_given_up_after_the_grace_time() {
+    let app = TestApp::with(|flags| {
+        flags.json_grace_seconds = Some(1);
+        flags.json_min_bytes_per_second = Some(1_000_000_000);
+    })
+    .await;
+    let mut stalled = Raw::connect(app.address).await;
+    stalled.send(send_head(5_000_000, "")).await;
+    stalled.send(vec![b' '; 4_999_999]).await;
+    let answer = stalled.read_all().await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("in time"), "long before the idle timeout: {answer}");
+
+    let mut dripping = Raw::connect(app.address).await;
+    dripping.send(send_head(8_000_000, "")).await;
+    let (mut read, mut write) = dripping.0.into_split();
+    let drip = tokio::spawn(async move {
+        while write.write_all(b" ").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut answer = Vec::new();
+    let _ = within(read.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("in time"), "never idle for long: {answer}");
+    drip.abort();
+}
+
+#[tokio::test]
+async fn connections_beyond_the_share_of_an_address_are_answered_and_closed() {
+    let app = TestApp::with(|flags| flags.max_connections_per_address = Some(3)).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut raw = Raw::connect(app.address).await;
+        // Half a header: it stays open for a while.
+        raw.send("GET /healthz HTTP/1.1\r\n").await;
+        open.push(raw);
+    }
+    until(async || (app.budget_used("connections") == 3).then_some(())).await;
+    for _ in 0..20 {
+        let answer = Raw::connect(app.address).await.read_all().await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After: "), "{answer}");
+    }
+    let mut neighbour = Raw::connect_from(NEIGHBOUR, app.address).await;
+    neighbour.send(HEALTH).await;
+    assert!(neighbour.read_until("alive").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(app.budget_peak("connections"), 4);
+    assert_eq!(app.metric("haversack_budget_refusals_total{budget=\"connections\",scope=\"share\"}"), 20);
+
+    open.pop();
+    until(async || (app.budget_used("connections") == 3).then_some(())).await;
+    let mut again = Raw::connect(app.address).await;
+    again.send(HEALTH).await;
+    assert!(again.read_until("alive").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn clients_behind_a_trusted_proxy_have_shares_of_their_own() {
+    let app = TestApp::with(|flags| {
+        flags.trusted_proxies = Some("127.0.0.1/32".to_owned());
+        flags.max_connections_per_address = Some(2);
+    })
+    .await;
+    let mut running = Vec::new();
+    for count in 1..=2 {
+        let mut raw = Raw::connect(app.address).await;
+        raw.send(send_head(2, "X-Forwarded-For: 203.0.113.1, 198.51.100.1\r\n")).await;
+        until(async || (app.budget_used("proxied_requests") == count).then_some(())).await;
+        running.push(raw);
+    }
+    let ask = async |from: &str, header: &str| {
+        let mut raw = Raw::connect_from(from, app.address).await;
+        raw.send(format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n")).await;
+        raw.read_all().await
+    };
+    for header in ["X-Forwarded-For: 198.51.100.1", "Forwarded: for=198.51.100.1;proto=https"] {
+        let refused = ask("127.0.0.1", header).await.to_lowercase();
+        assert!(refused.starts_with("http/1.1 503") && refused.contains("\"code\":4004"), "{refused}");
+        assert!(refused.contains("\r\nretry-after: "), "{refused}");
+    }
+    for (from, header) in [
+        ("127.0.0.1", "X-Forwarded-For: 198.51.100.2"),
+        ("127.0.0.1", "Forwarded: for=\"[2001:db8::1]:1\""),
+        // The proxy itself has no share.
+        ("127.0.0.1", "X-Other: x"),
+        // A stranger names whom it likes.
+        (NEIGHBOUR, "X-Forwarded-For: 198.51.100.1"),
+    ] {
+        assert!(ask(from, header).await.starts_with("HTTP/1.1 200"), "{from} {header}");
+    }
+    running[0].send("{}").await;
+    assert!(running[0].read_until("\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    until(async || (app.budget_used("proxied_requests") == 1).then_some(())).await;
+    assert!(ask("127.0.0.1", "X-Forwarded-For: 198.51.100.1").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn unread_download_behind_a_trusted_proxy_keeps_its_place() {
+    let app = TestApp::with(|flags| flags.trusted_proxies = Some("127.0.0.1/32".to_owned())).await;
+    let file = app.api.upload("a.txt", "text/plain", &vec![b'x'; 30_000_000]).await;
+    let mut raw = Raw::connect(app.address).await;
+    let head = format!("GET {} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n", target(&file.url));
+    raw.send(head).await;
+    raw.read_until("\r\n\r\n").await;
+    assert_eq!(app.budget_used("proxied_requests"), 1);
+    drop(raw);
+    until(async || (app.budget_used("proxied_requests") == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn reader_that_takes_too_little_is_ended() {
+    let app = TestApp::with(|flags| {
+        flags.download_grace_seconds = Some(0);
+        flags.download_min_bytes_per_second = Some(1_000_000_000);
+    })
+    .await;
+    let file = app.api.upload("a.txt", "text/plain", &vec![b'x'; 30_000_000]).await;
+    let mut raw = Raw::connect(app.address).await;
+    raw.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", target(&file.url))).await;
+    let (mut piece, mut taken) = ([0; 2048], 0);
+    // It never stops reading, so the idle timeout has no part in this.
+    while let Ok(read @ 1..) = within(raw.0.read(&mut piece)).await {
+        taken += read;
+    }
+    assert!(taken < 30_000_000, "cut off in the middle");
+}
