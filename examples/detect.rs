@@ -1,7 +1,7 @@
-//! Times the detection of media types on the files of `tests/corpus` that are accepted; run by `bench/detect.sh`.
+//! Benchmarks media type detection on the accepted files of `tests/corpus`; run by `bench/detect.sh`.
 //!
-//! Prints a line for each, its columns separated by tabs: file, types that are right, type it is settled on, and how many
-//! microseconds that takes when the file is in memory, and when it is opened each time.
+//! Prints one line per file with tab-separated columns: file, acceptable types, detected type, and the time
+//! in microseconds with the file in memory, and with the file opened for each run.
 
 use haversack::media::{Names, Route, identify, settle};
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long each is repeated: a single run is too short for the clock.
+/// Time for which each measurement is repeated: a single run is too short for the clock.
 const REPEATED_FOR: Duration = Duration::from_millis(5);
 
 fn main() -> io::Result<()> {
@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// The type of a file, from its bytes and its name; nobody declares one.
+/// Detects the type of a file from its content and filename, without a declared type.
 fn detect(reader: impl Read + Seek, filename: &str) -> io::Result<&'static str> {
     let called = Names { filename, declared: None };
     Ok(settle(identify(reader)?, &called, Route::Upload).map_or("reject", |media_type| media_type.name))

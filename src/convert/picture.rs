@@ -1,4 +1,4 @@
-//! TIFF as JPEG: the first page, upright.
+//! Converts the first page of a TIFF image to JPEG, with its orientation applied.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
@@ -10,16 +10,17 @@ use image::error::{LimitError, LimitErrorKind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits};
 
-/// Most pixels of a picture that is converted: a large scan. Checked before anything is decoded.
+/// Maximum number of pixels of an image to convert: a large scan. Checked before decoding.
 pub const MAX_PIXELS: u64 = 64_000_000;
-/// Longest side of a JPEG (ITU-T T.81 section B.2.2).
+/// Maximum width and height of a JPEG in pixels (ITU-T T.81 section B.2.2).
 const MAX_SIDE: u32 = 65_535;
-/// Most bytes of a decoded picture: 16 bits of four channels for each pixel. The process has a limit of its own.
+/// Maximum size of a decoded image in bytes: four 16-bit channels per pixel. The decoder process has a
+/// memory limit of its own.
 const MAX_MEMORY: u64 = MAX_PIXELS * 8;
-/// Of 100; what cameras use.
+/// JPEG quality out of 100: the level that cameras use.
 const QUALITY: u8 = 90;
 
-/// Converts a TIFF picture.
+/// Converts a TIFF image to JPEG.
 pub(super) fn to_jpeg(content: impl Read + Seek, output: impl Write) -> ImageResult<()> {
     let mut decoder = TiffDecoder::new(BufReader::new(content))?;
     bound(&mut decoder)?;
@@ -29,14 +30,14 @@ pub(super) fn to_jpeg(content: impl Read + Seek, output: impl Write) -> ImageRes
     encode(picture, orientation, profile, output)
 }
 
-/// Converts a picture that another program decoded into PNM, and turns it upright.
+/// Converts an image that another program decoded to PNM, and applies `orientation`.
 pub(super) fn decoded_to_jpeg(pnm: File, orientation: Orientation, output: impl Write) -> ImageResult<()> {
     let mut decoder = PnmDecoder::new(BufReader::new(pnm))?;
     bound(&mut decoder)?;
     encode(DynamicImage::from_decoder(decoder)?, orientation, None, output)
 }
 
-/// Reads the orientation of a TIFF picture (TIFF 6.0 tag 274, counted as in Exif).
+/// Reads the orientation of a TIFF image (TIFF 6.0 tag 274, with the values of Exif).
 pub(super) fn orientation(content: &mut (impl Read + Seek)) -> Orientation {
     let read = || {
         content.rewind().ok()?;
@@ -47,7 +48,7 @@ pub(super) fn orientation(content: &mut (impl Read + Seek)) -> Orientation {
     read().unwrap_or(Orientation::NoTransforms)
 }
 
-/// Whatever a picture says of itself is looked at before it is decoded.
+/// Checks the dimensions in the header and caps allocations, before anything is decoded.
 fn bound(decoder: &mut impl ImageDecoder) -> ImageResult<()> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_MEMORY);
@@ -66,19 +67,20 @@ fn encode(
     mut output: impl Write,
 ) -> ImageResult<()> {
     picture.apply_orientation(orientation);
-    // Two forms at a time are as much as may be in memory.
+    // Consume the decoded image: at most two copies fit in memory at a time.
     let picture = opaque(picture);
     let mut encoder = JpegEncoder::new_with_quality(&mut output, QUALITY);
     if let Some(profile) = profile.filter(|profile| is_profile_of(profile, &picture)) {
         use image::ImageEncoder;
-        // A profile that cannot be embedded is one that the colours are near without.
+        // If the profile cannot be embedded, the colours are close without it.
         let _ = encoder.set_icc_profile(profile);
     }
     encoder.encode_image(&picture)?;
     Ok(output.flush()?)
 }
 
-/// JPEG has 8 bits a channel and no transparency. What can be seen through is put on white, as viewers show it.
+/// Converts to what JPEG supports: 8 bits per channel and no transparency. Transparent pixels are
+/// composited onto white, as in viewers.
 fn opaque(picture: DynamicImage) -> DynamicImage {
     if !picture.color().has_alpha() {
         return if picture.color().has_color() { picture.into_rgb8().into() } else { picture.into_luma8().into() };
@@ -92,7 +94,8 @@ fn opaque(picture: DynamicImage) -> DynamicImage {
     DynamicImage::from(picture).into_rgb8().into()
 }
 
-/// Whether a profile is for the colours that the picture has now: that of CMYK is for ink (ICC.1:2022 section 7.2.6).
+/// Returns true if an ICC profile is for the colour space of the converted image; that of a CMYK image is
+/// not (ICC.1:2022 section 7.2.6).
 fn is_profile_of(profile: &[u8], picture: &DynamicImage) -> bool {
     let space: &[u8] = if picture.color().has_color() { b"RGB " } else { b"GRAY" };
     profile.get(16..20) == Some(space)

@@ -1,6 +1,6 @@
-//! Where a picture or film was taken, and by which camera: blanked in place, so that everything else of the file, its
-//! structure and its size stay as they are. Reads Exif (CIPA DC-008), XMP and the location of QuickTime files wherever
-//! they stand: in a second picture behind the first or a film behind a picture as well.
+//! Strips private metadata: overwrites location and camera serial numbers in place, so that the structure
+//! and the size of a file stay unchanged. Finds Exif (CIPA DC-008), XMP and QuickTime locations anywhere in
+//! a file, also in a second image or a video appended to the first image.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -11,21 +11,19 @@ use memchr::memmem;
 
 use crate::blob::Content;
 
-/// Bytes of a file that are replaced.
+/// A replacement of bytes in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {
-    /// Where.
     pub at: u64,
-    /// By what.
     pub bytes: Vec<u8>,
 }
 
 impl Patch {
-    /// Replaces what of it lies in a piece that starts at `start`.
+    /// Applies the part of the patch that overlaps `piece`, which starts at offset `start` of the file.
     fn apply(&self, start: u64, piece: &mut [u8]) {
         let first = self.at.max(start);
         let last = (self.at + self.bytes.len() as u64).min(start + piece.len() as u64);
-        let within = |from: u64, at: u64| usize::try_from(at - from).expect("both lie in memory");
+        let within = |from: u64, at: u64| usize::try_from(at - from).expect("offsets within a piece fit usize");
         if first < last {
             let new = &self.bytes[within(self.at, first)..within(self.at, last)];
             piece[within(start, first)..within(start, last)].copy_from_slice(new);
@@ -33,19 +31,20 @@ impl Patch {
     }
 }
 
-/// Bytes searched at a time, and what two pieces have in common: the longest thing that is looked at as a whole. An Exif
-/// block cannot be longer (CIPA DC-008 section 4.5.4).
+/// Size in bytes of the search window, and of the overlap of two windows: the longest structure that is
+/// processed as a whole. An Exif block cannot be longer (CIPA DC-008 section 4.5.4).
 const PIECE: usize = 1024 * 1024;
 const OVERLAP: usize = 64 * 1024;
-/// Entries of a directory that are looked at, and directories behind one another. Cameras write a few dozen, and two.
+/// Maximum number of entries read per directory, and of directories per block. Cameras write a few dozen
+/// entries and chain two directories.
 const MOST_ENTRIES: usize = 500;
 const MOST_DIRECTORIES: usize = 8;
-/// Bytes of a compressed profile in a PNG.
+/// Maximum size in bytes of a metadata profile in a PNG text chunk.
 const LONGEST_PROFILE: u32 = 4 * 1024 * 1024;
-/// Things in one file that may tell. A file with more is not let through.
+/// Maximum number of metadata blocks in a file. A file with more is rejected.
 const MOST_FINDINGS: usize = 500;
 
-/// Types that may say such things.
+/// Returns true for types that can contain private metadata.
 #[must_use]
 pub fn may_tell(media_type: &str) -> bool {
     matches!(
@@ -64,10 +63,10 @@ pub fn may_tell(media_type: &str) -> bool {
     )
 }
 
-/// What is to be replaced so that the file says neither place nor serial number.
+/// Returns the patches that remove locations and serial numbers from a file.
 ///
 /// # Errors
-/// It cannot be read, or holds more that may tell than any file does.
+/// The file cannot be read, or contains more metadata than any legitimate file.
 pub fn patches(content: &mut dyn Content) -> io::Result<Vec<Patch>> {
     let size = content.size()?;
     let (mut patches, mut findings) = (Vec::new(), 0);
@@ -75,7 +74,7 @@ pub fn patches(content: &mut dyn Content) -> io::Result<Vec<Patch>> {
     loop {
         let piece = read(content, start, PIECE)?;
         let last = start + piece.len() as u64 >= size;
-        // What starts in the overlap is found whole in the next piece.
+        // A block that starts in the overlap is whole in the next window.
         let own = if last { piece.len() } else { PIECE - OVERLAP };
         for (at, blank) in find(&piece).filter(|(at, _)| *at < own) {
             findings += 1;
@@ -98,10 +97,12 @@ pub fn patches(content: &mut dyn Content) -> io::Result<Vec<Patch>> {
     Ok(patches)
 }
 
-/// Writes the file without its private metadata to `output`; nothing, if it has none.
+/// Writes a copy of the file without private metadata to `output`; writes nothing if there is none to
+/// remove.
 ///
 /// # Errors
-/// It cannot be read, the copy cannot be written, or it holds more metadata than any file does.
+/// The file cannot be read, the copy cannot be written, or the file contains more metadata than any
+/// legitimate file.
 pub(super) fn clean(input: &mut File, output: &mut File) -> io::Result<()> {
     let patches = patches(input)?;
     if patches.is_empty() {
@@ -117,12 +118,13 @@ pub(super) fn clean(input: &mut File, output: &mut File) -> io::Result<()> {
 
 type Blank = fn(&mut [u8]);
 
-/// Everything in a piece that may tell, and how it is made not to.
+/// Finds all metadata in a window that may be private. Returns the offset of each block and the function
+/// that blanks it.
 fn find(piece: &[u8]) -> impl Iterator<Item = (usize, Blank)> {
-    // Wherever it stands, a block of TIFF tags starts so, its first directory right behind: in JPEG, PNG, WebP, HEIC and
-    // TIFF itself, with a signature of its own in front or none.
+    // A block of TIFF tags starts like this if its first directory follows at once: in JPEG, PNG, WebP,
+    // HEIC and TIFF itself, with or without a signature in front.
     let exif: [(&[u8], usize, Blank); 2] = [(b"II*\0\x08\0\0\0", 0, exif), (b"MM\0*\0\0\0\x08", 0, exif)];
-    // With another place for the first directory only behind its signature.
+    // With the first directory elsewhere, a block is recognised only by the signature in front of it.
     let signed: [(&[u8], usize, Blank); 3] =
         [(b"Exif\0\0", 6, self::exif), (b"eXIf", 4, self::exif), (b"EXIF", 8, self::exif)];
     let xmp: [(&[u8], usize, Blank); 2] = [(b":xmpmeta", 0, xmp), (b"<rdf:RDF", 0, xmp)];
@@ -134,7 +136,7 @@ fn find(piece: &[u8]) -> impl Iterator<Item = (usize, Blank)> {
     })
 }
 
-/// Blanks the location and the serial numbers of a block of TIFF tags.
+/// Blanks the location and the serial numbers in a block of TIFF tags.
 fn exif(block: &mut [u8]) {
     let little = match block.get(..4) {
         Some(b"II*\0") => true,
@@ -143,7 +145,7 @@ fn exif(block: &mut [u8]) {
     };
     let mut tags = Tags { block, little, read: Vec::new(), private: Vec::new() };
     let mut next = long(tags.block, 4, little);
-    // The second is of the small picture inside.
+    // The second directory describes the thumbnail.
     while let Some(at) = next.filter(|at| *at > 0 && tags.directory(*at)) {
         let count = short(tags.block, at, little).map_or(0, usize::from);
         next = long(tags.block, at.saturating_add(2 + count * 12), little);
@@ -152,24 +154,25 @@ fn exif(block: &mut [u8]) {
     fill(block, private);
 }
 
-/// Tags whose values are blanked: serial numbers, the owner, an id of the picture, and the maker's own notes, which hold
-/// all of these.
+/// Tags whose values are blanked: serial numbers, the owner's name, the image id, and the maker note, which
+/// holds all of these.
 const PRIVATE_TAGS: [u16; 7] = [0x927c, 0xa420, 0xa430, 0xa431, 0xa435, 0xc62f, 0xc65b];
 const GPS_DIRECTORY: u16 = 0x8825;
 const EXIF_DIRECTORY: u16 = 0x8769;
 
-/// The directories of a block of TIFF tags. Each is read once, however many entries point to it, and ranges are collected
-/// before any is blanked: the work is linear in the block.
+/// Walks the directories of a block of TIFF tags. Each directory is read once, however many entries point
+/// to it, and ranges are collected before any is blanked, so the work is linear in the size of the block.
 struct Tags<'a> {
     block: &'a [u8],
     little: bool,
-    /// Where directories were read.
+    /// Offsets of the directories that were read.
     read: Vec<usize>,
     private: Vec<Range<usize>>,
 }
 
 impl Tags<'_> {
-    /// Reads the directory at `at`; `false` if it was read before or is one too many.
+    /// Reads the directory at `at`. Returns false if it was read before or exceeds the maximum number of
+    /// directories.
     fn directory(&mut self, at: usize) -> bool {
         if !self.is_new(at) {
             return false;
@@ -190,7 +193,7 @@ impl Tags<'_> {
         true
     }
 
-    /// Every value of the directory, and its entries: what is left is an empty directory.
+    /// Marks all values of the location directory and its entries, which leaves an empty directory.
     fn gps(&mut self, at: usize) {
         if !self.is_new(at) {
             return;
@@ -210,13 +213,13 @@ impl Tags<'_> {
         is_new
     }
 
-    /// Where the entries of a directory are.
+    /// Returns the offsets of the entries of a directory.
     fn entries(&self, at: usize) -> Vec<usize> {
         let count = short(self.block, at, self.little).map_or(0, usize::from).min(MOST_ENTRIES);
         (0..count).map(|n| at.saturating_add(2 + n * 12)).collect()
     }
 
-    /// The value of an entry, in it or where it points to.
+    /// Marks the value of an entry, which is stored inline or at an offset.
     fn value(&mut self, entry: usize) {
         let (block, little) = (self.block, self.little);
         let at = |behind: usize| entry.saturating_add(behind);
@@ -233,7 +236,7 @@ impl Tags<'_> {
     }
 }
 
-/// Blanks ranges that lie in a block as a whole, each byte once.
+/// Zeroes the ranges that lie entirely within a block, each byte once.
 fn fill(block: &mut [u8], mut ranges: Vec<Range<usize>>) {
     ranges.retain(|range| range.end <= block.len());
     ranges.sort_unstable_by_key(|range| range.start);
@@ -256,12 +259,12 @@ fn long(block: &[u8], at: usize, little: bool) -> Option<usize> {
     usize::try_from(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) }).ok()
 }
 
-/// Properties of XMP whose values are blanked (Exif 2.32 metadata for XMP, CIPA DC-010).
+/// XMP properties whose values are blanked (Exif 2.32 metadata for XMP, CIPA DC-010).
 const PROPERTIES: [&[u8]; 6] =
     [b":GPS", b":SerialNumber", b":BodySerialNumber", b":LensSerialNumber", b":CameraOwnerName", b":ImageUniqueID"];
 
-/// Blanks attributes `exif:GPSLatitude="..."` and all that is in elements `<exif:GPSLatitude>...</exif:GPSLatitude>`, in
-/// one pass: a value or tag that was searched is not searched again.
+/// Blanks the values of attributes (`exif:GPSLatitude="..."`) and the content of elements
+/// (`<exif:GPSLatitude>...</exif:GPSLatitude>`) in one pass: no value or tag is searched twice.
 fn xmp(block: &mut [u8]) {
     let end = [&b":xmpmeta>"[..], b"</rdf:RDF>"].iter().filter_map(|end| memmem::rfind(block, end)).max();
     let end = end.unwrap_or(block.len());
@@ -291,16 +294,16 @@ fn xmp(block: &mut [u8]) {
     }
 }
 
-/// Longest prefix of a name that is looked for.
+/// Maximum length of a namespace prefix that is recognised.
 const MAX_PREFIX: usize = 64;
 
-/// Whether a name with a prefix stands in `<prefix:name`.
+/// Returns true if the name at `name` belongs to a start tag, `<prefix:name`.
 fn is_start_tag(block: &[u8], name: usize) -> bool {
     let before = block[..name - 1].iter().rev().take(MAX_PREFIX).find(|byte| !byte.is_ascii_alphanumeric());
     before == Some(&b'<')
 }
 
-/// Blanks what is between the quotes that follow; where it ends.
+/// Blanks the quoted value that follows `at`. Returns the offset of its end.
 fn blank_attribute(block: &mut [u8], at: usize) -> usize {
     let quotes = block[at..].iter().take(16).position(|byte| matches!(byte, b'"' | b'\''));
     let Some(open) = quotes.map(|open| at + open) else { return at };
@@ -310,7 +313,8 @@ fn blank_attribute(block: &mut [u8], at: usize) -> usize {
     open + 1 + length
 }
 
-/// Blanks what is between the start tag that ends at `start` and the end tag of the name; where it ends.
+/// Blanks the content between a start tag that ends at `start` and the end tag of the same name. Returns
+/// the offset of its end.
 fn blank_element(block: &mut [u8], start: usize, name: &[u8]) -> usize {
     let end = memmem::find_iter(&block[start..], b"</").map(|at| start + at).find(|at| {
         let tag = &block[at + 2..];
@@ -322,7 +326,7 @@ fn blank_element(block: &mut [u8], start: usize, name: &[u8]) -> usize {
     end
 }
 
-/// Blanks digits of the first thing that reads like a place of ISO 6709, `+37.3318-122.0312+010.000/`.
+/// Zeroes the digits of an ISO 6709 location near the start of a block, `+37.3318-122.0312+010.000/`.
 fn place(block: &mut [u8]) {
     const SOON: usize = 16;
     let Some(start) = block.iter().take(SOON).position(|byte| matches!(byte, b'+' | b'-')) else { return };
@@ -335,10 +339,10 @@ fn place(block: &mut [u8]) {
     }
 }
 
-/// Blanks the location box of 3GPP: name, role, longitude, latitude, altitude, all up to the text that follows.
+/// Blanks the 3GPP location box: name, role, longitude, latitude and altitude, up to the text that follows.
 fn loci(block: &mut [u8]) {
     const FIXED: usize = 13;
-    // A language, then the name of the place, which ends in a zero.
+    // A language code, then the zero-terminated name of the place.
     let Some(name) = block.get(2..).and_then(|rest| rest.iter().take(256).position(|byte| *byte == 0)) else { return };
     if let Some(bytes) = block.get_mut(2..2 + name) {
         bytes.fill(b' ');
@@ -348,7 +352,7 @@ fn loci(block: &mut [u8]) {
     }
 }
 
-/// The part of a block from the first byte that was changed to the last.
+/// Returns a patch from the first byte that was changed to the last, or `None` if none was.
 fn difference(at: u64, before: &[u8], mut after: Vec<u8>) -> Option<Patch> {
     let differs = |n: &usize| before[*n] != after[*n];
     let first = (0..before.len()).find(differs)?;
@@ -357,8 +361,8 @@ fn difference(at: u64, before: &[u8], mut after: Vec<u8>) -> Option<Patch> {
     Some(Patch { at: at + first as u64, bytes: after.split_off(first) })
 }
 
-/// Chunks of PNG (third edition, section 5): those that hold what is compressed and may tell become chunks that nobody
-/// knows, and the checksums of all that change are made anew.
+/// Patches the chunks of a PNG (third edition, section 5): turns text chunks that hold metadata profiles
+/// into chunks of an unknown type, and recomputes the checksums of all changed chunks.
 fn chunks(content: &mut dyn Content, patches: &mut Vec<Patch>) -> io::Result<()> {
     patches.sort_by_key(|patch| patch.at);
     let (mut profiles, mut changed) = (Vec::new(), Vec::new());
@@ -377,7 +381,7 @@ fn chunks(content: &mut dyn Content, patches: &mut Vec<Patch>) -> io::Result<()>
             if profiles.len() == MOST_FINDINGS || length > LONGEST_PROFILE {
                 return Err(too_much());
             }
-            // Ancillary, private, safe to copy: section 5.4.
+            // A chunk type that is ancillary, private and safe to copy (section 5.4).
             let mut bytes = b"prVt".to_vec();
             bytes.resize(4 + length as usize, 0);
             bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
@@ -385,7 +389,7 @@ fn chunks(content: &mut dyn Content, patches: &mut Vec<Patch>) -> io::Result<()>
         } else if !within(patches, kind..end).is_empty() {
             changed.push(kind..end);
         }
-        // By what is buffered, if that reaches so far.
+        // Skips within the buffer if it extends that far.
         heads.seek_relative(i64::from(length) + 12 - i64::try_from(head.len()).unwrap_or_default())?;
         at = end + 4;
     }
@@ -400,10 +404,10 @@ fn chunks(content: &mut dyn Content, patches: &mut Vec<Patch>) -> io::Result<()>
     Ok(())
 }
 
-/// Length, type and first bytes of a chunk, as far as they are looked at.
+/// Bytes read at the start of a chunk: its length, its type, and the first 80 bytes of its data.
 const HEAD: u64 = 8 + 80;
 
-/// The patches, sorted by place, that begin in a range.
+/// Returns the patches that start in a range; `patches` must be sorted by offset.
 fn within(patches: &[Patch], range: Range<u64>) -> &[Patch] {
     let first = patches.partition_point(|patch| patch.at < range.start);
     let last = patches.partition_point(|patch| patch.at < range.end);
@@ -414,7 +418,7 @@ fn too_much() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "more metadata than any file has")
 }
 
-/// Exif, IPTC and XMP as `ImageMagick` and others put them into text, or as compressed text.
+/// Returns true for Exif, IPTC and XMP that `ImageMagick` and other tools store as text or compressed text.
 fn is_profile_as_text(chunk: &[u8]) -> bool {
     let (kind, data) = chunk.split_at(4.min(chunk.len()));
     let is_profile = data.starts_with(b"Raw profile type");
@@ -426,7 +430,7 @@ fn is_profile_as_text(chunk: &[u8]) -> bool {
     }
 }
 
-/// The checksum of a chunk's type and data with these patches.
+/// Returns the checksum of a chunk's type and data with the patches applied.
 fn checksum(content: &mut dyn Content, patches: &[Patch], chunk: Range<u64>) -> io::Result<u32> {
     let (mut sum, mut at) = (crc32fast::Hasher::new(), chunk.start);
     while at < chunk.end {
@@ -477,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_nothing_stays_as_it_is() {
+    fn file_without_private_metadata_is_unchanged() {
         for name in ["photo.jpg", "screenshot.png", "clip.mp4", "voice.m4a", "notes.txt", "animated.png"] {
             let bytes = corpus(name);
             assert!(cleaned(&bytes) == bytes, "{name}");
@@ -485,14 +489,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_places_and_serial_numbers() {
+    fn locations_and_serial_numbers_are_blanked() {
         let blanked = |blank: Blank, text: &[u8]| {
             let mut block = text.to_vec();
             blank(&mut block);
             String::from_utf8(block).expect("text")
         };
         assert_eq!(blanked(place, b"+37.3318-122.0312+010.000/x"), "+00.0000-000.0000+000.000/x");
-        assert_eq!(blanked(place, b"+12025550100"), "+12025550100", "a phone number is no place");
+        assert_eq!(blanked(place, b"+12025550100"), "+12025550100", "a phone number is not a location");
         let attributes = b"<x:xmpmeta exif:GPSLatitude=\"52,31N\" tiff:Model='X' aux:SerialNumber='123'/></x:xmpmeta>";
         let clean = "<x:xmpmeta exif:GPSLatitude=\"      \" tiff:Model='X' aux:SerialNumber='   '/></x:xmpmeta>";
         assert_eq!(blanked(xmp, attributes), clean);
@@ -507,7 +511,7 @@ mod tests {
         assert_eq!(blanked(xmp, elements), "<x:xmpmeta><exif:GPSLatitude>      </exif:GPSLatitude></x:xmpmeta>");
     }
 
-    /// A PNG of these chunks.
+    /// Builds a PNG from chunks.
     fn png(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
         let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
         for (kind, data) in chunks {
@@ -520,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn text_in_png_that_tells_is_made_unknown() {
+    fn png_text_chunks_with_metadata_become_unknown_chunks() {
         let zeros = |length: usize| vec![0; length];
         let large =
             [b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta exif:GPSLatitude='1'/>".to_vec(), vec![b' '; 300_000]].concat();
@@ -543,14 +547,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_more_than_any_file_is_not_let_through() {
+    fn file_with_too_much_metadata_is_rejected() {
         let many = b"Exif\0\0II*\0\x08\0\0\0\0\0".repeat(MOST_FINDINGS + 1);
         assert!(patches(&mut file(&many)).is_err());
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic_and_the_size_stays(bytes in proptest::collection::vec(any::<u8>(), 0..300), which in 0..6_usize) {
+        fn arbitrary_bytes_keep_their_size(bytes in proptest::collection::vec(any::<u8>(), 0..300), which in 0..6_usize) {
             let start = [&b"Exif\0\0II*\0\x08\0\0\0"[..], b"Exif\0\0MM\0*\0\0\0\x08", b"eXIfII*\0\x08\0\0\0", b"<x:xmpmeta :GPS",
                 b"\xa9xyz", b"loci\0\0\0\0"][which];
             let whole = [start, &bytes].concat();

@@ -1,4 +1,4 @@
-//! What can be heard in a file: channels, rate, and how loud it is where.
+//! Audio analysis: channels, sample rate and waveform.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -12,12 +12,12 @@ use super::Heard;
 use crate::blob::Content;
 use crate::domain::attachment::{Sound, WAVEFORM_POINTS};
 
-/// Decodes a file.
+/// Decodes the audio of a file. Reports an unsupported format as unknown.
 pub(super) fn listen(content: Box<dyn Content>) -> Heard {
     decode(content).unwrap_or(Heard::Unknown)
 }
 
-/// Decodes a file; `None` if its format is not known here.
+/// Decodes the audio of a file. Returns `None` if its format or codec is not supported.
 fn decode(content: Box<dyn Content>) -> Option<Heard> {
     let source =
         MediaSourceStream::new(Box::new(Source(content)), symphonia::core::io::MediaSourceStreamOptions::default());
@@ -29,7 +29,7 @@ fn decode(content: Box<dyn Content>) -> Option<Heard> {
     let options = AudioDecoderOptions::default();
     let mut decoder = symphonia::default::get_codecs().make_audio_decoder(&parameters, &options).ok()?;
     let (mut peaks, mut heard, mut samples) = (Peaks::default(), None, Vec::new());
-    // An error at the end of a file that was cut off is its end.
+    // Truncated files end in an error; treat it as the end.
     while let Ok(Some(packet)) = format.next_packet() {
         if packet.track_id != id {
             continue;
@@ -49,8 +49,8 @@ fn decode(content: Box<dyn Content>) -> Option<Heard> {
     })
 }
 
-/// Peaks of blocks of frames. When there are many, each block takes twice as many frames: memory does not grow with
-/// the length of the sound.
+/// Peaks of blocks of frames. When the maximum number of blocks is reached, they are merged in pairs and
+/// later blocks cover twice as many frames, so memory does not grow with the length of the audio.
 #[derive(Debug)]
 pub(super) struct Peaks {
     blocks: Vec<f32>,
@@ -65,10 +65,10 @@ impl Default for Peaks {
 }
 
 impl Peaks {
-    /// At the most; a power of two.
+    /// A power of two.
     const MOST_BLOCKS: usize = 1 << 14;
 
-    /// Adds the loudness of one frame, 0 to 1.
+    /// Adds the peak of one frame, 0 to 1.
     pub(super) fn push(&mut self, peak: f32) {
         if self.in_block == 0 {
             if self.blocks.len() == Self::MOST_BLOCKS {
@@ -77,12 +77,12 @@ impl Peaks {
             }
             self.blocks.push(0.0);
         }
-        let block = self.blocks.last_mut().expect("there is one");
+        let block = self.blocks.last_mut().expect("a block was pushed");
         *block = block.max(peak);
         self.in_block = (self.in_block + 1) % self.frames_per_block;
     }
 
-    /// The peak of each of so many slices of equal length, 0 to 255. `None` if there was no frame.
+    /// Returns the peaks, 0 to 255, of slices of equal length, or `None` if there was no frame.
     pub(super) fn waveform(&self) -> Option<Vec<u8>> {
         let count = self.blocks.len();
         if count == 0 {
@@ -100,7 +100,7 @@ impl Peaks {
     }
 }
 
-/// A file as symphonia reads it.
+/// Adapts a stored file to `symphonia`.
 struct Source(Box<dyn Content>);
 
 impl Read for Source {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_waveform_has_the_peak_of_each_slice() {
+    fn waveform_has_peak_of_each_slice() {
         let mut peaks = Peaks::default();
         assert_eq!(peaks.waveform(), None);
         peaks.push(0.5);

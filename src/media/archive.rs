@@ -1,40 +1,41 @@
-//! The central directory of a ZIP archive (PKWARE APPNOTE 6.3.10), entry by entry, and the start of an entry's content.
-//! Keeps no list of entries: an archive may have millions.
+//! Reads the central directory of a ZIP archive (PKWARE APPNOTE 6.3.10) one entry at a time, and the start
+//! of an entry's content. Keeps no list of entries: an archive may have millions.
 
 use super::source::Source;
 use std::io::{self, Cursor, Read, Seek};
 
-/// As much as is read of an entry's content.
+/// Maximum number of bytes decompressed from one entry.
 const CONTENT: u64 = 1024 * 1024;
 
-/// An entry, as much as is needed to read it.
+/// The fields of a central directory entry that are needed to read its content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     method: u16,
     packed: u64,
-    /// Where its local header is.
+    /// Offset of the local file header.
     header: u64,
     encrypted: bool,
 }
 
-/// An archive, or an archive inside another one that stores it as it is.
+/// A ZIP archive, which may be nested: an entry that another archive stores uncompressed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Archive {
     start: u64,
     directory: u64,
     end: u64,
-    /// What has to be added to the offsets in it, because something stands in front of the archive.
+    /// Added to every offset stored in the archive, to account for data that precedes it.
     shift: u64,
 }
 
 impl Archive {
-    /// Finds the directory of the archive between `start` and `end`.
+    /// Locates the central directory of the archive in `start..end`. Returns `None` if there is none.
     pub(super) fn open<R: Read + Seek>(source: &mut Source<R>, start: u64, end: u64) -> io::Result<Option<Self>> {
         let Some(record) = end_record(source, start, end)? else { return Ok(None) };
         let mut size = source.le32(record + 12)?.map_or(0, u64::from);
         let mut offset = source.le32(record + 16)?.map_or(0, u64::from);
         let mut directory_end = record;
-        // The locator of the 64-bit record comes right before (section 4.3.15).
+        // The locator of the ZIP64 record immediately precedes the end of central directory record (section
+        // 4.3.15).
         if let Some(locator) = record.checked_sub(20).filter(|&at| at >= start)
             && source.at(locator, 4)? == b"PK\x06\x07"
         {
@@ -45,14 +46,14 @@ impl Archive {
                 directory_end = wide;
             }
         }
-        // The size says where the directory is even if something stands before the archive.
+        // Locate the directory by its size, which is right even if data precedes the archive.
         let Some(directory) = directory_end.checked_sub(size).filter(|&at| at >= start) else { return Ok(None) };
         let Some(shift) = directory.checked_sub(offset) else { return Ok(None) };
         let whole = size == 0 || source.at(directory, 4)? == b"PK\x01\x02";
         Ok(whole.then_some(Self { start, directory, end: directory_end, shift }))
     }
 
-    /// Calls `visit` with the name of each entry, and the entry.
+    /// Calls `visit` with the name and the fields of each entry.
     pub(super) fn walk<R: Read + Seek>(
         &self,
         source: &mut Source<R>,
@@ -75,18 +76,19 @@ impl Archive {
                 widen(source, after_name, after_name + u64::from(extra), full, &mut entry)?;
             }
             entry.header = entry.header.saturating_add(self.shift);
-            // A name that is longer than a block is none of those that matter.
+            // Names longer than the reader's block are truncated; no name that matters is that long.
             visit(source.at(at + FIXED, usize::from(name))?, entry);
             at = after_name + u64::from(extra) + u64::from(comment);
         }
         Ok(())
     }
 
-    /// The start of an entry's content, unpacked; empty where it cannot be read.
+    /// Returns the start of an entry's content, decompressed; empty if the entry cannot be read.
     pub(super) fn read<R: Read + Seek>(&self, source: &mut Source<R>, entry: Entry) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         let Some((at, packed)) = self.data(source, entry)? else { return Ok(content) };
-        // The local header may leave out the sizes (section 4.4.4, bit 3); this one has those of the directory.
+        // The local header may omit the sizes (section 4.4.4, bit 3), so substitute a header with the
+        // compressed size from the central directory.
         let mut local = b"PK\x03\x04\x14\0\0\0".to_vec();
         local.extend(entry.method.to_le_bytes());
         local.extend([0, 0, 0x21, 0, 0, 0, 0, 0]);
@@ -95,13 +97,13 @@ impl Archive {
         local.extend([1, 0, 0, 0, b'x']);
         let mut stream = Cursor::new(local).chain(source.from(at)?.take(packed));
         if let Ok(Some(file)) = ::zip::read::read_zipfile_from_stream(&mut stream) {
-            // What comes before an error is good enough to look at.
+            // Data decompressed before an error is enough for detection.
             let _ = file.take(CONTENT).read_to_end(&mut content);
         }
         Ok(content)
     }
 
-    /// The archive that an entry holds, if it is stored and not packed.
+    /// Opens the archive nested in an entry. Returns `None` unless the entry is stored uncompressed.
     pub(super) fn nested<R: Read + Seek>(&self, source: &mut Source<R>, entry: Entry) -> io::Result<Option<Self>> {
         match self.data(source, entry)? {
             Some((at, _)) if entry.method == 0 => Self::open(source, at, at.saturating_add(entry.packed).min(self.end)),
@@ -109,7 +111,7 @@ impl Archive {
         }
     }
 
-    /// Where an entry's data is, and how much of it is read at most.
+    /// Returns the offset of an entry's data and the number of compressed bytes to read, which is capped.
     fn data<R: Read + Seek>(&self, source: &mut Source<R>, entry: Entry) -> io::Result<Option<(u64, u64)>> {
         if entry.encrypted || entry.header < self.start || source.at(entry.header, 4)? != b"PK\x03\x04" {
             return Ok(None);
@@ -122,13 +124,14 @@ impl Archive {
     }
 }
 
-/// Where the end of central directory record is (section 4.3.16).
+/// Returns the offset of the end of central directory record (section 4.3.16).
 fn end_record<R: Read + Seek>(source: &mut Source<R>, start: u64, end: u64) -> io::Result<Option<u64>> {
     const FIXED: u64 = 22;
     const STEP: u64 = 4096;
     let lowest = end.saturating_sub(FIXED + u64::from(u16::MAX)).max(start);
     let Some(mut upper) = end.checked_sub(FIXED).map(|at| at + 4) else { return Ok(None) };
-    // Backwards, so that of two records the outer one is found; pieces overlap by a signature less one byte.
+    // Search backwards, so that the outermost of several records is found. Windows overlap by the length of
+    // the signature minus one byte, so that none is missed.
     while upper >= lowest + 4 {
         let lower = upper.saturating_sub(STEP).max(lowest);
         let piece = source.at(lower, usize::try_from(upper - lower).unwrap_or(0))?.to_vec();
@@ -147,7 +150,8 @@ fn end_record<R: Read + Seek>(source: &mut Source<R>, start: u64, end: u64) -> i
     Ok(None)
 }
 
-/// Takes what does not fit 32 bits from the extra field for it (section 4.5.3): only those that do not, in this order.
+/// Reads 64-bit values from the ZIP64 extra field (section 4.5.3), which holds only the values that
+/// overflow their 32-bit fields, in the order uncompressed size, compressed size, header offset.
 fn widen<R: Read + Seek>(
     source: &mut Source<R>,
     mut at: u64,

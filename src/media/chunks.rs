@@ -1,36 +1,36 @@
-//! Files made of named chunks: RIFF (WAV, AVI, WebP, MIDI), IFF (AIFF) and CAF. Reads no samples.
+//! Chunk-based containers: RIFF (WAV, AVI, WebP, MIDI), IFF (AIFF) and CAF. Reads no samples.
 
 use super::image;
 use super::sniff::Content;
 use super::source::Source;
 use std::io::{self, Read, Seek};
 
-/// A chunk: where its data starts, and how long it says it is.
+/// The offset of a chunk's data, and the size given in its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk {
     pub(super) start: u64,
     pub(super) size: u64,
 }
 
-/// The ways the formats write a chunk's size.
+/// How a format encodes the size of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// 32 bits, the small end first, padded to an even size.
+    /// 32-bit little-endian; data is padded to an even size.
     Riff,
-    /// 32 bits, the big end first, padded to an even size.
+    /// 32-bit big-endian; data is padded to an even size.
     Iff,
-    /// 64 bits, the big end first, not padded.
+    /// 64-bit big-endian; data is not padded.
     Caf,
 }
 
-/// The first chunk called `name`, from `at` on.
+/// Returns the first chunk called `name` at or after `at`.
 pub(super) fn find<R: Read + Seek>(
     source: &mut Source<R>,
     mut at: u64,
     layout: Layout,
     name: [u8; 4],
 ) -> io::Result<Option<Chunk>> {
-    // Broadcast files and loops carry some dozens.
+    // Broadcast WAV files and audio loops have a few dozen chunks; the bound stops crafted files.
     for _ in 0..2000 {
         let Some(found) = source.array::<4>(at)? else { break };
         let (header, width) = if layout == Layout::Caf { (12, 8) } else { (8, 4) };
@@ -44,7 +44,7 @@ pub(super) fn find<R: Read + Seek>(
     Ok(None)
 }
 
-/// What a file is that starts with `RIFF`, `RF64` or `BW64`.
+/// Identifies a file that starts with `RIFF`, `RF64` or `BW64`.
 pub(super) fn riff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
     let Some(form) = source.array::<4>(8)? else { return Ok(None) };
     Ok(Some(match &form {
@@ -55,7 +55,7 @@ pub(super) fn riff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<
             if whole { Content::of("audio/x-wav") } else { Content::Damaged("a WAV file without sound") }
         }
         b"AVI " => {
-            // The first list is the header list, and the main header comes first in it.
+            // The first list is the header list, which starts with the main header.
             let list = find(source, 12, Layout::Riff, *b"LIST")?;
             let whole = list.is_some() && source.at(list.map_or(0, |list| list.start), 8)? == b"hdrlavih";
             if whole { Content::of("video/x-msvideo") } else { Content::Damaged("an AVI video without a header") }
@@ -70,7 +70,7 @@ pub(super) fn riff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<
     }))
 }
 
-/// What a file is that starts with `FORM` (AIFF 1.3, AIFF-C).
+/// Identifies a file that starts with `FORM` (AIFF 1.3, AIFF-C).
 pub(super) fn iff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
     let Some(form) = source.array::<4>(8)? else { return Ok(None) };
     if !matches!(&form, b"AIFF" | b"AIFC") {
@@ -83,15 +83,15 @@ pub(super) fn iff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<C
     }))
 }
 
-/// What a file is that starts with `caff` (Apple Core Audio Format Specification): version 1, and the description
-/// first.
+/// Identifies a file that starts with `caff` (Apple Core Audio Format Specification): version 1, with the
+/// audio description chunk first.
 pub(super) fn caf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
     let described = source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);
     let whole = described && source.len() > 8 + 12 + 32;
     Ok(Some(if whole { Content::of("audio/x-caf") } else { Content::Damaged("a CAF file that is cut short") }))
 }
 
-/// A Standard MIDI File at `at`: a header of a known format, and a track.
+/// Checks a Standard MIDI File at `at`: a header of a known format, followed by a track.
 pub(super) fn midi<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<Content> {
     let header = source.array::<4>(at)? == Some(*b"MThd");
     let length = source.be32(at + 4)?.unwrap_or(0);

@@ -1,6 +1,6 @@
-//! Signatures of kinds that are known and not accepted, where a few bytes say it all.
+//! Signatures of known formats that are not accepted, where a few bytes at a fixed offset suffice.
 
-/// Offset, bytes, and what to call it.
+/// Offset, bytes, and the noun phrase for rejection messages.
 type Signature = (usize, &'static [u8], &'static str);
 
 static SIGNATURES: &[Signature] = &[
@@ -17,7 +17,7 @@ static SIGNATURES: &[Signature] = &[
     (0, b"dey\n", "an Android program"),
     (0, b"BC\xc0\xde", "LLVM bitcode"),
     (0, b"\x4c\0\0\0\x01\x14\x02\0", "a Windows shortcut"),
-    // Sound.
+    // Audio.
     (0, b"fLaC", "FLAC audio"),
     (0, b"OggS", "Ogg audio or video"),
     (0, b"\x0b\x77", "AC-3 audio"),
@@ -45,7 +45,7 @@ static SIGNATURES: &[Signature] = &[
     (0, b"ZWS", "a Flash program"),
     (0, b"YUV4MPEG2 ", "uncompressed video"),
     (0, b"DKIF", "an IVF video"),
-    // Pictures.
+    // Images.
     (0, b"\xff\x0a", "a JPEG XL image"),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
@@ -107,7 +107,7 @@ static SIGNATURES: &[Signature] = &[
     (0, b"conectix", "a disk image"),
     (0, b"StuffIt ", "a StuffIt archive"),
     (0, b"SIT!", "a StuffIt archive"),
-    // Data.
+    // Data files.
     (0, b"SQLite format 3\0", "an SQLite database"),
     (4, b"Standard Jet DB\0", "an Access database"),
     (4, b"Standard ACE DB\0", "an Access database"),
@@ -141,7 +141,7 @@ static SIGNATURES: &[Signature] = &[
     (0, b"age-encryption.org/", "an age-encrypted file"),
 ];
 
-/// What to call a file that starts with `head`, if its signature is in the list.
+/// Returns the noun phrase for a file that starts with `head`, if a signature matches.
 pub(super) fn noun(head: &[u8]) -> Option<&'static str> {
     SIGNATURES
         .iter()

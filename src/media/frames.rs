@@ -1,14 +1,15 @@
-//! Streams of frames without a container: MP3, ADTS, AMR, and the MPEG streams. A frame header is a few bits that turn
-//! up anywhere, so it takes some frames in a row. Decodes nothing.
+//! Elementary streams without a container: MP3, ADTS and AMR audio, and MPEG video and transport streams. A
+//! frame header has so few fixed bits that it occurs anywhere by chance, so detection requires several
+//! consecutive frames. Decodes nothing.
 
 use super::sniff::Content;
 use super::source::Source;
 use std::io::{self, Read, Seek};
 
-/// Kinds of frames.
+/// Encoding of an audio frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Codec {
-    /// MPEG audio of this version (10, 20, 25) and layer.
+    /// MPEG audio; the version is 10, 20 or 25, for MPEG-1, MPEG-2 and MPEG-2.5.
     Mpeg {
         version: u8,
         layer: u8,
@@ -16,25 +17,25 @@ pub(super) enum Codec {
     Adts,
 }
 
-/// One frame of sound.
+/// The parsed header of an audio frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) codec: Codec,
     pub(super) rate: u32,
-    /// Bytes, header included.
+    /// Size in bytes, including the header.
     pub(super) size: u32,
-    /// Samples of one channel.
+    /// Samples per channel.
     pub(super) samples: u32,
     pub(super) mono: bool,
 }
 
-/// Reads a frame header.
+/// Parses an ADTS or MPEG audio frame header.
 pub(super) fn frame(header: &[u8]) -> Option<Frame> {
     let &[0xff, second @ 0xe0..=0xff, third, fourth, ..] = header else { return None };
     if second & 0xf6 == 0xf0 { adts(header) } else { mpeg(second, third, fourth) }
 }
 
-/// ADTS (ISO/IEC 13818-7 section 6.2).
+/// Parses an ADTS header (ISO/IEC 13818-7 section 6.2).
 fn adts(header: &[u8]) -> Option<Frame> {
     const RATES: [u32; 13] =
         [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
@@ -45,7 +46,7 @@ fn adts(header: &[u8]) -> Option<Frame> {
     (size > 7).then_some(Frame { codec: Codec::Adts, rate, size, samples, mono: false })
 }
 
-/// MPEG audio (ISO/IEC 11172-3 section 2.4.2.3, 13818-3, and the 2.5 extension).
+/// Parses an MPEG audio header (ISO/IEC 11172-3 section 2.4.2.3, 13818-3, and the MPEG-2.5 extension).
 fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
     const V1_L1: [u32; 14] = [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448];
     const V1_L2: [u32; 14] = [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384];
@@ -68,7 +69,7 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
         (_, 1) => V2_L1,
         _ => V2_L23,
     };
-    // 0 is a bit rate that only the encoder knows, 15 is forbidden.
+    // Index 0 is "free format", whose bit rate only the encoder knows; index 15 is forbidden.
     let bits = table.get(usize::from(third >> 4).checked_sub(1)?)? * 1000;
     let padding = u32::from(third >> 1 & 1);
     let (samples, size) = match layer {
@@ -79,13 +80,13 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
     (size > 4).then_some(Frame { codec: Codec::Mpeg { version, layer }, rate, size, samples, mono: fourth >> 6 == 3 })
 }
 
-/// The frame at `at`, if `wanted` of the same kind stand in a row there, or `least` that reach to the end of the file or
-/// to the tags there.
+/// Returns the frame at `at` if `wanted` consecutive frames of the same codec and sample rate start there,
+/// or at least `least` that extend to the end of the file or to a trailing tag.
 fn run<R: Read + Seek>(source: &mut Source<R>, at: u64, wanted: u8, least: u8) -> io::Result<Option<Frame>> {
     let Some(first) = frame(source.at(at, 7)?) else { return Ok(None) };
     let mut next = at + u64::from(first.size);
     for found in 1..wanted {
-        // The last frame may be cut off, and is not counted then.
+        // A truncated last frame does not count.
         if next == source.len() && found >= least || next > source.len() && found > least {
             break;
         }
@@ -101,10 +102,11 @@ fn run<R: Read + Seek>(source: &mut Source<R>, at: u64, wanted: u8, least: u8) -
     Ok(Some(first))
 }
 
-/// Where the content starts behind the tags in front of it, `ID3v2` (section 3.1 of its 2.4 structure) and APE.
+/// Returns the offset of the content after leading `ID3v2` (section 3.1 of the 2.4 structure document) and
+/// APE tags.
 pub(super) fn untagged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
     let mut at = 0;
-    // Some programs add a tag and leave the old one in place.
+    // Some programs prepend a new tag without removing the old one.
     for _ in 0..16 {
         let head = source.at(at, 32)?;
         match head {
@@ -122,11 +124,12 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64
     Ok(at)
 }
 
-/// Where the first of some frames in a row is, from `at` on, and how it is coded. Padding after a tag may be longer
-/// than the tag says, and recordings of broadcasts start in the middle of a frame.
+/// Returns the offset and header of the first of several consecutive frames at or after `at`. Padding after
+/// a tag may exceed the size in the tag, and broadcast recordings start in the middle of a frame.
 pub(super) fn sound<R: Read + Seek>(source: &mut Source<R>, mut at: u64) -> io::Result<Option<(u64, Frame)>> {
     const JUNK: u64 = 4096;
-    // Room that a tag left for its growth may not be counted in its size.
+    // Padding that a tag reserves for growth may be missing from its size, hence the larger bound after a
+    // tag.
     let padding = if at > 0 { 1024 * 1024 } else { 64 * 1024 };
     if let Some(frame) = run(source, at, 3, 1)? {
         return Ok(Some((at, frame)));
@@ -156,16 +159,17 @@ pub(super) fn sound<R: Read + Seek>(source: &mut Source<R>, mut at: u64) -> io::
     Ok(None)
 }
 
-/// Sizes of AMR frames by their type, the type byte included; 0 is a type that does not exist (RFC 4867 section 5.3).
+/// Sizes of AMR frames by frame type, including the type byte; 0 means an undefined type (RFC 4867 section
+/// 5.3). Narrowband, then wideband.
 pub(super) const AMR_SIZES: [[u8; 16]; 2] = [
     [13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1],
     [18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1],
 ];
 
-/// Where the frames of an AMR file start, and the sizes of its frames.
+/// Returns the offset of the first frame of an AMR file, and the table of its frame sizes.
 pub(super) fn amr_start(head: &[u8]) -> Option<(u64, &'static [u8; 16])> {
     let [narrow, wide] = &AMR_SIZES;
-    // With several channels, four bytes say how many.
+    // Multichannel headers have a 4-byte channel field after the magic number.
     let starts: [(&[u8], u64, _); 4] = [
         (b"#!AMR\n", 6, narrow),
         (b"#!AMR-WB\n", 9, wide),
@@ -175,7 +179,7 @@ pub(super) fn amr_start(head: &[u8]) -> Option<(u64, &'static [u8; 16])> {
     starts.iter().find(|(magic, _, _)| head.starts_with(magic)).map(|&(_, at, sizes)| (at, sizes))
 }
 
-/// An AMR file: a whole frame at least.
+/// Identifies an AMR file, which must contain at least one whole frame.
 pub(super) fn amr<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
     let Some((at, sizes)) = amr_start(source.at(0, 16)?) else { return Ok(None) };
     let size = source.array::<1>(at)?.map_or(0, |[header]| sizes[usize::from(header >> 3 & 15)]);
@@ -183,7 +187,8 @@ pub(super) fn amr<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<C
     Ok(Some(if whole { Content::of("audio/amr") } else { Content::Damaged("an AMR file without sound") }))
 }
 
-/// An MPEG program stream (ISO/IEC 13818-1 section 2.5.3.3) or a bare video stream (13818-2 section 6.2.2.1).
+/// Identifies an MPEG program stream (ISO/IEC 13818-1 section 2.5.3.3) or a bare video stream (13818-2
+/// section 6.2.2.1).
 pub(super) fn mpeg_video(head: &[u8]) -> Option<Content> {
     let valid = match *head {
         [0, 0, 1, 0xba, clock, ..] if head.len() >= 12 => clock & 0xc4 == 0x44 || clock & 0xf1 == 0x21,
@@ -196,8 +201,8 @@ pub(super) fn mpeg_video(head: &[u8]) -> Option<Content> {
     valid.then(|| Content::of("video/mpeg"))
 }
 
-/// Whether packets of a transport stream follow each other (ISO/IEC 13818-1 section 2.4.3), bare or with a time stamp
-/// before each as camcorders write them.
+/// Returns true if consecutive packets of a transport stream are present (ISO/IEC 13818-1 section 2.4.3),
+/// either bare or each with a preceding 4-byte timestamp, as camcorders write them.
 pub(super) fn transport_stream(head: &[u8]) -> bool {
     let every = |from: usize, step: usize| {
         let mut packets = head.iter().skip(from).step_by(step).take(5);
@@ -219,13 +224,13 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Option<(u64, Codec)> {
-        let mut source = Source::new(Cursor::new(bytes)).expect("memory");
-        let start = untagged(&mut source).expect("memory");
-        sound(&mut source, start).expect("memory").map(|(at, frame)| (at, frame.codec))
+        let mut source = Source::new(Cursor::new(bytes)).expect("in-memory I/O");
+        let start = untagged(&mut source).expect("in-memory I/O");
+        sound(&mut source, start).expect("in-memory I/O").map(|(at, frame)| (at, frame.codec))
     }
 
     #[test]
-    fn frames_are_found_behind_tags_padding_and_strays() {
+    fn frames_after_tags_padding_and_junk_are_found() {
         let layer3 = Codec::Mpeg { version: 10, layer: 3 };
         let frames = mp3().repeat(8);
         let tag = |size: u8| [b"ID3\x04\0\0\0\0\0".as_slice(), &[size], &vec![1; size.into()]].concat();
@@ -247,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_or_two_count_only_to_the_end() {
+    fn fewer_than_three_frames_count_only_at_end_of_file() {
         assert!(found(&mp3()).is_some());
         assert!(found(&[mp3(), b"TAG".to_vec(), vec![b' '; 125]].concat()).is_some());
         assert!(found(&[mp3(), mp3(), vec![1; 50]].concat()).is_none());
@@ -257,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_other_bytes_it_takes_three_frames_even_at_the_end() {
+    fn junk_before_frames_requires_three_frames() {
         let tag = b"TAG".to_vec();
         for front in [b"words \x01".to_vec(), vec![0; 100]] {
             let behind = |frames: &[u8]| found(&[front.as_slice(), frames].concat()).is_some();
@@ -272,14 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn much_emptiness_is_no_padding() {
+    fn excessive_zero_padding_is_rejected() {
         assert!(found(&[vec![0; 1_000_000], mp3().repeat(8)].concat()).is_none());
         let tag = b"ID3\x04\0\0\0\0\0\0".to_vec();
         assert!(found(&[tag, vec![0; 1_100_000], mp3().repeat(8)].concat()).is_none());
     }
 
     #[test]
-    fn headers_with_forbidden_values_are_none() {
+    fn headers_with_forbidden_values_are_rejected() {
         for header in [
             b"\xff\xfb\x00\x00\0\0\0",
             b"\xff\xfb\xf0\x00\0\0\0",

@@ -1,21 +1,22 @@
-//! Pictures: whether they are whole enough to be shown. Decodes nothing.
+//! Image files: checks that the structure is complete enough to display. Decodes nothing.
 
 use super::chunks::{Layout, find};
 use super::sniff::Content;
 use super::source::Source;
 use std::io::{self, Read, Seek};
 
-/// JPEG, ITU T.81 annex B: segments up to the first scan, with a frame header among them, and an end marker after it.
+/// Identifies JPEG (ITU T.81 annex B): segments up to the first scan, including a frame header, and an end
+/// marker after it.
 pub(super) fn jpeg<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     const CUT_SHORT: Content = Content::Damaged("a JPEG image that is cut short");
     let mut at = 2;
     let mut framed = false;
-    // A segment is two bytes at least and an image has a few dozen; the bound is for files made to be slow.
+    // A segment takes at least two bytes and an image has a few dozen; the bound stops crafted files.
     for _ in 0..20_000 {
         let Some([mark, code, high, low]) = source.array(at)? else { return Ok(CUT_SHORT) };
         let length = u64::from(u16::from_be_bytes([high, low]));
         match (mark, code) {
-            // Fill bytes may come before a marker (B.1.1.2), and decoders step over strays.
+            // Fill bytes may precede a marker (B.1.1.2), and decoders skip stray bytes.
             (0xff, 0xff) | (..0xff, _) => at += 1,
             (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
             (0xff, 0xda) if framed => {
@@ -23,7 +24,7 @@ pub(super) fn jpeg<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
             }
             (0xff, 0xd9 | 0xda) => return Ok(CUT_SHORT),
             _ => {
-                // C4, C8 and CC are tables; the other C codes are frame headers.
+                // C4 and CC define tables, and C8 is reserved; the other C codes are frame headers.
                 framed |= matches!(code, 0xc0..=0xcf) && !matches!(code, 0xc4 | 0xc8 | 0xcc);
                 at += 2 + length.max(2);
             }
@@ -32,9 +33,9 @@ pub(super) fn jpeg<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
     Ok(Content::Damaged("a JPEG image with broken segments"))
 }
 
-/// Whether an end marker comes after `from`. It need not be the end of the file: phones write a film behind it.
+/// Returns true if an end-of-image marker follows `from`. It need not end the file: phones append a video.
 fn ends<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<bool> {
-    // In most files it is at the very end; that spares reading the rest.
+    // It is usually at the very end; searching there first avoids reading the whole file.
     let tail = source.len().saturating_sub(4096).max(from);
     if memchr::memmem::find(source.at(tail, 4096)?, b"\xff\xd9").is_some() {
         return Ok(true);
@@ -48,12 +49,13 @@ fn ends<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<bool> {
         if memchr::memmem::find(piece, b"\xff\xd9").is_some() {
             return Ok(true);
         }
-        // One byte again, should the marker lie across two pieces.
+        // Overlap by one byte, because the marker may straddle two blocks.
         at += piece.len() as u64 - 1;
     }
 }
 
-/// PNG, W3C PNG section 5: a whole header, image data, and no chunk that runs past the end of the file.
+/// Identifies PNG (W3C PNG section 5): a complete header, image data, and no chunk that extends past the
+/// end of the file.
 pub(super) fn png<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     const CUT_SHORT: Content = Content::Damaged("a PNG image that is cut short");
     const AROUND: u64 = 12;
@@ -71,7 +73,7 @@ pub(super) fn png<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content>
                 let size = source.be32(at + 8)?.zip(source.be32(at + 12)?);
                 header = size.is_some_and(|(width, height)| width > 0 && height > 0);
             }
-            // Xcode puts a chunk of its own before the header.
+            // Xcode writes a proprietary chunk before the header.
             b"CgBI" => {}
             b"IDAT" if header => data = true,
             b"IEND" => break,
@@ -83,7 +85,7 @@ pub(super) fn png<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content>
     Ok(if data { Content::of("image/png") } else { CUT_SHORT })
 }
 
-/// GIF, version 89a: the blocks after the colour table lead to an image.
+/// Identifies GIF (version 89a): the blocks after the colour table lead to an image.
 pub(super) fn gif<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     let Some(flags) = source.array::<1>(10)? else { return Ok(Content::Damaged("a GIF image that is cut short")) };
     let colours = if flags[0] & 0x80 == 0 { 0 } else { 3 << ((flags[0] & 7) + 1) };
@@ -92,7 +94,8 @@ pub(super) fn gif<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content>
     while pieces < 500_000 {
         let Some([introducer, _]) = source.array(at)? else { break };
         match introducer {
-            // An image is its descriptor, perhaps colours, and a code size.
+            // An image takes at least 11 bytes: a 10-byte descriptor, an optional colour table, and a code
+            // size.
             0x2c if source.at(at, 11)?.len() == 11 => return Ok(Content::of("image/gif")),
             0x21 => {
                 at += 2;
@@ -109,10 +112,11 @@ pub(super) fn gif<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content>
     Ok(Content::Damaged("the signature of a GIF image and no image after it"))
 }
 
-/// BMP: a bitmap header of a size that exists, one plane, a depth that exists, and pixels inside the file.
+/// Identifies BMP: a bitmap header of a known size, one plane, a valid bit depth, and pixels inside the
+/// file.
 pub(super) fn bmp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
     let Some((offset, header)) = source.le32(10)?.zip(source.le32(14)?) else { return Ok(None) };
-    // OS/2 1.x has 16-bit dimensions.
+    // OS/2 1.x headers have 16-bit dimensions.
     let (planes, depth) = if header == 12 { (22, 24) } else { (26, 28) };
     let shape = source.le16(planes)?.zip(source.le16(depth)?);
     let known = matches!(header, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124)
@@ -124,30 +128,31 @@ pub(super) fn bmp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<C
     Ok(Some(if whole { Content::of("image/bmp") } else { Content::Damaged("a BMP image that is cut short") }))
 }
 
-/// How the numbers of a TIFF file are written, which has two forms and two orders of bytes.
+/// Byte order and field widths of a TIFF file: classic or `BigTIFF`.
 #[derive(Clone, Copy, Debug)]
 struct Tiff {
     little: bool,
-    /// How wide an offset, a counter of entries, and an entry are.
+    /// Widths in bytes of an offset, of an entry count, and of a directory entry.
     offset: usize,
     counter: usize,
     entry: u64,
 }
 
-/// What the entries of a directory say that matters here.
+/// The properties of an image file directory (IFD) that matter for detection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Directory {
+    /// Has an image width.
     wide: bool,
-    /// Has values that only the raw images of cameras have.
+    /// Has values that occur only in camera raw images.
     raw: bool,
-    /// Says what made the image.
+    /// Names the maker of the camera or scanner.
     made: bool,
-    /// Where the list of the directories inside this one is, and how long it is.
+    /// Offset and length of the list of sub-IFDs.
     inner: Option<(u64, u64)>,
 }
 
 impl Tiff {
-    /// Reads the directory at `at`: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), and DNG 1.7.
+    /// Reads the IFD at `at`: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), and DNG 1.7.
     fn directory<R: Read + Seek>(self, source: &mut Source<R>, at: u64) -> io::Result<Directory> {
         let mut found = Directory::default();
         let Some(count) = source.uint(at, self.counter, self.little)? else { return Ok(found) };
@@ -158,18 +163,18 @@ impl Tiff {
             let short = source.uint(value, 2, self.little)?;
             match tag {
                 0x100 => found.wide = true,
-                // How it is packed: Nikon, Sony, Samsung, Kodak and Pentax have numbers of their own.
+                // Compression: Nikon, Sony, Samsung, Kodak and Pentax have codes of their own.
                 0x103 => found.raw |= matches!(short, Some(34_713 | 32_767 | 32_769 | 32_770 | 65_000 | 65_535)),
-                // What the samples are: those of a sensor, with its colour filter in front or made linear.
+                // Photometric interpretation: a colour filter array or linear raw means sensor data.
                 0x106 => found.raw |= matches!(short, Some(32_803 | 34_892)),
                 0x10f => found.made = true,
                 0x14a => {
                     let Some(count) = source.uint(at.saturating_add(4), self.offset, self.little)? else { continue };
-                    // A single one is in place of the list.
+                    // A single offset is stored inline instead of the offset of a list.
                     let list = if count == 1 { Some(value) } else { source.uint(value, self.offset, self.little)? };
                     found.inner = list.map(|list| (list, count));
                 }
-                // The version of DNG.
+                // The DNG version.
                 0xc612 => found.raw = true,
                 _ => {}
             }
@@ -177,8 +182,8 @@ impl Tiff {
         Ok(found)
     }
 
-    /// Whether the image whose first directory this is comes from a camera as its sensor saw it: often it is a small
-    /// picture, and the real one is in a directory inside.
+    /// Returns true if a file with this first IFD is a camera raw image: the first IFD is often a
+    /// thumbnail, and the sensor image is in a sub-IFD.
     fn raw<R: Read + Seek>(self, source: &mut Source<R>, first: Directory) -> io::Result<bool> {
         if first.raw {
             return Ok(true);
@@ -190,7 +195,7 @@ impl Tiff {
                 Some(inner) => self.directory(source, inner)?,
                 None => Directory::default(),
             };
-            // One that cannot be read is no page of a scanner.
+            // A sub-IFD without an image width, in a file that names its maker, is not a scanned page.
             if inner.raw || first.made && !inner.wide {
                 return Ok(true);
             }
@@ -199,7 +204,7 @@ impl Tiff {
     }
 }
 
-/// TIFF 6.0 section 2, and its 64-bit form: the first directory can be read and says how wide the image is.
+/// Identifies TIFF (TIFF 6.0 section 2) and `BigTIFF`: the first IFD is readable and has an image width.
 pub(super) fn tiff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     const NO_DIRECTORY: Content = Content::Damaged("a TIFF image without a readable directory");
     const RAW: Content = Content::Refused("a camera's raw image");
@@ -223,7 +228,8 @@ pub(super) fn tiff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
     })
 }
 
-/// ICO and CUR, whose directories are alike: every picture is inside the file and starts as one.
+/// Identifies ICO and CUR, which share a directory layout: every image lies inside the file and starts with
+/// a known header.
 pub(super) fn icon<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
     let Some((kind, count)) = source.le16(2)?.zip(source.le16(4)?) else { return Ok(None) };
     let end = 6 + 16 * u64::from(count);
@@ -244,8 +250,8 @@ pub(super) fn icon<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<
     })
 }
 
-/// WebP, RFC 9649: the first chunk is picture data, or the extended header with picture data somewhere behind it, and it
-/// is whole.
+/// Identifies WebP (RFC 9649): the first chunk is complete image data, or an extended header that is
+/// followed by complete image data.
 pub(super) fn webp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     const CUT_SHORT: Content = Content::Damaged("a WebP image that is cut short");
     let Some(name) = source.array::<4>(12)? else { return Ok(CUT_SHORT) };
@@ -278,11 +284,11 @@ mod tests {
     }
 
     fn found(bytes: impl AsRef<[u8]>) -> Content {
-        identify(Cursor::new(bytes)).expect("memory")
+        identify(Cursor::new(bytes)).expect("in-memory I/O")
     }
 
     #[test]
-    fn what_follows_a_picture_does_not_matter() {
+    fn trailing_data_after_image_is_ignored() {
         for (name, expected) in [
             ("photo.jpg", "image/jpeg"),
             ("screenshot.png", "image/png"),
@@ -298,13 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn half_a_picture_is_none() {
+    fn truncated_image_is_damaged_unless_viewers_show_it() {
         for name in ["photo.jpg", "photo-progressive.jpg", "screenshot.png", "photo-lossy.webp", "photo-lossless.webp"]
         {
             let bytes = sample(name);
             assert!(matches!(found(&bytes[..bytes.len() / 2]), Content::Damaged(_)), "{name}");
         }
-        // Viewers show what there is of these.
+        // Viewers display truncated files of these formats.
         for name in ["animation.gif", "photo.bmp"] {
             let bytes = sample(name);
             assert!(matches!(found(&bytes[..bytes.len() / 2]), Content::Binary { .. }), "{name}");
@@ -312,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_no_picture() {
+    fn signature_without_image_is_not_accepted() {
         for bytes in [
             b"\xff\xd8\xff\xe0\0\x10JFIF\0".as_slice(),
             b"\xff\xd8\xff\xd9\0\0",
@@ -332,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_may_have_fill_and_stray_bytes_between_segments() {
+    fn jpeg_with_fill_and_stray_bytes_between_segments_is_accepted() {
         let bytes = sample("photo.jpg");
         let second = 4 + usize::from(bytes[4]) * 256 + usize::from(bytes[5]);
         for between in [b"\xff\xff\xff".as_slice(), b"\0\0"] {
@@ -341,7 +347,7 @@ mod tests {
         }
     }
 
-    /// A TIFF directory at `at`: tag, type, count and value of each entry.
+    /// Builds a TIFF directory from the tag, type, count and value of each entry.
     fn directory(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
         let mut bytes = u16::try_from(entries.len()).expect("few").to_le_bytes().to_vec();
         for (tag, kind, count, value) in entries {
@@ -353,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_images_of_cameras_are_told_from_tiff() {
+    fn camera_raw_images_are_distinguished_from_tiff() {
         let raw = Content::Refused("a camera's raw image");
         let mut bytes = sample("scan-le.tiff");
         bytes[8..10].copy_from_slice(b"CR");
@@ -371,13 +377,13 @@ mod tests {
             (vec![width, (0x106, 3, 1, 32_803)], raw),
             (vec![width, (0x106, 3, 1, 34_892)], raw),
             (vec![width, (0xc612, 1, 4, 0x0401)], raw),
-            // The directory inside is not there.
+            // The sub-IFD lies outside the file.
             (vec![width, make, (0x14a, 4, 1, 9000)], raw),
             (vec![width, (0x14a, 4, 1, 9000)], tiff),
         ] {
             assert_eq!(found(start(&entries)), expected, "{entries:?}");
         }
-        // A preview, with the sensor's image in the only or in the second directory inside; or smaller copies.
+        // The only or the second sub-IFD holds either sensor data or a smaller copy of the image.
         for (samples, expected) in [(32_803, raw), (2, tiff)] {
             let inner = directory(&[width, (0x106, 3, 1, samples)]);
             let first = |list: u32, count: u32| start(&[width, make, (0x14a, 4, count, list)]);
@@ -391,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extended_webp_has_an_image_in_it() {
+    fn extended_webp_without_image_is_damaged() {
         let extended = [b"RIFF\x80\0\0\0WEBPVP8X\x0a\0\0\0".as_slice(), &[0; 10]].concat();
         let chunk = |name: &[u8], size: u8| [name, &[size, 0, 0, 0], &[1; 16]].concat();
         for (rest, whole) in [

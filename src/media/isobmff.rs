@@ -1,39 +1,39 @@
-//! ISO base media files (ISO/IEC 14496-12) and their ancestor MOV: MP4, M4A, MOV, 3GP, HEIC. Brands first, tracks
-//! where brands say nothing. Reads no samples.
+//! ISO base media files (ISO/IEC 14496-12) and their ancestor, QuickTime: MP4, M4A, MOV, 3GP, HEIC. Goes by
+//! the brands, and by the tracks where the brands are generic. Reads no samples.
 
 use super::sniff::Content;
 use super::source::Source;
 use std::io::{self, Read, Seek};
 
-/// A box, or an atom in Apple's words.
+/// A box, called an atom in QuickTime.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Atom {
     pub(super) name: [u8; 4],
-    /// Where its content starts.
+    /// Offset of the content.
     pub(super) start: u64,
-    /// Where the box ends, as it says itself: perhaps past the end of the file.
+    /// End offset according to the header; may lie past the end of the file.
     pub(super) end: u64,
 }
 
 impl Atom {
-    /// The box as far as it lies before `end`. Boxes that claim what is behind their parent would otherwise be gone
-    /// through again with each of its sisters.
+    /// Truncates the box to `end`. Without this, a box that claims to extend past its parent would be
+    /// walked again for each sibling of the parent.
     pub(super) fn before(self, end: u64) -> Self {
         Self { end: self.end.min(end), ..self }
     }
 }
 
-/// The box at `at` inside `parent`, and no more of it than lies in there.
+/// Returns the box at `at` inside `parent`, truncated to the parent.
 pub(super) fn child<R: Read + Seek>(source: &mut Source<R>, at: u64, parent: Atom) -> io::Result<Option<Atom>> {
     Ok(atom(source, at, parent.end)?.map(|child| child.before(parent.end)))
 }
 
-/// The first box called `name` inside `parent`, and no more of it than lies in there.
+/// Returns the first box called `name` inside `parent`, truncated to the parent.
 pub(super) fn inside<R: Read + Seek>(source: &mut Source<R>, parent: Atom, name: [u8; 4]) -> io::Result<Option<Atom>> {
     Ok(find(source, parent.start, parent.end, name)?.map(|child| child.before(parent.end)))
 }
 
-/// The box at `at` inside a box, or a file, that ends at `end`.
+/// Returns the box at `at` inside a box or file that ends at `end`.
 pub(super) fn atom<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) -> io::Result<Option<Atom>> {
     if at.saturating_add(8) > end {
         return Ok(None);
@@ -41,7 +41,7 @@ pub(super) fn atom<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) ->
     let Some((&size, rest)) = source.at(at, 16)?.split_first_chunk::<4>() else { return Ok(None) };
     let Some((&name, wide)) = rest.split_first_chunk::<4>() else { return Ok(None) };
     let (header, size) = match u32::from_be_bytes(size) {
-        // To the end, and 64 bits further on (section 4.2).
+        // Size 0 extends to the end; size 1 is followed by a 64-bit size (section 4.2).
         0 => (8, end - at),
         1 => (16, wide.try_into().map_or(0, u64::from_be_bytes)),
         size => (8, u64::from(size)),
@@ -49,14 +49,14 @@ pub(super) fn atom<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) ->
     Ok((size >= header).then(|| Atom { name, start: at + header, end: at.saturating_add(size) }))
 }
 
-/// The first box called `name` between `at` and `end`.
+/// Returns the first box called `name` between `at` and `end`.
 pub(super) fn find<R: Read + Seek>(
     source: &mut Source<R>,
     mut at: u64,
     end: u64,
     name: [u8; 4],
 ) -> io::Result<Option<Atom>> {
-    // Fragmented recordings have two boxes a second or so at the top.
+    // Fragmented recordings have about two top-level boxes per second.
     for _ in 0..100_000 {
         match atom(source, at, end)? {
             Some(found) if found.name == name => return Ok(Some(found)),
@@ -67,7 +67,7 @@ pub(super) fn find<R: Read + Seek>(
     Ok(None)
 }
 
-/// What a file is whose first box is `ftyp`, or that starts like MOV did before there was one.
+/// Identifies a file by its first box: `ftyp`, or one that older QuickTime files without `ftyp` start with.
 pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
     let len = source.len();
     let Some(first) = atom(source, 0, len)? else { return Ok(None) };
@@ -82,10 +82,10 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
             }
             let movie = find(source, 0, len, *b"moov")?.filter(|movie| movie.end <= len);
             let movie = match movie {
-                // Anything can have these names somewhere; a movie starts with its header.
+                // These box names can occur by chance; a movie box contains a movie header.
                 Some(movie) => match inside(source, movie, *b"mvhd")? {
                     Some(header) => Some(header),
-                    // The whole movie box may be compressed.
+                    // The content of the movie box may be compressed.
                     None => inside(source, movie, *b"cmov")?,
                 },
                 None => None,
@@ -96,7 +96,7 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
     }
 }
 
-/// The brands of a file that has some empty space in front of them, which is behind `first`.
+/// Returns the `ftyp` box of a file that has padding boxes in front of it; `first` is the first box.
 fn late_brands<R: Read + Seek>(source: &mut Source<R>, first: Atom) -> io::Result<Option<Atom>> {
     let len = source.len();
     let mut last = first;
@@ -112,9 +112,9 @@ fn late_brands<R: Read + Seek>(source: &mut Source<R>, first: Atom) -> io::Resul
     Ok(None)
 }
 
-/// Brands of HEVC pictures and sequences (ISO/IEC 23008-12 annex B).
+/// Brands of HEVC images and image sequences (ISO/IEC 23008-12 annex B).
 const HEVC: [&[u8; 4]; 8] = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"];
-/// Brands of pictures coded in any way, or in another one.
+/// Brands of images with a codec other than HEVC, or with any codec.
 const STILLS: [&[u8; 4]; 12] =
     [b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"1pic", b"unif", b"jpeg", b"jpgs", b"avci", b"avcs", b"MiHE"];
 
@@ -122,7 +122,7 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
     let Some(major) = source.array::<4>(ftyp.start)? else { return Ok(Content::Unknown) };
     let listed = usize::try_from(ftyp.end - ftyp.start).unwrap_or(usize::MAX).min(1024);
     let (brands, _) = source.at(ftyp.start, listed)?.as_chunks::<4>();
-    // The second word is a version.
+    // The second word is the minor version, not a brand.
     let compatible = |wanted: &[&[u8; 4]]| brands.iter().skip(2).any(|brand| wanted.contains(&brand));
     let still = STILLS.contains(&&major);
     let (hevc, avif) = (compatible(&HEVC), compatible(&[b"avif", b"avis"]));
@@ -138,7 +138,7 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
         _ => {}
     }
     if still || HEVC.contains(&&major) {
-        // A sequence of pictures is a movie.
+        // An image sequence has a movie box instead of a `meta` box.
         let len = source.len();
         let whole = find(source, ftyp.end, len, *b"meta")?.or(find(source, ftyp.end, len, *b"moov")?);
         return Ok(match whole {
@@ -151,7 +151,7 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
     let Some(tracks) = tracks(source, ftyp.end)? else {
         return Ok(Content::Damaged("an MP4 file that is cut short: its index is missing"));
     };
-    // QuickTime has drawings, music and panoramas of its own.
+    // QuickTime alone has tracks of drawings, music and panoramas.
     let other = tracks.other && major == *b"qt  ";
     if !tracks.sound && !tracks.pictures && !tracks.hidden && !other {
         return Ok(Content::Damaged("an MP4 file without sound and pictures"));
@@ -166,19 +166,20 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
     })
 }
 
-/// What a movie consists of.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+/// The kinds of tracks in a movie.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Copy, Debug, Default)]
 struct Tracks {
     sound: bool,
     pictures: bool,
-    /// Something else that is more than words that go with it.
+    /// Has a track of another kind that is content in itself, unlike subtitles, metadata and hints.
     other: bool,
-    /// There may be any, but where this does not look: fragments without a movie, and a compressed movie.
+    /// May have tracks that are not visible here: fragments without a movie box, or a compressed movie box.
     hidden: bool,
 }
 
-/// The kinds of tracks of the movie behind `from`; `None` if there is neither a whole movie box nor a fragment.
+/// Returns the kinds of tracks of the movie after `from`, or `None` if there is neither a complete movie
+/// box nor a fragment.
 fn tracks<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<Option<Tracks>> {
     let len = source.len();
     let mut tracks = Tracks::default();
@@ -189,7 +190,7 @@ fn tracks<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<Optio
         return Ok(None);
     }
     let mut at = movie.start;
-    // A file has a handful of tracks.
+    // Files have a handful of tracks; the bound stops crafted files.
     for _ in 0..1000 {
         let Some(track) = child(source, at, movie)? else { break };
         at = track.end;
@@ -237,11 +238,11 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Option<Content> {
-        identify(&mut Source::new(Cursor::new(bytes)).expect("memory")).expect("memory")
+        identify(&mut Source::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
     }
 
     #[test]
-    fn brands_tell_and_tracks_where_brands_do_not() {
+    fn generic_brands_are_resolved_by_tracks() {
         let neutral = Content::either("video/mp4", "video/x-m4v");
         for (brands, handlers, expected) in [
             ([b"isom", b"mp42"], [b"vide", b"soun"], neutral),
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn still_brands_are_told_apart() {
+    fn still_image_brands_are_distinguished() {
         let either = Content::either("image/heic", "image/heif");
         for (brands, expected) in [
             (vec![b"heic", b"mif1"], Content::of("image/heic")),
@@ -285,13 +286,13 @@ mod tests {
     }
 
     #[test]
-    fn boxes_may_have_64_bits_or_reach_to_the_end() {
+    fn boxes_with_64_bit_or_open_ended_size_are_read() {
         let wide = [b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x14".as_slice(), &[7; 4]].concat();
         let mut last = movie(&[b"vide"]);
         last[..4].fill(0);
         let expected = Some(Content::either("video/mp4", "video/x-m4v"));
         assert_eq!(found(&[ftyp(&[b"isom"]), wide, last].concat()), expected);
-        // A length of 256 starts like an icon, and one of 512 like a cursor.
+        // An `ftyp` box of 256 bytes starts like an icon, one of 512 bytes like a cursor.
         for brands in [60, 124] {
             let file = [ftyp(&vec![b"isom"; brands + 1]), movie(&[b"vide"])].concat();
             assert_eq!(crate::media::identify(Cursor::new(file)).ok(), expected);
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_movie_needs_sound_or_pictures() {
+    fn movie_without_audio_or_video_is_damaged() {
         for (handlers, whole) in [
             (vec![], false),
             (vec![b"text", b"sbtl"], false),
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn brands_may_come_after_empty_space() {
+    fn brands_after_padding_boxes_are_found() {
         let wanted = Content::either("video/mp4", "video/x-m4v");
         for front in [b"free", b"skip", b"wide", b"uuid"] {
             let front = boxed(front, &[0; 16]).repeat(3);
@@ -333,9 +334,10 @@ mod tests {
         }
     }
 
-    /// Files that make the boxes of one track those of all, ten megabytes each.
+    /// Crafted files of 10 MiB, in which a box in each track claims the rest of the file, later tracks
+    /// included.
     #[test]
-    fn many_tracks_that_claim_the_rest_of_the_file_cost_no_more_steps_than_the_file_is_long() {
+    fn tracks_that_claim_the_rest_of_the_file_take_a_bounded_number_of_steps() {
         const SIZE: usize = 10 << 20;
         let open = |name: &[u8], content: &[u8]| [&[0x7f, 0xff, 0xff, 0xff], name, content].concat();
         let tkhd = boxed(b"tkhd", &[1; 24]);
@@ -349,19 +351,19 @@ mod tests {
             let file =
                 [ftyp(&[b"isom"]), boxed(b"moov", &[boxed(b"mvhd", &[0; 100]), extends.clone(), tracks].concat())]
                     .concat();
-            let mut source = Source::new(Cursor::new(&file)).expect("memory");
-            let content = identify(&mut source).expect("memory");
+            let mut source = Source::new(Cursor::new(&file)).expect("in-memory I/O");
+            let content = identify(&mut source).expect("in-memory I/O");
             assert_eq!(content, Some(Content::Damaged("an MP4 file without sound and pictures")));
             assert!(source.steps() < 400_000, "{}", source.steps());
 
-            let mut source = Source::new(Cursor::new(&file)).expect("memory");
-            assert_eq!(crate::media::movie::duration(&mut source).expect("memory"), None);
+            let mut source = Source::new(Cursor::new(&file)).expect("in-memory I/O");
+            assert_eq!(crate::media::movie::duration(&mut source).expect("in-memory I/O"), None);
             assert!(source.steps() < 400_000, "{}", source.steps());
         }
     }
 
     #[test]
-    fn a_movie_without_an_index_is_damaged_and_fragments_need_none() {
+    fn movie_without_index_is_damaged_unless_fragmented() {
         let start = [ftyp(&[b"isom"]), boxed(b"mdat", &[0; 100])].concat();
         assert!(matches!(found(&start), Some(Content::Damaged(_))));
         let mut cut = [start.clone(), movie(&[b"vide"])].concat();
@@ -372,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn movies_from_before_brands_start_with_what_they_like() {
+    fn quicktime_files_without_ftyp_are_identified() {
         for first in [b"wide", b"skip", b"free", b"mdat", b"pnot"] {
             let file = [boxed(first, &[0; 12]), movie(&[b"vide"])].concat();
             assert_eq!(found(&file), Some(Content::of("video/quicktime")));

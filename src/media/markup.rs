@@ -1,15 +1,15 @@
-//! What markup is by its root element. Parses no further than that.
+//! Classifies markup by its root element. Parses no further.
 
 use super::sniff::TextKind;
 
-/// HTML elements that a page, or text with HTML in it, may start with.
+/// HTML elements that can start a page, or text that contains HTML.
 static ELEMENTS: &str = "a abbr address article aside audio b big blockquote body br button canvas caption center \
     cite code dd del details dfn div dl dt em fieldset figure font footer form h1 h2 h3 h4 h5 h6 head header hgroup \
     hr i iframe img input ins kbd label legend li link main mark meta nav noscript object ol option p picture pre q \
     s samp script section select small span strike strong style sub summary sup table tbody td template textarea \
     tfoot th thead time title tr tt u ul var video";
 
-/// The kind of text that starts with `<`. `closed` says that the last character is `>`.
+/// Classifies text that starts with `<`. `closed` is true if the last non-blank character is `>`.
 pub(super) fn kind(text: &str, closed: bool) -> TextKind {
     let declared = text.starts_with("<?xml") && text[5..].starts_with(|next: char| next.is_ascii_whitespace());
     let mut rest = text;
@@ -26,14 +26,14 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
             }
             doctype(rest)
         } else if rest.strip_prefix("<?").is_some_and(|target| !matches!(word(target), "" | "php")) {
-            // The declaration, a style sheet, or another instruction that is not a program's.
+            // The XML declaration, a style sheet, or another processing instruction, but not PHP code.
             rest.split_once("?>").map(|(_, rest)| rest)
         } else {
             break;
         };
         match skipped {
             Some(skipped) => rest = skipped,
-            // It goes on beyond what is looked at.
+            // It extends past the part that was read.
             None if declared || commented => return TextKind::Xml,
             None => return TextKind::Plain,
         }
@@ -59,7 +59,7 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
     }
 }
 
-/// The kind of text that starts with something else.
+/// Classifies text that is not markup as a whole, by whether an HTML element occurs near its start.
 pub(super) fn within(text: &str) -> TextKind {
     const START: usize = 64 * 1024;
     let text = &text[..text.floor_char_boundary(START)];
@@ -75,8 +75,9 @@ fn html(name: &str) -> bool {
     ELEMENTS.split(' ').any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// What follows the document type declaration that `text` starts with. It may have declarations, comments and
-/// instructions of its own, in brackets (XML 1.0 section 2.8).
+/// Returns the text after the document type declaration that `text` starts with. The declaration may have
+/// an internal subset in brackets, with declarations, comments and processing instructions (XML 1.0 section
+/// 2.8).
 fn doctype(text: &str) -> Option<&str> {
     let mut rest = text.strip_prefix('<')?;
     let mut subset = false;
@@ -100,7 +101,7 @@ fn doctype(text: &str) -> Option<&str> {
     }
 }
 
-/// The name at the start of `text`.
+/// Returns the XML name at the start of `text`; empty if there is none.
 fn word(text: &str) -> &str {
     let end = text.find(|next: char| !(next.is_alphanumeric() || matches!(next, ':' | '_' | '-' | '.')));
     let name = &text[..end.unwrap_or(text.len())];
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_element_tells() {
+    fn markup_is_classified_by_root_element() {
         let illustrator = "<?xml version=\"1.0\"?><!DOCTYPE svg PUBLIC \"-//W3C//DTD SVG 1.1//EN\" \"a.dtd\" [\n\
             <!ENTITY ns_svg \"http://www.w3.org/2000/svg\">\n]>\n<svg xmlns=\"&ns_svg;\"/>";
         for (text, expected) in [

@@ -1,22 +1,22 @@
-//! Dimensions of pictures and durations of media, where they can be had cheaply. Whatever is odd is left unknown.
+//! Dimensions of images and durations of media, where they are cheap to obtain. Implausible values are left
+//! unknown.
 
 use super::source::Source;
 use super::table::{Family, MediaType};
 use super::{movie, sound};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-/// Dimensions and duration; what could not be found out is `None`.
+/// Dimensions and duration; `None` means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measures {
-    /// Width in pixels, as stored: an Exif rotation is not applied.
+    /// Width in pixels, as stored: the Exif orientation is not applied.
     pub width: Option<u32>,
-    /// Height in pixels.
+    /// Height in pixels, as stored.
     pub height: Option<u32>,
-    /// Duration in milliseconds.
     pub duration_ms: Option<u64>,
 }
 
-/// Measures a file of this type. Never fails.
+/// Measures a file of type `media_type`. After a read error, values stay unknown.
 pub fn measure<R: Read + Seek>(reader: R, media_type: &MediaType) -> Measures {
     match media_type.family {
         Family::Image => dimensions(reader, media_type).unwrap_or_default(),
@@ -29,25 +29,25 @@ pub fn measure<R: Read + Seek>(reader: R, media_type: &MediaType) -> Measures {
 }
 
 fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Result<Measures> {
-    // Two headers that the crate reads at places where others have them.
+    // `imagesize` assumes fixed offsets, which are wrong for some PNG and BMP headers; read those here.
     let head = {
         let mut source = Source::new(&mut reader)?;
         source.at(0, 64)?.to_vec()
     };
     let word = |at: usize| head.get(at..at + 4)?.try_into().ok();
     let (width, height) = match media_type.name {
-        // Xcode's chunk stands before the header.
+        // Xcode's chunk precedes the header.
         "image/png" if head.get(12..16) == Some(b"CgBI") => {
             let at = 12 + 4 + usize::from(*head.get(11).unwrap_or(&0)) + 4 + 8;
             (word(at).map(u32::from_be_bytes), word(at + 4).map(u32::from_be_bytes))
         }
         "image/bmp" => match word(14).map(u32::from_le_bytes) {
-            // OS/2 1.x has 16 bits for each.
+            // OS/2 1.x headers have 16-bit dimensions.
             Some(12) => {
                 let both = word(18).map(u32::from_le_bytes);
                 (both.map(|both| both & 0xffff), both.map(|both| both >> 16))
             }
-            // A negative height is of rows from top to bottom.
+            // A negative height means that rows are stored top-down.
             _ => (word(18).map(u32::from_le_bytes), word(22).map(|height| i32::from_le_bytes(height).unsigned_abs())),
         },
         _ => {
@@ -57,16 +57,16 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
             (u32::try_from(size.width).ok(), u32::try_from(size.height).ok())
         }
     };
-    // 0 is "not known yet" in several formats.
+    // Several formats use 0 for "not known yet".
     let known = |side: Option<u32>| side.filter(|&side| side > 0);
     Ok(Measures { width: known(width), height: known(height), duration_ms: None })
 }
 
-/// Reads that a header may take. The crate follows segments and boxes as far as they lead, and a file can be made of
-/// nothing else.
+/// Read budget for a header. `imagesize` follows segments and boxes without limit, and a crafted file can
+/// consist of nothing else.
 const READS: u32 = 2000;
 
-/// A reader that is at its end after so many reads.
+/// A reader that reports the end of the file once its read budget is used up.
 struct Budget<R> {
     reader: R,
     left: u32,
@@ -88,7 +88,7 @@ impl<R: Seek> Seek for Budget<R> {
     }
 }
 
-/// The duration in milliseconds, if it could be told within the steps that a file may take.
+/// Returns the duration in milliseconds, or `None` if the step budget runs out or the value is implausible.
 pub(super) fn duration<R: Read + Seek>(source: &mut Source<R>, media_type: &MediaType) -> io::Result<Option<u64>> {
     let duration = match media_type.name {
         "audio/mpeg" | "audio/aac" => sound::stream(source)?,
@@ -99,7 +99,7 @@ pub(super) fn duration<R: Read + Seek>(source: &mut Source<R>, media_type: &Medi
         "audio/x-m4a" | "video/mp4" | "video/x-m4v" | "video/quicktime" | "video/3gpp" => movie::duration(source)?,
         _ => None,
     };
-    // A header can say anything. Nothing that can be played has less than 100 bits a second.
+    // Reject durations that the file size rules out: no playable media has less than 100 bit/s.
     let bits = source.len().saturating_mul(8);
     Ok(duration.filter(|&millis| !source.spent() && millis > 0 && millis / 10 <= bits))
 }

@@ -1,5 +1,6 @@
-//! Media types: which are accepted, under which names, and how each is served; what bytes are, and what type a file is
-//! settled on. Pure: readers are handed in, and nothing of ours is imported.
+//! Media type detection: the table of accepted types, content sniffing, and the choice of a file's type
+//! from its content, filename and declared type. Pure: callers pass readers in, and nothing from the rest
+//! of the crate is imported.
 
 mod archive;
 mod chunks;

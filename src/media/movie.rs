@@ -1,19 +1,20 @@
-//! How long a movie is (ISO/IEC 14496-12), whole or in fragments. Reads no samples.
+//! Durations of movies (ISO/IEC 14496-12), fragmented or not. Reads no samples.
 
 use super::isobmff::{Atom, atom, child, find, inside};
 use super::source::Source;
 use std::io::{self, Read, Seek};
 
-/// A track, and how far its fragments reach.
+/// The timing of a track.
 struct Track {
     id: u32,
     timescale: u32,
-    /// Of a sample, where neither run nor fragment say.
+    /// Duration of a sample if neither the run nor the fragment gives one.
     default: u32,
+    /// End of the track so far, in units of the timescale.
     reach: u64,
 }
 
-/// The duration in milliseconds.
+/// Returns the duration in milliseconds.
 pub(super) fn duration<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
     let len = source.len();
     let Some(movie) = find(source, 0, len, *b"moov")?.map(|movie| movie.before(len)) else { return Ok(None) };
@@ -35,14 +36,15 @@ pub(super) fn duration<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
     Ok(longest.max(millis(whole, timescale)))
 }
 
-/// Units as milliseconds, where that makes sense.
+/// Converts units of a timescale to milliseconds. Returns `None` if the result is 0 or does not fit, or if
+/// the timescale is 0.
 fn millis(units: u64, timescale: u32) -> Option<u64> {
     let millis = u128::from(units) * 1000 / u128::from(timescale).max(1);
     u64::try_from(millis).ok().filter(|&millis| millis > 0 && timescale > 0)
 }
 
-/// Timescale and duration of a movie header or a media header (sections 8.2.2 and 8.4.2), which start alike. All ones
-/// is an unknown duration.
+/// Returns the timescale and duration of a movie header or a media header (sections 8.2.2 and 8.4.2), which
+/// start alike. A duration of all ones is unknown and returned as 0.
 fn times<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<(u32, u64)> {
     let (scale, width) = if source.at(at, 1)? == [1] { (20, 8) } else { (12, 4) };
     let timescale = source.be32(at + scale)?.unwrap_or(0);
@@ -51,11 +53,11 @@ fn times<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<(u32, u6
     Ok((timescale, if duration == unknown { 0 } else { duration }))
 }
 
-/// The tracks of the movie, each with what it has of its own before the fragments.
+/// Returns the tracks of the movie, each with its duration before any fragments.
 fn tracks<R: Read + Seek>(source: &mut Source<R>, movie: Atom, extends: Atom) -> io::Result<Vec<Track>> {
     let mut tracks = Vec::new();
     let mut at = movie.start;
-    // As many as are looked at to tell the kind of a file, and of these the first hundred that make sense.
+    // As many boxes as format detection visits, and of these at most the first hundred valid tracks.
     for _ in 0..1000 {
         let Some(track) = child(source, at, movie)?.filter(|_| tracks.len() < 100) else { break };
         at = track.end;
@@ -82,7 +84,7 @@ fn tracks<R: Read + Seek>(source: &mut Source<R>, movie: Atom, extends: Atom) ->
     Ok(tracks)
 }
 
-/// Follows the fragments (section 8.8) from `at` on.
+/// Walks the fragments (section 8.8) from `at` on and extends the tracks by them.
 fn fragments<R: Read + Seek>(source: &mut Source<R>, mut at: u64, tracks: &mut [Track]) -> io::Result<()> {
     let len = source.len();
     while let Some(fragment) = atom(source, at, len)?.map(|fragment| fragment.before(len)) {
@@ -123,10 +125,10 @@ fn track_fragment<R: Read + Seek>(source: &mut Source<R>, fragment: Atom, tracks
     Ok(())
 }
 
-/// The sum of the durations of a run's samples (section 8.8.8).
+/// Returns the sum of the sample durations in a track run (section 8.8.8).
 fn run_duration<R: Read + Seek>(source: &mut Source<R>, run: Atom, default: u32) -> io::Result<u64> {
     let Some((flags, count)) = source.be32(run.start)?.zip(source.be32(run.start + 4)?) else { return Ok(0) };
-    // Without this a decoder would count samples that cannot be there.
+    // A count that exceeds the file size cannot be genuine and would inflate the duration.
     if u64::from(count) > source.len() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a run of more samples than the file has bytes"));
     }

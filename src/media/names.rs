@@ -1,18 +1,17 @@
-//! What names stand for: declared types, headers, and extensions. The types themselves are in the table.
+//! Looks up media types by declared type, `Content-Type` header and filename extension.
 
 use super::table::{MediaType, TYPES};
 
-/// A `content_type` that was accepted.
+/// A declared `content_type` that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Declared {
-    /// The name that GET reports: as declared, legacy spellings replaced.
+    /// Name that GET reports: as declared, but with legacy spellings replaced.
     pub reported: &'static str,
-    /// What it stands for.
     pub media_type: &'static MediaType,
 }
 
-/// Looks up a declared `content_type`, in any case. `None` is a type that is not accepted; parameters
-/// (`text/plain; charset=utf-8`) are part of no name and so are refused too.
+/// Looks up a declared `content_type`, ignoring case. Returns `None` if it is not accepted, which includes
+/// any value with parameters (`text/plain; charset=utf-8`).
 #[must_use]
 pub fn declared(content_type: &str) -> Option<Declared> {
     let same = |name: &&&'static str| name.eq_ignore_ascii_case(content_type);
@@ -23,8 +22,8 @@ pub fn declared(content_type: &str) -> Option<Declared> {
     })
 }
 
-/// The type that a `Content-Type` header of a response stands for. Parameters are dropped, and spellings common on the
-/// web count that the API does not accept.
+/// Looks up the type in the `Content-Type` header of a response. Ignores parameters, and accepts spellings
+/// common on the web that the API does not accept.
 #[must_use]
 pub fn of_content_type_header(value: &str) -> Option<&'static MediaType> {
     let name = value.split(';').next().unwrap_or_default().trim();
@@ -32,7 +31,7 @@ pub fn of_content_type_header(value: &str) -> Option<&'static MediaType> {
     declared(alias.map_or(name, |(_, listed)| listed)).map(|declared| declared.media_type)
 }
 
-/// Spellings in headers, and the listed name each stands for.
+/// Spellings found in headers, and the name in the table that each maps to.
 static HEADER_ALIASES: &[(&str, &str)] = &[
     ("application/gzip", "application/x-gzip"),
     ("application/x-gtar-compressed", "application/x-gzip"),
@@ -64,13 +63,13 @@ static HEADER_ALIASES: &[(&str, &str)] = &[
     ("video/msvideo", "video/x-msvideo"),
 ];
 
-/// The type that a filename extension stands for, in any case.
+/// Looks up a type by filename extension, ignoring case.
 #[must_use]
 pub fn of_extension(extension: &str) -> Option<&'static MediaType> {
     TYPES.iter().find(|media_type| media_type.extensions.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
-/// Extensions of kinds that are never accepted: programs, scripts, and media no recipient can open.
+/// Extensions of formats that are never accepted: programs, scripts, and media that no recipient can open.
 static REFUSED_EXTENSIONS: &[&str] = &[
     "7z", "ac3", "apk", "avif", "bat", "bz2", "class", "cmd", "cur", "deb", "dll", "dmg", "docm", "elf", "exe", "flac",
     "flv", "hta", "iso", "jar", "jp2", "js", "jxl", "lnk", "lz4", "mkv", "mjs", "msi", "odp", "ods", "odt", "oga",
@@ -78,10 +77,10 @@ static REFUSED_EXTENSIONS: &[&str] = &[
     "vbs", "wasm", "webm", "wma", "wmv", "wsf", "xlsb", "xlsm", "xz", "zst",
 ];
 
-/// The extension of `filename`, lower case, when it names a kind that is never accepted.
+/// Returns the extension of `filename`, in lower case, if its format is never accepted.
 #[must_use]
 pub fn refused_extension(filename: &str) -> Option<&'static str> {
-    // Some systems drop dots and blanks at the end of a name when they store it.
+    // Some systems strip trailing dots and spaces when they store a name.
     let (_, extension) = filename.trim_end_matches(['.', ' ']).rsplit_once('.')?;
     REFUSED_EXTENSIONS.iter().find(|refused| refused.eq_ignore_ascii_case(extension)).copied()
 }
@@ -92,13 +91,13 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn the_accepted_list_is_the_published_enum() {
+    fn accepted_types_match_published_enum() {
         let listed: usize = TYPES.iter().map(|media_type| 1 + media_type.deprecated.len()).sum();
         assert_eq!(listed, 51, "the newest SDK lists 51 content types");
     }
 
     #[test]
-    fn no_name_or_extension_stands_for_two_types() {
+    fn names_and_extensions_are_unambiguous() {
         let mut names = HashSet::new();
         let mut extensions = HashSet::new();
         for media_type in TYPES {
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_with_parameters_and_more_spellings() {
+    fn header_parameters_are_ignored_and_aliases_accepted() {
         for (header, expected) in [
             ("image/png", Some("image/png")),
             ("Text/Markdown; charset=UTF-8", Some("text/markdown")),

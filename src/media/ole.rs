@@ -1,14 +1,14 @@
-//! OLE compound files ([MS-CFB]): which stream stands in the root. Reads a bounded part of the directory and nothing
-//! else; the `cfb` crate would load the whole allocation table.
+//! OLE compound files ([MS-CFB]), identified by the streams in the root storage. Reads a bounded part of
+//! the directory and nothing else; the `cfb` crate would load the whole allocation table.
 
 use super::sniff::Content;
 use super::source::Source;
 use std::io::{self, Read, Seek};
 
-/// Directory entries that are looked at. Office writes a few dozen, and the root's own among the first.
+/// Maximum number of directory entries read. Office writes a few dozen, those of the root among the first.
 const ENTRIES: usize = 4096;
 
-/// A directory entry (section 2.6.1), as much as tells where in the tree it is.
+/// A directory entry (section 2.6.1): its name and its links in the tree.
 struct Item {
     name: String,
     left: u32,
@@ -16,28 +16,29 @@ struct Item {
     child: u32,
 }
 
-/// The sectors of a file (sections 2.2 to 2.5).
+/// The sector layout of a file (sections 2.2 to 2.5).
 struct Sectors {
+    /// Base-2 logarithm of the sector size.
     shift: u32,
-    /// The first sector with further places of the allocation table.
+    /// First DIFAT sector, which lists the FAT sectors that do not fit in the header.
     table: u32,
 }
 
-/// What a compound file is.
+/// Identifies a compound file.
 pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     let items = directory(source)?;
     if items.is_empty() {
         return Ok(Content::Damaged("an Office document that is cut short"));
     }
     let root = in_root(&items);
-    // A tree that cannot be followed still leaves the list.
+    // If the tree is unusable, fall back to the list of all entries.
     let known = |names: &mut dyn Iterator<Item = &str>| names.filter_map(kind).min_by_key(|(rank, _)| *rank);
     let found = known(&mut root.iter().copied())
         .or_else(|| if root.is_empty() { known(&mut items.iter().map(|item| item.name.as_str())) } else { None });
     Ok(found.map_or(Content::Refused("an OLE file of another kind"), |(_, content)| content))
 }
 
-/// What a name in the root makes the file; of several the lowest rank counts.
+/// Maps the name of a root entry to a rank and to the content that it implies; the lowest rank wins.
 fn kind(name: &str) -> Option<(u8, Content)> {
     Some(match name {
         "EncryptedPackage" | "\u{9}DRMContent" => (0, Content::Refused("an encrypted Office document")),
@@ -47,13 +48,14 @@ fn kind(name: &str) -> Option<(u8, Content)> {
         "__properties_version1.0" | "__nameid_version1.0" => (2, Content::Refused("an Outlook message")),
         "VisioDocument" => (2, Content::Refused("a Visio drawing")),
         "Quill" => (2, Content::Refused("a Publisher document")),
-        // Tables of an installer have their names packed into characters of this range.
+        // Windows Installer encodes table names in characters from this range.
         name if name.starts_with('\u{4840}') => (2, Content::Refused("a Windows installer")),
         _ => return None,
     })
 }
 
-/// The names directly in the root: embedded documents have streams of the same names further down.
+/// Returns the names directly in the root storage. Embedded documents have streams of the same names in
+/// storages of their own.
 fn in_root(items: &[Item]) -> Vec<&str> {
     let mut names = Vec::new();
     let mut open: Vec<u32> = items.first().map(|root| root.child).into_iter().collect();
@@ -101,9 +103,9 @@ impl Sectors {
         (u64::from(sector) + 1) << self.shift
     }
 
-    /// The sector after `sector`, by the allocation table.
+    /// Returns the sector that follows `sector` in its chain, from the FAT.
     fn next<R: Read + Seek>(&self, source: &mut Source<R>, sector: u32) -> io::Result<Option<u32>> {
-        // Sectors outside the file would lead a long way through its chains.
+        // A sector number outside the file would cause a long walk through the DIFAT chain.
         if self.offset(sector) >= source.len() {
             return Ok(None);
         }
@@ -112,8 +114,8 @@ impl Sectors {
         source.le32(self.offset(table) + u64::from(sector % each) * 4)
     }
 
-    /// Where a part of the allocation table is: the header has room for the first 109 places, and the rest is in a
-    /// chain of sectors whose last word leads on.
+    /// Returns the FAT sector of this index. The header lists the first 109; the others are listed in a
+    /// chain of DIFAT sectors, whose last word is the next DIFAT sector.
     fn table_sector<R: Read + Seek>(&self, source: &mut Source<R>, index: u32) -> io::Result<Option<u32>> {
         const IN_HEADER: u32 = 109;
         let Some(mut index) = index.checked_sub(IN_HEADER) else {
@@ -139,7 +141,7 @@ mod tests {
 
     const NONE: u32 = u32::MAX;
 
-    /// An entry: its name, then left, right and child.
+    /// Builds a directory entry; the links are left sibling, right sibling and child.
     fn entry(name: &str, links: [u32; 3]) -> Vec<u8> {
         let mut entry: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
         entry.resize(64, 0);
@@ -150,7 +152,7 @@ mod tests {
         entry
     }
 
-    /// A file of a header, an allocation table and directory sectors in a row, whose chain `table` gives.
+    /// Builds a file of a header, the allocation table `table`, and consecutive directory sectors.
     fn file(table: &[u32], entries: &[Vec<u8>]) -> Vec<u8> {
         let mut file = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
         file.resize(0x1e, 0);
@@ -169,11 +171,11 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Content {
-        identify(&mut Source::new(Cursor::new(bytes)).expect("memory")).expect("memory")
+        identify(&mut Source::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
     }
 
     #[test]
-    fn streams_of_the_root_tell_and_those_of_embedded_documents_do_not() {
+    fn only_streams_in_the_root_determine_the_type() {
         for (name, expected) in [
             ("Workbook", Content::of("application/vnd.ms-excel")),
             ("Book", Content::of("application/vnd.ms-excel")),
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn loops_of_links_and_of_sectors_end() {
+    fn cyclic_links_and_sector_chains_terminate() {
         let entries = [
             entry("Root Entry", [NONE, NONE, 1]),
             entry("A", [2, 1, NONE]),
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_outside_the_file_is_damage() {
+    fn directory_outside_file_is_damaged() {
         let whole = file(&[NONE, NONE], &[entry("Root Entry", [NONE, NONE, NONE])]);
         let mut lost = whole.clone();
         lost[0x30..0x34].copy_from_slice(&0x00ff_0000_u32.to_le_bytes());

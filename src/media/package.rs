@@ -1,4 +1,5 @@
-//! What a ZIP archive is by what is in it: an Office, iWork or EPUB document, a pass, a program, or just an archive.
+//! Identifies ZIP containers by their entries: Office, iWork and EPUB documents, Wallet passes, programs,
+//! or plain archives.
 
 use super::archive::{Archive, Entry};
 use super::sniff::Content;
@@ -6,8 +7,8 @@ use super::source::Source;
 use memchr::memmem;
 use std::io::{self, Read, Seek};
 
-/// What the directory says.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+/// Facts gathered from the central directory.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Default)]
 struct Inside {
     content_types: Option<Entry>,
@@ -29,7 +30,7 @@ struct Inside {
 
 impl Inside {
     fn note(&mut self, name: &[u8], entry: Entry) {
-        // Directories have entries of their own in some archives.
+        // Some archives have entries for directories too.
         if name.ends_with(b"/") {
             return;
         }
@@ -60,7 +61,7 @@ impl Inside {
         }
     }
 
-    /// Notes a part of an iWork document of 2013 and later.
+    /// Records a part of an iWork document (2013 and later).
     fn index(&mut self, path: &[u8]) {
         let Some(part) = path.strip_prefix(b"index/") else { return };
         self.iwa = true;
@@ -69,7 +70,7 @@ impl Inside {
     }
 }
 
-/// What the archive is that a file consists of.
+/// Identifies a file that is a ZIP archive.
 pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     let len = source.len();
     let Some(archive) = Archive::open(source, 0, len)? else {
@@ -99,7 +100,7 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Con
     if inside.container && inside.opf {
         return Ok(Content::of("application/epub+zip"));
     }
-    // Books made with Java's own tools have a manifest too, so this comes after them.
+    // EPUB books made with Java's own tools have this manifest too, so they are tested first.
     if inside.jar {
         return Ok(Content::Refused("a Java archive"));
     }
@@ -125,7 +126,7 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Con
     Ok(Content::of("application/zip"))
 }
 
-/// What the `mimetype` entry says (EPUB OCF section 4.2.2, `OpenDocument` part 2 section 3.3).
+/// Interprets the `mimetype` entry (EPUB OCF section 4.2.2, `OpenDocument` part 2 section 3.3).
 fn declared(mimetype: &[u8]) -> Option<Content> {
     let mimetype = mimetype.trim_ascii();
     let starts = |prefix: &[u8]| mimetype.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
@@ -138,8 +139,9 @@ fn declared(mimetype: &[u8]) -> Option<Content> {
     }
 }
 
-/// What the main part is (ECMA-376 part 2 sections 6.5 and 7.2.3): the package's relationships say which one it is, and
-/// `[Content_Types].xml` of what type. Embedded documents and templates are listed too, and do not count.
+/// Identifies an Office document by its main part (ECMA-376 part 2 sections 6.5 and 7.2.3): the
+/// relationships of the package name the part, and `[Content_Types].xml` gives its type. Embedded documents
+/// and templates are listed there too, and do not count.
 fn office(types: &[u8], relationships: &[u8], macros: bool) -> Option<Content> {
     let types = plain(types);
     let types: Vec<Tag<'_>> = tags(&types).collect();
@@ -156,8 +158,8 @@ fn office(types: &[u8], relationships: &[u8], macros: bool) -> Option<Content> {
         let part = |tag: &&Tag<'_>| tag.attribute(b"partname").and_then(|name| name.strip_prefix(b"/")) == Some(target);
         declared(b"override").find(part).and_then(content_type)
     });
-    // Where the name is written in another way, or the type is that of an extension, the only type of a main part is
-    // the one.
+    // If the name is spelled differently, or the type is that of an extension, take the first type that
+    // belongs to a main part.
     let kind = named.or_else(|| {
         let all = declared(b"override").chain(declared(b"default"));
         all.filter_map(content_type).find(|kind| main_part(kind).is_some())
@@ -181,7 +183,8 @@ fn office(types: &[u8], relationships: &[u8], macros: bool) -> Option<Content> {
 
 const MACROS: Content = Content::Refused("an Office document with macros");
 
-/// What a document is whose main part is of this type, in lower case; `None` for types of other parts.
+/// Maps the content type of a main part, in lower case, to the document. Returns `None` for types of other
+/// parts.
 fn main_part(kind: &[u8]) -> Option<Content> {
     const DOCUMENT: &str = "application/vnd.openxmlformats-officedocument.";
     if kind == b"application/vnd.ms-excel.sheet.binary.macroenabled.main" {
@@ -201,21 +204,21 @@ fn main_part(kind: &[u8]) -> Option<Content> {
     }
 }
 
-/// XML in lower case and in one byte a character: in UTF-16 every other byte of ASCII is 0.
+/// Reduces XML to lower case and one byte per character: in UTF-16, every other byte of ASCII is 0.
 fn plain(xml: &[u8]) -> Vec<u8> {
     xml.iter().filter(|&&byte| byte != 0).map(u8::to_ascii_lowercase).collect()
 }
 
-/// A start tag.
+/// An XML start tag.
 #[derive(Clone, Copy, Debug)]
 struct Tag<'a> {
-    /// Its name without a prefix.
+    /// Name without the namespace prefix.
     name: &'a [u8],
     rest: &'a [u8],
 }
 
 impl<'a> Tag<'a> {
-    /// The value of an attribute as it is written. Types have no character that needs another way to be written.
+    /// Returns the value of an attribute as written. Content types have no characters that need escaping.
     fn attribute(&self, wanted: &[u8]) -> Option<&'a [u8]> {
         let mut rest = self.rest;
         loop {
@@ -231,7 +234,7 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// The start tags in some XML. What is in comments and in character data is none.
+/// Iterates over the start tags in XML, skipping those in comments and character data.
 fn tags(mut rest: &[u8]) -> impl Iterator<Item = Tag<'_>> {
     std::iter::from_fn(move || {
         loop {
@@ -266,7 +269,7 @@ fn tags(mut rest: &[u8]) -> impl Iterator<Item = Tag<'_>> {
     })
 }
 
-/// Which iWork '09 document starts like this: the namespace of its root element tells.
+/// Identifies an iWork '09 document by the namespace of its root element.
 fn iwork(index: &[u8]) -> Option<Content> {
     let start = &index[..index.len().min(4096)];
     let has = |part: &str| memmem::find(start, part.as_bytes()).is_some();
@@ -294,18 +297,18 @@ mod tests {
         let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
         for (name, content) in entries {
             let options = SimpleFileOptions::default().compression_method(method);
-            writer.start_file(name, options).expect("memory");
-            writer.write_all(content).expect("memory");
+            writer.start_file(name, options).expect("in-memory I/O");
+            writer.write_all(content).expect("in-memory I/O");
         }
-        writer.finish().expect("memory").into_inner()
+        writer.finish().expect("in-memory I/O").into_inner()
     }
 
     fn found(bytes: impl AsRef<[u8]>) -> Content {
-        identify(&mut Source::new(Cursor::new(bytes)).expect("memory")).expect("memory")
+        identify(&mut Source::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
     }
 
     #[test]
-    fn packages_are_told_by_their_entries() {
+    fn packages_are_identified_by_their_entries() {
         let types = |main: &str| format!("{TYPES}{main}'/></Types>");
         let word = types("openxmlformats-officedocument.wordprocessingml.document.main+xml");
         let embedding = word.replace("</Types>", "")
@@ -365,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_of_the_main_part_of_an_office_document_decides() {
+    fn office_document_is_identified_by_its_main_part() {
         const WORD: &str = "application/vnd.openxmlformats-officedocument.wordprocessingml.";
         const SLIDES: &str = "application/vnd.openxmlformats-officedocument.presentationml.";
         let part = |name: &str, kind: &str| format!("<Override ContentType = \"{kind}\" PartName='{name}' />");
@@ -416,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_of_an_iwork_document_may_be_an_archive_inside() {
+    fn iwork_index_in_nested_archive_is_read() {
         for (entry, expected) in [
             ("Index/MasterSlide.iwa", Content::of("application/x-iwork-keynote-sffkey")),
             (
@@ -431,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn many_entries_and_much_content_do_no_harm() {
+    fn many_entries_and_decompression_bomb_are_read_within_bounds() {
         let names: Vec<String> = (0..70_000).map(|number| number.to_string()).collect();
         let many = archive(names.iter().map(|name| (name.as_str(), b"".as_slice())), CompressionMethod::Stored);
         assert_eq!(found(&many), Content::of("application/zip"));
@@ -441,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_needs_its_directory_and_may_have_something_around_it() {
+    fn archive_needs_its_directory_and_tolerates_surrounding_data() {
         let whole = archive([("pass.json", b"{}".as_slice()), ("manifest.json", b"{}")], CompressionMethod::Stored);
         let pass = Content::of("application/vnd.apple.pkpass");
         let damaged = Content::Damaged("a ZIP archive without a readable directory");
@@ -451,7 +454,7 @@ mod tests {
         assert_eq!(found(&whole[20..]), damaged);
         assert_eq!(found(b"PK\x05\x06"), damaged);
         assert_eq!(found([b"PK\x05\x06".as_slice(), &[0; 18]].concat()), Content::of("application/zip"));
-        // Sizes that make no sense.
+        // An impossible directory size.
         let mut lying = whole.clone();
         let at = lying.len() - 10;
         lying[at..at + 4].fill(0xff);

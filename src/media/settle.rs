@@ -1,42 +1,41 @@
-//! The rule: which type a file is settled on, given what its bytes are and what it is called. Reads no bytes.
+//! Chooses the type of a file from its detected content, filename and declared type. Reads no bytes.
 
 use super::names::{of_extension, refused_extension};
 use super::sniff::{Content, TextKind};
 use super::table::{Family, MediaType, named};
 
-/// How a file came in.
+/// How a file was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Uploaded, with a declared type that its sender answers for.
+    /// Uploaded; the sender vouches for the declared type.
     Upload,
-    /// Fetched from a URL, where the name counts and what the other server says of it is a hint.
+    /// Fetched from a URL; the extension must fit the content, and the response's `Content-Type` is a hint.
     Url,
 }
 
-/// What a file is called.
+/// The claims about a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Names<'a> {
-    /// Its name.
     pub filename: &'a str,
-    /// The type declared for it: on upload by its sender, else by the response it came in.
+    /// The declared type: from the sender of an upload, or from the `Content-Type` of a response.
     pub declared: Option<&'static MediaType>,
 }
 
-/// Why a file is not accepted, as a sentence without a full stop.
+/// The reason why a file is rejected, as a sentence without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Not an accepted type, or not what it is called.
+    /// The type is not accepted, or the content does not match the claims.
     #[error("{0}")]
     Unsupported(String),
-    /// An accepted type under the extension of another one; by URL only.
+    /// An accepted type under the extension of another one; only for URLs.
     #[error("{0}")]
     Mismatch(String),
 }
 
-/// Settles what type a file is.
+/// Chooses the type of a file.
 ///
 /// # Errors
-/// The file is not accepted.
+/// The file is rejected.
 pub fn settle(content: Content, called: &Names<'_>, route: Route) -> Result<&'static MediaType, Refusal> {
     let filename = called.filename;
     if let Some(refused) = refused_extension(filename) {
@@ -52,9 +51,9 @@ pub fn settle(content: Content, called: &Names<'_>, route: Route) -> Result<&'st
     }
 }
 
-/// What is behind the last dot of a name, if it can be an extension.
+/// Returns the text after the last dot of a filename, if it is plausible as an extension.
 fn extension(filename: &str) -> Option<&str> {
-    // Some systems drop dots and blanks at the end of a name when they store it.
+    // Some systems strip trailing dots and spaces when they store a name.
     let (stem, extension) = filename.trim_end_matches(['.', ' ']).rsplit_once('.')?;
     let usual = (1..=10).contains(&extension.len()) && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (usual && !stem.is_empty()).then_some(extension)
@@ -67,7 +66,7 @@ fn binary(
     route: Route,
 ) -> Result<&'static MediaType, Refusal> {
     let named = extension(called.filename).and_then(of_extension);
-    // Where the bytes leave it open, the name decides, and after it what was declared.
+    // If the content is ambiguous, the extension decides, and after it the declared type.
     let kind = match or {
         Some(or) if named == Some(or) => or,
         Some(or) if named != Some(kind) && called.declared == Some(or) => or,
@@ -76,7 +75,7 @@ fn binary(
     if let Some(named) = named.filter(|named| !passes(kind, named, route)) {
         return mismatch(called.filename, kind, named, route);
     }
-    // What another server says of its file is not held against the bytes.
+    // The `Content-Type` of a response cannot overrule the content.
     match called.declared {
         Some(declared) if route == Route::Upload && !passes(kind, declared, route) => {
             mismatch(called.filename, kind, declared, route)
@@ -85,14 +84,14 @@ fn binary(
     }
 }
 
-/// Whether content of `kind` may be called `called`.
+/// Returns true if content of type `kind` may be claimed to be of type `called`.
 fn passes(kind: &MediaType, called: &MediaType, route: Route) -> bool {
     let same_family = kind.family == called.family && matches!(kind.family, Family::Image | Family::Media);
     let zipped = kind.family == Family::Package && called.name == "application/zip";
     kind == called || zipped || same_family && (route == Route::Upload || interchangeable(kind, called))
 }
 
-/// Whether two types are one to those who name files: containers that grew from one another, stills of one format.
+/// Returns true for types that users do not distinguish: related containers, and HEIC and HEIF stills.
 fn interchangeable(kind: &MediaType, called: &MediaType) -> bool {
     const STILLS: [&str; 2] = ["image/heic", "image/heif"];
     const MOVIES: [&str; 4] = ["video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"];
@@ -102,7 +101,7 @@ fn interchangeable(kind: &MediaType, called: &MediaType) -> bool {
 
 fn text(kind: TextKind, called: &Names<'_>, route: Route) -> Result<&'static MediaType, Refusal> {
     let own = kind.media_type();
-    // On upload, text that was declared as a picture is as wrong as a picture that was declared as text.
+    // On upload, text declared to be a binary type is rejected, as is binary content declared to be text.
     let declared = called.declared.filter(|declared| declared.family == Family::Text);
     if let (Route::Upload, Some(other), None) = (route, called.declared, declared) {
         return mismatch(called.filename, own, other, route);
@@ -122,13 +121,13 @@ fn text(kind: TextKind, called: &Names<'_>, route: Route) -> Result<&'static Med
     }
 }
 
-/// Types that any text is, if it is called so: nothing in their bytes tells them apart.
+/// Returns true for types that any text can have: only the filename or declared type distinguishes them.
 fn by_name_only(media_type: &MediaType) -> bool {
     matches!(media_type.name, "text/plain" | "text/csv" | "text/markdown")
 }
 
 impl TextKind {
-    /// The type that goes by the content alone.
+    /// Returns the type that the content alone implies.
     fn media_type(self) -> &'static MediaType {
         named(match self {
             Self::Vcard => "text/vcard",
@@ -142,7 +141,7 @@ impl TextKind {
         })
     }
 
-    /// Whether text of this kind may be called `called`.
+    /// Returns true if text of this kind may be claimed to be of type `called`.
     fn reads_as(self, called: &MediaType) -> bool {
         let markup = matches!(self, Self::Svg | Self::Html | Self::Fragment | Self::Xml);
         by_name_only(called)
@@ -156,7 +155,7 @@ impl TextKind {
     }
 }
 
-/// A supported type under the name of another one.
+/// Builds the rejection of a file whose content has another type than its name or declaration claims.
 fn mismatch(filename: &str, kind: &MediaType, called: &MediaType, route: Route) -> Result<&'static MediaType, Refusal> {
     match route {
         Route::Upload => unsupported(format!("{filename} holds {}, not {}", kind.noun, called.noun)),

@@ -1,4 +1,4 @@
-//! What bytes are: tries one format after the other. What a file is called plays no part in it.
+//! Content sniffing: tries the known formats in turn. The filename plays no part.
 
 use super::source::Source;
 use super::table::{MediaType, named};
@@ -6,34 +6,32 @@ use super::{chunks, foreign, frames, image, isobmff, ole, package, text};
 use memchr::memmem;
 use std::io::{self, Read, Seek};
 
-/// What bytes turned out to be.
+/// Result of content sniffing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// No bytes at all.
     Empty,
     /// An accepted type that is not text.
     Binary {
-        /// The type.
         kind: &'static MediaType,
-        /// A type that the same bytes are just as well, if the name says so.
+        /// Alternative type for the same bytes; chosen if the filename or the declared type names it.
         or: Option<&'static MediaType>,
     },
     /// Text from start to end.
     Text(TextKind),
-    /// A known kind that is not accepted: "a Windows program".
+    /// A known format that is not accepted, as a noun phrase: "a Windows program".
     Refused(&'static str),
-    /// Looks like an accepted type, but is not whole: "a JPEG image that is cut short".
+    /// An accepted format, but incomplete or corrupt, as a noun phrase: "a JPEG image that is cut short".
     Damaged(&'static str),
     /// Neither a known signature nor text.
     Unknown,
 }
 
-/// What text starts like, or parses as.
+/// Kind of text, by how it starts or parses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextKind {
-    /// `BEGIN:VCARD`.
+    /// Starts with `BEGIN:VCARD`.
     Vcard,
-    /// `BEGIN:VCALENDAR`.
+    /// Starts with `BEGIN:VCALENDAR`.
     Calendar,
     /// Markup with the root element `svg`.
     Svg,
@@ -45,40 +43,40 @@ pub enum TextKind {
     Xml,
     /// A JSON object or array.
     Json,
-    /// A JSON string, number or literal, which is prose or a table just as well.
+    /// A JSON string, number or literal, which can also be prose or a table.
     Scalar,
-    /// Text with an HTML element somewhere near the start: prose, or a page that starts with words.
+    /// Text with an HTML element near the start: prose, or a page that starts with words.
     Mixed,
     /// Rich Text Format.
     Rtf,
-    /// Nothing of the above.
+    /// None of the above.
     Plain,
 }
 
 impl Content {
-    /// The accepted type of this name.
+    /// Returns the accepted type called `name`, without an alternative.
     pub(super) fn of(name: &str) -> Self {
         Self::Binary { kind: named(name), or: None }
     }
 
-    /// The first type, or the second one if the name says so.
+    /// Returns the first type, with the second as the alternative.
     pub(super) fn either(name: &str, or: &str) -> Self {
         Self::Binary { kind: named(name), or: Some(named(or)) }
     }
 }
 
-/// Finds out what bytes are.
+/// Identifies the content of `reader`.
 ///
 /// # Errors
-/// Those of the reader only; whatever is wrong with the format is a [`Content`].
+/// Those of the reader only; a malformed file is reported in the returned value.
 pub fn identify<R: Read + Seek>(reader: R) -> io::Result<Content> {
     judged(&mut Source::new(reader)?)
 }
 
-/// What is found out within the steps that a file may take.
+/// Identifies content within the step budget of the reader.
 pub(super) fn judged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     Ok(match recognised(source)? {
-        // Half a walk is no reason to accept it.
+        // An incomplete walk does not justify acceptance.
         Content::Binary { .. } | Content::Unknown | Content::Damaged(_) if source.spent() => {
             Content::Damaged("more small parts than any program writes")
         }
@@ -91,17 +89,17 @@ fn recognised<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
         return Ok(Content::Empty);
     }
     let head = source.at(0, 2048)?.to_vec();
-    // AMR has a signature that reads like a script's.
+    // AMR starts with `#!`, like a script.
     if let Some(sound) = frames::amr(source)? {
         return Ok(sound);
     }
-    // Words that start like a signature are still words; so text comes first, save for formats that are text
-    // themselves.
+    // Text can start with the bytes of a binary signature, so text is tested first, except for formats that
+    // are text themselves.
     let text = text::identify(source)?;
-    // A mark or blank lines in front are common.
+    // A byte order mark or blank lines in front are common.
     let blank = head.len() - head.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(&head).trim_ascii_start().len();
     if head[blank..].starts_with(b"%PDF-") {
-        // Without an object it is a text about the format, or the start of a document and no more.
+        // Without an object it is text about the format, or a truncated document.
         match text {
             _ if pdf(source, blank as u64)? => return Ok(Content::of("application/pdf")),
             Some(kind) => return Ok(Content::Text(kind)),
@@ -111,7 +109,7 @@ fn recognised<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     if head[blank..].starts_with(b"{\\rtf") {
         return Ok(text.map_or_else(|| Content::of("text/rtf"), |_| Content::Text(TextKind::Rtf)));
     }
-    // Editors that put a mark in front of a script leave it one.
+    // A script with a byte order mark in front is still a script.
     let marked = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).starts_with(b"#!");
     let wide = head.starts_with(b"\xff\xfe#\0!\0") || head.starts_with(b"\xfe\xff\0#\0!");
     if marked || wide && text.is_some() {
@@ -121,20 +119,20 @@ fn recognised<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
         return Ok(Content::Refused("a PostScript document"));
     }
     match text {
-        // A document without compression may be text from end to end. A text about the format has the signature too, so
-        // this asks for more than behind other bytes.
+        // An uncompressed PDF can be text throughout. Text about the format has the signature too, so the
+        // end of the file must match as well, which is not required of binary content.
         Some(_) if late_pdf(source, &head)? && ends_like_pdf(source)? => Ok(Content::of("application/pdf")),
         Some(kind) => Ok(Content::Text(kind)),
         None => binary(source, &head),
     }
 }
 
-/// What bytes are that are no text.
+/// Identifies content that is not text.
 fn binary<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Content> {
     if let Some(content) = signed(source, head)? {
         return Ok(content);
     }
-    // These start with a length, which may read like any of the signatures above.
+    // ISO base media files start with the length of a box, which can equal any of the signatures above.
     if let Some(content) = isobmff::identify(source)? {
         return Ok(content);
     }
@@ -150,8 +148,9 @@ fn binary<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Con
     sound(source)
 }
 
-/// Whether a PDF has something in front of it: some servers of documents put a line of their own there, and readers
-/// look for the signature in the first kilobyte. Markup in front makes it a page to a browser.
+/// Returns true if a PDF starts after other bytes: some document servers prepend a line, and readers search
+/// the first kilobyte for the signature. Markup in front is excluded, because a browser would treat the
+/// file as a page.
 fn late_pdf<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<bool> {
     let start = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match memmem::find(&head[..head.len().min(1024)], b"%PDF-") {
@@ -160,13 +159,13 @@ fn late_pdf<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<b
     }
 }
 
-/// Whether the end of the file is that of a PDF (ISO 32000-1 section 7.5.5).
+/// Returns true if the file ends like a PDF (ISO 32000-1 section 7.5.5).
 fn ends_like_pdf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<bool> {
     let tail = source.at(source.len().saturating_sub(1024), 1024)?.trim_ascii_end();
     Ok(tail.ends_with(b"%%EOF") && memmem::find(tail, b"startxref").is_some())
 }
 
-/// Formats with a signature at the start of which some are accepted.
+/// Matches the leading signatures of accepted formats, and of formats that need more than a signature.
 fn signed<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Option<Content>> {
     match head {
         [0xff, 0xd8, 0xff, ..] => image::jpeg(source).map(Some),
@@ -187,11 +186,11 @@ fn signed<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Opt
         [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1, ..] => ole::identify(source).map(Some),
         [b'P', b'K', 3, 4, ..]
         | [b'P', b'K', 5, 6, ..]
-        // What was meant to be split is marked, even if it turned out to fit.
+        // Archives that were meant to be split have a marker in front, even if they fit into one part.
         | [b'P', b'K', 7, 8, b'P', b'K', ..]
         | [b'P', b'K', b'0', b'0', b'P', b'K', 3, 4, ..] => package::identify(source).map(Some),
-        // Java chose the signature of macOS programs for several processors; those have few, and its versions start at
-        // 45.
+        // macOS universal binaries and Java class files share a signature. The next word is a small number of
+        // architectures in the former, and a version of at least 45 in the latter.
         [0xca, 0xfe, 0xba, 0xbe, a, b, c, d, ..] => {
             Ok(Some(Content::Refused(if u32::from_be_bytes([*a, *b, *c, *d]) < 45 {
                 "a macOS program"
@@ -203,7 +202,7 @@ fn signed<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Opt
     }
 }
 
-/// Sound without a container, behind tags or not.
+/// Identifies audio without a container, with or without leading tags.
 fn sound<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     let start = frames::untagged(source)?;
     if start > 0
@@ -219,7 +218,7 @@ fn sound<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     })
 }
 
-/// Whether a PDF starts at `at` (ISO 32000-1 section 7.5.2): a version, and an object soon after it.
+/// Returns true if a PDF starts at `at` (ISO 32000-1 section 7.5.2): a version, soon followed by an object.
 fn pdf<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<bool> {
     const SOON: u64 = 64 * 1024;
     const BLANKS: &[u8] = b" \t\r\n\x0c\0";
@@ -232,7 +231,7 @@ fn pdf<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<bool> {
         if memmem::find_iter(bytes, b"obj").any(|at| at > 0 && BLANKS.contains(&bytes[at - 1])) {
             return Ok(true);
         }
-        // Should the word lie across two pieces.
+        // Overlap by three bytes, because a blank and the keyword may straddle two blocks.
         piece += (bytes.len() as u64).saturating_sub(3).max(1);
     }
     Ok(false)

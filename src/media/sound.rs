@@ -1,26 +1,27 @@
-//! How long sound is: from what a container says, or frame by frame where nothing says it. Decodes nothing.
+//! Durations of audio files: from the header of the container, or by counting frames where there is none.
+//! Decodes nothing.
 
 use super::chunks::{Layout, find};
 use super::frames::{self, Codec, Frame, frame};
 use super::source::Source;
 use std::io::{self, Read, Seek};
 
-/// Frames that are walked: more than a day of sound.
+/// Maximum number of frames counted: more than 26 hours of MP3 at 48 kHz.
 const FRAMES: u32 = 4_000_000;
 
-/// So many samples at this rate, as milliseconds.
+/// Converts samples at `rate` per second to milliseconds. Returns `None` if the rate is 0.
 fn millis(samples: u64, rate: u64) -> Option<u64> {
     u64::try_from(u128::from(samples) * 1000 / u128::from(rate.max(1))).ok().filter(|_| rate > 0)
 }
 
-/// WAV, also RF64 (EBU Tech 3306).
+/// Returns the duration of a WAV file, including RF64 (EBU Tech 3306).
 pub(super) fn wav<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
     let Some(format) = find(source, 12, Layout::Riff, *b"fmt ")?.map(|format| format.start) else { return Ok(None) };
     let Some(data) = find(source, 12, Layout::Riff, *b"data")? else { return Ok(None) };
     let there = source.len().saturating_sub(data.start);
     let wide = find(source, 12, Layout::Riff, *b"ds64")?;
-    // What is written to a pipe cannot go back to fill in its size; such files say the largest number there is, or one
-    // beyond their end.
+    // Writers to a pipe cannot seek back to fill in the size; they leave the maximum value, or one that
+    // exceeds the file.
     let size = match wide {
         Some(wide) if data.size == 0xffff_ffff => source.le64(wide.start + 8)?.unwrap_or(u64::MAX).min(there),
         _ => data.size.min(there),
@@ -28,11 +29,12 @@ pub(super) fn wav<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u
     let Some((codec, rate)) = source.le16(format)?.zip(source.le32(format + 4)?) else { return Ok(None) };
     let Some((speed, block)) = source.le32(format + 8)?.zip(source.le16(format + 12)?) else { return Ok(None) };
     let (speed, block) = (u64::from(speed), u64::from(block));
-    // PCM, float, A-law, µ-law, and the extensible format, which is one of these in practice: a block is a sample.
+    // PCM, float, A-law, µ-law, and the extensible format, which in practice is one of these: a block is
+    // one sample frame.
     if matches!(codec, 1 | 3 | 6 | 7 | 0xfffe) && block > 0 {
         return Ok(millis(size / block, rate.into()));
     }
-    // Packed sound should say how many samples it has.
+    // Compressed audio should state its number of samples.
     let fact = match find(source, 12, Layout::Riff, *b"fact")? {
         Some(fact) if size == data.size => source.le32(fact.start)?.filter(|&samples| samples > 0),
         _ => None,
@@ -40,26 +42,27 @@ pub(super) fn wav<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u
     Ok(fact.map_or_else(|| millis(size, speed), |samples| millis(samples.into(), rate.into())))
 }
 
-/// AIFF and AIFF-C: the number of sample frames, and their rate.
+/// Returns the duration of an AIFF or AIFF-C file: the number of sample frames divided by their rate.
 pub(super) fn aiff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
     let Some(common) = find(source, 12, Layout::Iff, *b"COMM")?.map(|common| common.start) else { return Ok(None) };
     let Some((frames, rate)) = source.be32(common + 2)?.zip(source.array::<10>(common + 8)?) else { return Ok(None) };
-    // QuickTime's IMA counts packets of 64 samples.
+    // QuickTime's IMA codec counts packets of 64 samples.
     let each = if source.at(common + 18, 4)? == b"ima4" { 64 } else { 1 };
     Ok(millis(u64::from(frames) * each, extended(rate)))
 }
 
-/// The whole part of an 80-bit number as the 68881 had them: sign and exponent, then the mantissa with its leading one.
+/// Returns the integer part of an 80-bit extended-precision float (Motorola 68881): sign and exponent, then
+/// the mantissa with its leading one.
 fn extended(number: [u8; 10]) -> u64 {
     let [high, low, mantissa @ ..] = number;
     let exponent = u32::from(u16::from_be_bytes([high & 0x7f, low]));
-    // Bits of the mantissa behind the binary point.
+    // Bits of the mantissa after the binary point.
     let behind = (16_383 + 63_u32).checked_sub(exponent);
     behind.and_then(|behind| u64::from_be_bytes(mantissa).checked_shr(behind)).unwrap_or(0)
 }
 
-/// CAF (Apple Core Audio Format Specification): the packet table says how many frames there are, or all packets are of
-/// one size.
+/// Returns the duration of a CAF file (Apple Core Audio Format Specification), from the frame count in the
+/// packet table, or from the constant packet size.
 pub(super) fn caf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
     const DESCRIPTION: u64 = 20;
     let Some(rate) = source.be64(DESCRIPTION)?.map(f64::from_bits).filter(|rate| (1.0..=1e7).contains(rate)) else {
@@ -79,14 +82,15 @@ pub(super) fn caf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u
         && let Some(data) = find(source, 8, Layout::Caf, *b"data")?
         && let Some((bytes, each)) = source.be32(DESCRIPTION + 16)?.zip(source.be32(DESCRIPTION + 20)?)
     {
-        // A recording that was cut off has the size -1, which is more than there is. The data starts with a counter.
+        // An interrupted recording has size -1, which as an unsigned number exceeds the file. The data
+        // starts with a 4-byte edit counter.
         let size = data.size.min(source.len().saturating_sub(data.start)).saturating_sub(4);
         frames = size.checked_div(bytes.into()).and_then(|packets| packets.checked_mul(each.into()));
     }
     Ok(frames.and_then(|frames| millis(frames.checked_mul(1000)?, rate)))
 }
 
-/// AMR: 20 ms a frame (RFC 4867 section 5). Files of several channels are not measured.
+/// Returns the duration of an AMR file, 20 ms per frame (RFC 4867 section 5); `None` if multichannel.
 pub(super) fn amr<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
     let Some((mut at, sizes)) = frames::amr_start(source.at(0, 16)?).filter(|(at, _)| *at < 16) else {
         return Ok(None);
@@ -105,14 +109,14 @@ pub(super) fn amr<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u
     Ok(Some(u64::from(frames) * 20))
 }
 
-/// MP3 and ADTS.
+/// Returns the duration of an MP3 or ADTS stream.
 pub(super) fn stream<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<u64>> {
     let start = frames::untagged(source)?;
     let Some((start, first)) = frames::sound(source, start)? else { return Ok(None) };
     let rate = u64::from(first.rate);
     if let Some(samples) = announced(source, start, first)? {
         let told = millis(samples, rate);
-        // The slowest bit rate there is is 8 kbit/s, a byte a millisecond.
+        // The lowest bit rate is 8 kbit/s, one byte per millisecond; a longer duration is false.
         if told.is_some_and(|told| told <= source.len()) {
             return Ok(told);
         }
@@ -122,13 +126,13 @@ pub(super) fn stream<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Optio
         match frame(source.at(at, 7)?).filter(|frame| frame.codec == first.codec && frame.rate == first.rate) {
             Some(frame) => {
                 at += u64::from(frame.size);
-                // The last frame of a recording that was cut off cannot be played.
+                // A truncated last frame cannot be played.
                 if at > source.len() {
                     break;
                 }
                 samples += u64::from(frame.samples);
             }
-            // Joined recordings have tags and stray bytes in between.
+            // Concatenated recordings have tags and stray bytes in between.
             None if gaps < 20 => match frames::sound(source, at)?.filter(|(_, next)| next.codec == first.codec) {
                 Some((next, _)) => {
                     gaps += 1;
@@ -142,8 +146,9 @@ pub(super) fn stream<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Optio
     Ok(millis(samples, rate))
 }
 
-/// The number of samples by the header that encoders hide in a silent first frame: Xing or Info, of LAME with what it
-/// added at both ends (<http://gabriel.mp3-tech.org/mp3infotag.html>), or VBRI.
+/// Returns the number of samples from the header that encoders hide in a silent first frame: Xing or Info,
+/// minus the padding that LAME reports for both ends (<http://gabriel.mp3-tech.org/mp3infotag.html>), or
+/// VBRI.
 fn announced<R: Read + Seek>(source: &mut Source<R>, start: u64, first: Frame) -> io::Result<Option<u64>> {
     let Codec::Mpeg { version, layer: 3 } = first.codec else { return Ok(None) };
     let side = match (version, first.mono) {
@@ -178,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_of_80_bits() {
+    fn extended_precision_rates_are_converted() {
         for (bytes, expected) in [
             ([0x40, 0x0e, 0xac, 0x44, 0, 0, 0, 0, 0, 0], 44_100),
             ([0x40, 0x0b, 0xfa, 0, 0, 0, 0, 0, 0, 0], 8000),

@@ -1,20 +1,20 @@
-//! Reading here and there in a file: small pieces at any place, through one block of memory, and only so many of them.
-//! Knows no format.
+//! A budgeted random-access reader: small reads at any offset, through one block buffer, and a bounded
+//! number of them. Knows no format.
 
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
-/// Big enough for a signature and what follows it, small enough to be cheap where a walk takes long strides.
+/// Block size in bytes: enough for a signature and the data after it, yet cheap for a walk in long strides.
 const BLOCK: usize = 8 * 1024;
 
-/// Steps that may be taken in a file: pieces that are looked at, each a few nanoseconds. The largest honest files need a
-/// third of it, and the slowest that can be made of it takes less than a second.
+/// Step budget per file. A step is one access to the block, a few nanoseconds. The largest legitimate files
+/// use a third of the budget, and the slowest crafted file takes less than a second.
 const STEPS: u32 = 16_000_000;
-/// Steps that it counts to fill the block, about as many times as it takes longer than to look into it. So a file of
-/// 100 MiB is read once for a twentieth of all steps.
+/// Steps charged for filling the block: about the ratio of its cost to that of an access. Reading a file of
+/// 100 MiB once thus takes a twentieth of the budget.
 const FILL: u32 = 64;
 
-/// A file that is read in pieces. When its steps are spent it reads as if it ended everywhere, so that every walk
-/// through it comes to its end.
+/// A reader with a step budget. Once the budget is exhausted, every read behaves as at the end of the file,
+/// so that every walk terminates.
 pub(super) struct Source<R> {
     reader: R,
     left: u32,
@@ -35,32 +35,33 @@ impl<R: Read + Seek> Source<R> {
         self.len
     }
 
-    /// Whether the steps did not suffice. What was found out until then is not to be relied on.
+    /// Returns true if the budget is exhausted. Results obtained so far are then unreliable.
     pub(super) fn spent(&self) -> bool {
         self.spent
     }
 
-    /// Leaves so many steps.
+    /// Sets the remaining budget.
     #[cfg(test)]
     pub(super) fn leave(mut self, steps: u32) -> Self {
         self.left = steps;
         self
     }
 
-    /// Steps taken so far.
+    /// Returns the number of steps used.
     #[cfg(test)]
     pub(super) fn steps(&self) -> u32 {
         STEPS - self.left
     }
 
-    /// Takes that many steps, if there are as many left.
+    /// Charges `steps` to the budget. Returns false if it is exhausted.
     fn step(&mut self, steps: u32) -> bool {
         self.spent |= self.left < steps;
         self.left = self.left.saturating_sub(steps);
         !self.spent
     }
 
-    /// The bytes at `offset`, at most `wanted` and at most a block; fewer only at the end of the file.
+    /// Returns the bytes at `offset`: at most `wanted` and at most one block, and fewer only at the end of
+    /// the file.
     pub(super) fn at(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
         let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = wanted.min(BLOCK).min(left);
@@ -80,12 +81,12 @@ impl<R: Read + Seek> Source<R> {
         Ok(&self.block[skip..self.filled.min(skip + wanted)])
     }
 
-    /// Exactly `N` bytes at `offset`, or `None` where the file ends before.
+    /// Returns exactly `N` bytes at `offset`, or `None` if the file ends before.
     pub(super) fn array<const N: usize>(&mut self, offset: u64) -> io::Result<Option<[u8; N]>> {
         Ok(self.at(offset, N)?.try_into().ok())
     }
 
-    /// An unsigned number of `width` bytes, eight at most.
+    /// Returns an unsigned integer of `width` bytes, at most eight.
     pub(super) fn uint(&mut self, offset: u64, width: usize, little: bool) -> io::Result<Option<u64>> {
         let bytes = self.at(offset, width)?;
         let join = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
@@ -117,14 +118,14 @@ impl<R: Read + Seek> Source<R> {
         Ok(self.array(offset)?.map(u64::from_le_bytes))
     }
 
-    /// Reads on from `offset` to the end of the file, past the block.
+    /// Returns the underlying reader, positioned at `offset`. Its reads bypass the block and the budget.
     pub(super) fn from(&mut self, offset: u64) -> io::Result<&mut R> {
         self.reader.seek(SeekFrom::Start(offset))?;
         Ok(&mut self.reader)
     }
 }
 
-/// Reads until `buffer` is full or the reader at its end, and returns how much that was.
+/// Reads until `buffer` is full or the reader is at its end. Returns the number of bytes read.
 pub(super) fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -144,17 +145,17 @@ mod tests {
     use std::io::Cursor;
 
     #[test]
-    fn a_file_ends_everywhere_when_its_steps_are_spent() {
-        let mut source = Source::new(Cursor::new(vec![7; 3 * BLOCK])).expect("memory");
+    fn exhausted_budget_reads_as_end_of_file() {
+        let mut source = Source::new(Cursor::new(vec![7; 3 * BLOCK])).expect("in-memory I/O");
         let far = 2 * BLOCK as u64;
         for fills in 0..STEPS / (FILL + 1) {
             assert!(!source.spent());
-            assert_eq!(source.at(if fills % 2 == 0 { far } else { 0 }, 1).expect("memory"), [7]);
+            assert_eq!(source.at(if fills % 2 == 0 { far } else { 0 }, 1).expect("in-memory I/O"), [7]);
         }
-        assert!(source.at(BLOCK as u64, 1).expect("memory").is_empty());
+        assert!(source.at(BLOCK as u64, 1).expect("in-memory I/O").is_empty());
         assert!(source.spent());
         assert_eq!(source.steps(), STEPS);
-        assert_eq!(source.array::<1>(0).expect("memory"), None);
-        assert!(source.at(far, 8).expect("memory").is_empty());
+        assert_eq!(source.array::<1>(0).expect("in-memory I/O"), None);
+        assert!(source.at(far, 8).expect("in-memory I/O").is_empty());
     }
 }

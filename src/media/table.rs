@@ -1,52 +1,50 @@
-//! The one table of accepted types. Code, tests and documentation read it; nobody keeps a list of their own.
-//! Names and aliases: Linq Partner API v3, `POST /v3/attachments`, field `content_type`.
+//! The table of accepted types: the single source of truth for code, tests and documentation. Names and
+//! aliases: Linq Partner API v3, `POST /v3/attachments`, field `content_type`.
 
 use Family::{Archive, Document, Image, Media, Package, Text};
 
-/// How the CDN serves a type to a browser.
+/// The `Content-Disposition` with which the CDN serves a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Shown in place.
+    /// Displayed in the browser.
     Inline,
-    /// Offered as a download, because a browser would run or render it as a document of our origin.
+    /// Downloaded, because a browser would run it or render it as a document of our origin.
     Attachment,
 }
 
-/// Kinds of kinds. A name may stand for another type of the same family only among images and among media.
+/// Group of types. A claimed type may differ from the content within a family, but only among images and
+/// among media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Pictures, except SVG, which is text.
+    /// Images, except SVG, which is text.
     Image,
-    /// Video and sound together: their containers are the same.
+    /// Video and audio, which share containers.
     Media,
     /// Binary documents in a format of their own.
     Document,
-    /// Documents that are a ZIP archive with a known inside.
+    /// Documents that are ZIP archives with a known structure.
     Package,
-    /// Archives.
     Archive,
-    /// Whatever reads as text.
+    /// Text of any kind, SVG included.
     Text,
 }
 
-/// One accepted media type.
+/// An accepted media type.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MediaType {
-    /// The name it is delivered under (`mime_type` in parts, `Content-Type` of the file).
+    /// Name under which files are delivered (`mime_type` in parts, `Content-Type` of the file).
     pub name: &'static str,
-    /// Names the API still lists and reports back as declared, delivered as `name`.
+    /// Names that the API still lists: reported back as declared, but delivered as `name`.
     pub deprecated: &'static [&'static str],
-    /// Spellings of older official clients, replaced by `name` on arrival.
+    /// Spellings of older official clients, replaced by `name` on receipt.
     pub legacy: &'static [&'static str],
     /// Filename extensions, lower case, the usual one first.
     pub extensions: &'static [&'static str],
-    /// How the CDN serves it.
     pub disposition: Disposition,
-    /// What it may be taken for.
     pub family: Family,
-    /// What to call a file of it: "a JPEG image".
+    /// Noun phrase for error messages: "a JPEG image".
     pub noun: &'static str,
-    /// What its bytes are recognised by, in Markdown.
+    /// How the content is recognised, in Markdown for the documentation.
     pub signature: &'static str,
 }
 
@@ -74,7 +72,7 @@ impl MediaType {
         Self { disposition: Disposition::Attachment, ..self }
     }
 
-    /// The type as a row of a Markdown table: name, other names, extensions, recognised by, served.
+    /// Formats the type as a Markdown table row: name, other names, extensions, signature, disposition.
     #[must_use]
     pub fn row(&self) -> String {
         let code = |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" ");
@@ -87,7 +85,6 @@ impl MediaType {
     }
 }
 
-/// Every accepted type.
 pub static TYPES: &[MediaType] = &[
     inline(Image, "image/jpeg", &["jpg", "jpeg"], "a JPEG image", "`FF D8 FF`, markers up to the scan, an end marker")
         .legacy(&["image/jpg"]),
@@ -284,7 +281,7 @@ pub static TYPES: &[MediaType] = &[
     inline(Archive, "application/x-gzip", &["gz"], "a gzip file", "`1F 8B 08` and valid flags"),
 ];
 
-/// The type of this very name, which must be in the table.
+/// Returns the type called `name`, which must be in the table.
 pub(super) fn named(name: &str) -> &'static MediaType {
-    TYPES.iter().find(|media_type| media_type.name == name).expect("a name of the table")
+    TYPES.iter().find(|media_type| media_type.name == name).expect("the name is in the table")
 }

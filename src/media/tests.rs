@@ -1,4 +1,4 @@
-//! Sample files of every kind, as they are, and damaged in all ways.
+//! Detection of all samples in the corpus, intact and damaged.
 
 use super::measure::duration;
 use super::sniff::judged;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// A file of the manifest: what it must be settled on, and what is right as well.
+/// A file of the manifest, with its expected type and acceptable alternatives.
 struct Sample {
     name: &'static str,
     expected: Vec<&'static str>,
@@ -45,7 +45,7 @@ fn content(name: &str) -> Content {
 }
 
 impl Sample {
-    /// Whether this outcome is right.
+    /// Returns true if the outcome is one of the expected types.
     fn allows(&self, outcome: &Result<&'static MediaType, Refusal>) -> bool {
         let outcome = outcome.as_ref().map_or("reject", |media_type| media_type.name);
         self.expected.contains(&outcome)
@@ -57,7 +57,7 @@ impl Sample {
 }
 
 #[test]
-fn samples_are_settled_on_upload() {
+fn samples_get_expected_type_on_upload() {
     assert!(SAMPLES.len() > 300);
     for sample in SAMPLES.iter() {
         let own = TYPES.iter().find(|media_type| media_type.name == sample.expected[0]);
@@ -74,7 +74,7 @@ fn samples_are_settled_on_upload() {
 }
 
 #[test]
-fn samples_are_settled_by_url_as_on_upload_unless_the_name_is_another_types() {
+fn samples_by_url_match_upload_unless_extension_differs() {
     let mut mismatches = BTreeSet::new();
     for sample in SAMPLES.iter() {
         let outcome = sample.settled(None, Route::Url);
@@ -91,7 +91,7 @@ fn samples_are_settled_by_url_as_on_upload_unless_the_name_is_another_types() {
 }
 
 #[test]
-fn nothing_of_a_refused_kind_is_settled_under_any_accepted_name() {
+fn refused_samples_are_refused_under_every_accepted_name() {
     for sample in SAMPLES.iter().filter(|sample| sample.expected == ["reject"]) {
         let content = content(sample.name);
         if !matches!(content, Content::Refused(_) | Content::Damaged(_) | Content::Empty | Content::Unknown) {
@@ -106,8 +106,8 @@ fn nothing_of_a_refused_kind_is_settled_under_any_accepted_name() {
 }
 
 #[test]
-fn durations_are_right() {
-    // Files of 2.5 s unless their name says otherwise; a frame or two of padding is part of some.
+fn durations_of_samples_match() {
+    // Most samples last 2.5 s; some include a frame or two of padding.
     for (name, expected) in [
         ("voice.m4a", 2500),
         ("voice-alac.m4a", 2500),
@@ -160,15 +160,15 @@ fn durations_are_right() {
 }
 
 #[test]
-fn silence_that_the_encoder_added_is_not_counted() {
+fn encoder_padding_is_excluded_from_duration() {
     for name in ["song-vbr-xing.mp3", "song-cbr-id3v2.mp3"] {
         assert_eq!(measured(name).duration_ms, Some(2500), "{name}");
     }
 }
 
 #[test]
-fn durations_that_cannot_be_are_not_believed() {
-    // The header of the silent first frame says so many frames; counting them is better then.
+fn implausible_durations_are_not_reported() {
+    // The Xing header claims an impossible number of frames, so the frames are counted instead.
     let mut bytes = fs::read(path("song-vbr-xing.mp3")).expect("sample");
     let at = memchr::memmem::find(&bytes, b"Xing").expect("a header") + 8;
     bytes[at..at + 4].fill(0x7f);
@@ -182,7 +182,7 @@ fn durations_that_cannot_be_are_not_believed() {
 }
 
 #[test]
-fn dimensions_are_right() {
+fn dimensions_of_samples_match() {
     for (name, width, height) in [
         ("photo.jpg", 160, 120),
         ("photo-progressive.jpg", 160, 120),
@@ -206,8 +206,8 @@ fn dimensions_are_right() {
 }
 
 #[test]
-fn a_pdf_may_have_any_blank_before_an_object_and_words_in_front() {
-    let found = |bytes: &[u8]| identify(Cursor::new(bytes)).expect("memory");
+fn pdf_with_any_whitespace_and_leading_text_is_identified() {
+    let found = |bytes: &[u8]| identify(Cursor::new(bytes)).expect("in-memory I/O");
     let pdf = Content::of("application/pdf");
     for blank in [" ", "\t", "\r", "\n", "\r\n", "\x0c", "\0"] {
         let document = format!("%PDF-1.4\n1{blank}0{blank}obj\n<<>>\nendobj\nstartxref\n9\n%%EOF\n");
@@ -233,7 +233,7 @@ fn a_pdf_may_have_any_blank_before_an_object_and_words_in_front() {
 }
 
 #[test]
-fn signatures_may_have_marks_in_front_that_do_not_change_what_follows() {
+fn byte_order_mark_before_signature_is_ignored() {
     let wide = |text: &str, order: fn(u16) -> [u8; 2]| {
         "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(order).collect::<Vec<_>>()
     };
@@ -251,15 +251,18 @@ fn signatures_may_have_marks_in_front_that_do_not_change_what_follows() {
         (wide("# !", u16::to_le_bytes), Content::Text(TextKind::Plain)),
         (["\n", script].concat().into_bytes(), Content::Text(TextKind::Plain)),
     ] {
-        assert_eq!(identify(Cursor::new(&bytes)).expect("memory"), expected, "{}", bytes.escape_ascii());
+        assert_eq!(identify(Cursor::new(&bytes)).expect("in-memory I/O"), expected, "{}", bytes.escape_ascii());
     }
 }
 
 #[test]
-fn archives_may_be_marked_as_meant_to_be_split_and_may_hold_passes() {
+fn zip_with_split_marker_is_accepted_and_pkpasses_is_refused() {
     let zip = fs::read(path("archive.zip")).or_else(|_| fs::read(path("plain.zip"))).expect("a sample");
     for mark in [b"PK00".as_slice(), b"PK\x07\x08"] {
-        assert_eq!(identify(Cursor::new([mark, &zip].concat())).expect("memory"), Content::of("application/zip"));
+        assert_eq!(
+            identify(Cursor::new([mark, &zip].concat())).expect("in-memory I/O"),
+            Content::of("application/zip")
+        );
     }
     let called = |filename| settle(Content::of("application/zip"), &Names { filename, declared: None }, Route::Upload);
     assert!(called("passes.zip").is_ok());
@@ -267,21 +270,21 @@ fn archives_may_be_marked_as_meant_to_be_split_and_may_hold_passes() {
 }
 
 #[test]
-fn brands_of_what_is_not_accepted_are_named() {
+fn rejections_of_brands_name_the_format() {
     for (brand, noun) in [(b"jxl ", "a JPEG XL image"), (b"aax ", "an Audible book"), (b"aaxc", "an Audible book")] {
         let file = [b"\0\0\0\x10ftyp".as_slice(), brand, b"\0\0\0\0"].concat();
-        assert_eq!(identify(Cursor::new(file)).expect("memory"), Content::Refused(noun));
+        assert_eq!(identify(Cursor::new(file)).expect("in-memory I/O"), Content::Refused(noun));
     }
 }
 
 #[test]
-fn a_file_is_what_it_is_or_takes_too_many_steps() {
+fn smaller_budget_never_changes_an_accepted_type() {
     for sample in SAMPLES.iter() {
         let whole = content(sample.name);
         let file = || Source::new(File::open(path(sample.name)).expect(sample.name)).expect(sample.name);
         let mut full = file();
         judged(&mut full).expect(sample.name);
-        // Even of a file of 100 MiB the steps are no problem, and these are small.
+        // The samples are small, so they need a small part of the budget.
         assert!(full.steps() < 20_000, "{}: {}", sample.name, full.steps());
         for steps in (0..full.steps()).step_by(7) {
             let found = judged(&mut file().leave(steps)).expect(sample.name);
@@ -297,7 +300,7 @@ fn a_file_is_what_it_is_or_takes_too_many_steps() {
     }
 }
 
-/// Counts the reads of a reader.
+/// A reader that counts its reads.
 struct CountingReader<'a>(Cursor<Vec<u8>>, &'a Cell<u32>);
 
 impl Read for CountingReader<'_> {
@@ -332,10 +335,10 @@ fn measured(name: &str) -> Measures {
     measure(File::open(path(name)).expect(name), media_type)
 }
 
-/// Everything that is done to bytes, on these; the answer does not matter, but it has to come, and soon.
+/// Identifies and measures `bytes` and chooses a type. Any result is right, if it takes less than 2 s.
 fn survive(bytes: &[u8]) {
     let started = Instant::now();
-    let content = identify(Cursor::new(bytes)).expect("memory cannot fail");
+    let content = identify(Cursor::new(bytes)).expect("in-memory I/O");
     if let Content::Binary { kind, .. } = content {
         measure(Cursor::new(bytes.to_vec()), kind);
     }
@@ -350,12 +353,12 @@ static CONTENTS: LazyLock<Vec<Vec<u8>>> =
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+    fn arbitrary_bytes_are_processed_in_time(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
         survive(&bytes);
     }
 
     #[test]
-    fn any_bytes_behind_a_signature_are_survived(
+    fn arbitrary_bytes_after_signature_are_processed_in_time(
         sample in 0..SAMPLES.len(),
         keep in 1_usize..64,
         bytes in prop::collection::vec(any::<u8>(), 0..2048),
@@ -365,7 +368,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_samples_are_survived(
+    fn damaged_samples_are_processed_in_time(
         sample in 0..SAMPLES.len(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..24),
         near_start in any::<bool>(),

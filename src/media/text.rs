@@ -1,4 +1,4 @@
-//! Whether bytes are text, and what the text starts like. Reads the whole file, a piece at a time.
+//! Detects text and classifies it by how it starts. Reads the whole file, one block at a time.
 
 use super::markup;
 use super::sniff::TextKind;
@@ -6,17 +6,18 @@ use super::source::{Source, fill};
 use serde::de::IgnoredAny;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Seek};
 
-/// How much is read at a time, and how much of the start is looked at to tell what kind of text it is.
+/// Size of a block in bytes, and of the prefix by which text is classified.
 const START: usize = 64 * 1024;
-/// How much it is of markup: the root element of a drawing may come after pages of licence.
+/// Size of that prefix in bytes for markup: the root element of a drawing may follow pages of licence text.
 const PROLOG: usize = 1024 * 1024;
 
-/// The mark of UTF-8.
+/// The byte order mark in UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
-/// What DOS ended its texts with.
+/// The end-of-file character (Ctrl-Z) of DOS text files.
 const DOS_END: u8 = 0x1a;
 
-/// The kind of text, or `None` for what is no text: no UTF-16 with a mark, and bytes of no character set.
+/// Returns the kind of text, or `None` if the file is neither UTF-16 with a byte order mark nor free of
+/// binary control characters.
 pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<TextKind>> {
     let mark = source.array::<2>(0)?;
     let wide = match mark {
@@ -39,7 +40,7 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
     kind(source, &text[words(&text)..], wide).map(Some)
 }
 
-/// The first so many bytes as text.
+/// Returns the first `length` bytes as text.
 fn start<R: Read + Seek>(source: &mut Source<R>, length: usize, wide: Option<bool>) -> io::Result<String> {
     let mut start = vec![0; length];
     let filled = fill(source.from(0)?, &mut start)?;
@@ -50,24 +51,24 @@ fn start<R: Read + Seek>(source: &mut Source<R>, length: usize, wide: Option<boo
     })
 }
 
-/// Whether a byte is a control character that no text has, after the WHATWG's list of binary data bytes
-/// (<https://mimesniff.spec.whatwg.org/#binary-data-byte>), save the vertical tab: databases export line breaks in a
-/// cell as that.
+/// Returns true for control characters that do not occur in text: the WHATWG's binary data bytes
+/// (<https://mimesniff.spec.whatwg.org/#binary-data-byte>) except the vertical tab, which databases export
+/// for line breaks within a cell.
 ///
-/// Escape is none of them, and Japanese mail (ISO-2022-JP) has it; its Korean relative shifts with 0E and 0F, as no one
-/// has done for long.
+/// Escape is not one of them: Japanese mail (ISO-2022-JP) uses it. ISO-2022-KR, which shifts with 0E and
+/// 0F, is rejected; it has long been out of use.
 const fn binary(byte: u8) -> bool {
     matches!(byte, 0x00..=0x08 | 0x0e..=0x1a | 0x1c..=0x1f)
 }
 
-/// Whether a stream is free of control characters. That holds for UTF-8 and for all 8-bit and East Asian sets alike;
-/// which of them it is does not matter here.
+/// Returns true if a stream is free of binary control characters, which holds for UTF-8 and for all 8-bit
+/// and East Asian encodings. A final DOS end-of-file character is allowed.
 fn bytes(reader: &mut impl Read) -> io::Result<bool> {
     let mut buffer = vec![0; START];
     loop {
         let filled = fill(reader, &mut buffer)?;
         let piece = &buffer[..filled];
-        // No early exit within a piece, so that the compiler can check many bytes at once.
+        // No early exit within a block, so that the compiler can vectorise the check.
         if piece.iter().fold(false, |found, &byte| found | binary(byte)) {
             let last = filled < START && piece.ends_with(&[DOS_END]);
             return Ok(last && !piece[..filled - 1].iter().any(|&byte| binary(byte)));
@@ -78,7 +79,7 @@ fn bytes(reader: &mut impl Read) -> io::Result<bool> {
     }
 }
 
-/// Whether a stream is UTF-16 without control characters and with its surrogates in pairs.
+/// Returns true if a stream is UTF-16 without binary control characters and with all surrogates paired.
 fn utf16(reader: &mut impl Read, little: bool) -> io::Result<bool> {
     let mut buffer = vec![0; START];
     let mut high = false;
@@ -109,7 +110,7 @@ fn decode(bytes: &[u8], little: bool) -> String {
     characters.map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
-/// What text that starts so is.
+/// Classifies text by its start.
 fn kind<R: Read + Seek>(source: &mut Source<R>, text: &str, wide: Option<bool>) -> io::Result<TextKind> {
     if begins(text, "VCARD") {
         return Ok(TextKind::Vcard);
@@ -130,17 +131,18 @@ fn kind<R: Read + Seek>(source: &mut Source<R>, text: &str, wide: Option<bool>) 
     }
 }
 
-/// Whether text starts with the line `BEGIN:name`, in any case (RFC 6350 section 3.3, RFC 5545 section 3.1).
+/// Returns true if text starts with the line `BEGIN:name`, ignoring case (RFC 6350 section 3.3, RFC 5545
+/// section 3.1).
 fn begins(text: &str, name: &str) -> bool {
     text.split_once(':').is_some_and(|(begin, rest)| {
-        // Macs of old ended their lines with CR alone.
+        // Classic Mac OS ends lines with CR alone.
         let line = rest.split(['\r', '\n']).next().unwrap_or_default();
         begin.trim_end().eq_ignore_ascii_case("BEGIN") && line.trim().eq_ignore_ascii_case(name)
     })
 }
 
-/// Whether the whole file is one JSON value (RFC 8259), after a byte order mark if there is one. It has to be in UTF-8,
-/// or, as it once could, in UTF-16.
+/// Returns true if the whole file is one JSON value (RFC 8259), after an optional byte order mark. The
+/// encoding must be UTF-8, or UTF-16, which earlier versions of the standard allowed.
 fn json<R: Read + Seek>(source: &mut Source<R>, wide: Option<bool>) -> io::Result<bool> {
     if let Some(little) = wide {
         return value(Narrow { reader: source.from(2)?, little, high: None, text: Cursor::default() });
@@ -151,7 +153,7 @@ fn json<R: Read + Seek>(source: &mut Source<R>, wide: Option<bool>) -> io::Resul
     Ok(value(source.from(from)?.take(length))? && utf8(source.from(from)?)?)
 }
 
-/// Whether a stream is UTF-8.
+/// Returns true if a stream is UTF-8.
 fn utf8(reader: &mut impl Read) -> io::Result<bool> {
     let mut buffer = vec![0; START];
     let mut kept = 0;
@@ -159,7 +161,7 @@ fn utf8(reader: &mut impl Read) -> io::Result<bool> {
         let filled = kept + fill(reader, &mut buffer[kept..])?;
         kept = match str::from_utf8(&buffer[..filled]) {
             Ok(_) => 0,
-            // The last character may go on in the next piece.
+            // The last character may continue in the next block.
             Err(error) if error.error_len().is_none() && filled == START => filled - error.valid_up_to(),
             Err(_) => return Ok(false),
         };
@@ -170,23 +172,23 @@ fn utf8(reader: &mut impl Read) -> io::Result<bool> {
     }
 }
 
-/// Whether a stream is one JSON value.
+/// Returns true if a stream is one JSON value.
 fn value(reader: impl Read) -> io::Result<bool> {
     let reader = Shallow { reader, depth: 0, string: false, escaped: false };
     let reader = BufReader::with_capacity(START, reader);
     match serde_json::from_reader::<_, IgnoredAny>(reader) {
         Ok(_) => Ok(true),
-        // A stop for other reasons than the text.
+        // A read error, not malformed JSON.
         Err(error) if error.io_error_kind().is_some_and(|kind| kind != ErrorKind::UnexpectedEof) => Err(error.into()),
         Err(_) => Ok(false),
     }
 }
 
-/// UTF-16 as UTF-8.
+/// A reader that transcodes UTF-16 to UTF-8.
 struct Narrow<R> {
     reader: R,
     little: bool,
-    /// The first half of a pair, whose second one is in the next piece.
+    /// High surrogate at the end of a block; its low surrogate is in the next one.
     high: Option<u16>,
     text: Cursor<String>,
 }
@@ -208,8 +210,8 @@ impl<R: Read> Read for Narrow<R> {
     }
 }
 
-/// JSON that ends where it is nested too deep: the parser that skips values keeps a byte for each open bracket, and a
-/// file can consist of them.
+/// A reader that ends JSON that is nested too deeply: even when it skips values, the parser keeps a byte
+/// per open bracket, and a crafted file can consist of brackets.
 struct Shallow<R> {
     reader: R,
     depth: u32,
@@ -219,7 +221,7 @@ struct Shallow<R> {
 
 impl<R: Read> Read for Shallow<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        /// As deep as the same parser goes when it keeps what it reads.
+        /// The recursion limit of `serde_json` when it builds values.
         const DEEPEST: u32 = 128;
         if self.depth > DEEPEST {
             return Ok(0);
@@ -248,11 +250,11 @@ mod tests {
     use std::io::Cursor;
 
     fn found(bytes: impl AsRef<[u8]>) -> Option<TextKind> {
-        identify(&mut Source::new(Cursor::new(bytes)).expect("memory")).expect("memory")
+        identify(&mut Source::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
     }
 
     #[test]
-    fn text_is_text_to_its_end() {
+    fn control_character_anywhere_makes_text_binary() {
         let long = "caf\u{e9} ".repeat(50_000).into_bytes();
         assert_eq!(found(&long), Some(TextKind::Plain));
         for at in [0, 1, START - 1, START, START + 1, long.len() - 1] {
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn all_character_sets_are_text_except_wide_ones_without_a_mark() {
+    fn all_encodings_are_text_except_utf16_without_byte_order_mark() {
         for text in [
             b"na\xefve".as_slice(),
             b"\xef\xbb\xbfa",
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_surrogate_pair_may_lie_across_two_pieces() {
+    fn surrogate_pair_across_two_blocks_is_text() {
         let mut text = b"\xff\xfe".to_vec();
         text.extend(b"a\0".repeat(START / 2 - 1));
         text.extend(b"\x3d\xd8\x00\xde");
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_by_how_text_starts() {
+    fn text_is_classified_by_its_start() {
         for (text, expected) in [
             ("BEGIN:VCARD\r\nVERSION:3.0\r\n", TextKind::Vcard),
             ("\u{feff}\r\n begin:vcard", TextKind::Vcard),
@@ -334,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_in_utf_8_or_in_utf_16_with_a_mark() {
+    fn json_must_be_utf8_or_utf16_with_byte_order_mark() {
         let wide = |text: &str, little: bool| {
             let bytes = |unit: u16| if little { unit.to_le_bytes() } else { unit.to_be_bytes() };
             "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(bytes).collect::<Vec<_>>()
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dos_put_at_the_end_is_no_part_of_it() {
+    fn trailing_dos_end_of_file_character_is_ignored() {
         assert_eq!(found(b"{}\r\n\x1a"), Some(TextKind::Json));
         assert_eq!(found(b"\xef\xbb\xbf[1]\x1a"), Some(TextKind::Json));
         assert_eq!(found(b"<note></note>\r\n\x1a"), Some(TextKind::Xml));
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_element_may_come_late() {
+    fn late_root_element_is_found_within_the_prefix() {
         let late = |length: usize| format!("<!-- {} --><svg/>", "licence ".repeat(length / 8));
         assert_eq!(found(late(100_000)), Some(TextKind::Svg));
         assert_eq!(found(late(1_000_000)), Some(TextKind::Svg));
@@ -377,12 +379,12 @@ mod tests {
     }
 
     #[test]
-    fn deep_json_is_no_json() {
+    fn deeply_nested_json_is_plain_text() {
         let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
         assert_eq!(found(nested(128)), Some(TextKind::Json));
         assert_eq!(found(nested(129)), Some(TextKind::Plain));
         assert_eq!(found(nested(1_000_000)), Some(TextKind::Plain));
-        // Brackets side by side, and in strings.
+        // Adjacent brackets, and brackets in strings, add no depth.
         assert_eq!(found(format!("[{}[]]", "[],".repeat(1000))), Some(TextKind::Json));
         assert_eq!(found(format!("[\"\\\"{}\"]", "[".repeat(1000))), Some(TextKind::Json));
     }

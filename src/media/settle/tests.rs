@@ -1,4 +1,4 @@
-//! Tables of the rule.
+//! Cases for the choice of a type.
 
 use super::*;
 
@@ -12,8 +12,8 @@ fn settled(content: Content, filename: &str, declared: &str, route: Route) -> Re
 }
 
 #[test]
-fn content_wins_inside_a_family_on_upload_and_the_name_counts_by_url() {
-    // Content, name, and whether the name passes by URL.
+fn extension_within_family_is_ignored_on_upload_and_must_fit_by_url() {
+    // Content, filename, and whether the filename is accepted by URL.
     for (content, filename, by_url) in [
         ("image/jpeg", "a.jpg", true),
         ("image/jpeg", "a.JPEG", true),
@@ -48,7 +48,7 @@ fn content_wins_inside_a_family_on_upload_and_the_name_counts_by_url() {
 }
 
 #[test]
-fn other_families_are_refused() {
+fn extension_of_another_family_is_refused() {
     for (content, filename) in [
         ("application/pdf", "a.jpg"),
         ("image/jpeg", "a.pdf"),
@@ -71,7 +71,7 @@ fn other_families_are_refused() {
 }
 
 #[test]
-fn what_is_declared_counts_on_upload_only() {
+fn declared_type_counts_on_upload_only() {
     for (content, filename, declared, passes) in [
         ("image/jpeg", "a.jpg", "image/png", true),
         ("image/jpeg", "a", "image/png", true),
@@ -88,7 +88,7 @@ fn what_is_declared_counts_on_upload_only() {
 }
 
 #[test]
-fn the_name_breaks_a_tie_and_then_what_is_declared() {
+fn ambiguous_content_is_resolved_by_extension_then_declared_type() {
     let still = Content::either("image/heic", "image/heif");
     let movie = Content::either("video/mp4", "video/x-m4v");
     for (content, filename, declared, expected) in [
@@ -107,7 +107,7 @@ fn the_name_breaks_a_tie_and_then_what_is_declared() {
 }
 
 #[test]
-fn text_is_what_its_name_says_if_it_reads_so() {
+fn text_gets_type_of_its_extension_if_content_fits() {
     for (kind, filename, declared, expected) in [
         (TextKind::Plain, "a.txt", "", Some("text/plain")),
         (TextKind::Html, "a.txt", "", Some("text/plain")),
@@ -147,7 +147,7 @@ fn text_is_what_its_name_says_if_it_reads_so() {
         (TextKind::Html, "a", "", Some("text/html")),
         (TextKind::Html, "a", "text/plain", Some("text/html")),
         (TextKind::Svg, "a", "text/xml", Some("text/xml")),
-        // An extension that stands for nothing here.
+        // An extension that is not in the table.
         (TextKind::Plain, "a.css", "", None),
         (TextKind::Plain, "a.log", "text/plain", Some("text/plain")),
         (TextKind::Html, "a.page", "text/html", Some("text/html")),
@@ -159,13 +159,13 @@ fn text_is_what_its_name_says_if_it_reads_so() {
             assert_eq!(found, expected, "{kind:?} {filename} {declared}");
         }
     }
-    // A picture was declared: the sender answers for it, another server does not.
+    // A declared type is binding on upload, and only a hint by URL.
     assert!(settled(Content::Text(TextKind::Plain), "a.txt", "image/png", Route::Upload).is_err());
     assert!(settled(Content::Text(TextKind::Plain), "a.txt", "image/png", Route::Url).is_ok());
 }
 
 #[test]
-fn refusals_say_what_was_found() {
+fn refusals_name_the_detected_content() {
     let jpeg = binary("image/jpeg");
     let html = Content::Text(TextKind::Html);
     for (content, filename, route, sentence) in [
@@ -201,7 +201,7 @@ fn refusals_say_what_was_found() {
 }
 
 #[test]
-fn an_extension_is_short_and_plain_and_behind_something() {
+fn extension_is_short_alphanumeric_and_follows_a_stem() {
     for (filename, expected) in [
         ("a.jpg", Some("jpg")),
         ("a.tar.gz", Some("gz")),
