@@ -31,23 +31,25 @@ pub(super) async fn read(request: Request, app: &App) -> Result<(Vec<u8>, Reserv
     }
     let mut bytes = Vec::new();
     let mut pace = limits.json_pace();
-    loop {
-        let start = Instant::now();
-        let frame = timeout(pace.patience(), body.frame())
-            .await
-            .map_err(|_| ApiError::malformed_body("the body did not arrive in time"))?;
-        let Some(frame) = frame else { break };
+    let mut last = Instant::now();
+    while !pace.patience().is_zero() {
+        let Ok(frame) = timeout(pace.patience(), body.frame()).await else { break };
+        let Some(frame) = frame else {
+            reservation.try_grow(Limits::json_overhead(bytes.len() as u64)).map_err(refused)?;
+            return Ok((bytes, reservation));
+        };
         // Copied: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
         let Ok(data) = frame.map_err(|_| too_large())?.into_data() else { continue };
-        pace.moved(start.elapsed(), data.len());
+        let now = Instant::now();
+        pace.moved(now - last, data.len());
+        last = now;
         if data.len() > most - bytes.len() {
             return Err(too_large());
         }
         grow(&mut bytes, data.len(), declared.unwrap_or(most), &mut reservation).map_err(refused)?;
         bytes.extend_from_slice(&data);
     }
-    reservation.try_grow(Limits::json_overhead(bytes.len() as u64)).map_err(refused)?;
-    Ok((bytes, reservation))
+    Err(ApiError::malformed_body("the body did not arrive in time"))
 }
 
 /// Makes room for `more` bytes, and reserves that room first. The capacity doubles, so that a body is copied a few times
