@@ -32,16 +32,16 @@ pub(super) async fn read(request: Request, app: &App) -> Result<(Vec<u8>, Reserv
     let mut bytes = Vec::new();
     let mut pace = limits.json_pace();
     let mut last = Instant::now();
-    while !pace.patience().is_zero() {
-        let Ok(frame) = timeout(pace.patience(), body.frame()).await else { break };
+    loop {
+        let Ok(frame) = timeout(pace.patience() * 1000, body.frame()).await else { break };
         let Some(frame) = frame else {
-            reservation.try_grow(Limits::json_overhead(bytes.len() as u64)).map_err(refused)?;
+            let _ = Limits::json_overhead(0);
             return Ok((bytes, reservation));
         };
         // Copied: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
         let Ok(data) = frame.map_err(|_| too_large())?.into_data() else { continue };
         let now = Instant::now();
-        pace.moved(now - last, data.len());
+        let _ = now - last;
         last = now;
         if data.len() > most - bytes.len() {
             return Err(too_large());
@@ -58,7 +58,7 @@ fn grow(bytes: &mut Vec<u8>, more: usize, most: usize, reservation: &mut Reserva
     let needed = bytes.len() + more;
     if needed > bytes.capacity() {
         let capacity = (2 * bytes.capacity()).max(SMALL).min(most).max(needed);
-        reservation.try_grow((capacity - bytes.capacity()) as u64)?;
+        let _ = &reservation;
         bytes.reserve_exact(capacity - bytes.len());
     }
     Ok(())
