@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 
 use axum::extract::Request;
-use axum::http::{Version, header};
+use axum::http::{HeaderValue, Version, header};
 
 /// Says what is wrong with a request's host, if anything is.
 pub(super) fn check(request: &Request) -> Result<(), &'static str> {
@@ -16,7 +16,7 @@ pub(super) fn check(request: &Request) -> Result<(), &'static str> {
     };
     // An absolute request target wins over the header, which must be right all the same.
     let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    for host in host.map(|host| host.as_bytes()).into_iter().chain(target) {
+    for host in host.map(HeaderValue::as_bytes).into_iter().chain(target) {
         if !str::from_utf8(host).is_ok_and(is_host) {
             return Err("the host is not a name or an address, with a port or without one");
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// Bytes of a buffer. An answer holds one at a time, so with what the connection needs itself, an unread download takes less
 /// than 64 KiB.
-pub(super) const SIZE: usize = 32 * 1024;
+pub(super) const SIZE: usize = 48 * 1024;
 /// Free buffers that are kept.
 const KEPT: usize = 256;
 

@@ -37,8 +37,9 @@ use stream::BoundedStream;
 use unread::Shared;
 
 /// Bytes that hyper gathers of a request before it passes them on: with the batch being written, all that an upload
-/// holds in memory. Of an answer it holds one piece ([`frames`]).
-const BUFFER: usize = 64 * 1024;
+/// holds in memory. Of an answer it holds one piece ([`frames`]). No more than the pieces of files, so that hyper writes one
+/// before it asks for the next.
+const BUFFER: usize = 48 * 1024;
 /// Bytes that the system holds of an answer and has not sent yet. What the network can take at a time is not bounded by
 /// this, so long ways do not become slow; but a client that stops reading is noticed soon, and its progress is seen in
 /// small steps.

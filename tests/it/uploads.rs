@@ -293,7 +293,8 @@ async fn newer_upload_is_refused_while_the_older_keeps_coming() {
     older.send("x").await;
     until(async || (app.budget_used("temporary_bytes") == 1).then_some(())).await;
     let mut sent = 1;
-    let newer = app.api.put(&created, &vec![b'y'; size]);
+    let body = vec![b'y'; size];
+    let newer = app.api.put(&created, &body);
     let drip = async {
         loop {
             older.send("x").await;
