@@ -7,6 +7,7 @@ mod chats;
 mod content;
 mod error;
 mod extract;
+mod loops;
 mod messages;
 mod ops;
 mod out_of_scope;
@@ -106,7 +107,8 @@ async fn wrong_method(method: Method) -> ApiError {
     ApiError::wrong_method(method.as_str())
 }
 
-/// Routes with trace ids, counted and logged.
+/// Routes with trace ids, counted and logged, that this server does not call itself.
 pub(crate) fn traced(app: App, routes: Router<App>) -> Router {
+    let routes = routes.layer(from_fn_with_state(app.clone(), loops::refuse));
     routes.layer(from_fn_with_state(app.clone(), trace::trace)).with_state(app)
 }
