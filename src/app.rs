@@ -24,7 +24,7 @@ use crate::config::{BaseUrl, CdnMode, Config};
 use crate::convert::{Converter, Ffmpeg};
 use crate::db::{Db, secrets};
 use crate::delivery::{Gateway, Receipts, Worker};
-use crate::fetch::{Fetcher, Resolve};
+use crate::fetch::{Fetcher, OwnServer, Resolve};
 use crate::metrics::Metrics;
 use crate::place::Place;
 use crate::sandbox::Sandbox;
@@ -59,9 +59,6 @@ impl App {
     ) -> anyhow::Result<Self> {
         let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
         let metrics = Metrics::default();
-        let running_fetches = Budget::new("fetches", config.limits.fetches(), &metrics);
-        let fetcher =
-            Fetcher::new(config.fetch_allowed.clone(), roots, resolver, config.limits.fetch(), running_fetches);
         let place = Place::open(&config).await?;
         let (db, blobs) = (place.db.clone(), Arc::clone(&place.blobs));
         let signer = signer(&db, &config.data_dir, &clock).await?;
@@ -72,6 +69,22 @@ impl App {
         let address = listener.local_addr()?;
         let public_url = config.public_url.clone().unwrap_or_else(|| BaseUrl::of_address(reachable(address)));
         let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
+
+        let own = OwnServer {
+            bases: [&public_url, &cdn_url].map(|base| base.as_url().clone()).to_vec(),
+            listen: address,
+            // Of the key that servers of one database share, so that none fetches from another either.
+            pseudonym: format!("haversack-{}", &signer.sign("loop detection")[..32]),
+        };
+        let fetcher = Fetcher::new(
+            config.fetch_allowed.clone(),
+            own,
+            roots,
+            resolver,
+            config.limits.fetch(),
+            Budget::new("fetches", config.limits.fetches(), &metrics),
+            metrics.fetch_raw_bytes.clone(),
+        );
 
         let working = config.blobs_dir.join("unfinished-conversions");
         let conversions = Budget::new("conversions", config.limits.conversions(), &metrics);

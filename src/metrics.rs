@@ -103,6 +103,8 @@ pub struct Metrics {
     fetch_seconds: Histogram,
     /// Bytes of files fetched from media URLs.
     pub fetched_bytes: Counter,
+    /// Bytes read of the sockets of fetches.
+    pub fetch_raw_bytes: Counter,
     /// Bytes of file contents received.
     pub uploaded_bytes: Counter,
     /// Bytes sent of files, with the separators of several ranges.
@@ -127,6 +129,7 @@ impl Default for Metrics {
         let fetches = Family::default();
         let fetch_seconds = Histogram::new(DURATIONS);
         let fetched_bytes = Counter::default();
+        let fetch_raw_bytes = Counter::default();
         let uploaded_bytes = Counter::default();
         let downloaded_bytes = Counter::default();
         let messages = Family::default();
@@ -153,6 +156,11 @@ impl Default for Metrics {
             fetch_seconds.clone(),
         );
         registry.register("fetched_bytes", "Bytes of files fetched from media URLs", fetched_bytes.clone());
+        registry.register(
+            "fetch_raw_bytes",
+            "Bytes read of the sockets of fetches: TLS, HTTP and the files in them",
+            fetch_raw_bytes.clone(),
+        );
         registry.register("uploaded_bytes", "Bytes of file contents received", uploaded_bytes.clone());
         registry.register(
             "downloaded_bytes",
@@ -179,6 +187,7 @@ impl Default for Metrics {
             fetches,
             fetch_seconds,
             fetched_bytes,
+            fetch_raw_bytes,
             uploaded_bytes,
             downloaded_bytes,
             messages,

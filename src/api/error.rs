@@ -27,6 +27,12 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, 2004, message)
     }
 
+    /// A request of this server itself (RFC 5842 section 7.2).
+    pub(crate) fn loop_detected() -> Self {
+        let message = "this server fetches no media URL from itself; use the URL that it gave for the file";
+        Self::new(StatusCode::LOOP_DETECTED, 1005, message)
+    }
+
     /// A panic.
     pub(crate) fn bug() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, 3006, OUR_FAULT)

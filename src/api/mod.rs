@@ -10,6 +10,7 @@ mod error;
 mod extract;
 mod host;
 mod large;
+mod loops;
 mod messages;
 mod ops;
 mod out_of_scope;
@@ -113,7 +114,8 @@ async fn wrong_method(method: Method) -> ApiError {
     ApiError::wrong_method(method.as_str())
 }
 
-/// Routes with trace ids, counted and logged.
+/// Routes with trace ids, counted and logged, that this server does not call itself.
 pub(crate) fn traced(app: App, routes: Router<App>) -> Router {
+    let routes = routes.layer(from_fn_with_state(app.clone(), loops::refuse));
     routes.layer(from_fn_with_state(app.clone(), trace::trace)).with_state(app)
 }

@@ -9,6 +9,7 @@ mod migrate;
 mod partner;
 mod send;
 mod serve;
+mod terminal;
 mod welcome;
 
 use std::process::ExitCode;
@@ -74,7 +75,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("haversack: {error:#}");
+            eprintln!("haversack: {}", terminal::escaped_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -1,20 +1,26 @@
 //! `haversack send FILE... --to NUMBER`
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 
 use super::block_on;
-use super::client::{ApiClient, Upload};
+use super::client::{ApiClient, Body, Upload};
+use super::terminal::{ServerText, escaped};
 use super::welcome::Local;
 use crate::config::Config;
 use crate::domain::handle::Recipient;
+use crate::domain::part::MAX_PARTS;
+use crate::id::MessageId;
 use crate::media;
 
 /// How long the message is watched on its way.
@@ -42,6 +48,9 @@ pub(super) struct Arguments {
     /// The API key; by default that of the same server
     #[arg(long, env = "LINQ_API_V3_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    /// How long the server may take for the header of an answer, for its body, and to take a piece of an upload
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout_seconds: u64,
 }
 
 #[derive(Deserialize)]
@@ -51,7 +60,7 @@ struct PhoneNumbers {
 
 #[derive(Deserialize)]
 struct PhoneNumber {
-    phone_number: String,
+    phone_number: ServerText,
 }
 
 #[derive(Deserialize)]
@@ -66,14 +75,14 @@ struct Chat {
 
 #[derive(Deserialize)]
 struct Message {
-    id: String,
-    delivery_status: String,
+    id: ServerText,
+    delivery_status: ServerText,
     parts: Vec<Part>,
 }
 
 #[derive(Deserialize)]
 struct Part {
-    url: Option<String>,
+    url: Option<ServerText>,
 }
 
 /// Looked at before anything is uploaded in vain.
@@ -89,7 +98,7 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
 async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     let client = client(config, &arguments)?;
     let from = match arguments.from {
-        Some(from) => from,
+        Some(from) => ServerText::new(from),
         None => first_number(&client).await?,
     };
     // Before anything is uploaded: every file can be read, and is of a type that can be named.
@@ -99,20 +108,21 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         parts.push(json!({"type": "text", "value": text}));
     }
     for file in &files {
-        parts.push(json!({"type": "media", "attachment_id": upload(&client, file).await?}));
+        parts.push(json!({"type": "media", "attachment_id": upload(&client, file).await?.as_sent()}));
     }
-    let body = json!({"from": from, "to": arguments.to, "message": {"parts": parts}});
+    let body = json!({"from": from.as_sent(), "to": arguments.to, "message": {"parts": parts}});
     let created: Created = client.post("/v3/chats", &body).await?;
     let message = watch(&client, created.chat.message).await?;
     println!("message {}", message.id);
     println!("status  {}", message.delivery_status);
-    for url in message.parts.iter().filter_map(|part| part.url.as_deref()) {
+    for url in message.parts.iter().filter_map(|part| part.url.as_ref()).take(MAX_PARTS) {
         println!("file    {url}");
     }
-    match &*message.delivery_status {
+    match message.delivery_status.as_sent() {
         "delivered" => Ok(()),
         "failed" => bail!("the message could not be delivered"),
-        status => {
+        _ => {
+            let status = &message.delivery_status;
             eprintln!("the message is still {status} after {} s; the server goes on with it", WATCH.as_secs());
             Ok(())
         }
@@ -137,10 +147,10 @@ fn client(config: &Config, arguments: &Arguments) -> anyhow::Result<ApiClient> {
         (Some(base_url), None, _) => bail!("--base-url {base_url} needs --api-key as well"),
         (None, _, None) => bail!(missing("server")),
     };
-    ApiClient::new(&base_url, &api_key)
+    ApiClient::new(&base_url, &api_key, Duration::from_secs(arguments.timeout_seconds))
 }
 
-async fn first_number(client: &ApiClient) -> anyhow::Result<String> {
+async fn first_number(client: &ApiClient) -> anyhow::Result<ServerText> {
     let numbers: PhoneNumbers = client.get("/v3/phone_numbers").await?;
     let first = numbers.phone_numbers.into_iter().next();
     Ok(first.context("the API key's partner has no phone number to send from")?.phone_number)
@@ -165,15 +175,23 @@ fn describe(path: &Path) -> anyhow::Result<File> {
     Ok(File { path: path.to_owned(), name, content_type: media_type.name, size: metadata.len() })
 }
 
-async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<String> {
+async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<ServerText> {
+    let name = escaped(&file.name);
     let body = json!({"filename": file.name, "content_type": file.content_type, "size_bytes": file.size});
-    let upload: Upload = client.post("/v3/attachments", &body).await.with_context(|| file.name.clone())?;
+    let upload: Upload = client.post("/v3/attachments", &body).await.with_context(|| name.clone())?;
     let progress = progress(file);
     let opened = tokio::fs::File::open(&file.path).await?;
     let stream = ReaderStream::with_capacity(progress.wrap_async_read(opened), 64 * 1024);
-    client.put(&upload, reqwest::Body::wrap_stream(stream)).await.with_context(|| file.name.clone())?;
+    let taken = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&taken);
+    let stream = stream.inspect_ok(move |piece| {
+        counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    });
+    let content = reqwest::Body::wrap_stream(stream);
+    let body = Body { content, content_type: file.content_type, size: file.size, taken };
+    client.put(&upload, body).await.with_context(|| name.clone())?;
     progress.finish_and_clear();
-    println!("uploaded {} ({} bytes)", file.name, file.size);
+    println!("uploaded {name} ({} bytes)", file.size);
     Ok(upload.attachment_id)
 }
 
@@ -182,15 +200,16 @@ fn progress(file: &File) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     ProgressBar::new(file.size)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        .with_message(file.name.clone())
+        .with_message(escaped(&file.name))
 }
 
 /// Follows the message until nothing more will happen to it.
 async fn watch(client: &ApiClient, mut message: Message) -> anyhow::Result<Message> {
+    let id = MessageId::parse(message.id.as_sent()).with_context(|| format!("{} is no id of a message", message.id))?;
     let end = tokio::time::Instant::now() + WATCH;
-    while !matches!(&*message.delivery_status, "delivered" | "failed") && tokio::time::Instant::now() < end {
+    while !matches!(message.delivery_status.as_sent(), "delivered" | "failed") && tokio::time::Instant::now() < end {
         tokio::time::sleep(LOOK_EVERY).await;
-        message = client.get(&format!("/v3/messages/{}", message.id)).await?;
+        message = client.get(&format!("/v3/messages/{id}")).await?;
     }
     Ok(message)
 }

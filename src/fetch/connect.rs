@@ -20,8 +20,9 @@ use tokio_rustls::client::TlsStream;
 use url::Host;
 
 use super::address::{Allowed, is_local_name};
+use super::meter::{Meter, Metered};
 use super::url::FetchUrl;
-use super::{Error, Limits};
+use super::{Error, Limits, OwnServer};
 use crate::budget::Reservation;
 
 /// The time an address has before the next is tried beside it (RFC 8305 section 5).
@@ -53,6 +54,7 @@ impl Resolve for SystemResolver {
 /// Makes connections.
 pub(super) struct Connector {
     allowed: Allowed,
+    own: Arc<OwnServer>,
     resolver: Arc<dyn Resolve>,
     tls: TlsConnector,
     resolve_timeout: Duration,
@@ -69,7 +71,13 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    pub(super) fn new(allowed: Allowed, roots: RootCertStore, resolver: Arc<dyn Resolve>, limits: &Limits) -> Self {
+    pub(super) fn new(
+        allowed: Allowed,
+        own: Arc<OwnServer>,
+        roots: RootCertStore,
+        resolver: Arc<dyn Resolve>,
+        limits: &Limits,
+    ) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -79,6 +87,7 @@ impl Connector {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self {
             allowed,
+            own,
             resolver,
             tls: TlsConnector::from(Arc::new(tls)),
             resolve_timeout: limits.resolve_timeout,
@@ -86,12 +95,14 @@ impl Connector {
         }
     }
 
-    /// Connects to the host of a URL. The permit is held by a lookup that goes on although nobody waits for it any more.
+    /// Connects to the host of a URL; `meter` counts what is read. The permit is held by a lookup that goes on although
+    /// nobody waits for it any more.
     pub(super) async fn connect(
         &self,
         url: &FetchUrl,
         permit: &Arc<Reservation>,
-    ) -> Result<TlsStream<TcpStream>, Error> {
+        meter: &Arc<Meter>,
+    ) -> Result<TlsStream<Metered<TcpStream>>, Error> {
         let addresses = self.admitted(url, permit).await?;
         let server_name = match url.host() {
             Host::Domain(name) => ServerName::try_from(name.to_owned()).map_err(|_| Error::Unresolved)?,
@@ -100,6 +111,7 @@ impl Connector {
         };
         let connection = async {
             let tcp = self.dial(&addresses, url.port()).await?;
+            let tcp = Metered::new(tcp, Arc::clone(meter));
             self.tls.connect(server_name, tcp).await.map_err(|e| Error::of_tls(&e))
         };
         timeout(self.connect_timeout, connection).await.map_err(|_| Error::ConnectTimeout(self.connect_timeout))?
@@ -163,6 +175,9 @@ impl Connector {
             // Whatever comes to be called before this function: nothing is connected to that is not checked here.
             self.admit(*ip)?;
             let address = SocketAddr::new(*ip, port);
+            if self.own.is_listener(address) {
+                return Err(Error::OwnAddress);
+            }
             attempts.push(async move {
                 tokio::time::sleep(delay).await;
                 TcpStream::connect(address).await
@@ -170,9 +185,13 @@ impl Connector {
             delay += STAGGER;
         }
         while let Some(attempt) = attempts.next().await {
-            if let Ok(stream) = attempt {
-                return Ok(stream);
+            let Ok(stream) = attempt else { continue };
+            let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { continue };
+            // Nothing has been said to it yet.
+            if self.own.is_peer(local, peer) {
+                return Err(Error::OwnAddress);
             }
+            return Ok(stream);
         }
         Err(Error::Unreachable)
     }

@@ -8,6 +8,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::{Response, header};
 use tokio::time::{Instant, timeout_at};
 
+use super::meter::Meter;
 use super::{Driver, Error, Limits, Validators};
 use crate::budget::Reservation;
 
@@ -24,6 +25,7 @@ pub struct Download {
     idle_timeout: Duration,
     timeout: Duration,
     deadline: Instant,
+    meter: Arc<Meter>,
     connection: (Driver, Arc<Reservation>),
 }
 
@@ -33,6 +35,7 @@ impl Download {
         validators: Option<Validators>,
         limits: &Limits,
         deadline: Instant,
+        meter: Arc<Meter>,
         connection: (Driver, Arc<Reservation>),
     ) -> Result<Self, Error> {
         let content_type = response.headers().get(header::CONTENT_TYPE);
@@ -53,6 +56,7 @@ impl Download {
             idle_timeout: limits.idle_timeout,
             timeout: limits.timeout,
             deadline,
+            meter,
             connection,
         })
     }
@@ -95,12 +99,16 @@ impl Download {
                 let whole = self.expected.is_none_or(|expected| expected == self.received);
                 return if whole { Ok(None) } else { Err(Error::Cut) };
             };
-            let frame = frame.map_err(|error| Error::of_http(&error, self.max_header_bytes))?;
+            let frame = frame.map_err(|error| match self.meter.flood() {
+                Some(flood) => Error::Flood(flood),
+                None => Error::of_http(&error, self.max_header_bytes),
+            })?;
             let Ok(data) = frame.into_data() else { continue };
             if data.is_empty() {
                 continue;
             }
             self.received += data.len() as u64;
+            self.meter.deliver(data.len() as u64);
             if self.received > self.max_bytes {
                 return Err(Error::TooLarge(self.max_bytes));
             }

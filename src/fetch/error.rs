@@ -4,6 +4,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::meter::Flood;
 use super::url::InvalidUrl;
 use crate::budget::AtCapacity;
 
@@ -22,6 +23,12 @@ pub enum Error {
     /// An address that is not public, or a name that has one.
     #[error("its address is not public")]
     NotPublic,
+    /// A redirect to this server that names no file of its own.
+    #[error("it redirects to this server, but not to a file that is stored here")]
+    OwnUrl,
+    /// A host whose address is that of this server.
+    #[error("its host is this server under another name; use the URL that this server gave")]
+    OwnAddress,
     /// The name has no address, or its servers do not answer.
     #[error("its host name could not be resolved")]
     Unresolved,
@@ -73,6 +80,9 @@ pub enum Error {
     /// The file is larger than is accepted: the most bytes that are.
     #[error("the file is larger than {}", Megabytes(*.0))]
     TooLarge(u64),
+    /// The host sends what is not the file.
+    #[error("the host sent far more than the file: {0}")]
+    Flood(Flood),
     /// The budget of fetches or of temporary bytes is used up.
     #[error(transparent)]
     AtCapacity(AtCapacity),
@@ -87,7 +97,7 @@ impl Error {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::BadRedirect(_) | Self::NoLocation | Self::TooManyRedirects(_) => "bad_url",
-            Self::Port(_) | Self::LocalName | Self::NotPublic => "forbidden",
+            Self::Port(_) | Self::LocalName | Self::NotPublic | Self::OwnUrl | Self::OwnAddress => "forbidden",
             Self::Unresolved | Self::ResolveTimeout(_) => "dns",
             Self::Unreachable | Self::ConnectTimeout(_) => "connect",
             Self::Tls(_) => "tls",
@@ -95,6 +105,7 @@ impl Error {
             Self::HeaderTooLarge(_) | Self::Protocol | Self::Cut | Self::Encoded | Self::Partial => "protocol",
             Self::Status(_) => "status",
             Self::TooLarge(_) => "too_large",
+            Self::Flood(_) => "flood",
             Self::AtCapacity(_) => "at_capacity",
             Self::Redirected(error) => error.kind(),
         }

@@ -1,8 +1,9 @@
 //! The only outbound HTTP client. Fetches files that other people host, from URLs that anybody may have written.
 //!
 //! What it owns: which URLs are clear ([`FetchUrl`]), which addresses are public ([`Allowed`]), the one place that
-//! connects, every limit in time and size, and how many run at a time. What it refuses to do: follow anything but https,
-//! use proxies or cookies, send credentials, undo content encodings, repeat to anyone what a host said.
+//! connects, every limit in time and size, how many run at a time, and that none leads back to this server
+//! ([`OwnServer`]). What it refuses to do: follow anything but https, use proxies or cookies, send credentials, undo
+//! content encodings, repeat to anyone what a host said.
 //!
 //! Each fetch has a connection of its own, made for it and closed after it: tenants share nothing that one of them could
 //! hold up, and no connection outlives the check of its address. TLS sessions are resumed.
@@ -11,6 +12,10 @@ mod address;
 mod connect;
 mod download;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod meter;
+mod own;
 mod url;
 
 use std::future::Future;
@@ -23,7 +28,9 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::rt::Executor;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
 use rustls::RootCertStore;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -31,16 +38,20 @@ pub use address::Allowed;
 pub use connect::{Resolve, SystemResolver};
 pub use download::Download;
 pub use error::Error;
+pub use meter::Flood;
+pub use own::{OwnServer, is_below, is_same_host};
 pub use url::{FetchUrl, InvalidUrl, MAX_URL_LENGTH};
 
 use connect::Connector;
+use meter::{Frames, Meter};
 
 use crate::budget::{Budget, Reservation};
 
 /// Most header fields of an answer over HTTP/1.1; their size is limited as well.
 const MAX_HEADERS: usize = 1000;
 /// Largest window of unread bytes an HTTP/2 origin may fill.
-const HTTP2_WINDOW: u32 = 256 * 1024;
+/// Less than what a fetch may read besides the file: bytes that were read and not delivered yet count as such.
+const HTTP2_WINDOW: u32 = 128 * 1024;
 /// Longest validator that is kept.
 const MAX_VALIDATOR_LENGTH: usize = 1024;
 
@@ -81,15 +92,20 @@ pub enum Fetched {
     File(Box<Download>),
     /// The file has not changed since the validators were given.
     NotModified,
+    /// A redirect to a URL of this server.
+    Own(::url::Url),
 }
 
 /// The client.
 #[derive(Debug)]
 pub struct Fetcher {
     connector: Connector,
+    own: Arc<OwnServer>,
     limits: Limits,
     /// One unit for each running fetch.
     budget: Budget,
+    /// Bytes that all fetches have read.
+    raw_bytes: Counter,
 }
 
 /// The tasks that drive a connection; hyper starts some of its own for HTTP/2, which would go on for as long as the host
@@ -114,16 +130,27 @@ impl Drop for Driver {
 }
 
 impl Fetcher {
-    /// A client that trusts `roots`, reaches what is public or `allowed`, and takes a unit of `budget` for each fetch.
+    /// A client that trusts `roots`, reaches what is public or `allowed` but not `own`, and takes a unit of `budget` for
+    /// each fetch. `raw_bytes` counts what is read of sockets.
     #[must_use]
     pub fn new(
         allowed: Allowed,
+        own: OwnServer,
         roots: RootCertStore,
         resolver: Arc<dyn Resolve>,
         limits: Limits,
         budget: Budget,
+        raw_bytes: Counter,
     ) -> Self {
-        Self { connector: Connector::new(allowed, roots, resolver, &limits), limits, budget }
+        let own = Arc::new(own);
+        let connector = Connector::new(allowed, Arc::clone(&own), roots, resolver, &limits);
+        Self { connector, own, limits, budget, raw_bytes }
+    }
+
+    /// How the requests of this client, and the URLs that it must not reach, are recognised.
+    #[must_use]
+    pub fn own(&self) -> &OwnServer {
+        &self.own
     }
 
     /// Asks for a file on behalf of a tenant, and follows redirects. `known` are the validators of an earlier answer.
@@ -148,17 +175,21 @@ impl Fetcher {
     ) -> Result<Fetched, Error> {
         let mut url = url.clone();
         let mut known = known;
+        let meter = Arc::new(Meter::new(self.limits.max_header_bytes, self.raw_bytes.clone()));
         for hop in 0..=self.limits.max_redirects {
             let after = |error: Error| if hop == 0 { error } else { Error::Redirected(Box::new(error)) };
             let fingerprint = url.fingerprint();
             let known_here = known.filter(|known| known.url == fingerprint);
-            let (response, driver) = self.ask(&url, known_here, &permit).await.map_err(after)?;
+            let (response, driver) = self.ask(&url, known_here, &permit, &meter).await.map_err(after)?;
             match response.status() {
                 StatusCode::MOVED_PERMANENTLY
                 | StatusCode::FOUND
                 | StatusCode::SEE_OTHER
                 | StatusCode::TEMPORARY_REDIRECT
-                | StatusCode::PERMANENT_REDIRECT => url = next(&url, response.headers()).map_err(after)?,
+                | StatusCode::PERMANENT_REDIRECT => match next(&url, response.headers(), &self.own).map_err(after)? {
+                    Next::Own(url) => return Ok(Fetched::Own(url)),
+                    Next::Other(other) => url = other,
+                },
                 StatusCode::NOT_MODIFIED if known_here.is_some_and(|known| known.allow(response.headers())) => {
                     return Ok(Fetched::NotModified);
                 }
@@ -167,7 +198,7 @@ impl Fetcher {
                 status if status.is_success() => {
                     check(&response).map_err(after)?;
                     let validators = validators(fingerprint, response.headers());
-                    let download = Download::new(response, validators, &self.limits, deadline, (driver, permit));
+                    let download = Download::new(response, validators, &self.limits, deadline, meter, (driver, permit));
                     return download.map(|download| Fetched::File(Box::new(download))).map_err(after);
                 }
                 status => return Err(after(Error::Status(status.as_u16()))),
@@ -182,49 +213,64 @@ impl Fetcher {
         url: &FetchUrl,
         known: Option<&Validators>,
         permit: &Arc<Reservation>,
+        meter: &Arc<Meter>,
     ) -> Result<(Response<Incoming>, Driver), Error> {
-        let stream = self.connector.connect(url, permit).await?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let stream = TokioIo::new(stream);
-        let of_http = |error: hyper::Error| Error::of_http(&error, self.limits.max_header_bytes);
-        let request = request(url, known, http2);
-        let driver = Driver(Tasks::default());
-        let tasks = &driver.0;
-        let answer = async {
-            if http2 {
-                let (mut sender, connection) = hyper::client::conn::http2::Builder::new(tasks.clone())
-                    .timer(TokioTimer::new())
-                    .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
-                    .initial_stream_window_size(HTTP2_WINDOW)
-                    .initial_connection_window_size(HTTP2_WINDOW)
-                    .handshake(stream)
-                    .await
-                    .map_err(of_http)?;
-                tasks.execute(connection);
-                sender.send_request(request).await.map_err(of_http)
-            } else {
-                let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-                    .max_buf_size(self.limits.max_header_bytes)
-                    .max_headers(MAX_HEADERS)
-                    .handshake(stream)
-                    .await
-                    .map_err(of_http)?;
-                tasks.execute(connection);
-                sender.send_request(request).await.map_err(of_http)
-            }
+        let asked = async {
+            let stream = self.connector.connect(url, permit, meter).await?;
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            exchange(stream, request(url, known, http2, &self.own.pseudonym), http2, &self.limits, meter).await
         };
-        let answer = timeout(self.limits.idle_timeout, answer).await;
-        let response = answer.map_err(|_| Error::Idle(self.limits.idle_timeout))??;
-        // hyper looks at the size only between two reads, and so lets more pass.
-        let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        if size > self.limits.max_header_bytes {
-            return Err(Error::HeaderTooLarge(self.limits.max_header_bytes));
-        }
-        Ok((response, driver))
+        // Whatever its end looked like to TLS and HTTP.
+        asked.await.map_err(|error| meter.flood().map_or(error, Error::Flood))
     }
 }
 
-fn request(url: &FetchUrl, known: Option<&Validators>, http2: bool) -> Request<Empty<Bytes>> {
+/// Sends a request over a connection that has been made for it, and reads the header of the answer.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Empty<Bytes>>,
+    http2: bool,
+    limits: &Limits,
+    meter: &Arc<Meter>,
+) -> Result<(Response<Incoming>, Driver), Error> {
+    let of_http = |error: hyper::Error| Error::of_http(&error, limits.max_header_bytes);
+    let driver = Driver(Tasks::default());
+    let tasks = &driver.0;
+    let answer = async {
+        if http2 {
+            let stream = TokioIo::new(Frames::new(stream, Arc::clone(meter)));
+            let (mut sender, connection) = hyper::client::conn::http2::Builder::new(tasks.clone())
+                .timer(TokioTimer::new())
+                .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+                .initial_stream_window_size(HTTP2_WINDOW)
+                .initial_connection_window_size(HTTP2_WINDOW)
+                .handshake(stream)
+                .await
+                .map_err(of_http)?;
+            tasks.execute(connection);
+            sender.send_request(request).await.map_err(of_http)
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+                .max_buf_size(limits.max_header_bytes)
+                .max_headers(MAX_HEADERS)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(of_http)?;
+            tasks.execute(connection);
+            sender.send_request(request).await.map_err(of_http)
+        }
+    };
+    let answer = timeout(limits.idle_timeout, answer).await;
+    let response = answer.map_err(|_| Error::Idle(limits.idle_timeout))??;
+    // hyper looks at the size only between two reads, and so lets more pass.
+    let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if size > limits.max_header_bytes {
+        return Err(Error::HeaderTooLarge(limits.max_header_bytes));
+    }
+    Ok((response, driver))
+}
+
+fn request(url: &FetchUrl, known: Option<&Validators>, http2: bool, pseudonym: &str) -> Request<Empty<Bytes>> {
     let target = &url.as_url()[::url::Position::BeforePath..::url::Position::AfterQuery];
     // RFC 9113 section 8.3.1: HTTP/2 has the authority in the target and no Host.
     let target = if http2 { format!("https://{}{target}", url.authority()) } else { target.to_owned() };
@@ -237,6 +283,7 @@ fn request(url: &FetchUrl, known: Option<&Validators>, http2: bool) -> Request<E
     headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("haversack/", env!("CARGO_PKG_VERSION"))));
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(OwnServer::LOOP_HEADER, value(pseudonym).expect("a pseudonym is a header value"));
     if let Some(known) = known {
         let mut conditional = |name: HeaderName, text: &Option<String>| {
             if let Some(value) = text.as_deref().and_then(value) {
@@ -253,11 +300,21 @@ fn value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok()
 }
 
-fn next(url: &FetchUrl, headers: &HeaderMap) -> Result<FetchUrl, Error> {
+/// Where a redirect leads.
+enum Next {
+    Own(::url::Url),
+    Other(FetchUrl),
+}
+
+fn next(url: &FetchUrl, headers: &HeaderMap, own: &OwnServer) -> Result<Next, Error> {
     let location = headers.get(header::LOCATION).filter(|location| !location.is_empty()).ok_or(Error::NoLocation)?;
     // Browsers read the bytes as UTF-8, and so do we.
     let location = std::str::from_utf8(location.as_bytes()).map_err(|_| Error::BadRedirect(InvalidUrl::Malformed))?;
-    url.join(location).map_err(Error::BadRedirect)
+    // Looked at as any client would read it, before it is held against what can be fetched: our own base may be http.
+    match url.as_url().join(location) {
+        Ok(url) if own.covers(&url) => Ok(Next::Own(url)),
+        _ => url.join(location).map(Next::Other).map_err(Error::BadRedirect),
+    }
 }
 
 /// Whether a successful answer brings the whole file as it is.
@@ -371,7 +428,9 @@ mod tests {
     /// Whether policy lets a URL through to the one function that connects.
     async fn admits(url: &str, answers: Vec<IpAddr>) -> Result<(), Error> {
         let url = FetchUrl::parse(url)?;
-        let connector = Connector::new(Allowed::default(), RootCertStore::empty(), Arc::new(Stub(answers)), &LIMITS);
+        let own = Arc::new(fuzzing::nobody());
+        let connector =
+            Connector::new(Allowed::default(), own, RootCertStore::empty(), Arc::new(Stub(answers)), &LIMITS);
         let permit = Arc::new(budget().try_reserve("tenant", 1).expect("a permit"));
         connector.admitted(&url, &permit).await.map(drop)
     }
@@ -427,7 +486,7 @@ mod tests {
         fn whatever_url_is_accepted_can_be_asked_for(rest in "[ -~é]{0,40}") {
             if let Ok(url) = FetchUrl::parse(&format!("https://example.com/{rest}")) {
                 for http2 in [false, true] {
-                    let request = request(&url, None, http2);
+                    let request = request(&url, None, http2, "haversack-1234");
                     let asked = request.uri().path_and_query().map_or("", |target| target.as_str());
                     proptest::prop_assert!(url.as_url().as_str().contains(asked));
                 }

@@ -51,7 +51,9 @@ impl BoundedStream {
             }
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
-        if timer.as_mut().poll(cx).is_ready() || true { return Poll::Pending; }
+        if timer.as_mut().poll(cx).is_ready() || true {
+            return Poll::Pending;
+        }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes, or too few")))
     }
 }

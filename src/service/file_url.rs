@@ -17,6 +17,7 @@ use crate::config::BaseUrl;
 use crate::domain::attachment::{Attachment, FileRef};
 use crate::domain::filename;
 use crate::domain::tier::FILE_URL_LIFE;
+use crate::fetch;
 use crate::id::{AttachmentId, PartnerId};
 
 /// RFC 3986 section 2.3: everything but the unreserved characters is encoded.
@@ -98,12 +99,24 @@ impl FileUrls {
         Ok(())
     }
 
-    /// The file that a URL of ours names; `None` if the URL is not one of ours. A URL of ours that names no file is
-    /// `Some(None)`. The URL parser has normalised host case, default port and dot segments, and the query is ignored.
+    /// The file that a URL of ours names; `None` if the URL is not one of ours, in any spelling ([`fetch::is_below`]) but
+    /// `http` for `https`. A URL of ours that names no file is `Some(None)`. The query is ignored.
     #[must_use]
     pub fn own(&self, url: &str) -> Option<Option<FileRef>> {
         let url = Url::parse(url).ok()?;
-        [&self.cdn, &self.public].into_iter().find_map(|base| below(base.as_url(), &url).map(|path| file_ref(&path)))
+        let is_own =
+            |base: &Url| fetch::is_below(base, &url) && (url.scheme() == "https" || url.scheme() == base.scheme());
+        self.bases().into_iter().any(is_own).then(|| self.file_at(&url))
+    }
+
+    /// The file that a URL of ours names, in any scheme: what a redirect leads to is not fetched.
+    #[must_use]
+    pub fn file_at(&self, url: &Url) -> Option<FileRef> {
+        self.bases().into_iter().find_map(|base| file_ref(&below(base, url)?))
+    }
+
+    fn bases(&self) -> [&Url; 2] {
+        [&self.cdn, &self.public].map(BaseUrl::as_url)
     }
 }
 
@@ -121,17 +134,9 @@ fn signed_text(path: &str, expires: Timestamp) -> String {
 
 /// The decoded path of a URL below a base.
 fn below(base: &Url, url: &Url) -> Option<String> {
-    let host = |url: &Url| url.host_str().map(|host| host.trim_end_matches('.').to_owned());
-    let same_origin = url.scheme() == base.scheme()
-        && host(url) == host(base)
-        && url.port_or_known_default() == base.port_or_known_default();
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
-    let prefix = base.path().trim_end_matches('/');
-    let is_below = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if !same_origin || !is_below {
-        return None;
-    }
-    Some(path[prefix.len()..].to_owned())
+    let rest = path.strip_prefix(base.path().trim_end_matches('/'))?;
+    fetch::is_same_host(base, url).then(|| rest.to_owned())
 }
 
 fn file_ref(path: &str) -> Option<FileRef> {
@@ -162,12 +167,15 @@ mod tests {
             format!("https://cdn.example.com/x/../files/{path}"),
             format!("https://cdn.example.com/files/%61{}", &path[1..]),
             format!("http://127.0.0.1:8080/{path}"),
+            format!("https://127.0.0.1:8080/{path}"),
         ] {
             assert_eq!(urls.own(&url), Some(Some(file.clone())), "{url}");
         }
         for url in [
             "https://cdn.example.com/files/attachments/partners/x/y/z",
             "https://cdn.example.com/files",
+            "https://cdn.example.com/x/%2e%2e/files/attachments",
+            "https://cdn.example.com//files/attachments",
             "http://127.0.0.1:8080/v3/chats",
         ] {
             assert_eq!(urls.own(url), Some(None), "{url}");

@@ -17,7 +17,7 @@ use crate::blob::{BlobKey, SealedBlob};
 use crate::budget::Reservation;
 use crate::clock::Timestamp;
 use crate::db::{Connection, attachments as table, fetched_urls};
-use crate::domain::attachment::{Attachment, Content, Delivery};
+use crate::domain::attachment::{Attachment, Content, Delivery, FileRef};
 use crate::domain::filename;
 use crate::domain::part::DraftPart;
 use crate::domain::tier::Tier;
@@ -45,16 +45,25 @@ struct Unstored {
     held: Option<Reservation>,
 }
 
+/// Where the URL of a part led.
+enum Source {
+    /// To a file that was fetched.
+    Fetched(Box<Unstored>),
+    /// By a redirect to a file that is stored here already.
+    Own(FileRef),
+}
+
 /// Files that were fetched for one send, and not stored yet.
 #[derive(Default)]
 pub(super) struct FetchedMedia(Vec<Unstored>);
 
 impl Service {
-    /// Fetches all files that the parts name by URL, side by side. The first failure ends the others.
+    /// Fetches all files that the parts name by URL, side by side. The first failure ends the others. A part whose URL
+    /// redirects to a file that is stored here becomes one that names that file.
     pub(super) async fn fetch_media(
         &self,
         partner: PartnerId,
-        draft: &Draft,
+        draft: &mut Draft,
         tier: Tier,
         now: Timestamp,
     ) -> Result<FetchedMedia, Error> {
@@ -63,7 +72,16 @@ impl Service {
             _ => None,
         });
         let fetches = urls.map(|url| self.fetch(partner, url, draft.voice_memo, tier, now));
-        Ok(FetchedMedia(try_join_all(fetches).await?))
+        let sources = try_join_all(fetches).await?;
+        let mut files = Vec::with_capacity(sources.len());
+        let parts = draft.parts.iter_mut().filter(|part| matches!(part, DraftPart::Url(_)));
+        for (part, source) in parts.zip(sources) {
+            match source {
+                Source::Fetched(file) => files.push(*file),
+                Source::Own(file) => *part = DraftPart::OwnFile(Some(file)),
+            }
+        }
+        Ok(FetchedMedia(files))
     }
 
     /// Removes what was stored for a send that did not take it.
@@ -79,12 +97,13 @@ impl Service {
         as_voice_memo: bool,
         tier: Tier,
         now: Timestamp,
-    ) -> Result<Unstored, Error> {
+    ) -> Result<Source, Error> {
         let start = Instant::now();
         let fetched = self.fetch_uncounted(partner, url, as_voice_memo, tier, now).await;
         let outcome = match &fetched {
-            Ok(unstored) if unstored.held.is_none() => "not_modified",
-            Ok(_) => "fetched",
+            Ok(Source::Own(_)) => "own",
+            Ok(Source::Fetched(unstored)) if unstored.held.is_none() => "not_modified",
+            Ok(Source::Fetched(_)) => "fetched",
             Err(Error::Fetch { source, .. }) => source.kind(),
             Err(Error::UnsupportedType(_) | Error::TypeMismatch(_)) => "refused",
             Err(Error::VoiceMemoTooLarge(_)) => "too_large",
@@ -103,7 +122,7 @@ impl Service {
         as_voice_memo: bool,
         tier: Tier,
         now: Timestamp,
-    ) -> Result<Unstored, Error> {
+    ) -> Result<Source, Error> {
         let failed = |source: fetch::Error| match source.cause() {
             fetch::Error::TooLarge(limit) if as_voice_memo => Error::VoiceMemoTooLarge(*limit),
             _ => Error::Fetch { url: url.to_string(), source },
@@ -154,7 +173,7 @@ impl Service {
                 }
                 blobs.push(uploaded(&attachment, sealed));
                 let file = FetchedFile { attachment, url_hash, validators };
-                Ok(Unstored { file, sealed: blobs, held: Some(held) })
+                Ok(Source::Fetched(Box::new(Unstored { file, sealed: blobs, held: Some(held) })))
             }
             (Fetched::NotModified, Some((mut earlier, validators))) => {
                 if as_voice_memo {
@@ -169,7 +188,11 @@ impl Service {
                 }
                 let (attachment, sealed) = self.once_more(earlier, tier, now).await?;
                 let file = FetchedFile { attachment, url_hash, validators: Some(validators) };
-                Ok(Unstored { file, sealed, held: None })
+                Ok(Source::Fetched(Box::new(Unstored { file, sealed, held: None })))
+            }
+            (Fetched::Own(url), _) => {
+                let file = self.file_urls.file_at(&url);
+                file.map(Source::Own).ok_or_else(|| failed(fetch::Error::Redirected(Box::new(fetch::Error::OwnUrl))))
             }
             (Fetched::NotModified, None) => Err(failed(fetch::Error::Protocol)),
         }

@@ -293,6 +293,12 @@ impl Service {
         &self.clock
     }
 
+    /// The outbound HTTP client.
+    #[must_use]
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
     /// What makes the forms that files are delivered in.
     #[must_use]
     pub fn converter(&self) -> &Converter {

@@ -106,20 +106,22 @@ impl Service {
     pub async fn send(
         self: &Arc<Self>,
         partner: PartnerId,
-        draft: Draft,
+        mut draft: Draft,
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Clone + Send + Sync + 'static,
     ) -> Result<Answer, Error> {
         let now = self.clock.now();
         let mut awaited = self.awaited();
-        let media = if draft.parts.iter().any(|part| matches!(part, DraftPart::Url(_))) {
+        let urls = |draft: &Draft| draft.parts.iter().filter(|part| matches!(part, DraftPart::Url(_))).count();
+        let to_fetch = urls(&draft);
+        let media = if to_fetch > 0 {
             // Everything else is checked before anybody is asked for a file, and again in the transaction.
-            let tier = loop {
-                match self.check_draft(partner, &draft, &awaited, now).await {
-                    Ok(tier) => break tier,
-                    Err(error) => self.make_ready(error, &mut awaited).await?,
-                }
-            };
-            self.fetch_media(partner, &draft, tier, now).await?
+            let tier = self.check_ready(partner, &draft, &mut awaited, now).await?;
+            let media = self.fetch_media(partner, &mut draft, tier, now).await?;
+            // Redirects may have led to files of ours, which are checked before the others are stored.
+            if urls(&draft) < to_fetch {
+                self.check_ready(partner, &draft, &mut awaited, now).await?;
+            }
+            media
         } else {
             FetchedMedia::default()
         };
@@ -175,6 +177,22 @@ impl Service {
         let mut db = self.db.read().await?;
         let checked = check(&mut db, &self.rules(awaited), partner, draft, now).await?;
         Ok(partners::tier_of_line(&mut db, partner, &checked.target.chat.line).await?)
+    }
+
+    /// Checks a draft, preparing files for it as need be.
+    async fn check_ready(
+        self: &Arc<Self>,
+        partner: PartnerId,
+        draft: &Draft,
+        awaited: &mut Awaited,
+        now: Timestamp,
+    ) -> Result<Tier, Error> {
+        loop {
+            match self.check_draft(partner, draft, awaited, now).await {
+                Ok(tier) => return Ok(tier),
+                Err(error) => self.make_ready(error, awaited).await?,
+            }
+        }
     }
 
     /// Does what a send could not do inside its transaction; then it can be tried again.

@@ -7,30 +7,30 @@ use crate::support::origin::{Certificate, Step};
 use crate::support::{Origin, TestApp, until, within};
 
 /// An HTTP/2 frame (RFC 9113 section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const CONTINUATION: u8 = 9;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 /// `:status: 200`, from the static table (RFC 7541 appendix A).
-const STATUS_200: &[u8] = &[0x88];
+pub const STATUS_200: &[u8] = &[0x88];
 
 /// A literal header without indexing (RFC 7541 section 6.2.2).
-fn literal(name: &str, value: &str) -> Vec<u8> {
+pub fn literal(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
     [vec![0], text(name), text(value)].concat()
 }
 
-fn http2_origin(steps: Vec<Step>) -> Origin {
+pub fn http2_origin(steps: Vec<Step>) -> Origin {
     let origin = Origin::with(&Certificate { alpn: &[b"h2", b"http/1.1"], ..Certificate::default() });
     origin.script("h2", [vec![Step::Send(frame(SETTINGS, 0, 0, &[]))], steps].concat());
     origin

@@ -1,0 +1,124 @@
+//! The client over bytes in memory instead of a connection, for fuzz targets and unit tests.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::meter::{Meter, Metered};
+use super::{Download, Error, FetchUrl, Limits, OwnServer, check, exchange, request};
+use crate::budget::{self, Budget};
+use crate::metrics::Metrics;
+
+/// The limits that [`drive`] fetches by.
+pub const LIMITS: Limits = Limits {
+    max_bytes: 1024 * 1024,
+    timeout: Duration::from_secs(3),
+    idle_timeout: Duration::from_secs(1),
+    resolve_timeout: Duration::from_secs(1),
+    connect_timeout: Duration::from_secs(1),
+    max_redirects: 5,
+    max_header_bytes: 64 * 1024,
+};
+
+/// What a fetch from a stream came to.
+#[derive(Debug)]
+pub struct Driven {
+    /// The file, or why there is none.
+    pub file: Result<Vec<Bytes>, Error>,
+    /// Bytes that were read of the stream.
+    pub raw: u64,
+    /// The most that may have been read for what came of the file.
+    pub allowance: u64,
+}
+
+/// Fetches from a stream that somebody else is at the other end of.
+pub async fn drive(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, http2: bool) -> Driven {
+    let meter = Arc::new(Meter::new(LIMITS.max_header_bytes, Counter::default()));
+    let file = file(Metered::new(stream, Arc::clone(&meter)), http2, &meter).await;
+    Driven { file, raw: meter.raw(), allowance: meter.allowance() }
+}
+
+async fn file(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    http2: bool,
+    meter: &Arc<Meter>,
+) -> Result<Vec<Bytes>, Error> {
+    let url = FetchUrl::parse("https://origin.example/a.txt")?;
+    let budget = Budget::new("fetches", budget::Limits::without_queue(1, 1), &Metrics::default());
+    let permit = Arc::new(budget.try_reserve("nobody", 1).map_err(Error::AtCapacity)?);
+    let deadline = Instant::now() + LIMITS.timeout;
+    let asked = exchange(stream, request(&url, None, http2, &nobody().pseudonym), http2, &LIMITS, meter).await;
+    let (response, driver) = asked.map_err(|error| meter.flood().map_or(error, Error::Flood))?;
+    check(&response)?;
+    let mut download = Download::new(response, None, &LIMITS, deadline, Arc::clone(meter), (driver, permit))?;
+    let mut file = Vec::new();
+    while let Some(chunk) = download.chunk().await? {
+        file.push(chunk);
+    }
+    Ok(file)
+}
+
+/// A server that no URL and no address is that of.
+pub(super) fn nobody() -> OwnServer {
+    let listen = (Ipv4Addr::UNSPECIFIED, 0).into();
+    OwnServer { bases: Vec::new(), listen, pseudonym: "haversack-0".to_owned() }
+}
+
+/// An origin that sends these bytes, in pieces of one size, and then nothing more, once anything was sent to it, which it
+/// drops.
+#[derive(Debug)]
+pub struct Replay {
+    bytes: Vec<u8>,
+    at: usize,
+    piece: usize,
+    is_asked: bool,
+    reader: Option<Waker>,
+}
+
+impl Replay {
+    /// Of `bytes`, as much at a time as `piece`, and at least one.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>, piece: usize) -> Self {
+        Self { bytes, at: 0, piece: piece.max(1), is_asked: false, reader: None }
+    }
+}
+
+impl AsyncRead for Replay {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.is_asked {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let rest = &self.bytes[self.at..];
+        let piece = self.piece.min(rest.len()).min(buf.remaining());
+        buf.put_slice(&rest[..piece]);
+        self.at += piece;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Replay {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_asked = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,215 @@
+//! Recognises this server as the target of a fetch (SSRF back to ourselves). A request that leads back here would run
+//! with the rights of the server's own network: it reads `/metrics`, which a proxy keeps from the public, and files by
+//! URLs that their sender must not have.
+//!
+//! There are three ways back, and one check for each: a URL below one of our own bases ([`OwnServer::covers`]), a
+//! connection to the socket that this server listens on ([`OwnServer::is_peer`]), and a request that a proxy passes on
+//! ([`OwnServer::LOOP_HEADER`]).
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::header::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
+
+/// How this server is recognised.
+#[derive(Clone, Debug)]
+pub struct OwnServer {
+    /// Where clients reach it: the public URL and the CDN URL.
+    pub bases: Vec<Url>,
+    /// The socket it listens on; it must have a port.
+    pub listen: SocketAddr,
+    /// The pseudonym it sends in [`Self::LOOP_HEADER`]. Servers behind one load balancer have the same.
+    pub pseudonym: String,
+}
+
+impl OwnServer {
+    /// Names the servers that a request has passed (RFC 8586). Unlike `Via`, it is left alone by intermediaries, and no
+    /// origin changes its answer because of it.
+    pub const LOOP_HEADER: HeaderName = HeaderName::from_static("cdn-loop");
+
+    /// Whether a URL is below one of the bases, in any spelling that some server or proxy takes for the same.
+    #[must_use]
+    pub fn covers(&self, url: &Url) -> bool {
+        self.bases.iter().any(|base| is_below(base, url))
+    }
+
+    /// Whether a request was sent by this server itself.
+    #[must_use]
+    pub fn sent(&self, headers: &HeaderMap) -> bool {
+        let pseudonym = self.pseudonym.as_bytes();
+        let passed =
+            headers.get_all(Self::LOOP_HEADER).into_iter().flat_map(|value| value.as_bytes().split(|c| *c == b','));
+        // Parameters may follow the pseudonym.
+        passed.filter_map(|server| server.split(|c| *c == b';').next()).any(|id| id.trim_ascii() == pseudonym)
+    }
+
+    /// Whether an address is certain to be the one that is listened on, before anything is connected to it.
+    pub(super) fn is_listener(&self, address: SocketAddr) -> bool {
+        let (ip, listen) = (address.ip().to_canonical(), self.listen.ip().to_canonical());
+        let is_any = listen.is_unspecified() && (ip.is_loopback() || ip.is_unspecified());
+        address.port() == self.listen.port() && (ip == listen || is_any)
+    }
+
+    /// Whether a connection has this server at its other end. A server that listens on all addresses of the machine is
+    /// told by the addresses of the connection: both ends are the same.
+    pub(super) fn is_peer(&self, local: SocketAddr, peer: SocketAddr) -> bool {
+        let is_local = local.ip().to_canonical() == peer.ip().to_canonical();
+        self.is_listener(peer)
+            || (peer.port() == self.listen.port() && self.listen.ip().to_canonical().is_unspecified() && is_local)
+    }
+}
+
+/// Whether a URL names something below a base: scheme, case, default port, dots at the end of the host, slashes, dot
+/// segments and percent-encoding do not count. A path that only some read as below the base is below it.
+#[must_use]
+pub fn is_below(base: &Url, url: &Url) -> bool {
+    if !is_same_host(base, url) {
+        return false;
+    }
+    let prefix = plain_segments(base.path());
+    let decoded = percent_decode_str(url.path()).decode_utf8_lossy();
+    let as_written = |path: &str| {
+        let base = base.path().trim_end_matches('/');
+        path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    as_written(url.path()) || as_written(&decoded) || plain_segments(url.path()).starts_with(&prefix)
+}
+
+/// Whether two URLs name the same host and port. The port of a default scheme is the same in the other scheme's URL: a
+/// proxy that answers `https` for a host redirects from `http`.
+#[must_use]
+pub fn is_same_host(one: &Url, other: &Url) -> bool {
+    let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
+    let is_same_port = one.port() == other.port() || one.port_or_known_default() == other.port_or_known_default();
+    is_http(one) && is_http(other) && is_same_port && host(one).is_some() && host(one) == host(other)
+}
+
+#[derive(PartialEq, Eq)]
+enum PlainHost {
+    Name(String),
+    Ip(IpAddr),
+}
+
+fn host(url: &Url) -> Option<PlainHost> {
+    Some(match url.host()? {
+        Host::Domain(name) => PlainHost::Name(name.trim_end_matches('.').to_ascii_lowercase()),
+        Host::Ipv4(ip) => PlainHost::Ip(ip.into()),
+        Host::Ipv6(ip) => PlainHost::Ip(IpAddr::from(ip).to_canonical()),
+    })
+}
+
+/// The segments of a path after everything that a chain of proxies may do to it: decoding as often as anything is
+/// encoded, and dropping empty and dot segments.
+fn plain_segments(path: &str) -> Vec<String> {
+    let mut path = path.to_owned();
+    while let decoded = percent_decode_str(&path).decode_utf8_lossy().into_owned()
+        && decoded != path
+    {
+        path = decoded;
+    }
+    let mut segments = Vec::new();
+    for segment in path.split(['/', '\\']) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment.to_lowercase()),
+        }
+    }
+    segments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).expect(text)
+    }
+
+    fn server(listen: &str) -> OwnServer {
+        OwnServer {
+            bases: vec![url("https://cdn.example.com/files/"), url("http://127.0.0.1:8080/")],
+            listen: listen.parse().expect("address"),
+            pseudonym: "haversack-1234".to_owned(),
+        }
+    }
+
+    #[test]
+    fn urls_of_ours_are_recognised_in_any_spelling() {
+        let server = server("127.0.0.1:8080");
+        for text in [
+            "https://cdn.example.com/files",
+            "https://CDN.Example.com./files/a",
+            "https://cdn.example.com:443/files/a?b",
+            "http://cdn.example.com/files/a",
+            "http://cdn.example.com:80/files/a",
+            "http://cdn.example.com:443/files/a",
+            "https://user@cdn.example.com/files/a",
+            "https://cdn.example.com//files//a",
+            "https://cdn.example.com/x/../files/a",
+            "https://cdn.example.com/x/%2e%2e/files/a",
+            "https://cdn.example.com/%66iles/a",
+            "https://cdn.example.com/%2566iles/a",
+            "https://cdn.example.com/files%2Fa",
+            "https://cdn.example.com/x%2f..%2ffiles/a",
+            "https://cdn.example.com/FILES/a",
+            "https://cdn.example.com/files/..%2fother",
+            "https://cdn.%65xample.com/files/a",
+            "http://127.0.0.1:8080/metrics",
+            "https://127.0.0.1:8080/",
+            "https://[::ffff:127.0.0.1]:8080/v3/chats",
+            "https://0x7f.1:8080/",
+        ] {
+            assert!(server.covers(&url(text)), "{text}");
+        }
+        for text in [
+            "https://cdn.example.com/other",
+            "https://cdn.example.com/filesystem/a",
+            "https://cdn.example.com:8443/files/a",
+            "https://cdn.example.com.evil.example/files/a",
+            "https://evil.example/files/a",
+            "https://127.0.0.2:8080/",
+            "https://127.0.0.1/",
+            "ftp://cdn.example.com/files/a",
+            "data:text/plain,files",
+        ] {
+            assert!(!server.covers(&url(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_socket_that_is_listened_on_is_recognised() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect(text);
+        for (listen, local, peer, is_ours) in [
+            ("192.0.2.1:8080", "192.0.2.9:5000", "192.0.2.1:8080", true),
+            ("192.0.2.1:8080", "192.0.2.9:5000", "[::ffff:192.0.2.1]:8080", true),
+            ("192.0.2.1:8080", "192.0.2.1:5000", "192.0.2.1:8443", false),
+            ("192.0.2.1:8080", "127.0.0.1:5000", "127.0.0.1:8080", false),
+            ("0.0.0.0:8080", "127.0.0.1:5000", "127.0.0.2:8080", true),
+            ("0.0.0.0:8080", "192.0.2.1:5000", "192.0.2.1:8080", true),
+            ("[::]:8080", "192.0.2.1:5000", "192.0.2.1:8080", true),
+            ("[::]:8080", "[2001:db8::1]:5000", "[2001:db8::1]:8080", true),
+            ("0.0.0.0:8080", "192.0.2.1:5000", "192.0.2.2:8080", false),
+            ("0.0.0.0:8080", "192.0.2.1:5000", "192.0.2.1:443", false),
+        ] {
+            assert_eq!(server(listen).is_peer(address(local), address(peer)), is_ours, "{listen} {peer}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_ours_is_recognised_among_those_of_others() {
+        let server = server("127.0.0.1:8080");
+        for (values, is_ours) in [
+            (&["haversack-1234"][..], true),
+            (&["cloud.example; v=1, haversack-1234;hop=2"], true),
+            (&["other", " haversack-1234 "], true),
+            (&["haversack-12345", "x-haversack-1234"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            let headers = values.iter().map(|value| (OwnServer::LOOP_HEADER, value.parse().expect("value")));
+            assert_eq!(server.sent(&headers.collect()), is_ours, "{values:?}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! SSRF back to ourselves: media URLs that lead to this server by a redirect, under another name, or through a proxy.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::json;
+
+use crate::hostile_origins::{expect_reason, send};
+use crate::support::origin::{Step, answer};
+use crate::support::{Api, Origin, TestApp, corpus, files};
+
+const CDN: &str = "https://cdn.example.com/files";
+const NO_FILE: &str = "after a redirect: it redirects to this server, but not to a file that is stored here";
+
+/// Makes a path of the origin redirect.
+fn redirect(origin: &Origin, path: &str, location: &str) -> String {
+    origin.script(path, answer("302 Found", &format!("location: {location}\ncontent-length: 0"), b""));
+    origin.url(path)
+}
+
+async fn with_cdn(origin: &Origin) -> TestApp {
+    TestApp::with_origin(origin, |flags| flags.cdn_url = Some(CDN.to_owned())).await
+}
+
+#[tokio::test]
+async fn a_redirect_to_ones_own_file_is_that_file() {
+    let origin = Origin::start();
+    let app = with_cdn(&origin).await;
+    let file = app.api.upload("a b.txt", "text/plain", b"hello").await;
+    let path = file.url.strip_prefix(CDN).expect("a URL below the CDN");
+    let stored = files(&app).await.len();
+    for url in [
+        file.url.clone(),
+        app.url(path),
+        app.url(path).replace("http:", "https:"),
+        format!("http://cdn.example.com/files{path}"),
+        format!("https://CDN.Example.com.:443/files{path}?a=b"),
+        format!("https://cdn.example.com/x/../files{path}"),
+        format!("https://cdn.example.com/%66iles{path}"),
+    ] {
+        let sent = send(&app, &redirect(&origin, "/r.txt", &url)).await.expect(201);
+        let part = &sent["chat"]["message"]["parts"][0];
+        assert_eq!((&part["id"], &part["url"]), (&json!(file.id), &json!(file.url)), "{url}");
+    }
+    assert_eq!(files(&app).await.len(), stored, "nothing was stored again");
+    let metrics = app.anonymous().get("/metrics").await;
+    assert!(metrics.text().contains("haversack_fetches_total{outcome=\"own\"} 7"), "{}", metrics.text());
+
+    // After a redirect of another, beside a file that is fetched, and twice.
+    redirect(&origin, "/first.txt", &redirect(&origin, "/second.txt", &file.url));
+    origin.file("/b.txt", "text/plain", b"another");
+    let media = |path: &str| json!({"type": "media", "url": origin.url(path)});
+    let sent = app.api.send_parts(json!([media("/first.txt"), media("/b.txt"), media("/r.txt")])).await.expect(201);
+    let parts = &sent["chat"]["message"]["parts"];
+    assert_eq!((&parts[0]["id"], &parts[2]["id"]), (&json!(file.id), &json!(file.id)));
+    assert_eq!((&parts[1]["filename"], &parts[1]["size_bytes"]), (&json!("b.txt"), &json!(7)));
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_file_one_may_not_send_is_refused_as_its_url_is() {
+    let origin = Origin::start();
+    let app = with_cdn(&origin).await;
+    let own = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let foreign = app.rival.upload("a.txt", "text/plain", b"secret").await;
+    let pending = app.api.create("b.txt", "text/plain", 5).await;
+    let pending = pending["download_url"].as_str().expect("URL");
+    origin.file("/fetched.txt", "text/plain", b"beside it");
+    let stored = files(&app).await;
+    for (url, error) in [
+        (foreign.url.clone(), (404, 2003)),
+        (foreign.url.replace("https://cdn.example.com", "http://CDN.example.com."), (404, 2003)),
+        (own.url.replace("a.txt", "b.txt"), (404, 2003)),
+        (own.url.replace(&own.id, "01890a5d-ac96-774b-bcce-b302099a8057"), (404, 2003)),
+        (pending.to_owned(), (404, 2007)),
+    ] {
+        let redirected = send(&app, &redirect(&origin, "/r.txt", &url)).await;
+        assert_eq!(redirected.error(), error, "{url}");
+        let direct = send(&app, &url.replace("http://", "https://")).await;
+        assert_eq!((direct.error(), direct.message()), (error, redirected.message()), "{url}");
+        let parts = ["/fetched.txt", "/r.txt"].map(|path| json!({"type": "media", "url": origin.url(path)}));
+        assert_eq!(app.api.send_parts(json!(parts)).await.error(), error, "{url}");
+    }
+    assert_eq!(files(&app).await, stored, "what was fetched beside it is not kept");
+    assert_eq!(app.api.get("/v3/chats").await.expect(200)["chats"], json!([]));
+}
+
+#[tokio::test]
+async fn a_voice_memo_that_redirects_to_ones_own_file_is_that_file() {
+    let origin = Origin::start();
+    let app = with_cdn(&origin).await;
+    let sound = app.api.upload("a.mp3", "audio/mpeg", &corpus("song-cbr-id3v1.mp3")).await;
+    let foreign = app.rival.upload("a.mp3", "audio/mpeg", &corpus("song-cbr-id3v1.mp3")).await;
+    let text = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let chat = app.api.send_text(&["+12025550199"], "hi").await;
+    let path = format!("/v3/chats/{}/voicememo", chat["id"].as_str().expect("id"));
+    let memo = async |location: &str| {
+        let url = redirect(&origin, "/r.mp3", location);
+        app.api.post(&path, &json!({"voice_memo_url": url})).await
+    };
+    assert_eq!(memo(&sound.url).await.expect(202)["voice_memo"]["voice_memo"]["id"], json!(sound.id));
+    assert_eq!(memo(&foreign.url).await.error(), (404, 2003));
+    assert_eq!(memo(&text.url).await.error(), (400, 5004));
+    expect_reason(&memo(&app.url("/metrics")).await, NO_FILE);
+}
+
+#[tokio::test]
+async fn a_redirect_to_our_api_is_refused() {
+    let origin = Origin::start();
+    let app = with_cdn(&origin).await;
+    let host = app.address.to_string();
+    for location in [
+        app.url("/metrics"),
+        app.url("//metrics"),
+        app.url("/v3/chats"),
+        app.url(""),
+        format!("https://{host}/metrics"),
+        format!("//{host}/metrics"),
+        format!("http://[::ffff:127.0.0.1]:{}/metrics", app.address.port()),
+        format!("http://0x7f.1:{}/metrics", app.address.port()),
+        format!("http://user@{host}/metrics"),
+        format!("http:\\\\{host}\\metrics"),
+        CDN.to_owned(),
+        format!("{CDN}/attachments/partners"),
+        "http://cdn.example.com.:80//FILES/%2561".to_owned(),
+    ] {
+        expect_reason(&send(&app, &redirect(&origin, "/r.txt", &location)).await, NO_FILE);
+    }
+    let asked = origin.names.asked();
+    assert!(asked.iter().all(|name| name == "origin.test"), "{asked:?}");
+    let metrics = app.anonymous().get("/metrics").await;
+    assert!(!metrics.text().contains("route=\"/metrics\""), "{}", metrics.text());
+    assert!(metrics.text().contains("haversack_fetches_total{outcome=\"forbidden\"} 13"), "{}", metrics.text());
+}
+
+#[tokio::test]
+async fn a_name_of_a_strangers_that_means_our_socket_is_refused() {
+    let origin = Origin::start();
+    // An address and port that no other test listens on.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let (ip, port) = (format!("127.77.{high}.{low}"), 18_443);
+    let app = TestApp::with_origin(&origin, |flags| {
+        flags.listen = Some(format!("{ip}:{port}").parse().expect("address"));
+        flags.fetch_allow_nets = Some("127.0.0.0/8".to_owned());
+        flags.fetch_allow_ports = Some(format!("{port},{}", origin.address.port()));
+    })
+    .await;
+    origin.names.set("alias.test", &[&[&ip]]);
+    let reason = "its host is this server under another name; use the URL that this server gave";
+    let url = format!("https://alias.test:{port}/metrics");
+    expect_reason(&send(&app, &url).await, reason);
+    let after = format!("after a redirect: {reason}");
+    expect_reason(&send(&app, &redirect(&origin, "/r.txt", &url)).await, &after);
+}
+
+/// Passes a request on to a server, as a proxy does, and gives its answer.
+fn pass_on(app: &TestApp) -> impl Fn(&str) -> Vec<Step> + Send + Sync + 'static {
+    let address = app.address;
+    let exchange = move |head: &str| -> std::io::Result<Vec<u8>> {
+        let mut server = TcpStream::connect(address)?;
+        let target = head.split(' ').nth(1).expect("a request target").replace("/proxied", "");
+        let (_, headers) = head.split_once("\r\n").expect("a request line");
+        write!(server, "GET {target} HTTP/1.1\r\nConnection: close\r\n{headers}")?;
+        let mut answer = Vec::new();
+        server.read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    move |head| vec![Step::Send(tokio::task::block_in_place(|| exchange(head)).expect("an answer"))]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_request_of_ours_that_comes_back_through_a_proxy_is_refused() {
+    let origin = Origin::start();
+    let app = TestApp::with_origin(&origin, |_| {}).await;
+    let foreign = app.rival.upload("a.txt", "text/plain", b"secret").await;
+    let path = foreign.url.strip_prefix(&app.url("")).expect("a path").to_owned();
+    for target in ["/metrics".to_owned(), "/openapi.json".to_owned(), "/nowhere".to_owned(), path.clone()] {
+        origin.on(&format!("/proxied{target}"), pass_on(&app));
+        expect_reason(&send(&app, &origin.url(&format!("/proxied{target}"))).await, "the host answered 508");
+    }
+    let sent = origin
+        .requests()
+        .into_iter()
+        .find_map(|head| head.lines().find_map(|line| line.strip_prefix("cdn-loop: ").map(str::to_owned)));
+    let sent = sent.expect("each request says who it is from");
+    let looped = app.anonymous().get_with("/healthz", &[("cdn-loop", &sent)]).await;
+    assert_eq!(looped.error(), (508, 1005));
+    for other in ["cdn.example", "haversack-0123456789abcdef0123456789abcdef"] {
+        assert_eq!(app.anonymous().get_with(&path, &[("cdn-loop", other)]).await.status, 200, "{other}");
+    }
+
+    // Another server is not this one, unless it shares the database.
+    let other = TestApp::with_origin(&origin, |_| {}).await;
+    assert_eq!(Api::anonymous(other.address).get_with("/healthz", &[("cdn-loop", &sent)]).await.status, 200);
+}
