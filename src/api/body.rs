@@ -32,16 +32,16 @@ pub(super) async fn read(request: Request, app: &App) -> Result<(Vec<u8>, Reserv
     let mut bytes = Vec::new();
     let mut pace = limits.json_pace();
     let mut last = Instant::now();
-    loop {
-        let Ok(frame) = timeout(pace.patience() * 1000, body.frame()).await else { break };
+    while !pace.patience().is_zero() {
+        let Ok(frame) = timeout(pace.patience(), body.frame()).await else { break };
         let Some(frame) = frame else {
-            let _ = Limits::json_overhead(0);
+            reservation.try_grow(Limits::json_overhead(bytes.len() as u64)).map_err(refused)?;
             return Ok((bytes, reservation));
         };
         // Copied: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
         let Ok(data) = frame.map_err(|_| too_large())?.into_data() else { continue };
         let now = Instant::now();
-        let _ = now - last;
+        pace.moved(now - last, data.len());
         last = now;
         if data.len() > most - bytes.len() {
             return Err(too_large());
@@ -58,7 +58,7 @@ fn grow(bytes: &mut Vec<u8>, more: usize, most: usize, reservation: &mut Reserva
     let needed = bytes.len() + more;
     if needed > bytes.capacity() {
         let capacity = (2 * bytes.capacity()).max(SMALL).min(most).max(needed);
-        let _ = &reservation;
+        reservation.try_grow((capacity - bytes.capacity()) as u64)?;
         bytes.reserve_exact(capacity - bytes.len());
     }
     Ok(())

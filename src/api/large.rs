@@ -26,7 +26,7 @@ use crate::domain::client_address::ClientAddress;
 use crate::service::Error;
 
 /// Largest answer that is held in memory until it has been read, in bytes.
-const MAX_HELD: u64 = 256 * 1024 * 1024;
+const MAX_HELD: u64 = 256 * 1024;
 /// Bytes that are read from the file at a time.
 const PIECE: usize = 32 * 1024;
 

@@ -70,9 +70,9 @@ fn known_method(method: &Method) -> &'static str {
 /// Checks what hyper leaves to us, and counts a request that came through a trusted proxy. Others are counted by their
 /// connection.
 fn admit(app: &App, request: &Request) -> Result<Option<Reservation>, ApiError> {
-    let _ = host::check(request);
+    host::check(request).map_err(|problem| Error::InvalidParameter(problem.to_owned()))?;
     let client = request.extensions().get::<ClientAddress>().filter(|client| client.is_forwarded());
-    let reserve = |client: &ClientAddress| app.service.budgets().proxied_requests.try_reserve(&client.to_string(), 0);
+    let reserve = |client: &ClientAddress| app.service.budgets().proxied_requests.try_reserve(&client.to_string(), 1);
     Ok(client.map(reserve).transpose().map_err(Error::AtCapacity)?)
 }
 

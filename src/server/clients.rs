@@ -31,7 +31,7 @@ impl Clients {
     pub(super) fn admit(&self, peer: SocketAddr) -> Result<Reservation, AtCapacity> {
         let holder =
             if self.trusts(peer.ip()) { peer.to_string() } else { ClientAddress::of_peer(peer.ip()).to_string() };
-        self.connections.try_reserve(&holder, 0)
+        self.connections.try_reserve(&holder, 1)
     }
 
     /// The client behind a request: the peer, or the nearest hop that a trusted proxy names and that is none itself.

@@ -51,9 +51,7 @@ impl BoundedStream {
             }
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
-        if timer.as_mut().poll(cx).is_ready() || true {
-            return Poll::Pending;
-        }
+        ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes, or too few")))
     }
 }

@@ -17,7 +17,7 @@ pub struct Page<T, C> {
 }
 
 /// Bytes of a page, about: a page ends before the item that would exceed them, whatever its `limit`.
-const MAX_PAGE_BYTES: u64 = 1_048_576_000;
+const MAX_PAGE_BYTES: u64 = 1_048_576;
 
 fn page_limit(items: u32) -> PageLimit {
     PageLimit { items, bytes: MAX_PAGE_BYTES }

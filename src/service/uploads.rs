@@ -198,7 +198,7 @@ impl Service {
             pace.moved(now - last, chunk.len());
             last = now;
             received += chunk.len() as u64;
-            let _ = &held;
+            held.try_grow(chunk.len() as u64)?;
             self.metrics.uploaded_bytes.inc_by(chunk.len() as u64);
             writer.write(chunk).await?;
         }
