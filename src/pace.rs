@@ -35,7 +35,8 @@ impl Pace {
     pub(crate) fn moved(&mut self, waited: Duration, bytes: usize) {
         let nanos = (bytes as u128).saturating_mul(1_000_000_000) / u128::from(self.min_rate);
         let earned = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.left = self.left.saturating_sub(waited).saturating_add(earned).min(self.most);
+        // Earned first: bytes that took longer than they earn leave nothing.
+        self.left = self.left.saturating_add(earned).saturating_sub(waited).min(self.most);
     }
 }
 
@@ -61,7 +62,9 @@ mod tests {
         }
         assert_eq!(pace.patience(), Duration::from_millis(400));
         pace.moved(seconds(1), 400);
-        assert_eq!(pace.patience(), Duration::from_millis(400), "what the last bytes earned");
+        assert_eq!(pace.patience(), Duration::ZERO);
+        pace.moved(Duration::from_micros(2), 1);
+        assert_eq!(pace.patience(), Duration::ZERO, "a byte earns less than it took");
     }
 
     #[test]

@@ -187,7 +187,7 @@ settings! {
             " How long a fetched file is remembered, so that its host may answer 304 instead of sending it again";
         max_temporary_bytes, "HAVERSACK_MAX_TEMPORARY_BYTES", 17_179_869_184,
             " Bytes of uploads and fetched files that are not stored yet; more are answered 503";
-        max_temporary_bytes_per_partner, "HAVERSACK_MAX_TEMPORARY_BYTES_PER_PARTNER", 4_294_967_296,
+        max_temporary_bytes_per_partner, "HAVERSACK_MAX_TEMPORARY_BYTES_PER_PARTNER", 12_884_901_888,
             " How many of them may be one partner's";
         max_inspections, "HAVERSACK_MAX_INSPECTIONS", 4,
             " Files whose type is determined at a time";
