@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(pace.patience(), Duration::from_millis(400));
         pace.moved(seconds(1), 400);
         assert_eq!(pace.patience(), Duration::ZERO);
-        pace.moved(Duration::from_micros(2), 1);
+        pace.moved(Duration::from_millis(2), 1);
         assert_eq!(pace.patience(), Duration::ZERO, "a byte earns less than it took");
     }
 
