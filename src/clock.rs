@@ -1,4 +1,4 @@
-//! The clock. The only module that reads the system time, so that tests set a mock clock instead of sleeping.
+//! The clock. Time-dependent logic reads the time through [`Clock`], so that tests set a mock clock instead of sleeping.
 
 use std::fmt;
 use std::sync::Arc;

@@ -68,8 +68,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs until `stop` resolves. A batch that `stop` does not interrupt is completed; interrupted
-    /// hand-overs are repeated once their leases expire.
+    /// Runs until `stop` resolves; a batch in progress is completed first. If the process exits before that, the
+    /// leases of the batch expire and its messages are handed over again.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -261,7 +261,7 @@ impl Worker {
 
     async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {
         let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
-        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery attempt failed; will be retried");
+        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery failed; will be retried");
         let at = self.clock.now() + wait;
         insist(|| self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await }))).await
     }

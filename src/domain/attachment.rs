@@ -20,7 +20,7 @@ pub struct Attachment {
     pub declared_type: String,
     /// Declared media type, verbatim; part of the upload URL's signature.
     pub signed_type: String,
-    /// Detected media type of the uploaded file, under which it is delivered unless a variant replaces it.
+    /// Resolved media type, under which the uploaded file is delivered unless a variant replaces it.
     pub media_type: String,
     /// Declared size in bytes; equal to the stored size once the upload is complete.
     pub size_bytes: u64,

@@ -97,7 +97,7 @@ impl<'a> Call<'a> {
     }
 
     fn header(mut self, name: HeaderName, value: &str) -> Self {
-        self.headers.insert(name, HeaderValue::from_str(value).expect("media types, entity tags and ranges are valid header values"));
+        self.headers.insert(name, HeaderValue::from_str(value).expect("a valid header value"));
         self
     }
 
