@@ -1,4 +1,5 @@
-//! The clock. Time-dependent logic reads the time through [`Clock`], so that tests set a mock clock instead of sleeping.
+//! The clock. Time-dependent logic reads the time through [`Clock`], so that tests set a mock clock instead of
+//! sleeping.
 
 use std::fmt;
 use std::sync::Arc;

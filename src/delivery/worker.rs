@@ -68,7 +68,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs until `stop` resolves; a batch in progress is completed first. If the process exits before that, the
+    /// Runs until `stop` resolves; a batch in progress is completed first. If the process exits earlier, the
     /// leases of the batch expire and its messages are handed over again.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
