@@ -32,7 +32,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
         if found.young > 0 {
             println!("{} files that nothing names and that are younger than a day: left alone", found.young);
         }
-        show("unrecognized, left alone", found.foreign.iter().cloned());
+        show("unrecognised, left alone", found.foreign.iter().cloned());
         let bytes: u64 = found.orphans.iter().map(|(_, size)| size).sum();
         let what = if arguments.dry_run { "orphaned" } else { "orphaned; queued for deletion" };
         show(what, found.orphans.iter().map(|(key, size)| format!("{key} ({size} bytes)")));
