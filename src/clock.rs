@@ -1,29 +1,28 @@
-//! The time. Owns reading it and writing it down; nothing else in the crate asks the system what time it is,
-//! so a test sets the clock instead of sleeping.
+//! The clock. Time-dependent logic reads the time through [`Clock`], so that tests set a mock clock instead of
+//! sleeping.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment in UTC: milliseconds since the Unix epoch, as the database stores it.
+/// A point in time: milliseconds since the Unix epoch, in UTC, as stored in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// The same moment as the standard library's type; a moment before 1970 becomes 1970.
+    /// Converts to the standard library's type; times before 1970 become 1970.
     #[must_use]
     pub fn to_system_time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
@@ -44,7 +43,7 @@ impl std::ops::Sub<Duration> for Timestamp {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds and `Z`, the form every time on the wire has.
+/// Formats as RFC 3339 in UTC with milliseconds and `Z`, the format of all times on the wire.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::MAX);
@@ -52,7 +51,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Tells the time: the system's, or one that a test moves.
+/// The source of the current time: the system clock, or a mock clock in tests.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
 
@@ -64,13 +63,11 @@ enum Source {
 }
 
 impl Clock {
-    /// The system's clock.
     #[must_use]
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -80,24 +77,24 @@ impl Clock {
     }
 }
 
-/// The hand that moves a test's [`Clock`].
+/// Controls a mock [`Clock`] in tests.
 #[derive(Clone, Debug)]
 pub struct MockClock(Arc<AtomicI64>);
 
 impl MockClock {
-    /// A clock that stands at `start` until it is moved.
+    /// Creates a mock clock that stands still at `start`.
     #[must_use]
     pub fn at(start: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(start.as_millis())))
     }
 
-    /// The clock to hand to the code under test.
+    /// Returns the [`Clock`] to pass to the code under test.
     #[must_use]
     pub fn clock(&self) -> Clock {
         Clock(Source::Mock(Arc::clone(&self.0)))
     }
 
-    /// Turns the clock back, as one that was ahead is.
+    /// Moves the clock backward, as a clock correction does.
     pub fn turn_back(&self, by: Duration) {
         self.0.fetch_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
@@ -113,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_with_milliseconds_and_z() {
+    fn timestamps_are_formatted_with_milliseconds_and_z() {
         for (millis, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (1_768_473_900_007, "2026-01-15T10:45:00.007Z"),
@@ -124,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mock_clock_moves_only_by_hand() {
+    fn mock_clock_moves_only_when_advanced() {
         let mock = MockClock::at(Timestamp::from_millis(1_000));
         let clock = mock.clock();
         assert_eq!(clock.now(), Timestamp::from_millis(1_000));

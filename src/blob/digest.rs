@@ -1,22 +1,23 @@
-//! Size and hashes of bytes as they pass.
+//! Size and hashes of a byte stream.
 
 use base16ct::lower::encode_string;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-/// What was counted and hashed.
+/// Size and hashes of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digests {
-    /// Bytes.
+    /// In bytes.
     pub size: u64,
-    /// SHA-256, lowercase hexadecimal: what two bodies are compared by. Of what a bucket took by itself it is not known.
+    /// SHA-256, lowercase hexadecimal; bodies are compared by it. `None` for direct-to-bucket uploads.
     pub sha256: Option<String>,
-    /// MD5, lowercase hexadecimal: the entity tag, as S3 has it. It guards nothing. Of what a bucket took by itself this is
-    /// the bucket's entity tag, whatever that is.
+    /// MD5, lowercase hexadecimal: the entity tag, as in S3. Not used for security. For direct-to-bucket
+    /// uploads it is the bucket's entity tag, in whatever format.
     pub md5: String,
 }
 
-/// The two hashes of a body. MD5 takes longer than SHA-256 and the disk together, so it can go its own way.
+/// Incremental SHA-256 and MD5. MD5 takes longer than SHA-256 and the disk write together, so it can be
+/// computed separately, on another thread.
 #[derive(Default)]
 pub(super) struct Hasher {
     size: u64,
@@ -25,19 +26,19 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    /// Counts and hashes.
+    /// Updates size and both hashes.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.update_sha256(bytes);
         self.md5.update(bytes);
     }
 
-    /// Counts and hashes, but for the MD5.
+    /// Updates size and SHA-256 only.
     pub(super) fn update_sha256(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         self.sha256.update(bytes);
     }
 
-    /// The MD5 so far, to be updated elsewhere.
+    /// Returns the MD5 state, to be updated on another thread.
     pub(super) fn md5(&mut self) -> &mut Md5 {
         &mut self.md5
     }

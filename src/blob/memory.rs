@@ -1,4 +1,4 @@
-//! Blobs in memory: for tests, and what the other stores are compared with.
+//! In-memory blob store: for tests, and as the reference for the other stores.
 
 use std::collections::HashMap;
 use std::io::{self, Cursor};
@@ -16,7 +16,7 @@ use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, 
 use crate::clock::Clock;
 use crate::id::AttachmentId;
 
-/// The store; clones are the same one.
+/// An in-memory blob store; clones share their contents.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<HashMap<AttachmentId, (Bytes, SystemTime)>>>);
 

@@ -1,5 +1,6 @@
-//! Presigned upload URLs: `/uploads/{attachment id}?expires={milliseconds}&signature={HMAC-SHA256}`. The signature
-//! covers method, path, expiry, `Content-Type` and `Content-Length`, so that neither URL nor headers can be altered.
+//! Presigned upload URLs: `/uploads/{attachment id}?expires={milliseconds}&signature={HMAC-SHA256}`. The
+//! signature covers method, path, expiry, `Content-Type` and `Content-Length`, so that neither the URL nor
+//! these headers can be altered.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,12 +15,12 @@ use subtle::ConstantTimeEq;
 use crate::clock::Timestamp;
 use crate::id::AttachmentId;
 
-/// Path before the id.
+/// Path prefix in front of the attachment id.
 pub const UPLOAD_PATH: &str = "/uploads/";
 const KEY_FILE: &str = "upload-signing.key";
 const KEY_LENGTH: usize = 32;
 
-/// Makes and checks signatures.
+/// Creates and verifies HMAC signatures.
 #[derive(Clone)]
 pub struct Signer {
     keyed: Hmac<Sha256>,
@@ -31,42 +32,42 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// What an upload URL allows.
+/// The upload that a presigned URL authorises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant<'a> {
-    /// Which attachment is uploaded.
     pub id: AttachmentId,
-    /// Until when an upload may begin.
+    /// Latest time at which an upload may start.
     pub expires: Timestamp,
-    /// The one `Content-Type`, to the letter.
+    /// The required `Content-Type`, verbatim.
     pub content_type: &'a str,
-    /// The one `Content-Length`, in bytes.
+    /// The required `Content-Length`, in bytes.
     pub content_length: u64,
 }
 
-/// The query of an upload URL.
+/// The query string of an upload URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query<'a> {
-    /// Until when an upload may begin.
+    /// Latest time at which an upload may start.
     pub expires: Timestamp,
-    /// The signature, not checked yet.
+    /// The signature, unverified.
     pub signature: &'a str,
 }
 
 impl Signer {
-    /// With a key of one's own.
+    /// Creates a signer with the given key.
     #[must_use]
     pub fn new(key: &[u8]) -> Self {
         Self { keyed: Hmac::new_from_slice(key).expect("HMAC takes keys of any length") }
     }
 
-    /// A new key, in hexadecimal.
+    /// Generates a key, in hexadecimal.
     #[must_use]
     pub fn new_key() -> String {
         encode_string(&rand::rng().random::<[u8; KEY_LENGTH]>())
     }
 
-    /// With the key of the data folder, made on first use: URLs handed out before a restart stay good.
+    /// Creates a signer with the key stored in the data folder, which is generated on first use. Presigned
+    /// URLs therefore survive a restart.
     ///
     /// # Errors
     /// The key file cannot be read or written, or is not of the right length.
@@ -95,21 +96,22 @@ impl Signer {
         }
     }
 
-    /// Path and query of the URL that allows `grant`.
+    /// Returns path and query of the presigned URL for `grant`.
     #[must_use]
     pub fn url(&self, grant: &Grant<'_>) -> String {
         format!("{UPLOAD_PATH}{}?expires={}&signature={}", grant.id, grant.expires.as_millis(), self.signature(grant))
     }
 
-    /// Whether `signature` is the one for `grant`, in constant time.
+    /// Verifies the signature of `grant` in constant time.
     #[must_use]
     pub fn verify(&self, grant: &Grant<'_>, signature: &str) -> bool {
-        // Compared as text: were it decoded first, a signature in capitals would pass as another spelling.
+        // Compares the hexadecimal text: decoding would also accept uppercase, a second spelling of the same
+        // URL.
         self.signature(grant).as_bytes().ct_eq(signature.as_bytes()).into()
     }
 
-    /// The signature of a text that does not begin with `PUT`, as those of upload URLs do: for what else is signed with
-    /// this key. Lowercase hexadecimal.
+    /// Signs arbitrary text with the same key; returns lowercase hexadecimal. The text must not start with
+    /// `PUT\n`, the prefix of upload URL signatures (domain separation).
     #[must_use]
     pub fn sign(&self, text: &str) -> String {
         debug_assert!(!text.starts_with("PUT\n"), "the signature of an upload URL");
@@ -118,17 +120,17 @@ impl Signer {
         encode_string(&mac.finalize().into_bytes())
     }
 
-    /// Whether `signature` is the one of [`Self::sign`], in constant time.
+    /// Verifies a signature made by [`Self::sign`], in constant time.
     #[must_use]
     pub fn is_signed(&self, text: &str, signature: &str) -> bool {
         self.sign(text).as_bytes().ct_eq(signature.as_bytes()).into()
     }
 
-    /// Lowercase hexadecimal.
+    /// Returns the signature of `grant` in lowercase hexadecimal.
     fn signature(&self, grant: &Grant<'_>) -> String {
         let Grant { id, expires, content_type, content_length } = grant;
         let mut mac = self.keyed.clone();
-        // No field can hold a line break, so no two grants have the same text.
+        // No field can contain a line break, so the signed text is unambiguous.
         mac.update(
             format!("PUT\n{UPLOAD_PATH}{id}\n{}\n{content_length}\n{content_type}", expires.as_millis()).as_bytes(),
         );
@@ -137,7 +139,7 @@ impl Signer {
 }
 
 impl<'a> Query<'a> {
-    /// Reads exactly what [`Signer::url`] writes; anything else, another order or a further parameter is `None`.
+    /// Parses exactly the output of [`Signer::url`]; returns `None` for other parameters or another order.
     #[must_use]
     pub fn parse(query: &'a str) -> Option<Self> {
         let (expires, signature) = query.strip_prefix("expires=")?.split_once("&signature=")?;
@@ -159,7 +161,7 @@ mod tests {
     fn accepts(signer: &Signer, url: &str, content_type: &str, content_length: u64) -> bool {
         let Some((path, query)) = url.split_once('?') else { return false };
         let Some(id) = path.strip_prefix(UPLOAD_PATH).and_then(AttachmentId::parse) else { return false };
-        // The server's routes know ids in the canonical spelling only.
+        // The server's routes accept only the canonical spelling of an id.
         if id.to_string() != path[UPLOAD_PATH.len()..] {
             return false;
         }
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn every_single_bit_change_of_the_url_is_refused() {
+    fn url_with_any_flipped_bit_is_rejected() {
         let signer = Signer::new(b"key");
         let url = signer.url(&grant("image/jpeg", 48_213));
         assert!(accepts(&signer, &url, "image/jpeg", 48_213));
@@ -186,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_other_grant_is_accepted(content_type in "[a-z]{1,9}/[a-z.+-]{1,20}", length in 1..200_000_000_u64) {
+        fn altered_grant_is_rejected(content_type in "[a-z]{1,9}/[a-z.+-]{1,20}", length in 1..200_000_000_u64) {
             let signer = Signer::new(b"key");
             let url = signer.url(&grant(&content_type, length));
             prop_assert!(accepts(&signer, &url, &content_type, length));
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_survives_a_restart() {
+    fn signing_key_survives_a_restart() {
         let folder = tempfile::tempdir().expect("folder");
         let url = Signer::from_folder(folder.path()).expect("key").url(&grant("image/png", 1));
         assert!(accepts(&Signer::from_folder(folder.path()).expect("key"), &url, "image/png", 1));

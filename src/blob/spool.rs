@@ -1,5 +1,5 @@
-//! Temporary files in which blobs are written: hashed while they come, by both cores, through bounded memory. What is
-//! left of them after a crash is removed at the next start.
+//! Temporary files for incoming blobs: hashed while they are received, on two cores, with bounded memory.
+//! Leftovers of a crash are deleted at the next start.
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
@@ -14,30 +14,33 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::digest::Hasher;
 use super::{Digests, Error};
 
-/// Bytes that all uploads together aim to hold in memory. Each has two batches, one that fills and one that is hashed and
-/// written, and nothing else of its body. Beyond 256 uploads the smallest batch makes it more.
+/// Memory target of all concurrent uploads together, in bytes. Each upload buffers at most two batches: one
+/// being filled, one being hashed and written. Beyond 256 uploads the minimum batch size exceeds the target.
 const UPLOAD_MEMORY: usize = 32 * 1024 * 1024;
-/// Largest batch: beyond it, handing a batch to other threads costs nothing in comparison.
+/// Maximum batch size. Beyond it, the cost of handing a batch to other threads is negligible.
 const LARGEST_BATCH: usize = 1024 * 1024;
-/// Smallest batch, however many uploads there are.
+/// Minimum batch size, whatever the number of uploads.
 const SMALLEST_BATCH: usize = 64 * 1024;
-/// Pieces below this are copied. A larger one fills at least half of the connection's buffer that it keeps.
+/// Chunks below this size are copied. A larger chunk occupies at least half of the connection buffer that it
+/// keeps allocated.
 const SMALL_PIECE: usize = 32 * 1024;
-/// Emptied at every start, so its name is one that nobody else uses: the operator may name any folder for blobs.
+/// Emptied at every start. The specific name prevents data loss if the operator chooses an existing folder
+/// for blobs.
 pub(super) const UNFINISHED: &str = "unfinished-uploads";
 
-/// Where temporary files are made.
+/// The folder of temporary files.
 #[derive(Clone, Debug)]
 pub(super) struct Spool {
     folder: PathBuf,
-    /// Shared by the clones, of which each upload under way holds one; counted, not used.
+    /// Reference count of uploads in progress: each writer holds a clone of the spool.
     uploads: Arc<()>,
-    /// Whether what is sealed has to outlive a crash.
+    /// True if a sealed file has to survive a crash.
     durable: bool,
 }
 
 impl Spool {
-    /// Makes the folder below `parent`, empty. The caller holds the lock of `parent`, so nobody else is writing there.
+    /// Creates the folder below `parent`, or empties it. The caller holds the lock of `parent`, so there is
+    /// no other writer.
     pub(super) fn open(parent: &Path, durable: bool) -> Result<Self, Error> {
         let folder = parent.join(UNFINISHED);
         if folder.exists() {
@@ -47,7 +50,7 @@ impl Spool {
         Ok(Self { folder, uploads: Arc::default(), durable })
     }
 
-    /// Starts a file.
+    /// Creates a temporary file.
     pub(super) async fn create(&self) -> Result<SpoolWriter, Error> {
         let spool = self.clone();
         let file = blocking(move || {
@@ -63,7 +66,7 @@ impl Spool {
         })
     }
 
-    /// Whether files can be written.
+    /// Verifies that files can be written.
     pub(super) async fn check(&self) -> Result<(), Error> {
         let folder = self.folder.clone();
         blocking(move || {
@@ -75,7 +78,7 @@ impl Spool {
     }
 }
 
-/// A whole file; dropping it removes it.
+/// A complete temporary file; deleted on drop.
 #[derive(Debug)]
 pub(super) struct Spooled {
     pub(super) file: NamedTempFile,
@@ -83,23 +86,23 @@ pub(super) struct Spooled {
 }
 
 impl Spooled {
-    /// Opens it once more, to read it.
+    /// Opens the file again, for reading.
     pub(super) fn reopen(&self) -> Result<File, Error> {
         self.file.reopen().map_err(|e| failed("open", self.file.path(), e))
     }
 }
 
-/// A file being written.
+/// An unfinished temporary file.
 pub(super) struct SpoolWriter {
     spool: Spool,
     work: Work,
     batch: Vec<Bytes>,
-    /// Small pieces, copied together: a piece that is kept as it came keeps the whole buffer it was read into.
+    /// Collects small chunks by copying: a retained chunk would keep its whole receive buffer allocated.
     small: BytesMut,
     batch_size: usize,
 }
 
-/// Where the file is: here, or with the threads that hash and write the last batch.
+/// Owner of the file: the writer itself, or the threads that hash and write the last batch.
 enum Work {
     Idle(Box<Target>),
     Writing(JoinHandle<Result<Box<Target>, Error>>, JoinHandle<Md5>),
@@ -120,7 +123,7 @@ impl Target {
     }
 }
 
-/// One call for the whole batch: the system gives a large write large pages.
+/// Writes the whole batch with vectored I/O: the kernel allocates large page-cache pages for large writes.
 fn write_all(file: &mut NamedTempFile, batch: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
     let mut left = slices.as_mut_slice();
@@ -166,7 +169,7 @@ impl SpoolWriter {
         }
     }
 
-    /// Gives a batch to two threads: one body is hashed by both cores of a small machine.
+    /// Hashes and writes a batch on two threads: a single upload uses both cores of a small machine.
     async fn hand_over(&mut self) -> Result<(), Error> {
         let mut target = self.idle().await?;
         let batch: Arc<[Bytes]> = self.take_batch().into();
@@ -181,7 +184,6 @@ impl SpoolWriter {
         Ok(())
     }
 
-    /// Appends bytes.
     pub(super) async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
         self.batch_size += chunk.len();
         if chunk.len() < SMALL_PIECE {
@@ -198,7 +200,7 @@ impl SpoolWriter {
         Ok(())
     }
 
-    /// Ends the file.
+    /// Finishes the file and syncs it to disk if `durable`.
     pub(super) async fn seal(mut self) -> Result<Spooled, Error> {
         let mut target = self.idle().await?;
         let batch = self.take_batch();
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_small_piece_does_not_keep_the_buffer_it_came_in() {
+    async fn small_chunk_does_not_retain_its_receive_buffer() {
         struct Received {
             _alive: Arc<()>,
         }
@@ -252,12 +254,12 @@ mod tests {
             let buffer = Bytes::from_owner(Received { _alive: Arc::clone(&alive) });
             writer.write(buffer.slice(..1)).await.expect("write");
         }
-        assert_eq!(Arc::strong_count(&alive), 1, "no buffer is kept");
+        assert_eq!(Arc::strong_count(&alive), 1, "all receive buffers are freed");
         assert_eq!(writer.seal().await.expect("seal").digests.size, 100);
     }
 
     #[tokio::test]
-    async fn many_batches_are_one_file() {
+    async fn several_batches_are_written_to_one_file() {
         let (spool, _folder) = spool();
         let long = vec![7; LARGEST_BATCH * 2 + 5];
         let mut writer = spool.create().await.expect("writer");

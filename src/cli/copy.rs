@@ -1,4 +1,4 @@
-//! `haversack copy`: moves everything to another database and another store.
+//! `haversack copy`: copies all data to another database and blob store.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::service::moving::{self, Progress, Side};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where everything is: the data folder of a server with default settings, or database URL and blobs URL joined by a
+    /// Source: the data folder of a server with default settings, or database URL and blobs URL joined by a
     /// comma
     #[arg(long, value_name = "PLACE")]
     from: String,
-    /// Where it is to be, said in the same way
+    /// Target, in the same format as --from
     #[arg(long, value_name = "PLACE")]
     to: String,
 }
@@ -36,25 +36,25 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
         let (from, to) = (Side { db: &from.db, blobs: &*from.blobs }, Side { db: &to.db, blobs: &*to.blobs });
         let moved = moving::copy(from, to, Clock::system().now(), &bars).await;
         bars.clear();
-        let moved = moved.context("stopped; begin anew with the same command, what was moved is not moved again")?;
+        let moved = moved.context("stopped; begin anew with the same command: files already copied are skipped")?;
         println!(
-            "{} attachments are there, {} files of them moved now, each read back and its hash compared; {} other rows",
+            "{} attachments are there, {} files of them moved now, each verified by reading it back; {} other rows",
             moved.attachments, moved.files, moved.rows
         );
         if moved.gone > 0 {
-            println!("{} rows of an earlier copy were dropped: they are not there any more at --from", moved.gone);
+            println!("{} rows of an earlier copy were deleted: --from no longer contains them", moved.gone);
         }
         for (id, why) in &moved.left {
             println!("left: attachment {id}: {why}");
         }
         if !moved.left.is_empty() {
-            bail!("{} attachments could not be moved", moved.left.len());
+            bail!("{} attachments could not be copied", moved.left.len());
         }
         Ok(())
     })
 }
 
-/// Opens a place, and makes a folder to work in if it has none.
+/// Opens database and blob store, with a temporary working folder if `place` is not a data folder.
 async fn open(flags: &Flags, place: &str, must_exist: bool) -> anyhow::Result<(Place, Option<TempDir>)> {
     let mut flags = flags.clone();
     let folder = if let Some((database, blobs)) = place.split_once(',') {
@@ -71,7 +71,7 @@ async fn open(flags: &Flags, place: &str, must_exist: bool) -> anyhow::Result<(P
         flags.data_dir = Some(Path::new(place).to_owned());
         None
     };
-    // About serving, which this does not.
+    // Concerns serving only, which this command does not do.
     flags.cdn_mode = None;
     let config = Config::load(flags)?;
     if let Some(path) = config.database_path().filter(|path| must_exist && !path.exists()) {
@@ -80,7 +80,7 @@ async fn open(flags: &Flags, place: &str, must_exist: bool) -> anyhow::Result<(P
     Ok((Place::open(&config).await?, folder))
 }
 
-/// One bar for files and one for rows; hidden where there is no terminal.
+/// Progress bars for files and rows; hidden if the output is not a terminal.
 struct Bars {
     all: MultiProgress,
     files: ProgressBar,

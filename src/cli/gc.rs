@@ -1,4 +1,4 @@
-//! `haversack gc`: finds files that no attachment names, and attachments whose files are lost.
+//! `haversack gc`: finds orphaned files and attachments with missing files.
 
 use std::time::SystemTime;
 
@@ -14,12 +14,12 @@ use crate::service::moving::Side;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Only tell what would be removed
+    /// Only report what would be deleted
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Lines printed of each kind.
+/// Maximum number of lines printed per category.
 const SHOWN: usize = 100;
 
 pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
@@ -32,19 +32,19 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
         if found.young > 0 {
             println!("{} files that nothing names and that are younger than a day: left alone", found.young);
         }
-        show("not ours, left alone", found.foreign.iter().cloned());
+        show("unrecognised, left alone", found.foreign.iter().cloned());
         let bytes: u64 = found.orphans.iter().map(|(_, size)| size).sum();
-        let what = if arguments.dry_run { "nothing names it" } else { "nothing names it; its removal is asked for" };
+        let what = if arguments.dry_run { "orphaned" } else { "orphaned; queued for deletion" };
         show(what, found.orphans.iter().map(|(key, size)| format!("{key} ({size} bytes)")));
         println!("{} files that nothing names, {bytes} bytes", found.orphans.len());
         show("lost", found.dangling.iter().map(|(id, problem)| format!("attachment {id}: {problem}")));
         if !arguments.dry_run && !found.orphans.is_empty() {
             garbage::request_removal(side, found.orphans, Clock::system().now()).await?;
-            println!("a running server removes them within a minute, else the next one that starts");
+            println!("a running server deletes them within a minute; otherwise the next server to start does");
         }
         if !found.dangling.is_empty() {
             bail!(
-                "{} attachments have lost their file: restore it from a backup, or delete them",
+                "{} attachments have lost their file: restore the files from a backup, or delete the attachments",
                 found.dangling.len()
             );
         }

@@ -19,13 +19,13 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Change a phone number
+    /// Change the settings of a phone number
     Set {
-        /// The number, in E.164 form
+        /// The phone number, in E.164 form
         #[arg(value_name = "NUMBER", value_parser = number)]
         number: PhoneNumber,
-        /// How long files are kept that are fetched for its messages from now on: `persistent`, until they are
-        /// deleted, or `ephemeral`, for a day or two. Those of an ephemeral partner are ephemeral whatever is said here
+        /// Retention of files fetched for its messages from now on: `persistent` (until deleted) or
+        /// `ephemeral` (one to two days). Files of an ephemeral partner are always ephemeral
         #[arg(long, value_name = "TIER", value_parser = tier)]
         tier: Tier,
     },
@@ -37,7 +37,7 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         std::fs::create_dir_all(&config.data_dir)?;
         let db = Db::open(&config.database_url).await?;
         partners::set_tier(&db, &Clock::system(), TierOf::Line(number.clone()), tier).await?;
-        println!("number   {number} is {} from now on; files that exist stay what they are", tier.as_str());
+        println!("number   {number} is {} from now on; existing files keep their tier", tier.as_str());
         Ok(())
     })
 }

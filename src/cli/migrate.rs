@@ -1,4 +1,4 @@
-//! `haversack migrate`: applies the migrations and stops, for those who let nothing but this change their tables.
+//! `haversack migrate`: applies the migrations and exits, for operators who run servers without DDL rights.
 
 use super::block_on;
 use crate::config::Config;
@@ -10,7 +10,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
             std::fs::create_dir_all(folder)?;
         }
         Db::open(&config.database_url).await?;
-        println!("the tables are those of this version");
+        println!("the database schema is up to date");
         Ok(())
     })
 }

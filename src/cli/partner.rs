@@ -20,23 +20,22 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Add a partner with an API key, which is shown this once, and its phone numbers
+    /// Add a partner with its phone numbers and an API key, which is shown only once
     Add {
-        /// Its name
+        /// Name of the partner
         name: String,
-        /// The key; by default a new random one
+        /// API key; by default a new random one
         #[arg(long, value_name = "KEY", value_parser = key)]
         api_key: Option<String>,
-        /// A phone number it may send from, in E.164 form; can be given several times
+        /// A phone number that the partner may send from, in E.164 form; can be given several times
         #[arg(long = "phone-number", value_name = "NUMBER", value_parser = number)]
         phone_numbers: Vec<PhoneNumber>,
     },
-    /// Change a partner
+    /// Change the settings of a partner
     Set {
-        /// Its name
+        /// Name of the partner
         name: String,
-        /// How long its files are kept that come from now on: `persistent`, until they are deleted, or `ephemeral`,
-        /// for a day or two
+        /// Retention of its files from now on: `persistent` (until deleted) or `ephemeral` (one to two days)
         #[arg(long, value_name = "TIER", value_parser = tier)]
         tier: Tier,
     },
@@ -64,7 +63,7 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
             Command::Add { name, api_key, phone_numbers } => add(&db, name, api_key, phone_numbers).await,
             Command::Set { name, tier } => {
                 partners::set_tier(&db, &Clock::system(), TierOf::Partner(name.clone()), tier).await?;
-                println!("partner  {name} is {} from now on; files that exist stay what they are", tier.as_str());
+                println!("partner  {name} is {} from now on; existing files keep their tier", tier.as_str());
                 Ok(())
             }
             Command::List => list(&db).await,
@@ -76,7 +75,7 @@ async fn add(db: &Db, name: String, key: Option<String>, numbers: Vec<PhoneNumbe
     let key = key.unwrap_or_else(api_key::generate);
     let id = partners::add(db, &Clock::system(), name.clone(), &key, numbers.clone()).await?;
     println!("partner  {name} ({id})");
-    println!("API key  {key}   (shown this once)");
+    println!("API key  {key}   (shown only once)");
     for number in numbers {
         println!("number   {number}");
     }

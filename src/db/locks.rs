@@ -1,5 +1,5 @@
-//! Locks by name, between servers that share a database. SQLite has one writer and one server, so that a transaction
-//! needs none there; what takes longer than a transaction is kept apart within the process.
+//! Named locks between servers that share a database: PostgreSQL advisory locks. SQLite has a single writer
+//! and a single server, so transactions need no lock there; longer operations use locks within the process.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::{Connection, Db, Engine, Error, LOCK_PATIENCE};
 
-/// Waits until no other transaction holds any of these names, and holds them until this one ends. All of them are to be
-/// asked for at once, or in an order that everybody keeps: two who wait for each other are both given up.
+/// Acquires advisory locks on these names, held until the transaction ends. All names must be passed in one
+/// call, or in a globally consistent order: in a deadlock PostgreSQL aborts one of the transactions.
 pub async fn hold(db: &mut Connection, names: &[String]) -> Result<(), Error> {
     if Engine::of_connection(db) == Engine::Sqlite || names.is_empty() {
         return Ok(());
@@ -21,27 +21,27 @@ pub async fn hold(db: &mut Connection, names: &[String]) -> Result<(), Error> {
     let mut numbers: Vec<i64> = names.iter().map(|name| number(name)).collect();
     numbers.sort_unstable();
     numbers.dedup();
-    // Taken from left to right.
+    // PostgreSQL evaluates the calls from left to right, so the locks are acquired in sorted order.
     let calls: Vec<String> = (1..=numbers.len()).map(|n| format!("pg_advisory_xact_lock(${n})")).collect();
-    // Nothing of a caller's is in the text.
+    // Safe from SQL injection: the text contains only placeholders.
     let statement = AssertSqlSafe(format!("SELECT {}", calls.join(", ")));
     let query = numbers.into_iter().fold(sqlx::query(statement), sqlx::query::Query::bind);
     query.execute(db).await?;
     Ok(())
 }
 
-/// PostgreSQL's advisory locks are numbers. Two names of one number wait for each other, which harms nothing.
+/// Maps a name to the number of its advisory lock. Names that collide block each other, which is harmless.
 fn number(name: &str) -> i64 {
     let hash = Sha256::digest(name.as_bytes());
     i64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))
 }
 
-/// Locks of this process, by name; those that nobody holds or waits for are forgotten.
+/// Process-local locks by name; unused entries are pruned.
 #[derive(Clone, Default)]
 pub(super) struct LocalLocks(Arc<std::sync::Mutex<HashMap<String, Weak<Mutex<()>>>>>);
 
 impl LocalLocks {
-    /// Names kept before those that nobody uses are looked for.
+    /// Number of entries at which unused ones are pruned.
     const MANY: usize = 64;
 
     async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
@@ -61,10 +61,10 @@ impl LocalLocks {
     }
 }
 
-/// A name that nobody else holds, here or on another server, until this is dropped. If the database loses the connection
-/// meanwhile it is free again for others: what is done under it must be safe then, if wasteful.
+/// An exclusive lock on a name, across all servers, released on drop. It is also released if the database
+/// connection is lost: a second holder must then be safe, at worst wasteful.
 pub struct Exclusive {
-    /// Dropping it rolls it back, which ends the lock.
+    /// Rolled back on drop, which releases the advisory lock.
     _transaction: Option<Transaction<'static, Any>>,
     _turn: Option<OwnedSemaphorePermit>,
     _local: OwnedMutexGuard<()>,
@@ -77,8 +77,8 @@ impl fmt::Debug for Exclusive {
 }
 
 impl Db {
-    /// Waits until nobody holds `name`, and holds it. For work that takes longer than a transaction. One who holds a name
-    /// must not ask for another.
+    /// Acquires an exclusive lock, for operations that take longer than a transaction. A holder must not
+    /// acquire a second one (deadlock).
     ///
     /// # Errors
     /// The database fails.
@@ -103,13 +103,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_name_is_held_by_one_and_no_name_waits_for_another() {
+    async fn lock_excludes_same_name_only_and_unused_names_are_pruned() {
         let locks = LocalLocks::default();
         let held = locks.lock("a").await;
         for n in 0..LocalLocks::MANY * 2 {
             drop(locks.lock(&n.to_string()).await);
         }
-        assert!(locks.0.lock().expect("lock").len() <= LocalLocks::MANY + 1, "names are forgotten");
+        assert!(locks.0.lock().expect("lock").len() <= LocalLocks::MANY + 1, "unused names are pruned");
         let mut second = Box::pin(locks.lock("a"));
         assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
         drop(held);

@@ -1,5 +1,5 @@
-//! Rows on their way from one database to another, whichever the engines are: read a page at a time in the order of the
-//! key, and written so that doing it again changes nothing.
+//! Generic copying of tables between databases, whichever their engines. Rows are read with keyset pagination
+//! and written as upserts, so that a repeated copy is idempotent.
 
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -8,10 +8,9 @@ use super::row::storable;
 use super::{Connection, Engine, Error, attachments};
 use crate::domain::attachment::Attachment;
 
-/// A table, and the columns of its key.
+/// A table with its key columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
-    /// Its name.
     pub name: &'static str,
     key: &'static [&'static str],
 }
@@ -20,14 +19,14 @@ const fn table(name: &'static str, key: &'static [&'static str]) -> Table {
     Table { name, key }
 }
 
-/// The attachments, whose bytes move before their rows.
+/// The attachments, whose bytes are copied before their rows.
 pub const ATTACHMENTS: Table = table("attachments", &["id"]);
 
-/// What attachments refer to.
+/// Tables that attachments reference.
 pub const BEFORE_ATTACHMENTS: [Table; 1] = [table("partners", &["id"])];
 
-/// Every other table, each after those it refers to. Not among them is what is good for minutes only (`recent_sends`),
-/// what is about one store (`blob_removals`), and keys that sign URLs (`secrets`).
+/// All other tables, each after the tables it references. Not copied: `recent_sends`, which is valid for
+/// minutes only, `blob_removals`, which belongs to one store, and `secrets`, the keys that sign URLs.
 pub const AFTER_ATTACHMENTS: [Table; 10] = [
     table("api_keys", &["key_hash"]),
     table("lines", &["id"]),
@@ -44,36 +43,35 @@ pub const AFTER_ATTACHMENTS: [Table; 10] = [
 /// Tables whose rows are never deleted.
 pub const NEVER_DELETED: [Table; 2] = [table("partners", &["id"]), table("messages", &["id"])];
 
-/// Tables whose rows are deleted at times.
+/// Tables whose rows can be deleted.
 pub const WITH_DELETIONS: [Table; 2] = [table("fetched_urls", &["partner_id", "url_hash"]), table("outbox", &["id"])];
 
-/// What one column of a row holds.
+/// A column value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Value {
     Text(Option<String>),
     Integer(Option<i64>),
 }
 
-/// A column of a table.
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
     is_text: bool,
 }
 
-/// The columns of a table, which both sides have alike once their migrations were applied.
+/// The columns of a table: identical in both databases once their migrations are applied.
 #[derive(Clone, Debug)]
 pub struct Shape {
     table: Table,
     columns: Vec<Column>,
 }
 
-/// A row.
+/// A row, with its values in the order of the columns.
 #[derive(Clone, Debug)]
 pub struct Row(Vec<Value>);
 
 impl Shape {
-    /// Reads it from the database's own description.
+    /// Reads the columns from the system catalog.
     pub async fn of(db: &mut Connection, table: Table) -> Result<Self, Error> {
         let statement = match Engine::of_connection(db) {
             Engine::Sqlite => "SELECT name, type AS kind FROM pragma_table_info($1)",
@@ -90,18 +88,18 @@ impl Shape {
         Ok(Self { table, columns: rows.iter().map(column).collect::<Result<_, Error>>()? })
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub async fn count(&self, db: &mut Connection) -> Result<u64, Error> {
         let statement = AssertSqlSafe(format!("SELECT COUNT(*) AS rows FROM {}", self.table.name));
         super::row::size(&sqlx::query(statement).fetch_one(db).await?, "rows")
     }
 
-    /// The next rows after `after` in the order of the key, at most `limit`.
+    /// Returns at most `limit` rows that follow `after` in key order.
     pub async fn page(&self, db: &mut Connection, after: Option<&Row>, limit: u32) -> Result<Vec<Row>, Error> {
         self.fetch(db, after, limit).await?.iter().map(|row| self.read(row)).collect()
     }
 
-    /// The same of the attachments, with what they mean.
+    /// Returns a page of attachments: rows together with the parsed values.
     pub async fn attachments(
         &self,
         db: &mut Connection,
@@ -120,13 +118,13 @@ impl Shape {
             let places: Vec<String> = (1..=key.len()).map(|n| format!("${n}")).collect();
             format!("WHERE ({order}) > ({})", places.join(", "))
         });
-        // Names of tables and columns are ours and the database's own.
+        // Safe from SQL injection: table names are constants, column names come from the system catalog.
         let statement = AssertSqlSafe(format!("SELECT * FROM {name} {condition} ORDER BY {order} LIMIT {limit}"));
         let query = after.unwrap_or_default().into_iter().fold(sqlx::query(statement), bind);
         Ok(query.fetch_all(db).await?)
     }
 
-    /// Writes a row over the one that has its key.
+    /// Inserts a row, or replaces the row with the same key.
     pub async fn write(&self, db: &mut Connection, row: Row) -> Result<(), Error> {
         let Table { name, key } = self.table;
         let columns: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
@@ -144,14 +142,14 @@ impl Shape {
         Ok(())
     }
 
-    /// Whether there is a row of the same key.
+    /// Returns true if a row with the same key exists.
     pub async fn is_there(&self, db: &mut Connection, row: &Row) -> Result<bool, Error> {
         let statement = format!("SELECT 1 FROM {} WHERE {}", self.table.name, self.key_condition());
         let query = self.key(row).into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind);
         Ok(query.fetch_optional(db).await?.is_some())
     }
 
-    /// Deletes the row of the same key.
+    /// Deletes the row with the same key.
     pub async fn delete(&self, db: &mut Connection, row: &Row) -> Result<(), Error> {
         let statement = format!("DELETE FROM {} WHERE {}", self.table.name, self.key_condition());
         self.key(row).into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind).execute(db).await?;
@@ -167,7 +165,7 @@ impl Shape {
         self.table.key.iter().map(|column| row.0[self.index(column)].clone()).collect()
     }
 
-    /// Changes one text column of a row.
+    /// Sets one text column of a row.
     pub fn set(&self, row: &mut Row, column: &str, text: Option<String>) {
         row.0[self.index(column)] = Value::Text(text);
     }
@@ -180,7 +178,7 @@ impl Shape {
         let value = |column: &Column| {
             let name = column.name.as_str();
             Ok(if column.is_text {
-                // Earlier versions stored U+0000 as it is in SQLite.
+                // Earlier versions stored U+0000 unescaped in SQLite.
                 let text: Option<String> = row.try_get(name)?;
                 Value::Text(text.map(|text| if text.contains('\0') { storable(&text) } else { text }))
             } else {

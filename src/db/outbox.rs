@@ -1,28 +1,25 @@
-//! Messages to hand to the gateway. An entry is written in the transaction that accepts its message, and removed in
-//! the one that records what became of it.
+//! The outbox: messages to hand to the gateway. An entry is inserted by the transaction that accepts its
+//! message, and deleted by the one that records its outcome (transactional outbox).
 //!
-//! Several servers may claim entries. Claiming is done by one at a time, so that each sees what the others claimed: two
-//! messages of one chat are never with two servers. The number of attempts tells who claimed an entry last.
+//! Several servers may lease entries. Leasing is serialised by an advisory lock, so that each server sees the
+//! leases of the others: the messages of one chat are never leased by two servers at once. The attempt number
+//! is a fencing token that identifies the latest lease.
 
 use super::row::{integer, parsed, size};
 use super::{Connection, Engine, Error, locks};
 use crate::clock::Timestamp;
 use crate::id::{ChatId, JobId, MessageId};
 
-/// A claimed entry.
+/// A leased entry.
 #[derive(Clone, Copy, Debug)]
 pub struct Job {
-    /// Its id.
     pub id: JobId,
-    /// The message to deliver.
     pub message_id: MessageId,
-    /// The chat it is in.
     pub chat_id: ChatId,
-    /// Which attempt this is, from 1.
+    /// Attempt number, from 1; the fencing token of the lease.
     pub attempt: u32,
 }
 
-/// Adds an entry.
 pub async fn insert(db: &mut Connection, chat: ChatId, message: MessageId, now: Timestamp) -> Result<(), Error> {
     sqlx::query("INSERT INTO outbox (id, chat_id, message_id, available_at, attempts, created_at) VALUES ($1, $2, $3, $4, 0, $4)")
         .bind(JobId::new().to_string())
@@ -34,7 +31,7 @@ pub async fn insert(db: &mut Connection, chat: ChatId, message: MessageId, now: 
     Ok(())
 }
 
-/// The oldest due entries of chats of which nothing is claimed.
+/// Selects the oldest due entries of chats without a lease.
 macro_rules! claim {
     ($locking:literal) => {
         concat!(
@@ -48,12 +45,12 @@ macro_rules! claim {
     };
 }
 
-/// Claims the oldest due entries until `until`: whoever claims them has that long before another may.
+/// Leases the oldest due entries until `until`; no other server can lease them before.
 pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<Job>, Error> {
     locks::hold(db, &["outbox".to_owned()]).await?;
     let statement = match Engine::of_connection(db) {
         Engine::Sqlite => claim!(""),
-        // What another server is about to record is not waited for.
+        // Skip rows locked by another server that is recording an outcome.
         Engine::Postgres => claim!(" FOR UPDATE SKIP LOCKED"),
     };
     let rows = sqlx::query(statement)
@@ -77,7 +74,7 @@ pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit:
     Ok(jobs)
 }
 
-/// Claims an entry for longer. `false`: it is done with, or another has claimed it since.
+/// Extends a lease. Returns false if the entry is gone or another server has leased it since.
 pub async fn extend(db: &mut Connection, job: Job, until: Timestamp) -> Result<bool, Error> {
     let done = sqlx::query("UPDATE outbox SET claimed_until = $3 WHERE id = $1 AND attempts = $2")
         .bind(job.id.to_string())
@@ -88,7 +85,7 @@ pub async fn extend(db: &mut Connection, job: Job, until: Timestamp) -> Result<b
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives an entry back, to be tried again at `at`.
+/// Releases an entry, to be retried at `at`. Has no effect if another server has leased it since.
 pub async fn retry(db: &mut Connection, job: Job, at: Timestamp) -> Result<(), Error> {
     sqlx::query("UPDATE outbox SET available_at = $3, claimed_until = 0 WHERE id = $1 AND attempts = $2")
         .bind(job.id.to_string())
@@ -99,7 +96,7 @@ pub async fn retry(db: &mut Connection, job: Job, at: Timestamp) -> Result<(), E
     Ok(())
 }
 
-/// Removes an entry whose message failed. `false`: another has claimed it since.
+/// Deletes an entry whose message failed. Returns false if another server has leased it since.
 pub async fn give_up(db: &mut Connection, job: Job) -> Result<bool, Error> {
     let done = sqlx::query("DELETE FROM outbox WHERE id = $1 AND attempts = $2")
         .bind(job.id.to_string())
@@ -109,13 +106,13 @@ pub async fn give_up(db: &mut Connection, job: Job) -> Result<bool, Error> {
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes an entry that is done with.
+/// Deletes an entry whose outcome is recorded.
 pub async fn done(db: &mut Connection, id: JobId) -> Result<(), Error> {
     sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id.to_string()).execute(db).await?;
     Ok(())
 }
 
-/// How many entries wait.
+/// Returns the number of entries.
 pub async fn count(db: &mut Connection) -> Result<u64, Error> {
     size(&sqlx::query("SELECT COUNT(*) AS waiting FROM outbox").fetch_one(db).await?, "waiting")
 }

@@ -1,4 +1,4 @@
-//! What is particular to PostgreSQL: transactions, whether commits are safe, and which failures pass.
+//! PostgreSQL specifics: session settings, transactions, durability check, and transient errors.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,34 +12,33 @@ use tracing::Instrument;
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 
-/// A connection that was idle for longer is asked whether it is still one before it is used: the server may have been
-/// restarted, or a firewall may have forgotten it.
+/// A pooled connection that was idle for longer is pinged before use: the server may have been restarted, or
+/// a firewall may have dropped its connection state.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// How long it may take to answer that.
+/// Timeout of that ping.
 const PING: Duration = Duration::from_secs(2);
 
-/// The longest a connection is kept.
+/// Maximum lifetime of a connection.
 pub(super) const LIFETIME: Duration = Duration::from_mins(30);
-/// How the server finds out that one of us is gone without having said so, lets go of what a frozen one holds, and gives
-/// up what takes too long. Without these, the locks of a server that lost its power would be held for hours.
+/// Session settings: TCP keepalives detect a crashed client, timeouts release the locks of a frozen one and
+/// cancel slow statements. Without them, the locks of a server that lost power would be held for hours.
 const SETTINGS: &str = "SELECT set_config('tcp_keepalives_idle', '10', false), \
     set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false), \
     set_config('statement_timeout', '60s', false), set_config('lock_timeout', '30s', false), \
     set_config('idle_in_transaction_session_timeout', $1, false)";
-/// How long a transaction may wait for us.
+/// Idle timeout within a transaction.
 pub(super) const IDLE_IN_TRANSACTION: &str = "30s";
-/// The same of a transaction that holds a name while files are copied and converted.
+/// Idle timeout within a transaction that holds an exclusive lock while files are copied and transcoded.
 pub(super) const IDLE_WITH_LOCK: &str = "15min";
 
-/// When tables were last found to be others than a connection's statements were made for: connections that are older are
-/// not used again.
+/// Last time the schema was seen to change (cached-plan error); older connections are discarded.
 static TABLES_CHANGED: Mutex<Option<Instant>> = Mutex::new(None);
 
 pub(super) async fn prepare(connection: &mut Connection, idle_in_transaction: &'static str) -> Result<(), sqlx::Error> {
     sqlx::query(SETTINGS).bind(idle_in_transaction).execute(connection).await.map(drop)
 }
 
-/// Takes note of a failure that says something of all connections.
+/// Records errors that concern all connections.
 pub(super) fn note(error: &sqlx::Error) {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     if code.as_deref() == Some(CACHED_PLAN) {
@@ -47,7 +46,7 @@ pub(super) fn note(error: &sqlx::Error) {
     }
 }
 
-/// Runs `work` in a transaction of its own, in a task that nobody's patience ends.
+/// Runs `work` in its own transaction, in a detached task that continues if the caller is cancelled.
 pub(super) async fn write<T, E, F>(pool: &AnyPool, work: F) -> Result<T, E>
 where
     F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
@@ -64,7 +63,7 @@ where
     tokio::spawn(transaction.in_current_span()).await.unwrap_or_else(|_| Err(Error::Abandoned.into()))
 }
 
-/// Whether a connection of the pool can be used.
+/// Returns true if a pooled connection can be used.
 pub(super) async fn is_alive(connection: &mut Connection, idle: PoolConnectionMetadata) -> Result<bool, sqlx::Error> {
     let changed = *TABLES_CHANGED.lock().expect("no panic while locked");
     if changed.is_some_and(|changed| changed.elapsed() < idle.age) {
@@ -73,7 +72,7 @@ pub(super) async fn is_alive(connection: &mut Connection, idle: PoolConnectionMe
     Ok(idle.idle_for < TRUSTED_FOR || timeout(PING, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
 }
 
-/// Acknowledged means on disk, there too.
+/// Fails unless commits are durable: `fsync` and `synchronous_commit` must not be off.
 pub(super) async fn check_durability(connection: &mut Connection) -> Result<(), Error> {
     for setting in ["fsync", "synchronous_commit"] {
         let row = sqlx::query("SELECT current_setting($1)").bind(setting).fetch_one(&mut *connection).await?;
@@ -85,16 +84,14 @@ pub(super) async fn check_durability(connection: &mut Connection) -> Result<(), 
     Ok(())
 }
 
-/// What the server says of itself.
+/// Version, settings and time of the database server.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// Its version.
     pub version: String,
-    /// How the database holds text.
+    /// Character encoding of the server.
     pub encoding: String,
-    /// Connections it takes, of everybody together.
+    /// Connection limit of the server, shared by all clients.
     pub max_connections: i64,
-    /// Its time.
     pub now: Timestamp,
 }
 
@@ -105,7 +102,7 @@ pub(super) async fn about(connection: &mut Connection) -> Result<About, Error> {
     let row = sqlx::query(statement).fetch_one(connection).await?;
     let version: String = row.try_get(0)?;
     Ok(About {
-        // Distributions add what theirs is called.
+        // Distributions append their package version.
         version: version.split(' ').next().unwrap_or_default().to_owned(),
         encoding: row.try_get(1)?,
         max_connections: row.try_get(2)?,
@@ -113,13 +110,14 @@ pub(super) async fn about(connection: &mut Connection) -> Result<About, Error> {
     })
 }
 
-/// "cached plan must not change result type": a migration has changed a table under a running server.
+/// SQLSTATE of "cached plan must not change result type": a migration changed a table that a server was
+/// using.
 const CACHED_PLAN: &str = "0A000";
 
-/// Whether what failed with this SQLSTATE may succeed in a moment (PostgreSQL documentation, appendix A).
+/// Returns true if an error with this SQLSTATE is transient (PostgreSQL documentation, appendix A).
 pub(super) fn is_passing(sqlstate: &str) -> bool {
-    // Connection exceptions, insufficient resources, operator intervention; serialization failure and deadlock; a server
-    // that became a replica; a transaction that was idle or waited for too long.
+    // Connection exceptions, insufficient resources, operator intervention; serialization failure and
+    // deadlock; a server demoted to a replica; idle-in-transaction and lock timeouts; changed schema.
     ["08", "53", "57"].iter().any(|class| sqlstate.starts_with(class))
         || matches!(sqlstate, "40001" | "40P01" | "25006" | "25P03" | "55P03" | CACHED_PLAN)
 }
@@ -129,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_and_what_does_not() {
+    fn transient_errors_are_distinguished_from_permanent_ones() {
         for code in ["08006", "53300", "57P01", "57P03", "40001", "40P01", "55P03", "0A000"] {
             assert!(is_passing(code), "{code}");
         }

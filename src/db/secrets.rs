@@ -1,11 +1,11 @@
-//! Secrets that all servers of a database share.
+//! Secrets shared by all servers of a database.
 
 use super::row::text;
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 
-/// The secret of a name; `candidate` becomes it if there is none yet. Of several servers that start at once, all get the
-/// same one.
+/// Returns the secret of a name; stores `candidate` if there is none yet. Servers that start concurrently all
+/// receive the same secret.
 pub async fn get_or_set(db: &mut Connection, name: &str, candidate: &str, now: Timestamp) -> Result<String, Error> {
     sqlx::query("INSERT INTO secrets (name, value, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING")
         .bind(name)

@@ -1,6 +1,6 @@
-//! The one writer. SQLite has one writer at a time whatever we do; here it is one task with one connection, so that
-//! nobody waits on a lock, no read is ever upgraded to a write (`SQLITE_BUSY_SNAPSHOT`), and writes that arrive
-//! while the disk syncs share the next sync.
+//! Group commit for SQLite. SQLite allows one writer at a time; here it is a single task with one connection.
+//! So no caller waits for a lock, no read is upgraded to a write (`SQLITE_BUSY_SNAPSHOT`), and writes that
+//! arrive during an fsync share the next commit.
 
 use std::panic::AssertUnwindSafe;
 
@@ -10,12 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Connection, Error};
 
-/// Most writes that share one commit: bounds how long the first of them waits for the last.
+/// Maximum number of writes per commit: bounds how long the first one waits for the last.
 const MAX_BATCH: usize = 256;
-/// Writes that may wait before callers wait to hand theirs in.
+/// Queue capacity; further callers wait until there is room.
 const QUEUE: usize = 1024;
 
-/// A write: does its work on the connection and says whether to keep it.
+/// A queued write: runs on the connection and reports whether to keep its changes.
 type Job = Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Done> + Send>;
 
 struct Done {
@@ -23,7 +23,7 @@ struct Done {
     answer: Answer,
 }
 
-/// Gives the result to the caller, once it is known whether the commit succeeded.
+/// Sends the result to the caller, once the commit has succeeded or failed.
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl Writer {
                 Done {
                     keep: result.is_ok(),
                     answer: Box::new(move |committed| {
-                        // The caller may have gone; what it asked for is done all the same.
+                        // The caller may have been cancelled; its write is committed nevertheless.
                         let _ = sender.send(result.and_then(|value| committed.map(|()| value).map_err(E::from)));
                     }),
                 }
@@ -65,7 +65,7 @@ async fn run(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
         let mut answers = Vec::new();
         let committed = batch(&mut connection, first, &mut jobs, &mut answers).await;
         if committed.is_err() {
-            // A full disk makes SQLite roll back by itself; then there is nothing left to roll back.
+            // On a full disk SQLite rolls back by itself; then there is no transaction left to roll back.
             let _ = execute(&mut connection, "ROLLBACK").await;
         }
         for answer in answers {
@@ -84,7 +84,7 @@ async fn batch(
     let mut next = Some(first);
     while let Some(job) = next {
         execute(connection, "SAVEPOINT job").await?;
-        // A panic must not take the writer with it; the caller then gets `Abandoned`, as its sender is dropped.
+        // A panic must not end the writer task. Its sender is dropped, so the caller receives `Abandoned`.
         let done = AssertUnwindSafe(job(connection)).catch_unwind().await;
         let keep = done.as_ref().is_ok_and(|done| done.keep);
         answers.extend(done.ok().map(|done| done.answer));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_failure_in_a_batch_leaves_the_others() {
+    async fn failure_in_a_batch_does_not_affect_the_others() {
         let (db, _folder) = open().await;
         let (a, b, c, d) = tokio::join!(
             insert(&db, "a", false),
@@ -152,14 +152,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_duplicate_is_told_as_such() {
+    async fn duplicate_key_is_reported_as_duplicate() {
         let (db, _folder) = open().await;
         insert(&db, "a", false).await.expect("first");
         assert!(insert(&db, "a", false).await.expect_err("second").is_duplicate());
     }
 
     #[tokio::test]
-    async fn two_hundred_writers_all_get_through() {
+    async fn two_hundred_concurrent_writers_all_succeed() {
         let (db, _folder) = open().await;
         let names: Vec<&'static str> = (0..200).map(|n| &*format!("n{n}").leak()).collect();
         let results = futures_util::future::join_all(names.iter().map(|name| insert(&db, name, false))).await;

@@ -1,4 +1,4 @@
-//! The seam to carriers. A carrier is one file that implements [`Gateway`].
+//! The interface to carriers. A carrier integration is one file that implements [`Gateway`].
 
 use std::sync::Arc;
 
@@ -11,54 +11,46 @@ use crate::domain::message::{Effect, ReplyTo, Service};
 use crate::domain::part::{Part, Text};
 use crate::id::MessageId;
 
-/// A message on its way to a carrier.
+/// A message as passed to a carrier.
 #[derive(Debug)]
 pub struct OutgoingMessage {
-    /// Its id: the same on every attempt, so a carrier that knows it need not send twice.
+    /// Identical on every attempt: an idempotency key that lets the carrier suppress duplicates.
     pub id: MessageId,
-    /// The line it is sent from.
+    /// Phone number of the sending line.
     pub from: String,
-    /// Everyone it is sent to.
+    /// Recipients: phone numbers or e-mail addresses.
     pub to: Vec<String>,
-    /// Whether it is a voice memo: its one part is a file that is to play in the conversation. Where a service has no
-    /// such thing, the file is an attachment like any other.
+    /// True for a voice memo: its single part is an audio file that plays inside the conversation. Services
+    /// without voice memos deliver it as an ordinary attachment.
     pub voice_memo: bool,
-    /// Its parts, in order.
+    /// In display order.
     pub parts: Vec<OutgoingPart>,
-    /// Its effect.
     pub effect: Option<Effect>,
-    /// What it answers.
     pub reply_to: Option<ReplyTo>,
-    /// The service the caller asked for.
+    /// The service requested by the caller.
     pub preferred_service: Option<Service>,
 }
 
-/// A part on its way to a carrier.
+/// A message part as passed to a carrier.
 #[derive(Debug)]
 pub enum OutgoingPart {
-    /// Words.
     Text(Text),
-    /// A link.
     Link(String),
-    /// A file.
     Media(PartContent),
 }
 
-/// A file on its way to a carrier.
+/// A file as passed to a carrier: metadata, with the bytes read on demand.
 #[derive(Debug)]
 pub struct PartContent {
-    /// Its name.
     pub filename: String,
-    /// Its media type.
     pub media_type: String,
-    /// Its size in bytes.
     pub size_bytes: u64,
     key: BlobKey,
     blobs: Arc<dyn BlobStore>,
 }
 
 impl PartContent {
-    /// Opens the file; `None` if its attachment was deleted meanwhile.
+    /// Opens the file. Returns `None` if its attachment was deleted meanwhile.
     ///
     /// # Errors
     /// The blob store fails.
@@ -66,7 +58,7 @@ impl PartContent {
         self.blobs.open(&self.key).await
     }
 
-    /// Streams the whole file; `None` if its attachment was deleted meanwhile.
+    /// Streams the whole file. Returns `None` if its attachment was deleted meanwhile.
     ///
     /// # Errors
     /// The blob store fails.
@@ -92,7 +84,7 @@ impl PartContent {
 }
 
 impl OutgoingPart {
-    /// A part as carriers get it; `None` for a file whose attachment was deleted.
+    /// Converts a stored part. Returns `None` for a file whose attachment was deleted.
     pub(super) fn new(part: &Part, blobs: &Arc<dyn BlobStore>) -> Option<Self> {
         Some(match part {
             Part::Text(text) => Self::Text(text.clone()),
@@ -102,40 +94,41 @@ impl OutgoingPart {
     }
 }
 
-/// What a carrier made of a message.
+/// Success of a hand-over to the carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It took it, and does not know yet whether it arrived: that comes through [`Receipts`].
+    /// Accepted; the carrier confirms delivery later through [`Receipts`].
     Sent(Service),
-    /// It took it, and it arrived.
+    /// Accepted and already delivered.
     Delivered(Service),
 }
 
-/// Why a carrier did not take a message.
+/// Failure of a hand-over to the carrier.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
-    /// It may take it later.
+    /// Retryable.
     #[error("{0}")]
     Temporary(String),
-    /// It never will.
+    /// Not retryable.
     #[error("{reason} ({code})")]
     Permanent {
-        /// The API's code of the failure: 4001, 4002, 4005 ...
+        /// Error code of the API: 4001, 4002, 4005 ...
         code: u16,
-        /// Why, for the developer.
+        /// Explanation for developers.
         reason: String,
     },
 }
 
-/// A carrier.
+/// A carrier integration.
 #[async_trait]
 pub trait Gateway: std::fmt::Debug + Send + Sync {
-    /// Called once, before the first message, with where to report what arrives later than [`Gateway::send`] returns.
+    /// Called once, before the first message. `receipts` reports deliveries confirmed after [`Gateway::send`]
+    /// has returned.
     fn start(&self, receipts: Receipts) {
         drop(receipts);
     }
 
-    /// Hands a message over. It is called again with the same message after a [`Failure::Temporary`], and after a
-    /// crash between its return and the recording of the outcome.
+    /// Hands a message to the carrier. Called again with the same message after a [`Failure::Temporary`], and
+    /// after a crash between its return and the commit of the outcome (at-least-once delivery).
     async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure>;
 }

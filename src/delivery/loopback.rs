@@ -1,11 +1,10 @@
-//! The gateway of a server that has no carrier: it takes every message and says that it arrived.
+//! A gateway for servers without a carrier: accepts every message and reports it as delivered.
 
 use async_trait::async_trait;
 
 use super::gateway::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
 use crate::domain::message::Service;
 
-/// The gateway.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Loopback;
 
@@ -13,7 +12,7 @@ pub struct Loopback;
 impl Gateway for Loopback {
     async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
         for part in &message.parts {
-            // As a carrier would: a file that cannot be opened is a failure here too.
+            // Like a real carrier, fail if a file cannot be opened.
             if let OutgoingPart::Media(content) = part {
                 let opened = content.open().await.map_err(|error| Failure::Temporary(error.to_string()))?;
                 opened.ok_or_else(|| Failure::Permanent {
@@ -23,7 +22,7 @@ impl Gateway for Loopback {
             }
         }
         let service = message.preferred_service.unwrap_or(Service::IMessage);
-        // Only iMessage has voice memos; elsewhere one arrives as a file.
+        // Only iMessage supports voice memos; other services deliver a file.
         let form = match (message.voice_memo, service) {
             (true, Service::IMessage) => "voice memo",
             (true, Service::Rcs | Service::Sms) => "voice memo as a file",

@@ -1,4 +1,4 @@
-//! Delivery: takes messages out of the outbox, hands them to the gateway, and records what became of them.
+//! Delivery: leases messages from the outbox, hands them to the gateway, and records the outcome.
 
 mod gateway;
 mod loopback;

@@ -1,4 +1,4 @@
-//! What a carrier learns of a message after it took it.
+//! Delivery receipts that arrive after the carrier accepted a message.
 
 use crate::clock::Clock;
 use crate::db::{self, Db, messages};
@@ -6,7 +6,7 @@ use crate::domain::message::DeliveryStatus;
 use crate::id::MessageId;
 use crate::metrics::Metrics;
 
-/// Where a gateway reports it.
+/// Passed to the gateway to report receipts.
 #[derive(Clone, Debug)]
 pub struct Receipts {
     db: Db,
@@ -19,11 +19,11 @@ impl Receipts {
         Self { db, clock, metrics }
     }
 
-    /// A message arrived. `false`: it is not one that was sent and has not arrived yet; a receipt that comes before
-    /// [`super::Gateway::send`] has returned is too early, one that comes twice changes nothing.
+    /// Marks a message as delivered. Returns false if the message is not in state "sent": a receipt that
+    /// arrives before [`super::Gateway::send`] has returned is too early, and a duplicate has no effect.
     ///
     /// # Errors
-    /// The database fails; report it again.
+    /// The database fails; report the receipt again.
     pub async fn delivered(&self, id: MessageId) -> Result<bool, db::Error> {
         let now = self.clock.now();
         let changed =

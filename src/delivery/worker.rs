@@ -1,13 +1,13 @@
-//! The outbox worker: claim, hand over, record.
+//! The outbox worker: lease a batch of messages, hand each to the gateway, record the outcome.
 //!
-//! A claim lasts a while; if the process dies in between, this server or another hands the message over again after that.
-//! So a gateway can get a message twice, under the same id, if the process died between the start of its hand-over and the
-//! recording of the outcome: nobody knows then whether the gateway took it. A hand-over begins only while the claim lasts
-//! longer than it may take.
+//! Delivery is at-least-once. A lease expires after a fixed time; if the process crashes, this or another
+//! server then leases the message again. If the crash happens between the start of a hand-over and the commit
+//! of its outcome, it is unknown whether the gateway accepted the message, so the gateway receives it a
+//! second time, under the same id. A hand-over starts only if the lease outlasts the gateway timeout.
 //!
-//! A database that goes away in between makes no second hand-over: what the gateway answered is recorded when the database
-//! is back. Claims may be over by then, so nobody claims anything before those who have something to record did that
-//! ([`Worker::recover`]).
+//! A database outage does not cause a second hand-over: the worker keeps the outcome and records it after the
+//! outage. The lease may have expired by then, so after an outage workers wait before they lease again, until
+//! pending outcomes are recorded ([`Worker::recover`]).
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -28,60 +28,57 @@ use crate::domain::message::{DeliveryStatus, Message};
 use crate::id::{ChatId, PartnerId};
 use crate::metrics::Metrics;
 
-/// Messages handed over at a time.
+/// Maximum number of messages leased at a time.
 const BATCH: u32 = 64;
-/// How long a claim lasts. The clocks of servers that share a database may differ by what is left of it after
-/// [`PATIENCE`] and [`FRESH`].
+/// Duration of a lease. The part that [`PATIENCE`] and [`FRESH`] leave over is the tolerated clock skew
+/// between servers that share a database.
 const LEASE: Duration = Duration::from_mins(1);
-/// A claim that is older is made to last anew before its message is handed over.
+/// A lease older than this is renewed before its message is handed over.
 const FRESH: Duration = Duration::from_secs(2);
-/// How often to look without being told: for retries, and for what a crash left.
+/// Polling interval, for retries and for messages left by a crash.
 const POLL: Duration = Duration::from_secs(1);
-/// How often to try to record what the gateway answered while the database is away.
+/// Interval of attempts to record an outcome during a database outage.
 const INSIST: Duration = Duration::from_millis(200);
-/// How long others get for that once it is back: they may notice a second later.
+/// Grace period after an outage, in which other servers record their outcomes: they may notice the end of the
+/// outage up to a second later.
 const OTHERS_FIRST: Duration = Duration::from_secs(3);
-/// Attempts until a message fails for good, with code 3007.
+/// Attempts before a message fails permanently, with code 3007.
 const MAX_ATTEMPTS: u32 = 10;
-/// Wait after the first failure; doubled after each further one.
+/// Delay before the first retry; doubled on each further one (exponential backoff).
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The longest wait.
+/// Upper bound of the retry delay.
 const LONGEST_RETRY: Duration = Duration::from_mins(10);
-/// How long the gateway may take: less than a claim lasts, so that nobody else takes up what it still may send.
+/// Gateway timeout: shorter than the lease, so that no other server leases a message that may still be sent.
 const PATIENCE: Duration = Duration::from_secs(50);
-/// "Delivery failed".
+/// Error code "Delivery failed".
 const DELIVERY_FAILED: u16 = 4001;
-/// "Delivery attempts exhausted".
+/// Error code "Delivery attempts exhausted".
 const EXHAUSTED: u16 = 3007;
 
-/// The worker.
+/// Delivers the messages of the outbox.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// The database.
     pub db: Db,
-    /// The bytes of parts.
     pub blobs: Arc<dyn BlobStore>,
-    /// The carrier.
     pub gateway: Arc<dyn Gateway>,
-    /// The time.
     pub clock: Clock,
-    /// Where states are counted.
     pub metrics: Metrics,
-    /// Told when the outbox was filled.
+    /// Notified when a message is added to the outbox.
     pub filled: Arc<Notify>,
 }
 
 impl Worker {
-    /// Works until `stop`, and then ends what it has begun: what is cut off is handed over again.
+    /// Runs until `stop` resolves; a batch in progress is completed first. If the process exits earlier, the
+    /// leases of the batch expire and its messages are handed over again.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {
             let next = match self.work().await {
-                // A full batch: there may be more.
+                // A full batch: more messages may be due.
                 Ok(count) if count == BATCH as usize => Duration::ZERO,
                 Ok(_) => POLL,
                 Err(error) => {
-                    tracing::error!(%error, "delivery failed; it will be tried again");
+                    tracing::error!(%error, "delivery batch failed; will be retried");
                     tokio::select! {
                         biased;
                         () = &mut stop => return,
@@ -97,8 +94,8 @@ impl Worker {
         }
     }
 
-    /// Waits until the database answers, and then for others who were waiting for it: they know what became of messages
-    /// whose claims ended meanwhile.
+    /// Waits for the database, then lets other servers record outcomes whose leases expired during the
+    /// outage.
     async fn recover(&self) {
         loop {
             tokio::time::sleep(POLL).await;
@@ -108,10 +105,10 @@ impl Worker {
         }
     }
 
-    /// Deals with one batch; says how many messages it had.
+    /// Delivers one batch. Returns its number of messages.
     ///
     /// # Errors
-    /// The database fails; the claims end by themselves.
+    /// The database fails; the leases expire by themselves.
     pub async fn work(&self) -> Result<usize, db::Error> {
         let (now, claimed) = (self.clock.now(), Instant::now());
         let jobs = self
@@ -135,11 +132,12 @@ impl Worker {
 
     async fn deliver_in_order(&self, jobs: Vec<Job>, claimed: Instant) -> Result<(), db::Error> {
         for job in jobs {
-            // The claim must be fresh once the message is loaded, however long the database was away for that.
+            // Loading the message may have taken long during an outage: renew the lease until it is fresh
+            // afterwards.
             while claimed.elapsed() < FRESH || self.extend(job).await? {
                 match self.load(job).await {
                     Err(error) if error.is_unavailable() => pause(&error).await,
-                    // One that cannot be read must not keep those behind it from theirs.
+                    // An unreadable message must not block the ones behind it.
                     Err(error) => {
                         self.give_up_for_now(job, error.to_string()).await?;
                         break;
@@ -154,7 +152,7 @@ impl Worker {
         Ok(())
     }
 
-    /// `false`: another server has the job by now.
+    /// Renews the lease. Returns false if another server holds it now.
     async fn extend(&self, job: Job) -> Result<bool, db::Error> {
         insist(|| {
             let until = self.clock.now() + LEASE;
@@ -182,7 +180,7 @@ impl Worker {
         }
     }
 
-    /// A gateway that hangs or panics on one message must not keep others from theirs.
+    /// Calls the gateway with a timeout and catches panics, so that one message cannot block the others.
     async fn hand_over(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
         let sending = AssertUnwindSafe(self.gateway.send(message)).catch_unwind();
         match tokio::time::timeout(PATIENCE, sending).await {
@@ -192,7 +190,8 @@ impl Worker {
         }
     }
 
-    /// The message of a job; `None` if it is not there, so that there is nothing to do.
+    /// Loads the message of an outbox entry; `None` if it no longer exists, so that nothing is left to
+    /// deliver.
     async fn load(&self, job: Job) -> Result<Option<OutgoingMessage>, db::Error> {
         let mut db = self.db.read().await?;
         let Some((partner, message)) = messages::find_for_delivery(&mut db, job.message_id).await? else {
@@ -220,8 +219,8 @@ impl Worker {
         }))
     }
 
-    /// Sent and delivered are two changes, each with its own time, even when the gateway reports both at once. The last
-    /// one is recorded together with the end of the job.
+    /// Records the outcome. Sent and delivered are two updates with a timestamp each, even if the gateway
+    /// reports both at once. The last update and the removal of the outbox entry share a transaction.
     async fn record(&self, job: Job, outcome: Outcome) -> Result<(), db::Error> {
         let (Outcome::Sent(service) | Outcome::Delivered(service)) = outcome;
         let (now, last) = (self.clock.now(), matches!(outcome, Outcome::Sent(_)));
@@ -262,19 +261,19 @@ impl Worker {
 
     async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {
         let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
-        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery will be tried again");
+        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery failed; will be retried");
         let at = self.clock.now() + wait;
         insist(|| self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await }))).await
     }
 
     async fn fail(&self, job: Job, code: u16, reason: String) -> Result<(), db::Error> {
-        tracing::warn!(message_id = %job.message_id, code, reason, "delivery failed for good");
+        tracing::warn!(message_id = %job.message_id, code, reason, "delivery failed permanently");
         let now = self.clock.now();
         insist(|| {
             let reason = reason.clone();
             self.db.write(move |db| {
                 Box::pin(async move {
-                    // Unless another server has it by now, which may have had more luck.
+                    // Unless another server holds the lease now: its attempt may have succeeded.
                     if outbox::give_up(db, job).await? {
                         messages::mark_failed(db, job.message_id, code, &reason, now).await?;
                     }
@@ -292,7 +291,7 @@ impl Worker {
     }
 }
 
-/// Does what can be done twice, again and again while the database is away.
+/// Retries an idempotent operation until the database is available again.
 async fn insist<T, F: Future<Output = Result<T, db::Error>>>(mut work: impl FnMut() -> F) -> Result<T, db::Error> {
     loop {
         match work().await {
@@ -303,11 +302,12 @@ async fn insist<T, F: Future<Output = Result<T, db::Error>>>(mut work: impl FnMu
 }
 
 async fn pause(error: &db::Error) {
-    tracing::warn!(%error, "delivery waits for the database");
+    tracing::warn!(%error, "database unavailable; delivery is waiting");
     tokio::time::sleep(INSIST).await;
 }
 
-/// The messages of one chat go one after the other, in the order they were accepted; chats do not wait for each other.
+/// Groups entries by chat. Messages of one chat are delivered sequentially, in the order of acceptance; chats
+/// are delivered concurrently.
 fn by_chat(jobs: Vec<Job>) -> HashMap<ChatId, Vec<Job>> {
     let mut chats: HashMap<ChatId, Vec<Job>> = HashMap::new();
     for job in jobs {

@@ -1,30 +1,30 @@
-//! API keys: how they are made and hashed. A key is shown once; only its hash is kept.
+//! API keys: generation, hashing and validation. A key is shown once; only its hash is stored.
 
 use sha2::{Digest, Sha256};
 
-/// Fewest characters of a key that an operator chooses.
+/// Minimum length of an operator-chosen key, in characters.
 pub const MIN_LENGTH: usize = 16;
-/// Most characters of a key that an operator chooses.
+/// Maximum length of an operator-chosen key, in characters.
 pub const MAX_LENGTH: usize = 255;
 
-/// A new key: `hvs_` and 256 random bits in hexadecimal.
+/// Generates a key: `hvs_` followed by 256 random bits in hexadecimal.
 #[must_use]
 pub fn generate() -> String {
     format!("hvs_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
 }
 
-/// What is stored for a key. Keys carry 128 random bits or more, so a plain hash is enough: there is nothing
-/// to guess that a slow password hash would slow down.
+/// Returns the hash that is stored for a key. A generated key carries 256 random bits, so a fast hash
+/// suffices: it has nothing to guess that a slow password hash would protect.
 #[must_use]
 pub fn hash(key: &str) -> String {
     base16ct::lower::encode_string(&Sha256::digest(key.as_bytes()))
 }
 
-/// Whether an operator may choose `key`: it must fit an `Authorization: Bearer` header (RFC 6750 section 2.1)
-/// and not be short enough to guess.
+/// Validates an operator-chosen key: it must fit an `Authorization: Bearer` header (RFC 6750 section 2.1) and
+/// be too long to guess.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// The reason why the key is invalid, as a sentence.
 pub fn check(key: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
     if key.len() < MIN_LENGTH || key.len() > MAX_LENGTH {

@@ -1,4 +1,4 @@
-//! Attachments: their states and what makes them.
+//! Attachments: metadata, upload state and delivered variant.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,135 +8,124 @@ use crate::clock::Timestamp;
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::Measures;
 
-/// A file of a partner.
+/// A file owned by a partner.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    /// Its id, for ever.
+    /// Never changes.
     pub id: AttachmentId,
-    /// Whose it is.
     pub partner_id: PartnerId,
-    /// The name as given.
+    /// Filename as given by the caller.
     pub filename: String,
-    /// The type as declared, legacy spellings replaced; what GET reports.
+    /// Declared media type with legacy spellings normalised; reported by GET.
     pub declared_type: String,
-    /// The type as declared, to the letter; what the upload URL is signed for.
+    /// Declared media type, verbatim; part of the upload URL's signature.
     pub signed_type: String,
-    /// The type it is delivered under.
+    /// Resolved media type, under which the uploaded file is delivered unless a variant replaces it.
     pub media_type: String,
-    /// Size in bytes, as declared; equal to the stored size once complete.
+    /// Declared size in bytes; equal to the stored size once the upload is complete.
     pub size_bytes: u64,
-    /// When it was made.
     pub created_at: Timestamp,
-    /// When its upload window closes.
+    /// When the upload window closes.
     pub upload_expires_at: Timestamp,
-    /// The attachment whose blob holds its bytes: mostly itself.
+    /// The attachment whose blob holds the bytes: usually this one, another if a blob is shared.
     pub blob_of: AttachmentId,
-    /// What could be measured of the bytes.
+    /// Dimensions and duration, as far as they could be determined.
     pub measures: Measures,
-    /// Whether the two below were found out: when it is first sent.
+    /// True once the variant and the audio analysis were computed, on first send.
     pub prepared: bool,
-    /// The form it is delivered in, if that is another than was uploaded.
+    /// The variant sent to recipients, if it differs from the uploaded file.
     pub delivery: Option<Delivery>,
-    /// What can be heard in it, if it is sound that could be decoded.
+    /// Audio analysis, if the file is audio that could be decoded.
     pub sound: Option<Sound>,
-    /// When it is gone, if it is ephemeral.
+    /// When an ephemeral file expires; `None` for persistent ones.
     pub purge_at: Option<Timestamp>,
-    /// What became of its bytes.
+    /// Upload state.
     pub content: Content,
 }
 
-/// A form of a file that recipients can play, made of what was uploaded.
+/// A delivered variant: a transcoded copy of the upload that recipients' devices can play.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its name.
     pub filename: String,
-    /// Its type.
     pub media_type: String,
-    /// Its size in bytes.
     pub size_bytes: u64,
-    /// MD5 of its bytes, lowercase hexadecimal.
+    /// MD5 of the variant, lowercase hexadecimal.
     pub md5: String,
-    /// The id its blob goes by; no attachment has it.
+    /// Blob id of the variant; never the id of an attachment.
     pub blob: AttachmentId,
 }
 
-/// Points of a waveform.
+/// Number of points of a waveform.
 pub const WAVEFORM_POINTS: usize = 64;
 
-/// What can be heard in a file.
+/// Result of the audio analysis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sound {
-    /// Channels.
     pub channels: u32,
-    /// Samples a second.
+    /// In samples per second.
     pub sample_rate: u32,
-    /// The peak of each of 64 slices of equal length, 0 to 255.
+    /// Peak amplitude of each of 64 slices of equal length, 0 to 255.
     pub waveform: Vec<u8>,
 }
 
-/// How an attachment appears in messages.
+/// The file as it appears in messages: the variant if there is one, else the upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered<'a> {
-    /// Its name.
     pub filename: &'a str,
-    /// Its type.
     pub media_type: &'a str,
-    /// Its size in bytes.
     pub size_bytes: u64,
 }
 
-/// What a URL of ours says of the file it names. It names that file only if all of it is true.
+/// A parsed file URL of this server. It matches a file only if all fields match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRef {
-    /// Whose it is.
     pub partner_id: PartnerId,
-    /// Which it is.
     pub id: AttachmentId,
-    /// The last segment, decoded.
+    /// Last path segment, percent-decoded.
     pub segment: String,
 }
 
-/// What became of an attachment's bytes, as stored.
+/// Upload state, as stored in the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// No complete body arrived yet.
+    /// No complete upload yet.
     Awaited,
-    /// Stored, whole.
+    /// Upload complete and stored.
     Stored {
-        /// SHA-256 of the bytes, lowercase hexadecimal; not known of what a bucket took by itself.
+        /// SHA-256 of the bytes, lowercase hexadecimal; `None` for direct-to-bucket uploads.
         sha256: Option<String>,
-        /// MD5 of the bytes, lowercase hexadecimal: the entity tag, as S3 has it. It guards nothing. Of what a bucket took by
-        /// itself this is the bucket's entity tag, whatever that is.
+        /// MD5 of the bytes, lowercase hexadecimal: the entity tag, as in S3. Not used for security. For
+        /// direct-to-bucket uploads it is the bucket's entity tag, in whatever format.
         md5: String,
-        /// When the last byte was safe on disk.
+        /// When the upload became durable.
         at: Timestamp,
     },
-    /// Given up: the upload window closed without a complete body.
+    /// Upload window closed without a complete upload.
     Abandoned,
-    /// A whole body came, but is of no type that is accepted, or not of the one declared; it was not kept.
+    /// Upload complete but rejected: its type is not accepted or does not match the declared one. The bytes
+    /// are discarded.
     Refused {
-        /// SHA-256 of the bytes, lowercase hexadecimal; not known of what a bucket took by itself.
+        /// SHA-256 of the bytes, lowercase hexadecimal; `None` for direct-to-bucket uploads.
         sha256: Option<String>,
         /// MD5 of the bytes, lowercase hexadecimal, or the bucket's entity tag.
         md5: String,
-        /// What was found, and what would be right.
+        /// The detected type and the expected one.
         reason: String,
     },
 }
 
-/// The state that clients see.
+/// Upload state as reported to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// No complete body yet, and there is still time.
+    /// No complete upload yet; the upload window is open.
     Pending,
-    /// Stored.
     Complete,
-    /// The window closed without one, or what came was refused.
+    /// Upload window closed without a complete upload, or the upload was rejected.
     Failed,
 }
 
 impl Status {
-    /// The name on the wire.
+    /// Returns the name used on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -148,37 +137,37 @@ impl Status {
 }
 
 impl Attachment {
-    /// Whether its time is over at the moment `now`: from then on it counts as deleted, not from the next sweep.
+    /// Returns true if the file has expired at `now`. Expired files count as deleted immediately, before the
+    /// next sweep.
     #[must_use]
     pub fn is_gone(&self, now: Timestamp) -> bool {
         self.purge_at.is_some_and(|purge_at| purge_at <= now)
     }
 
-    /// How long it is kept.
     #[must_use]
     pub fn tier(&self) -> Tier {
         if self.purge_at.is_some() { Tier::Ephemeral } else { Tier::Persistent }
     }
 
-    /// What the file as it was uploaded is called where it is kept.
+    /// Returns the key of the uploaded file.
     #[must_use]
     pub fn uploaded_key(&self) -> BlobKey {
         self.key(self.blob_of, &self.filename)
     }
 
-    /// What a form made of it is called where it is kept.
+    /// Returns the key of a variant.
     #[must_use]
     pub fn made_key(&self, made: &Delivery) -> BlobKey {
         self.key(made.blob, &made.filename)
     }
 
-    /// What the form it is delivered in is called where it is kept.
+    /// Returns the key of the delivered file: the variant if there is one, else the upload.
     #[must_use]
     pub fn delivered_key(&self) -> BlobKey {
         self.delivery.as_ref().map_or_else(|| self.uploaded_key(), |made| self.made_key(made))
     }
 
-    /// What all its files are called where they are kept.
+    /// Returns the keys of all blobs of this attachment.
     pub fn keys(&self) -> impl Iterator<Item = BlobKey> {
         std::iter::once(self.uploaded_key()).chain(self.delivery.as_ref().map(|made| self.made_key(made)))
     }
@@ -187,7 +176,7 @@ impl Attachment {
         BlobKey::of_file(blob, self.partner_id, self.blob_of, filename, self.tier())
     }
 
-    /// How it is delivered: in the form made for that, or as it was uploaded.
+    /// Returns name, type and size of the delivered file: the variant if there is one, else the upload.
     #[must_use]
     pub fn delivered(&self) -> Delivered<'_> {
         match &self.delivery {
@@ -198,7 +187,8 @@ impl Attachment {
         }
     }
 
-    /// The state at the moment `now`: a window that has closed counts from that moment, not from the next sweep.
+    /// Returns the state at `now`. A closed upload window counts as failed immediately, before the next
+    /// sweep.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> Status {
         match self.content {

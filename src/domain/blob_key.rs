@@ -1,4 +1,4 @@
-//! What the bytes of attachments are called where they are kept. Pure.
+//! Blob keys: the names of blobs in the store. Pure.
 
 use std::fmt;
 
@@ -6,14 +6,15 @@ use super::filename;
 use super::tier::Tier;
 use crate::id::{AttachmentId, PartnerId};
 
-/// The longest path, in bytes. With the longest prefix that the configuration takes it is within the 1024 bytes that
-/// S3 has for the name of an object.
+/// Maximum length of a path, in bytes. Together with the longest configurable prefix it stays within the 1024
+/// bytes that S3 allows for an object key.
 const LONGEST_PATH: usize = 900;
-/// The longest extension that a shortened name keeps, in bytes.
+/// Longest extension that survives truncation of a filename, in bytes.
 const LONGEST_EXTENSION: usize = 16;
 
-/// The name of a blob. A store that keeps files goes by the id, so that no caller's text reaches its paths; a bucket goes
-/// by the path, which is that of the file's public URL if it has one, so that a CDN can stand right in front of it.
+/// The key of a blob. File stores name blobs by id, so that no caller-supplied text reaches the file system.
+/// Bucket stores name them by path; the path of a blob with a public URL equals the URL path, so that a CDN
+/// can sit directly in front of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BlobKey {
     id: AttachmentId,
@@ -21,8 +22,9 @@ pub struct BlobKey {
 }
 
 impl BlobKey {
-    /// The blob `id`, which is the file `filename` of an attachment. Ephemeral ones are apart from the others: whoever may
-    /// read `attachments/` without us must not find what is for holders of a signed URL only.
+    /// Builds the key of blob `id`, which is the file `filename` of an attachment. Ephemeral blobs have a
+    /// separate path prefix: read access to `attachments/` in the bucket must not expose files that require a
+    /// signed URL.
     #[must_use]
     pub fn of_file(id: AttachmentId, partner: PartnerId, attachment: AttachmentId, filename: &str, tier: Tier) -> Self {
         let shelf = match tier {
@@ -36,27 +38,26 @@ impl BlobKey {
         Self { id, path: folder + &segment }
     }
 
-    /// Reads what [`fmt::Display`] wrote. Before there were buckets it wrote the id alone.
+    /// Parses the output of [`fmt::Display`]. Versions without bucket support wrote only the id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (id, path) = text.split_once(' ').unwrap_or((text, ""));
         Some(Self { id: AttachmentId::parse(id)?, path: path.to_owned() })
     }
 
-    /// The id.
     #[must_use]
     pub fn id(&self) -> AttachmentId {
         self.id
     }
 
-    /// The path; empty if it was not known when this was written down.
+    /// Returns the path; empty for keys stored by versions without bucket support.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 }
 
-/// A blob of which only the id is known.
+/// Builds a key from an id when the path is unknown.
 impl From<AttachmentId> for BlobKey {
     fn from(id: AttachmentId) -> Self {
         Self { id, path: String::new() }
@@ -70,7 +71,8 @@ impl fmt::Display for BlobKey {
     }
 }
 
-/// The segment cut to `room` bytes. Two names that differ only where they are cut still have two paths: by the id.
+/// Truncates a path segment to `room` bytes. The id is appended, so that names with a common prefix stay
+/// distinct.
 fn shortened(segment: &str, id: AttachmentId, room: usize) -> String {
     let extension = segment.rfind('.').map_or("", |dot| &segment[dot..]);
     let extension = if extension.len() <= LONGEST_EXTENSION { extension } else { "" };
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_is_that_of_the_public_url() {
+    fn path_equals_public_url_path() {
         let folder = "attachments/partners/01990000-0000-7000-8000-000000000099/01990000-0000-7000-8000-000000000001/";
         assert_eq!(key(1, "a b.jpg").path(), format!("{folder}a b.jpg"));
         assert_eq!(key(2, "../x").path(), format!("{folder}.._x"));
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_versions_wrote_the_id_alone() {
+    fn key_without_path_is_parsed() {
         let parsed = BlobKey::parse(&id(7).to_string()).expect("key");
         assert_eq!((parsed.id(), parsed.path()), (id(7), ""));
         assert_eq!(parsed.to_string(), id(7).to_string());
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_cut_stay_apart() {
+    fn truncated_names_stay_distinct() {
         let long = "🎒".repeat(240);
         let (uploaded, delivered) = (key(1, &format!("{long}.jpg")), key(2, &format!("{long}-converted.jpg")));
         assert_ne!(uploaded.path(), delivered.path());
@@ -118,12 +120,12 @@ mod tests {
             assert!(key.path().len() <= LONGEST_PATH && key.path().len() > LONGEST_PATH - 5);
             assert_eq!(key.path().rsplit_once('.').expect("an extension").1, "jpg");
         }
-        assert!(key(1, &"a".repeat(255)).path().ends_with("aaa"), "what fits is not cut");
+        assert!(key(1, &"a".repeat(255)).path().ends_with("aaa"), "a name that fits is not truncated");
     }
 
     proptest! {
         #[test]
-        fn any_key_is_read_back(name in "\\PC{0,255}") {
+        fn any_key_round_trips_through_display(name in "\\PC{0,255}") {
             let key = key(3, &name);
             prop_assert!(key.path().len() <= LONGEST_PATH);
             prop_assert_eq!(BlobKey::parse(&key.to_string()), Some(key));

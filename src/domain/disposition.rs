@@ -1,4 +1,4 @@
-//! `Content-Disposition` (RFC 6266) for every filename there is. Pure.
+//! `Content-Disposition` headers (RFC 6266) for arbitrary filenames. Pure.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::filename;
 use crate::media::{self, Disposition};
 
-/// RFC 8187 section 3.2.1: everything but `attr-char` is encoded.
+/// Percent-encode set: everything except `attr-char` (RFC 8187 section 3.2.1).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -22,7 +22,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// The header for a file of this name: the name in ASCII for old clients, and as it is for the others.
+/// Returns the header value for a filename: `filename` in ASCII for old clients, `filename*` in UTF-8 for
+/// current ones.
 #[must_use]
 pub fn header(disposition: Disposition, name: &str) -> String {
     let mut value = match disposition {
@@ -30,14 +31,16 @@ pub fn header(disposition: Disposition, name: &str) -> String {
         Disposition::Attachment => "attachment".to_owned(),
     };
     let name = filename::url_segment(name);
-    // Some clients decode `%41` in a quoted name, others do not (RFC 6266 appendix D), so no percent sign either.
+    // Some clients decode `%41` in a quoted filename, others do not (RFC 6266 appendix D): replace percent
+    // signs too.
     let plain = |c: char| if c == ' ' || (c.is_ascii_graphic() && !matches!(c, '"' | '%')) { c } else { '_' };
     let ascii: String = name.chars().map(plain).collect();
     let _ = write!(value, "; filename=\"{ascii}\"; filename*=UTF-8''{}", utf8_percent_encode(&name, ENCODED));
     value
 }
 
-/// The header for a file of this type and name. A type that is not in the table is never shown in place.
+/// Returns the header value for a file. Media types missing from the type table are always `attachment`,
+/// never `inline`.
 #[must_use]
 pub fn of_file(media_type: &str, name: &str) -> String {
     let declared = media::declared(media_type);
@@ -51,7 +54,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_are_given_in_both_forms() {
+    fn header_contains_ascii_and_utf8_filename() {
         for (name, expected) in [
             ("photo.jpg", "inline; filename=\"photo.jpg\"; filename*=UTF-8''photo.jpg"),
             ("a b.jpg", "inline; filename=\"a b.jpg\"; filename*=UTF-8''a%20b.jpg"),
@@ -69,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_makes_a_header_that_can_be_read_back(name in any::<String>()) {
+        fn any_filename_round_trips_through_the_header(name in any::<String>()) {
             let text = header(Disposition::Attachment, &name);
             prop_assert!(text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()));
             let (quoted, extended) = text.split_once("; filename*=UTF-8''").expect("both forms");

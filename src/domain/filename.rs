@@ -1,12 +1,12 @@
-//! Filenames: kept as given for JSON, made harmless for URLs.
+//! Filenames: verbatim in JSON, sanitised in URLs.
 
 use percent_encoding::percent_decode_str;
 
-/// Most characters of a filename (Linq Partner API v3, `POST /v3/attachments`).
+/// Maximum length of a filename, in characters (Linq Partner API v3, `POST /v3/attachments`).
 pub const MAX_LENGTH: usize = 255;
 
-/// The filename as the last segment of a URL (not yet percent-encoded): path separators and control characters
-/// become `_`, and the names `.` and `..`, which would be resolved away, do as well.
+/// Returns the filename as the last path segment of a URL, before percent-encoding. Path separators and
+/// control characters become `_`; so do `.` and `..`, which URL normalisation would remove.
 #[must_use]
 pub fn url_segment(filename: &str) -> String {
     match filename {
@@ -16,14 +16,15 @@ pub fn url_segment(filename: &str) -> String {
     }
 }
 
-/// The name of the file at a URL's path: its last segment, percent-decoded. Empty if the path ends in a slash.
+/// Returns the filename of a URL path: its last segment, percent-decoded. Empty if the path ends in a slash.
 #[must_use]
 pub fn of_url_path(path: &str) -> String {
     let segment = path.rsplit('/').next().unwrap_or_default();
     shortened(&percent_decode_str(segment).decode_utf8_lossy())
 }
 
-/// The name of a file that was converted: with another extension. Never the same name, so that both can be told apart.
+/// Returns the filename of a transcoded file: the stem with a new extension. Never equal to the original
+/// name, so that the two can be distinguished.
 #[must_use]
 pub fn converted(filename: &str, extension: &str) -> String {
     let stem = filename.rsplit_once('.').map_or(filename, |(stem, _)| stem);
@@ -36,7 +37,7 @@ pub fn converted(filename: &str, extension: &str) -> String {
     stem.chars().take(MAX_LENGTH - ending.len()).chain(ending.chars()).collect()
 }
 
-/// The name cut to [`MAX_LENGTH`], in front of its extension if that is no longer than extensions are.
+/// Truncates a filename to [`MAX_LENGTH`] and preserves the extension if it is at most 10 characters long.
 fn shortened(filename: &str) -> String {
     const LONGEST_EXTENSION: usize = 10;
     let length = filename.chars().count();
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_what_was_converted() {
+    fn converted_file_gets_a_different_name() {
         for (filename, name) in [
             ("scan.tiff", "scan.jpg"),
             ("scan", "scan.jpg"),
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_url() {
+    fn url_path_yields_last_segment() {
         for (path, name) in [
             ("/a/photo.jpg", "photo.jpg"),
             ("/a/%C3%BCber%20uns.jpg", "über uns.jpg"),
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_steers_a_path_survives() {
+    fn path_traversal_is_neutralised() {
         for (filename, segment) in [
             ("photo.jpg", "photo.jpg"),
             ("../../etc/passwd", ".._.._etc_passwd"),

@@ -1,8 +1,8 @@
-//! Who can be written to: phone numbers and e-mail addresses.
+//! Handles: phone numbers and e-mail addresses.
 
 use std::fmt;
 
-/// Longest e-mail address (RFC 5321 section 4.5.3.1.3, less the angle brackets).
+/// Maximum length of an e-mail address (RFC 5321 section 4.5.3.1.3, without the angle brackets).
 const MAX_EMAIL_LENGTH: usize = 254;
 
 /// A phone number in E.164 form: `+`, no leading zero, 2 to 15 digits.
@@ -10,7 +10,7 @@ const MAX_EMAIL_LENGTH: usize = 254;
 pub struct PhoneNumber(String);
 
 impl PhoneNumber {
-    /// Reads `^\+[1-9][0-9]{1,14}$`; anything else is `None`.
+    /// Parses `^\+[1-9][0-9]{1,14}$`; returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('+')?.as_bytes();
@@ -19,7 +19,7 @@ impl PhoneNumber {
         well_formed.then(|| Self(text.to_owned()))
     }
 
-    /// The number as written, `+` first.
+    /// Returns the number in E.164 form, including the `+`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -32,12 +32,12 @@ impl fmt::Display for PhoneNumber {
     }
 }
 
-/// A recipient: a phone number, or an e-mail address in lower case.
+/// A recipient: a phone number, or an e-mail address in lowercase.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Recipient(String);
 
 impl Recipient {
-    /// Reads an E.164 number or an e-mail address; anything else is `None`.
+    /// Parses an E.164 number or an e-mail address; returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(number) = PhoneNumber::parse(text) {
@@ -52,7 +52,6 @@ impl Recipient {
         well_formed.then(|| Self(text.to_lowercase()))
     }
 
-    /// The number or address.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,29 +1,29 @@
-//! Messages: their states, effects and limits.
+//! Messages: states, effects and limits.
 
 use crate::clock::Timestamp;
 use crate::domain::part::Part;
 use crate::id::{ChatId, HandleId, MessageId};
 
-/// Longest idempotency key, in characters.
+/// Maximum length of an idempotency key, in characters.
 pub const MAX_IDEMPOTENCY_KEY_LENGTH: usize = 255;
 
-/// How far a message has come.
+/// Delivery progress of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeliveryStatus {
     /// Accepted and stored.
     Pending,
-    /// Taken up for delivery.
+    /// Claimed by a delivery worker.
     Queued,
     /// Handed to the carrier.
     Sent,
-    /// Reported as arrived.
+    /// Delivery confirmed by the carrier.
     Delivered,
-    /// Given up.
+    /// Delivery failed permanently.
     Failed,
 }
 
 impl DeliveryStatus {
-    /// The name on the wire and in the database.
+    /// Returns the name used on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl DeliveryStatus {
         }
     }
 
-    /// The opposite of [`Self::as_str`].
+    /// Parses a name returned by [`Self::as_str`].
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Pending, Self::Queued, Self::Sent, Self::Delivered, Self::Failed]
@@ -44,19 +44,19 @@ impl DeliveryStatus {
     }
 }
 
-/// The service a caller would like a message to go by.
+/// The messaging service requested by the caller or used by the carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// iMessage, without fallback.
     IMessage,
-    /// RCS, else SMS.
+    /// RCS with fallback to SMS.
     Rcs,
-    /// RCS, else SMS.
+    /// RCS with fallback to SMS.
     Sms,
 }
 
 impl Service {
-    /// The name on the wire and in the database.
+    /// Returns the name used on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl Service {
         }
     }
 
-    /// The opposite of [`Self::as_str`].
+    /// Parses a name returned by [`Self::as_str`].
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::IMessage, Self::Rcs, Self::Sms].into_iter().find(|service| service.as_str() == name)
@@ -93,15 +93,14 @@ const BUBBLE_EFFECTS: &[&str] = &["slam", "loud", "gentle", "invisible"];
 pub struct Effect {
     /// `screen` or `bubble`.
     pub kind: String,
-    /// Its name.
     pub name: String,
 }
 
 impl Effect {
-    /// Checks kind and name against the published lists. A missing kind is found by the name.
+    /// Validates kind and name against the published lists. A missing kind is derived from the name.
     ///
     /// # Errors
-    /// A sentence that says what is wrong and what would be right.
+    /// The invalid value and the accepted ones, as a sentence.
     pub fn new(kind: Option<&str>, name: &str) -> Result<Self, String> {
         let kind = match kind {
             Some(kind @ ("screen" | "bubble")) => kind,
@@ -117,52 +116,44 @@ impl Effect {
     }
 }
 
-/// What a message answers.
+/// The message part that a reply refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyTo {
-    /// The message answered.
     pub message_id: MessageId,
-    /// Which of its parts, counted from 0.
+    /// Index of the part, counted from 0.
     pub part_index: u32,
 }
 
-/// A message.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Its id.
     pub id: MessageId,
-    /// The chat it is in.
     pub chat_id: ChatId,
-    /// The participant who wrote it.
+    /// The participant who sent it.
     pub sender: HandleId,
-    /// Whether it is a voice memo: one part, played in the conversation.
+    /// True for a voice memo: a single part, played inside the conversation.
     pub voice_memo: bool,
-    /// Its parts, in order.
+    /// In display order.
     pub parts: Vec<Part>,
-    /// Its effect.
     pub effect: Option<Effect>,
-    /// What it answers.
     pub reply_to: Option<ReplyTo>,
-    /// The first message of its thread, when it is in one and not the first itself.
+    /// The first message of the reply thread; `None` outside a thread and for that first message itself.
     pub thread_root: Option<MessageId>,
-    /// The service the caller asked for.
+    /// The service requested by the caller.
     pub preferred_service: Option<Service>,
-    /// The service the carrier used.
+    /// The service used by the carrier.
     pub service: Option<Service>,
-    /// How far it has come.
     pub status: DeliveryStatus,
-    /// When it was accepted.
+    /// When the API accepted it.
     pub created_at: Timestamp,
-    /// When it last changed.
     pub updated_at: Timestamp,
-    /// When the carrier took it.
+    /// When the carrier accepted it.
     pub sent_at: Option<Timestamp>,
-    /// When it arrived.
+    /// When the carrier confirmed delivery.
     pub delivered_at: Option<Timestamp>,
 }
 
 impl Message {
-    /// Takes out the files whose time is over, as if they had been deleted.
+    /// Removes expired files, as if they had been deleted.
     pub fn forget_gone(&mut self, now: Timestamp) {
         for part in &mut self.parts {
             if let Part::Media(file) = part {
@@ -177,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn effects_are_checked_against_their_kind() {
+    fn effect_name_of_another_kind_is_rejected() {
         assert_eq!(Effect::new(None, "slam").map(|effect| effect.kind), Ok("bubble".to_owned()));
         assert_eq!(Effect::new(None, "confetti").map(|effect| effect.kind), Ok("screen".to_owned()));
         assert!(Effect::new(Some("screen"), "slam").is_err());

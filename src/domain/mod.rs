@@ -1,4 +1,4 @@
-//! What things are: their rules, states and limits. Pure: no I/O, no HTTP, no SQL.
+//! Domain types with their rules, states and limits. Pure: no I/O, no HTTP, no SQL.
 
 pub mod api_key;
 pub mod attachment;

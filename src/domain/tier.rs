@@ -1,34 +1,34 @@
-//! How long files are kept: for good, or for a day or two.
+//! Retention tiers: persistent, or ephemeral with a fixed lifetime.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// How long an ephemeral file is there, from the moment its bytes are.
+/// Lifetime of an ephemeral file, counted from the end of its upload.
 ///
-/// The promise is that bytes and metadata are gone between 24 and 48 hours after the upload. This is the middle, so that
-/// the clock may be wrong by almost 12 hours either way, or jump by that at any time, and the promise still holds. What
-/// is left to do at that moment, removing row and bytes, takes the sweeper less than a minute of the last 12 hours.
+/// The API promises deletion of bytes and metadata between 24 and 48 hours after the upload. The middle of
+/// that interval tolerates a clock error or jump of almost 12 hours in either direction. Deleting the row and
+/// the bytes takes the sweeper less than a minute of the last 12 hours.
 pub const EPHEMERAL_LIFE: Duration = Duration::from_hours(36);
 
-/// The longest upload window of an ephemeral file, whatever the setting says: what is uploaded at its start and not asked
-/// for until it is gone must be gone in time as well.
+/// Upper bound of the upload window of an ephemeral file, whatever the setting. An unused file uploaded at
+/// the start of its window must also be deleted within the promised 48 hours.
 pub const LONGEST_EPHEMERAL_WINDOW: Duration = Duration::from_hours(6);
 
-/// How long the URL of an ephemeral file is good (Linq Partner API v3, ephemeral tier).
+/// Lifetime of the signed URL of an ephemeral file (Linq Partner API v3, ephemeral tier).
 pub const FILE_URL_LIFE: Duration = Duration::from_mins(15);
 
-/// Whether files are kept.
+/// Retention policy of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// Until they are deleted.
+    /// Kept until deleted explicitly.
     Persistent,
-    /// For [`EPHEMERAL_LIFE`].
+    /// Deleted after [`EPHEMERAL_LIFE`].
     Ephemeral,
 }
 
 impl Tier {
-    /// The name operators use.
+    /// Returns the name used by operators.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,13 +37,13 @@ impl Tier {
         }
     }
 
-    /// By that name.
+    /// Parses a name returned by [`Self::as_str`].
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Persistent, Self::Ephemeral].into_iter().find(|tier| tier.as_str() == name)
     }
 
-    /// When a file is gone that came at a moment; `None`: never.
+    /// Returns the expiry of a file uploaded at `came_at`; `None` for files that do not expire.
     #[must_use]
     pub fn purge_at(self, came_at: Timestamp) -> Option<Timestamp> {
         match self {

@@ -1,8 +1,8 @@
-//! What a database and a store know of each other that does not fit: files that no attachment names, and attachments whose
-//! files are lost. Neither comes about by crashes; restoring one of the two from a backup, or hands, bring it about.
+//! Finds orphaned blobs and attachments with missing blobs. Crashes cause neither; partial restores and
+//! manual changes do.
 //!
-//! Works beside running servers. It removes nothing itself: it asks for files to be removed, as a deletion does, and the
-//! sweeper of a server does so after it has made sure once more that nothing names them.
+//! Safe to run beside servers. It deletes nothing itself: orphans are queued for deletion, and the sweeper of
+//! a server checks again that they are unreferenced before it deletes them.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -17,30 +17,30 @@ use crate::db::moving::{ATTACHMENTS, Row, Shape};
 use crate::domain::attachment::{Attachment, Content};
 use crate::id::AttachmentId;
 
-/// A file that is younger is left alone: it may be about to be named.
+/// Minimum age of an orphan. A younger file may be about to be referenced.
 pub const YOUNG: Duration = Duration::from_hours(24);
-/// Rows read at a time.
+/// Number of rows read at a time.
 const PAGE: u32 = 1000;
 
-/// What does not fit.
+/// Result of a search.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Files that are named.
+    /// Number of files that attachments reference.
     pub named: u64,
-    /// Files that nothing names, with their sizes, and are not young.
+    /// Orphans: unreferenced files older than [`YOUNG`], with their sizes.
     pub orphans: Vec<(BlobKey, u64)>,
-    /// Files that nothing names, or not yet, and are young.
+    /// Number of unreferenced files younger than [`YOUNG`].
     pub young: u64,
-    /// Names in the store that are not ours.
+    /// Object names that do not have the format of a blob.
     pub foreign: Vec<String>,
-    /// Attachments whose file is missing or cut, and how.
+    /// Attachments whose file is missing or has the wrong size, with a description of the problem.
     pub dangling: Vec<(AttachmentId, String)>,
 }
 
-/// Looks through both. Holds the name and size of every file in memory, some 200 bytes each.
+/// Compares store and database. Holds the name and size of every file in memory, about 200 bytes each.
 ///
 /// # Errors
-/// Database or store fail.
+/// The database or the store fails.
 pub async fn find(side: Side<'_>, now: SystemTime) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut unnamed: HashMap<String, Listed> = HashMap::new();
@@ -54,7 +54,7 @@ pub async fn find(side: Side<'_>, now: SystemTime) -> Result<Found, Error> {
     }
     let shape = Shape::of(&mut *side.db.read().await?, ATTACHMENTS).await?;
     let mut after: Option<Row> = None;
-    // Several attachments may share a file.
+    // Several attachments may share a blob.
     let mut named: HashMap<String, u64> = HashMap::new();
     loop {
         let page = shape.attachments(&mut *side.db.read().await?, after.as_ref(), PAGE).await?;
@@ -89,7 +89,8 @@ pub async fn find(side: Side<'_>, now: SystemTime) -> Result<Found, Error> {
     Ok(found)
 }
 
-/// Asks for orphans to be removed: the sweeper of a running server does that within a minute, else that of the next.
+/// Queues orphans for deletion. The sweeper of a running server deletes them within a minute; otherwise that
+/// of the next server to start does.
 ///
 /// # Errors
 /// The database fails.
@@ -109,7 +110,7 @@ pub async fn request_removal(side: Side<'_>, orphans: Vec<(BlobKey, u64)>, now: 
     Ok(())
 }
 
-/// The files of an attachment that must be there, and their sizes.
+/// Returns the keys and sizes of the blobs that an attachment requires.
 fn files(attachment: &Attachment) -> Vec<(BlobKey, u64)> {
     if !matches!(attachment.content, Content::Stored { .. }) {
         return Vec::new();
@@ -118,13 +119,14 @@ fn files(attachment: &Attachment) -> Vec<(BlobKey, u64)> {
     std::iter::once((attachment.uploaded_key(), attachment.size_bytes)).chain(made).collect()
 }
 
-/// What a file is called in a listing.
+/// Returns the name of a blob in a listing of the store.
 fn name(blobs: &dyn BlobStore, key: &BlobKey) -> String {
     if blobs.bucket().is_some() { key.path().to_owned() } else { key.id().to_string() }
 }
 
-/// The key by which the sweeper finds the file: the one that an attachment would name it by, so that one that comes to
-/// name it after all and the sweeper do not pass each other. `None`: it is about to be named.
+/// Returns the key of a listed file, exactly as an attachment would reference it: the sweeper and a
+/// transaction that adds a reference lock the same key, so they cannot race. Returns `None` for a direct
+/// upload that is still pending.
 async fn key_of(side: Side<'_>, listed: &Listed) -> Result<Option<BlobKey>, Error> {
     let Some(id) = listed.id else { return Ok(None) };
     if side.blobs.bucket().is_none() {
@@ -139,7 +141,8 @@ async fn key_of(side: Side<'_>, listed: &Listed) -> Result<Option<BlobKey>, Erro
     Ok(BlobKey::parse(&format!("{blob} {}", listed.name)))
 }
 
-/// What is wrong with a file that the listing did not have, or not so; `None` if nothing is by now.
+/// Rechecks a file that the listing lacked or showed with another size. Returns `None` if the file is correct
+/// by now or its attachment was deleted.
 async fn problem(place: Side<'_>, key: &BlobKey, size: u64, id: AttachmentId) -> Result<Option<String>, Error> {
     let there = place.blobs.open(key).await?.map(|blob| blob.size());
     if there == Some(size) || attachments::find_any(&mut *place.db.read().await?, id).await?.is_none() {

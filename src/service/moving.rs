@@ -1,8 +1,8 @@
-//! Moving everything a server keeps to another database and another store. What was moved is not moved again, so it can
-//! be stopped and begun anew at any time; nothing is changed where it is moved from.
+//! Copies all data of a server to another database and blob store. The copy is resumable: a repeated run
+//! skips files that were already copied. The source is not changed.
 //!
-//! The bytes of an attachment are hashed as they are read, written, read back and hashed again before its row is written:
-//! a row that is there says that its bytes are.
+//! The bytes of an attachment are hashed while they are read, written to the target, read back and hashed
+//! again. Only then its row is written, so that a row in the target proves that its bytes are there.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -16,60 +16,56 @@ use crate::db::{self, Db, attachments};
 use crate::domain::attachment::{Attachment, Content};
 use crate::id::AttachmentId;
 
-/// Rows read and written at a time.
+/// Number of rows read and written at a time.
 const PAGE: u32 = 200;
-/// Files moved at a time.
+/// Number of attachments copied concurrently.
 const AT_ONCE: usize = 8;
 
-/// One end of a move.
+/// Source or target of a copy: a database and a blob store.
 #[derive(Clone, Copy, Debug)]
 pub struct Side<'a> {
-    /// The database.
     pub db: &'a Db,
-    /// The bytes.
     pub blobs: &'a dyn BlobStore,
 }
 
-/// Why it stopped. What was moved until then is moved.
+/// Failure of a whole copy. Files and rows copied before it remain in the target.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
-    /// A store failed.
     #[error(transparent)]
     Blob(#[from] blob::Error),
-    /// What is there is no earlier copy, or was used since.
-    #[error("--to holds {0} that --from never had: it was in use; was it to be copied the other way round?")]
+    /// The target contains data that is not from an earlier copy.
+    #[error("--to contains {0} that --from never had, so it was in use; did you swap --from and --to?")]
     InUse(String),
 }
 
-/// Told of what was done.
+/// Receives progress reports.
 pub trait Progress: Sync {
-    /// How many attachments and rows there are.
+    /// Announces the total number of attachments and of other rows.
     fn total(&self, attachments: u64, rows: u64);
-    /// An attachment that is done with.
+    /// Reports one finished attachment.
     fn attachment(&self);
-    /// Rows of other tables that are done with.
+    /// Reports finished rows of other tables.
     fn rows(&self, count: u64);
 }
 
-/// What came of it.
+/// Result of a copy.
 #[derive(Debug, Default)]
 pub struct Moved {
-    /// Attachments that are there.
+    /// Attachments that the target now contains.
     pub attachments: u64,
-    /// Files that were moved this time.
+    /// Files copied by this run.
     pub files: u64,
-    /// Rows of other tables.
+    /// Rows of tables other than attachments.
     pub rows: u64,
-    /// Rows that an earlier move had brought, and that are not where it came from any more.
+    /// Rows of an earlier copy that were deleted in the target, since the source no longer contains them.
     pub gone: u64,
-    /// Attachments that could not be moved, and why.
+    /// Attachments that could not be copied, with the reason.
     pub left: Vec<(AttachmentId, String)>,
 }
 
-/// An attachment's file did not get there, for a reason of its own.
+/// Failure to copy a file: of this attachment only, or of the whole copy.
 enum Failure {
     OfThisOne(String),
     OfAll(Error),
@@ -81,11 +77,11 @@ impl<E: Into<Error>> From<E> for Failure {
     }
 }
 
-/// Moves everything. No server may be running at either end.
+/// Copies all data. No server may be running on either side.
 ///
 /// # Errors
-/// A database or a store fails. An attachment whose bytes are lost or are not those that were stored is told of in what
-/// is returned.
+/// A database or store fails. An attachment with lost or corrupted bytes is not an error: it is listed in the
+/// result.
 pub async fn copy(from: Side<'_>, to: Side<'_>, now: Timestamp, progress: &dyn Progress) -> Result<Moved, Error> {
     refuse_what_was_used(from, to).await?;
     let mut moved = Moved::default();
@@ -127,8 +123,9 @@ pub async fn copy(from: Side<'_>, to: Side<'_>, now: Timestamp, progress: &dyn P
     Ok(moved)
 }
 
-/// A copy over what is newer would undo it. Messages stay for ever, and deleted attachments leave a record; so what is
-/// there and never was where the copy comes from was made there.
+/// Fails if the target is newer than the source, as a copy would overwrite changes. Messages are never
+/// deleted and deleted attachments leave an audit record, so rows that the source never contained were
+/// created in the target.
 async fn refuse_what_was_used(from: Side<'_>, to: Side<'_>) -> Result<(), Error> {
     for table in NEVER_DELETED {
         let shape = Shape::of(&mut *to.db.read().await?, table).await?;
@@ -162,8 +159,8 @@ async fn refuse_what_was_used(from: Side<'_>, to: Side<'_>) -> Result<(), Error>
     }
 }
 
-/// Drops rows that an earlier move brought and that were deleted since where it came from: a message must not be handed
-/// over again, nor a deleted file come back.
+/// Deletes the rows of an earlier copy that were since deleted in the source. Otherwise sent messages would
+/// be sent again from the copied outbox.
 async fn drop_gone(from: Side<'_>, to: Side<'_>, table: Table) -> Result<u64, Error> {
     let shape = Shape::of(&mut *to.db.read().await?, table).await?;
     let (mut after, mut gone): (Option<Row>, u64) = (None, 0);
@@ -182,7 +179,7 @@ async fn drop_gone(from: Side<'_>, to: Side<'_>, table: Table) -> Result<u64, Er
     }
 }
 
-/// The same of attachments, with their files.
+/// Deletes the attachments of an earlier copy that were since deleted in the source, with their files.
 async fn drop_gone_attachments(from: Side<'_>, to: Side<'_>, now: Timestamp) -> Result<u64, Error> {
     let shape = Shape::of(&mut *to.db.read().await?, ATTACHMENTS).await?;
     let (mut after, mut gone): (Option<Row>, u64) = (None, 0);
@@ -230,7 +227,7 @@ async fn table(from: Side<'_>, to: Side<'_>, table: Table, progress: &dyn Progre
 
 type Left = (AttachmentId, String);
 
-/// Moves an attachment; how many files that took.
+/// Copies one attachment. Returns the number of files copied.
 async fn one(
     from: Side<'_>,
     to: Side<'_>,
@@ -255,7 +252,8 @@ async fn one(
     Ok(Ok(files))
 }
 
-/// The attachment as it will be there: in a bucket none shares the file of another, since its URL names its own.
+/// Returns the attachment as stored in the target. In a bucket, object keys equal URL paths, so attachments
+/// cannot share a blob.
 fn at_target(attachment: &Attachment, to: &dyn BlobStore) -> Attachment {
     let mut target = attachment.clone();
     if to.bucket().is_some() && target.blob_of != target.id {
@@ -279,8 +277,8 @@ async fn files(
             && let Some(bucket) = from.blobs.bucket()
             && bucket.uploaded(attachment.id).await?.is_some()
         {
-            let why = "it was uploaded and never asked for: start a server there once more, and stop it when its upload \
-                       window has been closed for an hour";
+            let why = "it was uploaded to the bucket but never used: start a server on --from again, and stop it \
+                       an hour after the upload window has closed";
             return Err(Failure::OfThisOne(why.to_owned()));
         }
         return Ok(0);
@@ -305,7 +303,7 @@ async fn files(
     Ok(moved)
 }
 
-/// What is known of a file's bytes.
+/// Recorded size and hashes of a file.
 struct Expected<'a> {
     size: u64,
     sha256: Option<&'a str>,
@@ -313,14 +311,15 @@ struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// Either hash will do: where private metadata is removed the SHA-256 is that of what was uploaded, and a bucket's
-    /// entity tag need not be an MD5.
+    /// Returns true if the size and one of the hashes match. SHA-256 may differ because it is the hash of the
+    /// upload before metadata stripping; MD5 may differ because a bucket's entity tag need not be an MD5.
     fn fits(&self, found: &Digests) -> bool {
         let same_hash = found.md5 == self.md5 || (self.sha256.is_some() && found.sha256.as_deref() == self.sha256);
         found.size == self.size && same_hash
     }
 
-    /// Of what a bucket took by itself nothing may be known but an entity tag that is no MD5; then the size has to do.
+    /// Fails if size and hashes do not match. For a direct-to-bucket upload only an entity tag may be known,
+    /// which need not be an MD5; then the size alone is compared.
     fn check(&self, found: &Digests, from: &dyn BlobStore) -> Result<(), Failure> {
         let is_unknown = self.sha256.is_none() && from.bucket().is_some() && found.size == self.size;
         if self.fits(found) || is_unknown {
@@ -341,7 +340,7 @@ async fn file(
     told: &Metadata,
     expected: &Expected<'_>,
 ) -> Result<(), Failure> {
-    // Shared with an attachment that was moved already, or left by a move that was stopped here.
+    // The blob may be shared with an attachment already copied, or left by an interrupted run.
     if let Some(blob) = to.open(target).await?
         && blob.size() == expected.size
         && expected.fits(&blob::digests(blob).await?)
@@ -361,10 +360,9 @@ async fn file(
     expected.check(sealed.digests(), from)?;
     let read = sealed.digests().clone();
     sealed.publish(target, told).await?;
-    let written =
-        to.open(target).await?.ok_or_else(|| Failure::OfThisOne("it was not there to be read back".to_owned()))?;
+    let written = to.open(target).await?.ok_or_else(|| Failure::OfThisOne("it could not be read back".to_owned()))?;
     if blob::digests(written).await? != read {
-        return Err(Failure::OfThisOne("what was read back is not what was written".to_owned()));
+        return Err(Failure::OfThisOne("the bytes read back differ from the bytes written".to_owned()));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Partners: adding them, and finding the one behind an API key.
+//! Partners: creation, retention tiers, and lookup by API key.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::RwLock;
@@ -12,18 +12,18 @@ use crate::domain::handle::PhoneNumber;
 use crate::domain::tier::Tier;
 use crate::id::{LineId, PartnerId};
 
-/// Most keys remembered; when it is reached all are forgotten.
+/// Maximum number of cached keys; when it is reached, the cache is cleared.
 const CACHED_KEYS: usize = 10_000;
 
-/// Keys that were found before, by hash. Keys are only ever added, so what was found stays true.
+/// Cache of valid keys, by hash. Keys are never deleted or changed, so entries need no expiry.
 #[derive(Debug, Default)]
 pub(super) struct KeyCache(RwLock<HashMap<String, PartnerId>>);
 
 impl Service {
-    /// The partner behind an API key.
+    /// Returns the partner of an API key; `None` if the key is unknown.
     ///
     /// # Errors
-    /// The database fails. An unknown key is `None`.
+    /// The database fails.
     pub async fn authenticate(&self, key: &str) -> Result<Option<PartnerId>, Error> {
         let hash = api_key::hash(key);
         if let Some(partner) = self.keys.0.read().expect("no panic while locked").get(&hash) {
@@ -40,7 +40,7 @@ impl Service {
         Ok(found)
     }
 
-    /// A partner's lines, oldest first.
+    /// Returns the lines of a partner, oldest first.
     ///
     /// # Errors
     /// The database fails.
@@ -49,22 +49,21 @@ impl Service {
     }
 }
 
-/// Why a partner cannot be added.
+/// Failure to add a partner.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
-    /// Name, key or number is taken.
+    /// Name, API key or phone number is already in use.
     #[error("{0}")]
     Taken(String),
-    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// Adds a partner with one key and any number of lines, all or nothing. Needs only the database, so that it works
-/// beside a running server.
+/// Adds a partner with one key and any number of lines, in one transaction. Needs only the database, so that
+/// it works beside a running server.
 ///
 /// # Errors
-/// Name, key or a number is taken already.
+/// The name, the key or a number is already in use, or the database fails.
 pub async fn add(
     db: &Db,
     clock: &Clock,
@@ -92,31 +91,30 @@ pub async fn add(
     .await
 }
 
-/// Why a tier cannot be set.
+/// Failure to set a tier.
 #[derive(Debug, thiserror::Error)]
 pub enum SetTierError {
-    /// There is no such partner or line.
+    /// Unknown partner or line.
     #[error("{0}; haversack partner list shows what there is")]
     Unknown(String),
-    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// Whose tier is set.
+/// Owner of a retention tier.
 #[derive(Clone, Debug)]
 pub enum TierOf {
-    /// The partner of a name.
+    /// A partner, by name.
     Partner(String),
-    /// The line of a number.
+    /// A line, by phone number.
     Line(PhoneNumber),
 }
 
-/// Sets how long files are kept that come from now on. Needs only the database: a running server looks for every file
-/// that it makes.
+/// Sets the retention tier of new files. Needs only the database: a running server reads the tier for every
+/// file that it creates.
 ///
 /// # Errors
-/// There is no such partner or line.
+/// The partner or line is unknown, or the database fails.
 pub async fn set_tier(db: &Db, clock: &Clock, of: TierOf, tier: Tier) -> Result<(), SetTierError> {
     let now = clock.now();
     db.write(move |db| {
@@ -136,7 +134,7 @@ pub async fn set_tier(db: &Db, clock: &Clock, of: TierOf, tier: Tier) -> Result<
     .await
 }
 
-/// The partners and the lines that are ephemeral themselves.
+/// Returns the partners and lines whose own tier is ephemeral.
 ///
 /// # Errors
 /// The database fails.
@@ -144,18 +142,15 @@ pub async fn ephemeral(db: &Db) -> Result<(HashSet<PartnerId>, HashSet<LineId>),
     table::ephemeral(&mut *db.read().await?).await
 }
 
-/// A partner and its lines.
+/// A partner with its lines.
 #[derive(Debug)]
 pub struct Listed {
-    /// Its id.
     pub id: PartnerId,
-    /// Its name.
     pub name: String,
-    /// Its lines.
     pub lines: Vec<Line>,
 }
 
-/// Every partner, oldest first.
+/// Returns all partners, oldest first.
 ///
 /// # Errors
 /// The database fails.

@@ -1,9 +1,10 @@
-//! The cap on attachments that wait for their upload.
+//! Quota of pending attachments per partner.
 //!
-//! Counting them in the database for every new one would cost more than making it. So each partner has an estimate
-//! that only rises; when it reaches the cap the true number is counted anew. The estimate is never below the truth,
-//! so the cap holds. What other servers make is not in the estimate; so where there may be some, it is also counted anew
-//! after every sixteenth part of the cap, which is as far as each server can go beyond it.
+//! Counting them in the database on every creation would cost more than the creation itself. So each partner
+//! has an estimate that only rises, and the exact number is counted again when the estimate reaches the
+//! quota. The estimate is never below the exact number, so the quota holds. It does not include the
+//! attachments created by other servers: on a shared database the exact number is therefore also counted
+//! after every sixteenth of the quota, by which each server can exceed it at most.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,43 +17,47 @@ use crate::clock::Timestamp;
 use crate::db::attachments as table;
 use crate::id::PartnerId;
 
-/// What a caller at the cap is told to wait. Uploads end at any time, so this is a guess at a useful pace.
+/// `Retry-After` of a caller at the quota. Uploads can end at any time, so this is a heuristic.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Of several servers, each counts anew after this part of the cap.
+/// On a shared database, each server counts again after this fraction of the quota.
 const SHARED_PART: u64 = 16;
 
-/// Estimates, never below the truth.
+/// Estimates per partner, never below the exact number.
 #[derive(Debug, Default)]
 pub(super) struct PendingCounts(std::sync::Mutex<HashMap<PartnerId, Arc<Mutex<Count>>>>);
 
 #[derive(Debug, Default)]
 struct Count {
     estimate: Option<u64>,
-    /// How many were reserved since the true number was counted.
+    /// Number of reservations since the last exact count.
     uncounted: u64,
-    /// One reference for this, and one for each attachment that is reserved but may not be in the database yet.
+    /// Reference count: one for this field, plus one per reservation whose attachment may not be in the
+    /// database yet.
     in_flight: Arc<()>,
 }
 
-/// A place under the cap. Kept until the attachment is in the database, where it is counted from then on.
+/// A reservation within the quota, held until the attachment is in the database and therefore part of the
+/// exact count.
 #[derive(Debug)]
 pub(super) struct Reservation {
     _in_flight: Arc<()>,
 }
 
 impl Service {
-    /// Takes one place under the partner's cap.
+    /// Reserves one pending attachment within the partner's quota.
     pub(super) async fn reserve_pending(&self, partner: PartnerId, now: Timestamp) -> Result<Reservation, Error> {
         let limit = self.limits.max_pending_attachments;
         let count = Arc::clone(self.pending.0.lock().expect("no panic while locked").entry(partner).or_default());
-        // Held while counting: of many callers of a partner at its cap, one counts.
+        // Held while counting: of several concurrent callers of a partner at its quota, only one queries the
+        // database.
         let mut count = count.lock().await;
         let is_current = !self.db.is_shared() || count.uncounted < limit / SHARED_PART;
         let pending = if let Some(estimate) = count.estimate.filter(|estimate| *estimate < limit && is_current) {
             estimate
         } else {
-            // Read before the database is: one that is written in between is counted twice rather than not at all.
+            // Read before the query: an attachment inserted in between is counted twice rather than not at
+            // all.
             let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
             count.uncounted = 0;
             table::count_pending(&mut *self.db.read().await?, partner, now).await? + in_flight

@@ -1,5 +1,5 @@
-//! What is tidied up in the background: attachments whose upload never came, ephemeral ones whose time is over, blobs
-//! that nothing names any more, and sends that the rate limit need not remember.
+//! Background cleanup: expires pending and ephemeral attachments, deletes unreferenced blobs, and prunes old
+//! rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,38 +12,38 @@ use crate::blob::BlobKey;
 use crate::clock::Timestamp;
 use crate::db::{attachments, fetched_urls, outbox, rates};
 
-/// How often to look.
+/// Interval between sweeps.
 const EVERY: Duration = Duration::from_secs(30);
-/// Rows dealt with in one transaction: bounds how long other writes wait.
+/// Maximum number of rows changed per transaction: bounds how long other writes wait.
 pub(super) const BATCH: u32 = 500;
-/// The same of expired attachments, each of which takes several statements.
+/// Maximum number of expired attachments per transaction. Each takes several statements.
 const EXPIRED_AT_ONCE: u32 = 100;
-/// When a removal is tried again.
+/// Delay before a failed deletion is retried.
 const PUT_OFF: Duration = Duration::from_mins(1);
-/// Their files removed at a time: the store may be far away.
+/// Number of blobs deleted concurrently: round trips to a remote store may be slow.
 const REMOVED_AT_ONCE: usize = 8;
 
 impl Service {
-    /// Sweeps from time to time, for ever.
+    /// Sweeps at regular intervals; never returns.
     pub async fn sweep_forever(self: Arc<Self>) {
         loop {
             if let Err(error) = self.sweep().await {
-                tracing::error!(%error, "sweeping failed; it will be tried again");
+                tracing::error!(%error, "sweep failed; will be retried");
             }
             tokio::time::sleep(EVERY).await;
         }
     }
 
-    /// Sweeps once. What fails keeps nothing else from being done.
+    /// Sweeps once. A failure in one task does not prevent the others.
     ///
     /// # Errors
-    /// The first failure of database or store; what was done stays done.
+    /// The first failure of the database or store; completed tasks are not undone.
     pub async fn sweep(self: &Arc<Self>) -> Result<(), Error> {
         let now = self.clock.now();
         let counted = self.count_outbox().await;
         let expired = self.expire(now).await;
         let looked = self.give_up_overdue(now).await;
-        // Those that were given up only now.
+        // Again, for attachments that the overdue check has just set to expired.
         let expired = expired.and(self.expire(now).await);
         let forgotten = self.forget_old(now).await;
         let removed = self.remove_blobs(now).await;
@@ -57,7 +57,7 @@ impl Service {
     }
 
     async fn give_up_overdue(self: &Arc<Self>, now: Timestamp) -> Result<(), Error> {
-        // An upload that began in the last moment of its window may still be running.
+        // An upload that started just before its window closed may still be running.
         let closed_before = now - self.limits.longest_upload();
         if self.blobs.bucket().is_some() {
             return self.look_for_overdue(closed_before, now).await;
@@ -66,7 +66,7 @@ impl Service {
         Ok(())
     }
 
-    /// Drops rows that are of no use any more.
+    /// Prunes rows that are no longer needed.
     async fn forget_old(&self, now: Timestamp) -> Result<(), Error> {
         let before = now - Duration::from_secs(self.limits.abandoned_retention_seconds);
         let purge = move || {
@@ -86,8 +86,7 @@ impl Service {
         Ok(())
     }
 
-    /// Removes the blobs whose removal was asked for. One that cannot be removed, or that another server is about to, is
-    /// put off.
+    /// Processes the deletion queue. An entry that fails, or that another server has leased, is rescheduled.
     async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
         loop {
             let keys = attachments::removals(&mut *self.db.read().await?, now, BATCH).await?;
@@ -97,7 +96,7 @@ impl Service {
                     Ok(true) => return Ok(()),
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
+                        tracing::error!(blob = key.split(' ').next(), %error, "cannot delete blob; will be retried");
                     }
                 }
                 let until = now + PUT_OFF;
@@ -113,27 +112,28 @@ impl Service {
         }
     }
 
-    /// `false`: it is another's, or need not be removed any more.
+    /// Processes a queued deletion. Returns false if another server holds the lease or the deletion was
+    /// cancelled.
     async fn remove_requested(&self, key: String) -> Result<bool, Error> {
         match (Uploads::of_removal(&key), BlobKey::parse(&key)) {
             (Some(upload), _) => self.remove_upload_for_good(upload, key).await?,
             (None, Some(blob)) => return self.remove_unnamed(&blob).await,
-            // No name of ours.
+            // Not a valid key: drop the entry.
             (None, None) => self.forget_removal(key).await?,
         }
         Ok(true)
     }
 
-    /// Removes ephemeral attachments whose time is over by now. What fails is done by the next sweep.
+    /// Deletes expired ephemeral attachments. The next sweep retries after a failure.
     pub async fn expire_overdue(&self) {
         if let Err(error) = self.expire(self.clock.now()).await {
-            tracing::error!(%error, "expired attachments cannot be removed; it will be tried again");
+            tracing::error!(%error, "cannot delete expired attachments; will be retried");
         }
     }
 
-    /// Removes ephemeral attachments whose time is over, rows and bytes.
+    /// Deletes expired ephemeral attachments, rows and blobs.
     async fn expire(&self, now: Timestamp) -> Result<(), Error> {
-        // Another server on the same data may have removed the row.
+        // Another server on the same database may have deleted the row already.
         self.files.forget_gone(now);
         loop {
             let delete = self
@@ -143,10 +143,10 @@ impl Service {
             for attachment in &expired {
                 self.files.forget(attachment.id);
             }
-            // As many as come go at once: what is left to the removals below is only what fails here.
+            // Deletes the blobs immediately, however many: only failures are left to the deletion queue.
             let remove = |blob| async move {
                 if let Err(error) = self.remove_blob(&blob).await {
-                    tracing::error!(%error, "an expired file cannot be removed; it will be tried again");
+                    tracing::error!(blob = %blob.id(), %error, "cannot delete expired blob; will be retried");
                 }
             };
             stream::iter(blobs).for_each_concurrent(REMOVED_AT_ONCE, remove).await;
@@ -156,7 +156,8 @@ impl Service {
         }
     }
 
-    /// Gives up a batch of overdue attachments and asks for their blobs, which a crash may have left, to be removed.
+    /// Sets a batch of overdue attachments to expired and queues their blobs, which a crash may have left,
+    /// for deletion.
     async fn abandon(&self, closed_before: Timestamp, now: Timestamp) -> Result<usize, Error> {
         self.db
             .write(move |db| {
@@ -172,7 +173,8 @@ impl Service {
             .await
     }
 
-    /// The same unless an attachment came to name it after its removal was asked for. `false`: that, or it is another's.
+    /// Deletes a blob from the deletion queue. Returns false if another server holds the lease or an
+    /// attachment now references the blob.
     pub(super) async fn remove_unnamed(&self, key: &BlobKey) -> Result<bool, Error> {
         let claimed = self.claim_removal(key.clone(), self.clock.now()).await?;
         if claimed {
@@ -181,7 +183,7 @@ impl Service {
         Ok(claimed)
     }
 
-    /// Removes a blob whose removal was asked for, and then the asking.
+    /// Deletes a blob, then its queue entry.
     pub(super) async fn remove_blob(&self, key: &BlobKey) -> Result<(), Error> {
         self.blobs.remove(key).await?;
         self.forget_removal(key.to_string()).await

@@ -1,5 +1,5 @@
-//! Something breaks under load and comes back: nothing acknowledged is lost, clients are asked to come again, and nobody
-//! has to do anything.
+//! Faults under load: a component fails and recovers. No acknowledged data may be lost, clients receive
+//! retryable errors, and recovery needs no operator.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,10 +9,11 @@ use crate::load::{Allowed, Load, verify};
 use crate::pair::Pair;
 use crate::{Part, alone, outage};
 
-/// Enough that every client is in the middle of something else.
+/// Enough rounds that the clients are spread over different steps at any moment.
 const SOME: usize = 20;
 
-/// Once the fault is over: the load goes on, then another to which nothing is allowed, and all of it is there.
+/// After the fault: continues the load until the servers are ready, then runs a load that tolerates no
+/// errors, then verifies all acknowledged data.
 async fn recovers(pair: &Pair, mut load: Load, what: &str) {
     let start = Instant::now();
     load.during(pair.ready()).await;
@@ -28,11 +29,11 @@ async fn recovers(pair: &Pair, mut load: Load, what: &str) {
     verify(pair, &seen).await;
     pair.are_well();
     println!("{what}: {told}; ready after {ready:?}; in the end {}", seen.told());
-    println!("{what}: all of it verified and delivered after {:?}", verifying.elapsed());
+    println!("{what}: all files verified and all messages delivered after {:?}", verifying.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_killed_loses_nothing() {
+async fn killed_server_loses_no_acknowledged_data() {
     let _alone = alone().await;
     let mut pair = Pair::start().await;
     let allowed = Allowed { cuts: true, ..Allowed::default() };
@@ -40,16 +41,16 @@ async fn a_node_that_is_killed_loses_nothing() {
     for index in [0, 1, 0, 1, 0, 1] {
         load.rounds(SOME).await;
         pair.kill(index);
-        // The other one carries on alone.
+        // The other server handles the load alone.
         load.rounds(SOME).await;
         load.during(pair.restart(index)).await;
     }
-    assert!(load.seen.cuts.load(Ordering::SeqCst) > 0, "both were killed while they worked");
+    assert!(load.seen.cuts.load(Ordering::SeqCst) > 0, "both servers were killed while they handled requests");
     recovers(&pair, load, "killing each node three times").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgresql_that_is_restarted_loses_nothing() {
+async fn postgresql_restart_loses_no_acknowledged_data() {
     let _alone = alone().await;
     let pair = Pair::start().await;
     let allowed = Allowed { unavailable: true, unavailable_to_texts: true, ..Allowed::default() };
@@ -60,12 +61,12 @@ async fn a_postgresql_that_is_restarted_loses_nothing() {
     }
     load.rounds(SOME).await;
     load.during(Part::Postgres.outage()).await;
-    assert!(load.seen.unavailable.load(Ordering::SeqCst) > 0, "it was restarted while they worked");
+    assert!(load.seen.unavailable.load(Ordering::SeqCst) > 0, "PostgreSQL was restarted under load");
     recovers(&pair, load, "restarting PostgreSQL").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_garage_that_is_away_for_a_while_loses_nothing() {
+async fn garage_outage_loses_no_acknowledged_data() {
     let _alone = alone().await;
     let pair = Pair::start().await;
     let allowed = Allowed { unavailable: true, short_files: true, no_bucket: true, ..Allowed::default() };
@@ -76,8 +77,8 @@ async fn a_garage_that_is_away_for_a_while_loses_nothing() {
     load.during(tokio::time::sleep(outage())).await;
     let texts = load.seen.texts.load(Ordering::SeqCst) - before;
     load.during(Part::Garage.ctl(&["start"])).await;
-    assert!(texts > 0, "text goes out meanwhile");
-    assert!(load.seen.unavailable.load(Ordering::SeqCst) > 0, "it was away while they worked");
+    assert!(texts > 0, "text messages are accepted during the outage");
+    assert!(load.seen.unavailable.load(Ordering::SeqCst) > 0, "Garage was unavailable under load");
     println!("without Garage: {texts} texts were sent");
     recovers(&pair, load, "stopping Garage").await;
 }

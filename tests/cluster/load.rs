@@ -1,4 +1,4 @@
-//! Clients that upload, send, download and delete, and write down what was acknowledged.
+//! Load generator: clients that upload, send, download and delete, and record what was acknowledged.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,45 +16,45 @@ use crate::support::corpus;
 use crate::support::origin::answer;
 use crate::support::raw::target;
 
-/// Clients that do everything.
+/// Number of clients that run complete rounds: upload, then send and download or delete.
 const CLIENTS: usize = 6;
-/// No answer takes longer than this.
+/// Client timeout; a slower response fails the test.
 const HANGS: Duration = Duration::from_secs(30);
-/// No client is asked to come again later than that.
+/// Maximum accepted `Retry-After`, in seconds.
 const LATEST: u64 = 30;
 
-/// What clients may see while something is broken.
+/// Errors that clients tolerate during a fault.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowed {
-    /// 503 with Retry-After.
+    /// 503 with `Retry-After`.
     pub unavailable: bool,
-    /// The same to one who sends text only.
+    /// 503 with `Retry-After` for clients that send text only.
     pub unavailable_to_texts: bool,
-    /// Connections of our servers that are cut.
+    /// Connections to a server that are cut.
     pub cuts: bool,
-    /// Answers of our servers that end in the middle of a file.
+    /// Responses of a server that end in the middle of a file.
     pub short_files: bool,
-    /// Uploads that the bucket does not take.
+    /// Uploads that the bucket rejects.
     pub no_bucket: bool,
 }
 
-/// What was acknowledged, and what else was answered.
+/// Acknowledged results, and counts of errors.
 #[derive(Default)]
 pub struct Seen {
-    /// Files by the path of their URL.
+    /// Files by URL path.
     files: Mutex<HashMap<String, Arc<[u8]>>>,
-    /// Messages with their chats.
+    /// Pairs of message id and chat id.
     messages: Mutex<Vec<(String, String)>>,
     deleted: Mutex<Vec<String>>,
-    /// Acknowledged messages of those who send text only.
+    /// Acknowledged messages of text-only clients.
     pub texts: AtomicUsize,
-    /// Times that everything was done once.
+    /// Completed rounds.
     pub rounds: AtomicUsize,
-    /// Files that were sent by their URLs.
+    /// Files sent by URL.
     fetched: AtomicUsize,
     pub unavailable: AtomicUsize,
     pub cuts: AtomicUsize,
-    /// Uploads that the bucket did not take.
+    /// Uploads that the bucket rejected.
     not_uploaded: AtomicUsize,
     pub slowest: Mutex<Duration>,
 }
@@ -80,11 +80,11 @@ impl Seen {
     }
 }
 
-/// An answer that is no failure.
+/// A response with an expected status.
 struct Passed {
     status: StatusCode,
     bytes: Vec<u8>,
-    /// Whether the call was made more than once: then it may have been carried out twice.
+    /// True if the call was retried, and may therefore have been executed twice.
     repeated: bool,
 }
 
@@ -94,7 +94,7 @@ impl Passed {
     }
 }
 
-/// A file that nobody has looked at yet.
+/// An uploaded file that no request has used yet.
 struct Uploaded {
     id: String,
     path: String,
@@ -116,19 +116,19 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 impl Client {
     fn new(pair: &Pair, seen: &Arc<Seen>, allowed: Allowed) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // A connection for each call, so that the calls of one client go to both servers.
+        // A new connection per call, so that the calls of one client reach both servers.
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(HANGS).build();
         Self { http: http.expect("client"), base: format!("http://{}", pair.address), allowed, seen: Arc::clone(seen) }
     }
 
-    /// Makes a call until it is answered with one of these; anything else but what is allowed fails the test.
+    /// Repeats a call until the response has an expected status. Errors outside of `allowed` fail the test.
     async fn call(&self, what: &str, request: RequestBuilder, expected: &[u16]) -> Passed {
-        // An upload is answered by the bucket, everything else by us.
+        // Uploads go to the bucket, all other calls to a server.
         let is_upload = what.starts_with("upload");
         let start = Instant::now();
         let mut repeated = false;
         loop {
-            assert!(start.elapsed() < outage() + 2 * HANGS, "{what} is not possible any more");
+            assert!(start.elapsed() < outage() + 2 * HANGS, "{what} still fails after the outage");
             let asked = Instant::now();
             let answer = request.try_clone().expect("a body in memory").send().await;
             let took = asked.elapsed();
@@ -167,7 +167,7 @@ impl Client {
                 }
             };
             repeated = true;
-            // As a client should: when it is told to, or in a moment if nobody told it anything.
+            // Like a well-behaved client: wait for `Retry-After`, or briefly if there was no response.
             tokio::time::sleep(after.map_or(Duration::from_millis(100), Duration::from_secs)).await;
         }
     }
@@ -186,7 +186,8 @@ impl Client {
         let bytes: Vec<u8> = {
             let mut rng = rand::rng();
             let size = rng.random_range(1..200_000);
-            // It must not begin as a script does, say.
+            // A fixed text prefix, so that the random bytes are never detected as another type, such as a
+            // script.
             let begins = b"Some text: ".iter().copied();
             begins.chain((0..size).map(|_| rng.random_range(b' '..=b'~'))).collect()
         };
@@ -198,14 +199,14 @@ impl Client {
         Uploaded { id: text(&created, "attachment_id").to_owned(), path, bytes }
     }
 
-    /// Looks at a file, and sends and downloads it or deletes it again.
+    /// Reads an attachment's metadata, then sends and downloads its file, or deletes it.
     async fn use_it(&self, Uploaded { id, path, bytes }: Uploaded) {
         let at = format!("/v3/attachments/{id}");
         let found = self.call("look", self.api(Method::GET, &at), &[200]).await.json();
         assert_eq!(found["status"], "complete", "{found}");
         if bytes.len().is_multiple_of(5) {
             let deleted = self.call("delete", self.api(Method::DELETE, &at), &[204, 404]).await;
-            assert!(deleted.status == 204 || deleted.repeated, "a file that was acknowledged is not there");
+            assert!(deleted.status == 204 || deleted.repeated, "an acknowledged file is missing");
             self.seen.deleted.lock().expect("lock").push(path);
         } else {
             self.seen.files.lock().expect("lock").insert(path.clone(), bytes.into());
@@ -214,7 +215,7 @@ impl Client {
         }
     }
 
-    /// Downloads what somebody uploaded before.
+    /// Downloads a random file uploaded earlier.
     async fn read(&self) {
         let earlier = {
             let files = self.seen.files.lock().expect("lock");
@@ -227,7 +228,7 @@ impl Client {
         }
     }
 
-    /// Sends a file by its URL; what is acknowledged is there.
+    /// Sends a file by URL; once acknowledged, the file must be available.
     async fn fetch(&self, url: &str, bytes: &Arc<[u8]>) {
         let sent = self.send(json!([{"type": "media", "url": url}])).await;
         let path = target(text(&sent["chat"]["message"]["parts"][0], "url")).to_owned();
@@ -239,10 +240,10 @@ impl Client {
     async fn download(&self, path: &str) {
         let bytes = Arc::clone(&self.seen.files.lock().expect("lock")[path]);
         let got = self.call("download", self.http.get(format!("{}{path}", self.base)), &[200]).await;
-        assert!(got.bytes == *bytes, "{path} is not whole");
+        assert!(got.bytes == *bytes, "{path} has wrong bytes");
     }
 
-    /// To somebody who gets nothing else, so that a second message would be seen.
+    /// Sends to a new recipient, so that a duplicate message would be visible in the chat.
     async fn send(&self, parts: Value) -> Value {
         let one = uuid::Uuid::now_v7();
         let to = format!("{one}@example.com");
@@ -250,17 +251,18 @@ impl Client {
         let body = json!({"from": NUMBER, "to": [to], "message": message});
         let sent = self.call("send", self.api(Method::POST, "/v3/chats").json(&body), &[201]).await.json();
         let (chat, message) = (text(&sent["chat"], "id"), text(&sent["chat"]["message"], "id"));
-        // As one who did not get the answer: few are cut at that moment.
+        // Simulates a client that lost the response: real connections are rarely cut at this moment.
         if rand::rng().random_ratio(1, 4) {
             let again = self.call("send again", self.api(Method::POST, "/v3/chats").json(&body), &[201]).await.json();
-            assert_eq!(again, sent, "the same answer");
+            assert_eq!(again, sent, "a retry with the same idempotency key gets the same response");
         }
         self.seen.messages.lock().expect("lock").push((message.to_owned(), chat.to_owned()));
         sent
     }
 }
 
-/// A file at its URLs: the host of one of them tells whether it is the same as before, and then it is copied.
+/// Serves a photo at two URLs. The second answers a conditional request with 304, in which case the server
+/// copies the stored file.
 fn photo(pair: &Pair) -> (Arc<[u8]>, [String; 2]) {
     let (bytes, origin) = (corpus("photo.jpg"), &pair.shared.origin);
     origin.file("/new.jpg", "image/jpeg", &bytes);
@@ -276,10 +278,10 @@ fn photo(pair: &Pair) -> (Arc<[u8]>, [String; 2]) {
     (bytes.into(), [url("/new.jpg"), url("/same.jpg")])
 }
 
-/// Clients at work.
+/// The running clients.
 pub struct Load {
     clients: JoinSet<()>,
-    /// Those who come with a file that was uploaded before.
+    /// Clients that use files uploaded before the fault.
     late: JoinSet<()>,
     client: Client,
     stop: Arc<AtomicBool>,
@@ -325,7 +327,7 @@ impl Load {
         Self { clients, late: JoinSet::new(), client, stop, seen: Arc::clone(seen) }
     }
 
-    /// Uploads files that are used only once that was done.
+    /// Uploads files before `fault` and uses them after it.
     pub async fn uploads_used_after(&mut self, fault: impl Future<Output = ()>) {
         let mut uploads = Vec::new();
         for _ in 0..CLIENTS {
@@ -339,28 +341,28 @@ impl Load {
         }
     }
 
-    /// Waits until everything was done so often since now.
+    /// Waits for this many more completed rounds.
     pub async fn rounds(&mut self, more: usize) {
         let wanted = self.seen.rounds.load(Ordering::SeqCst) + more;
         let start = Instant::now();
         while self.seen.rounds.load(Ordering::SeqCst) < wanted {
-            assert!(start.elapsed() < 4 * HANGS, "the load stands still: {}", self.seen.told());
+            assert!(start.elapsed() < 4 * HANGS, "the load makes no progress: {}", self.seen.told());
             self.during(tokio::time::sleep(Duration::from_millis(20))).await;
         }
     }
 
-    /// Does something while the clients work; a client that fails ends it.
+    /// Runs `work` under load; panics if a client fails.
     pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::select! {
             ended = self.clients.join_next() => {
                 ended.expect("clients").expect("a client");
-                panic!("no client stops by itself");
+                panic!("a client ended before it was stopped");
             }
             done = work => done,
         }
     }
 
-    /// Lets the clients finish what they are at.
+    /// Stops the clients after their current round.
     pub async fn stop(mut self) {
         self.stop.store(true, Ordering::SeqCst);
         for clients in [&mut self.clients, &mut self.late] {
@@ -371,22 +373,23 @@ impl Load {
     }
 }
 
-/// After everything: what was acknowledged is so on both servers, each message once and delivered.
+/// After the load: all acknowledged results must hold on both servers, each message exists once and is
+/// delivered.
 pub async fn verify(pair: &Pair, seen: &Seen) {
     let http = reqwest::Client::builder().no_proxy().timeout(HANGS).build().expect("client");
     let files = seen.files.lock().expect("lock").clone();
     let messages = seen.messages.lock().expect("lock").clone();
     let deleted = seen.deleted.lock().expect("lock").clone();
-    assert!(!files.is_empty() && !messages.is_empty() && !deleted.is_empty(), "the load did something");
+    assert!(!files.is_empty() && !messages.is_empty() && !deleted.is_empty(), "nothing was acknowledged");
     for Node { address, .. } in &pair.nodes {
         for (path, bytes) in &files {
             let got = http.get(format!("http://{address}{path}")).send().await.expect("answer");
             assert_eq!(got.status(), 200, "{path}");
-            assert!(got.bytes().await.expect("body") == **bytes, "{path} is not whole");
+            assert!(got.bytes().await.expect("body") == **bytes, "{path} has wrong bytes");
         }
         for path in &deleted {
             let got = http.get(format!("http://{address}{path}")).send().await.expect("answer");
-            assert_eq!(got.status(), 404, "{path} was deleted");
+            assert_eq!(got.status(), 404, "{path} was deleted but is still served");
         }
     }
     let address = pair.nodes[0].address;
@@ -395,12 +398,12 @@ pub async fn verify(pair: &Pair, seen: &Seen) {
         assert_eq!(got.status(), 200, "{path}");
         got.json().await.expect("JSON")
     };
-    // What a dead server had claimed is free a minute later, and what could not be delivered is tried again within one.
+    // The lease of a killed server expires after a minute; failed deliveries are retried within another.
     let deadline = Instant::now() + Duration::from_mins(2);
     for (message, chat) in &messages {
         let there = get(format!("/v3/chats/{chat}/messages")).await;
         let there: Vec<&str> = there["messages"].as_array().expect("messages").iter().map(|m| text(m, "id")).collect();
-        assert_eq!(there, [message], "it is there once");
+        assert_eq!(there, [message], "the chat contains the message exactly once");
         loop {
             let found = get(format!("/v3/messages/{message}")).await;
             if found["delivery_status"] == "delivered" {

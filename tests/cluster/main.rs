@@ -1,5 +1,6 @@
-//! Faults of a real cluster: two servers, as processes, on one PostgreSQL and one Garage, behind one address. Needs what
-//! `tests/cluster/with-postgres.sh tests/cluster/with-garage.sh` sets; `just test-cluster` does that.
+//! Fault injection on a real cluster: two server processes on one PostgreSQL and one Garage, behind a load
+//! balancer. Needs the environment set by `tests/cluster/with-postgres.sh tests/cluster/with-garage.sh`, as
+//! in `just test-cluster`.
 
 #![expect(unreachable_pub, reason = "a test has no public interface")]
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// The tests stop what others need, so there is one at a time. What one that failed left stopped is started.
+/// Serialises the tests, which stop shared components. Starts components that a failed test left stopped.
 async fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     let turn = TURN.lock().await;
@@ -26,7 +27,7 @@ async fn alone() -> MutexGuard<'static, ()> {
     turn
 }
 
-/// Something of the cluster that can be stopped and started.
+/// A component that can be stopped and started.
 #[derive(Clone, Copy)]
 enum Part {
     Postgres,
@@ -34,7 +35,7 @@ enum Part {
 }
 
 impl Part {
-    /// Runs its program with these words.
+    /// Runs the component's control program with these arguments.
     async fn ctl(self, words: &[&str]) {
         let variable = match self {
             Self::Postgres => "HAVERSACK_TEST_POSTGRES_CTL",
@@ -46,7 +47,7 @@ impl Part {
         assert!(status.success(), "{words:?}: {status}");
     }
 
-    /// Stops it for as long as an outage is to last, and starts it again.
+    /// Stops the component for the duration of an outage, then starts it.
     async fn outage(self) {
         self.ctl(&["stop"]).await;
         tokio::time::sleep(outage()).await;
@@ -54,7 +55,7 @@ impl Part {
     }
 }
 
-/// How long an outage lasts.
+/// Duration of an outage.
 fn outage() -> Duration {
     let seconds = std::env::var("HAVERSACK_CLUSTER_OUTAGE_SECONDS");
     Duration::from_secs(seconds.map_or(3, |seconds| seconds.parse().expect("a number")))

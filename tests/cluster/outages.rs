@@ -1,4 +1,4 @@
-//! What becomes of calls and of messages while the database is away.
+//! Calls and message delivery during a database outage.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::support::{Answer, TestApp, on_disk, until, within};
 use crate::{Part, alone};
 
-/// Takes a message, tells that it has it, and answers when it is let.
+/// A gateway that records a message, signals its arrival, and waits for permission to answer.
 #[derive(Debug)]
 struct Slow {
     got: Mutex<Vec<String>>,
@@ -32,7 +32,7 @@ impl Gateway for Slow {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_gateway_answered_while_the_database_was_away_is_recorded_and_not_sent_again() {
+async fn outcome_during_database_outage_is_recorded_and_not_sent_again() {
     let _alone = alone().await;
     let gateway = Arc::new(Slow { got: Mutex::default(), has: Semaphore::new(0), may_answer: Semaphore::new(0) });
     let first = TestApp::with_gateway(gateway.clone(), |_| {}).await;
@@ -42,9 +42,9 @@ async fn what_the_gateway_answered_while_the_database_was_away_is_recorded_and_n
     gateway.has.acquire().await.expect("never closed").forget();
 
     Part::Postgres.ctl(&["stop"]).await;
-    // If it were handed over again, that would be answered as well.
+    // Enough permits that a second hand-over would be answered as well.
     gateway.may_answer.add_permits(10);
-    // Long after the claim is over, and long enough for both to notice.
+    // Long after the lease has expired, and long enough for both servers to notice the outage.
     first.clock.advance(Duration::from_mins(5));
     tokio::time::sleep(Duration::from_secs(8)).await;
     Part::Postgres.ctl(&["start"]).await;
@@ -55,7 +55,7 @@ async fn what_the_gateway_answered_while_the_database_was_away_is_recorded_and_n
         (message.json["delivery_status"] == "delivered").then_some(())
     });
     delivered.await;
-    // The workers go on, on both.
+    // Both workers still deliver.
     for (app, to) in [(&first, "b@example.com"), (&second, "c@example.com")] {
         let sent = app.api.send_text(&[to], "two").await;
         app.api.message_with_status(sent["message"]["id"].as_str().expect("id"), "delivered").await;
@@ -65,7 +65,7 @@ async fn what_the_gateway_answered_while_the_database_was_away_is_recorded_and_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_needs_the_database_is_answered_503_while_it_is_away() {
+async fn database_outage_returns_503_for_calls_that_need_it() {
     let _alone = alone().await;
     let app = TestApp::start().await;
     let uploaded = app.api.upload("a.txt", "text/plain", b"a file").await;
@@ -101,5 +101,5 @@ async fn what_needs_the_database_is_answered_503_while_it_is_away() {
     until(async || (anonymous.get("/readyz").await.status == 200).then_some(())).await;
     assert_eq!(disk.api.put(&announced, b"abc").await.status, 200);
     app.api.get(&awaited_path).await.expect(200);
-    assert_eq!(app.api.delete(&path).await.status, 204, "it was not deleted");
+    assert_eq!(app.api.delete(&path).await.status, 204, "the failed delete had no effect");
 }

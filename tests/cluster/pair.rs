@@ -1,4 +1,4 @@
-//! Two servers behind one address.
+//! A pair of servers behind a load balancer.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -15,17 +15,17 @@ use crate::support::{Origin, bucket, postgres, until};
 pub const KEY: &str = "cluster-key-0123456789";
 pub const NUMBER: &str = "+12025550123";
 
-/// The settings that the servers share.
+/// Settings shared by the servers.
 pub struct Shared {
     database: String,
     blobs: String,
     public_url: String,
-    /// Where files are fetched from.
+    /// Origin of files fetched by URL.
     pub origin: Origin,
 }
 
 impl Shared {
-    /// A database and a place in the bucket, both empty.
+    /// Creates an empty database and an empty bucket prefix.
     pub async fn new(address: SocketAddr) -> Self {
         Self {
             database: postgres::database().await.expect("HAVERSACK_TEST_DATABASE_URL: see just test-cluster"),
@@ -35,7 +35,7 @@ impl Shared {
         }
     }
 
-    /// The program with these settings.
+    /// Returns the command line of the program with these settings.
     pub fn command(&self, folder: &TempDir) -> std::process::Command {
         let mut command = haversack(folder.path());
         command
@@ -52,7 +52,7 @@ impl Shared {
     }
 }
 
-/// A server.
+/// A server process.
 pub struct Node {
     folder: TempDir,
     process: Option<Child>,
@@ -65,7 +65,7 @@ impl Node {
         Self { folder: tempfile::tempdir().expect("folder"), process: None, address: nowhere }
     }
 
-    /// Starts it and waits until it says where it is.
+    /// Starts the process and waits until it logs its address.
     async fn start(&mut self, shared: &Shared) {
         let path = self.folder.path().join("log");
         let said = std::fs::metadata(&path).map_or(0, |log| log.len());
@@ -82,14 +82,14 @@ impl Node {
         .await;
     }
 
-    /// All that it logged.
+    /// Returns the complete log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).expect("log")
     }
 
     fn is_running(&self) -> bool {
         let Some(process) = &self.process else { return false };
-        // Whether it is a zombie, which waiting for it would tell as well, but not through a shared reference.
+        // Detects a zombie through /proc, since `Child::try_wait` needs a mutable reference.
         let status = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
         !status.is_empty() && !status.contains(") Z ")
     }
@@ -108,7 +108,7 @@ impl Drop for Node {
     }
 }
 
-/// The servers and what is in front of them.
+/// The servers and the load balancer in front of them.
 pub struct Pair {
     pub nodes: [Node; 2],
     pub address: SocketAddr,
@@ -117,7 +117,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Two servers of one partner.
+    /// Starts two servers with one partner.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let address = listener.local_addr().expect("address");
@@ -134,18 +134,18 @@ impl Pair {
         Self { nodes, address, shared, addresses }
     }
 
-    /// Ends one as SIGKILL does.
+    /// Kills a server with SIGKILL.
     pub fn kill(&mut self, index: usize) {
         self.nodes[index].kill();
     }
 
-    /// Starts one again.
+    /// Starts a killed server again.
     pub async fn restart(&mut self, index: usize) {
         self.nodes[index].start(&self.shared).await;
         self.addresses.lock().expect("lock")[index] = self.nodes[index].address;
     }
 
-    /// Waits until both say that they are ready.
+    /// Waits until both servers report ready.
     pub async fn ready(&self) {
         for node in &self.nodes {
             until(async || {
@@ -157,7 +157,7 @@ impl Pair {
         }
     }
 
-    /// Both run, and no task of theirs ended or panicked.
+    /// Asserts that both servers run and that no task has ended or panicked.
     pub fn are_well(&self) {
         for node in &self.nodes {
             let log = node.log();
@@ -168,7 +168,7 @@ impl Pair {
     }
 }
 
-/// Gives each connection to the servers in turn, and to the next one where nobody listens.
+/// Forwards connections to the servers alternately, or to the other one if the connection is refused.
 async fn balance(listener: TcpListener, servers: Arc<Mutex<[SocketAddr; 2]>>) {
     let mut turn = 0;
     while let Ok((mut client, _)) = listener.accept().await {

@@ -1,4 +1,4 @@
-//! Starting servers on a database that is new, or away.
+//! First start of several servers on an empty database.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -7,13 +7,13 @@ use crate::alone;
 use crate::pair::Shared;
 use crate::support::program::{Server, run, stderr};
 
-/// What `serve` says first.
+/// Returns the first line that `serve` prints.
 fn welcome(server: &Server) -> &str {
     server.welcome.lines().next().expect("a line")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_that_start_together_for_the_first_time_make_one_partner() {
+async fn concurrent_first_starts_create_one_partner() {
     let _alone = alone().await;
     for _ in 0..5 {
         let shared = Shared::new(SocketAddr::from(([127, 0, 0, 1], 0))).await;
@@ -27,11 +27,11 @@ async fn servers_that_start_together_for_the_first_time_make_one_partner() {
             servers.push(server.await.expect("it starts"));
         }
         let with_key = servers.iter().filter(|server| welcome(server) == "Haversack is ready.").count();
-        assert_eq!(with_key, 1, "one shows the key");
+        assert_eq!(with_key, 1, "exactly one server shows the key");
         let kept = folders.iter().filter(|folder| folder.path().join("local.toml").exists()).count();
-        assert_eq!(kept, 1, "and nobody keeps one that is good for nothing");
+        assert_eq!(kept, 1, "exactly one server stores a key file");
         drop(servers);
-        // Again: the same one shows it.
+        // On restart, only the server with the key shows it.
         for folder in &folders {
             let server = Server::run(shared.command(folder).arg("serve"));
             let has_key = folder.path().join("local.toml").exists();

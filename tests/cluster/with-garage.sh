@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Runs a command with a Garage of one node and one bucket, and removes it afterwards. The command finds the bucket in
-# HAVERSACK_TEST_BLOBS_URL, the credentials in the variables of AWS, and in HAVERSACK_TEST_GARAGE_CTL a program that takes
-# `stop` and `start`. Builds Garage from crates.io if it is not there, which takes a quarter of an hour; needs Python.
+# Starts a single-node Garage with one bucket, runs a command, and deletes Garage and its data afterwards. The
+# command finds the bucket URL in HAVERSACK_TEST_BLOBS_URL, the credentials in the AWS variables, and the path of a
+# control program (`stop`, `start`) in HAVERSACK_TEST_GARAGE_CTL. Builds Garage from crates.io if it is not
+# installed, which takes a quarter of an hour. Needs Python.
 #
 #   tests/cluster/with-garage.sh cargo test --test nodes
 set -euo pipefail
 
 tools="$(cd "$(dirname "$0")/../.." && pwd)/target/tools"
 if [ ! -x "$tools/bin/garage" ]; then
-    # Quick to build rather than quick.
+    # Prefers a fast build over a fast program.
     CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
         CARGO_PROFILE_RELEASE_DEBUG=0 cargo install --locked --quiet --root "$tools" garage@2.5.0
 fi
@@ -59,7 +60,7 @@ start)
         setsid "$tools/bin/garage" -c "$folder/garage.toml" server --single-node --default-bucket \\
         >>"$folder/log" 2>&1 </dev/null &
     echo \$! >"$folder/pid"
-    # It listens before it has a layout; with one it is healthy.
+    # Garage listens before it has a layout, but is healthy only with one.
     for _ in \$(seq 300); do
         ! healthy 2>/dev/null || exit 0
         sleep 0.1

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs a command with a PostgreSQL server of its own, whose URL is in HAVERSACK_TEST_DATABASE_URL, and removes the server
-# afterwards. HAVERSACK_TEST_POSTGRES_CTL is a program that takes `stop`, `start`, and `restart`, the first and the last
-# with a mode of pg_ctl(1) (`fast`). If HAVERSACK_TEST_DATABASE_URL is set already, the server it names is used. Installs
-# Debian's packages if there is none; needs Python.
+# Starts a PostgreSQL server, runs a command with its URL in HAVERSACK_TEST_DATABASE_URL, and deletes the server
+# and its data afterwards. HAVERSACK_TEST_POSTGRES_CTL is the path of a control program (`stop`, `start`, `restart`;
+# stop and restart take a mode of pg_ctl(1), such as `fast`). If HAVERSACK_TEST_DATABASE_URL is already set, that
+# server is used. Installs the Debian packages if PostgreSQL is missing. Needs Python.
 #
 #   tests/cluster/with-postgres.sh cargo test --test it
 set -euo pipefail
 
 [ -z "${HAVERSACK_TEST_DATABASE_URL:-}" ] || exec "$@"
 
-# A folder may be there for the client alone.
+# The folder may exist with only the client installed.
 programs() { ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -1 | xargs -r dirname; }
 if [ -z "$(programs)" ]; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; } >/dev/null
@@ -31,7 +31,7 @@ trap end EXIT
 
 "${as[@]}" "$bin/initdb" -D "$folder/data" -U haversack --auth=trust --locale=C --encoding=UTF8 >/dev/null
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-# A restart keeps the options of the start, and to start what runs is no error.
+# A restart reuses the options of the start; starting a running server is not an error.
 cat >"$folder/ctl" <<CTL
 #!/usr/bin/env bash
 set -euo pipefail

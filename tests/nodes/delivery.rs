@@ -1,4 +1,4 @@
-//! One outbox, several workers.
+//! One outbox, several delivery workers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::support::{TestApp, until, within};
 use crate::two_with;
 
-/// Remembers what it was handed, by recipient.
+/// A gateway that records texts by recipient.
 #[derive(Debug, Default)]
 struct Recorder(Mutex<HashMap<String, Vec<String>>>);
 
@@ -18,7 +18,7 @@ struct Recorder(Mutex<HashMap<String, Vec<String>>>);
 impl Gateway for Recorder {
     async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
         let [OutgoingPart::Text(text)] = message.parts.as_slice() else { panic!("a text") };
-        // Others get a chance to come in between.
+        // Lets other tasks interleave.
         tokio::task::yield_now().await;
         self.0.lock().expect("lock").entry(message.to[0].clone()).or_default().push(text.value.clone());
         Loopback.send(message).await
@@ -26,7 +26,7 @@ impl Gateway for Recorder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_message_goes_out_once_and_those_of_a_chat_in_order() {
+async fn messages_are_sent_once_and_in_order_per_chat() {
     let recorder = Arc::new(Recorder::default());
     let apps: [TestApp; 2] = two_with(|| recorder.clone()).await;
     let people: Vec<String> = (0..10).map(|n| format!("p{n}@example.com")).collect();
@@ -48,7 +48,7 @@ async fn every_message_goes_out_once_and_those_of_a_chat_in_order() {
     }
 }
 
-/// Never answers.
+/// A gateway that never answers.
 #[derive(Debug)]
 struct Hangs;
 
@@ -60,20 +60,20 @@ impl Gateway for Hangs {
 }
 
 #[tokio::test]
-async fn what_a_dead_server_had_claimed_is_delivered_by_another() {
+async fn expired_lease_of_dead_server_is_taken_over() {
     let first = TestApp::with_gateway(Arc::new(Hangs), |_| {}).await;
     let sent = first.api.send_text(&["a@example.com"], "one").await;
     let id = sent["message"]["id"].as_str().expect("id").to_owned();
     first.api.message_with_status(&id, "queued").await;
     let second = first.another(Arc::new(Loopback)).await;
     let later = second.api.send_text(&["a@example.com"], "two").await["message"]["id"].clone();
-    // It is behind the first, which is claimed; another chat is not.
+    // A message behind the leased one waits; another chat is not blocked.
     let other = second.api.send_text(&["b@example.com"], "x").await["message"]["id"].clone();
     second.api.message_with_status(other.as_str().expect("id"), "delivered").await;
     second.api.message_with_status(later.as_str().expect("id"), "pending").await;
     until(async || {
         second.clock.advance(std::time::Duration::from_secs(61));
-        // Another message makes the worker look now; by itself it does once a second.
+        // A new message wakes the worker immediately; otherwise it polls once a second.
         second.api.send_text(&["c@example.com"], "wake up").await;
         let message = second.api.get(&format!("/v3/messages/{id}")).await.expect(200);
         (message["delivery_status"] == "delivered").then_some(())
@@ -82,13 +82,14 @@ async fn what_a_dead_server_had_claimed_is_delivered_by_another() {
     second.api.message_with_status(later.as_str().expect("id"), "delivered").await;
 }
 
-/// Remembers what it and others were handed, in order. Some texts it answers when it is let, and some never.
+/// A gateway that records messages in order, in a list shared with others. It answers one text only after
+/// permission, and another never.
 #[derive(Debug)]
 struct Mortal {
     handed: Arc<Mutex<Vec<(String, String)>>>,
     waits_for: &'static str,
     dies_of: &'static str,
-    /// Told when it has one of those.
+    /// Notified when one of these texts arrives.
     has: Notify,
     may_answer: Notify,
 }
@@ -118,7 +119,7 @@ impl Gateway for Mortal {
 }
 
 #[tokio::test]
-async fn of_a_server_that_dies_only_what_was_with_the_gateway_is_handed_over_again() {
+async fn dead_server_causes_duplicate_only_for_message_at_the_gateway() {
     let handed = Arc::default();
     let mortal = Mortal::new(&handed, "first", "second");
     let first = TestApp::with_gateway(mortal.clone(), |_| {}).await;
@@ -128,7 +129,7 @@ async fn of_a_server_that_dies_only_what_was_with_the_gateway_is_handed_over_aga
     };
     let done = send("first").await;
     within(mortal.has.notified()).await;
-    // Both are there when the worker looks again, so it claims both.
+    // Both are in the outbox before the worker leases the next batch, so one batch contains both.
     let (with_gateway, behind) = (send("second").await, send("third").await);
     mortal.may_answer.notify_one();
     within(mortal.has.notified()).await;
@@ -143,5 +144,5 @@ async fn of_a_server_that_dies_only_what_was_with_the_gateway_is_handed_over_aga
     }
     let expected = [(&done, "first"), (&with_gateway, "second"), (&with_gateway, "second"), (&behind, "third")];
     let expected = expected.map(|(id, text)| (id.clone(), text.to_owned()));
-    assert_eq!(*handed.lock().expect("lock"), expected, "twice under one id: nobody knows what became of the first");
+    assert_eq!(*handed.lock().expect("lock"), expected, "only the message at the gateway is sent twice");
 }

@@ -1,10 +1,10 @@
-//! What `haversack doctor` says of PostgreSQL.
+//! `haversack doctor` with PostgreSQL.
 
 use crate::support::postgres::database;
 use crate::support::program::{haversack, run, stdout};
 
 #[tokio::test]
-async fn doctor_looks_at_postgresql() {
+async fn doctor_reports_state_of_postgresql() {
     let folder = tempfile::tempdir().expect("folder");
     let url = database().await.expect("see tests/cluster/with-postgres.sh");
     let doctor = |connections: &str| {

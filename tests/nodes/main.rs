@@ -1,5 +1,5 @@
-//! Several servers on one PostgreSQL database: what must hold between them. Needs `HAVERSACK_TEST_DATABASE_URL`;
-//! `tests/cluster/with-postgres.sh` sets it.
+//! Several servers on one PostgreSQL database: ordering, uniqueness and limits across servers. Needs
+//! `HAVERSACK_TEST_DATABASE_URL`, which `tests/cluster/with-postgres.sh` sets.
 
 #![expect(unreachable_pub, reason = "a test has no public interface")]
 
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use haversack::delivery::{Gateway, Loopback};
 use support::TestApp;
 
-/// Two servers.
+/// Starts two servers on one database.
 async fn two() -> [TestApp; 2] {
     two_with(|| Arc::new(Loopback)).await
 }

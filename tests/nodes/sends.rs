@@ -1,4 +1,4 @@
-//! Sends through two servers at once.
+//! Concurrent sends through two servers.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ async fn send(app: &TestApp, to: &str, message: Value) -> Answer {
 }
 
 #[tokio::test]
-async fn servers_that_start_at_once_on_an_empty_database_all_start() {
+async fn concurrent_starts_on_empty_database_succeed() {
     let url = crate::support::postgres::database().await.expect("PostgreSQL").parse().expect("URL");
     for opened in join_all((0..4).map(|_| haversack::db::Db::open(&url))).await {
         opened.expect("database").check().await.expect("it works");
@@ -23,7 +23,7 @@ async fn servers_that_start_at_once_on_an_empty_database_all_start() {
 }
 
 #[tokio::test]
-async fn a_chat_that_is_made_twice_at_once_is_made_once() {
+async fn concurrent_sends_to_same_recipient_create_one_chat() {
     let apps = two().await;
     for round in 0..10 {
         let to = format!("round{round}@example.com");
@@ -36,7 +36,7 @@ async fn a_chat_that_is_made_twice_at_once_is_made_once() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_used_twice_at_once_sends_once() {
+async fn concurrent_sends_with_same_idempotency_key_send_once() {
     let apps = two().await;
     for round in 0..10 {
         let to = format!("round{round}@example.com");
@@ -46,7 +46,7 @@ async fn a_key_that_is_used_twice_at_once_sends_once() {
         let first = sent[0].bytes.clone();
         for answer in sent {
             assert_eq!(answer.status, 201);
-            assert_eq!(answer.bytes, first, "the same answer to all");
+            assert_eq!(answer.bytes, first, "all concurrent sends get the same response");
         }
         let chat: Value = serde_json::from_slice(&first).expect("JSON");
         let url = format!("/v3/chats/{}/messages", chat["chat"]["id"].as_str().expect("id"));
@@ -56,9 +56,9 @@ async fn a_key_that_is_used_twice_at_once_sends_once() {
 }
 
 #[tokio::test]
-async fn the_rate_limit_counts_what_all_servers_send() {
+async fn rate_limit_counts_sends_of_all_servers() {
     let apps = two().await;
-    // The chat is there, so that the servers meet at the limit and not before.
+    // Creates the chat first, so that the servers contend for the rate limit only.
     send(&apps[0], RECIPIENT, message("first", None)).await.expect(201);
     let sent = join_all(apps.iter().cycle().take(60).map(|app| send(app, RECIPIENT, message("x", None)))).await;
     let (passed, refused): (Vec<_>, Vec<_>) = sent.iter().partition(|answer| answer.status == 201);
@@ -67,7 +67,7 @@ async fn the_rate_limit_counts_what_all_servers_send() {
 }
 
 #[tokio::test]
-async fn groups_that_share_recipients_do_not_block_each_other_for_ever() {
+async fn groups_with_shared_recipients_do_not_deadlock() {
     let apps = two().await;
     let people: Vec<String> = (0..8).map(|n| format!("p{n}@example.com")).collect();
     let sends = (0..40_usize).map(|n| {
@@ -84,7 +84,7 @@ async fn groups_that_share_recipients_do_not_block_each_other_for_ever() {
 }
 
 #[tokio::test]
-async fn the_cap_on_waiting_attachments_is_passed_by_little() {
+async fn pending_quota_is_exceeded_by_one_sixteenth_per_server_at_most() {
     assert!(std::env::var("HAVERSACK_TEST_DATABASE_URL").is_ok(), "see tests/cluster/with-postgres.sh");
     let first = TestApp::with(|flags| flags.max_pending_attachments = Some(64)).await;
     let second = first.another(std::sync::Arc::new(haversack::delivery::Loopback)).await;

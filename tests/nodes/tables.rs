@@ -1,4 +1,4 @@
-//! Tables that change under running servers, and those who may use them only.
+//! Schema changes under running servers, and servers without DDL rights.
 
 use haversack::db::{Db, Tables};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
@@ -7,7 +7,7 @@ use crate::support::postgres;
 use crate::two;
 
 #[tokio::test]
-async fn a_migration_under_running_servers_is_a_moment_and_no_end() {
+async fn migration_under_running_servers_causes_only_transient_503() {
     let [first, second] = two().await;
     let made = first.api.create("a.txt", "text/plain", 5).await;
     let path = format!("/v3/attachments/{}", made["attachment_id"].as_str().expect("id"));
@@ -20,7 +20,7 @@ async fn a_migration_under_running_servers_is_a_moment_and_no_end() {
         .await
         .expect("a migration");
     for app in [&first, &second] {
-        // Both have several connections with statements made for the table as it was.
+        // Both servers have several connections with statements prepared for the old schema.
         let mut answers = Vec::new();
         for _ in 0..10 {
             let answer = app.api.get(&path).await;
@@ -34,7 +34,7 @@ async fn a_migration_under_running_servers_is_a_moment_and_no_end() {
 }
 
 #[tokio::test]
-async fn who_may_use_the_tables_only_can_serve() {
+async fn role_without_ddl_rights_can_serve() {
     let url = postgres::database().await.expect("see tests/cluster/with-postgres.sh");
     drop(Db::open(&url.parse().expect("URL")).await.expect("tables"));
     let mut owner = AnyConnection::connect(&url).await.expect("PostgreSQL answers");
@@ -55,7 +55,7 @@ async fn who_may_use_the_tables_only_can_serve() {
 }
 
 #[tokio::test]
-async fn postgresql_is_told_to_let_go_of_what_a_frozen_server_holds() {
+async fn postgresql_timeouts_release_locks_of_frozen_server() {
     let [first, _second] = two().await;
     let mut connection = first.db.read().await.expect("connection");
     for (setting, wanted) in [

@@ -1,4 +1,4 @@
-//! The calls: signed, repeated for a moment when the bucket is busy, and never after that.
+//! S3 calls: signed, with timeouts and a few retries with exponential backoff.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -24,35 +24,35 @@ use super::super::{ByteStream, Error, Listed, Metadata, Reading};
 use super::{S3Config, failure, listed};
 use crate::clock::Timestamp;
 
-/// How long the bucket may take to take a connection.
+/// Timeout for connecting to the bucket.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long it may take to answer what costs it little.
+/// Timeout for answers to inexpensive calls.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long it may take to copy an object within itself.
+/// Timeout for a copy within the bucket.
 const COPY: Duration = Duration::from_mins(1);
-/// Slowest average rate at which it may take an object from us, in bytes a second.
+/// Minimum average rate of an upload to the bucket, in bytes per second; determines its timeout.
 const SLOWEST: u64 = 128 * 1024;
-/// How long a body may go without a byte.
+/// Idle timeout of a response body.
 const IDLE: Duration = Duration::from_secs(30);
-/// How often a call is made before it is given up.
+/// Maximum number of attempts of a call.
 const ATTEMPTS: u32 = 4;
-/// The first pause between two; each further one is three times as long.
+/// Delay before the first retry; tripled on each further one.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A call that has taken this long is not made again.
+/// No retry once a call has taken this long in total.
 const ENOUGH: Duration = Duration::from_secs(5);
-/// How long the signature of a call of ours holds.
+/// Validity of the signatures of this server's own calls.
 const SIGNED_FOR: Duration = Duration::from_mins(5);
-/// Bytes that are read from a temporary file at a time.
+/// Read size for temporary files, in bytes.
 const PIECE: usize = 128 * 1024;
 
-/// RFC 3986: what a copy's source is written in.
+/// Percent-encode set for the source of a copy (RFC 3986).
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// Size and entity tag of an object.
+/// Size and entity tag of an object, as returned by HEAD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Info {
     pub(super) size: u64,
-    /// Without quotes.
+    /// Without the quotes.
     pub(super) etag: String,
 }
 
@@ -62,22 +62,22 @@ impl Info {
     }
 }
 
-/// The bucket, as we reach it.
+/// The HTTP client for one bucket.
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     config: S3Config,
 }
 
-/// One call, which can be made again.
+/// A repeatable call.
 struct Call<'a> {
     action: &'static str,
     method: Method,
-    /// Below the prefix; none for the bucket itself.
+    /// Object key below the prefix; `None` for the bucket itself.
     object: Option<&'a str>,
-    /// Of a listing: where it goes on.
+    /// Continuation token of a listing.
     token: Option<&'a str>,
-    /// S3 wants all headers of its own signed.
+    /// `x-amz-*` headers, which S3 requires to be signed.
     signed: Vec<(&'static str, String)>,
     headers: HeaderMap,
     body: Payload<'a>,
@@ -97,7 +97,7 @@ impl<'a> Call<'a> {
     }
 
     fn header(mut self, name: HeaderName, value: &str) -> Self {
-        self.headers.insert(name, HeaderValue::from_str(value).expect("types, tags and ranges are header values"));
+        self.headers.insert(name, HeaderValue::from_str(value).expect("a valid header value"));
         self
     }
 
@@ -110,7 +110,7 @@ impl<'a> Call<'a> {
 
 impl Client {
     pub(super) fn new(config: S3Config) -> Result<Self, Error> {
-        // There may be one already; either serves.
+        // Fails if a provider is already installed; either one works.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .user_agent(concat!("haversack/", env!("CARGO_PKG_VERSION")))
@@ -135,7 +135,7 @@ impl Client {
         self.sign(&method, Some(object), None, &[], lifetime).into()
     }
 
-    /// Size and entity tag of an object, if there is one.
+    /// Returns size and entity tag of an object; `None` if it does not exist.
     pub(super) async fn head(&self, object: &str) -> Result<Option<Info>, Error> {
         let call = Call::new("look at an object", Method::HEAD, Some(object));
         let response = match self.send(&call).await {
@@ -145,7 +145,7 @@ impl Client {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let size = text(CONTENT_LENGTH).and_then(|size| size.parse().ok());
         let etag = text(ETAG).map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-        // It becomes a part of headers of ours, where these would end it.
+        // The entity tag is embedded in `If-Match` headers, where a quote or comma would terminate it.
         let etag = etag.filter(|etag| !etag.is_empty() && !etag.contains(['"', ',']));
         match (size, etag) {
             (Some(size), Some(etag)) => Ok(Some(Info { size, etag })),
@@ -158,7 +158,8 @@ impl Client {
         }
     }
 
-    /// A part of an object, or all of it; only if it still is what was found, if that is given.
+    /// Reads an object, or a range of it. With `found`, fails with `Error::Changed` if the object no longer
+    /// has that entity tag.
     pub(super) async fn get(
         &self,
         object: &str,
@@ -196,7 +197,7 @@ impl Client {
         .boxed())
     }
 
-    /// The same at once; for parts of a size that memory can hold. One that is cut is asked for once more.
+    /// Reads a range into memory. Retries once if the body is cut off.
     pub(super) async fn get_bytes(&self, object: &str, part: Range<u64>, found: &Info) -> Result<Bytes, Error> {
         match self.collect(object, part.clone(), found).await {
             Err(error) if error.is_unavailable() => self.collect(object, part, found).await,
@@ -227,7 +228,7 @@ impl Client {
         self.send(&call).await.map(drop)
     }
 
-    /// Copies an object within the bucket, if it still is what was found.
+    /// Copies an object within the bucket, if its entity tag is still that of `found`.
     pub(super) async fn copy(&self, from: &str, found: &Info, to: &str, metadata: &Metadata) -> Result<(), Error> {
         let source = format!("{}/{}{from}", self.config.bucket.name(), self.config.prefix);
         let mut call = Call::new("copy an object", Method::PUT, Some(to)).describing(metadata);
@@ -251,7 +252,8 @@ impl Client {
                         problem: "no byte came for a while".to_owned(),
                     })?;
                     let xml = told.map_err(|error| failure::of_transport(call.action, error))?;
-                    // A copy that fails after its answer began is answered 200 as well (Amazon S3, CopyObject).
+                    // A copy that fails after the response started is reported with status 200 as well
+                    // (Amazon S3, CopyObject).
                     if !xml.contains("<Error>") {
                         return Ok(());
                     }
@@ -274,7 +276,7 @@ impl Client {
         }
     }
 
-    /// A page of what is below the prefix, and how the next one is asked for.
+    /// Returns one page of the objects below the prefix, and the continuation token of the next page.
     pub(super) async fn list(&self, token: Option<&str>) -> Result<(Vec<Listed>, Option<String>), Error> {
         let action = "list objects";
         let mut call = Call::new(action, Method::GET, None);
@@ -326,14 +328,14 @@ impl Client {
         }
     }
 
-    /// Makes a call, and again if the bucket could not be reached or was busy. Every call of ours can be repeated.
+    /// Sends a call, with retries if the bucket is unreachable or busy. All calls are idempotent.
     async fn send(&self, call: &Call<'_>) -> Result<Response, Error> {
         let start = Instant::now();
         let mut attempt = 1;
         loop {
             match self.attempt(call).await {
                 Err(error) if error.is_unavailable() && attempt < ATTEMPTS && start.elapsed() < ENOUGH => {
-                    tracing::debug!(%error, attempt, "a call to the bucket is made again");
+                    tracing::debug!(%error, attempt, "call to the bucket failed; retrying");
                     sleep(pause(attempt)).await;
                     attempt += 1;
                 }
@@ -370,7 +372,7 @@ impl Client {
     }
 }
 
-/// The signature is of the time there is, whatever clock the server goes by: that of the bucket.
+/// Signs with wall-clock time even under a mock clock: the bucket verifies it.
 fn signed<'a>(mut action: impl S3Action<'a>, headers: &'a [(&'static str, String)], lifetime: Duration) -> Url {
     for (name, value) in headers {
         action.headers_mut().insert(*name, value.as_str());
@@ -378,12 +380,14 @@ fn signed<'a>(mut action: impl S3Action<'a>, headers: &'a [(&'static str, String
     action.sign(lifetime)
 }
 
-/// The source of a copy was replaced or removed: both mean that it is not what was found.
+/// Maps a missing copy source to `Changed`: whether it was replaced or deleted, it is no longer the object
+/// that was found.
 fn gone_is_changed(error: Error) -> Error {
     if matches!(error, Error::Gone) { Error::Changed } else { error }
 }
 
-/// Half of it by chance, so that those who failed together do not come back together.
+/// Returns the backoff delay with jitter of up to one half, so that clients that failed together do not retry
+/// together.
 fn pause(attempt: u32) -> Duration {
     let most = PAUSE * 3_u32.pow(attempt - 1);
     most.mul_f64(rand::rng().random_range(0.5..1.0))

@@ -1,11 +1,11 @@
-//! Which bucket, and as whom.
+//! Bucket address and credentials.
 
 use std::fmt;
 
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use url::Url;
 
-/// How the bucket stands in URLs.
+/// URL style of the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum S3Style {
     /// `https://endpoint/bucket/object`
@@ -14,12 +14,13 @@ pub enum S3Style {
     Virtual,
 }
 
-/// Who is asking. Shows nothing of itself.
+/// Credentials; omitted from `Debug` output.
 #[derive(Clone)]
 pub struct S3Credentials(pub(super) Credentials);
 
 impl S3Credentials {
-    /// An access key with its secret, and the session token that temporary ones have.
+    /// Creates credentials from an access key and its secret; temporary credentials also have a session
+    /// token.
     #[must_use]
     pub fn new(key: &str, secret: &str, token: Option<&str>) -> Self {
         Self(match token {
@@ -35,7 +36,7 @@ impl fmt::Debug for S3Credentials {
     }
 }
 
-/// A bucket, checked.
+/// A validated bucket address with prefix and credentials.
 #[derive(Clone, Debug)]
 pub struct S3Config {
     pub(super) bucket: Bucket,
@@ -44,10 +45,11 @@ pub struct S3Config {
 }
 
 impl S3Config {
-    /// The bucket of this name at an endpoint. Everything is kept below `prefix`, which is empty or ends in a slash.
+    /// Creates the configuration of a bucket at an endpoint. All objects are stored below `prefix`, which is
+    /// empty or ends in a slash.
     ///
     /// # Errors
-    /// A sentence that says why there can be no such bucket.
+    /// The reason why the bucket URL is invalid, as a sentence.
     pub fn new(
         endpoint: Url,
         style: S3Style,
@@ -66,7 +68,7 @@ impl S3Config {
         Ok(Self { bucket: whole, prefix, credentials })
     }
 
-    /// Where it is, for people.
+    /// Returns the location for display to operators.
     #[must_use]
     pub fn place(&self) -> String {
         format!("{}{} in region {}", self.bucket.base_url(), self.prefix, self.bucket.region())

@@ -1,5 +1,5 @@
-//! What went wrong with a call to the bucket, in words that help and that tell no secret: neither URLs, whose queries
-//! are signed, nor what the bucket repeats of the credentials.
+//! S3 error mapping: error texts with a remedy and without secrets. They contain neither URLs, whose queries
+//! are signed, nor the credentials that a bucket may echo.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use reqwest::{Response, StatusCode};
 use super::super::Error;
 use crate::clock::Clock;
 
-/// More of an error's XML is not read.
+/// Read limit for the XML body of an error, in bytes.
 const MOST_XML: usize = 64 * 1024;
-/// How far a clock may be off before the bucket refuses every signature (Amazon S3: 15 minutes); here it is worth saying.
+/// Clock skew above which the error text mentions it. Amazon S3 rejects all signatures at 15 minutes.
 const CLOCK_OFF: Duration = Duration::from_mins(5);
 
-/// No answer came.
+/// Maps a transport error: no response was received.
 pub(super) fn of_transport(action: &'static str, error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut problem = error.to_string();
@@ -27,7 +27,7 @@ pub(super) fn of_transport(action: &'static str, error: reqwest::Error) -> Error
     Error::Unavailable { action, problem }
 }
 
-/// An answer came that says no.
+/// Maps an error response.
 pub(super) async fn of_answer(action: &'static str, mut response: Response) -> Error {
     let (status, headers) = (response.status(), response.headers().clone());
     let mut xml = Vec::new();
@@ -40,9 +40,9 @@ pub(super) async fn of_answer(action: &'static str, mut response: Response) -> E
     of_xml(action, status, &headers, &String::from_utf8_lossy(&xml))
 }
 
-/// The same once its body is there.
+/// Maps an error response whose body has been read.
 pub(super) fn of_xml(action: &'static str, status: StatusCode, headers: &HeaderMap, xml: &str) -> Error {
-    // A HEAD is answered without a body.
+    // Responses to HEAD have no body.
     let code = element(xml, "Code").unwrap_or_default();
     let passing = ["InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"];
     if status == StatusCode::PRECONDITION_FAILED || code == "PreconditionFailed" {
@@ -105,7 +105,7 @@ fn clock_off(headers: &HeaderMap) -> Option<Duration> {
     Some(ours.duration_since(theirs).unwrap_or_else(|ahead| ahead.duration()))
 }
 
-/// The text of the first element of this name, if it is plain.
+/// Returns the text of the first element with this name, if it consists of harmless characters only.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let text = rest.split_once('<')?.0.trim();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_what_would_mend_it() {
+    fn error_text_contains_a_remedy_and_no_secret() {
         let error = |code: &str| format!("<Error><Code>{code}</Code><Message>Secret things</Message></Error>");
         for (status, code, named) in [
             (404, "NoSuchBucket", "make it"),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_told_from_what_does_not() {
+    fn transient_errors_are_distinguished_from_permanent_ones() {
         assert!(told(503, &[], "<Error><Code>SlowDown</Code></Error>").is_unavailable());
         assert!(told(429, &[], "").is_unavailable());
         assert!(told(200, &[], "<Error><Code>InternalError</Code></Error>").is_unavailable());

@@ -1,7 +1,9 @@
-//! Blobs as objects of an S3 bucket. What we write goes through a temporary file, as its length must be known; what
-//! clients upload goes to `uploads/<attachment id>` without us, and becomes a blob by a copy within the bucket.
+//! Blob store in an S3 bucket. Blobs written by the server pass through a temporary file, since S3 needs the
+//! length in advance. Direct uploads of clients go to `uploads/<attachment id>` and become blobs by a copy
+//! within the bucket.
 //!
-//! A blob's object is called as its public URL is, and carries the headers that a CDN is to pass on.
+//! The object key of a blob equals its public URL path, and the object carries the headers for a CDN to pass
+//! on.
 
 mod client;
 mod config;
@@ -30,12 +32,12 @@ use super::{
 };
 use crate::id::AttachmentId;
 
-/// Where clients upload to.
+/// Key prefix of direct uploads.
 const UPLOADS: &str = "uploads/";
-/// Where the check writes its object.
+/// Key prefix of the objects written by health checks.
 const CHECKS: &str = "checks/";
 
-/// The store; clones are the same one.
+/// A blob store in an S3 bucket; clones share their state.
 #[derive(Clone, Debug)]
 pub struct S3Store {
     client: Arc<Client>,
@@ -43,19 +45,20 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// The store in a bucket, with temporary files in `folder`. The caller holds the lock of that folder. Asks the bucket
-    /// for nothing: a server starts while its bucket is away.
+    /// Opens the store, with temporary files in `folder`, whose lock the caller holds. Makes no call to the
+    /// bucket, so that a server can start during an outage of the bucket.
     ///
     /// # Errors
-    /// The folder cannot be made or emptied, or there are no certificate authorities.
+    /// The folder cannot be created or emptied, or no certificate authorities are found.
     pub fn open(config: S3Config, folder: &Path) -> Result<Self, Error> {
         Ok(Self { client: Arc::new(Client::new(config)?), spool: Spool::open(folder, false)? })
     }
 
-    /// Whether the bucket does all that is asked of it; more than [`BlobStore::check`], and dearer.
+    /// Verifies all required features of the bucket, including conditional requests. More expensive than
+    /// [`BlobStore::check`].
     ///
     /// # Errors
-    /// What it does not do.
+    /// A call fails, or a required feature is missing.
     pub async fn probe(&self) -> Result<(), Error> {
         self.check().await?;
         let (from, to) = (format!("{CHECKS}{}", Uuid::new_v4()), format!("{CHECKS}{}", Uuid::new_v4()));
@@ -66,7 +69,8 @@ impl S3Store {
         guarded
     }
 
-    /// Whether it keeps to the conditions that keep a file what it was when it was looked at.
+    /// Verifies that conditional reads and copies are honoured: they detect objects replaced after inspection
+    /// (TOCTOU).
     async fn guards(&self, from: &str, to: &str) -> Result<(), Error> {
         let found = self.client.head(from).await?.ok_or(Error::Gone)?;
         let other = Info { etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(), ..found.clone() };
@@ -99,14 +103,15 @@ impl S3Store {
         format!("{UPLOADS}{id}")
     }
 
-    /// What an object holds, to be looked at and copied as long as it is this.
+    /// Returns an existing object for inspection and conditional copy, pinned to its current entity tag.
     async fn remote(&self, object: String) -> Result<Option<Box<dyn SealedBlob>>, Error> {
         let info = self.client.head(&object).await?;
         Ok(info.map(|info| Box::new(Remote::new(Arc::clone(&self.client), object, info)) as Box<dyn SealedBlob>))
     }
 }
 
-/// What a blob is called below the prefix. That of which the path is not known was written before there were buckets.
+/// Returns the object key of a blob below the prefix. Keys without a path stem from versions without bucket
+/// support.
 fn object(key: &BlobKey) -> String {
     if key.path().is_empty() { format!("blobs/{}", key.id()) } else { key.path().to_owned() }
 }
@@ -134,7 +139,8 @@ impl BlobStore for S3Store {
         let read = self.client.get(&object, None, None).await;
         self.client.delete(&object).await?;
         drop(read?);
-        // Who may not list is told "forbidden" of what is not there, which we could not tell from what is.
+        // Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object, indistinguishable from a
+        // real denial.
         self.client.head(&object).await.map(drop)
     }
 
@@ -198,7 +204,7 @@ impl BlobWriter for Writer {
     }
 }
 
-/// A file of ours that is to become an object.
+/// A complete temporary file to be uploaded as an object.
 #[derive(Debug)]
 struct Sealed {
     client: Arc<Client>,
@@ -220,7 +226,7 @@ impl SealedBlob for Sealed {
     }
 }
 
-/// An object that was there, and is read only as long as it is the same.
+/// An existing object, pinned to its entity tag.
 #[derive(Debug)]
 struct S3Blob {
     client: Arc<Client>,
@@ -238,15 +244,16 @@ impl Blob for S3Blob {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        // Whole files are asked for without a range: some caches in front of buckets keep only such answers.
+        // Whole files are requested without a range: some caches in front of buckets store only such
+        // responses.
         let part = Some(range).filter(|range| *range != (0..self.info.size));
         self.client.get(&self.object, part, Some(&self.info)).await
     }
 }
 
-/// What a listing says of an object.
+/// Converts an entry of a bucket listing.
 fn listed(name: &str, size: u64, modified: SystemTime) -> Listed {
-    // The attachment stands behind the partner.
+    // The segment after the partner id is the attachment id.
     let path = ["attachments/partners/", "ephemeral/partners/"]
         .iter()
         .find_map(|shelf| name.strip_prefix(shelf))

@@ -1,4 +1,4 @@
-//! An object that is to be looked at and copied: read from anywhere by blocking calls, as long as it is the same.
+//! Blocking random access to an object for inspection, through ranged reads pinned to its entity tag.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::num::NonZeroUsize;
@@ -13,12 +13,12 @@ use super::super::{BlobKey, Content, Digests, Error, Metadata, SealedBlob};
 use super::client::{Client, Info};
 use super::object;
 
-/// Bytes that are asked for at a time: a round trip costs about as much as half a megabyte.
+/// Size of a ranged read: a round trip costs about as much time as transferring half a megabyte.
 const BLOCK: u64 = 512 * 1024;
-/// Blocks that are kept: where a file begins and ends, and where its table is.
+/// Number of cached blocks: enough for the start and end of a file and its table.
 const KEPT: NonZeroUsize = NonZeroUsize::new(6).expect("not zero");
 
-/// The object.
+/// An existing object that can be inspected and copied.
 #[derive(Debug)]
 pub(super) struct Remote {
     blocks: Arc<Blocks>,
@@ -37,7 +37,7 @@ struct Blocks {
 #[derive(Debug)]
 struct State {
     kept: LruCache<u64, Bytes>,
-    /// The first failure. A parser may have taken it for the end of the file.
+    /// The first read error. A parser may have mistaken it for the end of the file.
     failed: Option<Failure>,
 }
 
@@ -57,7 +57,7 @@ impl Failure {
 }
 
 impl Remote {
-    /// An object that was found. Called where there is a runtime.
+    /// Wraps an object found by HEAD. Must be called within a Tokio runtime.
     pub(super) fn new(client: Arc<Client>, object: String, info: Info) -> Self {
         let digests = Digests { size: info.size, sha256: None, md5: info.etag.clone() };
         let state = Mutex::new(State { kept: LruCache::new(KEPT), failed: None });
@@ -88,7 +88,7 @@ impl SealedBlob for Remote {
 }
 
 impl Blocks {
-    /// The block of this number. Blocks the thread.
+    /// Returns a block, from the cache or by a ranged read. Blocks the thread.
     fn block(&self, number: u64) -> Result<Bytes, Error> {
         {
             let mut state = self.state.lock().expect("no panic while locked");
