@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::extract::at_most;
 use crate::domain::chat::Chat;
 use crate::domain::part::{
-    Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS, MAX_STICKERS, Mention, Part,
-    Range, Sticker, Text,
+    Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS, MAX_STICKERS,
+    MAX_STICKERS_OF_MESSAGE, Mention, Part, Range, Sticker, Text,
 };
 use crate::fetch::FetchUrl;
 use crate::id::AttachmentId;
@@ -70,6 +70,12 @@ pub(super) fn drafts(files: &FileUrls, parts: Option<Vec<PartRequest>>) -> Resul
         parts.filter(|parts| !parts.is_empty()).ok_or_else(|| invalid("message.parts needs at least one part"))?;
     if parts.len() > MAX_PARTS {
         return Err(invalid(format!("message.parts has more than {MAX_PARTS} parts")));
+    }
+    let stickers = parts.iter().flat_map(|part| part.inline_stickers.as_deref()).map(<[_]>::len).sum::<usize>();
+    if stickers > MAX_STICKERS_OF_MESSAGE {
+        return Err(invalid(format!(
+            "a message has at most {MAX_STICKERS_OF_MESSAGE} inline_stickers in all its parts"
+        )));
     }
     for (at, part) in parts.iter().enumerate() {
         part.check(parts.len()).map_err(|problem| invalid(format!("message.parts[{at}]: {problem}")))?;

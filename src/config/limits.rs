@@ -45,6 +45,10 @@ impl Limits {
         at_least("HAVERSACK_MAX_INSPECTIONS_PER_PARTNER", self.max_inspections_per_partner, 1)?;
         at_least("HAVERSACK_MAX_CONVERSIONS", self.max_conversions, 1)?;
         at_least("HAVERSACK_MAX_CONVERSIONS_PER_PARTNER", self.max_conversions_per_partner, 1)?;
+        at_least("HAVERSACK_MAX_DATABASE_READS_PER_PARTNER", self.max_database_reads_per_partner, 1)?;
+        at_least("HAVERSACK_MAX_DATABASE_WRITES", self.max_database_writes, 1)?;
+        at_least("HAVERSACK_MAX_DATABASE_WRITES_PER_PARTNER", self.max_database_writes_per_partner, 1)?;
+        at_least("HAVERSACK_DATABASE_CONNECTIONS_PER_PARTNER", self.database_connections_per_partner, 1)?;
         for (setting, count) in [
             ("HAVERSACK_FETCH_MAX_REDIRECTS", self.fetch_max_redirects),
             ("HAVERSACK_FETCH_MAX_HEADER_BYTES", self.fetch_max_header_bytes),

@@ -199,5 +199,13 @@ settings! {
             " Messages from one line to one recipient in the time below; one more is answered 429";
         rate_limit_window_seconds, "HAVERSACK_RATE_LIMIT_WINDOW_SECONDS", 60,
             " The time that limit counts over";
+        max_database_reads_per_partner, "HAVERSACK_MAX_DATABASE_READS_PER_PARTNER", 3,
+            " SQLite: how many of the 4 connections that read for clients may be one partner's";
+        max_database_writes, "HAVERSACK_MAX_DATABASE_WRITES", 256,
+            " SQLite: writes that wait for the one writer or share its commit; one that writes much text counts as several";
+        max_database_writes_per_partner, "HAVERSACK_MAX_DATABASE_WRITES_PER_PARTNER", 32,
+            " How many of them may be one partner's; its further ones wait for these, and for 5 s at most";
+        database_connections_per_partner, "HAVERSACK_DATABASE_CONNECTIONS_PER_PARTNER", 10,
+            " PostgreSQL: how many of the connections may be in use for one partner; one of eight is kept for the server's own work";
     }
 }

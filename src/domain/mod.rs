@@ -9,5 +9,6 @@ pub mod filename;
 pub mod handle;
 pub mod message;
 pub mod part;
+pub mod quote;
 pub mod tier;
 pub mod voice_memo;

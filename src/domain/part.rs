@@ -19,6 +19,8 @@ pub const MAX_LINK_LENGTH: usize = 2048;
 pub const MAX_DECORATIONS: usize = 100;
 /// Most inline stickers of a part.
 pub const MAX_STICKERS: usize = 100;
+/// Most inline stickers of a message. Each names an attachment to look up.
+pub const MAX_STICKERS_OF_MESSAGE: usize = 200;
 
 const STYLES: &[&str] = &["bold", "italic", "strikethrough", "underline"];
 const ANIMATIONS: &[&str] = &["big", "small", "shake", "nod", "explode", "ripple", "bloom", "jitter"];
@@ -141,6 +143,13 @@ impl Text {
             return Err("inline_stickers cannot overlap each other".to_owned());
         }
         Ok(())
+    }
+
+    /// Bytes that it takes when it is stored, roughly.
+    #[must_use]
+    pub fn stored_bytes(&self) -> usize {
+        // A decoration and a sticker as JSON.
+        self.value.len() + self.decorations.len() * 40 + self.stickers.len() * 80
     }
 
     /// Whether the text holds a URL: a word that starts with `http://`, `https://`, `ftp://` or `www.`.

@@ -40,7 +40,7 @@ impl Service {
         if let Some(line) = &filter.line {
             self.own_line(partner, line).await?;
         }
-        let mut db = self.db.read().await?;
+        let mut db = self.db.read(partner).await?;
         let listed = lists::chats(&mut db, partner, &filter, cursor, limit + 1).await?;
         let as_of = cursor.map(|cursor| cursor.as_of).or(listed.first().map(|first| first.position));
         let page = cut(listed, limit, |chat| chat.position);
@@ -53,7 +53,7 @@ impl Service {
     /// # Errors
     /// There is none, or it is another partner's.
     pub async fn chat(&self, partner: PartnerId, id: ChatId) -> Result<Chat, Error> {
-        chats::find(&mut *self.db.read().await?, partner, id).await?.ok_or(Error::ChatNotFound)
+        chats::find(&mut *self.db.read(partner).await?, partner, id).await?.ok_or(Error::ChatNotFound)
     }
 
     /// A chat and its messages, newest first.
@@ -68,7 +68,7 @@ impl Service {
         limit: u32,
     ) -> Result<(Chat, Page<Message, MessageId>), Error> {
         let chat = self.chat(partner, id).await?;
-        let messages = lists::chat_messages(&mut *self.db.read().await?, id, before, limit + 1).await?;
+        let messages = lists::chat_messages(&mut *self.db.read(partner).await?, id, before, limit + 1).await?;
         Ok((chat, cut(self.current(messages), limit, |message| message.id)))
     }
 
@@ -77,7 +77,7 @@ impl Service {
     /// # Errors
     /// There is no such message.
     pub async fn message(&self, partner: PartnerId, id: MessageId) -> Result<(Chat, Message), Error> {
-        let mut db = self.db.read().await?;
+        let mut db = self.db.read(partner).await?;
         let mut message = messages::find(&mut db, partner, id).await?.ok_or(Error::MessageNotFound)?;
         message.forget_gone(self.clock.now());
         let chat = chats::find(&mut db, partner, message.chat_id).await?.ok_or(Error::MessageNotFound)?;
@@ -98,7 +98,7 @@ impl Service {
     ) -> Result<(Chat, Page<Message, MessageId>), Error> {
         let (chat, message) = self.message(partner, id).await?;
         let root = message.thread_root.unwrap_or(message.id);
-        let messages = lists::thread(&mut *self.db.read().await?, root, order, after, limit + 1).await?;
+        let messages = lists::thread(&mut *self.db.read(partner).await?, root, order, after, limit + 1).await?;
         Ok((chat, cut(self.current(messages), limit, |message| message.id)))
     }
 
@@ -117,8 +117,9 @@ impl Service {
     /// There is no such message.
     pub async fn delete_message(&self, partner: PartnerId, id: MessageId) -> Result<(), Error> {
         let now = self.clock.now();
-        let deleted =
-            self.db.write(move |db| Box::pin(async move { messages::delete(db, partner, id, now).await })).await?;
+        let delete =
+            self.db.write(partner, move |db| Box::pin(async move { messages::delete(db, partner, id, now).await }));
+        let deleted = delete.await?;
         if deleted { Ok(()) } else { Err(Error::MessageNotFound) }
     }
 }

@@ -3,6 +3,7 @@
 mod arrivals;
 pub mod attachments;
 pub mod chats;
+mod database;
 pub mod downloads;
 mod file_url;
 pub mod garbage;
@@ -15,6 +16,7 @@ pub mod partners;
 mod pending;
 mod preparation;
 mod rate_limit;
+mod send_checks;
 pub mod sends;
 pub mod sweeper;
 pub mod uploads;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use database::Database;
 pub use file_url::{FileUrls, Unusable};
 
 use crate::blob::presign::Signer;
@@ -84,9 +87,9 @@ pub enum Error {
     /// A file that is to be converted before it can be sent. The send sees to that, and tries again.
     #[error("attachment {0} is being prepared; try again")]
     Unprepared(AttachmentId),
-    /// A file that may have come without us. The send looks for it, and tries again.
-    #[error("attachment {0} is being looked at; try again")]
-    Unsettled(AttachmentId),
+    /// Files that may have come without us. The send looks for them, and tries again.
+    #[error("attachments are being looked at; try again")]
+    Unsettled(Vec<AttachmentId>),
     /// A file that is too large; the most bytes accepted.
     #[error("the file is too large; at most {0} bytes are accepted")]
     TooLarge(u64),
@@ -137,7 +140,7 @@ pub enum Error {
     },
     /// The database failed.
     #[error(transparent)]
-    Db(#[from] db::Error),
+    Db(db::Error),
     /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] blob::Error),
@@ -146,13 +149,22 @@ pub enum Error {
     Lost(AttachmentId),
 }
 
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Self {
+        match error {
+            db::Error::AtCapacity(refused) => Self::AtCapacity(refused),
+            error => Self::Db(error),
+        }
+    }
+}
+
 /// After this, a blob that no transaction came to name is removed by the sweeper. Only a crash leaves one.
 const ORPHANED_AFTER: Duration = Duration::from_hours(1);
 
 /// The use cases and what they need.
 #[derive(Debug)]
 pub struct Service {
-    db: Db,
+    db: Database,
     blobs: Arc<dyn BlobStore>,
     clock: Clock,
     signer: Signer,
@@ -243,7 +255,7 @@ impl Service {
         Self {
             file_urls: FileUrls::new(cdn_url, public_url.clone(), signer.clone(), clock.clone()),
             budgets: Budgets::new(&limits, &metrics),
-            db,
+            db: Database::new(db, &limits, &metrics),
             blobs,
             clock,
             signer,

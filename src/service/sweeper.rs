@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::arrivals::Uploads;
+use super::database::Holder;
 use super::{Error, Service};
 use crate::blob::BlobKey;
 use crate::clock::Timestamp;
@@ -51,7 +52,7 @@ impl Service {
     }
 
     async fn count_outbox(&self) -> Result<(), Error> {
-        let waiting = outbox::count(&mut *self.db.read().await?).await?;
+        let waiting = outbox::count(&mut *self.db.read(Holder::Background).await?).await?;
         self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         Ok(())
     }
@@ -70,17 +71,22 @@ impl Service {
     async fn forget_old(&self, now: Timestamp) -> Result<(), Error> {
         let before = now - Duration::from_secs(self.limits.abandoned_retention_seconds);
         let purge = move || {
-            self.db.write(move |db| Box::pin(async move { attachments::purge_abandoned(db, before, BATCH).await }))
+            self.db.write(Holder::Background, move |db| {
+                Box::pin(async move { attachments::purge_abandoned(db, before, BATCH).await })
+            })
         };
         while purge().await? == u64::from(BATCH) {}
 
         let window = Duration::from_secs(self.limits.rate_limit_window_seconds);
         let forget_before = now - window;
-        self.db.write(move |db| Box::pin(async move { rates::forget(db, forget_before).await })).await?;
+        self.db
+            .write(Holder::Background, move |db| Box::pin(async move { rates::forget(db, forget_before).await }))
+            .await?;
         let fetched_before = now - Duration::from_secs(self.limits.fetch_memory_seconds);
         let forget = move || {
-            self.db
-                .write(move |db| Box::pin(async move { fetched_urls::forget_before(db, fetched_before, BATCH).await }))
+            self.db.write(Holder::Background, move |db| {
+                Box::pin(async move { fetched_urls::forget_before(db, fetched_before, BATCH).await })
+            })
         };
         while forget().await? == u64::from(BATCH) {}
         Ok(())
@@ -90,7 +96,7 @@ impl Service {
     /// put off.
     async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
         loop {
-            let keys = attachments::removals(&mut *self.db.read().await?, now, BATCH).await?;
+            let keys = attachments::removals(&mut *self.db.read(Holder::Background).await?, now, BATCH).await?;
             let is_last = keys.len() < BATCH as usize;
             let remove = |key: String| async move {
                 match self.remove_requested(key.clone()).await {
@@ -101,9 +107,9 @@ impl Service {
                     }
                 }
                 let until = now + PUT_OFF;
-                let put_off = self
-                    .db
-                    .write(move |db| Box::pin(async move { attachments::put_off_removal(db, &key, until).await }));
+                let put_off = self.db.write(Holder::Background, move |db| {
+                    Box::pin(async move { attachments::put_off_removal(db, &key, until).await })
+                });
                 put_off.await
             };
             stream::iter(keys).map(Ok).try_for_each_concurrent(REMOVED_AT_ONCE, remove).await?;
@@ -117,9 +123,9 @@ impl Service {
     async fn remove_requested(&self, key: String) -> Result<bool, Error> {
         match (Uploads::of_removal(&key), BlobKey::parse(&key)) {
             (Some(upload), _) => self.remove_upload_for_good(upload, key).await?,
-            (None, Some(blob)) => return self.remove_unnamed(&blob).await,
+            (None, Some(blob)) => return self.remove_unnamed(Holder::Background, &blob).await,
             // No name of ours.
-            (None, None) => self.forget_removal(key).await?,
+            (None, None) => self.forget_removal(Holder::Background, key).await?,
         }
         Ok(true)
     }
@@ -136,16 +142,16 @@ impl Service {
         // Another server on the same data may have removed the row.
         self.files.forget_gone(now);
         loop {
-            let delete = self
-                .db
-                .write(move |db| Box::pin(async move { attachments::delete_expired(db, now, EXPIRED_AT_ONCE).await }));
+            let delete = self.db.write(Holder::Background, move |db| {
+                Box::pin(async move { attachments::delete_expired(db, now, EXPIRED_AT_ONCE).await })
+            });
             let (expired, blobs) = delete.await?;
             for attachment in &expired {
-                self.files.forget(attachment.id);
+                self.files.forget(attachment.partner_id, attachment.id);
             }
             // As many as come go at once: what is left to the removals below is only what fails here.
             let remove = |blob| async move {
-                if let Err(error) = self.remove_blob(&blob).await {
+                if let Err(error) = self.remove_blob(Holder::Background, &blob).await {
                     tracing::error!(%error, "an expired file cannot be removed; it will be tried again");
                 }
             };
@@ -159,7 +165,7 @@ impl Service {
     /// Gives up a batch of overdue attachments and asks for their blobs, which a crash may have left, to be removed.
     async fn abandon(&self, closed_before: Timestamp, now: Timestamp) -> Result<usize, Error> {
         self.db
-            .write(move |db| {
+            .write(Holder::Background, move |db| {
                 Box::pin(async move {
                     let overdue = attachments::abandon_overdue(db, closed_before, now, BATCH).await?;
                     for attachment in &overdue {
@@ -173,27 +179,28 @@ impl Service {
     }
 
     /// The same unless an attachment came to name it after its removal was asked for. `false`: that, or it is another's.
-    pub(super) async fn remove_unnamed(&self, key: &BlobKey) -> Result<bool, Error> {
-        let claimed = self.claim_removal(key.clone(), self.clock.now()).await?;
+    pub(super) async fn remove_unnamed(&self, holder: Holder, key: &BlobKey) -> Result<bool, Error> {
+        let claimed = self.claim_removal(holder, key.clone(), self.clock.now()).await?;
         if claimed {
-            self.remove_blob(key).await?;
+            self.remove_blob(holder, key).await?;
         }
         Ok(claimed)
     }
 
     /// Removes a blob whose removal was asked for, and then the asking.
-    pub(super) async fn remove_blob(&self, key: &BlobKey) -> Result<(), Error> {
+    pub(super) async fn remove_blob(&self, holder: Holder, key: &BlobKey) -> Result<(), Error> {
         self.blobs.remove(key).await?;
-        self.forget_removal(key.to_string()).await
+        self.forget_removal(holder, key.to_string()).await
     }
 
-    async fn claim_removal(&self, blob: BlobKey, now: Timestamp) -> Result<bool, Error> {
-        let claim = self.db.write(move |db| Box::pin(async move { attachments::claim_removal(db, &blob, now).await }));
+    async fn claim_removal(&self, holder: Holder, blob: BlobKey, now: Timestamp) -> Result<bool, Error> {
+        let claim =
+            self.db.write(holder, move |db| Box::pin(async move { attachments::claim_removal(db, &blob, now).await }));
         Ok(claim.await?)
     }
 
-    pub(super) async fn forget_removal(&self, key: String) -> Result<(), Error> {
-        self.db.write(move |db| Box::pin(async move { attachments::removal_done(db, &key).await })).await?;
+    pub(super) async fn forget_removal(&self, holder: Holder, key: String) -> Result<(), Error> {
+        self.db.write(holder, move |db| Box::pin(async move { attachments::removal_done(db, &key).await })).await?;
         Ok(())
     }
 }
