@@ -17,5 +17,6 @@ pub mod id;
 pub mod media;
 pub mod metrics;
 pub mod place;
+pub mod quote;
 pub mod server;
 pub mod service;

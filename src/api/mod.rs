@@ -3,6 +3,7 @@
 
 mod attachments;
 mod auth;
+mod bounded_json;
 mod chats;
 mod content;
 mod error;

@@ -61,6 +61,17 @@ impl Limits {
         }
     }
 
+    /// Large JSON bodies that are parsed at a time, by partner. Each takes a core for a moment, on which others wait.
+    #[must_use]
+    pub fn large_bodies(&self) -> budget::Limits {
+        budget::Limits {
+            total: self.max_large_bodies,
+            share: self.max_large_bodies_per_partner,
+            max_queued: MAX_QUEUED_QUERIES,
+            queue_timeout: QUEUE_TIMEOUT,
+        }
+    }
+
     /// Connections that read SQLite at a time, by partner. One more is for the server's own work.
     #[must_use]
     pub fn database_reads(&self) -> budget::Limits {

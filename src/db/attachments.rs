@@ -341,6 +341,18 @@ pub async fn was_deleted(db: &mut Connection, id: AttachmentId) -> Result<bool, 
     Ok(record.fetch_optional(db).await?.is_some())
 }
 
+/// Drops audit records that were written before a moment, at most `limit`; says how many.
+pub async fn purge_audit_records(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "DELETE FROM audit_records WHERE id IN (SELECT id FROM audit_records WHERE created_at < $1 LIMIT $2)",
+    )
+    .bind(before.as_millis())
+    .bind(i64::from(limit))
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Drops an attachment that was deleted where it was moved from. Gives the blobs that
 /// nothing names any more.
 pub async fn drop_moved(db: &mut Connection, attachment: &Attachment, now: Timestamp) -> Result<Vec<BlobKey>, Error> {

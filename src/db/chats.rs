@@ -41,13 +41,14 @@ pub async fn insert(db: &mut Connection, chat: &Chat, recipients: &Recipients) -
     .execute(&mut *db)
     .await?;
     let statement = AssertSqlSafe(format!(
-        "INSERT INTO participants (id, chat_id, handle, is_me, joined_at) VALUES {}",
-        placeholders::rows(chat.participants.len(), 5)
+        "INSERT INTO participants (id, chat_id, partner_id, handle, is_me, joined_at) VALUES {}",
+        placeholders::rows(chat.participants.len(), 6)
     ));
     let insert = chat.participants.iter().fold(sqlx::query(statement), |query, participant| {
         query
             .bind(participant.id.to_string())
             .bind(chat.id.to_string())
+            .bind(chat.partner_id.to_string())
             .bind(&participant.handle)
             .bind(i64::from(participant.is_me))
             .bind(participant.joined_at.as_millis())

@@ -19,6 +19,8 @@ pub mod moving;
 pub mod outbox;
 pub mod partners;
 mod placeholders;
+#[cfg(test)]
+mod plans;
 mod postgres;
 pub mod rates;
 mod row;
@@ -39,6 +41,7 @@ use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
 use crate::budget::AtCapacity;
+use crate::quote::quoted;
 
 pub use postgres::About;
 pub use sqlx::AnyConnection as Connection;
@@ -79,7 +82,7 @@ pub enum Error {
     #[error("database migration: {}", told_of_migration(.0))]
     Migration(Arc<sqlx::migrate::MigrateError>),
     /// A stored value is not what this version writes.
-    #[error("database: column {column} holds {value:?}, which this version cannot read")]
+    #[error("database: column {column} holds {}, which this version cannot read", quoted(.value))]
     Unreadable {
         /// The column.
         column: &'static str,

@@ -60,8 +60,16 @@ pub async fn record(db: &mut Connection, line: &str, recipients: &[String], now:
     Ok(())
 }
 
-/// Forgets sends older than `before`.
-pub async fn forget(db: &mut Connection, before: Timestamp) -> Result<(), Error> {
-    sqlx::query("DELETE FROM recent_sends WHERE sent_at < $1").bind(before.as_millis()).execute(db).await?;
-    Ok(())
+/// Forgets sends before a moment, at most `limit` moments of them; says how many. The table has no key: sends of one
+/// millisecond go together.
+pub async fn forget_before(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "DELETE FROM recent_sends WHERE sent_at IN \
+         (SELECT DISTINCT sent_at FROM recent_sends WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)",
+    )
+    .bind(before.as_millis())
+    .bind(i64::from(limit))
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
 }

@@ -9,6 +9,5 @@ pub mod filename;
 pub mod handle;
 pub mod message;
 pub mod part;
-pub mod quote;
 pub mod tier;
 pub mod voice_memo;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::attachment::{Attachment, FileRef};
 use crate::fetch::FetchUrl;
 use crate::id::AttachmentId;
+use crate::quote::quoted;
 
 /// Most parts of a message.
 pub const MAX_PARTS: usize = 100;
@@ -172,7 +173,7 @@ impl Decoration {
         if allowed.contains(&name.as_str()) {
             return Ok(());
         }
-        Err(format!("a decoration's {what} is one of {}; not {name:?}", allowed.join(", ")))
+        Err(format!("a decoration's {what} is one of {}; not {name}", allowed.join(", "), name = quoted(name)))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::domain::filename;
 use crate::domain::tier::{LONGEST_EPHEMERAL_WINDOW, Tier};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Measures};
+use crate::quote::quoted;
 
 /// What a caller says of a file it will upload.
 #[derive(Clone, Debug)]
@@ -48,8 +49,8 @@ impl Service {
         }
         let declared = media::declared(&new.content_type).ok_or_else(|| {
             Error::UnsupportedType(format!(
-                "content_type {:?} is not supported; docs/media-types.md lists what is, without parameters",
-                new.content_type
+                "content_type {} is not supported; docs/media-types.md lists what is, without parameters",
+                quoted(&new.content_type)
             ))
         })?;
         if let Some(extension) = media::refused_extension(&new.filename) {

@@ -17,6 +17,7 @@ use crate::domain::part::{DraftPart, Part};
 use crate::domain::voice_memo;
 use crate::id::{AttachmentId, PartnerId};
 use crate::media;
+use crate::quote::shown;
 
 /// Refuses an attachment that cannot be sent so, or not yet.
 fn check_sendable(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> Result<(), Error> {
@@ -31,7 +32,7 @@ fn check_sendable(converter: &Converter, attachment: &Attachment, as_voice_memo:
 
 /// Refuses what cannot be a voice memo.
 pub(super) fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
-    let filename = &attachment.filename;
+    let filename = shown(&attachment.filename);
     if !voice_memo::is_sound(&attachment.media_type) {
         let noun = media::declared(&attachment.media_type).map_or("a file", |declared| declared.media_type.noun);
         return Err(Error::UnsupportedType(format!(

@@ -31,14 +31,15 @@ pub use file_url::{FileUrls, Unusable};
 
 use crate::blob::presign::Signer;
 use crate::blob::{self, BlobStore};
-use crate::budget::{AtCapacity, Budget};
+use crate::budget::{AtCapacity, Budget, Reservation};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Limits};
 use crate::convert::Converter;
 use crate::db::{self, Db};
 use crate::fetch::{self, Fetcher};
-use crate::id::AttachmentId;
+use crate::id::{AttachmentId, PartnerId};
 use crate::metrics::Metrics;
+use crate::quote::quoted;
 
 /// Why a call was refused. Each is one row of the table of errors in `docs/errors.md`; only `api/error.rs` knows
 /// their codes.
@@ -48,7 +49,7 @@ pub enum Error {
     #[error("{0} is required")]
     MissingField(&'static str),
     /// A phone number is not in E.164 form.
-    #[error("{field}: {value:?} is not a phone number in E.164 form, such as +12025550199")]
+    #[error("{field}: {} is not a phone number in E.164 form, such as +12025550199", quoted(.value))]
     InvalidNumber {
         /// The field.
         field: &'static str,
@@ -191,6 +192,8 @@ struct Budgets {
     temporary_bytes: Budget,
     /// Files whose type is being determined.
     inspections: Budget,
+    /// Large JSON bodies that are being parsed.
+    large_bodies: Budget,
 }
 
 impl Budgets {
@@ -198,6 +201,7 @@ impl Budgets {
         Self {
             temporary_bytes: Budget::new("temporary_bytes", limits.temporary_bytes(), metrics),
             inspections: Budget::new("inspections", limits.inspections(), metrics),
+            large_bodies: Budget::new("large_bodies", limits.large_bodies(), metrics),
         }
     }
 }
@@ -301,6 +305,14 @@ impl Service {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// A permit to parse a large JSON body of a partner.
+    ///
+    /// # Errors
+    /// None became free in time.
+    pub async fn parse_permit(&self, partner: PartnerId) -> Result<Reservation, AtCapacity> {
+        self.budgets.large_bodies.reserve(&partner.to_string(), 1).await
     }
 
     /// Whether database and blob store answer: one line for each that does not.

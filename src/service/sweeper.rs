@@ -1,9 +1,11 @@
 //! What is tidied up in the background: attachments whose upload never came, ephemeral ones whose time is over, blobs
-//! that nothing names any more, and sends that the rate limit need not remember.
+//! that nothing names any more, and rows that are older than they are kept: sends that the rate limit counted, URLs that
+//! were fetched, audit records, and answers under idempotency keys.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::arrivals::Uploads;
@@ -11,7 +13,7 @@ use super::database::Holder;
 use super::{Error, Service};
 use crate::blob::BlobKey;
 use crate::clock::Timestamp;
-use crate::db::{attachments, fetched_urls, outbox, rates};
+use crate::db::{self, Connection, attachments, fetched_urls, idempotency, outbox, rates};
 
 /// How often to look.
 const EVERY: Duration = Duration::from_secs(30);
@@ -67,28 +69,41 @@ impl Service {
         Ok(())
     }
 
-    /// Drops rows that are of no use any more.
+    /// Drops rows that are of no use any more. What fails keeps nothing else from being done.
     async fn forget_old(&self, now: Timestamp) -> Result<(), Error> {
-        let before = now - Duration::from_secs(self.limits.abandoned_retention_seconds);
-        let purge = move || {
-            self.db.write(Holder::Background, move |db| {
-                Box::pin(async move { attachments::purge_abandoned(db, before, BATCH).await })
+        let limits = &self.limits;
+        let given_up = Some(Duration::from_secs(limits.abandoned_retention_seconds));
+        let counted = Some(Duration::from_secs(limits.rate_limit_window_seconds));
+        let fetched = Some(Duration::from_secs(limits.fetch_memory_seconds));
+        let done = [
+            self.purge(now, given_up, |db, at| Box::pin(attachments::purge_abandoned(db, at, BATCH))).await,
+            self.purge(now, counted, |db, at| Box::pin(rates::forget_before(db, at, BATCH))).await,
+            self.purge(now, fetched, |db, at| Box::pin(fetched_urls::forget_before(db, at, BATCH))).await,
+            self.purge(now, limits.audit_retention(), |db, at| {
+                Box::pin(attachments::purge_audit_records(db, at, BATCH))
             })
-        };
-        while purge().await? == u64::from(BATCH) {}
+            .await,
+            self.purge(now, limits.idempotency_retention(), |db, at| {
+                Box::pin(idempotency::forget_before(db, at, BATCH))
+            })
+            .await,
+        ];
+        done.into_iter().collect()
+    }
 
-        let window = Duration::from_secs(self.limits.rate_limit_window_seconds);
-        let forget_before = now - window;
-        self.db
-            .write(Holder::Background, move |db| Box::pin(async move { rates::forget(db, forget_before).await }))
-            .await?;
-        let fetched_before = now - Duration::from_secs(self.limits.fetch_memory_seconds);
-        let forget = move || {
-            self.db.write(Holder::Background, move |db| {
-                Box::pin(async move { fetched_urls::forget_before(db, fetched_before, BATCH).await })
-            })
-        };
-        while forget().await? == u64::from(BATCH) {}
+    /// Drops rows that are older than `retention`, a batch in each transaction. `None` keeps them.
+    async fn purge(
+        &self,
+        now: Timestamp,
+        retention: Option<Duration>,
+        batch: impl for<'c> Fn(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<u64, db::Error>>
+        + Copy
+        + Send
+        + 'static,
+    ) -> Result<(), Error> {
+        let Some(retention) = retention else { return Ok(()) };
+        let before = now - retention;
+        while self.db.write(Holder::Background, move |db| batch(db, before)).await? >= u64::from(BATCH) {}
         Ok(())
     }
 

@@ -18,9 +18,9 @@ use crate::budget::AtCapacity;
 use crate::db;
 use crate::db::attachments::{self as table, Received};
 use crate::domain::attachment::{Attachment, Content};
-use crate::domain::quote::quoted;
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Refusal, Route};
+use crate::quote::quoted;
 
 /// Why an upload was refused. Only `cdn/xml.rs` knows the codes.
 #[derive(Debug, thiserror::Error)]

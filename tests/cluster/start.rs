@@ -31,7 +31,7 @@ async fn servers_that_start_together_for_the_first_time_make_one_partner() {
         let kept = folders.iter().filter(|folder| folder.path().join("local.toml").exists()).count();
         assert_eq!(kept, 1, "and nobody keeps one that is good for nothing");
         drop(servers);
-        // Again: the same one shows it.
+        // Again: the same one has it.
         for folder in &folders {
             let server = Server::run(shared.command(folder).arg("serve"));
             let has_key = folder.path().join("local.toml").exists();

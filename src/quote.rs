@@ -9,29 +9,40 @@ const MAX_ESCAPED: usize = 200;
 /// Most characters of a whole message.
 pub const MAX_MESSAGE: usize = 500;
 
-/// A caller's text, as [`quoted`] shows it.
+/// A caller's text, as [`quoted`] or [`shown`] shows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Quoted<'a>(&'a str);
+pub struct Quoted<'a> {
+    text: &'a str,
+    marks: &'static str,
+}
 
 /// Shows a text within quotation marks: control characters escaped, and of a long text the start and its length.
 #[must_use]
 pub const fn quoted(text: &str) -> Quoted<'_> {
-    Quoted(text)
+    Quoted { text, marks: "\"" }
+}
+
+/// Shows a text as [`quoted`] does, without quotation marks.
+#[must_use]
+pub const fn shown(text: &str) -> Quoted<'_> {
+    Quoted { text, marks: "" }
 }
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
+        let Self { text, marks } = self;
+        f.write_str(marks)?;
         let mut written = 0;
-        for (at, c) in self.0.chars().enumerate() {
+        for (at, c) in text.chars().enumerate() {
+            let is_plain = marks.is_empty() && matches!(c, '"' | '\'' | '\\');
             let escaped = c.escape_debug();
-            written += escaped.len();
+            written += if is_plain { 1 } else { escaped.len() };
             if at == MAX_QUOTED || written > MAX_ESCAPED {
-                return write!(f, "\"... ({} bytes)", self.0.len());
+                return write!(f, "{marks}... ({} bytes)", text.len());
             }
-            fmt::Display::fmt(&escaped, f)?;
+            if is_plain { f.write_char(c) } else { write!(f, "{escaped}") }?;
         }
-        f.write_char('"')
+        f.write_str(marks)
     }
 }
 
@@ -90,6 +101,7 @@ mod tests {
     fn short_text_is_quoted_whole() {
         assert_eq!(quoted("a \"b\"\n").to_string(), r#""a \"b\"\n""#);
         assert_eq!(quoted("").to_string(), "\"\"");
+        assert_eq!(shown("a \"b\"\n").to_string(), "a \"b\"\\n");
         assert_eq!(quoted(&"x".repeat(MAX_QUOTED)).to_string(), format!("\"{}\"", "x".repeat(MAX_QUOTED)));
     }
 
