@@ -27,6 +27,7 @@ use crate::db::{self, Db, chats, messages, outbox};
 use crate::domain::message::{DeliveryStatus, Message};
 use crate::id::{ChatId, PartnerId};
 use crate::metrics::Metrics;
+use crate::quote::shown;
 
 /// Messages handed over at a time.
 const BATCH: u32 = 64;
@@ -262,13 +263,14 @@ impl Worker {
 
     async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {
         let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
-        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery will be tried again");
+        let told = shown(reason);
+        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason = %told, ?wait, "delivery will be tried again");
         let at = self.clock.now() + wait;
         insist(|| self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await }))).await
     }
 
     async fn fail(&self, job: Job, code: u16, reason: String) -> Result<(), db::Error> {
-        tracing::warn!(message_id = %job.message_id, code, reason, "delivery failed for good");
+        tracing::warn!(message_id = %job.message_id, code, reason = %shown(&reason), "delivery failed for good");
         let now = self.clock.now();
         insist(|| {
             let reason = reason.clone();
