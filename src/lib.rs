@@ -18,6 +18,7 @@ pub mod media;
 pub mod metrics;
 mod pace;
 pub mod place;
+pub mod quote;
 pub mod sandbox;
 pub mod server;
 pub mod service;

@@ -11,6 +11,7 @@ use super::view::required;
 use crate::domain::message::{Effect, MAX_IDEMPOTENCY_KEY_LENGTH, ReplyTo, Service};
 use crate::domain::part::MAX_PARTS;
 use crate::id::MessageId;
+use crate::quote::quoted;
 use crate::service::sends::{Destination, Draft};
 use crate::service::{Error, FileUrls};
 
@@ -107,7 +108,8 @@ impl MessageContent {
 }
 
 fn preferred_service(name: &str) -> Result<Service, Error> {
-    let unknown = || Error::InvalidParameter(format!("preferred_service is iMessage, RCS or SMS; not {name:?}"));
+    let unknown =
+        || Error::InvalidParameter(format!("preferred_service is iMessage, RCS or SMS; not {}", quoted(name)));
     Service::parse(name).ok_or_else(unknown)
 }
 
@@ -127,7 +129,7 @@ impl ReplyToRequest {
     fn check(self) -> Result<ReplyTo, Error> {
         let id = required(self.message_id, "message.reply_to.message_id")?;
         let message_id = MessageId::parse(&id)
-            .ok_or_else(|| Error::InvalidParameter(format!("reply_to.message_id {id:?} is not a UUID")))?;
+            .ok_or_else(|| Error::InvalidParameter(format!("reply_to.message_id {} is not a UUID", quoted(&id))))?;
         let index = self.part_index.unwrap_or(0);
         let part_index = u32::try_from(index)
             .map_err(|_| Error::InvalidParameter(format!("reply_to.part_index {index} is out of range")))?;

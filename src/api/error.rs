@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::trace::TraceId;
 use crate::fetch;
+use crate::quote::{self, Excerpt, shown};
 use crate::service;
 
 const OUR_FAULT: &str = "something went wrong on our side; please try again";
@@ -40,12 +41,13 @@ impl ApiError {
 
     /// A route that does not exist.
     pub(crate) fn no_route(path: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, 2001, format!("there is no resource at {path}"))
+        Self::new(StatusCode::NOT_FOUND, 2001, format!("there is no resource at {}", shown(path)))
     }
 
     /// A route that exists, called by another method.
     pub(crate) fn wrong_method(method: &str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, 1005, format!("{method} is not allowed here; see the Allow header"))
+        let message = format!("{} is not allowed here; see the Allow header", shown(method));
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, 1005, message)
     }
 
     /// A body that is not the JSON it should be.
@@ -54,7 +56,8 @@ impl ApiError {
     }
 
     fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None }
+        // Whatever it quotes, and however often.
+        Self { status, code, message: quote::bounded(message.into()), retry_after: None }
     }
 }
 
@@ -118,7 +121,7 @@ impl From<service::Error> for ApiError {
             tracing::error!(%error, "request failed");
             return Self { retry_after, ..Self::new(status, code, OUR_FAULT) };
         }
-        Self { retry_after, ..Self::new(status, code, error.to_string()) }
+        Self { retry_after, ..Self::new(status, code, Excerpt::of(&error)) }
     }
 }
 

@@ -12,9 +12,11 @@ use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::auth::Caller;
+use super::bounded_json::Bounded;
 use super::error::ApiError;
 use super::{App, body};
 use crate::budget::Reservation;
+use crate::quote::{Excerpt, quoted, shown};
 use crate::service::Error;
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -39,7 +41,7 @@ impl<T: PathIdKind, S: Send + Sync> FromRequestParts<S> for PathId<T> {
         let text = segments.into_values().next().unwrap_or_default();
         T::parse(&text)
             .map(Self)
-            .ok_or_else(|| Error::InvalidParameter(format!("{text:?} in the path is not a UUID")).into())
+            .ok_or_else(|| Error::InvalidParameter(format!("{} in the path is not a UUID", quoted(&text))).into())
     }
 }
 
@@ -81,6 +83,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Pairs {
     }
 }
 
+/// Bytes of a JSON body from which on it takes noticeable time to parse.
+const LARGE_BODY: usize = 32 * 1024;
+
 /// A JSON object, whatever `Content-Type` says, and what it holds of the budget of JSON bodies until it was handled.
 pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Reservation);
 
@@ -88,15 +93,22 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let caller = request.extensions().get::<Caller>().copied();
         let (body, held) = body::read(request, app).await?;
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(ApiError::malformed_body("the body must be a JSON object"));
         }
+        let _permit = match caller {
+            Some(Caller(partner)) if body.len() > LARGE_BODY => {
+                Some(app.service.parse_permit(partner).await.map_err(Error::from)?)
+            }
+            _ => None,
+        };
         let json = &mut serde_json::Deserializer::from_slice(&body);
-        let value = serde_path_to_error::deserialize(&mut *json).map_err(|error| {
-            let path = error.path().to_string();
-            let place = if path == "." || path == "?" { String::new() } else { format!("{path}: ") };
-            ApiError::malformed_body(format!("{place}{}", error.inner()))
+        let value = serde_path_to_error::deserialize(Bounded(&mut *json)).map_err(|error| {
+            let path = Excerpt::of(error.path());
+            let place = if path == "." || path == "?" { String::new() } else { format!("{}: ", shown(&path)) };
+            ApiError::malformed_body(format!("{place}{}", Excerpt::of(error.inner())))
         })?;
         json.end().map_err(|error| ApiError::malformed_body(error.to_string()))?;
         Ok(Self(value, held))

@@ -21,6 +21,7 @@ use super::respond::{answer, respond};
 use super::view::{self, HandleBody, MAX_LISTED, MessageBody, SentMessageBody, check_listed, phone_number, recipients};
 use crate::db::lists::Order;
 use crate::id::MessageId;
+use crate::quote::quoted;
 use crate::service::Error;
 use crate::service::chats::LineChoice;
 use crate::service::sends::{Destination, Sent};
@@ -168,7 +169,9 @@ async fn thread(
     let order = match query.get("order") {
         None | Some("asc") => Order::Ascending,
         Some("desc") => Order::Descending,
-        Some(other) => return Err(Error::InvalidParameter(format!("order is asc or desc, not {other:?}")).into()),
+        Some(other) => {
+            return Err(Error::InvalidParameter(format!("order is asc or desc, not {}", quoted(other))).into());
+        }
     };
     let (limit, after) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
     let (chat, page) = app.service.thread(partner, id, order, after, limit).await?;

@@ -4,6 +4,7 @@
 mod attachments;
 mod auth;
 mod body;
+mod bounded_json;
 mod chats;
 mod content;
 mod error;

@@ -7,10 +7,12 @@ use axum::routing::{self, MethodRouter};
 
 use super::App;
 use super::error::ApiError;
+use crate::quote::shown;
 use crate::service::Error;
 
 async fn not_available(uri: Uri) -> Response {
-    let message = format!("{} is not available on this server; docs/compatibility.md lists what is", uri.path());
+    let path = shown(uri.path());
+    let message = format!("{path} is not available on this server; docs/compatibility.md lists what is");
     ApiError::from(Error::NotAvailable(message)).into_response()
 }
 

@@ -6,6 +6,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use super::extract::Pairs;
 use crate::db::lists::ChatCursor;
 use crate::id::MessageId;
+use crate::quote::quoted;
 use crate::service::Error;
 
 /// Most items of a page.
@@ -16,7 +17,10 @@ pub(crate) fn limit(query: &Pairs, default: u32) -> Result<u32, Error> {
     let Some(text) = query.get("limit") else { return Ok(default) };
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| {
-        Error::InvalidParameter(format!("limit must be a whole number from 1 to {MAX_LIMIT}, not {text:?}"))
+        Error::InvalidParameter(format!(
+            "limit must be a whole number from 1 to {MAX_LIMIT}, not {text}",
+            text = quoted(text)
+        ))
     })
 }
 

@@ -7,11 +7,12 @@ use utoipa::ToSchema;
 use super::extract::at_most;
 use crate::domain::chat::Chat;
 use crate::domain::part::{
-    Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS, MAX_STICKERS, Mention, Part,
-    Range, Sticker, Text,
+    Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS, MAX_STICKERS,
+    MAX_STICKERS_OF_MESSAGE, Mention, Part, Range, Sticker, Text,
 };
 use crate::fetch::FetchUrl;
 use crate::id::AttachmentId;
+use crate::quote::quoted;
 use crate::service::{Error, FileUrls};
 
 /// A part of a message to send.
@@ -54,8 +55,8 @@ pub(super) fn file_at(files: &FileUrls, url: &str, what: &str) -> Result<DraftPa
         return Ok(DraftPart::OwnFile(file));
     }
     // Without its query, which may hold a signature.
-    let shown = url.split_once('?').map_or_else(|| url.to_owned(), |(path, _)| format!("{path}?..."));
-    let problem = |e| Error::InvalidParameter(format!("{what} {shown:?} is not one to fetch from: {e}"));
+    let shown = url.split_once('?').map_or(url, |(path, _)| path);
+    let problem = |e| Error::InvalidParameter(format!("{what} {} is not one to fetch from: {e}", quoted(shown)));
     FetchUrl::parse(url).map(DraftPart::Url).map_err(problem)
 }
 
@@ -70,6 +71,12 @@ pub(super) fn drafts(files: &FileUrls, parts: Option<Vec<PartRequest>>) -> Resul
         parts.filter(|parts| !parts.is_empty()).ok_or_else(|| invalid("message.parts needs at least one part"))?;
     if parts.len() > MAX_PARTS {
         return Err(invalid(format!("message.parts has more than {MAX_PARTS} parts")));
+    }
+    let stickers = parts.iter().filter_map(|part| part.inline_stickers.as_deref()).map(<[_]>::len).sum::<usize>();
+    if stickers > MAX_STICKERS_OF_MESSAGE {
+        return Err(invalid(format!(
+            "a message has at most {MAX_STICKERS_OF_MESSAGE} inline_stickers in all its parts"
+        )));
     }
     for (at, part) in parts.iter().enumerate() {
         part.check(parts.len()).map_err(|problem| invalid(format!("message.parts[{at}]: {problem}")))?;
@@ -116,15 +123,15 @@ impl PartRequest {
                     return Err("a link part must be the only one of its message".to_owned());
                 }
                 let value = self.value.as_deref().unwrap_or_default();
-                let is_link = Url::parse(value).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-                if is_link && value.len() <= MAX_LINK_LENGTH {
+                let is_link = |url: Url| matches!(url.scheme(), "http" | "https");
+                if value.len() <= MAX_LINK_LENGTH && Url::parse(value).is_ok_and(is_link) {
                     return Ok(());
                 }
                 Err(format!("a link part needs an http or https URL of at most {MAX_LINK_LENGTH} bytes as value"))
             }
             "imessage_app" | "app_clip" => Ok(()),
             "" => Err("type is missing: text, media or link".to_owned()),
-            other => Err(format!("type {other:?} is not known: use text, media or link")),
+            other => Err(format!("type {} is not known: use text, media or link", quoted(other))),
         }
     }
 
@@ -137,7 +144,7 @@ impl PartRequest {
         }
         match &self.attachment_id {
             Some(id) if AttachmentId::parse(id).is_none() => {
-                Err(Error::InvalidParameter(format!("attachment_id {id:?} is not a UUID")))
+                Err(Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(id))))
             }
             _ => Ok(()),
         }
@@ -173,11 +180,12 @@ impl StickerRequest {
     fn resolve(&self, files: &FileUrls) -> Result<Sticker, Error> {
         let id = match (&self.attachment_id, &self.url) {
             (Some(id), _) => AttachmentId::parse(id)
-                .ok_or_else(|| Error::InvalidParameter(format!("attachment_id {id:?} is not a UUID")))?,
+                .ok_or_else(|| Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(id))))?,
             (None, url) => {
                 let url = url.as_deref().unwrap_or_default();
                 let own = files.own(url).ok_or_else(|| {
-                    Error::InvalidParameter(format!("inline sticker url {url:?} is not the URL of a file stored here"))
+                    let url = quoted(url);
+                    Error::InvalidParameter(format!("inline sticker url {url} is not the URL of a file stored here"))
                 })?;
                 own.ok_or(Error::AttachmentNotFound)?.id
             }

@@ -18,6 +18,7 @@ use super::trace::TraceId;
 use super::view::{self, HandleBody};
 use crate::domain::part::{DraftPart, Part};
 use crate::id::{AttachmentId, ChatId};
+use crate::quote::quoted;
 use crate::service::sends::{Destination, Draft, Sent};
 use crate::service::{Error, FileUrls};
 
@@ -116,7 +117,7 @@ fn part(files: &FileUrls, body: &SendVoiceMemo) -> Result<DraftPart, Error> {
         (Some(url), None) => parts::file_at(files, &url, "voice_memo_url"),
         (None, Some(id)) => AttachmentId::parse(&id)
             .map(DraftPart::Attachment)
-            .ok_or_else(|| Error::InvalidParameter(format!("attachment_id {id:?} is not a UUID"))),
+            .ok_or_else(|| Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(&id)))),
     }
 }
 

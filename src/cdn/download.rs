@@ -96,6 +96,10 @@ fn unread(app: &App, file: &StoredFile, error: blob::Error) -> Response {
 
 fn failed(error: &Error) -> Response {
     let passing = match error {
+        Error::AtCapacity(refused) => {
+            let told = refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is at capacity; try again\n");
+            return ([(header::RETRY_AFTER, HeaderValue::from(refused.retry_after))], told).into_response();
+        }
         Error::Blob(blob) => blob.is_unavailable() || matches!(blob, blob::Error::Changed),
         Error::Db(db) => db.is_unavailable(),
         _ => false,

@@ -4,6 +4,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::quote::{self, Excerpt};
 use crate::service::uploads::Error;
 
 /// A refused upload.
@@ -40,7 +41,7 @@ impl IntoResponse for UploadError {
             tracing::error!(error = %self.0, "upload failed");
             "We encountered an internal error. Please try again.".to_owned()
         } else {
-            self.0.to_string()
+            Excerpt::of(&self.0)
         };
         let mut response = error(status, code, &message);
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -54,7 +55,7 @@ impl IntoResponse for UploadError {
 pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{}</Message></Error>",
-        escape(message)
+        escape(&quote::bounded(message.to_owned()))
     );
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/xml")),

@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
-    Serve,
+    Serve(serve::Arguments),
     /// Upload files and send them in one message, as a client would over HTTP
     Send(send::Arguments),
     /// Add, change and list partners; works while the server runs
@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
     let Cli { command, flags } = Cli::parse();
     let given = flags.clone();
     let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| match command {
-        Command::Serve => serve::run(config),
+        Command::Serve(arguments) => serve::run(config, &arguments),
         Command::Send(arguments) => send::run(&config, arguments),
         Command::Partner(arguments) => partner::run(&config, arguments),
         Command::Migrate => migrate::run(&config),

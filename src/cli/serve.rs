@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 use anyhow::Context;
+use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -14,16 +15,23 @@ use crate::config::{Config, LogFormat};
 use crate::delivery::Loopback;
 use crate::fetch::SystemResolver;
 
-pub(super) fn run(config: Config) -> anyhow::Result<()> {
-    start_log(&config)?;
-    raise_file_limit();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Show the default partner's API key, as the first start did
+    #[arg(long)]
+    show_key: bool,
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+pub(super) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
+    start_log(&config)?;
+    raise_file_limit();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, arguments.show_key))
+}
+
+async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
     let app = App::build(config, Clock::system(), Arc::new(Loopback), Arc::new(SystemResolver)).await?;
-    let welcome = welcome::prepare(&data_dir, &app).await?;
+    let welcome = welcome::prepare(&data_dir, &app, show_key).await?;
     // Listened for before anything is said: whoever reads the lines may stop us at once.
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     // Whoever read the first lines may have closed the pipe; that is no reason not to serve.

@@ -1,7 +1,8 @@
 //! What a person needs on a first start: a partner, a key, a number; and on every start: where the server is.
 //!
-//! The default key is also kept readable in the data folder, for its owner only, so that a second start can show it and
-//! `haversack send` finds it. Keys of other partners are kept nowhere but hashed.
+//! The default key is shown when it is made. It is also kept readable in the data folder, for its owner only, so that
+//! `serve --show-key` can show it again and `haversack send` finds it: standard output ends up in logs, which others read.
+//! Keys of other partners are kept nowhere but hashed.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -55,8 +56,8 @@ impl Local {
 }
 
 /// Makes the default partner if there is no partner yet, and writes down what clients on this machine need. Returns
-/// what to print.
-pub(super) async fn prepare(data_dir: &Path, app: &App) -> anyhow::Result<String> {
+/// what to print; the key is part of it if it was made now, or if `show_key` asks for it.
+pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyhow::Result<String> {
     let base_url = app.public_url().join("/api/partner");
     let known = Local::read(data_dir)?;
     let is_new = known.is_none();
@@ -73,7 +74,8 @@ pub(super) async fn prepare(data_dir: &Path, app: &App) -> anyhow::Result<String
     };
     let plain = format!("Haversack serves {}", app.public_url().join("/"));
     let Some(local) = local else { return Ok(plain) };
-    if app.service().authenticate(&local.api_key).await?.is_none() {
+    let is_made_now = app.service().authenticate(&local.api_key).await?.is_none();
+    if is_made_now {
         let number = PhoneNumber::parse(&local.phone_number).context("local.toml: phone_number is not E.164")?;
         match partners::add(app.db(), &Clock::system(), DEFAULT_PARTNER.to_owned(), &local.api_key, vec![number]).await
         {
@@ -92,7 +94,7 @@ pub(super) async fn prepare(data_dir: &Path, app: &App) -> anyhow::Result<String
         }
     }
     local.write(data_dir)?;
-    Ok(text(&local, data_dir))
+    Ok(if is_made_now || show_key { with_key(&local, data_dir) } else { without_key(&local, data_dir) })
 }
 
 fn is_taken(error: &AddError) -> bool {
@@ -102,7 +104,20 @@ fn is_taken(error: &AddError) -> bool {
     }
 }
 
-fn text(local: &Local, data_dir: &Path) -> String {
+fn without_key(local: &Local, data_dir: &Path) -> String {
+    let Local { base_url, phone_number, .. } = local;
+    format!(
+        "Haversack is ready.\n\n\
+         \x20 API base      {base_url}\n\
+         \x20 Phone number  {phone_number}\n\
+         \x20 Data          {}\n\n\
+         The API key is in {}; haversack serve --show-key shows it.\n",
+        data_dir.display(),
+        data_dir.join(FILE).display()
+    )
+}
+
+fn with_key(local: &Local, data_dir: &Path) -> String {
     let Local { base_url, api_key, phone_number } = local;
     let mut text = String::new();
     let _ = write!(

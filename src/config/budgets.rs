@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Limits;
-use crate::budget;
+use crate::{budget, db};
 
 /// Sends of one partner that may wait for a conversion.
 const MAX_QUEUED_CONVERSIONS: usize = 64;
@@ -12,6 +12,14 @@ const MAX_QUEUED_CONVERSIONS: usize = 64;
 const MAX_QUEUED_INSPECTIONS: usize = 4096;
 /// How long they may wait.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Calls of one partner that may wait for the database: as many as it can have connections.
+const MAX_QUEUED_QUERIES: usize = 4096;
+/// How long they may wait: as long as for a connection to PostgreSQL.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Names of one partner that are held at a time, each by a connection of its own ([`db::LOCK_CONNECTIONS`]).
+const LOCKS_PER_PARTNER: u64 = 4;
+/// How long to wait for one of them: they are held while files are inspected and copied.
+const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Most bytes that the lists of a parsed body take beyond its text. The largest is a message: at most 101 parts are
 /// kept, each with at most 101 decorations and 101 stickers of 88 bytes, in vectors that grew by doubling.
@@ -88,4 +96,45 @@ impl Limits {
             queue_timeout: QUEUE_TIMEOUT,
         }
     }
+
+    /// Large JSON bodies that are parsed at a time, by partner. Each takes a core for a moment, on which others wait.
+    #[must_use]
+    pub fn large_bodies(&self) -> budget::Limits {
+        budget::Limits {
+            total: self.max_large_bodies,
+            share: self.max_large_bodies_per_partner,
+            max_queued: MAX_QUEUED_QUERIES,
+            queue_timeout: QUEUE_TIMEOUT,
+        }
+    }
+
+    /// Connections that read SQLite at a time, by partner. One more is for the server's own work.
+    #[must_use]
+    pub fn database_reads(&self) -> budget::Limits {
+        queries(u64::from(db::SQLITE_READERS) - 1, self.max_database_reads_per_partner)
+    }
+
+    /// Writes that wait for SQLite's one writer or share its commit, by partner.
+    #[must_use]
+    pub fn database_writes(&self) -> budget::Limits {
+        queries(self.max_database_writes, self.max_database_writes_per_partner)
+    }
+
+    /// Connections to PostgreSQL in use at a time, by partner. The others are for the server's own work.
+    #[must_use]
+    pub fn database_connections(&self) -> budget::Limits {
+        let own = (self.database_connections / 8).max(1);
+        queries(self.database_connections.saturating_sub(own).max(1), self.database_connections_per_partner)
+    }
+
+    /// Names that are held for longer than a transaction takes, by partner.
+    #[must_use]
+    pub fn database_locks(&self) -> budget::Limits {
+        let total = u64::from(db::LOCK_CONNECTIONS) - 1;
+        budget::Limits { queue_timeout: LOCK_TIMEOUT, ..queries(total, LOCKS_PER_PARTNER) }
+    }
+}
+
+fn queries(total: u64, share: u64) -> budget::Limits {
+    budget::Limits { total, share: share.min(total), max_queued: MAX_QUEUED_QUERIES, queue_timeout: QUERY_TIMEOUT }
 }

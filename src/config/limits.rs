@@ -8,6 +8,7 @@ use crate::pace::Pace;
 
 /// The longest time a setting can name, in seconds.
 const LONGEST: u64 = 10 * 365 * 24 * 3600;
+const DAY: u64 = 24 * 3600;
 /// The most that a setting can count of what costs memory.
 const MOST: u64 = 1_000_000;
 
@@ -53,6 +54,12 @@ impl Limits {
         at_least("HAVERSACK_MAX_INSPECTIONS_PER_PARTNER", self.max_inspections_per_partner, 1)?;
         at_least("HAVERSACK_MAX_CONVERSIONS", self.max_conversions, 1)?;
         at_least("HAVERSACK_MAX_CONVERSIONS_PER_PARTNER", self.max_conversions_per_partner, 1)?;
+        at_least("HAVERSACK_MAX_LARGE_BODIES", self.max_large_bodies, 1)?;
+        at_least("HAVERSACK_MAX_LARGE_BODIES_PER_PARTNER", self.max_large_bodies_per_partner, 1)?;
+        at_least("HAVERSACK_MAX_DATABASE_READS_PER_PARTNER", self.max_database_reads_per_partner, 1)?;
+        at_least("HAVERSACK_MAX_DATABASE_WRITES", self.max_database_writes, 1)?;
+        at_least("HAVERSACK_MAX_DATABASE_WRITES_PER_PARTNER", self.max_database_writes_per_partner, 1)?;
+        at_least("HAVERSACK_DATABASE_CONNECTIONS_PER_PARTNER", self.database_connections_per_partner, 1)?;
         for (setting, count) in [
             ("HAVERSACK_FETCH_MAX_REDIRECTS", self.fetch_max_redirects),
             ("HAVERSACK_FETCH_MAX_HEADER_BYTES", self.fetch_max_header_bytes),
@@ -87,6 +94,15 @@ impl Limits {
                 return Err(Error::Invalid { setting, problem });
             }
         }
+        for (setting, days) in [
+            ("HAVERSACK_AUDIT_RETENTION_DAYS", self.audit_retention_days),
+            ("HAVERSACK_IDEMPOTENCY_RETENTION_DAYS", self.idempotency_retention_days),
+        ] {
+            if days > LONGEST / DAY {
+                let problem = format!("must be at most {} (ten years), not {days}; 0 is for ever", LONGEST / DAY);
+                return Err(Error::Invalid { setting, problem });
+            }
+        }
         // A file of any size would take longer than any time there is.
         at_least("HAVERSACK_UPLOAD_MIN_BYTES_PER_SECOND", self.upload_min_bytes_per_second, 1)
     }
@@ -95,6 +111,18 @@ impl Limits {
     #[must_use]
     pub fn upload_url_ttl(&self) -> Duration {
         Duration::from_secs(self.upload_url_ttl_seconds)
+    }
+
+    /// How long audit records of deletions are kept; `None`: for ever.
+    #[must_use]
+    pub fn audit_retention(&self) -> Option<Duration> {
+        days(self.audit_retention_days)
+    }
+
+    /// How long answers are kept under idempotency keys; `None`: for ever.
+    #[must_use]
+    pub fn idempotency_retention(&self) -> Option<Duration> {
+        days(self.idempotency_retention_days)
     }
 
     /// How long one transfer may go without a byte.
@@ -148,4 +176,8 @@ impl Limits {
         let transfer = self.max_upload_bytes / self.upload_min_bytes_per_second.max(1);
         Duration::from_secs(transfer + self.upload_grace_seconds + self.idle_timeout_seconds)
     }
+}
+
+fn days(days: u64) -> Option<Duration> {
+    (days > 0).then(|| Duration::from_secs(days * DAY))
 }

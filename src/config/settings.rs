@@ -158,7 +158,7 @@ settings! {
         max_connections, "HAVERSACK_MAX_CONNECTIONS", 4096,
             " Connections at a time; further ones wait to be accepted";
         database_connections, "HAVERSACK_DATABASE_CONNECTIONS", 16,
-            " Connections to PostgreSQL, and 8 more that are opened when files are looked at or converted; SQLite has 5";
+            " Connections to PostgreSQL, and 8 more that are opened when files are looked at or converted; SQLite has 6";
         shutdown_grace_seconds, "HAVERSACK_SHUTDOWN_GRACE_SECONDS", 30,
             " How long running requests may take to finish after SIGTERM or Ctrl-C";
         fetch_max_bytes, "HAVERSACK_FETCH_MAX_BYTES", 10_485_760,
@@ -217,5 +217,21 @@ settings! {
             " Least rate at which a client must take an answer after that time";
         upload_stall_seconds, "HAVERSACK_UPLOAD_STALL_SECONDS", 5,
             " How long an upload must go without a byte before another upload to the same URL may replace it";
+        audit_retention_days, "HAVERSACK_AUDIT_RETENTION_DAYS", 400,
+            " How long the audit record of a deletion is kept; 0: for ever";
+        idempotency_retention_days, "HAVERSACK_IDEMPOTENCY_RETENTION_DAYS", 30,
+            " How long the answer of a send is kept under its idempotency key; after that the same key sends again; 0: for ever";
+        max_large_bodies, "HAVERSACK_MAX_LARGE_BODIES", 2,
+            " JSON bodies of more than 32 KiB that are parsed at a time: each takes a core for a moment";
+        max_large_bodies_per_partner, "HAVERSACK_MAX_LARGE_BODIES_PER_PARTNER", 1,
+            " How many of them may be one partner's";
+        max_database_reads_per_partner, "HAVERSACK_MAX_DATABASE_READS_PER_PARTNER", 3,
+            " SQLite: how many of the 4 connections that read for clients may be one partner's";
+        max_database_writes, "HAVERSACK_MAX_DATABASE_WRITES", 256,
+            " SQLite: writes that wait for the one writer or share its commit; one that writes much text counts as several";
+        max_database_writes_per_partner, "HAVERSACK_MAX_DATABASE_WRITES_PER_PARTNER", 32,
+            " How many of them may be one partner's; its further ones wait for these, and for 5 s at most";
+        database_connections_per_partner, "HAVERSACK_DATABASE_CONNECTIONS_PER_PARTNER", 8,
+            " PostgreSQL: how many of the connections may be in use for one partner; one of eight is kept for the server's own work";
     }
 }

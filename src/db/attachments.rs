@@ -1,11 +1,13 @@
 //! Attachments, the blobs to remove, and the audit records of deletions.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, storable, text, time};
-use super::{Connection, Error, locks};
+use super::{Connection, Error, locks, placeholders};
 use crate::clock::Timestamp;
 use crate::domain::attachment::{Attachment, Content, Delivery, Sound};
 use crate::domain::blob_key::BlobKey;
@@ -138,16 +140,92 @@ fn column(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-/// An attachment that is there at the moment `now`, whoever owns it.
-pub async fn find(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Result<Option<Attachment>, Error> {
-    let row = sqlx::query("SELECT * FROM attachments WHERE id = $1").bind(id.to_string()).fetch_optional(db).await?;
+/// A partner's attachment that is there at the moment `now`. Another partner's is found no more than one that does not
+/// exist, and takes as long.
+pub async fn find(
+    db: &mut Connection,
+    partner: PartnerId,
+    id: AttachmentId,
+    now: Timestamp,
+) -> Result<Option<Attachment>, Error> {
+    let row = sqlx::query("SELECT * FROM attachments WHERE id = $1 AND partner_id = $2")
+        .bind(id.to_string())
+        .bind(partner.to_string())
+        .fetch_optional(db)
+        .await?;
     let attachment = row.as_ref().map(read).transpose()?;
     Ok(attachment.filter(|attachment| !attachment.is_gone(now)))
 }
 
-/// The same whether or not its time is over.
+/// Those of a partner's attachments `ids` that are there at the moment `now`.
+pub async fn find_each(
+    db: &mut Connection,
+    partner: PartnerId,
+    ids: &[AttachmentId],
+    now: Timestamp,
+) -> Result<HashMap<AttachmentId, Attachment>, Error> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for row in by_ids(db, "*", partner, ids).await? {
+        let attachment = read(&row)?;
+        if !attachment.is_gone(now) {
+            found.insert(attachment.id, attachment);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether all of a partner's attachments `ids`, each named once, are still there, with their bytes.
+pub async fn are_stored(
+    db: &mut Connection,
+    partner: PartnerId,
+    ids: &[AttachmentId],
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let mut stored = 0;
+    for row in by_ids(db, "stored_at, purge_at", partner, ids).await? {
+        let is_gone = optional_time(&row, "purge_at")?.is_some_and(|purge_at| purge_at <= now);
+        stored += usize::from(optional_time(&row, "stored_at")?.is_some() && !is_gone);
+    }
+    Ok(stored == ids.len())
+}
+
+async fn by_ids(
+    db: &mut Connection,
+    columns: &'static str,
+    partner: PartnerId,
+    ids: &[AttachmentId],
+) -> Result<Vec<AnyRow>, Error> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(placeholders::MAX_LISTED) {
+        let ids = placeholders::padded(ids.to_vec());
+        let statement = AssertSqlSafe(format!(
+            "SELECT {columns} FROM attachments WHERE partner_id = $1 AND id IN ({})",
+            placeholders::list(2, ids.len())
+        ));
+        let query = sqlx::query(statement).bind(partner.to_string());
+        let query = ids.iter().fold(query, |query, id| query.bind(id.to_string()));
+        rows.extend(query.fetch_all(&mut *db).await?);
+    }
+    Ok(rows)
+}
+
+/// An attachment whoever owns it, and whether or not its time is over. For those who were given its id by us.
 pub async fn find_any(db: &mut Connection, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-    find(db, id, Timestamp::from_millis(i64::MIN)).await
+    let row = sqlx::query("SELECT * FROM attachments WHERE id = $1").bind(id.to_string()).fetch_optional(db).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// The media type and size that the upload URL of an attachment is signed for; empty and 0 if there is none.
+pub async fn signed_for(db: &mut Connection, id: AttachmentId) -> Result<(String, u64), Error> {
+    // One row either way: who has no URL of ours learns nothing from the time it takes.
+    let row = sqlx::query(
+        "SELECT COALESCE(MAX(signed_type), '') AS signed_type, COALESCE(MAX(size_bytes), 0) AS size_bytes \
+         FROM attachments WHERE id = $1",
+    )
+    .bind(id.to_string())
+    .fetch_one(db)
+    .await?;
+    Ok((text(&row, "signed_type")?, size(&row, "size_bytes")?))
 }
 
 /// What is known of a whole body once it was looked at.
@@ -261,6 +339,18 @@ pub async fn delete_expired(
 pub async fn was_deleted(db: &mut Connection, id: AttachmentId) -> Result<bool, Error> {
     let record = sqlx::query("SELECT 1 FROM audit_records WHERE subject_id = $1 LIMIT 1").bind(id.to_string());
     Ok(record.fetch_optional(db).await?.is_some())
+}
+
+/// Drops audit records that were written before a moment, at most `limit`; says how many.
+pub async fn purge_audit_records(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "DELETE FROM audit_records WHERE id IN (SELECT id FROM audit_records WHERE created_at < $1 LIMIT $2)",
+    )
+    .bind(before.as_millis())
+    .bind(i64::from(limit))
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Drops an attachment that was deleted where it was moved from. Gives the blobs that

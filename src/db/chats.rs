@@ -7,7 +7,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use super::row::{integer, parsed, text, time};
-use super::{Connection, Error};
+use super::{Connection, Error, placeholders};
 use crate::clock::Timestamp;
 use crate::domain::chat::{Chat, Participant, Recipients};
 use crate::domain::handle::PhoneNumber;
@@ -40,16 +40,20 @@ pub async fn insert(db: &mut Connection, chat: &Chat, recipients: &Recipients) -
     .bind(chat.updated_at.as_millis())
     .execute(&mut *db)
     .await?;
-    for participant in &chat.participants {
-        sqlx::query("INSERT INTO participants (id, chat_id, handle, is_me, joined_at) VALUES ($1, $2, $3, $4, $5)")
+    let statement = AssertSqlSafe(format!(
+        "INSERT INTO participants (id, chat_id, partner_id, handle, is_me, joined_at) VALUES {}",
+        placeholders::rows(chat.participants.len(), 6)
+    ));
+    let insert = chat.participants.iter().fold(sqlx::query(statement), |query, participant| {
+        query
             .bind(participant.id.to_string())
             .bind(chat.id.to_string())
+            .bind(chat.partner_id.to_string())
             .bind(&participant.handle)
             .bind(i64::from(participant.is_me))
             .bind(participant.joined_at.as_millis())
-            .execute(&mut *db)
-            .await?;
-    }
+    });
+    insert.execute(db).await?;
     Ok(())
 }
 
@@ -119,8 +123,8 @@ async fn participants(db: &mut Connection, chats: Vec<String>) -> Result<HashMap
     if chats.is_empty() {
         return Ok(participants);
     }
-    let places = (1..=chats.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    // Nothing of a caller's is in the text.
+    let chats = placeholders::padded(chats);
+    let places = placeholders::list(1, chats.len());
     let statement = AssertSqlSafe(format!("SELECT * FROM participants WHERE chat_id IN ({places}) ORDER BY id"));
     let query = chats.into_iter().fold(sqlx::query(statement), sqlx::query::Query::bind);
     for row in &query.fetch_all(db).await? {

@@ -61,3 +61,16 @@ pub async fn keep(
     .await?;
     Ok(())
 }
+
+/// Forgets answers that were kept before a moment, at most `limit`; says how many.
+pub async fn forget_before(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "DELETE FROM idempotency_keys WHERE (partner_id, idempotency_key) IN \
+         (SELECT partner_id, idempotency_key FROM idempotency_keys WHERE created_at < $1 LIMIT $2)",
+    )
+    .bind(before.as_millis())
+    .bind(i64::from(limit))
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}

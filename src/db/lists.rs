@@ -4,7 +4,7 @@
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::row::size;
+use super::row::{integer, size};
 use super::{Connection, Error, chats, messages};
 use crate::domain::chat::Chat;
 use crate::domain::handle::PhoneNumber;
@@ -44,6 +44,74 @@ pub struct ListedChat {
     pub position: MessageId,
 }
 
+/// Chats of a handle that are few enough to be looked up one by one.
+const FEW_CHATS: i64 = 1000;
+
+/// How the chats of a participant are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ByParticipant {
+    /// There is no such filter.
+    All,
+    /// By the index of participants: the handle is in few chats.
+    Search,
+    /// By the index of activity, testing each: the handle is in many chats, so the page is soon full.
+    Walk,
+}
+
+/// Whether a handle is in few of a partner's chats.
+async fn is_rare(db: &mut Connection, partner: PartnerId, handle: &str) -> Result<bool, Error> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS chats FROM (SELECT chat_id FROM participants \
+         WHERE partner_id IN ($1, '') AND handle = $2 LIMIT $3) AS few",
+    )
+    .bind(partner.to_string())
+    .bind(handle)
+    .bind(FEW_CHATS + 1)
+    .fetch_one(db)
+    .await?;
+    Ok(integer(&row, "chats")? <= FEW_CHATS)
+}
+
+/// The statement of a page of chats. Its parameters: partner, `as_of`, `after`, limit, line, participant; those of absent
+/// filters are left out.
+fn chats_statement(by_line: bool, by_participant: ByParticipant) -> String {
+    let line = if by_line { "AND line = $5" } else { "" };
+    let handle = if by_line { "$6" } else { "$5" };
+    let (from, participant) = match by_participant {
+        ByParticipant::All => ("chats", String::new()),
+        // SQLite keeps to the order of a CROSS JOIN. Servers of earlier versions left `partner_id` empty.
+        ByParticipant::Search => (
+            "participants CROSS JOIN chats",
+            format!(
+                "AND participants.partner_id IN ($1, '') AND participants.handle = {handle} \
+                 AND chats.id = participants.chat_id"
+            ),
+        ),
+        ByParticipant::Walk => {
+            ("chats", format!("AND EXISTS (SELECT 1 FROM participants WHERE chat_id = chats.id AND handle = {handle})"))
+        }
+    };
+    // The first half walks an index and stops; the second finds the old place of the few chats that moved since.
+    format!(
+        "SELECT * FROM ( \
+           SELECT * FROM (SELECT chats.*, last_message_id AS position FROM {from} \
+           WHERE chats.partner_id = $1 AND last_message_id <= $2 AND last_message_id < $3 {line} {participant} \
+             ORDER BY last_message_id DESC LIMIT $4) AS still \
+           UNION ALL \
+           SELECT chats.*, (SELECT MAX(messages.id) FROM messages WHERE chat_id = chats.id AND messages.id <= $2) \
+             AS position FROM {from} \
+           WHERE chats.partner_id = $1 AND last_message_id > $2 {line} {participant} \
+         ) AS listed WHERE position IS NOT NULL AND position < $3 ORDER BY position DESC LIMIT $4"
+    )
+}
+
+/// Every statement of a page of chats, for the test of their plans.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<String> {
+    let ways = [ByParticipant::All, ByParticipant::Search, ByParticipant::Walk];
+    ways.into_iter().flat_map(|way| [false, true].map(|by_line| chats_statement(by_line, way))).collect()
+}
+
 /// A page of a partner's chats, most recently active first.
 pub async fn chats(
     db: &mut Connection,
@@ -54,30 +122,18 @@ pub async fn chats(
 ) -> Result<Vec<ListedChat>, Error> {
     let as_of = cursor.map_or(AFTER_ALL.to_owned(), |cursor| cursor.as_of.to_string());
     let after = cursor.map_or(AFTER_ALL.to_owned(), |cursor| cursor.after.to_string());
-    // The first half walks the index and stops; the second finds the old place of the few chats that moved since.
-    let rows = sqlx::query(
-        "SELECT * FROM ( \
-           SELECT * FROM (SELECT chats.*, last_message_id AS position FROM chats \
-           WHERE partner_id = $1 AND last_message_id <= $2 AND last_message_id < $3 \
-             AND ($4 = '' OR line = $4) \
-             AND ($5 = '' OR EXISTS (SELECT 1 FROM participants WHERE chat_id = chats.id AND handle = $5)) \
-             ORDER BY last_message_id DESC LIMIT $6) AS still \
-           UNION ALL \
-           SELECT chats.*, (SELECT MAX(messages.id) FROM messages WHERE chat_id = chats.id AND messages.id <= $2) \
-             AS position FROM chats \
-           WHERE partner_id = $1 AND last_message_id > $2 \
-             AND ($4 = '' OR line = $4) \
-             AND ($5 = '' OR EXISTS (SELECT 1 FROM participants WHERE chat_id = chats.id AND handle = $5)) \
-         ) AS listed WHERE position IS NOT NULL AND position < $3 ORDER BY position DESC LIMIT $6",
-    )
-    .bind(partner.to_string())
-    .bind(as_of)
-    .bind(after)
-    .bind(filter.line.as_ref().map_or("", PhoneNumber::as_str).to_owned())
-    .bind(filter.participant.as_deref().unwrap_or_default().to_owned())
-    .bind(i64::from(limit))
-    .fetch_all(&mut *db)
-    .await?;
+    let by_participant = match &filter.participant {
+        Some(handle) if is_rare(db, partner, handle).await? => ByParticipant::Search,
+        Some(_) => ByParticipant::Walk,
+        None => ByParticipant::All,
+    };
+    let statement = AssertSqlSafe(chats_statement(filter.line.is_some(), by_participant));
+    let mut query = sqlx::query(statement).bind(partner.to_string()).bind(as_of).bind(after).bind(i64::from(limit));
+    let line = filter.line.as_ref().map(|line| line.as_str().to_owned());
+    for value in [line, filter.participant.clone()].into_iter().flatten() {
+        query = query.bind(value);
+    }
+    let rows = query.fetch_all(&mut *db).await?;
     let chats = chats::read_all(db, &rows).await?;
     let listed = rows.iter().zip(chats).map(|(row, chat)| {
         let position = super::row::parsed(row, "position", MessageId::parse)?;

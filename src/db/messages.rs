@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::row::{integer, optional, optional_text, optional_time, parsed, storable, text, time};
-use super::{Connection, Error, attachments};
+use super::{Connection, Error, attachments, placeholders};
 use crate::clock::Timestamp;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service};
 use crate::domain::part::{Part, Text};
@@ -35,21 +35,19 @@ pub async fn insert(db: &mut Connection, partner: PartnerId, message: &Message, 
     .bind(message.created_at.as_millis())
     .execute(&mut *db)
     .await?;
-    for (position, part) in (0_i64..).zip(&message.parts) {
+    let statement = AssertSqlSafe(format!(
+        "INSERT INTO parts (message_id, position, kind, body, attachment_id) VALUES {}",
+        placeholders::rows(message.parts.len(), 5)
+    ));
+    let insert = (0_i64..).zip(&message.parts).fold(sqlx::query(statement), |query, (position, part)| {
         let (kind, body, attachment) = match part {
             Part::Text(text) => ("text", Some(storable(&text_body(text))), None),
             Part::Link(url) => ("link", Some(storable(url)), None),
             Part::Media(attachment) => ("media", None, attachment.as_ref().map(|attachment| attachment.id.to_string())),
         };
-        sqlx::query("INSERT INTO parts (message_id, position, kind, body, attachment_id) VALUES ($1, $2, $3, $4, $5)")
-            .bind(message.id.to_string())
-            .bind(position)
-            .bind(kind)
-            .bind(body)
-            .bind(attachment)
-            .execute(&mut *db)
-            .await?;
-    }
+        query.bind(message.id.to_string()).bind(position).bind(kind).bind(body).bind(attachment)
+    });
+    insert.execute(db).await?;
     Ok(())
 }
 
@@ -206,8 +204,8 @@ async fn parts_of(db: &mut Connection, messages: &[String]) -> Result<HashMap<St
     if messages.is_empty() {
         return Ok(parts);
     }
-    let placeholders = (1..=messages.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    // Only placeholders are put into the text.
+    let messages = placeholders::padded(messages.to_vec());
+    let placeholders = placeholders::list(1, messages.len());
     let statement = AssertSqlSafe(format!(
         "SELECT parts.message_id, parts.kind, parts.body, attachments.* FROM parts \
          LEFT JOIN attachments ON attachments.id = parts.attachment_id \

@@ -18,6 +18,9 @@ pub mod messages;
 pub mod moving;
 pub mod outbox;
 pub mod partners;
+mod placeholders;
+#[cfg(test)]
+mod plans;
 mod postgres;
 pub mod rates;
 mod row;
@@ -37,11 +40,17 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
+use crate::budget::AtCapacity;
+use crate::quote::quoted;
+
 pub use postgres::About;
 pub use sqlx::AnyConnection as Connection;
 
+/// A connection that returns to its pool when it is dropped.
+pub type PooledConnection = PoolConnection<Any>;
+
 /// Connections that read SQLite.
-const SQLITE_READERS: u32 = 4;
+pub const SQLITE_READERS: u32 = 5;
 /// Connections to PostgreSQL, if nobody says otherwise.
 const DEFAULT_CONNECTIONS: u32 = 4;
 /// Locks by name that are held at a time, each by a connection of its own.
@@ -73,7 +82,7 @@ pub enum Error {
     #[error("database migration: {}", told_of_migration(.0))]
     Migration(Arc<sqlx::migrate::MigrateError>),
     /// A stored value is not what this version writes.
-    #[error("database: column {column} holds {value:?}, which this version cannot read")]
+    #[error("database: column {column} holds {}, which this version cannot read", quoted(.value))]
     Unreadable {
         /// The column.
         column: &'static str,
@@ -96,6 +105,9 @@ pub enum Error {
     /// The write was given up before it was committed.
     #[error("database: the write was not carried out")]
     Abandoned,
+    /// A budget of connections or writes is used up.
+    #[error(transparent)]
+    AtCapacity(#[from] AtCapacity),
 }
 
 /// What the library calls a pool that timed out is most often a server that does not answer.
@@ -143,7 +155,10 @@ impl Error {
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         use sqlx::Error as E;
-        let Self::Sql(error) = self else { return false };
+        let error = match self {
+            Self::Sql(error) => error,
+            other => return matches!(other, Self::AtCapacity(_)),
+        };
         match error.as_ref() {
             E::Io(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Tls(_) => true,
             E::Database(error) => error.code().is_some_and(|code| postgres::is_passing(&code)),
@@ -303,7 +318,7 @@ impl Db {
     ///
     /// # Errors
     /// None became free in time, or none could be opened.
-    pub async fn read(&self) -> Result<PoolConnection<Any>, Error> {
+    pub async fn read(&self) -> Result<PooledConnection, Error> {
         Ok(self.pool.acquire().await?)
     }
 

@@ -1,7 +1,9 @@
 //! Recent sends, which the rate limit counts.
 
+use sqlx::{AssertSqlSafe, Row as _};
+
 use super::row::time;
-use super::{Connection, Error};
+use super::{Connection, Error, placeholders};
 use crate::clock::Timestamp;
 
 /// When the send happened that is `nth` from the newest (1 = the newest) of a line to a recipient, if it is younger
@@ -26,19 +28,48 @@ pub async fn nth_newest(
     row.map(|row| time(&row, "sent_at")).transpose()
 }
 
-/// Counts a send.
-pub async fn record(db: &mut Connection, line: &str, recipient: &str, now: Timestamp) -> Result<(), Error> {
-    sqlx::query("INSERT INTO recent_sends (line, recipient, sent_at) VALUES ($1, $2, $3)")
-        .bind(line)
-        .bind(recipient)
-        .bind(now.as_millis())
-        .execute(db)
-        .await?;
+/// The first of `recipients` to whom a line has sent at least `most` messages since `since`.
+pub async fn exhausted(
+    db: &mut Connection,
+    line: &str,
+    recipients: &[String],
+    since: Timestamp,
+    most: u32,
+) -> Result<Option<String>, Error> {
+    let recipients = placeholders::padded(recipients.to_vec());
+    let statement = AssertSqlSafe(format!(
+        "SELECT recipient FROM recent_sends WHERE line = $1 AND sent_at > $2 AND recipient IN ({}) \
+         GROUP BY recipient HAVING COUNT(*) >= $3 ORDER BY recipient LIMIT 1",
+        placeholders::list(4, recipients.len())
+    ));
+    let query = sqlx::query(statement).bind(line).bind(since.as_millis()).bind(i64::from(most));
+    let row = recipients.into_iter().fold(query, sqlx::query::Query::bind).fetch_optional(db).await?;
+    row.map(|row| Ok(row.try_get("recipient")?)).transpose()
+}
+
+/// Counts a send to each of `recipients`.
+pub async fn record(db: &mut Connection, line: &str, recipients: &[String], now: Timestamp) -> Result<(), Error> {
+    let statement = AssertSqlSafe(format!(
+        "INSERT INTO recent_sends (line, recipient, sent_at) VALUES {}",
+        placeholders::rows(recipients.len(), 3)
+    ));
+    let insert = recipients
+        .iter()
+        .fold(sqlx::query(statement), |query, recipient| query.bind(line).bind(recipient).bind(now.as_millis()));
+    insert.execute(db).await?;
     Ok(())
 }
 
-/// Forgets sends older than `before`.
-pub async fn forget(db: &mut Connection, before: Timestamp) -> Result<(), Error> {
-    sqlx::query("DELETE FROM recent_sends WHERE sent_at < $1").bind(before.as_millis()).execute(db).await?;
-    Ok(())
+/// Forgets sends before a moment, at most `limit` moments of them; says how many. The table has no key: sends of one
+/// millisecond go together.
+pub async fn forget_before(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "DELETE FROM recent_sends WHERE sent_at IN \
+         (SELECT DISTINCT sent_at FROM recent_sends WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)",
+    )
+    .bind(before.as_millis())
+    .bind(i64::from(limit))
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
 }

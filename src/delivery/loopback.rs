@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::gateway::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
 use crate::domain::message::Service;
+use crate::quote::quoted;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Loopback;
@@ -17,7 +18,7 @@ impl Gateway for Loopback {
                 let opened = content.open().await.map_err(|error| Failure::Temporary(error.to_string()))?;
                 opened.ok_or_else(|| Failure::Permanent {
                     code: 4001,
-                    reason: format!("the file {:?} is not there any more", content.filename),
+                    reason: format!("the file {} is not there any more", quoted(&content.filename)),
                 })?;
             }
         }

@@ -27,6 +27,7 @@ use crate::db::{self, Db, chats, messages, outbox};
 use crate::domain::message::{DeliveryStatus, Message};
 use crate::id::{ChatId, PartnerId};
 use crate::metrics::Metrics;
+use crate::quote::shown;
 
 /// Maximum number of messages leased at a time.
 const BATCH: u32 = 64;
@@ -261,13 +262,14 @@ impl Worker {
 
     async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {
         let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
-        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, reason, ?wait, "delivery failed; will be retried");
+        let reason = shown(reason);
+        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, %reason, ?wait, "delivery failed; will be retried");
         let at = self.clock.now() + wait;
         insist(|| self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await }))).await
     }
 
     async fn fail(&self, job: Job, code: u16, reason: String) -> Result<(), db::Error> {
-        tracing::warn!(message_id = %job.message_id, code, reason, "delivery failed permanently");
+        tracing::warn!(message_id = %job.message_id, code, reason = %shown(&reason), "delivery failed permanently");
         let now = self.clock.now();
         insist(|| {
             let reason = reason.clone();

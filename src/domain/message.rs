@@ -3,6 +3,7 @@
 use crate::clock::Timestamp;
 use crate::domain::part::Part;
 use crate::id::{ChatId, HandleId, MessageId};
+use crate::quote::quoted;
 
 /// Maximum length of an idempotency key, in characters.
 pub const MAX_IDEMPOTENCY_KEY_LENGTH: usize = 255;
@@ -104,13 +105,19 @@ impl Effect {
     pub fn new(kind: Option<&str>, name: &str) -> Result<Self, String> {
         let kind = match kind {
             Some(kind @ ("screen" | "bubble")) => kind,
-            Some(other) => return Err(format!("effect.type is \"screen\" or \"bubble\", not {other:?}")),
+            Some(other) => {
+                return Err(format!("effect.type is \"screen\" or \"bubble\", not {}", quoted(other)));
+            }
             None if BUBBLE_EFFECTS.contains(&name) => "bubble",
             None => "screen",
         };
         let names = if kind == "screen" { SCREEN_EFFECTS } else { BUBBLE_EFFECTS };
         if !names.contains(&name) {
-            return Err(format!("effect.name of a {kind} effect is one of {}; not {name:?}", names.join(", ")));
+            return Err(format!(
+                "effect.name of a {kind} effect is one of {}; not {name}",
+                names.join(", "),
+                name = quoted(name)
+            ));
         }
         Ok(Self { kind: kind.to_owned(), name: name.to_owned() })
     }

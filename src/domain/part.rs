@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::attachment::{Attachment, FileRef};
 use crate::fetch::FetchUrl;
 use crate::id::AttachmentId;
+use crate::quote::quoted;
 
 /// Most parts of a message.
 pub const MAX_PARTS: usize = 100;
@@ -21,6 +22,8 @@ pub const MAX_DECORATIONS: usize = 100;
 pub const MAX_MENTION_LENGTH: usize = 254;
 /// Most inline stickers of a part.
 pub const MAX_STICKERS: usize = 100;
+/// Most inline stickers of a message. Each names an attachment to look up.
+pub const MAX_STICKERS_OF_MESSAGE: usize = 200;
 
 const STYLES: &[&str] = &["bold", "italic", "strikethrough", "underline"];
 const ANIMATIONS: &[&str] = &["big", "small", "shake", "nod", "explode", "ripple", "bloom", "jitter"];
@@ -148,6 +151,13 @@ impl Text {
         Ok(())
     }
 
+    /// Bytes that it takes when it is stored, roughly.
+    #[must_use]
+    pub fn stored_bytes(&self) -> usize {
+        // A decoration and a sticker as JSON.
+        self.value.len() + self.decorations.len() * 40 + self.stickers.len() * 80
+    }
+
     /// Whether the text holds a URL: a word that starts with `http://`, `https://`, `ftp://` or `www.`.
     #[must_use]
     pub fn has_url(&self) -> bool {
@@ -168,7 +178,7 @@ impl Decoration {
         if allowed.contains(&name.as_str()) {
             return Ok(());
         }
-        Err(format!("a decoration's {what} is one of {}; not {name:?}", allowed.join(", ")))
+        Err(format!("a decoration's {what} is one of {}; not {name}", allowed.join(", "), name = quoted(name)))
     }
 }
 

@@ -6,6 +6,8 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use url::{Host, Url};
 
+use crate::quote::shown;
+
 /// Longest URL, in bytes.
 pub const MAX_URL_LENGTH: usize = 2048;
 /// Longest host name, and longest label of one, in bytes (RFC 1035 section 2.3.4).
@@ -140,7 +142,7 @@ impl FetchUrl {
 /// Without its query, which may hold a signature; for logs and messages.
 impl fmt::Display for FetchUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://{}{}", self.authority(), self.0.path())?;
+        write!(f, "https://{}{}", shown(&self.authority()), shown(self.0.path()))?;
         if self.0.query().is_some() { f.write_str("?...") } else { Ok(()) }
     }
 }

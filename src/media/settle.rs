@@ -3,6 +3,7 @@
 use super::names::{of_extension, refused_extension};
 use super::sniff::{Content, TextKind};
 use super::table::{Family, MediaType, named};
+use crate::quote::shown;
 
 /// How a file was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,8 @@ pub enum Refusal {
 /// # Errors
 /// The file is rejected.
 pub fn settle(content: Content, called: &Names<'_>, route: Route) -> Result<&'static MediaType, Refusal> {
-    let filename = called.filename;
-    if let Some(refused) = refused_extension(filename) {
+    let filename = shown(called.filename);
+    if let Some(refused) = refused_extension(called.filename) {
         return unsupported(format!("{filename} has the extension .{refused}, which is not supported"));
     }
     match content {
@@ -157,6 +158,7 @@ impl TextKind {
 
 /// Builds the rejection of a file whose content has another type than its name or declaration claims.
 fn mismatch(filename: &str, kind: &MediaType, called: &MediaType, route: Route) -> Result<&'static MediaType, Refusal> {
+    let filename = shown(filename);
     match route {
         Route::Upload => unsupported(format!("{filename} holds {}, not {}", kind.noun, called.noun)),
         Route::Url => {

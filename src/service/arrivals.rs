@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use super::database::Holder;
 use super::downloads::metadata;
 use super::judgement::Judged;
 use super::sweeper::BATCH;
@@ -16,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::db::attachments::{self as table, Received};
 use crate::db::{self, Connection};
 use crate::domain::attachment::{Attachment, Content};
-use crate::id::AttachmentId;
+use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Refusal, Route};
 
 /// How often an upload that is replaced while it is looked at is looked at again.
@@ -79,9 +80,14 @@ impl Service {
     }
 
     /// Looks for the file of an attachment for a send.
-    pub(super) async fn look_for(self: &Arc<Self>, id: AttachmentId, awaited: &mut Awaited) -> Result<(), Error> {
+    pub(super) async fn look_for(
+        self: &Arc<Self>,
+        partner: PartnerId,
+        id: AttachmentId,
+        awaited: &mut Awaited,
+    ) -> Result<(), Error> {
         awaited.looked_for.insert(id);
-        self.settle_arrival(id).await.map(drop)
+        self.settle_arrival(partner, id).await.map(drop)
     }
 
     /// The attachment after its file was looked for, if it may have come without us. `None`: it is gone.
@@ -89,7 +95,7 @@ impl Service {
         if self.blobs.bucket().is_none() || attachment.content != Content::Awaited {
             return Ok(Some(attachment));
         }
-        self.settle_arrival(attachment.id).await
+        self.settle_arrival(attachment.partner_id, attachment.id).await
     }
 
     /// Gives up overdue attachments, but for those whose file came in time and was never asked for.
@@ -100,7 +106,8 @@ impl Service {
     ) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let overdue = table::overdue(&mut *self.db.read().await?, closed_before, after, BATCH).await?;
+            let overdue =
+                table::overdue(&mut *self.db.read(Holder::Background).await?, closed_before, after, BATCH).await?;
             let Some(last) = overdue.last() else { return Ok(()) };
             after = Some(last.id);
             for attachment in overdue {
@@ -109,7 +116,7 @@ impl Service {
                     self.abandon_one(attachment, now).await?;
                     continue;
                 }
-                match self.settle_arrival(attachment.id).await {
+                match self.settle_arrival(attachment.partner_id, attachment.id).await {
                     Ok(Some(attachment)) if attachment.content == Content::Awaited => {
                         self.abandon_one(attachment, now).await?;
                     }
@@ -127,7 +134,7 @@ impl Service {
 
     async fn abandon_one(&self, attachment: Attachment, now: Timestamp) -> Result<(), Error> {
         let uploads = self.uploads();
-        let write = self.db.write(move |db| {
+        let write = self.db.write(Holder::Background, move |db| {
             Box::pin(async move {
                 if table::abandon(db, attachment.id, now).await? {
                     // A crash may have left it.
@@ -141,19 +148,23 @@ impl Service {
     }
 
     /// A task of its own: who goes away now must not let go of the lock before the row is written.
-    async fn settle_arrival(self: &Arc<Self>, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+    async fn settle_arrival(
+        self: &Arc<Self>,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<Option<Attachment>, Error> {
         let service = Arc::clone(self);
-        let settle = async move { service.settle_upload(id).await };
+        let settle = async move { service.settle_upload(partner, id).await };
         tokio::spawn(settle.in_current_span()).await.map_err(|_| blob::Error::Stopped)?
     }
 
     /// Makes what was uploaded the file of the attachment, unless it has one or it was given up.
-    async fn settle_upload(&self, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-        let Some(bucket) = self.blobs.bucket() else { return self.find(id).await };
+    async fn settle_upload(&self, partner: PartnerId, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+        let Some(bucket) = self.blobs.bucket() else { return self.find(partner, id).await };
         // Held from reading the row to writing it: what was published for it must not be replaced once it says so.
-        let _publishing = self.publishing(id).await?;
+        let _publishing = self.publishing(partner, id).await?;
         for _ in 0..LOOKS {
-            let Some(attachment) = self.find(id).await? else { return Ok(None) };
+            let Some(attachment) = self.find(partner, id).await? else { return Ok(None) };
             if attachment.content != Content::Awaited {
                 return Ok(Some(attachment));
             }
@@ -164,7 +175,7 @@ impl Service {
                 }
                 kept => {
                     kept?;
-                    return self.find(id).await;
+                    return self.find(partner, id).await;
                 }
             }
         }
@@ -189,7 +200,7 @@ impl Service {
             Ok(judged) => self.publish_upload(attachment, sealed, received, judged).await?,
             Err(refusal) => {
                 let (uploads, attachment, reason) = (self.uploads(), attachment.clone(), refusal.to_string());
-                let write = self.db.write(move |db| {
+                let write = self.db.write(attachment.partner_id, move |db| {
                     Box::pin(async move {
                         table::mark_refused(db, id, &received, &reason).await?;
                         uploads.request_removal(db, &attachment, now).await
@@ -211,8 +222,8 @@ impl Service {
     ) -> Result<(), Error> {
         let (id, key, now) = (attachment.id, attachment.uploaded_key(), received.at);
         sealed.publish(&key, &metadata(media_type.name, &attachment.filename, attachment.tier())).await?;
-        let (uploads, row) = (self.uploads(), attachment.clone());
-        let write = self.db.write(move |db| {
+        let (partner, uploads, row) = (attachment.partner_id, self.uploads(), attachment.clone());
+        let write = self.db.write(partner, move |db| {
             Box::pin(async move {
                 let stored = table::mark_stored(db, id, &received, media_type.name, measures).await?;
                 uploads.request_removal(db, &row, now).await?;
@@ -220,13 +231,14 @@ impl Service {
             })
         });
         // If this fails the object stays without a row. What was uploaded is still there, to be looked for again.
-        if !write.await? && self.stored(id).await?.is_none() {
+        if !write.await? && self.stored(partner, id).await?.is_none() {
             // Deleted or given up meanwhile. Had another server stored it, the object would be the one it names.
             let text = key.to_string();
-            let ask =
-                self.db.write(move |db| Box::pin(async move { table::request_removal(db, &text, now, now).await }));
+            let ask = self
+                .db
+                .write(partner, move |db| Box::pin(async move { table::request_removal(db, &text, now, now).await }));
             ask.await?;
-            self.remove_blob(&key).await?;
+            self.remove_blob(partner.into(), &key).await?;
         }
         Ok(())
     }
@@ -245,10 +257,10 @@ impl Service {
         if let Some(bucket) = self.blobs.bucket() {
             bucket.remove_uploaded(id).await?;
         }
-        self.forget_removal(key).await
+        self.forget_removal(Holder::Background, key).await
     }
 
-    async fn find(&self, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-        Ok(table::find(&mut *self.db.read().await?, id, self.clock.now()).await?)
+    async fn find(&self, partner: PartnerId, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+        Ok(table::find(&mut *self.db.read(partner).await?, partner, id, self.clock.now()).await?)
     }
 }

@@ -13,6 +13,7 @@ use crate::domain::filename;
 use crate::domain::tier::{LONGEST_EPHEMERAL_WINDOW, Tier};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Measures};
+use crate::quote::quoted;
 
 /// What a caller says of a file it will upload.
 #[derive(Clone, Debug)]
@@ -48,8 +49,8 @@ impl Service {
         }
         let declared = media::declared(&new.content_type).ok_or_else(|| {
             Error::UnsupportedType(format!(
-                "content_type {:?} is not supported; docs/media-types.md lists what is, without parameters",
-                new.content_type
+                "content_type {} is not supported; docs/media-types.md lists what is, without parameters",
+                quoted(&new.content_type)
             ))
         })?;
         if let Some(extension) = media::refused_extension(&new.filename) {
@@ -59,6 +60,7 @@ impl Service {
         let size_bytes =
             u64::try_from(new.size_bytes).ok().filter(|size| *size <= limit).ok_or(Error::TooLarge(limit))?;
         let now = self.clock.now();
+        let text = new.filename.len() + new.content_type.len();
         let reservation = self.reserve_pending(partner, now).await?;
         let id = AttachmentId::new();
         let mut attachment = Attachment {
@@ -79,7 +81,7 @@ impl Service {
             purge_at: None,
             content: Content::Awaited,
         };
-        let write = self.db.write(move |db| {
+        let write = self.db.write_bytes(partner, text, move |db| {
             Box::pin(async move {
                 let tier = partners::tier(db, partner).await?;
                 if tier == Tier::Ephemeral {
@@ -123,9 +125,8 @@ impl Service {
         id: AttachmentId,
     ) -> Result<(Attachment, Timestamp), Error> {
         let now = self.clock.now();
-        let found = table::find(&mut *self.db.read().await?, id, now).await?;
-        let attachment =
-            found.filter(|attachment| attachment.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
+        let found = table::find(&mut *self.db.read(partner).await?, partner, id, now).await?;
+        let attachment = found.ok_or(Error::AttachmentNotFound)?;
         let attachment = self.arrived(attachment).await?.ok_or(Error::AttachmentNotFound)?;
         Ok((attachment, now))
     }
@@ -142,10 +143,10 @@ impl Service {
 
     async fn delete(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
         // Held until the file is gone: an upload that ends now must find the row gone before it renames its file.
-        let _publishing = self.publishing(id).await?;
+        let _publishing = self.publishing(partner, id).await?;
         let now = self.clock.now();
         let uploads = self.uploads();
-        let write = self.db.write(move |db| {
+        let write = self.db.write(partner, move |db| {
             Box::pin(async move {
                 let deleted = table::delete(db, partner, id, now).await?;
                 if let Some((attachment, _)) = &deleted {
@@ -155,10 +156,10 @@ impl Service {
             })
         });
         let (attachment, blobs) = write.await?.ok_or(Error::AttachmentNotFound)?;
-        self.files.forget(id);
+        self.files.forget(partner, id);
         // The attachment is gone whatever becomes of its files, which were asked to be removed in the same transaction.
         for blob in blobs {
-            if let Err(error) = self.remove_blob(&blob).await {
+            if let Err(error) = self.remove_blob(partner.into(), &blob).await {
                 tracing::error!(%error, "a deleted file cannot be removed; it will be tried again");
             }
         }

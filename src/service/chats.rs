@@ -32,7 +32,7 @@ pub(super) struct Target {
 impl Service {
     /// Refuses a number that is not a line of the partner.
     pub(super) async fn own_line(&self, partner: PartnerId, number: &PhoneNumber) -> Result<(), Error> {
-        own_line(&mut *self.db.read().await?, partner, number).await
+        own_line(&mut *self.db.read(partner).await?, partner, number).await
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 
+use super::database::Holder;
 use super::{Error, Service};
 use crate::blob::{Blob, BlobKey, Metadata, Reading};
 use crate::clock::Timestamp;
@@ -88,7 +89,7 @@ pub(super) struct FileCache(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    files: LruCache<(AttachmentId, Form), Arc<StoredFile>>,
+    files: LruCache<(PartnerId, AttachmentId, Form), Arc<StoredFile>>,
     /// Counts deletions. A file that was looked up before a deletion and is put in after it might be the deleted one.
     deletions: u64,
 }
@@ -101,26 +102,30 @@ impl Default for FileCache {
 
 impl FileCache {
     /// The form that `fits`, or how many deletions there were.
-    fn get(&self, id: AttachmentId, fits: impl Fn(&StoredFile) -> bool) -> Result<Arc<StoredFile>, u64> {
+    fn get(
+        &self,
+        (partner, id): (PartnerId, AttachmentId),
+        fits: impl Fn(&StoredFile) -> bool,
+    ) -> Result<Arc<StoredFile>, u64> {
         let mut inner = self.0.lock().expect("no panic while locked");
         let form = [Form::Uploaded, Form::Delivered]
             .into_iter()
-            .find(|form| inner.files.peek(&(id, *form)).is_some_and(|file| fits(file)));
-        form.and_then(|form| inner.files.get(&(id, form)).cloned()).ok_or(inner.deletions)
+            .find(|form| inner.files.peek(&(partner, id, *form)).is_some_and(|file| fits(file)));
+        form.and_then(|form| inner.files.get(&(partner, id, form)).cloned()).ok_or(inner.deletions)
     }
 
-    fn put(&self, id: AttachmentId, form: Form, file: Arc<StoredFile>, deletions: u64) {
+    fn put(&self, form: Form, file: Arc<StoredFile>, deletions: u64) {
         let mut inner = self.0.lock().expect("no panic while locked");
         if inner.deletions == deletions {
-            inner.files.put((id, form), file);
+            inner.files.put((file.partner_id, file.id, form), file);
         }
     }
 
-    pub(super) fn forget(&self, id: AttachmentId) {
+    pub(super) fn forget(&self, partner: PartnerId, id: AttachmentId) {
         let mut inner = self.0.lock().expect("no panic while locked");
         inner.deletions += 1;
         for form in [Form::Uploaded, Form::Delivered] {
-            inner.files.pop(&(id, form));
+            inner.files.pop(&(partner, id, form));
         }
     }
 
@@ -147,29 +152,27 @@ impl Service {
         segment: &str,
     ) -> Result<Option<Arc<StoredFile>>, Error> {
         let now = self.clock.now();
-        let fits = |file: &StoredFile| {
-            file.partner_id == partner && !file.is_gone(now) && filename::url_segment(&file.filename) == segment
-        };
-        let deletions = match self.files.get(id, fits) {
+        let fits = |file: &StoredFile| !file.is_gone(now) && filename::url_segment(&file.filename) == segment;
+        let deletions = match self.files.get((partner, id), fits) {
             // Another server may have deleted it.
-            Ok(_) if self.db.is_shared() && self.stored(id).await?.is_none() => {
-                self.files.forget(id);
+            Ok(_) if self.db.is_shared() && self.stored_for(Holder::Downloads, partner, id).await?.is_none() => {
+                self.files.forget(partner, id);
                 return Ok(None);
             }
             Ok(file) => return Ok(Some(file)),
             Err(deletions) => deletions,
         };
-        let found = table::find(&mut *self.db.read().await?, id, now).await?;
-        let Some(attachment) = found.filter(|attachment| attachment.partner_id == partner) else { return Ok(None) };
+        let found = table::find(&mut *self.db.read(Holder::Downloads).await?, partner, id, now).await?;
+        let Some(attachment) = found else { return Ok(None) };
         let Some(form) = form(&attachment, segment) else { return Ok(None) };
         let Some(attachment) = self.arrived(attachment).await? else { return Ok(None) };
         let Some(file) = self.open(attachment, form).await? else { return Ok(None) };
-        self.files.put(id, form, Arc::clone(&file), deletions);
+        self.files.put(form, Arc::clone(&file), deletions);
         Ok(Some(file))
     }
 
     async fn open(&self, attachment: Attachment, form: Form) -> Result<Option<Arc<StoredFile>>, Error> {
-        let id = attachment.id;
+        let (partner_id, id, purge_at) = (attachment.partner_id, attachment.id, attachment.purge_at);
         let key = match form {
             Form::Uploaded => attachment.uploaded_key(),
             Form::Delivered => attachment.delivered_key(),
@@ -182,12 +185,12 @@ impl Service {
         };
         let Some(blob) = self.blobs.open(&key).await? else {
             // Deleted between the two looks, or lost.
-            return if self.stored(id).await?.is_none() { Ok(None) } else { Err(Error::Lost(id)) };
+            let is_there = self.stored_for(Holder::Downloads, partner_id, id).await?.is_some();
+            return if is_there { Err(Error::Lost(id)) } else { Ok(None) };
         };
         if blob.size() != size_bytes {
             return Err(Error::Lost(id));
         }
-        let (partner_id, purge_at) = (attachment.partner_id, attachment.purge_at);
         Ok(Some(Arc::new(StoredFile { partner_id, filename, media_type, md5, stored_at: at, purge_at, blob, id, key })))
     }
 
@@ -200,12 +203,21 @@ impl Service {
 
     /// Closes a file that turned out to be gone: another server may have deleted it.
     pub fn forget(&self, file: &StoredFile) {
-        self.files.forget(file.id);
+        self.files.forget(file.partner_id, file.id);
     }
 
     /// The attachment, if its bytes were stored.
-    pub(super) async fn stored(&self, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-        let found = table::find(&mut *self.db.read().await?, id, self.clock.now()).await?;
+    pub(super) async fn stored(&self, partner: PartnerId, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+        self.stored_for(Holder::Partner(partner), partner, id).await
+    }
+
+    async fn stored_for(
+        &self,
+        holder: Holder,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<Option<Attachment>, Error> {
+        let found = table::find(&mut *self.db.read(holder).await?, partner, id, self.clock.now()).await?;
         Ok(found.filter(|attachment| matches!(attachment.content, Content::Stored { .. })))
     }
 }

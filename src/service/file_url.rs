@@ -23,6 +23,10 @@ use crate::id::{AttachmentId, PartnerId};
 /// RFC 3986 section 2.3: everything but the unreserved characters is encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Longest URL that can be one of ours: base, ids, signature, and a name of 255 characters of four bytes, each byte as
+/// three characters.
+const MAX_LENGTH: usize = 8192;
+
 /// By how much the clock of the server that made a URL may be ahead. A URL that is good for longer than its life and
 /// this was made by a clock that was wrong, and could else be used until that time has come.
 const CLOCK_SKEW: Duration = Duration::from_mins(1);
@@ -103,7 +107,7 @@ impl FileUrls {
     /// `http` for `https`. A URL of ours that names no file is `Some(None)`. The query is ignored.
     #[must_use]
     pub fn own(&self, url: &str) -> Option<Option<FileRef>> {
-        let url = Url::parse(url).ok()?;
+        let url = Url::parse(Some(url).filter(|url| url.len() <= MAX_LENGTH)?).ok()?;
         let is_own =
             |base: &Url| fetch::is_below(base, &url) && (url.scheme() == "https" || url.scheme() == base.scheme());
         self.bases().into_iter().any(is_own).then(|| self.file_at(&url))

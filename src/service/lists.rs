@@ -43,7 +43,7 @@ impl Service {
         if let Some(line) = &filter.line {
             self.own_line(partner, line).await?;
         }
-        let mut db = self.db.read().await?;
+        let mut db = self.db.read(partner).await?;
         let listed = lists::chats(&mut db, partner, &filter, cursor, limit + 1).await?;
         let as_of = cursor.map(|cursor| cursor.as_of).or(listed.first().map(|first| first.position));
         let fitting = page_limit(limit).fitting(listed.iter().map(|listed| chat_bytes(&listed.chat)));
@@ -58,7 +58,7 @@ impl Service {
     /// # Errors
     /// There is none, or it is another partner's.
     pub async fn chat(&self, partner: PartnerId, id: ChatId) -> Result<Chat, Error> {
-        chats::find(&mut *self.db.read().await?, partner, id).await?.ok_or(Error::ChatNotFound)
+        chats::find(&mut *self.db.read(partner).await?, partner, id).await?.ok_or(Error::ChatNotFound)
     }
 
     /// A chat and its messages, newest first.
@@ -73,7 +73,7 @@ impl Service {
         limit: u32,
     ) -> Result<(Chat, Page<Message, MessageId>), Error> {
         let chat = self.chat(partner, id).await?;
-        let page = lists::chat_messages(&mut *self.db.read().await?, id, before, page_limit(limit)).await?;
+        let page = lists::chat_messages(&mut *self.db.read(partner).await?, id, before, page_limit(limit)).await?;
         Ok((chat, self.current(page)))
     }
 
@@ -82,7 +82,7 @@ impl Service {
     /// # Errors
     /// There is no such message.
     pub async fn message(&self, partner: PartnerId, id: MessageId) -> Result<(Chat, Message), Error> {
-        let mut db = self.db.read().await?;
+        let mut db = self.db.read(partner).await?;
         let mut message = messages::find(&mut db, partner, id).await?.ok_or(Error::MessageNotFound)?;
         message.forget_gone(self.clock.now());
         let chat = chats::find(&mut db, partner, message.chat_id).await?.ok_or(Error::MessageNotFound)?;
@@ -101,7 +101,7 @@ impl Service {
         after: Option<MessageId>,
         limit: u32,
     ) -> Result<(Chat, Page<Message, MessageId>), Error> {
-        let mut db = self.db.read().await?;
+        let mut db = self.db.read(partner).await?;
         let (chat, root) = messages::find_thread(&mut db, partner, id).await?.ok_or(Error::MessageNotFound)?;
         let chat = chats::find(&mut db, partner, chat).await?.ok_or(Error::MessageNotFound)?;
         let page = lists::thread(&mut db, root, order, after, page_limit(limit)).await?;
@@ -124,8 +124,9 @@ impl Service {
     /// There is no such message.
     pub async fn delete_message(&self, partner: PartnerId, id: MessageId) -> Result<(), Error> {
         let now = self.clock.now();
-        let deleted =
-            self.db.write(move |db| Box::pin(async move { messages::delete(db, partner, id, now).await })).await?;
+        let delete =
+            self.db.write(partner, move |db| Box::pin(async move { messages::delete(db, partner, id, now).await }));
+        let deleted = delete.await?;
         if deleted { Ok(()) } else { Err(Error::MessageNotFound) }
     }
 }

@@ -85,9 +85,9 @@ impl Service {
     }
 
     /// Removes what was stored for a send that did not take it.
-    pub(super) async fn discard(&self, files: &[FetchedFile]) {
+    pub(super) async fn discard(&self, partner: PartnerId, files: &[FetchedFile]) {
         let keys: Vec<BlobKey> = files.iter().flat_map(FetchedFile::new_blobs).collect();
-        self.discard_blobs(&keys).await;
+        self.discard_blobs(partner, &keys).await;
     }
 
     async fn fetch(
@@ -180,8 +180,8 @@ impl Service {
                     check_voice_memo(&earlier)?;
                 }
                 if is_unprepared(&self.converter, &earlier, as_voice_memo) {
-                    self.prepare(earlier.id).await?;
-                    earlier = self.stored(earlier.id).await?.ok_or(Error::DeletedMeanwhile)?;
+                    self.prepare(partner, earlier.id).await?;
+                    earlier = self.stored(partner, earlier.id).await?.ok_or(Error::DeletedMeanwhile)?;
                     if as_voice_memo {
                         check_voice_memo(&earlier)?;
                     }
@@ -227,7 +227,7 @@ impl Service {
 
     /// What a URL brought the last time, if its bytes are still there to be used again.
     async fn known(&self, partner: PartnerId, url_hash: &str) -> Result<Option<(Attachment, Validators)>, Error> {
-        let known = fetched_urls::find(&mut *self.db.read().await?, partner, url_hash).await?;
+        let known = fetched_urls::find(&mut *self.db.read(partner).await?, partner, url_hash).await?;
         // One that is about to go might be gone before the message names its file.
         let soon = self.clock.now() + LONGEST_SEND;
         let known = known.filter(|(attachment, _)| !attachment.is_gone(soon));
@@ -254,6 +254,7 @@ impl Service {
     /// Stores the files. What keeps their bytes counted comes with them.
     pub(super) async fn keep(
         &self,
+        partner: PartnerId,
         FetchedMedia(unstored): FetchedMedia,
     ) -> Result<(Vec<FetchedFile>, Vec<Reservation>), Error> {
         let (mut files, mut blobs, mut held) = (Vec::new(), Vec::new(), Vec::new());
@@ -263,7 +264,7 @@ impl Service {
             held.extend(file.held);
         }
         if !blobs.is_empty() {
-            self.publish_unnamed(blobs).await?;
+            self.publish_unnamed(partner, blobs).await?;
         }
         Ok((files, held))
     }

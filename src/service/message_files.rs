@@ -1,9 +1,13 @@
 //! The files that the parts of a message name: finding those of ours, and whether they can be sent so.
 
+use std::collections::{BTreeSet, HashMap};
+
 use super::Error;
 use super::arrivals::Awaited;
 use super::media_urls::FetchedFile;
 use super::preparation::is_unprepared;
+use super::send_checks::Rules;
+use super::sends::Draft;
 use crate::clock::Timestamp;
 use crate::convert::Converter;
 use crate::db::{Connection, attachments};
@@ -13,9 +17,10 @@ use crate::domain::part::{DraftPart, Part};
 use crate::domain::voice_memo;
 use crate::id::{AttachmentId, PartnerId};
 use crate::media;
+use crate::quote::shown;
 
 /// Refuses an attachment that cannot be sent so, or not yet.
-pub(super) fn check_sendable(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> Result<(), Error> {
+fn check_sendable(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> Result<(), Error> {
     if as_voice_memo {
         check_voice_memo(attachment)?;
     }
@@ -27,7 +32,7 @@ pub(super) fn check_sendable(converter: &Converter, attachment: &Attachment, as_
 
 /// Refuses what cannot be a voice memo.
 pub(super) fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
-    let filename = &attachment.filename;
+    let filename = shown(&attachment.filename);
     if !voice_memo::is_sound(&attachment.media_type) {
         let noun = media::declared(&attachment.media_type).map_or("a file", |declared| declared.media_type.noun);
         return Err(Error::UnsupportedType(format!(
@@ -67,53 +72,86 @@ pub(super) async fn resolve(
     Ok(parts)
 }
 
-/// The file of ours that a part names, if it names one. The pictures of a text's stickers are checked as well.
-pub(super) async fn own_file(
+/// For each part of a draft the file of ours that it names, and every attachment that they name, stickers included, each
+/// once. All of them are looked up in one statement.
+pub(super) async fn own_files(
     db: &mut Connection,
+    rules: &Rules,
     partner: PartnerId,
-    part: &DraftPart,
-    awaited: &Awaited,
+    draft: &Draft,
     now: Timestamp,
-) -> Result<Option<Attachment>, Error> {
+) -> Result<(Vec<Option<Attachment>>, Vec<AttachmentId>), Error> {
+    let named: BTreeSet<AttachmentId> = draft.parts.iter().flat_map(|part| named(part, partner)).collect();
+    let named: Vec<AttachmentId> = named.into_iter().collect();
+    let mut files =
+        Files { found: attachments::find_each(db, partner, &named, now).await?, unsettled: BTreeSet::new() };
+    let own = draft.parts.iter().map(|part| files.of_part(part, &rules.awaited, now)).collect::<Result<Vec<_>, _>>()?;
+    if !files.unsettled.is_empty() {
+        return Err(Error::Unsettled(files.unsettled.into_iter().collect()));
+    }
+    for attachment in own.iter().flatten() {
+        check_sendable(&rules.converter, attachment, draft.voice_memo)?;
+    }
+    Ok((own, named))
+}
+
+/// The attachments that a part names and that can be the partner's.
+fn named(part: &DraftPart, partner: PartnerId) -> Vec<AttachmentId> {
     match part {
         DraftPart::Text(text) => {
-            for sticker in &text.stickers {
-                let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
-                usable(db, partner, id, awaited, now).await?;
-            }
-            Ok(None)
+            text.stickers.iter().filter_map(|sticker| AttachmentId::parse(&sticker.attachment_id)).collect()
         }
-        DraftPart::Link(_) | DraftPart::Url(_) => Ok(None),
-        DraftPart::Attachment(id) => usable(db, partner, *id, awaited, now).await.map(Some),
-        DraftPart::OwnFile(file) => {
-            let file = file.as_ref().filter(|file| file.partner_id == partner).ok_or(Error::AttachmentNotFound)?;
-            let attachment = usable(db, partner, file.id, awaited, now).await?;
-            let names = [attachment.filename.as_str(), attachment.delivered().filename];
-            let is_named = names.into_iter().any(|name| filename::url_segment(name) == file.segment);
-            if is_named { Ok(Some(attachment)) } else { Err(Error::AttachmentNotFound) }
-        }
+        DraftPart::Link(_) | DraftPart::Url(_) => Vec::new(),
+        DraftPart::Attachment(id) => vec![*id],
+        DraftPart::OwnFile(file) => file.iter().filter(|file| file.partner_id == partner).map(|file| file.id).collect(),
     }
 }
 
-/// The partner's attachment, if its bytes are there.
-async fn usable(
-    db: &mut Connection,
-    partner: PartnerId,
-    id: AttachmentId,
-    awaited: &Awaited,
-    now: Timestamp,
-) -> Result<Attachment, Error> {
-    let found = attachments::find(db, id, now).await?.filter(|attachment| attachment.partner_id == partner);
-    let attachment = found.ok_or(Error::AttachmentNotFound)?;
-    if attachment.content == Content::Awaited && awaited.may_have_come(id) {
-        return Err(Error::Unsettled(id));
-    }
-    match (attachment.status(now), &attachment.content) {
-        (Status::Complete, _) => Ok(attachment),
-        (Status::Pending, _) => Err(Error::AttachmentNotReady(id.to_string())),
-        (Status::Failed, Content::Refused { reason, .. }) => {
-            Err(Error::UnsupportedType(format!("attachment {id} cannot be sent: {reason}")))
+/// The partner's attachments among those that a draft names.
+struct Files {
+    found: HashMap<AttachmentId, Attachment>,
+    /// Those that may have come without us.
+    unsettled: BTreeSet<AttachmentId>,
+}
+
+impl Files {
+    /// The file of ours that a part names, if it names one. The pictures of a text's stickers are checked as well.
+    fn of_part(&mut self, part: &DraftPart, awaited: &Awaited, now: Timestamp) -> Result<Option<Attachment>, Error> {
+        match part {
+            DraftPart::Text(text) => {
+                for sticker in &text.stickers {
+                    let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
+                    self.usable(id, awaited, now)?;
+                }
+                Ok(None)
+            }
+            DraftPart::Link(_) | DraftPart::Url(_) => Ok(None),
+            DraftPart::Attachment(id) => self.usable(*id, awaited, now).cloned().map(Some),
+            DraftPart::OwnFile(file) => {
+                let file = file.as_ref().ok_or(Error::AttachmentNotFound)?;
+                let attachment = self.usable(file.id, awaited, now)?;
+                let names = [attachment.filename.as_str(), attachment.delivered().filename];
+                let is_named = attachment.partner_id == file.partner_id
+                    && names.into_iter().any(|name| filename::url_segment(name) == file.segment);
+                if is_named { Ok(Some(attachment.clone())) } else { Err(Error::AttachmentNotFound) }
+            }
         }
-        (Status::Failed, _) => Err(Error::AttachmentNotFound),
+    }
+
+    /// The partner's attachment, if its bytes are there or may be.
+    fn usable(&mut self, id: AttachmentId, awaited: &Awaited, now: Timestamp) -> Result<&Attachment, Error> {
+        let attachment = self.found.get(&id).ok_or(Error::AttachmentNotFound)?;
+        if attachment.content == Content::Awaited && awaited.may_have_come(id) {
+            self.unsettled.insert(id);
+            return Ok(attachment);
+        }
+        match (attachment.status(now), &attachment.content) {
+            (Status::Complete, _) => Ok(attachment),
+            (Status::Pending, _) => Err(Error::AttachmentNotReady(id.to_string())),
+            (Status::Failed, Content::Refused { reason, .. }) => {
+                Err(Error::UnsupportedType(format!("attachment {id} cannot be sent: {reason}")))
+            }
+            (Status::Failed, _) => Err(Error::AttachmentNotFound),
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod arrivals;
 pub mod attachments;
 pub mod chats;
+mod database;
 pub mod downloads;
 mod file_url;
 pub mod garbage;
@@ -15,6 +16,7 @@ pub mod partners;
 mod pending;
 mod preparation;
 mod rate_limit;
+mod send_checks;
 pub mod sends;
 pub mod sweeper;
 mod upload_bodies;
@@ -25,18 +27,20 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use database::Database;
 pub use file_url::{FileUrls, Unusable};
 
 use crate::blob::presign::Signer;
 use crate::blob::{self, BlobStore};
-use crate::budget::{AtCapacity, Budget};
+use crate::budget::{AtCapacity, Budget, Reservation};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Limits};
 use crate::convert::Converter;
 use crate::db::{self, Db};
 use crate::fetch::{self, Fetcher};
-use crate::id::AttachmentId;
+use crate::id::{AttachmentId, PartnerId};
 use crate::metrics::Metrics;
+use crate::quote::quoted;
 
 /// Why a call was refused. Each is one row of the table of errors in `docs/errors.md`; only `api/error.rs` knows
 /// their codes.
@@ -46,7 +50,7 @@ pub enum Error {
     #[error("{0} is required")]
     MissingField(&'static str),
     /// A phone number is not in E.164 form.
-    #[error("{field}: {value:?} is not a phone number in E.164 form, such as +12025550199")]
+    #[error("{field}: {} is not a phone number in E.164 form, such as +12025550199", quoted(.value))]
     InvalidNumber {
         /// The field.
         field: &'static str,
@@ -85,9 +89,9 @@ pub enum Error {
     /// A file that is to be converted before it can be sent. The send sees to that, and tries again.
     #[error("attachment {0} is being prepared; try again")]
     Unprepared(AttachmentId),
-    /// A file that may have come without us. The send looks for it, and tries again.
-    #[error("attachment {0} is being looked at; try again")]
-    Unsettled(AttachmentId),
+    /// Files that may have come without us. The send looks for them, and tries again.
+    #[error("attachments are being looked at; try again")]
+    Unsettled(Vec<AttachmentId>),
     /// A file that is too large; the most bytes accepted.
     #[error("the file is too large; at most {0} bytes are accepted")]
     TooLarge(u64),
@@ -138,7 +142,7 @@ pub enum Error {
     },
     /// The database failed.
     #[error(transparent)]
-    Db(#[from] db::Error),
+    Db(db::Error),
     /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] blob::Error),
@@ -147,13 +151,22 @@ pub enum Error {
     Lost(AttachmentId),
 }
 
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Self {
+        match error {
+            db::Error::AtCapacity(refused) => Self::AtCapacity(refused),
+            error => Self::Db(error),
+        }
+    }
+}
+
 /// After this, a blob that no transaction came to name is removed by the sweeper. Only a crash leaves one.
 const ORPHANED_AFTER: Duration = Duration::from_hours(1);
 
 /// The use cases and what they need.
 #[derive(Debug)]
 pub struct Service {
-    db: Db,
+    db: Database,
     blobs: Arc<dyn BlobStore>,
     clock: Clock,
     signer: Signer,
@@ -185,6 +198,8 @@ pub(crate) struct Budgets {
     pub(crate) json_bytes: Budget,
     /// Running requests that came through a trusted proxy.
     pub(crate) proxied_requests: Budget,
+    /// Large JSON bodies that are being parsed.
+    large_bodies: Budget,
 }
 
 impl Budgets {
@@ -194,6 +209,7 @@ impl Budgets {
             inspections: Budget::new("inspections", limits.inspections(), metrics),
             json_bytes: Budget::new("json_bytes", limits.json_bytes(), metrics),
             proxied_requests: Budget::new("proxied_requests", limits.proxied_requests(), metrics),
+            large_bodies: Budget::new("large_bodies", limits.large_bodies(), metrics),
         }
     }
 }
@@ -251,7 +267,7 @@ impl Service {
         Self {
             file_urls: FileUrls::new(cdn_url, public_url.clone(), signer.clone(), clock.clone()),
             budgets: Budgets::new(&limits, &metrics),
-            db,
+            db: Database::new(db, &limits, &metrics),
             blobs,
             clock,
             signer,
@@ -309,6 +325,14 @@ impl Service {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// A permit to parse a large JSON body of a partner.
+    ///
+    /// # Errors
+    /// None became free in time.
+    pub async fn parse_permit(&self, partner: PartnerId) -> Result<Reservation, AtCapacity> {
+        self.budgets.large_bodies.reserve(&partner.to_string(), 1).await
     }
 
     /// Whether database and blob store answer: one line for each that does not.

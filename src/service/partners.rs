@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::RwLock;
 
+use super::database::Holder;
 use super::{Error, Service};
 use crate::clock::Clock;
 use crate::db::{self, Db, partners as table};
@@ -29,7 +30,7 @@ impl Service {
         if let Some(partner) = self.keys.0.read().expect("no panic while locked").get(&hash) {
             return Ok(Some(*partner));
         }
-        let found = table::by_key(&mut *self.db.read().await?, &hash).await?;
+        let found = table::by_key(&mut *self.db.read(Holder::UnknownKeys).await?, &hash).await?;
         if let Some(partner) = found {
             let mut keys = self.keys.0.write().expect("no panic while locked");
             if keys.len() >= CACHED_KEYS {
@@ -45,7 +46,7 @@ impl Service {
     /// # Errors
     /// The database fails.
     pub async fn lines(&self, partner: PartnerId) -> Result<Vec<Line>, Error> {
-        Ok(table::lines(&mut *self.db.read().await?, partner).await?)
+        Ok(table::lines(&mut *self.db.read(partner).await?, partner).await?)
     }
 }
 

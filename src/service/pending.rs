@@ -60,7 +60,7 @@ impl Service {
             // all.
             let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
             count.uncounted = 0;
-            table::count_pending(&mut *self.db.read().await?, partner, now).await? + in_flight
+            table::count_pending(&mut *self.db.read(partner).await?, partner, now).await? + in_flight
         };
         if pending >= limit {
             return Err(Error::TooManyPending { limit, retry_after: RETRY_AFTER.as_secs() });

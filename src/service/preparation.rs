@@ -17,7 +17,7 @@ use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, Delivery, Sound};
 use crate::domain::filename;
 use crate::domain::voice_memo;
-use crate::id::AttachmentId;
+use crate::id::{AttachmentId, PartnerId};
 use crate::sandbox;
 
 /// Pieces in which a converted file goes into the store, in bytes.
@@ -65,11 +65,12 @@ pub(super) fn is_unprepared(converter: &Converter, attachment: &Attachment, as_v
 
 impl Service {
     /// Prepares an attachment whose bytes are stored, unless that was done. Of several callers at once one does it.
-    pub(super) async fn prepare(&self, id: AttachmentId) -> Result<(), Error> {
-        let Some(attachment) = self.stored(id).await? else { return Ok(()) };
+    pub(super) async fn prepare(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
+        let Some(attachment) = self.stored(partner, id).await? else { return Ok(()) };
         let permit = self.converter.permit(&attachment.partner_id.to_string()).await?;
-        let _preparing = self.db.exclusive(format!("prepare {id}")).await?;
-        let Some(attachment) = self.stored(id).await?.filter(|attachment| !attachment.prepared) else { return Ok(()) };
+        let _preparing = self.db.exclusive(partner, format!("prepare {id}")).await?;
+        let stored = self.stored(partner, id).await?;
+        let Some(attachment) = stored.filter(|attachment| !attachment.prepared) else { return Ok(()) };
         // Whether there is an ffmpeg may not have been known before the permit came.
         if attachment.media_type == "audio/x-caf" && !self.converter.converts(&attachment.media_type) {
             return Ok(());
@@ -87,12 +88,12 @@ impl Service {
         let made = delivery.as_ref().map(|delivery| attachment.made_key(delivery));
         let asked = made.clone();
         if let (Some(delivery), Some(sealed)) = (&delivery, sealed) {
-            self.publish_unnamed(vec![unnamed(&attachment, delivery, sealed)]).await?;
+            self.publish_unnamed(partner, vec![unnamed(&attachment, delivery, sealed)]).await?;
         }
         let sound = prepared.sound;
         let marked = self
             .db
-            .write(move |db| {
+            .write(partner, move |db| {
                 Box::pin(async move {
                     let marked = table::mark_prepared(db, id, delivery.as_ref(), sound.as_ref(), now).await?;
                     if let Some(key) = asked.filter(|_| marked)
@@ -108,7 +109,7 @@ impl Service {
             })
             .await?;
         if let Some(key) = made.filter(|_| !marked) {
-            self.discard_blobs(&[key]).await;
+            self.discard_blobs(partner, &[key]).await;
         }
         Ok(())
     }
@@ -188,7 +189,7 @@ impl Service {
     async fn copy(&self, attachment: &Attachment) -> Result<File, Error> {
         let Some(blob) = self.blobs.open(&attachment.uploaded_key()).await? else {
             // Deleted between the two looks, or lost.
-            let is_there = self.stored(attachment.id).await?.is_some();
+            let is_there = self.stored(attachment.partner_id, attachment.id).await?.is_some();
             return Err(if is_there { Error::Lost(attachment.id) } else { Error::AttachmentNotFound });
         };
         let folder = self.converter.folder().to_owned();
@@ -208,12 +209,12 @@ impl Service {
     }
 
     /// Gives blobs their names in the store. Until a transaction names them they are asked to be removed.
-    pub(super) async fn publish_unnamed(&self, blobs: Vec<Unnamed>) -> Result<(), Error> {
+    pub(super) async fn publish_unnamed(&self, partner: PartnerId, blobs: Vec<Unnamed>) -> Result<(), Error> {
         let now = self.clock.now();
         let keys: Vec<BlobKey> = blobs.iter().map(|blob| blob.key.clone()).collect();
         let asked = keys.clone();
         self.db
-            .write(move |db| {
+            .write(partner, move |db| {
                 Box::pin(async move {
                     for key in asked {
                         table::request_removal(db, &key.to_string(), now + super::ORPHANED_AFTER, now).await?;
@@ -226,7 +227,7 @@ impl Service {
             .into_iter()
             .map(|Unnamed { key, metadata, sealed }| async move { sealed.publish(&key, &metadata).await });
         if let Err(error) = futures_util::future::try_join_all(publish).await {
-            self.discard_blobs(&keys).await;
+            self.discard_blobs(partner, &keys).await;
             return Err(match error {
                 // Only a copy of an earlier file can: it was deleted before it was copied.
                 blob::Error::Changed => Error::DeletedMeanwhile,
@@ -238,9 +239,9 @@ impl Service {
 
     /// Removes blobs, but for those that something came to name. The sweeper tries again: it was asked to when they were
     /// published.
-    pub(super) async fn discard_blobs(&self, keys: &[BlobKey]) {
+    pub(super) async fn discard_blobs(&self, partner: PartnerId, keys: &[BlobKey]) {
         for key in keys {
-            if let Err(error) = self.remove_unnamed(key).await {
+            if let Err(error) = self.remove_unnamed(partner.into(), key).await {
                 tracing::error!(%error, "a file that is not needed cannot be removed; it will be tried again");
             }
         }

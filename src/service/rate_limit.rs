@@ -15,13 +15,14 @@ pub(super) async fn check(db: &mut Connection, limits: &Limits, chat: &Chat, now
     let names: Vec<String> = chat.others().map(|other| format!("rate {} {}", chat.line, other.handle)).collect();
     locks::hold(db, &names).await?;
     let nth = u32::try_from(limits.rate_limit_messages).unwrap_or(u32::MAX);
-    for recipient in chat.others() {
-        let oldest = rates::nth_newest(db, chat.line.as_str(), &recipient.handle, now - window, nth).await?;
+    let exhausted = rates::exhausted(db, chat.line.as_str(), &recipients(chat), now - window, nth).await?;
+    if let Some(recipient) = exhausted {
+        let oldest = rates::nth_newest(db, chat.line.as_str(), &recipient, now - window, nth).await?;
         if let Some(oldest) = oldest {
             let wait = (oldest + window).as_millis() - now.as_millis();
             return Err(Error::RateLimited {
                 line: chat.line.to_string(),
-                recipient: recipient.handle.clone(),
+                recipient,
                 limit: limits.rate_limit_messages,
                 window: limits.rate_limit_window_seconds,
                 retry_after: u64::try_from(wait).unwrap_or(0).div_ceil(1000).max(1),
@@ -33,8 +34,9 @@ pub(super) async fn check(db: &mut Connection, limits: &Limits, chat: &Chat, now
 
 /// Counts a send to every recipient of `chat`.
 pub(super) async fn record(db: &mut Connection, chat: &Chat, now: Timestamp) -> Result<(), Error> {
-    for recipient in chat.others() {
-        rates::record(db, chat.line.as_str(), &recipient.handle, now).await?;
-    }
-    Ok(())
+    Ok(rates::record(db, chat.line.as_str(), &recipients(chat), now).await?)
+}
+
+fn recipients(chat: &Chat) -> Vec<String> {
+    chat.others().map(|other| other.handle.clone()).collect()
 }

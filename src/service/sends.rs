@@ -6,20 +6,18 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use super::arrivals::Awaited;
-use super::chats::{self, LineChoice, Target};
+use super::chats::LineChoice;
 use super::media_urls::{FetchedFile, FetchedMedia};
-use super::message_files::{check_sendable, own_file, resolve};
+use super::message_files::resolve;
+use super::send_checks::{Checked, Rules, check, recheck};
 use super::{Error, FileUrls, Service, rate_limit};
 use crate::blob;
 use crate::clock::Timestamp;
-use crate::config::Limits;
-use crate::convert::Converter;
 use crate::db::{Connection, chats as chat_table, idempotency, locks, messages, outbox, partners};
-use crate::domain::attachment::Attachment;
 use crate::domain::chat::{Chat, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service as Carrier};
-use crate::domain::part::{DraftPart, Text};
+use crate::domain::part::DraftPart;
 use crate::domain::tier::Tier;
 use crate::id::{ChatId, MessageId, PartnerId};
 
@@ -65,6 +63,19 @@ pub struct Draft {
     pub trace_id: String,
 }
 
+impl Draft {
+    /// Bytes of text that it stores, roughly.
+    fn text_bytes(&self) -> usize {
+        let of_part = |part: &DraftPart| match part {
+            DraftPart::Text(text) => text.stored_bytes(),
+            DraftPart::Link(url) => url.len(),
+            DraftPart::Attachment(_) | DraftPart::OwnFile(_) | DraftPart::Url(_) => 0,
+        };
+        // What is kept under an idempotency key holds it once more.
+        self.parts.iter().map(of_part).sum::<usize>() * if self.idempotency_key.is_some() { 2 } else { 1 }
+    }
+}
+
 /// What a send made.
 #[derive(Clone, Debug)]
 pub struct Sent {
@@ -89,13 +100,28 @@ pub struct Answer {
     pub body: String,
 }
 
+/// Outcome of the checks of a draft.
+enum Readiness {
+    /// The draft may be sent; with the tier of its files, if some are to be fetched.
+    Checked(Checked, Option<Tier>),
+    /// Another call with the same idempotency key was carried out.
+    Replay(Answer),
+}
+
 impl Service {
     /// The answer kept under an idempotency key.
     ///
     /// # Errors
     /// The message it tells of was deleted.
     pub async fn kept_answer(&self, partner: PartnerId, key: &str) -> Result<Option<Answer>, Error> {
-        kept_answer(&mut *self.db.read().await?, partner, key).await
+        kept_answer(&mut *self.db.read(partner).await?, partner, key).await
+    }
+
+    async fn kept_for(&self, partner: PartnerId, draft: &Draft) -> Result<Option<Answer>, Error> {
+        match &draft.idempotency_key {
+            Some(key) => self.kept_answer(partner, key).await,
+            None => Ok(None),
+        }
     }
 
     /// Sends a message. `answer` writes what was made as the answer of the call; it is kept under the idempotency key
@@ -111,27 +137,34 @@ impl Service {
     ) -> Result<Answer, Error> {
         let now = self.clock.now();
         let mut awaited = self.awaited();
-        let urls = |draft: &Draft| draft.parts.iter().filter(|part| matches!(part, DraftPart::Url(_))).count();
-        let to_fetch = urls(&draft);
-        let media = if to_fetch > 0 {
-            // Everything else is checked before anybody is asked for a file, and again in the transaction.
-            let tier = self.check_ready(partner, &draft, &mut awaited, now).await?;
-            let media = self.fetch_media(partner, &mut draft, tier, now).await?;
-            // Redirects may have led to files of ours, which are checked before the others are stored.
-            if urls(&draft) < to_fetch {
-                self.check_ready(partner, &draft, &mut awaited, now).await?;
+        // Before anybody is asked for a file, and before the send waits for the writer.
+        let (mut checked, tier) = match self.check_ready(partner, &draft, &mut awaited, now).await? {
+            Readiness::Checked(checked, tier) => (checked, tier),
+            Readiness::Replay(kept) => return Ok(kept),
+        };
+        let media = match tier {
+            Some(tier) => {
+                let urls = |draft: &Draft| draft.parts.iter().filter(|part| matches!(part, DraftPart::Url(_))).count();
+                let to_fetch = urls(&draft);
+                let media = self.fetch_media(partner, &mut draft, tier, now).await?;
+                // Redirects may have led to files of ours, which are checked before the others are stored.
+                if urls(&draft) < to_fetch {
+                    checked = match self.check_ready(partner, &draft, &mut awaited, now).await? {
+                        Readiness::Checked(checked, _) => checked,
+                        Readiness::Replay(kept) => return Ok(kept),
+                    };
+                }
+                media
             }
-            media
-        } else {
-            FetchedMedia::default()
+            None => FetchedMedia::default(),
         };
         let service = Arc::clone(self);
         let finish = async move {
-            let (files, _held) = service.keep(media).await?;
-            let sent = service.commit(partner, draft, files.clone(), awaited, answer).await;
+            let (files, _held) = service.keep(partner, media).await?;
+            let sent = service.commit(partner, draft, checked, files.clone(), awaited, answer).await;
             // After a failure of the database it may not be known whether the files were taken; the sweeper knows.
             if !matches!(sent, Ok((_, true)) | Err(Error::Db(_))) {
-                service.discard(&files).await;
+                service.discard(partner, &files).await;
             }
             sent.map(|(answer, _)| answer)
         };
@@ -145,13 +178,15 @@ impl Service {
         self: &Arc<Self>,
         partner: PartnerId,
         draft: Draft,
+        checked: Checked,
         files: Vec<FetchedFile>,
         mut awaited: Awaited,
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Clone + Send + Sync + 'static,
     ) -> Result<(Answer, bool), Error> {
         let (answer, fresh) = loop {
-            match self.transact(partner, draft.clone(), files.clone(), &awaited, answer.clone()).await {
-                Err(error) => self.make_ready(error, &mut awaited).await?,
+            let (draft, checked) = (draft.clone(), checked.clone());
+            match self.transact(partner, draft, checked, files.clone(), &awaited, answer.clone()).await {
+                Err(error) => self.make_ready(partner, error, &mut awaited).await?,
                 Ok(sent) => break sent,
             }
         };
@@ -166,17 +201,21 @@ impl Service {
         Rules { limits: self.limits.clone(), converter: Arc::clone(&self.converter), awaited: awaited.clone() }
     }
 
-    /// Checks a draft whose files are not there yet; how long they are to be kept.
+    /// Checks a draft whose files are not there yet. If some are to be fetched, says how long they are to be kept.
     async fn check_draft(
         &self,
         partner: PartnerId,
         draft: &Draft,
         awaited: &Awaited,
         now: Timestamp,
-    ) -> Result<Tier, Error> {
-        let mut db = self.db.read().await?;
+    ) -> Result<(Checked, Option<Tier>), Error> {
+        let mut db = self.db.read(partner).await?;
         let checked = check(&mut db, &self.rules(awaited), partner, draft, now).await?;
-        Ok(partners::tier_of_line(&mut db, partner, &checked.target.chat.line).await?)
+        if !draft.parts.iter().any(|part| matches!(part, DraftPart::Url(_))) {
+            return Ok((checked, None));
+        }
+        let tier = partners::tier_of_line(&mut db, partner, &checked.target.chat.line).await?;
+        Ok((checked, Some(tier)))
     }
 
     /// Checks a draft, preparing files for it as need be.
@@ -186,20 +225,34 @@ impl Service {
         draft: &Draft,
         awaited: &mut Awaited,
         now: Timestamp,
-    ) -> Result<Tier, Error> {
+    ) -> Result<Readiness, Error> {
         loop {
             match self.check_draft(partner, draft, awaited, now).await {
-                Ok(tier) => return Ok(tier),
-                Err(error) => self.make_ready(error, awaited).await?,
+                Ok((checked, tier)) => return Ok(Readiness::Checked(checked, tier)),
+                // Another call with the same key may have been carried out meanwhile, and this one breaks a rule for that.
+                Err(error) => match self.kept_for(partner, draft).await? {
+                    Some(kept) => return Ok(Readiness::Replay(kept)),
+                    None => self.make_ready(partner, error, awaited).await?,
+                },
             }
         }
     }
 
-    /// Does what a send could not do inside its transaction; then it can be tried again.
-    async fn make_ready(self: &Arc<Self>, error: Error, awaited: &mut Awaited) -> Result<(), Error> {
+    /// Does what a send could not do while it was checked; then it can be tried again.
+    async fn make_ready(
+        self: &Arc<Self>,
+        partner: PartnerId,
+        error: Error,
+        awaited: &mut Awaited,
+    ) -> Result<(), Error> {
         match error {
-            Error::Unprepared(id) => self.prepare(id).await,
-            Error::Unsettled(id) => self.look_for(id, awaited).await,
+            Error::Unprepared(id) => self.prepare(partner, id).await,
+            Error::Unsettled(ids) => {
+                for id in ids {
+                    self.look_for(partner, id, awaited).await?;
+                }
+                Ok(())
+            }
             error => Err(error),
         }
     }
@@ -209,13 +262,14 @@ impl Service {
         &self,
         partner: PartnerId,
         draft: Draft,
+        checked: Checked,
         files: Vec<FetchedFile>,
         awaited: &Awaited,
         answer: impl FnOnce(&FileUrls, &Sent) -> Answer + Send + 'static,
     ) -> Result<(Answer, bool), Error> {
         let (rules, file_urls, now) = (self.rules(awaited), self.file_urls.clone(), self.clock.now());
         self.db
-            .write(move |db| {
+            .write_bytes(partner, draft.text_bytes(), move |db| {
                 Box::pin(async move {
                     locks::hold(db, &names_to_hold(partner, &draft, &files)).await?;
                     if let Some(key) = &draft.idempotency_key
@@ -224,7 +278,8 @@ impl Service {
                         return Ok::<_, Error>((kept, false));
                     }
                     let key = draft.idempotency_key.clone();
-                    let sent = send(db, &rules, partner, draft, files, now).await?;
+                    let checked = recheck(db, &rules, partner, &draft, checked, now).await?;
+                    let sent = send(db, partner, draft, checked, files, now).await?;
                     let answer = answer(&file_urls, &sent);
                     if let Some(key) = key {
                         idempotency::keep(db, partner, &key, sent.message.id, answer.status, &answer.body, now).await?;
@@ -256,59 +311,14 @@ async fn kept_answer(db: &mut Connection, partner: PartnerId, key: &str) -> Resu
     }
 }
 
-/// What sends are checked by.
-struct Rules {
-    limits: Limits,
-    converter: Arc<Converter>,
-    awaited: Awaited,
-}
-
-/// What the checks of a draft found.
-struct Checked {
-    target: Target,
-    thread_root: Option<MessageId>,
-    /// For each part, the file of ours that it names.
-    own_files: Vec<Option<Attachment>>,
-}
-
-/// Everything that can be checked of a draft before its files are there. Changes nothing.
-async fn check(
-    db: &mut Connection,
-    rules: &Rules,
-    partner: PartnerId,
-    draft: &Draft,
-    now: Timestamp,
-) -> Result<Checked, Error> {
-    let target = target(db, partner, draft, now).await?;
-    let is_mention = |part: &DraftPart| matches!(part, DraftPart::Text(Text { mention: Some(_), .. }));
-    if !target.chat.is_group() && draft.parts.iter().any(is_mention) {
-        return Err(Error::MentionInDirectChat);
-    }
-    let thread_root = match draft.reply_to {
-        Some(reply) => Some(thread_root(db, partner, &target.chat, reply).await?),
-        None => None,
-    };
-    rate_limit::check(db, &rules.limits, &target.chat, now).await?;
-    let mut own_files = Vec::with_capacity(draft.parts.len());
-    for part in &draft.parts {
-        let own = own_file(db, partner, part, &rules.awaited, now).await?;
-        if let Some(attachment) = &own {
-            check_sendable(&rules.converter, attachment, draft.voice_memo)?;
-        }
-        own_files.push(own);
-    }
-    Ok(Checked { target, thread_root, own_files })
-}
-
 async fn send(
     db: &mut Connection,
-    rules: &Rules,
     partner: PartnerId,
     draft: Draft,
+    Checked { target, thread_root, own_files, .. }: Checked,
     files: Vec<FetchedFile>,
     now: Timestamp,
 ) -> Result<Sent, Error> {
-    let Checked { target, thread_root, own_files } = check(db, rules, partner, &draft, now).await?;
     let mut chat = target.chat;
     let parts = resolve(db, draft.parts, own_files, files, now).await?;
 
@@ -345,53 +355,4 @@ async fn send(
         previous_chat: target.previous,
         message,
     })
-}
-
-async fn target(db: &mut Connection, partner: PartnerId, draft: &Draft, now: Timestamp) -> Result<Target, Error> {
-    match &draft.destination {
-        Destination::Line { from, to } => {
-            let target = chats::of_line(db, partner, from, to.clone(), now).await?;
-            if target.new.is_some() {
-                check_first_message(draft)?;
-                chats::own_line(db, partner, from).await?;
-            }
-            Ok(target)
-        }
-        Destination::Chat(id) => {
-            let chat = chat_table::find(db, partner, *id).await?.ok_or(Error::ChatNotFound)?;
-            Ok(Target { chat, new: None, choice: LineChoice::ReusedActiveChat, previous: None })
-        }
-        Destination::Anyone { to, excluded } => chats::of_any_line(db, partner, to.clone(), excluded, now).await,
-    }
-}
-
-/// What the first message of a new chat must not be (`POST /v3/chats` only): carriers take a link from a stranger
-/// for spam.
-fn check_first_message(draft: &Draft) -> Result<(), Error> {
-    let refuse = |what: &str| {
-        Err(Error::InvalidParameter(format!("the first message of a new chat cannot {what}; send it as the second")))
-    };
-    if draft.parts.iter().any(|part| matches!(part, DraftPart::Link(_))) {
-        return refuse("be a link");
-    }
-    if draft.parts.iter().any(|part| matches!(part, DraftPart::Text(text) if text.has_url())) {
-        return refuse("hold a URL");
-    }
-    if draft.reply_to.is_some() {
-        return refuse("be a reply");
-    }
-    Ok(())
-}
-
-async fn thread_root(db: &mut Connection, partner: PartnerId, chat: &Chat, reply: ReplyTo) -> Result<MessageId, Error> {
-    let answered = messages::find(db, partner, reply.message_id).await?;
-    let answered = answered.filter(|message| message.chat_id == chat.id).ok_or(Error::MessageNotFound)?;
-    if reply.part_index as usize >= answered.parts.len() {
-        return Err(Error::InvalidParameter(format!(
-            "reply_to.part_index {} is out of range: the message has {} parts",
-            reply.part_index,
-            answered.parts.len()
-        )));
-    }
-    Ok(answered.thread_root.unwrap_or(answered.id))
 }

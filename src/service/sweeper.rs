@@ -1,16 +1,19 @@
-//! Background cleanup: expires pending and ephemeral attachments, deletes unreferenced blobs, and prunes old
-//! rows.
+//! Background cleanup: expires pending and ephemeral attachments, deletes unreferenced blobs, and prunes rows past
+//! their retention: sends counted by the rate limit, fetched URLs, audit records, and answers under idempotency
+//! keys.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::arrivals::Uploads;
+use super::database::Holder;
 use super::{Error, Service};
 use crate::blob::BlobKey;
 use crate::clock::Timestamp;
-use crate::db::{attachments, fetched_urls, outbox, rates};
+use crate::db::{self, Connection, attachments, fetched_urls, idempotency, outbox, rates};
 
 /// Interval between sweeps.
 const EVERY: Duration = Duration::from_secs(30);
@@ -51,7 +54,7 @@ impl Service {
     }
 
     async fn count_outbox(&self) -> Result<(), Error> {
-        let waiting = outbox::count(&mut *self.db.read().await?).await?;
+        let waiting = outbox::count(&mut *self.db.read(Holder::Background).await?).await?;
         self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         Ok(())
     }
@@ -66,30 +69,48 @@ impl Service {
         Ok(())
     }
 
-    /// Prunes rows that are no longer needed.
+    /// Prunes rows past their retention. A failure does not keep the other tables from being pruned.
     async fn forget_old(&self, now: Timestamp) -> Result<(), Error> {
-        let before = now - Duration::from_secs(self.limits.abandoned_retention_seconds);
-        let purge = move || {
-            self.db.write(move |db| Box::pin(async move { attachments::purge_abandoned(db, before, BATCH).await }))
-        };
-        while purge().await? == u64::from(BATCH) {}
+        let limits = &self.limits;
+        let given_up = Some(Duration::from_secs(limits.abandoned_retention_seconds));
+        let counted = Some(Duration::from_secs(limits.rate_limit_window_seconds));
+        let fetched = Some(Duration::from_secs(limits.fetch_memory_seconds));
+        let done = [
+            self.purge(now, given_up, |db, at| Box::pin(attachments::purge_abandoned(db, at, BATCH))).await,
+            self.purge(now, counted, |db, at| Box::pin(rates::forget_before(db, at, BATCH))).await,
+            self.purge(now, fetched, |db, at| Box::pin(fetched_urls::forget_before(db, at, BATCH))).await,
+            self.purge(now, limits.audit_retention(), |db, at| {
+                Box::pin(attachments::purge_audit_records(db, at, BATCH))
+            })
+            .await,
+            self.purge(now, limits.idempotency_retention(), |db, at| {
+                Box::pin(idempotency::forget_before(db, at, BATCH))
+            })
+            .await,
+        ];
+        done.into_iter().collect()
+    }
 
-        let window = Duration::from_secs(self.limits.rate_limit_window_seconds);
-        let forget_before = now - window;
-        self.db.write(move |db| Box::pin(async move { rates::forget(db, forget_before).await })).await?;
-        let fetched_before = now - Duration::from_secs(self.limits.fetch_memory_seconds);
-        let forget = move || {
-            self.db
-                .write(move |db| Box::pin(async move { fetched_urls::forget_before(db, fetched_before, BATCH).await }))
-        };
-        while forget().await? == u64::from(BATCH) {}
+    /// Drops rows that are older than `retention`, a batch in each transaction. `None` keeps them.
+    async fn purge(
+        &self,
+        now: Timestamp,
+        retention: Option<Duration>,
+        batch: impl for<'c> Fn(&'c mut Connection, Timestamp) -> BoxFuture<'c, Result<u64, db::Error>>
+        + Copy
+        + Send
+        + 'static,
+    ) -> Result<(), Error> {
+        let Some(retention) = retention else { return Ok(()) };
+        let before = now - retention;
+        while self.db.write(Holder::Background, move |db| batch(db, before)).await? >= u64::from(BATCH) {}
         Ok(())
     }
 
     /// Processes the deletion queue. An entry that fails, or that another server has leased, is rescheduled.
     async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
         loop {
-            let keys = attachments::removals(&mut *self.db.read().await?, now, BATCH).await?;
+            let keys = attachments::removals(&mut *self.db.read(Holder::Background).await?, now, BATCH).await?;
             let is_last = keys.len() < BATCH as usize;
             let remove = |key: String| async move {
                 match self.remove_requested(key.clone()).await {
@@ -100,9 +121,9 @@ impl Service {
                     }
                 }
                 let until = now + PUT_OFF;
-                let put_off = self
-                    .db
-                    .write(move |db| Box::pin(async move { attachments::put_off_removal(db, &key, until).await }));
+                let put_off = self.db.write(Holder::Background, move |db| {
+                    Box::pin(async move { attachments::put_off_removal(db, &key, until).await })
+                });
                 put_off.await
             };
             stream::iter(keys).map(Ok).try_for_each_concurrent(REMOVED_AT_ONCE, remove).await?;
@@ -117,9 +138,9 @@ impl Service {
     async fn remove_requested(&self, key: String) -> Result<bool, Error> {
         match (Uploads::of_removal(&key), BlobKey::parse(&key)) {
             (Some(upload), _) => self.remove_upload_for_good(upload, key).await?,
-            (None, Some(blob)) => return self.remove_unnamed(&blob).await,
+            (None, Some(blob)) => return self.remove_unnamed(Holder::Background, &blob).await,
             // Not a valid key: drop the entry.
-            (None, None) => self.forget_removal(key).await?,
+            (None, None) => self.forget_removal(Holder::Background, key).await?,
         }
         Ok(true)
     }
@@ -136,16 +157,16 @@ impl Service {
         // Another server on the same database may have deleted the row already.
         self.files.forget_gone(now);
         loop {
-            let delete = self
-                .db
-                .write(move |db| Box::pin(async move { attachments::delete_expired(db, now, EXPIRED_AT_ONCE).await }));
+            let delete = self.db.write(Holder::Background, move |db| {
+                Box::pin(async move { attachments::delete_expired(db, now, EXPIRED_AT_ONCE).await })
+            });
             let (expired, blobs) = delete.await?;
             for attachment in &expired {
-                self.files.forget(attachment.id);
+                self.files.forget(attachment.partner_id, attachment.id);
             }
             // Deletes the blobs immediately, however many: only failures are left to the deletion queue.
             let remove = |blob| async move {
-                if let Err(error) = self.remove_blob(&blob).await {
+                if let Err(error) = self.remove_blob(Holder::Background, &blob).await {
                     tracing::error!(blob = %blob.id(), %error, "cannot delete expired blob; will be retried");
                 }
             };
@@ -160,7 +181,7 @@ impl Service {
     /// for deletion.
     async fn abandon(&self, closed_before: Timestamp, now: Timestamp) -> Result<usize, Error> {
         self.db
-            .write(move |db| {
+            .write(Holder::Background, move |db| {
                 Box::pin(async move {
                     let overdue = attachments::abandon_overdue(db, closed_before, now, BATCH).await?;
                     for attachment in &overdue {
@@ -175,27 +196,28 @@ impl Service {
 
     /// Deletes a blob from the deletion queue. Returns false if another server holds the lease or an
     /// attachment now references the blob.
-    pub(super) async fn remove_unnamed(&self, key: &BlobKey) -> Result<bool, Error> {
-        let claimed = self.claim_removal(key.clone(), self.clock.now()).await?;
+    pub(super) async fn remove_unnamed(&self, holder: Holder, key: &BlobKey) -> Result<bool, Error> {
+        let claimed = self.claim_removal(holder, key.clone(), self.clock.now()).await?;
         if claimed {
-            self.remove_blob(key).await?;
+            self.remove_blob(holder, key).await?;
         }
         Ok(claimed)
     }
 
     /// Deletes a blob, then its queue entry.
-    pub(super) async fn remove_blob(&self, key: &BlobKey) -> Result<(), Error> {
+    pub(super) async fn remove_blob(&self, holder: Holder, key: &BlobKey) -> Result<(), Error> {
         self.blobs.remove(key).await?;
-        self.forget_removal(key.to_string()).await
+        self.forget_removal(holder, key.to_string()).await
     }
 
-    async fn claim_removal(&self, blob: BlobKey, now: Timestamp) -> Result<bool, Error> {
-        let claim = self.db.write(move |db| Box::pin(async move { attachments::claim_removal(db, &blob, now).await }));
+    async fn claim_removal(&self, holder: Holder, blob: BlobKey, now: Timestamp) -> Result<bool, Error> {
+        let claim =
+            self.db.write(holder, move |db| Box::pin(async move { attachments::claim_removal(db, &blob, now).await }));
         Ok(claim.await?)
     }
 
-    pub(super) async fn forget_removal(&self, key: String) -> Result<(), Error> {
-        self.db.write(move |db| Box::pin(async move { attachments::removal_done(db, &key).await })).await?;
+    pub(super) async fn forget_removal(&self, holder: Holder, key: String) -> Result<(), Error> {
+        self.db.write(holder, move |db| Box::pin(async move { attachments::removal_done(db, &key).await })).await?;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, timeout};
 
 use super::Service;
+use super::database::{Held, Holder};
 use super::downloads::metadata;
 use super::judgement::Judged;
 use super::upload_bodies::{Busy, Receiving};
@@ -16,10 +17,10 @@ use crate::blob::{self, Digests, SealedBlob};
 use crate::budget::{AtCapacity, Reservation};
 use crate::db;
 use crate::db::attachments::{self as table, Received};
-use crate::db::locks::Exclusive;
 use crate::domain::attachment::{Attachment, Content};
-use crate::id::AttachmentId;
+use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Refusal, Route};
+use crate::quote::quoted;
 
 /// Why an upload was refused. Only `cdn/xml.rs` knows the codes.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +57,19 @@ pub enum Error {
     AtCapacity(#[from] AtCapacity),
     /// The database failed.
     #[error(transparent)]
-    Db(#[from] db::Error),
+    Db(db::Error),
     /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] blob::Error),
+}
+
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Self {
+        match error {
+            db::Error::AtCapacity(refused) => Self::AtCapacity(refused),
+            error => Self::Db(error),
+        }
+    }
 }
 
 /// What is known of an upload before its body.
@@ -90,35 +100,40 @@ impl Service {
         })?;
         let content_length = head.content_length.ok_or(Error::MissingLength)?;
         let grant = Grant { id: head.id, expires: query.expires, content_type: head.content_type, content_length };
-        let found = table::find(&mut *self.db.read().await?, head.id, self.clock.now()).await?;
         if !self.signer.verify(&grant, query.signature) {
-            return Err(Error::BadSignature(self.why_refused(&grant, found.as_ref(), query.signature)));
+            return Err(Error::BadSignature(self.why_refused(&grant, query.signature).await?));
         }
-        if self.clock.now() >= query.expires {
+        let now = self.clock.now();
+        if now >= query.expires {
             return Err(Error::Expired);
         }
-        let attachment = found.ok_or(Error::NotFound)?;
+        // Whoever holds the signature was given it by the owner of the attachment.
+        let found = table::find_any(&mut *self.db.read(Holder::Uploads).await?, head.id).await?;
+        let attachment = found.filter(|attachment| !attachment.is_gone(now)).ok_or(Error::NotFound)?;
         if attachment.content == Content::Abandoned {
             return Err(Error::Expired);
         }
         Ok(attachment)
     }
 
-    /// Says which header differs, but only to one who holds a URL of ours.
-    fn why_refused(&self, grant: &Grant<'_>, found: Option<&Attachment>, signature: &str) -> String {
-        let signed = found.map(|attachment| Grant {
-            content_type: &attachment.signed_type,
-            content_length: attachment.size_bytes,
-            ..*grant
-        });
-        match signed.filter(|signed| self.signer.verify(signed, signature)) {
-            Some(signed) => format!(
-                "the URL is signed for Content-Type {:?} and Content-Length {}, but the request has {:?} and {}: \
+    /// Says which header differs, but only to one who holds a URL of ours. Takes the same steps whether or not there is
+    /// such an attachment.
+    async fn why_refused(&self, grant: &Grant<'_>, signature: &str) -> Result<String, Error> {
+        let mut db = self.db.read(Holder::UnsignedUploads).await?;
+        let (content_type, content_length) = table::signed_for(&mut db, grant.id).await?;
+        let signed = Grant { content_type: &content_type, content_length, ..*grant };
+        Ok(if self.signer.verify(&signed, signature) {
+            format!(
+                "the URL is signed for Content-Type {} and Content-Length {}, but the request has {} and {}: \
                  send the required_headers as they were given",
-                signed.content_type, signed.content_length, grant.content_type, grant.content_length
-            ),
-            None => "the URL was altered: use upload_url unchanged".to_owned(),
-        }
+                quoted(signed.content_type),
+                signed.content_length,
+                quoted(grant.content_type),
+                grant.content_length
+            )
+        } else {
+            "the URL was altered: use upload_url unchanged".to_owned()
+        })
     }
 
     /// Receives the body of an upload that was authorized. When this returns, the bytes and the attachment's new state
@@ -144,7 +159,7 @@ impl Service {
         // What came, which what is kept may differ from by what is private.
         let uploaded = sealed.digests().clone();
         // Only the first body is looked at.
-        if let Some(settled) = self.settled(id, &uploaded).await? {
+        if let Some(settled) = self.settled(attachment.partner_id, id, &uploaded).await? {
             return settled;
         }
         let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
@@ -162,13 +177,19 @@ impl Service {
 
     /// Keeps two bodies of one attachment from being published at once, and one from being published while the attachment
     /// is deleted.
-    pub(super) async fn publishing(&self, id: AttachmentId) -> Result<Exclusive, db::Error> {
-        self.db.exclusive(format!("publish {id}")).await
+    /// The name holds the partner, so that one who guesses another's id does not wait for the owner's upload.
+    pub(super) async fn publishing(&self, partner: PartnerId, id: AttachmentId) -> Result<Held, db::Error> {
+        self.db.exclusive(partner, format!("publish {partner} {id}")).await
     }
 
     /// What a body comes to if the attachment does not await one any more.
-    async fn settled(&self, id: AttachmentId, digests: &Digests) -> Result<Option<Result<Digests, Error>>, Error> {
-        let current = table::find(&mut *self.db.read().await?, id, self.clock.now()).await?;
+    async fn settled(
+        &self,
+        partner: PartnerId,
+        id: AttachmentId,
+        digests: &Digests,
+    ) -> Result<Option<Result<Digests, Error>>, Error> {
+        let current = table::find(&mut *self.db.read(partner).await?, partner, id, self.clock.now()).await?;
         Ok(match current.ok_or(Error::NotFound)?.content {
             Content::Stored { sha256, .. } | Content::Refused { sha256, .. } if sha256 == digests.sha256 => {
                 Some(Ok(digests.clone()))
@@ -217,9 +238,9 @@ impl Service {
         sealed: Box<dyn SealedBlob>,
         judged: Result<Judged, Refusal>,
     ) -> Result<Digests, Error> {
-        let id = attachment.id;
-        let _publishing = self.publishing(id).await?;
-        if let Some(settled) = self.settled(id, &uploaded).await? {
+        let (partner, id) = (attachment.partner_id, attachment.id);
+        let _publishing = self.publishing(partner, id).await?;
+        if let Some(settled) = self.settled(partner, id, &uploaded).await? {
             return settled;
         }
         let (sha256, md5) = (uploaded.sha256.clone(), sealed.digests().md5.clone());
@@ -228,9 +249,9 @@ impl Service {
             Ok(judged) => self.publish(attachment, sealed, received, judged).await?,
             Err(refusal) => {
                 let reason = refusal.to_string();
-                let mark = self
-                    .db
-                    .write(move |db| Box::pin(async move { table::mark_refused(db, id, &received, &reason).await }));
+                let mark = self.db.write(partner, move |db| {
+                    Box::pin(async move { table::mark_refused(db, id, &received, &reason).await })
+                });
                 mark.await?
             }
         };
@@ -250,7 +271,7 @@ impl Service {
         // If this fails the file stays without a row; the next body overwrites it, or the sweeper removes it.
         let stored = self
             .db
-            .write(move |db| {
+            .write(attachment.partner_id, move |db| {
                 Box::pin(async move { table::mark_stored(db, id, &received, media_type.name, measures).await })
             })
             .await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use crate::support::program::Server;
+use crate::support::program::{Server, haversack};
 use crate::support::raw::target;
 use crate::support::until;
 
@@ -89,8 +89,9 @@ async fn what_was_acknowledged_survives_sigkill() {
     let rounds = std::env::var("HAVERSACK_CRASH_ROUNDS").map_or(4, |rounds| rounds.parse().expect("a number"));
     let folder = tempfile::tempdir().expect("folder");
     let confirmed = Arc::new(Mutex::new(Confirmed::default()));
+    let start = || Server::run(haversack(folder.path()).args(["serve", "--show-key"]));
     for _ in 0..rounds {
-        let server = Server::start(folder.path());
+        let server = start();
         let (client, _) = client(&server);
         let client = Arc::new(client);
         let mut workers = tokio::task::JoinSet::new();
@@ -108,7 +109,7 @@ async fn what_was_acknowledged_survives_sigkill() {
         }
     }
 
-    let server = Server::start(folder.path());
+    let server = start();
     let (client, address) = client(&server);
     let confirmed = std::mem::take(&mut *confirmed.lock().expect("lock"));
     assert!(!confirmed.files.is_empty() && !confirmed.messages.is_empty(), "the load did something");

@@ -30,7 +30,7 @@ fn pasted(line: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
+async fn first_start_makes_key_and_shows_it_later_starts_on_demand() {
     let folder = tempfile::tempdir().expect("folder");
     let data = folder.path().join("new").join("data");
     let server = Server::start(&data);
@@ -46,6 +46,14 @@ async fn the_first_start_makes_what_is_needed_and_the_second_reuses_it() {
     assert_eq!(server.wait(), Some(0));
 
     let server = Server::start(&data);
+    assert!(!server.welcome.contains(first_key), "standard output ends up in logs: {}", server.welcome);
+    let (file, _) = server.said("The API key is in").split_once(';').expect("a path");
+    assert!(std::fs::read_to_string(file).expect("the file").contains(first_key));
+    assert_eq!(Api::new(address(&server), first_key).get("/v3/phone_numbers").await.status, 200);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+
+    let server = Server::run(haversack(&data).args(["serve", "--show-key"]));
     assert_eq!((key(&server), server.said("Phone number")), (first_key, number.as_str()));
     let local = std::fs::read_to_string(data.join("local.toml")).expect("local.toml");
     assert!(local.contains(server.said("API base")), "send must find it where it is now: {local}");
@@ -160,7 +168,8 @@ async fn send_finds_the_local_server_and_its_key() {
 async fn sigterm_lets_an_upload_finish_and_urls_survive_a_restart() {
     let folder = tempfile::tempdir().expect("folder");
     let server = Server::start(folder.path());
-    let api = Api::new(address(&server), key(&server));
+    let key = key(&server);
+    let api = Api::new(address(&server), key);
     let created = api.create("a.txt", "text/plain", 5).await;
     let later = api.create("b.txt", "text/plain", 5).await;
     let mut upload = Raw::connect(address(&server)).await;
@@ -174,7 +183,7 @@ async fn sigterm_lets_an_upload_finish_and_urls_survive_a_restart() {
     assert_eq!(tokio::task::spawn_blocking(|| server.wait()).await.expect("wait"), Some(0));
 
     let server = Server::start(folder.path());
-    let api = Api::new(address(&server), key(&server));
+    let api = Api::new(address(&server), key);
     let path =
         |created: &serde_json::Value| format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
     assert_eq!(api.get(&path(&created)).await.expect(200)["status"], "complete");

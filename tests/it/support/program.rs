@@ -50,7 +50,7 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
         let mut welcome = String::new();
         // One that has no key to show says less.
-        while !welcome.contains("-d '{") && !welcome.contains("Haversack serves") {
+        while !["-d '{", "--show-key", "Haversack serves"].iter().any(|end| welcome.contains(end)) {
             let line = lines.next().unwrap_or_else(|| panic!("the server ended after {welcome:?}"));
             welcome.push_str(&line.expect("text"));
             welcome.push('\n');
