@@ -301,7 +301,7 @@ mod tests {
     use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
 
-    const LONG: Duration = Duration::from_secs(600);
+    const LONG: Duration = Duration::from_mins(10);
 
     fn budget(total: u64, share: u64, max_queued: usize) -> Budget {
         Budget::new("test", Limits { total, share, max_queued, queue_timeout: LONG }, &Metrics::default())
