@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Fuzzes one target for some seconds: fuzz/run.sh TARGET [SECONDS]. Installs cargo-fuzz by itself.
-# The seeds are kept in the tests: the sample files for `identify` and `measure`, the list of URLs for `fetch_url`.
+# The seeds are kept in the tests: the sample files for `identify` and `measure`, the list of URLs for `fetch_url`. Those of
+# connections (`fetch_http1`, `fetch_http2`, `request`) are in `seeds/`.
 # What is found belongs into the tests of the module, as small as it can be made.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-target=${1:?which target: identify, measure or fetch_url}
+target=${1:?which target: see fuzz_targets/}
 seconds=${2:-300}
 tools=$PWD/../target/tools
 [ -x "$tools/bin/cargo-fuzz" ] || cargo install --locked --quiet --root "$tools" cargo-fuzz@0.13.2
 
 mkdir -p "corpus/$target"
 seeds=../tests/corpus
+[ ! -d "seeds/$target" ] || seeds=seeds/$target
 if [ "$target" = fetch_url ]; then
     seeds=$(mktemp -d)
     trap 'rm -rf "$seeds"' EXIT
