@@ -8,8 +8,9 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::{Response, header};
 use tokio::time::{Instant, timeout_at};
 
+use super::exchange::Driver;
 use super::meter::Meter;
-use super::{Driver, Error, Limits, Validators};
+use super::{Error, Limits, Validators};
 use crate::budget::Reservation;
 
 /// A file on its way here. Dropping it closes the connection.
@@ -108,7 +109,7 @@ impl Download {
                 continue;
             }
             self.received += data.len() as u64;
-            self.meter.deliver(data.len() as u64);
+            self.meter.deliver(data.len() as u64).map_err(Error::Flood)?;
             if self.received > self.max_bytes {
                 return Err(Error::TooLarge(self.max_bytes));
             }

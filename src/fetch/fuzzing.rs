@@ -12,8 +12,9 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::exchange::{exchange, request};
 use super::meter::{Meter, Metered};
-use super::{Download, Error, FetchUrl, Limits, OwnServer, check, exchange, request};
+use super::{Download, Error, FetchUrl, Limits, OwnServer, check};
 use crate::budget::{self, Budget};
 use crate::metrics::Metrics;
 

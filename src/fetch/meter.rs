@@ -18,6 +18,11 @@ const OVERHEAD: u64 = 192 * 1024;
 const MAX_SMALL_READS: u64 = 4096;
 /// The least that a read brings on average once many have brought less.
 const MIN_READ: u64 = 256;
+/// Pieces of the file (chunks, HTTP/2 frames) that a fetch may take whatever their size. Further ones must have
+/// [`MIN_PIECE`] bytes on average.
+const MAX_SMALL_PIECES: u64 = 4096;
+/// The least that a piece of the file has on average once many have had less.
+const MIN_PIECE: u64 = 64;
 /// Header blocks of an HTTP/2 origin: interim answers, the answer, its trailers. The HTTP library keeps those of interim
 /// answers, each many times as large in memory as on the wire.
 const MAX_HEADER_BLOCKS: u32 = 8;
@@ -28,7 +33,7 @@ pub enum Flood {
     /// Bytes.
     #[error("over {} KiB that are not part of it", .0 / 1024)]
     Bytes(u64),
-    /// Reads.
+    /// Reads, or pieces of the file.
     #[error("it came in too many small pieces")]
     Pieces,
     /// HTTP/2 header blocks.
@@ -43,6 +48,7 @@ pub(super) struct Meter {
     raw: AtomicU64,
     reads: AtomicU64,
     file: AtomicU64,
+    pieces: AtomicU64,
     flood: OnceLock<Flood>,
     /// Raw bytes of all fetches.
     total: Counter,
@@ -53,12 +59,15 @@ impl Meter {
     pub(super) fn new(max_header_bytes: usize, total: Counter) -> Self {
         let overhead = OVERHEAD.saturating_add(max_header_bytes as u64);
         let zero = AtomicU64::default;
-        Self { overhead, raw: zero(), reads: zero(), file: zero(), flood: OnceLock::new(), total }
+        let flood = OnceLock::new();
+        Self { overhead, raw: zero(), reads: zero(), file: zero(), pieces: zero(), flood, total }
     }
 
-    /// Counts bytes of the file: more of them allow more of what carries them.
-    pub(super) fn deliver(&self, bytes: u64) {
-        self.file.fetch_add(bytes, Ordering::Relaxed);
+    /// Counts a piece of the file: more bytes of it allow more of what carries them.
+    pub(super) fn deliver(&self, bytes: u64) -> Result<(), Flood> {
+        let file = self.file.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let pieces = self.pieces.fetch_add(1, Ordering::Relaxed) + 1;
+        if pieces > MAX_SMALL_PIECES + file / MIN_PIECE { Err(Flood::Pieces) } else { Ok(()) }
     }
 
     /// Why no more was read, if that is so.
@@ -241,9 +250,8 @@ mod tests {
 
     #[tokio::test]
     async fn no_byte_more_than_the_allowance_is_read() {
-        let chunks =
-            [&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"[..], &b"1\r\nx\r\n".repeat(200_000)].concat();
-        let driven = drive(Replay::new(chunks, 4096), false).await;
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(20_000);
+        let driven = drive(Replay::new(interim, 4096), false).await;
         assert!(matches!(driven.file, Err(Error::Flood(Flood::Bytes(262_144)))), "{:?}", driven.file);
         assert_eq!(driven.raw, driven.allowance);
     }
@@ -263,5 +271,42 @@ mod tests {
         let driven = drive(client, true).await;
         assert_eq!(driven.file.expect("a file").concat().len(), size);
         assert!(driven.raw < LIMITS.max_bytes + LIMITS.max_bytes / 50, "{}", driven.raw);
+    }
+
+    fn run(sent: Vec<u8>, piece: usize, http2: bool) -> super::super::fuzzing::Driven {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(drive(Replay::new(sent, piece), http2))
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_an_http1_origin_repeats_is_bounded(
+            start in "HTTP/1.1 (200 OK|100 Continue|103 Early Hints)\r\n(transfer-encoding: chunked\r\n)?\r\n",
+            repeated in "([0-9a-f]{1,3}(;a=b)?\r\n|x{1,9}\r\n|HTTP/1.1 100 Continue\r\n\r\n|[ -~]{1,9}){1,9}",
+            piece in 1_usize..5000,
+        ) {
+            let driven = run([start.as_bytes(), &repeated.as_bytes().repeat(20_000)].concat(), piece, false);
+            proptest::prop_assert!(driven.raw <= driven.allowance, "{driven:?}");
+        }
+
+        #[test]
+        fn whatever_an_http2_origin_repeats_is_bounded(
+            frames in proptest::collection::vec(
+                (0_u8..12, proptest::num::u8::ANY, 0_u32..4, proptest::collection::vec(proptest::num::u8::ANY, 0..20)),
+                1..6,
+            ),
+            piece in 1_usize..5000,
+        ) {
+            let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+                let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+                [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+            };
+            let start = [frame(4, 0, 0, &[]), frame(1, 4, 1, &[0x88])].concat();
+            let frames = frames.iter().flat_map(|(kind, flags, stream, payload)| frame(*kind, *flags, *stream, payload));
+            let driven = run([start, frames.collect::<Vec<u8>>().repeat(10_000)].concat(), piece, true);
+            proptest::prop_assert!(driven.raw <= driven.allowance, "{driven:?}");
+        }
     }
 }

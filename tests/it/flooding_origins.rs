@@ -45,6 +45,7 @@ async fn expect_flood(origin: &Origin, what: &str, reason: &str) {
 }
 
 const BYTES: &str = "the host sent far more than the file: over 256 KiB that are not part of it";
+const PIECES: &str = "the host sent far more than the file: it came in too many small pieces";
 
 #[tokio::test]
 async fn http1_floods_end_at_the_allowance() {
@@ -53,15 +54,17 @@ async fn http1_floods_end_at_the_allowance() {
     };
     let interim = |text: &str| vec![Step::Repeat(text.as_bytes().repeat(100))];
     let zeros = [b"0".repeat(4000), b"1\r\nx\r\n".to_vec()].concat();
-    for (what, steps) in [
-        ("100 Continue", interim("HTTP/1.1 100 Continue\r\n\r\n")),
-        ("103 Early Hints", interim("HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n")),
-        ("one-byte chunks", chunked(b"1\r\nx\r\n")),
-        ("leading zeros", chunked(b"00000001\r\nx\r\n")),
+    let padded_size = [&b"00000000000040\r\n"[..], &[b'x'; 64], b"\r\n"].concat();
+    for (what, reason, steps) in [
+        ("100 Continue", BYTES, interim("HTTP/1.1 100 Continue\r\n\r\n")),
+        ("103 Early Hints", BYTES, interim("HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n")),
+        ("zeros in sizes", BYTES, chunked(&padded_size)),
+        ("one-byte chunks", PIECES, chunked(b"1\r\nx\r\n")),
+        ("leading zeros", PIECES, chunked(b"00000001\r\nx\r\n")),
     ] {
         let origin = Origin::start();
         origin.script("/a.txt", steps);
-        expect_flood(&origin, what, BYTES).await;
+        expect_flood(&origin, what, reason).await;
     }
     // Too long for a chunk size or for trailers: the HTTP library ends these, and no more is read of them either.
     for (what, steps) in [

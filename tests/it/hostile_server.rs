@@ -47,7 +47,7 @@ impl Counted<'_> {
     }
 
     /// Says and reads nothing more.
-    fn hang(&self) -> ! {
+    fn hang() -> ! {
         loop {
             thread::park();
         }
@@ -134,7 +134,7 @@ fn an_answer_without_end_is_not_read() {
     let endless = |status: &'static str| {
         move |_: &str, stream: &mut Counted<'_>| {
             stream.send(format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\r\n"))?;
-            stream.flood(&[b' '; 65_536])
+            stream.flood(&b" ".repeat(65_536))
         }
     };
     for server in [
@@ -154,7 +154,7 @@ fn an_answer_without_end_is_not_read() {
     expect_failure(&header, 5, "cannot reach");
     let length = Hostile::start(|_, stream| {
         stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", u64::MAX))?;
-        stream.flood(&[b' '; 65_536])
+        stream.flood(&b" ".repeat(65_536))
     });
     assert!(!send(&length, 5).status.success());
     assert!(length.sent.load(Ordering::SeqCst) < 32 * MEBIBYTE);
@@ -162,16 +162,16 @@ fn an_answer_without_end_is_not_read() {
 
 #[test]
 fn a_server_that_keeps_silent_is_given_up() {
-    let silent = Hostile::start(|_, stream| stream.hang());
+    let silent = Hostile::start(|_, _| Counted::hang());
     expect_failure(&silent, 5, "sent no answer within 1 s");
     let interim = Hostile::start(|_, stream| stream.flood(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100)));
     expect_failure(&interim, 5, "sent no answer within 1 s");
     let stalled = Hostile::start(|_, stream| {
         stream.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")?;
-        stream.hang()
+        Counted::hang()
     });
     expect_failure(&stalled, 5, "the answer was not whole after 1 s");
-    let unanswered = Hostile::with_upload(own_upload, json!({}), |_, stream| stream.hang());
+    let unanswered = Hostile::with_upload(own_upload, json!({}), |_, _| Counted::hang());
     expect_failure(&unanswered, 5, "the server took nothing of the upload for 1 s");
     // More than the buffers of two sockets hold.
     expect_failure(&unanswered, 64 * MEBIBYTE, "the server took nothing of the upload for 1 s");

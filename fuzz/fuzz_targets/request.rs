@@ -1,0 +1,84 @@
+//! Any bytes as what a client sends: request line, headers, routing, JSON, database. Each answer is one of HTTP, and none
+//! says that it is this server's fault.
+#![no_main]
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use axum::Router;
+use haversack::app::App;
+use haversack::clock::Clock;
+use haversack::config::{Config, Flags};
+use haversack::delivery::Loopback;
+use haversack::domain::handle::PhoneNumber;
+use haversack::fetch::Resolve;
+use haversack::service::partners;
+use haversack::{api, cdn};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use libfuzzer_sys::fuzz_target;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Runtime;
+
+/// The key that the seeds have.
+const KEY: &str = "fuzz-key-0123456789";
+
+/// A resolver that knows nobody: nothing is fetched.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait]
+impl Resolve for Nobody {
+    async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let router = runtime.block_on(async {
+        let folder = std::env::temp_dir().join(format!("haversack-fuzz-{}", std::process::id()));
+        let flags = Flags {
+            listen: Some("127.0.0.1:0".parse().expect("address")),
+            data_dir: Some(folder),
+            ffmpeg: Some("none".to_owned()),
+            ..Flags::default()
+        };
+        let config = Config::load_with(flags, &|_| None).expect("configuration");
+        let app = App::build(config, Clock::system(), Arc::new(Loopback), Arc::new(Nobody)).await.expect("app");
+        let number = PhoneNumber::parse("+12025550100").expect("number");
+        partners::add(app.db(), &Clock::system(), "fuzz".to_owned(), KEY, vec![number]).await.expect("partner");
+        let state = api::App::new(Arc::clone(app.service()));
+        // Its folder is locked for as long as it lives.
+        std::mem::forget(app);
+        api::router(state, cdn::router())
+    });
+    (runtime, router)
+});
+
+fuzz_target!(|input: &[u8]| {
+    // An address in a URL needs no resolver to be connected to.
+    if input.windows(3).any(|text| text.starts_with(b"//") && (text[2].is_ascii_digit() || text[2] == b'[')) {
+        return;
+    }
+    let (runtime, router) = &*SERVER;
+    let answer = runtime.block_on(async {
+        let (mut client, server) = tokio::io::duplex(4 * 1024 * 1024);
+        client.write_all(input).await.expect("it fits");
+        client.shutdown().await.expect("no more");
+        let service = TowerToHyperService::new(router.clone());
+        let mut http = http1::Builder::new();
+        // A client that has sent everything waits for its answers here.
+        let served = http.half_close(true).max_buf_size(64 * 1024).serve_connection(TokioIo::new(server), service);
+        let _ = served.await;
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("memory cannot fail");
+        answer
+    });
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&answer));
+    let has = |text: &[u8]| answer.windows(text.len()).any(|window| window == text);
+    assert!(!has(b"\"code\":3006"), "{:?}", String::from_utf8_lossy(&answer));
+});

@@ -1,0 +1,160 @@
+//! One request and the header of its answer, over a connection that was made for it. Owns what is said to an origin, and
+//! the tasks that drive its connection.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::rt::Executor;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::meter::{Frames, Meter};
+use super::{Error, FetchUrl, Limits, OwnServer, Validators};
+
+/// Most header fields of an answer over HTTP/1.1; their size is limited as well.
+const MAX_HEADERS: usize = 1000;
+/// Largest window of unread bytes an HTTP/2 origin may fill.
+/// Less than what a fetch may read besides the file: bytes that were read and not delivered yet count as such.
+const HTTP2_WINDOW: u32 = 128 * 1024;
+
+/// The tasks that drive a connection; hyper starts some of its own for HTTP/2, which would go on for as long as the host
+/// takes no bytes. Dropping it ends them all, and so closes the connection.
+#[derive(Debug)]
+pub(super) struct Driver(Tasks);
+
+/// Starts tasks of one connection.
+#[derive(Clone, Debug, Default)]
+struct Tasks(Arc<Mutex<JoinSet<()>>>);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.0.lock().expect("no panic while locked").spawn(async move { drop(task.await) });
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.0.lock().expect("no panic while locked").abort_all();
+    }
+}
+
+/// Sends a request over a connection that has been made for it, and reads the header of the answer.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Empty<Bytes>>,
+    http2: bool,
+    limits: &Limits,
+    meter: &Arc<Meter>,
+) -> Result<(Response<Incoming>, Driver), Error> {
+    let of_http = |error: hyper::Error| Error::of_http(&error, limits.max_header_bytes);
+    let driver = Driver(Tasks::default());
+    let tasks = &driver.0;
+    let answer = async {
+        if http2 {
+            let stream = TokioIo::new(Frames::new(stream, Arc::clone(meter)));
+            let (mut sender, connection) = hyper::client::conn::http2::Builder::new(tasks.clone())
+                .timer(TokioTimer::new())
+                .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+                .initial_stream_window_size(HTTP2_WINDOW)
+                .initial_connection_window_size(HTTP2_WINDOW)
+                .handshake(stream)
+                .await
+                .map_err(of_http)?;
+            tasks.execute(connection);
+            sender.send_request(request).await.map_err(of_http)
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+                .max_buf_size(limits.max_header_bytes)
+                .max_headers(MAX_HEADERS)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(of_http)?;
+            tasks.execute(connection);
+            sender.send_request(request).await.map_err(of_http)
+        }
+    };
+    let answer = timeout(limits.idle_timeout, answer).await;
+    let response = answer.map_err(|_| Error::Idle(limits.idle_timeout))??;
+    // hyper looks at the size only between two reads, and so lets more pass.
+    let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if size > limits.max_header_bytes {
+        return Err(Error::HeaderTooLarge(limits.max_header_bytes));
+    }
+    Ok((response, driver))
+}
+
+/// The request for a file.
+pub(super) fn request(
+    url: &FetchUrl,
+    known: Option<&Validators>,
+    http2: bool,
+    pseudonym: &str,
+) -> Request<Empty<Bytes>> {
+    let target = &url.as_url()[::url::Position::BeforePath..::url::Position::AfterQuery];
+    // RFC 9113 section 8.3.1: HTTP/2 has the authority in the target and no Host.
+    let target = if http2 { format!("https://{}{target}", url.authority()) } else { target.to_owned() };
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = target.parse().expect("a parsed URL is a request target");
+    let headers = request.headers_mut();
+    if !http2 {
+        headers.insert(header::HOST, value(&url.authority()).expect("a host is a header value"));
+    }
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("haversack/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(OwnServer::LOOP_HEADER, value(pseudonym).expect("a pseudonym is a header value"));
+    if let Some(known) = known {
+        let mut conditional = |name: HeaderName, text: &Option<String>| {
+            if let Some(value) = text.as_deref().and_then(value) {
+                headers.insert(name, value);
+            }
+        };
+        conditional(header::IF_NONE_MATCH, &known.etag);
+        conditional(header::IF_MODIFIED_SINCE, &known.last_modified);
+    }
+    request
+}
+
+fn value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_drives_a_connection_ends_with_it() {
+        let driver = Driver(Tasks::default());
+        // As hyper's own tasks do, it holds what starts tasks, and never ends by itself.
+        let (held, ended) = (driver.0.clone(), tokio::sync::oneshot::channel::<()>());
+        let (sender, receiver) = ended;
+        driver.0.execute(async move {
+            let _held = (held, sender);
+            std::future::pending::<()>().await;
+        });
+        drop(driver);
+        timeout(Duration::from_secs(1), receiver).await.expect("it ends").expect_err("without a word");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_url_is_accepted_can_be_asked_for(rest in "[ -~é]{0,40}") {
+            if let Ok(url) = FetchUrl::parse(&format!("https://example.com/{rest}")) {
+                for http2 in [false, true] {
+                    let request = request(&url, None, http2, "haversack-1234");
+                    let asked = request.uri().path_and_query().map_or("", |target| target.as_str());
+                    proptest::prop_assert!(url.as_url().as_str().contains(asked));
+                }
+            }
+        }
+    }
+}
