@@ -1,4 +1,4 @@
-//! Typed ids. All are UUIDv7 (RFC 9562), which sort by creation time; pagination and indexes rely on that.
+//! Typed ids. All are `UUIDv7` (RFC 9562), which sort by creation time; pagination and indexes rely on that.
 
 use std::fmt;
 

@@ -162,7 +162,7 @@ pub struct MessagePage {
 
 /// About what a message takes as JSON, without its parts being read: neither engine loads a text for its length. A part's
 /// file shows its name, and its URL holds the name escaped.
-const MESSAGE_BYTES: &str = "(SELECT 700 + COALESCE(SUM(500 + COALESCE(octet_length(parts.body), 0) \
+pub(super) const MESSAGE_BYTES: &str = "(SELECT 700 + COALESCE(SUM(500 + COALESCE(octet_length(parts.body), 0) \
     + 4 * COALESCE(octet_length(attachments.filename), 0)), 0) \
     FROM parts LEFT JOIN attachments ON attachments.id = parts.attachment_id \
     WHERE parts.message_id = messages.id) AS bytes";

@@ -3,6 +3,7 @@
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Db;
+use super::lists::MESSAGE_BYTES;
 use super::lists::statements;
 
 /// Statements that may look at all of a table, and why.
@@ -51,6 +52,9 @@ fn literals(source: &str) -> Vec<String> {
 fn filled(statement: &str) -> String {
     statement
         .replace("{columns}", "*")
+        .replace("{MESSAGE_BYTES}", MESSAGE_BYTES)
+        .replace("{compare}", ">")
+        .replace("{order_by}", "id")
         .replace("({})", "($1)")
         .replace("VALUES {}", "SELECT $1, $2, $3, $4, $5")
         .replace("({places})", "($1)")

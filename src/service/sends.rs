@@ -103,7 +103,7 @@ pub struct Answer {
 /// Outcome of the checks of a draft.
 enum Readiness {
     /// The draft may be sent; with the tier of its files, if some are to be fetched.
-    Checked(Checked, Option<Tier>),
+    Checked(Box<Checked>, Option<Tier>),
     /// Another call with the same idempotency key was carried out.
     Replay(Answer),
 }
@@ -161,7 +161,7 @@ impl Service {
         let service = Arc::clone(self);
         let finish = async move {
             let (files, _held) = service.keep(partner, media).await?;
-            let sent = service.commit(partner, draft, checked, files.clone(), awaited, answer).await;
+            let sent = service.commit(partner, draft, *checked, files.clone(), awaited, answer).await;
             // After a failure of the database it may not be known whether the files were taken; the sweeper knows.
             if !matches!(sent, Ok((_, true)) | Err(Error::Db(_))) {
                 service.discard(partner, &files).await;
@@ -228,7 +228,7 @@ impl Service {
     ) -> Result<Readiness, Error> {
         loop {
             match self.check_draft(partner, draft, awaited, now).await {
-                Ok((checked, tier)) => return Ok(Readiness::Checked(checked, tier)),
+                Ok((checked, tier)) => return Ok(Readiness::Checked(Box::new(checked), tier)),
                 // Another call with the same key may have been carried out meanwhile, and this one breaks a rule for that.
                 Err(error) => match self.kept_for(partner, draft).await? {
                     Some(kept) => return Ok(Readiness::Replay(kept)),

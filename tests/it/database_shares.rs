@@ -238,5 +238,5 @@ async fn add_chats(app: &TestApp, chat: &str, count: usize) {
             Ok::<_, haversack::db::Error>(())
         })
     });
-    tokio::time::timeout(Duration::from_secs(60), copy).await.expect("in time").expect("copied");
+    tokio::time::timeout(Duration::from_mins(1), copy).await.expect("in time").expect("copied");
 }
