@@ -335,7 +335,7 @@ async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next(
     app.api.message_with_status(sent.as_str().expect("id"), "delivered").await;
     assert!(app.stopped().await);
     let copied = copy().await;
-    assert!(stdout(&copied).contains("2 rows of an earlier copy were dropped"), "{}", stdout(&copied));
+    assert!(stdout(&copied).contains("2 rows of an earlier copy were deleted"), "{}", stdout(&copied));
     assert_eq!(elsewhere.bucket.objects().len(), 1);
     let app = TestApp::on(elsewhere.flags(), clock).await;
     assert_eq!(app.api.get(&format!("/v3/attachments/{}", gone.id)).await.error(), (404, 2003));
