@@ -179,10 +179,13 @@ async fn reader_that_takes_too_little_is_ended() {
     })
     .await;
     let file = app.api.upload("a.txt", "text/plain", &vec![b'x'; 30_000_000]).await;
+    let others = app.budget_used("connections");
     let mut raw = Raw::connect(app.address).await;
     raw.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", target(&file.url))).await;
-    let (mut piece, mut taken) = ([0; 2048], 0);
-    // It never stops reading, so the idle timeout has no part in this.
+    raw.read_until("\r\n\r\n").await;
+    // Long before the idle timeout, which is as long as anything here is waited for.
+    until(async || (app.budget_used("connections") <= others).then_some(())).await;
+    let (mut piece, mut taken) = (vec![0; 64 * 1024], 0);
     while let Ok(read @ 1..) = within(raw.0.read(&mut piece)).await {
         taken += read;
     }
