@@ -18,6 +18,6 @@ for attack in ${BENCH_ATTACKS:-$(python3 "$BENCH/attack.py" list)}; do
         --phone-number +12025550161 >/dev/null
     python3 "$BENCH/attack.py" run "$attack" "$API" "$API_KEY" neighbour-key-0123456789 "$HAVERSACK_PID" "$WORK" \
         "$folder" "$DURATION"
-    stop "$HAVERSACK_PID"
+    stop "$HAVERSACK_PID" 2>/dev/null
     rm -rf "$folder"
 done

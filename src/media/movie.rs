@@ -23,6 +23,9 @@ pub(super) fn duration<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
     let Some(extends) = inside(source, movie, *b"mvex")? else {
         return Ok(millis(whole, timescale));
     };
+    let mut tracks = tracks(source, movie, extends)?;
+    // Also if the header tells the duration: runs that cannot be are refused.
+    fragments(source, movie.end, &mut tracks)?;
     if let Some(header) = inside(source, extends, *b"mehd")? {
         let width = if source.at(header.start, 1)? == [1] { 8 } else { 4 };
         let fragmented = source.uint(header.start + 4, width, false)?.unwrap_or(0);
@@ -30,8 +33,6 @@ pub(super) fn duration<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
             return Ok(Some(millis));
         }
     }
-    let mut tracks = tracks(source, movie, extends)?;
-    fragments(source, movie.end, &mut tracks)?;
     let longest = tracks.iter().filter_map(|track| millis(track.reach, track.timescale)).max();
     Ok(longest.max(millis(whole, timescale)))
 }
@@ -102,7 +103,22 @@ fn fragments<R: Read + Seek>(source: &mut Source<R>, mut at: u64, tracks: &mut [
     Ok(())
 }
 
+/// Refuses runs that claim more samples than the file has bytes, whichever track they are of: a decoder would count them
+/// one by one.
+fn check_runs<R: Read + Seek>(source: &mut Source<R>, fragment: Atom) -> io::Result<()> {
+    let mut at = fragment.start;
+    while let Some(run) = child(source, at, fragment)? {
+        at = run.end;
+        let count = if run.name == *b"trun" { source.be32(run.start + 4)? } else { None };
+        if count.is_some_and(|count| u64::from(count) > source.len()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a run of more samples than the file has bytes"));
+        }
+    }
+    Ok(())
+}
+
 fn track_fragment<R: Read + Seek>(source: &mut Source<R>, fragment: Atom, tracks: &mut [Track]) -> io::Result<()> {
+    check_runs(source, fragment)?;
     let Some(header) = inside(source, fragment, *b"tfhd")? else { return Ok(()) };
     let Some((flags, id)) = source.be32(header.start)?.zip(source.be32(header.start + 4)?) else { return Ok(()) };
     let Some(track) = tracks.iter_mut().find(|track| track.id == id) else { return Ok(()) };
@@ -128,10 +144,6 @@ fn track_fragment<R: Read + Seek>(source: &mut Source<R>, fragment: Atom, tracks
 /// Returns the sum of the sample durations in a track run (section 8.8.8).
 fn run_duration<R: Read + Seek>(source: &mut Source<R>, run: Atom, default: u32) -> io::Result<u64> {
     let Some((flags, count)) = source.be32(run.start)?.zip(source.be32(run.start + 4)?) else { return Ok(0) };
-    // A count that exceeds the file size cannot be genuine and would inflate the duration.
-    if u64::from(count) > source.len() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a run of more samples than the file has bytes"));
-    }
     if flags & 0x100 == 0 {
         return Ok(u64::from(count) * u64::from(default));
     }
