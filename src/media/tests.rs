@@ -300,6 +300,13 @@ fn smaller_budget_never_changes_an_accepted_type() {
     }
 }
 
+#[test]
+fn run_of_more_samples_than_bytes_makes_the_duration_unknown() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/trun_count.m4a");
+    let file = File::open(path).expect("file");
+    assert_eq!(measure(file, of_extension("m4a").expect("a type")).duration_ms, None);
+}
+
 /// A reader that counts its reads.
 struct CountingReader<'a>(Cursor<Vec<u8>>, &'a Cell<u32>);
 
