@@ -3,7 +3,7 @@
 //! Prints one line per file with tab-separated columns: file, acceptable types, detected type, and the time
 //! in microseconds with the file in memory, and with the file opened for each run.
 
-use haversack::media::{Names, Route, identify, settle};
+use haversack::media::{Claim, Ingest, identify, resolve};
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{self, Cursor, Read, Seek};
@@ -36,8 +36,8 @@ fn main() -> io::Result<()> {
 
 /// Detects the type of a file from its content and filename, without a declared type.
 fn detect(reader: impl Read + Seek, filename: &str) -> io::Result<&'static str> {
-    let called = Names { filename, declared: None };
-    Ok(settle(identify(reader)?, &called, Route::Upload).map_or("reject", |media_type| media_type.name))
+    let called = Claim { filename, declared: None };
+    Ok(resolve(identify(reader)?, &called, Ingest::Upload).map_or("reject", |media_type| media_type.name))
 }
 
 fn microseconds(detect: impl Fn() -> io::Result<&'static str>) -> io::Result<f64> {

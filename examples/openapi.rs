@@ -1,5 +1,5 @@
 //! Prints the `OpenAPI` document: `cargo run --example openapi > docs/openapi.json`.
 
 fn main() {
-    println!("{}", haversack::api::openapi());
+    println!("{}", haversack::http::api::openapi());
 }

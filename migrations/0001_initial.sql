@@ -3,9 +3,11 @@
 -- sorting by id is sorting by age.
 
 CREATE TABLE partners (
-    id         TEXT   NOT NULL PRIMARY KEY,
-    name       TEXT   NOT NULL UNIQUE,
-    created_at BIGINT NOT NULL
+    id              TEXT   NOT NULL PRIMARY KEY,
+    name            TEXT   NOT NULL UNIQUE,
+    created_at      BIGINT NOT NULL,
+    -- Since when what the partner uploads or sends is ephemeral; NULL: it is persistent.
+    ephemeral_since BIGINT
 );
 
 CREATE TABLE api_keys (
@@ -15,10 +17,12 @@ CREATE TABLE api_keys (
 );
 
 CREATE TABLE lines (
-    id           TEXT   NOT NULL PRIMARY KEY,
-    partner_id   TEXT   NOT NULL REFERENCES partners (id),
-    phone_number TEXT   NOT NULL UNIQUE,
-    created_at   BIGINT NOT NULL
+    id              TEXT   NOT NULL PRIMARY KEY,
+    partner_id      TEXT   NOT NULL REFERENCES partners (id),
+    phone_number    TEXT   NOT NULL UNIQUE,
+    created_at      BIGINT NOT NULL,
+    -- Since when what is fetched for this line is ephemeral; NULL: it is persistent.
+    ephemeral_since BIGINT
 );
 CREATE INDEX lines_by_partner ON lines (partner_id, id);
 
@@ -35,21 +39,51 @@ CREATE TABLE attachments (
     sha256            TEXT,
     md5               TEXT,
     stored_at         BIGINT,
-    abandoned_at      BIGINT
+    failed_at         BIGINT,
+    -- Why the uploaded bytes were rejected; failed_at is set with it.
+    rejection_reason  TEXT,
+    -- The attachment whose blob this one shares, if it has none of its own: its origin answered that nothing had changed.
+    blob_id           TEXT,
+    width             BIGINT,
+    height            BIGINT,
+    duration_ms       BIGINT,
+    -- When the variant and the audio analysis were computed: on the first send.
+    prepared_at       BIGINT,
+    -- The variant that is delivered, if it differs from the upload. Its blob has an id of its own.
+    variant_blob_id   TEXT,
+    variant_filename  TEXT,
+    variant_type      TEXT,
+    variant_size      BIGINT,
+    variant_md5       TEXT,
+    channels          BIGINT,
+    sample_rate       BIGINT,
+    -- 64 bytes in hexadecimal: the peak of each slice.
+    waveform          TEXT,
+    -- From this moment on the attachment no longer exists, whether or not its row has been deleted; NULL: it does not
+    -- expire. A later change of the tier does not change it.
+    expires_at        BIGINT
 );
-CREATE INDEX attachments_awaited ON attachments (partner_id, upload_expires_at)
-    WHERE stored_at IS NULL AND abandoned_at IS NULL;
+CREATE INDEX attachments_pending ON attachments (partner_id, upload_expires_at)
+    WHERE stored_at IS NULL AND failed_at IS NULL;
 CREATE INDEX attachments_overdue ON attachments (upload_expires_at)
-    WHERE stored_at IS NULL AND abandoned_at IS NULL;
-CREATE INDEX attachments_abandoned ON attachments (abandoned_at)
-    WHERE abandoned_at IS NOT NULL;
+    WHERE stored_at IS NULL AND failed_at IS NULL;
+CREATE INDEX attachments_failed ON attachments (failed_at)
+    WHERE failed_at IS NOT NULL;
+CREATE INDEX attachments_by_blob ON attachments (blob_id) WHERE blob_id IS NOT NULL;
+CREATE INDEX attachments_by_variant ON attachments (variant_blob_id) WHERE variant_blob_id IS NOT NULL;
+CREATE INDEX attachments_by_expiry ON attachments (expires_at) WHERE expires_at IS NOT NULL;
 
--- Blobs to be removed: written in the transaction that drops the last reference, so that a crash between the
--- two leaves no orphan.
-CREATE TABLE blob_removals (
+-- Blobs to be deleted. An entry is written in the transaction that drops the last reference, so that a crash between
+-- transaction and deletion leaves no orphan. A blob that is about to be referenced is queued as well, for later: the
+-- transaction that references it cancels the deletion, and a crash before that leaves the entry.
+CREATE TABLE blob_deletions (
     blob_key   TEXT   NOT NULL PRIMARY KEY,
-    created_at BIGINT NOT NULL
+    created_at BIGINT NOT NULL,
+    not_before BIGINT NOT NULL DEFAULT 0,
+    -- When a server leased the deletion: from then on nothing can reference the blob.
+    claimed_at BIGINT
 );
+CREATE INDEX blob_deletions_due ON blob_deletions (not_before);
 
 CREATE TABLE audit_records (
     id         TEXT   NOT NULL PRIMARY KEY,
@@ -58,6 +92,8 @@ CREATE TABLE audit_records (
     subject_id TEXT   NOT NULL,
     created_at BIGINT NOT NULL
 );
+CREATE INDEX audit_records_by_age ON audit_records (created_at);
+CREATE INDEX audit_records_by_subject ON audit_records (subject_id);
 
 CREATE TABLE chats (
     id              TEXT   NOT NULL PRIMARY KEY,
@@ -70,16 +106,19 @@ CREATE TABLE chats (
     UNIQUE (partner_id, recipients, line)
 );
 CREATE INDEX chats_by_activity ON chats (partner_id, last_message_id);
+CREATE INDEX chats_by_line ON chats (partner_id, line, last_message_id);
 
 CREATE TABLE participants (
-    id        TEXT   NOT NULL PRIMARY KEY,
-    chat_id   TEXT   NOT NULL REFERENCES chats (id),
-    handle    TEXT   NOT NULL,
-    is_me     BIGINT NOT NULL,
-    joined_at BIGINT NOT NULL,
+    id         TEXT   NOT NULL PRIMARY KEY,
+    chat_id    TEXT   NOT NULL REFERENCES chats (id),
+    handle     TEXT   NOT NULL,
+    is_me      BIGINT NOT NULL,
+    joined_at  BIGINT NOT NULL,
+    -- The partner of the chat: a search by handle must not slow down with the chats that other partners have with it.
+    partner_id TEXT   NOT NULL DEFAULT '',
     UNIQUE (chat_id, handle)
 );
-CREATE INDEX participants_by_handle ON participants (handle, chat_id);
+CREATE INDEX participants_by_partner ON participants (partner_id, handle, chat_id);
 
 CREATE TABLE messages (
     id                  TEXT   NOT NULL PRIMARY KEY,
@@ -101,7 +140,9 @@ CREATE TABLE messages (
     delivered_at        BIGINT,
     failure_code        BIGINT,
     failure_reason      TEXT,
-    deleted_at          BIGINT
+    deleted_at          BIGINT,
+    -- 1: a voice memo, which plays in the conversation.
+    voice_memo          BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX messages_by_chat ON messages (chat_id, id);
 CREATE INDEX messages_by_thread ON messages (thread_root, id) WHERE thread_root IS NOT NULL;
@@ -124,6 +165,7 @@ CREATE TABLE idempotency_keys (
     created_at      BIGINT NOT NULL,
     PRIMARY KEY (partner_id, idempotency_key)
 );
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
 
 CREATE TABLE recent_sends (
     line      TEXT   NOT NULL,
@@ -139,6 +181,32 @@ CREATE TABLE outbox (
     message_id    TEXT   NOT NULL,
     available_at  BIGINT NOT NULL,
     attempts      BIGINT NOT NULL,
-    created_at    BIGINT NOT NULL
+    created_at    BIGINT NOT NULL,
+    -- When the lease of the server that claimed the entry ends. Apart from available_at, so that an entry that waits for
+    -- its next attempt differs from one that is under way, behind which the later messages of the chat wait.
+    claimed_until BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX outbox_due ON outbox (available_at);
+CREATE INDEX outbox_by_chat ON outbox (chat_id, claimed_until);
+
+-- The validators of the last response to a partner's media URL, for revalidation. Only the SHA-256 of a URL is stored:
+-- its query may hold secrets.
+CREATE TABLE fetched_urls (
+    partner_id    TEXT   NOT NULL,
+    url_hash      TEXT   NOT NULL,
+    attachment_id TEXT   NOT NULL,
+    final_hash    TEXT   NOT NULL,
+    etag          TEXT,
+    last_modified TEXT,
+    fetched_at    BIGINT NOT NULL,
+    PRIMARY KEY (partner_id, url_hash)
+);
+CREATE INDEX fetched_urls_by_attachment ON fetched_urls (attachment_id);
+CREATE INDEX fetched_urls_by_age ON fetched_urls (fetched_at);
+
+-- Secrets that all servers on a database share, such as the key that signs URLs.
+CREATE TABLE secrets (
+    name       TEXT   NOT NULL PRIMARY KEY,
+    value      TEXT   NOT NULL,
+    created_at BIGINT NOT NULL
+);

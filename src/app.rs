@@ -14,22 +14,22 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
-use crate::api;
 use crate::blob::BlobStore;
-use crate::blob::presign::Signer;
 use crate::budget::Budget;
-use crate::cdn;
 use crate::clock::Clock;
 use crate::config::{BaseUrl, CdnMode, Config};
-use crate::convert::{Converter, Ffmpeg};
 use crate::db::{Db, secrets};
-use crate::delivery::{Gateway, Receipts, Worker};
+use crate::delivery::{DeliveryWorker, Gateway, Receipts};
 use crate::fetch::{Fetcher, OwnServer, Resolve};
+use crate::http::api;
+use crate::http::files;
+use crate::http::server::{self, HostRouter};
 use crate::metrics::Metrics;
-use crate::place::Place;
 use crate::sandbox::Sandbox;
-use crate::server::{self, Hosts};
 use crate::service::{Parts, Service};
+use crate::storage::Storage;
+use crate::transcode::{Converter, Ffmpeg};
+use crate::url_signing::Signer;
 
 /// A server that listens already, ready to run.
 #[derive(Debug)]
@@ -40,9 +40,9 @@ pub struct App {
     public_url: BaseUrl,
     cdn_url: BaseUrl,
     service: Arc<Service>,
-    worker: Worker,
+    worker: DeliveryWorker,
     /// Nobody else's as long as the app lives.
-    place: Place,
+    storage: Storage,
 }
 
 impl App {
@@ -59,15 +59,16 @@ impl App {
     ) -> anyhow::Result<Self> {
         let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
         let metrics = Metrics::default();
-        let place = Place::open(&config).await?;
-        let (db, blobs) = (place.db.clone(), Arc::clone(&place.blobs));
+        let storage = Storage::open_exclusive(&config).await?;
+        let (db, blobs) = (storage.db.clone(), Arc::clone(&storage.blobs));
         let signer = signer(&db, &config.data_dir, &clock).await?;
 
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}: choose another address with --listen", config.listen))?;
         let address = listener.local_addr()?;
-        let public_url = config.public_url.clone().unwrap_or_else(|| BaseUrl::of_address(reachable(address)));
+        let public_url =
+            config.public_url.clone().unwrap_or_else(|| BaseUrl::from_address(connectable_address(address)));
         let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
 
         let own = OwnServer {
@@ -119,8 +120,8 @@ impl App {
             outbox_filled: Arc::clone(&filled),
         }));
         gateway.start(Receipts::new(db.clone(), clock.clone(), metrics.clone()));
-        let worker = Worker { db: db.clone(), blobs, gateway, clock, metrics, filled };
-        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, place })
+        let worker = DeliveryWorker { db: db.clone(), blobs, gateway, clock, metrics, filled };
+        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, storage })
     }
 
     /// The address that is listened on.
@@ -144,13 +145,13 @@ impl App {
     /// The database.
     #[must_use]
     pub fn db(&self) -> &Db {
-        &self.place.db
+        &self.storage.db
     }
 
     /// The bytes.
     #[must_use]
     pub fn blobs(&self) -> &Arc<dyn BlobStore> {
-        &self.place.blobs
+        &self.storage.blobs
     }
 
     /// Serves until `shutdown`, then finishes what is running. Says whether all of it finished in time.
@@ -158,11 +159,11 @@ impl App {
     /// # Errors
     /// A background task ended, which none should: a server that accepts messages and delivers none must not look alive.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
-        let state = api::App::new(Arc::clone(&self.service), self.config.data_dir.clone());
+        let state = api::ApiState::new(Arc::clone(&self.service), self.config.data_dir.clone());
         let separate = self.cdn_url.as_url().host_str() != self.public_url.as_url().host_str();
-        let hosts = Hosts {
-            all: api::router(state.clone(), cdn::router()),
-            files: separate.then(|| (self.cdn_url.clone(), cdn::files_only(state))),
+        let hosts = HostRouter {
+            all: api::router(state.clone(), files::router()),
+            files: separate.then(|| (self.cdn_url.clone(), files::files_only(state))),
         };
         let (mut tasks, mut delivery) = (JoinSet::new(), JoinSet::new());
         let (worker, service) = (self.worker, Arc::clone(&self.service));
@@ -221,7 +222,7 @@ pub(crate) fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<Roo
 }
 
 /// The address a client on this machine reaches: an unspecified one is listened on, but is nobody's.
-fn reachable(address: SocketAddr) -> SocketAddr {
+fn connectable_address(address: SocketAddr) -> SocketAddr {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

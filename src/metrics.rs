@@ -214,7 +214,7 @@ impl Metrics {
     }
 
     /// Counts a file that was looked at.
-    pub fn judged(&self, media_type: &'static str) {
+    pub fn inspected(&self, media_type: &'static str) {
         self.files.get_or_create(&FileLabels { media_type }).inc();
     }
 

@@ -27,7 +27,7 @@ impl Pace {
     }
 
     /// Longest wait for the next byte.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn next_chunk_timeout(&self) -> Duration {
         self.left.min(self.idle)
     }
 
@@ -55,25 +55,25 @@ mod tests {
     fn sustained_pace_forgets_a_quick_start() {
         let mut pace = Pace::sustained(IDLE, GRACE, 1000);
         pace.moved(Duration::ZERO, 1_000_000);
-        assert_eq!(pace.patience(), GRACE);
+        assert_eq!(pace.next_chunk_timeout(), GRACE);
         // 400 bytes each second for 16 s: 600 ms are lost with each.
         for _ in 0..16 {
             pace.moved(seconds(1), 400);
         }
-        assert_eq!(pace.patience(), Duration::from_millis(400));
+        assert_eq!(pace.next_chunk_timeout(), Duration::from_millis(400));
         pace.moved(seconds(1), 400);
-        assert_eq!(pace.patience(), Duration::ZERO);
+        assert_eq!(pace.next_chunk_timeout(), Duration::ZERO);
         pace.moved(Duration::from_millis(2), 1);
-        assert_eq!(pace.patience(), Duration::ZERO, "a byte earns less than it took");
+        assert_eq!(pace.next_chunk_timeout(), Duration::ZERO, "a byte earns less than it took");
     }
 
     #[test]
     fn average_pace_remembers_it_and_idle_bounds_each_wait() {
         let mut pace = Pace::average(IDLE, GRACE, 1000);
         pace.moved(Duration::ZERO, 50_000);
-        assert_eq!(pace.patience(), IDLE);
+        assert_eq!(pace.next_chunk_timeout(), IDLE);
         pace.moved(seconds(29), 1);
         pace.moved(seconds(29), 1);
-        assert_eq!(pace.patience(), Duration::from_millis(2002));
+        assert_eq!(pace.next_chunk_timeout(), Duration::from_millis(2002));
     }
 }

@@ -2,7 +2,7 @@
 //! costs one file and is not looked for; an error of memory or an endless loop is.
 #![no_main]
 
-use haversack::convert::worker::{PNM, TIFF, WAVEFORM, decode};
+use haversack::transcode::worker::{PNM, TIFF, WAVEFORM, decode};
 use libfuzzer_sys::fuzz_target;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};

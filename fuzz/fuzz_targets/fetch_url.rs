@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use haversack::fetch::{Allowed, FetchUrl};
+use haversack::fetch::{EgressPolicy, FetchUrl};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
         Some(url::Host::Ipv6(ip)) => ip.into(),
         _ => return,
     };
-    if Allowed::default().address(ip).is_ok() {
+    if EgressPolicy::default().address(ip).is_ok() {
         let ip = ip.to_canonical();
         assert!(!ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast(), "{ip}");
         if let IpAddr::V4(ip) = ip {

@@ -2,7 +2,7 @@
 //! bytes, so that sample files can be seeds as they are.
 #![no_main]
 
-use haversack::media::{Names, Route, TYPES, identify, settle};
+use haversack::media::{Claim, Ingest, TYPES, identify, resolve};
 use libfuzzer_sys::fuzz_target;
 use std::io::Cursor;
 
@@ -13,8 +13,8 @@ fuzz_target!(|input: &[u8]| {
     let rest = identify(Cursor::new(parts.next().unwrap_or_default())).expect("memory cannot fail");
     for content in [whole, rest] {
         for declared in [None, TYPES.get(input.len() % TYPES.len())] {
-            for route in [Route::Upload, Route::Url] {
-                let _ = settle(content, &Names { filename: &filename, declared }, route);
+            for route in [Ingest::Upload, Ingest::Url] {
+                let _ = resolve(content, &Claim { filename: &filename, declared }, route);
             }
         }
     }

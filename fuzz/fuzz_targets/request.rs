@@ -14,8 +14,8 @@ use haversack::config::{Config, Flags};
 use haversack::delivery::Loopback;
 use haversack::domain::handle::PhoneNumber;
 use haversack::fetch::Resolve;
-use haversack::service::partners;
-use haversack::{api, cdn};
+use haversack::http::{api, files};
+use haversack::partners;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -43,7 +43,7 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         let folder = std::env::temp_dir().join(format!("haversack-fuzz-{}", std::process::id()));
         let flags = Flags {
             listen: Some("127.0.0.1:0".parse().expect("address")),
-            data_dir: Some(folder),
+            data_dir: Some(folder.clone()),
             ffmpeg: Some("none".to_owned()),
             ..Flags::default()
         };
@@ -51,10 +51,10 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         let app = App::build(config, Clock::system(), Arc::new(Loopback), Arc::new(Nobody)).await.expect("app");
         let number = PhoneNumber::parse("+12025550100").expect("number");
         partners::add(app.db(), &Clock::system(), "fuzz".to_owned(), KEY, vec![number]).await.expect("partner");
-        let state = api::App::new(Arc::clone(app.service()));
+        let state = api::ApiState::new(Arc::clone(app.service()), folder);
         // Its folder is locked for as long as it lives.
         std::mem::forget(app);
-        api::router(state, cdn::router())
+        api::router(state, files::router())
     });
     (runtime, router)
 });

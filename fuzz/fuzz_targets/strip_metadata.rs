@@ -1,7 +1,7 @@
 //! Any bytes through the removal of private metadata: the size stays, and nothing that was removed is found again.
 #![no_main]
 
-use haversack::convert::private::patches;
+use haversack::transcode::strip_metadata::patches;
 use libfuzzer_sys::fuzz_target;
 use std::io::Cursor;
 

@@ -16,9 +16,11 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::task::spawn_blocking;
 
-use super::buffers::{self, Buffers};
-use super::spool::{Spool, SpoolWriter, Spooled, blocking, failed};
-use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, Listed, Metadata, SealedBlob};
+use super::buffer_pool::{self, Buffers};
+use super::staging::{Spool, SpoolWriter, Spooled, blocking, failed};
+use super::{
+    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, Error, ObjectHeaders, RandomAccess, StagedBlob,
+};
 use crate::id::AttachmentId;
 
 /// The store.
@@ -58,7 +60,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// A folder cannot be created or emptied.
-    pub fn beside(folder: &Path, scratch: &Path) -> Result<Self, Error> {
+    pub fn attach(folder: &Path, scratch: &Path) -> Result<Self, Error> {
         let spool = Spool::open(scratch, true)?;
         Ok(Self { spool, blobs: folder.join("blobs"), buffers: Buffers::default() })
     }
@@ -108,7 +110,7 @@ impl BlobStore for LocalStore {
         self.spool.check().await
     }
 
-    fn list(&self) -> BoxStream<'_, Result<Listed, Error>> {
+    fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>> {
         let folders = stream::iter(self.folders()).then(|folder| blocking(move || list_folder(&folder)));
         folders
             .flat_map(|listed| {
@@ -121,7 +123,7 @@ impl BlobStore for LocalStore {
     }
 }
 
-fn list_folder(folder: &Path) -> Result<Vec<Listed>, Error> {
+fn list_folder(folder: &Path) -> Result<Vec<BlobMeta>, Error> {
     let list = || {
         let mut listed = Vec::new();
         for entry in fs::read_dir(folder)? {
@@ -134,7 +136,7 @@ fn list_folder(folder: &Path) -> Result<Vec<Listed>, Error> {
             };
             let name = entry.file_name().to_string_lossy().into_owned();
             let id = AttachmentId::parse(&name);
-            listed.push(Listed { name, id, size: metadata.len(), modified: metadata.modified()? });
+            listed.push(BlobMeta { name, id, size: metadata.len(), modified: metadata.modified()? });
         }
         Ok(listed)
     };
@@ -152,7 +154,7 @@ impl BlobWriter for LocalWriter {
         self.writer.write(chunk).await
     }
 
-    async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error> {
+    async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error> {
         Ok(Box::new(LocalSealed { store: self.store, spooled: self.writer.seal().await? }))
     }
 }
@@ -164,16 +166,16 @@ struct LocalSealed {
 }
 
 #[async_trait]
-impl SealedBlob for LocalSealed {
+impl StagedBlob for LocalSealed {
     fn digests(&self) -> &Digests {
         &self.spooled.digests
     }
 
-    fn content(&self) -> Result<Box<dyn Content>, Error> {
+    fn content(&self) -> Result<Box<dyn RandomAccess>, Error> {
         Ok(Box::new(self.spooled.reopen()?))
     }
 
-    async fn publish(self: Box<Self>, key: &BlobKey, _: &Metadata) -> Result<(), Error> {
+    async fn publish(self: Box<Self>, key: &BlobKey, _: &ObjectHeaders) -> Result<(), Error> {
         let path = self.store.path(key);
         blocking(move || {
             let folder = path.parent().expect("a blob's path has a folder").to_owned();
@@ -202,7 +204,8 @@ impl Blob for LocalBlob {
             if range.is_empty() {
                 return Ok(None);
             }
-            let wanted = usize::try_from(range.end - range.start).map_or(buffers::SIZE, |left| left.min(buffers::SIZE));
+            let wanted =
+                usize::try_from(range.end - range.start).map_or(buffer_pool::SIZE, |left| left.min(buffer_pool::SIZE));
             let chunk = Arc::clone(&blob).chunk(range.start, wanted).await?;
             let next = range.start + chunk.len() as u64..range.end;
             Ok(Some((chunk, (blob, next))))
@@ -251,9 +254,9 @@ fn sync_folder(folder: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blob::spool::UNFINISHED;
+    use crate::blob::staging::UNFINISHED;
 
-    async fn write(store: &LocalStore, chunks: &[&[u8]]) -> Box<dyn SealedBlob> {
+    async fn write(store: &LocalStore, chunks: &[&[u8]]) -> Box<dyn StagedBlob> {
         let mut writer = store.create().await.expect("writer");
         for chunk in chunks {
             writer.write(Bytes::copy_from_slice(chunk)).await.expect("write");
@@ -270,7 +273,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).expect("store");
         let id = AttachmentId::new();
-        let metadata = Metadata { content_type: String::new(), content_disposition: String::new(), cache_control: "" };
+        let metadata =
+            ObjectHeaders { content_type: String::new(), content_disposition: String::new(), cache_control: "" };
         write(&store, &[b"x"]).await.publish(&BlobKey::from(id), &metadata).await.expect("publish");
         let key = BlobKey::parse(&format!("{id} attachments/x/y.jpg")).expect("key");
         assert_eq!(store.open(&key).await.expect("open").expect("blob").size(), 1);

@@ -12,7 +12,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use md5::Digest;
 
 use super::digest::Hasher;
-use super::{Blob, BlobKey, BlobStore, BlobWriter, ByteStream, Content, Digests, Error, Listed, Metadata, SealedBlob};
+use super::{
+    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, Error, ObjectHeaders, RandomAccess, StagedBlob,
+};
 use crate::clock::Clock;
 use crate::id::AttachmentId;
 
@@ -46,10 +48,10 @@ impl BlobStore for MemoryStore {
         Ok(())
     }
 
-    fn list(&self) -> BoxStream<'_, Result<Listed, Error>> {
+    fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>> {
         let blobs = self.blobs();
         let listed = blobs.iter().map(|(id, (bytes, modified))| {
-            Ok(Listed { name: id.to_string(), id: Some(*id), size: bytes.len() as u64, modified: *modified })
+            Ok(BlobMeta { name: id.to_string(), id: Some(*id), size: bytes.len() as u64, modified: *modified })
         });
         stream::iter(listed.collect::<Vec<_>>()).boxed()
     }
@@ -67,7 +69,7 @@ impl BlobWriter for Writer {
         Ok(())
     }
 
-    async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error> {
+    async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error> {
         let bytes = self.bytes.freeze();
         let mut hasher = Hasher::default();
         hasher.update_sha256(&bytes);
@@ -83,23 +85,23 @@ struct Sealed {
     bytes: Bytes,
 }
 
-impl Content for Cursor<Bytes> {
+impl RandomAccess for Cursor<Bytes> {
     fn size(&self) -> io::Result<u64> {
         Ok(self.get_ref().len() as u64)
     }
 }
 
 #[async_trait]
-impl SealedBlob for Sealed {
+impl StagedBlob for Sealed {
     fn digests(&self) -> &Digests {
         &self.digests
     }
 
-    fn content(&self) -> Result<Box<dyn Content>, Error> {
+    fn content(&self) -> Result<Box<dyn RandomAccess>, Error> {
         Ok(Box::new(Cursor::new(self.bytes.clone())))
     }
 
-    async fn publish(self: Box<Self>, key: &BlobKey, _: &Metadata) -> Result<(), Error> {
+    async fn publish(self: Box<Self>, key: &BlobKey, _: &ObjectHeaders) -> Result<(), Error> {
         self.store.blobs().insert(key.id(), (self.bytes, Clock::system().now().to_system_time()));
         Ok(())
     }

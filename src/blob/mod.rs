@@ -1,13 +1,12 @@
 //! Where bytes are kept. Owns writing them so that a reader sees a whole file or none, and reading parts of them.
 //! Knows nothing of attachments, partners or HTTP.
 
-mod buffers;
+mod buffer_pool;
 mod digest;
 mod local;
 mod memory;
-pub mod presign;
 pub mod s3;
-mod spool;
+mod staging;
 
 use std::fmt;
 use std::io::{self, Read, Seek};
@@ -44,10 +43,10 @@ pub enum Error {
     },
     /// What was just written cannot be read back.
     #[error("cannot read back what was written: {0}")]
-    Unreadable(io::Error),
+    ReadBack(io::Error),
     /// A task of ours ended early.
     #[error("a storage task was stopped before it finished")]
-    Stopped,
+    TaskFailed,
     /// The bucket does not answer, or asks to come again later.
     #[error("cannot {action} now: {problem}")]
     Unavailable {
@@ -58,7 +57,7 @@ pub enum Error {
     },
     /// The bucket will not do it.
     #[error("the bucket refused to {action} with {status} {code}{hint}")]
-    Refused {
+    Rejected {
         /// What was tried.
         action: &'static str,
         /// The HTTP status.
@@ -70,29 +69,29 @@ pub enum Error {
     },
     /// The bytes are not those that were there a moment ago.
     #[error("the bytes were replaced while they were being used")]
-    Changed,
+    PreconditionFailed,
     /// There is nothing of that name any more.
     #[error("the bytes were removed while they were being used")]
-    Gone,
+    NotFound,
 }
 
 impl Error {
     /// Whether it is worth trying again in a moment.
     #[must_use]
-    pub fn is_unavailable(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// What a failed read of a [`Content`] or a [`ByteStream`] was.
+    /// What a failed read of a [`RandomAccess`] or a [`ByteStream`] was.
     #[must_use]
-    pub fn of_read(error: io::Error) -> Self {
-        error.downcast::<Self>().unwrap_or_else(Self::Unreadable)
+    pub fn from_read(error: io::Error) -> Self {
+        error.downcast::<Self>().unwrap_or_else(Self::ReadBack)
     }
 }
 
 /// What a file is told to be to whoever gets it from the store itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metadata {
+pub struct ObjectHeaders {
     /// `Content-Type`.
     pub content_type: String,
     /// `Content-Disposition`.
@@ -121,17 +120,17 @@ pub trait BlobStore: fmt::Debug + Send + Sync {
     async fn check(&self) -> Result<(), Error>;
 
     /// Everything that is there, in no order. What comes or goes meanwhile may be told of or not.
-    fn list(&self) -> BoxStream<'_, Result<Listed, Error>>;
+    fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>>;
 
     /// The store as clients reach it by themselves; `None` if they cannot.
-    fn bucket(&self) -> Option<&dyn Bucket> {
+    fn bucket(&self) -> Option<&dyn DirectAccess> {
         None
     }
 }
 
 /// Something that is in a store.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct BlobMeta {
     /// Its name in the store: an id, or a path below the prefix of a bucket.
     pub name: String,
     /// The id in that name.
@@ -154,7 +153,7 @@ pub enum Reading {
 /// A store that clients reach by themselves. Uploads go to places of their own in it, where later ones replace earlier
 /// ones; nothing there is a blob until it was published.
 #[async_trait]
-pub trait Bucket: Send + Sync {
+pub trait DirectAccess: Send + Sync {
     /// A URL that takes one upload of this type and length for so long.
     fn presign_put(&self, id: AttachmentId, content_type: &str, content_length: u64, lifetime: Duration) -> String;
 
@@ -162,14 +161,14 @@ pub trait Bucket: Send + Sync {
     fn presign_get(&self, key: &BlobKey, reading: Reading, lifetime: Duration) -> String;
 
     /// What was uploaded for an attachment, as it is now. If another upload replaces it, whatever is done with this one
-    /// fails with [`Error::Changed`].
-    async fn uploaded(&self, id: AttachmentId) -> Result<Option<Box<dyn SealedBlob>>, Error>;
+    /// fails with [`Error::PreconditionFailed`].
+    async fn uploaded(&self, id: AttachmentId) -> Result<Option<Box<dyn StagedBlob>>, Error>;
 
     /// Removes what was uploaded for an attachment.
     async fn remove_uploaded(&self, id: AttachmentId) -> Result<(), Error>;
 
     /// A blob once more, to be published under another name.
-    async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn SealedBlob>>, Error>;
+    async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn StagedBlob>>, Error>;
 }
 
 /// A blob being written.
@@ -179,11 +178,11 @@ pub trait BlobWriter: Send {
     async fn write(&mut self, chunk: Bytes) -> Result<(), Error>;
 
     /// Ends it, still out of readers' sight. In a folder the bytes are safe from here on; in a bucket once published.
-    async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error>;
+    async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error>;
 }
 
 /// A file that can be read from anywhere, by blocking calls.
-pub trait Content: Read + Seek + Send + Sync {
+pub trait RandomAccess: Read + Seek + Send + Sync {
     /// Its size in bytes.
     ///
     /// # Errors
@@ -196,7 +195,7 @@ pub trait Content: Read + Seek + Send + Sync {
     }
 }
 
-impl Content for std::fs::File {
+impl RandomAccess for std::fs::File {
     fn as_file(&self) -> Option<&std::fs::File> {
         Some(self)
     }
@@ -208,7 +207,7 @@ impl Content for std::fs::File {
 
 /// A blob that is whole and safe, but not to be seen yet. Dropping it leaves nothing.
 #[async_trait]
-pub trait SealedBlob: fmt::Debug + Send + Sync {
+pub trait StagedBlob: fmt::Debug + Send + Sync {
     /// Size and hashes of what was written.
     fn digests(&self) -> &Digests;
 
@@ -216,7 +215,7 @@ pub trait SealedBlob: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// It cannot be opened.
-    fn content(&self) -> Result<Box<dyn Content>, Error>;
+    fn content(&self) -> Result<Box<dyn RandomAccess>, Error>;
 
     /// Whether all that was read of it came. A parser may take what could not be read for the end of the file.
     ///
@@ -227,7 +226,7 @@ pub trait SealedBlob: fmt::Debug + Send + Sync {
     }
 
     /// Gives it its name, in one step; when this returns bytes and name are safe.
-    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &Metadata) -> Result<(), Error>;
+    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &ObjectHeaders) -> Result<(), Error>;
 }
 
 /// An open blob.
@@ -249,7 +248,7 @@ pub async fn digests(blob: Arc<dyn Blob>) -> Result<Digests, Error> {
     let mut stream = blob.read(0..size).await?;
     let mut hasher = digest::Hasher::default();
     while let Some(piece) = stream.next().await {
-        hasher.update(&piece.map_err(Error::of_read)?);
+        hasher.update(&piece.map_err(Error::from_read)?);
     }
     Ok(hasher.finish())
 }

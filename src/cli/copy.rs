@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::block_on;
 use crate::clock::Clock;
 use crate::config::{Config, Flags};
-use crate::place::Place;
-use crate::service::moving::{self, Progress, Side};
+use crate::maintenance::copy::{self, Progress, StorageRef};
+use crate::storage::Storage;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -33,8 +33,9 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
         let (from, _from_folder) = open(flags, &arguments.from, true).await.context("--from")?;
         let (to, _to_folder) = open(flags, &arguments.to, false).await.context("--to")?;
         let bars = Bars::new();
-        let (from, to) = (Side { db: &from.db, blobs: &*from.blobs }, Side { db: &to.db, blobs: &*to.blobs });
-        let moved = moving::copy(from, to, Clock::system().now(), &bars).await;
+        let (from, to) =
+            (StorageRef { db: &from.db, blobs: &*from.blobs }, StorageRef { db: &to.db, blobs: &*to.blobs });
+        let moved = copy::copy(from, to, Clock::system().now(), &bars).await;
         bars.clear();
         let moved = moved.context("stopped; begin anew with the same command: files already copied are skipped")?;
         println!(
@@ -54,21 +55,21 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// Opens database and blob store, with a temporary working folder if `place` is not a data folder.
-async fn open(flags: &Flags, place: &str, must_exist: bool) -> anyhow::Result<(Place, Option<TempDir>)> {
+/// Opens database and blob store, with a temporary working folder if `storage` is not a data folder.
+async fn open(flags: &Flags, storage: &str, must_exist: bool) -> anyhow::Result<(Storage, Option<TempDir>)> {
     let mut flags = flags.clone();
-    let folder = if let Some((database, blobs)) = place.split_once(',') {
+    let folder = if let Some((database, blobs)) = storage.split_once(',') {
         let folder = tempfile::tempdir()?;
         flags.database_url = Some(database.to_owned());
         flags.blobs_url = Some(blobs.to_owned());
         flags.data_dir = Some(folder.path().to_owned());
         Some(folder)
-    } else if place.contains(':') {
+    } else if storage.contains(':') {
         bail!("this is one URL: give the URLs of database and blobs, joined by a comma, or a data folder");
     } else {
         flags.database_url = None;
         flags.blobs_url = None;
-        flags.data_dir = Some(Path::new(place).to_owned());
+        flags.data_dir = Some(Path::new(storage).to_owned());
         None
     };
     // Concerns serving only, which this command does not do.
@@ -77,7 +78,7 @@ async fn open(flags: &Flags, place: &str, must_exist: bool) -> anyhow::Result<(P
     if let Some(path) = config.database_path().filter(|path| must_exist && !path.exists()) {
         bail!("there is no database at {}", path.display());
     }
-    Ok((Place::open(&config).await?, folder))
+    Ok((Storage::open_exclusive(&config).await?, folder))
 }
 
 /// Progress bars for files and rows; hidden if the output is not a terminal.

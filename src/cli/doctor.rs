@@ -8,15 +8,15 @@ use crate::app;
 use crate::blob::S3Store;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::convert::Ffmpeg;
-use crate::db::{self, About, Db, Engine, Tables};
-use crate::fetch::Allowed;
+use crate::db::{self, Db, Engine, SchemaStatus, ServerInfo};
+use crate::fetch::EgressPolicy;
+use crate::partners;
 use crate::sandbox::{Confinement, Sandbox};
-use crate::service::partners;
+use crate::transcode::Ffmpeg;
 
 /// How far the clocks of this machine and of PostgreSQL may be apart, in milliseconds: servers that share it tolerate eight
 /// seconds between them.
-const CLOCKS_APART: u64 = 2000;
+const MAX_CLOCK_SKEW_MS: u64 = 2000;
 
 /// One thing looked at.
 struct Finding {
@@ -74,9 +74,9 @@ async fn files(config: &Config) -> Result<String, String> {
     // The folder that a server works in is not to be touched.
     let working = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder ({error})"))?;
     let store = S3Store::open(bucket.clone(), working.path()).map_err(|error| error.to_string())?;
-    let place = bucket.place();
-    store.probe().await.map_err(|error| format!("{place}: {error}"))?;
-    Ok(format!("{place}: written, read, copied and removed"))
+    let storage = bucket.place();
+    store.probe().await.map_err(|error| format!("{storage}: {error}"))?;
+    Ok(format!("{storage}: written, read, copied and removed"))
 }
 
 /// Never wrong: nothing but the conversion of CAF needs it.
@@ -122,7 +122,7 @@ async fn decoders(config: &Config) -> Result<String, String> {
 
 fn media_urls(config: &Config) -> Result<String, String> {
     let roots = app::certificate_authorities(config.fetch_ca_file.as_deref()).map_err(|error| format!("{error:#}"))?;
-    let Allowed { nets, ports } = &config.fetch_allowed;
+    let EgressPolicy { nets, ports } = &config.fetch_allowed;
     let beyond = match (nets.as_slice(), ports.as_slice()) {
         ([], []) => "public hosts on port 443 only".to_owned(),
         (nets, ports) => format!("public hosts on port 443, and networks {nets:?}, ports {ports:?}"),
@@ -167,19 +167,19 @@ async fn database(config: &Config) -> Result<String, String> {
         None => "SQLite".to_owned(),
     };
     match db.tables().await.map_err(|error| error.to_string())? {
-        Tables::None => return Ok(format!("{kind}, opened, durable; its tables will be made on first start")),
-        Tables::Older => {
+        SchemaStatus::None => return Ok(format!("{kind}, opened, durable; its tables will be made on first start")),
+        SchemaStatus::Older => {
             return Ok(format!(
                 "{kind}, opened, durable; its tables are those of an older version: make a backup, and the next start or \
                  haversack migrate changes them"
             ));
         }
-        Tables::Newer => {
+        SchemaStatus::Newer => {
             return Err(format!(
                 "{kind}: its tables are those of a newer version: run that version, or restore a backup of before"
             ));
         }
-        Tables::Current => {}
+        SchemaStatus::Current => {}
     }
     let partners = partners::list(&db).await.map_err(|error| error.to_string())?;
     match partners.iter().find(|partner| partner.lines.is_empty()) {
@@ -201,14 +201,14 @@ fn server(config: &Config) -> Option<String> {
 }
 
 /// What must be so of PostgreSQL beyond being durable.
-fn postgres(config: &Config, about: &About) -> Result<String, String> {
-    let About { version, encoding, max_connections, now } = about;
+fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
+    let ServerInfo { version, encoding, max_connections, now } = about;
     let name = format!("PostgreSQL {version}");
     if encoding != "UTF8" {
         return Err(format!("{name}: the database is in {encoding}: make it with ENCODING 'UTF8' TEMPLATE template0"));
     }
     let apart = Clock::system().now().as_millis().abs_diff(now.as_millis());
-    if apart > CLOCKS_APART {
+    if apart > MAX_CLOCK_SKEW_MS {
         return Err(format!(
             "{name}: its clock and that of this machine are {apart} ms apart: keep both right with NTP, as well as those of \
              all other servers"

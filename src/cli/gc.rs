@@ -8,9 +8,9 @@ use clap::Args;
 use super::block_on;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::place::Place;
-use crate::service::garbage;
-use crate::service::moving::Side;
+use crate::maintenance::copy::StorageRef;
+use crate::maintenance::gc;
+use crate::storage::Storage;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -25,27 +25,27 @@ const SHOWN: usize = 100;
 pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     block_on(async {
         let scratch = tempfile::tempdir()?;
-        let place = Place::beside(config, scratch.path()).await?;
-        let side = Side { db: &place.db, blobs: &*place.blobs };
-        let found = garbage::find(side, SystemTime::now()).await?;
-        println!("{} files that attachments name", found.named);
-        if found.young > 0 {
-            println!("{} files that nothing names and that are younger than a day: left alone", found.young);
+        let storage = Storage::attach(config, scratch.path()).await?;
+        let side = StorageRef { db: &storage.db, blobs: &*storage.blobs };
+        let found = gc::find(side, SystemTime::now()).await?;
+        println!("{} files that attachments name", found.referenced);
+        if found.recent > 0 {
+            println!("{} files that nothing names and that are younger than a day: left alone", found.recent);
         }
-        show("unrecognised, left alone", found.foreign.iter().cloned());
-        let bytes: u64 = found.orphans.iter().map(|(_, size)| size).sum();
+        show("unrecognised, left alone", found.unrecognized.iter().cloned());
+        let bytes: u64 = found.orphaned.iter().map(|(_, size)| size).sum();
         let what = if arguments.dry_run { "orphaned" } else { "orphaned; queued for deletion" };
-        show(what, found.orphans.iter().map(|(key, size)| format!("{key} ({size} bytes)")));
-        println!("{} files that nothing names, {bytes} bytes", found.orphans.len());
-        show("lost", found.dangling.iter().map(|(id, problem)| format!("attachment {id}: {problem}")));
-        if !arguments.dry_run && !found.orphans.is_empty() {
-            garbage::request_removal(side, found.orphans, Clock::system().now()).await?;
+        show(what, found.orphaned.iter().map(|(key, size)| format!("{key} ({size} bytes)")));
+        println!("{} files that nothing names, {bytes} bytes", found.orphaned.len());
+        show("lost", found.missing.iter().map(|(id, problem)| format!("attachment {id}: {problem}")));
+        if !arguments.dry_run && !found.orphaned.is_empty() {
+            gc::enqueue_deletion(side, found.orphaned, Clock::system().now()).await?;
             println!("a running server deletes them within a minute; otherwise the next server to start does");
         }
-        if !found.dangling.is_empty() {
+        if !found.missing.is_empty() {
             bail!(
                 "{} attachments have lost their file: restore the files from a backup, or delete the attachments",
-                found.dangling.len()
+                found.missing.len()
             );
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::domain::handle::PhoneNumber;
 use crate::domain::tier::Tier;
-use crate::service::partners::{self, TierOf};
+use crate::partners::{self, TierOf};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

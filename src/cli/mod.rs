@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod bootstrap;
 mod client;
 mod copy;
 mod doctor;
@@ -10,15 +11,14 @@ mod partner;
 mod send;
 mod serve;
 mod terminal;
-mod welcome;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Flags};
-use crate::convert::worker;
 use crate::sandbox;
+use crate::transcode::worker;
 
 /// A self-hosted attachments server for messaging.
 #[derive(Debug, Parser)]

@@ -10,7 +10,7 @@ use crate::domain::api_key;
 use crate::domain::chat::Line;
 use crate::domain::handle::PhoneNumber;
 use crate::domain::tier::Tier;
-use crate::service::partners::{self, TierOf};
+use crate::partners::{self, TierOf};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -14,9 +14,9 @@ use serde_json::json;
 use tokio_util::io::ReaderStream;
 
 use super::block_on;
+use super::bootstrap::LocalCredentials;
 use super::client::{ApiClient, Body, Upload};
 use super::terminal::{ServerText, escaped};
-use super::welcome::Local;
 use crate::config::Config;
 use crate::domain::handle::Recipient;
 use crate::domain::part::MAX_PARTS;
@@ -26,7 +26,7 @@ use crate::media;
 /// How long the message is watched on its way.
 const WATCH: Duration = Duration::from_secs(10);
 /// How often.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -132,7 +132,7 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
 /// Flags and the SDKs' variables first, then what the local server wrote down. A key is never sent to a server it was
 /// not meant for: the local one goes only to the local address.
 fn client(config: &Config, arguments: &Arguments) -> anyhow::Result<ApiClient> {
-    let local = Local::read(&config.data_dir)?;
+    let local = LocalCredentials::read(&config.data_dir)?;
     let missing = |what: &str| {
         format!(
             "no {what}: start haversack serve here, or give --base-url and --api-key (nothing was found in {})",
@@ -170,7 +170,7 @@ fn describe(path: &Path) -> anyhow::Result<File> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let extension = path.extension().unwrap_or_default().to_string_lossy();
-    let media_type = media::of_extension(&extension)
+    let media_type = media::by_extension(&extension)
         .with_context(|| format!("{}: files with the extension {extension:?} are not accepted", path.display()))?;
     Ok(File { path: path.to_owned(), name, content_type: media_type.name, size: metadata.len() })
 }
@@ -208,7 +208,7 @@ async fn watch(client: &ApiClient, mut message: Message) -> anyhow::Result<Messa
     let id = MessageId::parse(message.id.as_sent()).with_context(|| format!("{} is no id of a message", message.id))?;
     let end = tokio::time::Instant::now() + WATCH;
     while !matches!(message.delivery_status.as_sent(), "delivered" | "failed") && tokio::time::Instant::now() < end {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         message = client.get(&format!("/v3/messages/{id}")).await?;
     }
     Ok(message)

@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::welcome;
+use super::bootstrap;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
@@ -31,7 +31,7 @@ pub(super) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
 async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
     let app = App::build(config, Clock::system(), Arc::new(Loopback), Arc::new(SystemResolver)).await?;
-    let welcome = welcome::prepare(&data_dir, &app, show_key).await?;
+    let welcome = bootstrap::prepare(&data_dir, &app, show_key).await?;
     // Listened for before anything is said: whoever reads the lines may stop us at once.
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     // Whoever read the first lines may have closed the pipe; that is no reason not to serve.

@@ -8,7 +8,7 @@ use crate::blob::s3::{S3Config, S3Credentials, S3Style};
 /// The setting all of this is of.
 const SETTING: &str = "HAVERSACK_BLOBS_URL";
 /// The longest prefix, in bytes: with the longest path of a file it is within the 1024 of an object's name.
-const LONGEST_PREFIX: usize = 100;
+const MAX_PREFIX: usize = 100;
 /// What a region is if nothing says otherwise, as for every AWS tool.
 const REGION: &str = "us-east-1";
 
@@ -74,8 +74,8 @@ fn prefix(url: &Url) -> Result<String, String> {
     if path.is_empty() {
         return Ok(String::new());
     }
-    if path.len() >= LONGEST_PREFIX {
-        return Err(format!("the prefix has {} bytes; it must have less than {LONGEST_PREFIX}", path.len()));
+    if path.len() >= MAX_PREFIX {
+        return Err(format!("the prefix has {} bytes; it must have less than {MAX_PREFIX}", path.len()));
     }
     if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) || path.chars().any(char::is_control) {
         return Err(format!("{path:?} cannot be a prefix; use names with / between them"));
@@ -175,7 +175,7 @@ mod tests {
             let told = read(text, variables).expect_err(text);
             assert!(told.contains(named) && told.contains(SETTING) && !told.contains("hush"), "{text}: {told}");
         }
-        let long = format!("s3://pack/{}", "a".repeat(LONGEST_PREFIX));
+        let long = format!("s3://pack/{}", "a".repeat(MAX_PREFIX));
         assert!(read(&long, &[]).expect_err("long").contains("less than 100"));
     }
 

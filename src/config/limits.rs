@@ -84,7 +84,7 @@ impl Limits {
             ("HAVERSACK_FETCH_RESOLVE_TIMEOUT_SECONDS", self.fetch_resolve_timeout_seconds),
             ("HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS", self.fetch_connect_timeout_seconds),
             ("HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", self.fetch_queue_timeout_seconds),
-            ("HAVERSACK_FETCH_MEMORY_SECONDS", self.fetch_memory_seconds),
+            ("HAVERSACK_FETCH_REVALIDATE_SECONDS", self.fetch_revalidate_seconds),
             ("HAVERSACK_JSON_GRACE_SECONDS", self.json_grace_seconds),
             ("HAVERSACK_DOWNLOAD_GRACE_SECONDS", self.download_grace_seconds),
             ("HAVERSACK_UPLOAD_STALL_SECONDS", self.upload_stall_seconds),

@@ -19,7 +19,7 @@ use crate::sandbox::Sandbox;
 pub use settings::{Flags, Limits, SETTINGS, Setting, Settings};
 
 /// How long a signed URL of a bucket can be good, in seconds (Amazon S3, signature version 4).
-const LONGEST_SIGNED: u64 = 7 * 24 * 3600;
+const MAX_SIGNED: u64 = 7 * 24 * 3600;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub struct Config {
     /// The ffmpeg program, by path or by name; `None`: it is not to be used.
     pub ffmpeg: Option<PathBuf>,
     /// What media URLs may reach beyond public addresses and port 443.
-    pub fetch_allowed: fetch::Allowed,
+    pub fetch_allowed: fetch::EgressPolicy,
     /// Certificate authorities for media URLs besides the public ones.
     pub fetch_ca_file: Option<PathBuf>,
     /// Networks of reverse proxies that are believed when they name a client.
@@ -127,7 +127,7 @@ impl BaseUrl {
 
     /// The base of a server that listens on `address`.
     #[must_use]
-    pub fn of_address(address: SocketAddr) -> Self {
+    pub fn from_address(address: SocketAddr) -> Self {
         Self(Url::parse(&format!("http://{address}/")).expect("a socket address makes a URL"))
     }
 
@@ -221,8 +221,8 @@ impl Config {
             }
         };
         let ttl = settings.limits.upload_url_ttl_seconds;
-        if bucket.is_some() && ttl > LONGEST_SIGNED {
-            let problem = format!("must be at most {LONGEST_SIGNED} (seven days) with a bucket, not {ttl}");
+        if bucket.is_some() && ttl > MAX_SIGNED {
+            let problem = format!("must be at most {MAX_SIGNED} (seven days) with a bucket, not {ttl}");
             return Err(invalid("HAVERSACK_UPLOAD_URL_TTL_SECONDS", problem));
         }
         let log_format = match settings.log_format.as_str() {
@@ -245,7 +245,7 @@ impl Config {
             ffmpeg: Some(settings.ffmpeg.unwrap_or_else(|| "ffmpeg".to_owned()))
                 .filter(|program| program != "none")
                 .map(PathBuf::from),
-            fetch_allowed: fetch::Allowed {
+            fetch_allowed: fetch::EgressPolicy {
                 nets: list(
                     "HAVERSACK_FETCH_ALLOW_NETS",
                     settings.fetch_allow_nets.as_deref(),
@@ -383,7 +383,7 @@ mod tests {
     fn lists_are_joined_by_commas() {
         let config = load(&["--fetch-allow-nets", "127.0.0.0/8, ::1/128,", "--fetch-allow-ports", "8443"]);
         let allowed = config.expect("config").fetch_allowed;
-        assert!(allowed.names("::1".parse().expect("address")) && allowed.port(8443) && allowed.nets.len() == 2);
+        assert!(allowed.contains("::1".parse().expect("address")) && allowed.port(8443) && allowed.nets.len() == 2);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Setting {
 macro_rules! settings {
     (
         optional { $($o_name:ident, $o_env:literal, $o_default:literal, $o_doc:literal;)* }
-        required { $($r_name:ident: $r_type:ty, $r_env:literal, $r_default:literal, $r_doc:literal;)* }
+        defaulted { $($r_name:ident: $r_type:ty, $r_env:literal, $r_default:literal, $r_doc:literal;)* }
         limits { $($l_name:ident, $l_env:literal, $l_default:literal, $l_doc:literal;)* }
     ) => {
         /// Settings as they are given by flags and environment, or by the file: each may be absent.
@@ -120,7 +120,7 @@ settings! {
         trusted_proxies, "HAVERSACK_TRUSTED_PROXIES", "none",
             " Networks of reverse proxies whose `Forwarded` or `X-Forwarded-For` header names the client, as `127.0.0.1/32,10.1.0.0/16`";
     }
-    required {
+    defaulted {
         listen: SocketAddr, "HAVERSACK_LISTEN", "127.0.0.1:8080",
             " Address and port to listen on; port 0 takes any free one";
         data_dir: PathBuf, "HAVERSACK_DATA_DIR", "haversack-data",
@@ -183,7 +183,7 @@ settings! {
             " How many more of one partner may wait; one more is answered 503";
         fetch_queue_timeout_seconds, "HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS", 30,
             " How long they may wait before they are answered 503";
-        fetch_memory_seconds, "HAVERSACK_FETCH_MEMORY_SECONDS", 2_592_000,
+        fetch_revalidate_seconds, "HAVERSACK_FETCH_REVALIDATE_SECONDS", 2_592_000,
             " How long a fetched file is remembered, so that its host may answer 304 instead of sending it again";
         max_temporary_bytes, "HAVERSACK_MAX_TEMPORARY_BYTES", 17_179_869_184,
             " Bytes of uploads and fetched files that are not stored yet; more are answered 503";

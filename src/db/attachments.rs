@@ -6,24 +6,24 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::row::{optional, optional_size, optional_text, optional_time, parsed, size, storable, text, time};
+use super::row::{escape_nul, optional, optional_size, optional_text, optional_time, parsed, size, text, time};
 use super::{Connection, Error, locks, placeholders};
 use crate::clock::Timestamp;
-use crate::domain::attachment::{Attachment, Content, Delivery, Sound};
+use crate::domain::attachment::{Attachment, AudioInfo, UploadState, Variant};
 use crate::domain::blob_key::BlobKey;
 use crate::domain::tier::EPHEMERAL_LIFE;
 use crate::id::{AttachmentId, AuditId, PartnerId};
-use crate::media::Measures;
+use crate::media::MediaInfo;
 
 /// From a row that holds all columns of the table.
 pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
-    let content = match (optional_time(row, "stored_at")?, optional_text(row, "refusal")?) {
-        (Some(at), _) => Content::Stored { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, at },
+    let state = match (optional_time(row, "stored_at")?, optional_text(row, "rejection_reason")?) {
+        (Some(at), _) => UploadState::Stored { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, at },
         (None, Some(reason)) => {
-            Content::Refused { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, reason }
+            UploadState::Rejected { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, reason }
         }
-        (None, None) if optional_time(row, "abandoned_at")?.is_some() => Content::Abandoned,
-        (None, None) => Content::Awaited,
+        (None, None) if optional_time(row, "failed_at")?.is_some() => UploadState::Expired,
+        (None, None) => UploadState::Pending,
     };
     let id = parsed(row, "id", AttachmentId::parse)?;
     let pixels = |column| Ok::<_, Error>(optional_size(row, column)?.and_then(|pixels| u32::try_from(pixels).ok()));
@@ -37,53 +37,53 @@ pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
         size_bytes: size(row, "size_bytes")?,
         created_at: time(row, "created_at")?,
         upload_expires_at: time(row, "upload_expires_at")?,
-        blob_of: optional(row, "blob_of", AttachmentId::parse)?.unwrap_or(id),
-        measures: Measures {
+        blob_id: optional(row, "blob_id", AttachmentId::parse)?.unwrap_or(id),
+        measures: MediaInfo {
             width: pixels("width")?,
             height: pixels("height")?,
             duration_ms: optional_size(row, "duration_ms")?,
         },
         prepared: optional_time(row, "prepared_at")?.is_some(),
-        delivery: delivery(row)?,
+        variant: variant(row)?,
         sound: sound(row)?,
-        purge_at: optional_time(row, "purge_at")?,
-        content,
+        expires_at: optional_time(row, "expires_at")?,
+        state,
     })
 }
 
-fn delivery(row: &AnyRow) -> Result<Option<Delivery>, Error> {
-    let Some(blob) = optional(row, "delivery_blob", AttachmentId::parse)? else { return Ok(None) };
-    Ok(Some(Delivery {
-        filename: text(row, "delivery_filename")?,
-        media_type: text(row, "delivery_type")?,
-        size_bytes: size(row, "delivery_size")?,
-        md5: text(row, "delivery_md5")?,
-        blob,
+fn variant(row: &AnyRow) -> Result<Option<Variant>, Error> {
+    let Some(blob) = optional(row, "variant_blob_id", AttachmentId::parse)? else { return Ok(None) };
+    Ok(Some(Variant {
+        filename: text(row, "variant_filename")?,
+        media_type: text(row, "variant_type")?,
+        size_bytes: size(row, "variant_size")?,
+        md5: text(row, "variant_md5")?,
+        blob_id: blob,
     }))
 }
 
-fn sound(row: &AnyRow) -> Result<Option<Sound>, Error> {
+fn sound(row: &AnyRow) -> Result<Option<AudioInfo>, Error> {
     let decode = |hex: &str| base16ct::lower::decode_vec(hex).ok();
     let Some(waveform) = optional(row, "waveform", decode)? else { return Ok(None) };
     let number = |column| Ok::<_, Error>(u32::try_from(size(row, column)?).unwrap_or(u32::MAX));
-    Ok(Some(Sound { channels: number("channels")?, sample_rate: number("sample_rate")?, waveform }))
+    Ok(Some(AudioInfo { channels: number("channels")?, sample_rate: number("sample_rate")?, waveform }))
 }
 
 /// Adds an attachment, with its bytes or without.
 pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), Error> {
-    let (sha256, md5, stored_at) = match &attachment.content {
-        Content::Stored { sha256, md5, at } => (sha256.as_ref(), Some(md5), Some(at.as_millis())),
-        Content::Awaited | Content::Abandoned | Content::Refused { .. } => (None, None, None),
+    let (sha256, md5, stored_at) = match &attachment.state {
+        UploadState::Stored { sha256, md5, at } => (sha256.as_ref(), Some(md5), Some(at.as_millis())),
+        UploadState::Pending | UploadState::Expired | UploadState::Rejected { .. } => (None, None, None),
     };
-    let shared = (attachment.blob_of != attachment.id).then(|| attachment.blob_of.to_string());
+    let shared = (attachment.blob_id != attachment.id).then(|| attachment.blob_id.to_string());
     sqlx::query(
         "INSERT INTO attachments (id, partner_id, filename, declared_type, signed_type, media_type, size_bytes, \
-         created_at, upload_expires_at, sha256, md5, stored_at, blob_of, width, height, duration_ms, purge_at) \
+         created_at, upload_expires_at, sha256, md5, stored_at, blob_id, width, height, duration_ms, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(attachment.id.to_string())
     .bind(attachment.partner_id.to_string())
-    .bind(storable(&attachment.filename))
+    .bind(escape_nul(&attachment.filename))
     .bind(&attachment.declared_type)
     .bind(&attachment.signed_type)
     .bind(&attachment.media_type)
@@ -97,12 +97,12 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     .bind(attachment.measures.width.map(i64::from))
     .bind(attachment.measures.height.map(i64::from))
     .bind(attachment.measures.duration_ms.map(column))
-    .bind(attachment.purge_at.map(Timestamp::as_millis))
+    .bind(attachment.expires_at.map(Timestamp::as_millis))
     .execute(&mut *db)
     .await?;
     if attachment.prepared {
-        let (id, delivery, sound) = (attachment.id, attachment.delivery.as_ref(), attachment.sound.as_ref());
-        mark_prepared(db, id, delivery, sound, attachment.created_at).await?;
+        let (id, variant, sound) = (attachment.id, attachment.variant.as_ref(), attachment.sound.as_ref());
+        mark_prepared(db, id, variant, sound, attachment.created_at).await?;
     }
     Ok(())
 }
@@ -112,22 +112,22 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
 pub async fn mark_prepared(
     db: &mut Connection,
     id: AttachmentId,
-    delivery: Option<&Delivery>,
-    sound: Option<&Sound>,
+    variant: Option<&Variant>,
+    sound: Option<&AudioInfo>,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let done = sqlx::query(
-        "UPDATE attachments SET prepared_at = $2, delivery_blob = $3, delivery_filename = $4, delivery_type = $5, \
-         delivery_size = $6, delivery_md5 = $7, channels = $8, sample_rate = $9, waveform = $10 \
+        "UPDATE attachments SET prepared_at = $2, variant_blob_id = $3, variant_filename = $4, variant_type = $5, \
+         variant_size = $6, variant_md5 = $7, channels = $8, sample_rate = $9, waveform = $10 \
          WHERE id = $1 AND prepared_at IS NULL",
     )
     .bind(id.to_string())
     .bind(now.as_millis())
-    .bind(delivery.map(|delivery| delivery.blob.to_string()))
-    .bind(delivery.map(|delivery| storable(&delivery.filename)))
-    .bind(delivery.map(|delivery| delivery.media_type.clone()))
-    .bind(delivery.map(|delivery| column(delivery.size_bytes)))
-    .bind(delivery.map(|delivery| delivery.md5.clone()))
+    .bind(variant.map(|variant| variant.blob_id.to_string()))
+    .bind(variant.map(|variant| escape_nul(&variant.filename)))
+    .bind(variant.map(|variant| variant.media_type.clone()))
+    .bind(variant.map(|variant| column(variant.size_bytes)))
+    .bind(variant.map(|variant| variant.md5.clone()))
     .bind(sound.map(|sound| i64::from(sound.channels)))
     .bind(sound.map(|sound| i64::from(sound.sample_rate)))
     .bind(sound.map(|sound| base16ct::lower::encode_string(&sound.waveform)))
@@ -154,7 +154,7 @@ pub async fn find(
         .fetch_optional(db)
         .await?;
     let attachment = row.as_ref().map(read).transpose()?;
-    Ok(attachment.filter(|attachment| !attachment.is_gone(now)))
+    Ok(attachment.filter(|attachment| !attachment.is_expired(now)))
 }
 
 /// Those of a partner's attachments `ids` that are there at the moment `now`.
@@ -167,7 +167,7 @@ pub async fn find_each(
     let mut found = HashMap::with_capacity(ids.len());
     for row in by_ids(db, "*", partner, ids).await? {
         let attachment = read(&row)?;
-        if !attachment.is_gone(now) {
+        if !attachment.is_expired(now) {
             found.insert(attachment.id, attachment);
         }
     }
@@ -182,9 +182,9 @@ pub async fn are_stored(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let mut stored = 0;
-    for row in by_ids(db, "stored_at, purge_at", partner, ids).await? {
-        let is_gone = optional_time(&row, "purge_at")?.is_some_and(|purge_at| purge_at <= now);
-        stored += usize::from(optional_time(&row, "stored_at")?.is_some() && !is_gone);
+    for row in by_ids(db, "stored_at, expires_at", partner, ids).await? {
+        let is_expired = optional_time(&row, "expires_at")?.is_some_and(|expires_at| expires_at <= now);
+        stored += usize::from(optional_time(&row, "stored_at")?.is_some() && !is_expired);
     }
     Ok(stored == ids.len())
 }
@@ -210,7 +210,7 @@ async fn by_ids(
 }
 
 /// An attachment whoever owns it, and whether or not its time is over. For those who were given its id by us.
-pub async fn find_any(db: &mut Connection, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+pub async fn find_including_expired(db: &mut Connection, id: AttachmentId) -> Result<Option<Attachment>, Error> {
     let row = sqlx::query("SELECT * FROM attachments WHERE id = $1").bind(id.to_string()).fetch_optional(db).await?;
     row.as_ref().map(read).transpose()
 }
@@ -245,13 +245,13 @@ pub async fn mark_stored(
     id: AttachmentId,
     received: &Received,
     media_type: &'static str,
-    measures: Measures,
+    measures: MediaInfo,
 ) -> Result<bool, Error> {
     // The life of an ephemeral file begins with its bytes.
     let done = sqlx::query(
         "UPDATE attachments SET sha256 = $2, md5 = $3, stored_at = $4, media_type = $5, width = $6, height = $7, \
-         duration_ms = $8, purge_at = CASE WHEN purge_at IS NULL OR purge_at < $9 THEN purge_at ELSE $9 END \
-         WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
+         duration_ms = $8, expires_at = CASE WHEN expires_at IS NULL OR expires_at < $9 THEN expires_at ELSE $9 END \
+         WHERE id = $1 AND stored_at IS NULL AND failed_at IS NULL",
     )
     .bind(id.to_string())
     .bind(&received.sha256)
@@ -275,15 +275,15 @@ pub async fn mark_refused(
     reason: &str,
 ) -> Result<bool, Error> {
     let done = sqlx::query(
-        "UPDATE attachments SET sha256 = $2, md5 = $3, abandoned_at = $4, refusal = $5, \
-         purge_at = CASE WHEN purge_at IS NULL OR purge_at < $6 THEN purge_at ELSE $6 END \
-         WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
+        "UPDATE attachments SET sha256 = $2, md5 = $3, failed_at = $4, rejection_reason = $5, \
+         expires_at = CASE WHEN expires_at IS NULL OR expires_at < $6 THEN expires_at ELSE $6 END \
+         WHERE id = $1 AND stored_at IS NULL AND failed_at IS NULL",
     )
     .bind(id.to_string())
     .bind(&received.sha256)
     .bind(&received.md5)
     .bind(received.at.as_millis())
-    .bind(storable(reason))
+    .bind(escape_nul(reason))
     .bind((received.at + EPHEMERAL_LIFE).as_millis())
     .execute(db)
     .await?;
@@ -299,7 +299,7 @@ pub async fn delete(
     now: Timestamp,
 ) -> Result<Option<(Attachment, Vec<BlobKey>)>, Error> {
     let row = sqlx::query(
-        "DELETE FROM attachments WHERE id = $1 AND partner_id = $2 AND (purge_at IS NULL OR purge_at > $3) RETURNING *",
+        "DELETE FROM attachments WHERE id = $1 AND partner_id = $2 AND (expires_at IS NULL OR expires_at > $3) RETURNING *",
     )
     .bind(id.to_string())
     .bind(partner.to_string())
@@ -307,7 +307,7 @@ pub async fn delete(
     .fetch_optional(&mut *db)
     .await?;
     let Some(attachment) = row.as_ref().map(read).transpose()? else { return Ok(None) };
-    let unnamed = clear_up(db, &attachment, "attachment.deleted", now).await?;
+    let unnamed = delete_dependents(db, &attachment, "attachment.deleted", now).await?;
     Ok(Some((attachment, unnamed)))
 }
 
@@ -320,7 +320,7 @@ pub async fn delete_expired(
 ) -> Result<(Vec<Attachment>, Vec<BlobKey>), Error> {
     let rows = sqlx::query(
         "DELETE FROM attachments WHERE id IN (SELECT id FROM attachments \
-         WHERE purge_at <= $1 AND (stored_at IS NOT NULL OR abandoned_at IS NOT NULL) ORDER BY purge_at LIMIT $2) \
+         WHERE expires_at <= $1 AND (stored_at IS NOT NULL OR failed_at IS NOT NULL) ORDER BY expires_at LIMIT $2) \
          RETURNING *",
     )
     .bind(now.as_millis())
@@ -330,7 +330,7 @@ pub async fn delete_expired(
     let expired = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let mut unnamed = Vec::new();
     for attachment in &expired {
-        unnamed.extend(clear_up(db, attachment, "attachment.expired", now).await?);
+        unnamed.extend(delete_dependents(db, attachment, "attachment.expired", now).await?);
     }
     Ok((expired, unnamed))
 }
@@ -355,14 +355,18 @@ pub async fn purge_audit_records(db: &mut Connection, before: Timestamp, limit: 
 
 /// Drops an attachment that was deleted where it was moved from. Gives the blobs that
 /// nothing names any more.
-pub async fn drop_moved(db: &mut Connection, attachment: &Attachment, now: Timestamp) -> Result<Vec<BlobKey>, Error> {
+pub async fn delete_copied(
+    db: &mut Connection,
+    attachment: &Attachment,
+    now: Timestamp,
+) -> Result<Vec<BlobKey>, Error> {
     let id = attachment.id.to_string();
     sqlx::query("DELETE FROM attachments WHERE id = $1").bind(id).execute(&mut *db).await?;
-    clear_up(db, attachment, "attachment.deleted", now).await
+    delete_dependents(db, attachment, "attachment.deleted", now).await
 }
 
 /// What goes with the row of an attachment. Gives the blobs that nothing names any more, and asks for them to be removed.
-async fn clear_up(
+async fn delete_dependents(
     db: &mut Connection,
     attachment: &Attachment,
     action: &'static str,
@@ -382,8 +386,8 @@ async fn clear_up(
     .await?;
     let mut unnamed = Vec::new();
     for key in attachment.keys() {
-        if !is_blob_named(db, key.id()).await? {
-            request_removal(db, &key.to_string(), now, now).await?;
+        if !is_referenced(db, key.id()).await? {
+            enqueue_deletion(db, &key.to_string(), now, now).await?;
             unnamed.push(key);
         }
     }
@@ -392,11 +396,11 @@ async fn clear_up(
 
 /// Whether any attachment has its bytes in this blob. Until the transaction ends nobody else who asks this gets an
 /// answer: one who comes to name a blob and one who drops it must not pass each other.
-pub async fn is_blob_named(db: &mut Connection, blob: AttachmentId) -> Result<bool, Error> {
-    locks::hold(db, &[format!("blob {blob}")]).await?;
+pub async fn is_referenced(db: &mut Connection, blob: AttachmentId) -> Result<bool, Error> {
+    locks::lock_names(db, &[format!("blob {blob}")]).await?;
     let named = sqlx::query(
         "SELECT 1 FROM attachments \
-         WHERE (id = $1 OR blob_of = $1 OR delivery_blob = $1) AND stored_at IS NOT NULL LIMIT 1",
+         WHERE (id = $1 OR blob_id = $1 OR variant_blob_id = $1) AND stored_at IS NOT NULL LIMIT 1",
     )
     .bind(blob.to_string())
     .fetch_optional(db)
@@ -408,7 +412,7 @@ pub async fn is_blob_named(db: &mut Connection, blob: AttachmentId) -> Result<bo
 pub async fn count_pending(db: &mut Connection, partner: PartnerId, now: Timestamp) -> Result<u64, Error> {
     let row = sqlx::query(
         "SELECT COUNT(*) AS pending FROM attachments \
-         WHERE partner_id = $1 AND upload_expires_at > $2 AND stored_at IS NULL AND abandoned_at IS NULL",
+         WHERE partner_id = $1 AND upload_expires_at > $2 AND stored_at IS NULL AND failed_at IS NULL",
     )
     .bind(partner.to_string())
     .bind(now.as_millis())
@@ -425,7 +429,7 @@ pub async fn overdue(
     limit: u32,
 ) -> Result<Vec<Attachment>, Error> {
     let rows = sqlx::query(
-        "SELECT * FROM attachments WHERE upload_expires_at < $1 AND stored_at IS NULL AND abandoned_at IS NULL \
+        "SELECT * FROM attachments WHERE upload_expires_at < $1 AND stored_at IS NULL AND failed_at IS NULL \
          AND id > $2 ORDER BY id LIMIT $3",
     )
     .bind(closed_before.as_millis())
@@ -437,19 +441,18 @@ pub async fn overdue(
 }
 
 /// Gives up an attachment that still awaits its file. `false`: it does not any more.
-pub async fn abandon(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Result<bool, Error> {
-    let done = sqlx::query(
-        "UPDATE attachments SET abandoned_at = $2 WHERE id = $1 AND stored_at IS NULL AND abandoned_at IS NULL",
-    )
-    .bind(id.to_string())
-    .bind(now.as_millis())
-    .execute(db)
-    .await?;
+pub async fn expire_pending(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Result<bool, Error> {
+    let done =
+        sqlx::query("UPDATE attachments SET failed_at = $2 WHERE id = $1 AND stored_at IS NULL AND failed_at IS NULL")
+            .bind(id.to_string())
+            .bind(now.as_millis())
+            .execute(db)
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// Gives up attachments whose window closed before `closed_before`; says which, at most `limit`.
-pub async fn abandon_overdue(
+pub async fn expire_pending_overdue(
     db: &mut Connection,
     closed_before: Timestamp,
     now: Timestamp,
@@ -457,9 +460,9 @@ pub async fn abandon_overdue(
 ) -> Result<Vec<Attachment>, Error> {
     let rows = sqlx::query(
         // Asked twice: on PostgreSQL one may be stored between being found and being changed.
-        "UPDATE attachments SET abandoned_at = $1 WHERE id IN (SELECT id FROM attachments \
-         WHERE upload_expires_at < $2 AND stored_at IS NULL AND abandoned_at IS NULL LIMIT $3) \
-         AND stored_at IS NULL AND abandoned_at IS NULL RETURNING *",
+        "UPDATE attachments SET failed_at = $1 WHERE id IN (SELECT id FROM attachments \
+         WHERE upload_expires_at < $2 AND stored_at IS NULL AND failed_at IS NULL LIMIT $3) \
+         AND stored_at IS NULL AND failed_at IS NULL RETURNING *",
     )
     .bind(now.as_millis())
     .bind(closed_before.as_millis())
@@ -470,26 +473,25 @@ pub async fn abandon_overdue(
 }
 
 /// Drops the rows of attachments given up before `before`, at most `limit`; says how many.
-pub async fn purge_abandoned(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
-    let done = sqlx::query(
-        "DELETE FROM attachments WHERE id IN (SELECT id FROM attachments WHERE abandoned_at < $1 LIMIT $2)",
-    )
-    .bind(before.as_millis())
-    .bind(i64::from(limit))
-    .execute(db)
-    .await?;
+pub async fn delete_failed(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+    let done =
+        sqlx::query("DELETE FROM attachments WHERE id IN (SELECT id FROM attachments WHERE failed_at < $1 LIMIT $2)")
+            .bind(before.as_millis())
+            .bind(i64::from(limit))
+            .execute(db)
+            .await?;
     Ok(done.rows_affected())
 }
 
 /// Asks for a blob to be removed, not before a moment.
-pub async fn request_removal(
+pub async fn enqueue_deletion(
     db: &mut Connection,
     blob_key: &str,
     not_before: Timestamp,
     now: Timestamp,
 ) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO blob_removals (blob_key, created_at, not_before) VALUES ($1, $2, $3) \
+        "INSERT INTO blob_deletions (blob_key, created_at, not_before) VALUES ($1, $2, $3) \
          ON CONFLICT (blob_key) DO NOTHING",
     )
     .bind(blob_key)
@@ -501,8 +503,8 @@ pub async fn request_removal(
 }
 
 /// Blobs to be removed by now, at most `limit`.
-pub async fn removals(db: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<String>, Error> {
-    let rows = sqlx::query("SELECT blob_key FROM blob_removals WHERE not_before <= $1 ORDER BY not_before LIMIT $2")
+pub async fn due_deletions(db: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query("SELECT blob_key FROM blob_deletions WHERE not_before <= $1 ORDER BY not_before LIMIT $2")
         .bind(now.as_millis())
         .bind(i64::from(limit))
         .fetch_all(db)
@@ -511,8 +513,8 @@ pub async fn removals(db: &mut Connection, now: Timestamp, limit: u32) -> Result
 }
 
 /// Takes back that a blob is to be removed, for an attachment that names it from now on. `false`: it is too late.
-pub async fn keep_blob(db: &mut Connection, blob_key: &str) -> Result<bool, Error> {
-    let done = sqlx::query("DELETE FROM blob_removals WHERE blob_key = $1 AND claimed_at IS NULL")
+pub async fn cancel_deletion(db: &mut Connection, blob_key: &str) -> Result<bool, Error> {
+    let done = sqlx::query("DELETE FROM blob_deletions WHERE blob_key = $1 AND claimed_at IS NULL")
         .bind(blob_key)
         .execute(db)
         .await?;
@@ -520,29 +522,29 @@ pub async fn keep_blob(db: &mut Connection, blob_key: &str) -> Result<bool, Erro
 }
 
 /// How long a claim of a removal lasts: whoever claimed it has removed the blob by then, or died.
-const REMOVAL_CLAIM: Duration = Duration::from_mins(5);
+const DELETION_LEASE: Duration = Duration::from_mins(5);
 
 /// Claims the removal of a blob: no attachment can come to name it after this. If one does already, the request is dropped.
 /// `false`: then, or if it was taken back, or if another server has claimed it just now.
-pub async fn claim_removal(db: &mut Connection, key: &BlobKey, now: Timestamp) -> Result<bool, Error> {
-    if is_blob_named(db, key.id()).await? {
-        removal_done(db, &key.to_string()).await?;
+pub async fn lease_deletion(db: &mut Connection, key: &BlobKey, now: Timestamp) -> Result<bool, Error> {
+    if is_referenced(db, key.id()).await? {
+        complete_deletion(db, &key.to_string()).await?;
         return Ok(false);
     }
     let done = sqlx::query(
-        "UPDATE blob_removals SET claimed_at = $2 WHERE blob_key = $1 AND (claimed_at IS NULL OR claimed_at < $3)",
+        "UPDATE blob_deletions SET claimed_at = $2 WHERE blob_key = $1 AND (claimed_at IS NULL OR claimed_at < $3)",
     )
     .bind(key.to_string())
     .bind(now.as_millis())
-    .bind((now - REMOVAL_CLAIM).as_millis())
+    .bind((now - DELETION_LEASE).as_millis())
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// Puts off removals that failed, so that they do not hold up the others.
-pub async fn put_off_removal(db: &mut Connection, blob_key: &str, until: Timestamp) -> Result<(), Error> {
-    sqlx::query("UPDATE blob_removals SET not_before = $2 WHERE blob_key = $1")
+pub async fn reschedule_deletion(db: &mut Connection, blob_key: &str, until: Timestamp) -> Result<(), Error> {
+    sqlx::query("UPDATE blob_deletions SET not_before = $2 WHERE blob_key = $1")
         .bind(blob_key)
         .bind(until.as_millis())
         .execute(db)
@@ -551,13 +553,13 @@ pub async fn put_off_removal(db: &mut Connection, blob_key: &str, until: Timesta
 }
 
 /// Records that nothing in an attachment can be played.
-pub async fn mark_silent(db: &mut Connection, id: AttachmentId) -> Result<(), Error> {
+pub async fn mark_undecodable(db: &mut Connection, id: AttachmentId) -> Result<(), Error> {
     sqlx::query("UPDATE attachments SET duration_ms = NULL WHERE id = $1").bind(id.to_string()).execute(db).await?;
     Ok(())
 }
 
 /// Records that a blob was removed, or need not be.
-pub async fn removal_done(db: &mut Connection, blob_key: &str) -> Result<(), Error> {
-    sqlx::query("DELETE FROM blob_removals WHERE blob_key = $1").bind(blob_key).execute(db).await?;
+pub async fn complete_deletion(db: &mut Connection, blob_key: &str) -> Result<(), Error> {
+    sqlx::query("DELETE FROM blob_deletions WHERE blob_key = $1").bind(blob_key).execute(db).await?;
     Ok(())
 }

@@ -14,12 +14,12 @@ use crate::domain::handle::PhoneNumber;
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 
 /// The longest set of recipients that is stored as it is, in bytes: PostgreSQL's index takes no more than 2704 of a row.
-const LONGEST_KEY: usize = 1024;
+const MAX_KEY: usize = 1024;
 
 /// What a chat is found by.
 fn stored_key(recipients: &Recipients) -> String {
     let key = recipients.key();
-    if key.len() <= LONGEST_KEY {
+    if key.len() <= MAX_KEY {
         return key;
     }
     format!("sha256:{}", base16ct::lower::encode_string(&Sha256::digest(key.as_bytes())))

@@ -1,6 +1,6 @@
 //! Answers kept under the keys of the calls they answered.
 
-use super::row::{integer, optional_time, storable, text};
+use super::row::{escape_nul, integer, optional_time, text};
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, PartnerId};
@@ -24,7 +24,7 @@ pub async fn find(db: &mut Connection, partner: PartnerId, key: &str) -> Result<
          WHERE idempotency_keys.partner_id = $1 AND idempotency_key = $2",
     )
     .bind(partner.to_string())
-    .bind(storable(key))
+    .bind(escape_nul(key))
     .fetch_optional(db)
     .await?;
     row.map(|row| {
@@ -52,10 +52,10 @@ pub async fn keep(
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(partner.to_string())
-    .bind(storable(key))
+    .bind(escape_nul(key))
     .bind(message.to_string())
     .bind(i64::from(status))
-    .bind(storable(body))
+    .bind(escape_nul(body))
     .bind(now.as_millis())
     .execute(db)
     .await?;

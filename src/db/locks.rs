@@ -10,11 +10,11 @@ use sqlx::{Any, AssertSqlSafe, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit};
 use tokio::time::timeout;
 
-use super::{Connection, Db, Engine, Error, LOCK_PATIENCE};
+use super::{Connection, Db, Engine, Error, LOCK_TIMEOUT};
 
 /// Acquires advisory locks on these names, held until the transaction ends. All names must be passed in one
 /// call, or in a globally consistent order: in a deadlock PostgreSQL aborts one of the transactions.
-pub async fn hold(db: &mut Connection, names: &[String]) -> Result<(), Error> {
+pub async fn lock_names(db: &mut Connection, names: &[String]) -> Result<(), Error> {
     if Engine::of_connection(db) == Engine::Sqlite || names.is_empty() {
         return Ok(());
     }
@@ -38,16 +38,16 @@ fn number(name: &str) -> i64 {
 
 /// Process-local locks by name; unused entries are pruned.
 #[derive(Clone, Default)]
-pub(super) struct LocalLocks(Arc<std::sync::Mutex<HashMap<String, Weak<Mutex<()>>>>>);
+pub(super) struct ProcessLocks(Arc<std::sync::Mutex<HashMap<String, Weak<Mutex<()>>>>>);
 
-impl LocalLocks {
+impl ProcessLocks {
     /// Number of entries at which unused ones are pruned.
-    const MANY: usize = 64;
+    const PRUNE_THRESHOLD: usize = 64;
 
     async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock().expect("no panic while locked");
-            if locks.len() >= Self::MANY {
+            if locks.len() >= Self::PRUNE_THRESHOLD {
                 locks.retain(|_, lock| lock.strong_count() > 0);
             }
             let known = locks.get(name).and_then(Weak::upgrade);
@@ -63,14 +63,14 @@ impl LocalLocks {
 
 /// An exclusive lock on a name, across all servers, released on drop. It is also released if the database
 /// connection is lost: a second holder must then be safe, at worst wasteful.
-pub struct Exclusive {
+pub struct NamedLock {
     /// Rolled back on drop, which releases the advisory lock.
     _transaction: Option<Transaction<'static, Any>>,
-    _turn: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
     _local: OwnedMutexGuard<()>,
 }
 
-impl fmt::Debug for Exclusive {
+impl fmt::Debug for NamedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Exclusive")
     }
@@ -82,19 +82,19 @@ impl Db {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn exclusive(&self, name: String) -> Result<Exclusive, Error> {
+    pub async fn lock(&self, name: String) -> Result<NamedLock, Error> {
         let local = self.local_locks.lock(&name).await;
-        let (turn, transaction) = match self.engine {
+        let (permit, transaction) = match self.engine {
             Engine::Sqlite => (None, None),
             Engine::Postgres => {
-                let turn = timeout(LOCK_PATIENCE, Arc::clone(&self.lock_turns).acquire_owned()).await;
-                let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?.expect("never closed");
+                let permit = timeout(LOCK_TIMEOUT, Arc::clone(&self.lock_permits).acquire_owned()).await;
+                let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.expect("never closed");
                 let mut transaction = self.lock_pool.begin().await?;
-                hold(&mut transaction, &[name]).await?;
-                (Some(turn), Some(transaction))
+                lock_names(&mut transaction, &[name]).await?;
+                (Some(permit), Some(transaction))
             }
         };
-        Ok(Exclusive { _transaction: transaction, _turn: turn, _local: local })
+        Ok(NamedLock { _transaction: transaction, _permit: permit, _local: local })
     }
 }
 
@@ -104,12 +104,12 @@ mod tests {
 
     #[tokio::test]
     async fn lock_excludes_same_name_only_and_unused_names_are_pruned() {
-        let locks = LocalLocks::default();
+        let locks = ProcessLocks::default();
         let held = locks.lock("a").await;
-        for n in 0..LocalLocks::MANY * 2 {
+        for n in 0..ProcessLocks::PRUNE_THRESHOLD * 2 {
             drop(locks.lock(&n.to_string()).await);
         }
-        assert!(locks.0.lock().expect("lock").len() <= LocalLocks::MANY + 1, "unused names are pruned");
+        assert!(locks.0.lock().expect("lock").len() <= ProcessLocks::PRUNE_THRESHOLD + 1, "unused names are pruned");
         let mut second = Box::pin(locks.lock("a"));
         assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
         drop(held);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::row::{integer, optional, optional_text, optional_time, parsed, storable, text, time};
+use super::row::{escape_nul, integer, optional, optional_text, optional_time, parsed, text, time};
 use super::{Connection, Error, attachments, placeholders};
 use crate::clock::Timestamp;
 use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service};
@@ -41,8 +41,8 @@ pub async fn insert(db: &mut Connection, partner: PartnerId, message: &Message, 
     ));
     let insert = (0_i64..).zip(&message.parts).fold(sqlx::query(statement), |query, (position, part)| {
         let (kind, body, attachment) = match part {
-            Part::Text(text) => ("text", Some(storable(&text_body(text))), None),
-            Part::Link(url) => ("link", Some(storable(url)), None),
+            Part::Text(text) => ("text", Some(escape_nul(&text_body(text))), None),
+            Part::Link(url) => ("link", Some(escape_nul(url)), None),
             Part::Media(attachment) => ("media", None, attachment.as_ref().map(|attachment| attachment.id.to_string())),
         };
         query.bind(message.id.to_string()).bind(position).bind(kind).bind(body).bind(attachment)
@@ -153,7 +153,7 @@ pub async fn mark_failed(
     )
     .bind(id.to_string())
     .bind(i64::from(code))
-    .bind(storable(reason))
+    .bind(escape_nul(reason))
     .bind(now.as_millis())
     .execute(db)
     .await?;

@@ -11,22 +11,22 @@
 pub mod attachments;
 pub mod chats;
 pub mod fetched_urls;
+mod group_commit;
 pub mod idempotency;
-pub mod lists;
 pub mod locks;
 pub mod messages;
-pub mod moving;
 pub mod outbox;
+pub mod pages;
 pub mod partners;
 mod placeholders;
 #[cfg(test)]
 mod plans;
 mod postgres;
-pub mod rates;
+pub mod recent_sends;
 mod row;
 pub mod secrets;
 mod sqlite;
-mod writer;
+pub mod table_copy;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ use url::Url;
 use crate::budget::AtCapacity;
 use crate::quote::quoted;
 
-pub use postgres::About;
+pub use postgres::ServerInfo;
 pub use sqlx::AnyConnection as Connection;
 
 /// A connection that returns to its pool when it is dropped.
@@ -56,11 +56,11 @@ const DEFAULT_CONNECTIONS: u32 = 4;
 /// Locks by name that are held at a time, each by a connection of its own.
 pub const LOCK_CONNECTIONS: u32 = 8;
 /// How long to wait for one of those to be let go of: they are held while files are looked at and copied.
-const LOCK_PATIENCE: Duration = Duration::from_mins(1);
+const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long to wait for a connection, or for another process (`haversack partner add`) that writes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at a PostgreSQL that is not there yet.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -68,7 +68,7 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A statement failed.
-    #[error("database: {}", told(.0))]
+    #[error("database: {}", describe(.0))]
     Sql(Arc<sqlx::Error>),
     /// PostgreSQL does not answer at a start.
     #[error("database: PostgreSQL at {at} is not reachable ({cause}): start it, or correct HAVERSACK_DATABASE_URL")]
@@ -79,7 +79,7 @@ pub enum Error {
         cause: Arc<sqlx::Error>,
     },
     /// The migrations could not be applied.
-    #[error("database migration: {}", told_of_migration(.0))]
+    #[error("database migration: {}", describe_migration(.0))]
     Migration(Arc<sqlx::migrate::MigrateError>),
     /// A stored value is not what this version writes.
     #[error("database: column {column} holds {}, which this version cannot read", quoted(.value))]
@@ -111,7 +111,7 @@ pub enum Error {
 }
 
 /// What the library calls a pool that timed out is most often a server that does not answer.
-fn told(error: &sqlx::Error) -> String {
+fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::PoolTimedOut => {
             "no connection was to be had in time: it is not reachable, or all are in use".to_owned()
@@ -120,7 +120,7 @@ fn told(error: &sqlx::Error) -> String {
     }
 }
 
-fn told_of_migration(error: &sqlx::migrate::MigrateError) -> String {
+fn describe_migration(error: &sqlx::migrate::MigrateError) -> String {
     match error {
         sqlx::migrate::MigrateError::VersionMissing(number) => format!(
             "number {number}, which this version does not know, was applied: the tables are those of a newer version; run \
@@ -132,7 +132,7 @@ fn told_of_migration(error: &sqlx::migrate::MigrateError) -> String {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        postgres::note(&error);
+        postgres::record_error(&error);
         Self::Sql(Arc::new(error))
     }
 }
@@ -153,7 +153,7 @@ impl Error {
     /// Whether the same may succeed in a moment: the database is not reachable, is starting or stopping, has no
     /// connection left, or gave the work up in favour of another's.
     #[must_use]
-    pub fn is_unavailable(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         use sqlx::Error as E;
         let error = match self {
             Self::Sql(error) => error,
@@ -161,7 +161,7 @@ impl Error {
         };
         match error.as_ref() {
             E::Io(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Tls(_) => true,
-            E::Database(error) => error.code().is_some_and(|code| postgres::is_passing(&code)),
+            E::Database(error) => error.code().is_some_and(|code| postgres::is_transient(&code)),
             _ => false,
         }
     }
@@ -200,10 +200,10 @@ pub struct Db {
     /// Transactions that are held open for a lock, and do nothing else.
     lock_pool: AnyPool,
     /// One for each connection of that pool. Who waits for a lock waits here, and not for a database that is away.
-    lock_turns: Arc<Semaphore>,
-    local_locks: locks::LocalLocks,
+    lock_permits: Arc<Semaphore>,
+    local_locks: locks::ProcessLocks,
     /// Of SQLite.
-    writer: Option<writer::Writer>,
+    writer: Option<group_commit::Writer>,
 }
 
 impl std::fmt::Debug for Db {
@@ -214,7 +214,7 @@ impl std::fmt::Debug for Db {
 
 /// The tables of a database, beside those this version has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tables {
+pub enum SchemaStatus {
     /// There are none.
     None,
     /// Some migrations were not applied yet.
@@ -227,9 +227,9 @@ pub enum Tables {
 
 /// What a connection is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Serve,
-    Look,
+enum OpenMode {
+    Migrate,
+    Inspect,
 }
 
 impl Db {
@@ -239,7 +239,7 @@ impl Db {
     /// # Errors
     /// The database cannot be opened, migrated, or made durable.
     pub async fn open(url: &Url) -> Result<Self, Error> {
-        Self::connect(url, Purpose::Serve, DEFAULT_CONNECTIONS).await
+        Self::connect(url, OpenMode::Migrate, DEFAULT_CONNECTIONS).await
     }
 
     /// The same with a bound on connections, for a server.
@@ -247,7 +247,7 @@ impl Db {
     /// # Errors
     /// The same.
     pub async fn open_with(url: &Url, connections: u32) -> Result<Self, Error> {
-        Self::connect(url, Purpose::Serve, connections).await
+        Self::connect(url, OpenMode::Migrate, connections).await
     }
 
     /// The same without migrations, to look at what is there.
@@ -255,17 +255,17 @@ impl Db {
     /// # Errors
     /// The database cannot be opened, or is not durable.
     pub async fn open_unchanged(url: &Url) -> Result<Self, Error> {
-        Self::connect(url, Purpose::Look, DEFAULT_CONNECTIONS).await
+        Self::connect(url, OpenMode::Inspect, DEFAULT_CONNECTIONS).await
     }
 
-    async fn connect(url: &Url, purpose: Purpose, connections: u32) -> Result<Self, Error> {
+    async fn connect(url: &Url, purpose: OpenMode, connections: u32) -> Result<Self, Error> {
         let engine = Engine::of(url).ok_or_else(|| Error::UnknownKind(url.scheme().to_owned()))?;
         sqlx::any::install_default_drivers();
         let options = AnyConnectOptions::from_str(url.as_str())?.disable_statement_logging();
         let pool = |connections, idle_in_transaction| {
             let pool = AnyPoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(PATIENCE)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
                 .idle_timeout(None)
                 .max_lifetime((engine == Engine::Postgres).then_some(postgres::LIFETIME))
                 .test_before_acquire(false);
@@ -281,16 +281,16 @@ impl Db {
                 let pool = pool(1, postgres::IDLE_IN_TRANSACTION).connect_with(options.clone()).await?;
                 pool.acquire().await?.detach()
             }
-            Engine::Postgres => reach(url, &options).await?,
+            Engine::Postgres => connect_with_retry(url, &options).await?,
         };
         // Who is allowed to use tables only, and not to make them, must not be asked to.
-        if purpose == Purpose::Serve && tables(&mut connection, engine).await? != Tables::Current {
+        if purpose == OpenMode::Migrate && tables(&mut connection, engine).await? != SchemaStatus::Current {
             MIGRATIONS.run(&mut connection).await?;
         }
         let (readers, writer) = match engine {
             Engine::Sqlite => {
                 sqlite::check_durability(&mut connection).await?;
-                (SQLITE_READERS, Some(writer::Writer::spawn(connection)))
+                (SQLITE_READERS, Some(group_commit::Writer::spawn(connection)))
             }
             Engine::Postgres => {
                 postgres::check_durability(&mut connection).await?;
@@ -302,8 +302,8 @@ impl Db {
             engine,
             pool: pool(readers, postgres::IDLE_IN_TRANSACTION).connect_lazy_with(options.clone()),
             lock_pool: pool(LOCK_CONNECTIONS, postgres::IDLE_WITH_LOCK).connect_lazy_with(options),
-            lock_turns: Arc::new(Semaphore::new(LOCK_CONNECTIONS as usize)),
-            local_locks: locks::LocalLocks::default(),
+            lock_permits: Arc::new(Semaphore::new(LOCK_CONNECTIONS as usize)),
+            local_locks: locks::ProcessLocks::default(),
             writer,
         })
     }
@@ -346,7 +346,7 @@ impl Db {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn tables(&self) -> Result<Tables, Error> {
+    pub async fn tables(&self) -> Result<SchemaStatus, Error> {
         tables(&mut *self.read().await?, self.engine).await
     }
 
@@ -354,7 +354,7 @@ impl Db {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn about(&self) -> Result<Option<About>, Error> {
+    pub async fn about(&self) -> Result<Option<ServerInfo>, Error> {
         match self.engine {
             Engine::Sqlite => Ok(None),
             Engine::Postgres => postgres::about(&mut *self.read().await?).await.map(Some),
@@ -371,40 +371,40 @@ impl Db {
     }
 }
 
-async fn tables(connection: &mut Connection, engine: Engine) -> Result<Tables, Error> {
+async fn tables(connection: &mut Connection, engine: Engine) -> Result<SchemaStatus, Error> {
     let there = match engine {
         Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
         Engine::Postgres => "SELECT COUNT(to_regclass('_sqlx_migrations'))",
     };
     let there: i64 = sqlx::query(there).fetch_one(&mut *connection).await?.try_get(0)?;
     if there == 0 {
-        return Ok(Tables::None);
+        return Ok(SchemaStatus::None);
     }
     let rows = sqlx::query("SELECT version FROM _sqlx_migrations").fetch_all(&mut *connection).await?;
     let applied = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
     let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     Ok(if applied.is_empty() {
-        Tables::None
+        SchemaStatus::None
     } else if applied.iter().any(|version| !known.contains(version)) {
-        Tables::Newer
+        SchemaStatus::Newer
     } else if applied.len() < known.len() {
-        Tables::Older
+        SchemaStatus::Older
     } else {
-        Tables::Current
+        SchemaStatus::Current
     })
 }
 
 /// The first connection to PostgreSQL, which may be starting as well. A pool would say that it waited, and not for what.
-async fn reach(url: &Url, options: &AnyConnectOptions) -> Result<Connection, Error> {
+async fn connect_with_retry(url: &Url, options: &AnyConnectOptions) -> Result<Connection, Error> {
     let start = Instant::now();
     loop {
-        let failed = match timeout(PATIENCE, options.connect()).await {
+        let failed = match timeout(ACQUIRE_TIMEOUT, options.connect()).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => Error::from(error),
             Err(_) => Error::from(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
         };
         match failed {
-            failed if failed.is_unavailable() && start.elapsed() < PATIENCE => sleep(LOOK_AGAIN).await,
+            failed if failed.is_transient() && start.elapsed() < ACQUIRE_TIMEOUT => sleep(CONNECT_RETRY_INTERVAL).await,
             Error::Sql(cause) if matches!(*cause, sqlx::Error::Io(_)) => {
                 let at = format!("{}:{}", url.host_str().unwrap_or("localhost"), url.port().unwrap_or(5432));
                 return Err(Error::Unreachable { at, cause });

@@ -12,7 +12,7 @@ use crate::id::{ChatId, JobId, MessageId};
 
 /// A leased entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Job {
+pub struct OutboxEntry {
     pub id: JobId,
     pub message_id: MessageId,
     pub chat_id: ChatId,
@@ -46,8 +46,13 @@ macro_rules! claim {
 }
 
 /// Leases the oldest due entries until `until`; no other server can lease them before.
-pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<Job>, Error> {
-    locks::hold(db, &["outbox".to_owned()]).await?;
+pub async fn claim(
+    db: &mut Connection,
+    now: Timestamp,
+    until: Timestamp,
+    limit: u32,
+) -> Result<Vec<OutboxEntry>, Error> {
+    locks::lock_names(db, &["outbox".to_owned()]).await?;
     let statement = match Engine::of_connection(db) {
         Engine::Sqlite => claim!(""),
         // Skip rows locked by another server that is recording an outcome.
@@ -62,7 +67,7 @@ pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit:
     let mut jobs = rows
         .iter()
         .map(|row| {
-            Ok(Job {
+            Ok(OutboxEntry {
                 id: parsed(row, "id", JobId::parse)?,
                 message_id: parsed(row, "message_id", MessageId::parse)?,
                 chat_id: parsed(row, "chat_id", ChatId::parse)?,
@@ -75,7 +80,7 @@ pub async fn claim(db: &mut Connection, now: Timestamp, until: Timestamp, limit:
 }
 
 /// Extends a lease. Returns false if the entry is gone or another server has leased it since.
-pub async fn extend(db: &mut Connection, job: Job, until: Timestamp) -> Result<bool, Error> {
+pub async fn extend(db: &mut Connection, job: OutboxEntry, until: Timestamp) -> Result<bool, Error> {
     let done = sqlx::query("UPDATE outbox SET claimed_until = $3 WHERE id = $1 AND attempts = $2")
         .bind(job.id.to_string())
         .bind(i64::from(job.attempt))
@@ -86,7 +91,7 @@ pub async fn extend(db: &mut Connection, job: Job, until: Timestamp) -> Result<b
 }
 
 /// Releases an entry, to be retried at `at`. Has no effect if another server has leased it since.
-pub async fn retry(db: &mut Connection, job: Job, at: Timestamp) -> Result<(), Error> {
+pub async fn retry(db: &mut Connection, job: OutboxEntry, at: Timestamp) -> Result<(), Error> {
     sqlx::query("UPDATE outbox SET available_at = $3, claimed_until = 0 WHERE id = $1 AND attempts = $2")
         .bind(job.id.to_string())
         .bind(i64::from(job.attempt))
@@ -97,7 +102,7 @@ pub async fn retry(db: &mut Connection, job: Job, at: Timestamp) -> Result<(), E
 }
 
 /// Deletes an entry whose message failed. Returns false if another server has leased it since.
-pub async fn give_up(db: &mut Connection, job: Job) -> Result<bool, Error> {
+pub async fn give_up(db: &mut Connection, job: OutboxEntry) -> Result<bool, Error> {
     let done = sqlx::query("DELETE FROM outbox WHERE id = $1 AND attempts = $2")
         .bind(job.id.to_string())
         .bind(i64::from(job.attempt))

@@ -3,8 +3,8 @@
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Db;
-use super::lists::MESSAGE_BYTES;
-use super::lists::statements;
+use super::pages::MESSAGE_BYTES;
+use super::pages::statements;
 
 /// Statements that may look at all of a table, and why.
 const WHOLE_TABLES: &[&str] = &[
@@ -65,7 +65,7 @@ fn sources() -> Vec<String> {
     let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/db")).expect("folder");
     let files = folder.map(|file| file.expect("file").path()).filter(|path| {
         // `haversack copy` reads whole tables, a page at a time; PostgreSQL's own statements are no business of SQLite.
-        !["moving.rs", "plans.rs", "postgres.rs", "locks.rs", "mod.rs", "writer.rs"]
+        !["table_copy.rs", "plans.rs", "postgres.rs", "locks.rs", "mod.rs", "group_commit.rs"]
             .iter()
             .any(|name| path.ends_with(name))
     });

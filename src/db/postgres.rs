@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 
 /// A pooled connection that was idle for longer is pinged before use: the server may have been restarted, or
 /// a firewall may have dropped its connection state.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
+const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// Timeout of that ping.
 const PING: Duration = Duration::from_secs(2);
 
@@ -39,7 +39,7 @@ pub(super) async fn prepare(connection: &mut Connection, idle_in_transaction: &'
 }
 
 /// Records errors that concern all connections.
-pub(super) fn note(error: &sqlx::Error) {
+pub(super) fn record_error(error: &sqlx::Error) {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     if code.as_deref() == Some(CACHED_PLAN) {
         *TABLES_CHANGED.lock().expect("no panic while locked") = Some(Instant::now());
@@ -69,7 +69,7 @@ pub(super) async fn is_alive(connection: &mut Connection, idle: PoolConnectionMe
     if changed.is_some_and(|changed| changed.elapsed() < idle.age) {
         return Ok(false);
     }
-    Ok(idle.idle_for < TRUSTED_FOR || timeout(PING, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
+    Ok(idle.idle_for < PING_AFTER_IDLE || timeout(PING, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
 }
 
 /// Fails unless commits are durable: `fsync` and `synchronous_commit` must not be off.
@@ -86,7 +86,7 @@ pub(super) async fn check_durability(connection: &mut Connection) -> Result<(), 
 
 /// Version, settings and time of the database server.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct ServerInfo {
     pub version: String,
     /// Character encoding of the server.
     pub encoding: String,
@@ -95,13 +95,13 @@ pub struct About {
     pub now: Timestamp,
 }
 
-pub(super) async fn about(connection: &mut Connection) -> Result<About, Error> {
+pub(super) async fn about(connection: &mut Connection) -> Result<ServerInfo, Error> {
     let statement = "SELECT current_setting('server_version'), current_setting('server_encoding'), \
                      CAST(current_setting('max_connections') AS BIGINT), \
                      CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
     let row = sqlx::query(statement).fetch_one(connection).await?;
     let version: String = row.try_get(0)?;
-    Ok(About {
+    Ok(ServerInfo {
         // Distributions append their package version.
         version: version.split(' ').next().unwrap_or_default().to_owned(),
         encoding: row.try_get(1)?,
@@ -115,7 +115,7 @@ pub(super) async fn about(connection: &mut Connection) -> Result<About, Error> {
 const CACHED_PLAN: &str = "0A000";
 
 /// Returns true if an error with this SQLSTATE is transient (PostgreSQL documentation, appendix A).
-pub(super) fn is_passing(sqlstate: &str) -> bool {
+pub(super) fn is_transient(sqlstate: &str) -> bool {
     // Connection exceptions, insufficient resources, operator intervention; serialization failure and
     // deadlock; a server demoted to a replica; idle-in-transaction and lock timeouts; changed schema.
     ["08", "53", "57"].iter().any(|class| sqlstate.starts_with(class))
@@ -129,10 +129,10 @@ mod tests {
     #[test]
     fn transient_errors_are_distinguished_from_permanent_ones() {
         for code in ["08006", "53300", "57P01", "57P03", "40001", "40P01", "55P03", "0A000"] {
-            assert!(is_passing(code), "{code}");
+            assert!(is_transient(code), "{code}");
         }
         for code in ["23505", "42P01", "22021", "40002"] {
-            assert!(!is_passing(code), "{code}");
+            assert!(!is_transient(code), "{code}");
         }
     }
 }

@@ -15,11 +15,11 @@ const NUL: char = '0';
 const ITSELF: char = '1';
 
 /// Escapes U+0000, which PostgreSQL's TEXT cannot store. [`text`] reverses it.
-pub(super) fn storable(text: &str) -> String {
+pub(super) fn escape_nul(text: &str) -> String {
     text.replace(ESCAPE, &format!("{ESCAPE}{ITSELF}")).replace('\0', &format!("{ESCAPE}{NUL}"))
 }
 
-fn as_given(stored: String) -> String {
+fn unescape_nul(stored: String) -> String {
     if !stored.contains(ESCAPE) {
         return stored;
     }
@@ -28,12 +28,12 @@ fn as_given(stored: String) -> String {
 
 /// Reads a text column and reverses the escaping.
 pub(super) fn text(row: &AnyRow, column: &'static str) -> Result<String, Error> {
-    Ok(as_given(row.try_get(column)?))
+    Ok(unescape_nul(row.try_get(column)?))
 }
 
 /// Reads a nullable text column and reverses the escaping.
 pub(super) fn optional_text(row: &AnyRow, column: &'static str) -> Result<Option<String>, Error> {
-    Ok(row.try_get::<Option<String>, _>(column)?.map(as_given))
+    Ok(row.try_get::<Option<String>, _>(column)?.map(unescape_nul))
 }
 
 pub(super) fn integer(row: &AnyRow, column: &'static str) -> Result<i64, Error> {
@@ -84,9 +84,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_round_trips_through_escaping(text in "[\\x000a01\u{F0000}]{0,12}|.*") {
-            let stored = storable(&text);
+            let stored = escape_nul(&text);
             prop_assert!(!stored.contains('\0'));
-            prop_assert_eq!(as_given(stored), text);
+            prop_assert_eq!(unescape_nul(stored), text);
         }
     }
 }

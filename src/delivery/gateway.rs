@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::receipts::Receipts;
 use crate::blob::{self, Blob, BlobKey, BlobStore, ByteStream};
-use crate::domain::attachment::{Attachment, Delivered};
+use crate::domain::attachment::{Attachment, ServedFile};
 use crate::domain::message::{Effect, ReplyTo, Service};
 use crate::domain::part::{Part, Text};
 use crate::id::MessageId;
@@ -36,12 +36,12 @@ pub struct OutgoingMessage {
 pub enum OutgoingPart {
     Text(Text),
     Link(String),
-    Media(PartContent),
+    Media(MediaFile),
 }
 
 /// A file as passed to a carrier: metadata, with the bytes read on demand.
 #[derive(Debug)]
-pub struct PartContent {
+pub struct MediaFile {
     pub filename: String,
     pub media_type: String,
     pub size_bytes: u64,
@@ -49,7 +49,7 @@ pub struct PartContent {
     blobs: Arc<dyn BlobStore>,
 }
 
-impl PartContent {
+impl MediaFile {
     /// Opens the file. Returns `None` if its attachment was deleted meanwhile.
     ///
     /// # Errors
@@ -66,13 +66,13 @@ impl PartContent {
         let Some(blob) = self.open().await? else { return Ok(None) };
         let size = blob.size();
         match blob.read(0..size).await {
-            Err(blob::Error::Gone) => Ok(None),
+            Err(blob::Error::NotFound) => Ok(None),
             read => read.map(Some),
         }
     }
 
     fn new(attachment: &Attachment, blobs: &Arc<dyn BlobStore>) -> Self {
-        let Delivered { filename, media_type, size_bytes } = attachment.delivered();
+        let ServedFile { filename, media_type, size_bytes } = attachment.delivered();
         Self {
             filename: filename.to_owned(),
             media_type: media_type.to_owned(),
@@ -89,14 +89,14 @@ impl OutgoingPart {
         Some(match part {
             Part::Text(text) => Self::Text(text.clone()),
             Part::Link(url) => Self::Link(url.clone()),
-            Part::Media(attachment) => Self::Media(PartContent::new(attachment.as_deref()?, blobs)),
+            Part::Media(attachment) => Self::Media(MediaFile::new(attachment.as_deref()?, blobs)),
         })
     }
 }
 
 /// Success of a hand-over to the carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Accepted {
     /// Accepted; the carrier confirms delivery later through [`Receipts`].
     Sent(Service),
     /// Accepted and already delivered.
@@ -105,10 +105,10 @@ pub enum Outcome {
 
 /// Failure of a hand-over to the carrier.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Failure {
+pub enum GatewayError {
     /// Retryable.
     #[error("{0}")]
-    Temporary(String),
+    Retryable(String),
     /// Not retryable.
     #[error("{reason} ({code})")]
     Permanent {
@@ -128,7 +128,7 @@ pub trait Gateway: std::fmt::Debug + Send + Sync {
         drop(receipts);
     }
 
-    /// Hands a message to the carrier. Called again with the same message after a [`Failure::Temporary`], and
+    /// Hands a message to the carrier. Called again with the same message after a [`GatewayError::Retryable`], and
     /// after a crash between its return and the commit of the outcome (at-least-once delivery).
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure>;
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError>;
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::gateway::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
+use super::gateway::{Accepted, Gateway, GatewayError, OutgoingMessage, OutgoingPart};
 use crate::domain::message::Service;
 use crate::quote::quoted;
 
@@ -11,12 +11,12 @@ pub struct Loopback;
 
 #[async_trait]
 impl Gateway for Loopback {
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         for part in &message.parts {
             // Like a real carrier, fail if a file cannot be opened.
             if let OutgoingPart::Media(content) = part {
-                let opened = content.open().await.map_err(|error| Failure::Temporary(error.to_string()))?;
-                opened.ok_or_else(|| Failure::Permanent {
+                let opened = content.open().await.map_err(|error| GatewayError::Retryable(error.to_string()))?;
+                opened.ok_or_else(|| GatewayError::Permanent {
                     code: 4001,
                     reason: format!("the file {} is not there any more", quoted(&content.filename)),
                 })?;
@@ -30,6 +30,6 @@ impl Gateway for Loopback {
             (false, _) => "message",
         };
         tracing::info!(message_id = %message.id, parts = message.parts.len(), form, "delivered");
-        Ok(Outcome::Delivered(service))
+        Ok(Accepted::Delivered(service))
     }
 }

@@ -5,7 +5,7 @@ mod loopback;
 mod receipts;
 mod worker;
 
-pub use gateway::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart, PartContent};
+pub use gateway::{Accepted, Gateway, GatewayError, MediaFile, OutgoingMessage, OutgoingPart};
 pub use loopback::Loopback;
 pub use receipts::Receipts;
-pub use worker::Worker;
+pub use worker::DeliveryWorker;

@@ -7,7 +7,7 @@
 //!
 //! A database outage does not cause a second hand-over: the worker keeps the outcome and records it after the
 //! outage. The lease may have expired by then, so after an outage workers wait before they lease again, until
-//! pending outcomes are recorded ([`Worker::recover`]).
+//! pending outcomes are recorded ([`DeliveryWorker::wait_for_recovery`]).
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -19,10 +19,10 @@ use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::gateway::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
+use super::gateway::{Accepted, Gateway, GatewayError, OutgoingMessage, OutgoingPart};
 use crate::blob::BlobStore;
 use crate::clock::Clock;
-use crate::db::outbox::Job;
+use crate::db::outbox::OutboxEntry;
 use crate::db::{self, Db, chats, messages, outbox};
 use crate::domain::message::{DeliveryStatus, Message};
 use crate::id::{ChatId, PartnerId};
@@ -31,26 +31,26 @@ use crate::quote::shown;
 
 /// Maximum number of messages leased at a time.
 const BATCH: u32 = 64;
-/// Duration of a lease. The part that [`PATIENCE`] and [`FRESH`] leave over is the tolerated clock skew
+/// Duration of a lease. The part that [`GATEWAY_TIMEOUT`] and [`LEASE_RENEW_AFTER`] leave over is the tolerated clock skew
 /// between servers that share a database.
 const LEASE: Duration = Duration::from_mins(1);
 /// A lease older than this is renewed before its message is handed over.
-const FRESH: Duration = Duration::from_secs(2);
+const LEASE_RENEW_AFTER: Duration = Duration::from_secs(2);
 /// Polling interval, for retries and for messages left by a crash.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval of attempts to record an outcome during a database outage.
-const INSIST: Duration = Duration::from_millis(200);
+const DB_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Grace period after an outage, in which other servers record their outcomes: they may notice the end of the
 /// outage up to a second later.
-const OTHERS_FIRST: Duration = Duration::from_secs(3);
+const RECOVERY_GRACE: Duration = Duration::from_secs(3);
 /// Attempts before a message fails permanently, with code 3007.
 const MAX_ATTEMPTS: u32 = 10;
 /// Delay before the first retry; doubled on each further one (exponential backoff).
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Upper bound of the retry delay.
-const LONGEST_RETRY: Duration = Duration::from_mins(10);
+const MAX_RETRY: Duration = Duration::from_mins(10);
 /// Gateway timeout: shorter than the lease, so that no other server leases a message that may still be sent.
-const PATIENCE: Duration = Duration::from_secs(50);
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(50);
 /// Error code "Delivery failed".
 const DELIVERY_FAILED: u16 = 4001;
 /// Error code "Delivery attempts exhausted".
@@ -58,7 +58,7 @@ const EXHAUSTED: u16 = 3007;
 
 /// Delivers the messages of the outbox.
 #[derive(Clone, Debug)]
-pub struct Worker {
+pub struct DeliveryWorker {
     pub db: Db,
     pub blobs: Arc<dyn BlobStore>,
     pub gateway: Arc<dyn Gateway>,
@@ -68,22 +68,22 @@ pub struct Worker {
     pub filled: Arc<Notify>,
 }
 
-impl Worker {
+impl DeliveryWorker {
     /// Runs until `stop` resolves; a batch in progress is completed first. If the process exits earlier, the
     /// leases of the batch expire and its messages are handed over again.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {
-            let next = match self.work().await {
+            let next = match self.run_batch().await {
                 // A full batch: more messages may be due.
                 Ok(count) if count == BATCH as usize => Duration::ZERO,
-                Ok(_) => POLL,
+                Ok(_) => POLL_INTERVAL,
                 Err(error) => {
                     tracing::error!(%error, "delivery batch failed; will be retried");
                     tokio::select! {
                         biased;
                         () = &mut stop => return,
-                        () = self.recover() => Duration::ZERO,
+                        () = self.wait_for_recovery() => Duration::ZERO,
                     }
                 }
             };
@@ -97,11 +97,11 @@ impl Worker {
 
     /// Waits for the database, then lets other servers record outcomes whose leases expired during the
     /// outage.
-    async fn recover(&self) {
+    async fn wait_for_recovery(&self) {
         loop {
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             if self.db.check().await.is_ok() {
-                return tokio::time::sleep(OTHERS_FIRST).await;
+                return tokio::time::sleep(RECOVERY_GRACE).await;
             }
         }
     }
@@ -110,7 +110,7 @@ impl Worker {
     ///
     /// # Errors
     /// The database fails; the leases expire by themselves.
-    pub async fn work(&self) -> Result<usize, db::Error> {
+    pub async fn run_batch(&self) -> Result<usize, db::Error> {
         let (now, claimed) = (self.clock.now(), Instant::now());
         let jobs = self
             .db
@@ -131,16 +131,16 @@ impl Worker {
         Ok(count)
     }
 
-    async fn deliver_in_order(&self, jobs: Vec<Job>, claimed: Instant) -> Result<(), db::Error> {
+    async fn deliver_in_order(&self, jobs: Vec<OutboxEntry>, claimed: Instant) -> Result<(), db::Error> {
         for job in jobs {
             // Loading the message may have taken long during an outage: renew the lease until it is fresh
             // afterwards.
-            while claimed.elapsed() < FRESH || self.extend(job).await? {
+            while claimed.elapsed() < LEASE_RENEW_AFTER || self.extend(job).await? {
                 match self.load(job).await {
-                    Err(error) if error.is_unavailable() => pause(&error).await,
+                    Err(error) if error.is_transient() => pause(&error).await,
                     // An unreadable message must not block the ones behind it.
                     Err(error) => {
-                        self.give_up_for_now(job, error.to_string()).await?;
+                        self.retry_or_fail(job, error.to_string()).await?;
                         break;
                     }
                     Ok(message) => {
@@ -154,17 +154,17 @@ impl Worker {
     }
 
     /// Renews the lease. Returns false if another server holds it now.
-    async fn extend(&self, job: Job) -> Result<bool, db::Error> {
-        insist(|| {
+    async fn extend(&self, job: OutboxEntry) -> Result<bool, db::Error> {
+        retry_while_unavailable(|| {
             let until = self.clock.now() + LEASE;
             self.db.write(move |db| Box::pin(async move { outbox::extend(db, job, until).await }))
         })
         .await
     }
 
-    async fn deliver(&self, job: Job, message: Option<OutgoingMessage>) -> Result<(), db::Error> {
+    async fn deliver(&self, job: OutboxEntry, message: Option<OutgoingMessage>) -> Result<(), db::Error> {
         let Some(message) = message else {
-            return self.finish(job).await;
+            return self.discard(job).await;
         };
         if job.attempt == 1 {
             self.metrics.message(DeliveryStatus::Queued.as_str());
@@ -174,26 +174,26 @@ impl Worker {
                 .fail(job, DELIVERY_FAILED, "all its attachments were deleted before it was sent".to_owned())
                 .await;
         }
-        match self.hand_over(&message).await {
+        match self.send_to_gateway(&message).await {
             Ok(outcome) => self.record(job, outcome).await,
-            Err(Failure::Temporary(reason)) => self.give_up_for_now(job, reason).await,
-            Err(Failure::Permanent { code, reason }) => self.fail(job, code, reason).await,
+            Err(GatewayError::Retryable(reason)) => self.retry_or_fail(job, reason).await,
+            Err(GatewayError::Permanent { code, reason }) => self.fail(job, code, reason).await,
         }
     }
 
     /// Calls the gateway with a timeout and catches panics, so that one message cannot block the others.
-    async fn hand_over(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send_to_gateway(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         let sending = AssertUnwindSafe(self.gateway.send(message)).catch_unwind();
-        match tokio::time::timeout(PATIENCE, sending).await {
+        match tokio::time::timeout(GATEWAY_TIMEOUT, sending).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Failure::Temporary("the gateway panicked".to_owned())),
-            Err(_) => Err(Failure::Temporary("the gateway did not answer in time".to_owned())),
+            Ok(Err(_)) => Err(GatewayError::Retryable("the gateway panicked".to_owned())),
+            Err(_) => Err(GatewayError::Retryable("the gateway did not answer in time".to_owned())),
         }
     }
 
     /// Loads the message of an outbox entry; `None` if it no longer exists, so that nothing is left to
     /// deliver.
-    async fn load(&self, job: Job) -> Result<Option<OutgoingMessage>, db::Error> {
+    async fn load(&self, job: OutboxEntry) -> Result<Option<OutgoingMessage>, db::Error> {
         let mut db = self.db.read().await?;
         let Some((partner, message)) = messages::find_for_delivery(&mut db, job.message_id).await? else {
             return Ok(None);
@@ -222,10 +222,10 @@ impl Worker {
 
     /// Records the outcome. Sent and delivered are two updates with a timestamp each, even if the gateway
     /// reports both at once. The last update and the removal of the outbox entry share a transaction.
-    async fn record(&self, job: Job, outcome: Outcome) -> Result<(), db::Error> {
-        let (Outcome::Sent(service) | Outcome::Delivered(service)) = outcome;
-        let (now, last) = (self.clock.now(), matches!(outcome, Outcome::Sent(_)));
-        insist(|| {
+    async fn record(&self, job: OutboxEntry, outcome: Accepted) -> Result<(), db::Error> {
+        let (Accepted::Sent(service) | Accepted::Delivered(service)) = outcome;
+        let (now, last) = (self.clock.now(), matches!(outcome, Accepted::Sent(_)));
+        retry_while_unavailable(|| {
             self.db.write(move |db| {
                 Box::pin(async move {
                     messages::mark_sent(db, job.message_id, service, now).await?;
@@ -239,7 +239,7 @@ impl Worker {
             return Ok(());
         }
         let now = self.clock.now();
-        insist(|| {
+        retry_while_unavailable(|| {
             self.db.write(move |db| {
                 Box::pin(async move {
                     messages::mark_delivered(db, job.message_id, now).await?;
@@ -252,7 +252,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn give_up_for_now(&self, job: Job, reason: String) -> Result<(), db::Error> {
+    async fn retry_or_fail(&self, job: OutboxEntry, reason: String) -> Result<(), db::Error> {
         if job.attempt < MAX_ATTEMPTS {
             self.retry(job, &reason).await
         } else {
@@ -260,18 +260,19 @@ impl Worker {
         }
     }
 
-    async fn retry(&self, job: Job, reason: &str) -> Result<(), db::Error> {
-        let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(LONGEST_RETRY);
+    async fn retry(&self, job: OutboxEntry, reason: &str) -> Result<(), db::Error> {
+        let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(MAX_RETRY);
         let reason = shown(reason);
         tracing::warn!(message_id = %job.message_id, attempt = job.attempt, %reason, ?wait, "delivery failed; will be retried");
         let at = self.clock.now() + wait;
-        insist(|| self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await }))).await
+        retry_while_unavailable(|| self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await })))
+            .await
     }
 
-    async fn fail(&self, job: Job, code: u16, reason: String) -> Result<(), db::Error> {
+    async fn fail(&self, job: OutboxEntry, code: u16, reason: String) -> Result<(), db::Error> {
         tracing::warn!(message_id = %job.message_id, code, reason = %shown(&reason), "delivery failed permanently");
         let now = self.clock.now();
-        insist(|| {
+        retry_while_unavailable(|| {
             let reason = reason.clone();
             self.db.write(move |db| {
                 Box::pin(async move {
@@ -288,16 +289,18 @@ impl Worker {
         Ok(())
     }
 
-    async fn finish(&self, job: Job) -> Result<(), db::Error> {
+    async fn discard(&self, job: OutboxEntry) -> Result<(), db::Error> {
         self.db.write(move |db| Box::pin(async move { outbox::done(db, job.id).await })).await
     }
 }
 
 /// Retries an idempotent operation until the database is available again.
-async fn insist<T, F: Future<Output = Result<T, db::Error>>>(mut work: impl FnMut() -> F) -> Result<T, db::Error> {
+async fn retry_while_unavailable<T, F: Future<Output = Result<T, db::Error>>>(
+    mut work: impl FnMut() -> F,
+) -> Result<T, db::Error> {
     loop {
         match work().await {
-            Err(error) if error.is_unavailable() => pause(&error).await,
+            Err(error) if error.is_transient() => pause(&error).await,
             done => return done,
         }
     }
@@ -305,13 +308,13 @@ async fn insist<T, F: Future<Output = Result<T, db::Error>>>(mut work: impl FnMu
 
 async fn pause(error: &db::Error) {
     tracing::warn!(%error, "database unavailable; delivery is waiting");
-    tokio::time::sleep(INSIST).await;
+    tokio::time::sleep(DB_RETRY_INTERVAL).await;
 }
 
 /// Groups entries by chat. Messages of one chat are delivered sequentially, in the order of acceptance; chats
 /// are delivered concurrently.
-fn by_chat(jobs: Vec<Job>) -> HashMap<ChatId, Vec<Job>> {
-    let mut chats: HashMap<ChatId, Vec<Job>> = HashMap::new();
+fn by_chat(jobs: Vec<OutboxEntry>) -> HashMap<ChatId, Vec<OutboxEntry>> {
+    let mut chats: HashMap<ChatId, Vec<OutboxEntry>> = HashMap::new();
     for job in jobs {
         chats.entry(job.chat_id).or_default().push(job);
     }

@@ -6,7 +6,7 @@ use super::blob_key::BlobKey;
 use super::tier::Tier;
 use crate::clock::Timestamp;
 use crate::id::{AttachmentId, PartnerId};
-use crate::media::Measures;
+use crate::media::MediaInfo;
 
 /// A file owned by a partner.
 #[derive(Clone, Debug)]
@@ -28,31 +28,31 @@ pub struct Attachment {
     /// When the upload window closes.
     pub upload_expires_at: Timestamp,
     /// The attachment whose blob holds the bytes: usually this one, another if a blob is shared.
-    pub blob_of: AttachmentId,
+    pub blob_id: AttachmentId,
     /// Dimensions and duration, as far as they could be determined.
-    pub measures: Measures,
+    pub measures: MediaInfo,
     /// True once the variant and the audio analysis were computed, on first send.
     pub prepared: bool,
     /// The variant sent to recipients, if it differs from the uploaded file.
-    pub delivery: Option<Delivery>,
+    pub variant: Option<Variant>,
     /// Audio analysis, if the file is audio that could be decoded.
-    pub sound: Option<Sound>,
+    pub sound: Option<AudioInfo>,
     /// When an ephemeral file expires; `None` for persistent ones.
-    pub purge_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
     /// Upload state.
-    pub content: Content,
+    pub state: UploadState,
 }
 
 /// A delivered variant: a transcoded copy of the upload that recipients' devices can play.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub struct Variant {
     pub filename: String,
     pub media_type: String,
     pub size_bytes: u64,
     /// MD5 of the variant, lowercase hexadecimal.
     pub md5: String,
     /// Blob id of the variant; never the id of an attachment.
-    pub blob: AttachmentId,
+    pub blob_id: AttachmentId,
 }
 
 /// Number of points of a waveform.
@@ -60,7 +60,7 @@ pub const WAVEFORM_POINTS: usize = 64;
 
 /// Result of the audio analysis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sound {
+pub struct AudioInfo {
     pub channels: u32,
     /// In samples per second.
     pub sample_rate: u32,
@@ -70,7 +70,7 @@ pub struct Sound {
 
 /// The file as it appears in messages: the variant if there is one, else the upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivered<'a> {
+pub struct ServedFile<'a> {
     pub filename: &'a str,
     pub media_type: &'a str,
     pub size_bytes: u64,
@@ -87,9 +87,9 @@ pub struct FileRef {
 
 /// Upload state, as stored in the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum UploadState {
     /// No complete upload yet.
-    Awaited,
+    Pending,
     /// Upload complete and stored.
     Stored {
         /// SHA-256 of the bytes, lowercase hexadecimal; `None` for direct-to-bucket uploads.
@@ -101,10 +101,10 @@ pub enum Content {
         at: Timestamp,
     },
     /// Upload window closed without a complete upload.
-    Abandoned,
+    Expired,
     /// Upload complete but rejected: its type is not accepted or does not match the declared one. The bytes
     /// are discarded.
-    Refused {
+    Rejected {
         /// SHA-256 of the bytes, lowercase hexadecimal; `None` for direct-to-bucket uploads.
         sha256: Option<String>,
         /// MD5 of the bytes, lowercase hexadecimal, or the bucket's entity tag.
@@ -140,50 +140,50 @@ impl Attachment {
     /// Returns true if the file has expired at `now`. Expired files count as deleted immediately, before the
     /// next sweep.
     #[must_use]
-    pub fn is_gone(&self, now: Timestamp) -> bool {
-        self.purge_at.is_some_and(|purge_at| purge_at <= now)
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 
     #[must_use]
     pub fn tier(&self) -> Tier {
-        if self.purge_at.is_some() { Tier::Ephemeral } else { Tier::Persistent }
+        if self.expires_at.is_some() { Tier::Ephemeral } else { Tier::Persistent }
     }
 
     /// Returns the key of the uploaded file.
     #[must_use]
     pub fn uploaded_key(&self) -> BlobKey {
-        self.key(self.blob_of, &self.filename)
+        self.key(self.blob_id, &self.filename)
     }
 
     /// Returns the key of a variant.
     #[must_use]
-    pub fn made_key(&self, made: &Delivery) -> BlobKey {
-        self.key(made.blob, &made.filename)
+    pub fn made_key(&self, made: &Variant) -> BlobKey {
+        self.key(made.blob_id, &made.filename)
     }
 
     /// Returns the key of the delivered file: the variant if there is one, else the upload.
     #[must_use]
     pub fn delivered_key(&self) -> BlobKey {
-        self.delivery.as_ref().map_or_else(|| self.uploaded_key(), |made| self.made_key(made))
+        self.variant.as_ref().map_or_else(|| self.uploaded_key(), |made| self.made_key(made))
     }
 
     /// Returns the keys of all blobs of this attachment.
     pub fn keys(&self) -> impl Iterator<Item = BlobKey> {
-        std::iter::once(self.uploaded_key()).chain(self.delivery.as_ref().map(|made| self.made_key(made)))
+        std::iter::once(self.uploaded_key()).chain(self.variant.as_ref().map(|made| self.made_key(made)))
     }
 
     fn key(&self, blob: AttachmentId, filename: &str) -> BlobKey {
-        BlobKey::of_file(blob, self.partner_id, self.blob_of, filename, self.tier())
+        BlobKey::for_file(blob, self.partner_id, self.blob_id, filename, self.tier())
     }
 
     /// Returns name, type and size of the delivered file: the variant if there is one, else the upload.
     #[must_use]
-    pub fn delivered(&self) -> Delivered<'_> {
-        match &self.delivery {
-            Some(Delivery { filename, media_type, size_bytes, .. }) => {
-                Delivered { filename, media_type, size_bytes: *size_bytes }
+    pub fn delivered(&self) -> ServedFile<'_> {
+        match &self.variant {
+            Some(Variant { filename, media_type, size_bytes, .. }) => {
+                ServedFile { filename, media_type, size_bytes: *size_bytes }
             }
-            None => Delivered { filename: &self.filename, media_type: &self.media_type, size_bytes: self.size_bytes },
+            None => ServedFile { filename: &self.filename, media_type: &self.media_type, size_bytes: self.size_bytes },
         }
     }
 
@@ -191,10 +191,10 @@ impl Attachment {
     /// sweep.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> Status {
-        match self.content {
-            Content::Stored { .. } => Status::Complete,
-            Content::Awaited if now < self.upload_expires_at => Status::Pending,
-            Content::Awaited | Content::Abandoned | Content::Refused { .. } => Status::Failed,
+        match self.state {
+            UploadState::Stored { .. } => Status::Complete,
+            UploadState::Pending if now < self.upload_expires_at => Status::Pending,
+            UploadState::Pending | UploadState::Expired | UploadState::Rejected { .. } => Status::Failed,
         }
     }
 }

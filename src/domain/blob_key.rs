@@ -8,9 +8,9 @@ use crate::id::{AttachmentId, PartnerId};
 
 /// Maximum length of a path, in bytes. Together with the longest configurable prefix it stays within the 1024
 /// bytes that S3 allows for an object key.
-const LONGEST_PATH: usize = 900;
+const MAX_PATH: usize = 900;
 /// Longest extension that survives truncation of a filename, in bytes.
-const LONGEST_EXTENSION: usize = 16;
+const MAX_EXTENSION: usize = 16;
 
 /// The key of a blob. File stores name blobs by id, so that no caller-supplied text reaches the file system.
 /// Bucket stores name them by path; the path of a blob with a public URL equals the URL path, so that a CDN
@@ -26,14 +26,20 @@ impl BlobKey {
     /// separate path prefix: read access to `attachments/` in the bucket must not expose files that require a
     /// signed URL.
     #[must_use]
-    pub fn of_file(id: AttachmentId, partner: PartnerId, attachment: AttachmentId, filename: &str, tier: Tier) -> Self {
+    pub fn for_file(
+        id: AttachmentId,
+        partner: PartnerId,
+        attachment: AttachmentId,
+        filename: &str,
+        tier: Tier,
+    ) -> Self {
         let shelf = match tier {
             Tier::Persistent => "attachments",
             Tier::Ephemeral => "ephemeral",
         };
         let folder = format!("{shelf}/partners/{partner}/{attachment}/");
         let segment = filename::url_segment(filename);
-        let room = LONGEST_PATH - folder.len();
+        let room = MAX_PATH - folder.len();
         let segment = if segment.len() <= room { segment } else { shortened(&segment, id, room) };
         Self { id, path: folder + &segment }
     }
@@ -75,7 +81,7 @@ impl fmt::Display for BlobKey {
 /// distinct.
 fn shortened(segment: &str, id: AttachmentId, room: usize) -> String {
     let extension = segment.rfind('.').map_or("", |dot| &segment[dot..]);
-    let extension = if extension.len() <= LONGEST_EXTENSION { extension } else { "" };
+    let extension = if extension.len() <= MAX_EXTENSION { extension } else { "" };
     let ending = format!("-{id}{extension}");
     let cut = segment.floor_char_boundary(room - ending.len());
     format!("{}{ending}", &segment[..cut])
@@ -92,7 +98,7 @@ mod tests {
 
     fn key(blob: u8, filename: &str) -> BlobKey {
         let partner = PartnerId::parse("01990000-0000-7000-8000-000000000099").expect("id");
-        BlobKey::of_file(id(blob), partner, id(1), filename, Tier::Persistent)
+        BlobKey::for_file(id(blob), partner, id(1), filename, Tier::Persistent)
     }
 
     #[test]
@@ -117,7 +123,7 @@ mod tests {
         let (uploaded, delivered) = (key(1, &format!("{long}.jpg")), key(2, &format!("{long}-converted.jpg")));
         assert_ne!(uploaded.path(), delivered.path());
         for key in [uploaded, delivered] {
-            assert!(key.path().len() <= LONGEST_PATH && key.path().len() > LONGEST_PATH - 5);
+            assert!(key.path().len() <= MAX_PATH && key.path().len() > MAX_PATH - 5);
             assert_eq!(key.path().rsplit_once('.').expect("an extension").1, "jpg");
         }
         assert!(key(1, &"a".repeat(255)).path().ends_with("aaa"), "a name that fits is not truncated");
@@ -127,7 +133,7 @@ mod tests {
         #[test]
         fn any_key_round_trips_through_display(name in "\\PC{0,255}") {
             let key = key(3, &name);
-            prop_assert!(key.path().len() <= LONGEST_PATH);
+            prop_assert!(key.path().len() <= MAX_PATH);
             prop_assert_eq!(BlobKey::parse(&key.to_string()), Some(key));
         }
     }

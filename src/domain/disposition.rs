@@ -42,7 +42,7 @@ pub fn header(disposition: Disposition, name: &str) -> String {
 /// Returns the header value for a file. Media types missing from the type table are always `attachment`,
 /// never `inline`.
 #[must_use]
-pub fn of_file(media_type: &str, name: &str) -> String {
+pub fn for_file(media_type: &str, name: &str) -> String {
     let declared = media::declared(media_type);
     header(declared.map_or(Disposition::Attachment, |declared| declared.media_type.disposition), name)
 }
@@ -66,8 +66,8 @@ mod tests {
             assert_eq!(header(Disposition::Inline, name), expected, "{name:?}");
         }
         assert!(header(Disposition::Attachment, "a").starts_with("attachment; "));
-        assert!(of_file("image/png", "a").starts_with("inline; "));
-        assert!(of_file("application/x-unknown", "a").starts_with("attachment; "));
+        assert!(for_file("image/png", "a").starts_with("inline; "));
+        assert!(for_file("application/x-unknown", "a").starts_with("attachment; "));
     }
 
     proptest! {

@@ -18,7 +18,7 @@ pub fn url_segment(filename: &str) -> String {
 
 /// Returns the filename of a URL path: its last segment, percent-decoded. Empty if the path ends in a slash.
 #[must_use]
-pub fn of_url_path(path: &str) -> String {
+pub fn from_url_path(path: &str) -> String {
     let segment = path.rsplit('/').next().unwrap_or_default();
     shortened(&percent_decode_str(segment).decode_utf8_lossy())
 }
@@ -39,13 +39,13 @@ pub fn converted(filename: &str, extension: &str) -> String {
 
 /// Truncates a filename to [`MAX_LENGTH`] and preserves the extension if it is at most 10 characters long.
 fn shortened(filename: &str) -> String {
-    const LONGEST_EXTENSION: usize = 10;
+    const MAX_EXTENSION: usize = 10;
     let length = filename.chars().count();
     if length <= MAX_LENGTH {
         return filename.to_owned();
     }
     let (stem, extension) = match filename.rsplit_once('.') {
-        Some((stem, extension)) if extension.chars().count() <= LONGEST_EXTENSION => (stem, format!(".{extension}")),
+        Some((stem, extension)) if extension.chars().count() <= MAX_EXTENSION => (stem, format!(".{extension}")),
         _ => (filename, String::new()),
     };
     stem.chars().take(MAX_LENGTH - extension.chars().count()).chain(extension.chars()).collect()
@@ -83,11 +83,11 @@ mod tests {
             ("/a/", ""),
             ("/", ""),
         ] {
-            assert_eq!(of_url_path(path), name, "{path}");
+            assert_eq!(from_url_path(path), name, "{path}");
         }
-        let long = of_url_path(&format!("/{}.jpeg", "ü".repeat(300)));
+        let long = from_url_path(&format!("/{}.jpeg", "ü".repeat(300)));
         assert!(long.chars().count() == MAX_LENGTH && long.ends_with("ü.jpeg"), "{long}");
-        assert_eq!(of_url_path(&format!("/a.{}", "b".repeat(300))).chars().count(), MAX_LENGTH);
+        assert_eq!(from_url_path(&format!("/a.{}", "b".repeat(300))).chars().count(), MAX_LENGTH);
     }
 
     #[test]

@@ -161,10 +161,10 @@ pub struct Message {
 
 impl Message {
     /// Removes expired files, as if they had been deleted.
-    pub fn forget_gone(&mut self, now: Timestamp) {
+    pub fn drop_expired(&mut self, now: Timestamp) {
         for part in &mut self.parts {
             if let Part::Media(file) = part {
-                *file = file.take().filter(|attachment| !attachment.is_gone(now));
+                *file = file.take().filter(|attachment| !attachment.is_expired(now));
             }
         }
     }

@@ -13,7 +13,7 @@ pub const EPHEMERAL_LIFE: Duration = Duration::from_hours(36);
 
 /// Upper bound of the upload window of an ephemeral file, whatever the setting. An unused file uploaded at
 /// the start of its window must also be deleted within the promised 48 hours.
-pub const LONGEST_EPHEMERAL_WINDOW: Duration = Duration::from_hours(6);
+pub const MAX_EPHEMERAL_WINDOW: Duration = Duration::from_hours(6);
 
 /// Lifetime of the signed URL of an ephemeral file (Linq Partner API v3, ephemeral tier).
 pub const FILE_URL_LIFE: Duration = Duration::from_mins(15);
@@ -45,7 +45,7 @@ impl Tier {
 
     /// Returns the expiry of a file uploaded at `came_at`; `None` for files that do not expire.
     #[must_use]
-    pub fn purge_at(self, came_at: Timestamp) -> Option<Timestamp> {
+    pub fn expires_at(self, came_at: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Persistent => None,
             Self::Ephemeral => Some(came_at + EPHEMERAL_LIFE),

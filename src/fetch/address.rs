@@ -64,14 +64,14 @@ static LOCAL_NAMES: &[&str] = &[
 
 /// What the operator allows beyond public addresses and port 443.
 #[derive(Clone, Debug, Default)]
-pub struct Allowed {
+pub struct EgressPolicy {
     /// Networks whose addresses count as public.
     pub nets: Vec<IpNet>,
     /// Ports besides 443.
     pub ports: Vec<u16>,
 }
 
-impl Allowed {
+impl EgressPolicy {
     /// Whether a port may be connected to.
     #[must_use]
     pub fn port(&self, port: u16) -> bool {
@@ -80,9 +80,9 @@ impl Allowed {
 
     /// Whether the operator named a network that holds this address.
     #[must_use]
-    pub fn names(&self, ip: IpAddr) -> bool {
+    pub fn contains(&self, ip: IpAddr) -> bool {
         self.nets.iter().any(|net| net.contains(&ip))
-            || matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some_and(|ip| self.names(ip.into())))
+            || matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some_and(|ip| self.contains(ip.into())))
     }
 
     /// Whether an address may be connected to.
@@ -90,15 +90,15 @@ impl Allowed {
     /// # Errors
     /// Why it may not, for the log.
     pub fn address(&self, ip: IpAddr) -> Result<(), &'static str> {
-        if self.names(ip) {
+        if self.contains(ip) {
             return Ok(());
         }
         match ip {
             IpAddr::V4(ip) => {
                 REFUSED_V4.iter().find(|(net, _)| net.contains(&ip)).map_or(Ok(()), |(_, reason)| Err(*reason))
             }
-            IpAddr::V6(ip) => match carried(ip) {
-                Some(carried) => carried.into_iter().flatten().try_for_each(|ip| self.address(ip.into())),
+            IpAddr::V6(ip) => match embedded_ipv4(ip) {
+                Some(embedded_ipv4) => embedded_ipv4.into_iter().flatten().try_for_each(|ip| self.address(ip.into())),
                 None if !GLOBAL_V6.contains(&ip) => Err("outside global unicast, RFC 4291 section 2.4"),
                 None => REFUSED_V6.iter().find(|(net, _)| net.contains(&ip)).map_or(Ok(()), |(_, reason)| Err(*reason)),
             },
@@ -107,7 +107,7 @@ impl Allowed {
 }
 
 /// The IPv4 addresses that packets to an IPv6 address end up at; it is as public as they are.
-fn carried(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
+fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     let segments = ip.segments();
     let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match segments {
@@ -136,7 +136,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn public(ip: &str) -> bool {
-        Allowed::default().address(ip.parse().expect(ip)).is_ok()
+        EgressPolicy::default().address(ip.parse().expect(ip)).is_ok()
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_the_operator_names_is_allowed() {
-        let allowed = Allowed { nets: vec!["127.0.0.0/8".parse().expect("net")], ports: vec![8443] };
+        let allowed = EgressPolicy { nets: vec!["127.0.0.0/8".parse().expect("net")], ports: vec![8443] };
         for (ip, expected) in [("127.0.0.1", true), ("::ffff:127.0.0.1", true), ("10.0.0.1", false), ("::1", false)] {
             assert_eq!(allowed.address(ip.parse().expect(ip)).is_ok(), expected, "{ip}");
         }
@@ -259,7 +259,7 @@ mod tests {
         #[test]
         fn the_carried_address_decides(bits: u32) {
             let ip = Ipv4Addr::from_bits(bits);
-            let alone = Allowed::default().address(ip.into()).is_ok();
+            let alone = EgressPolicy::default().address(ip.into()).is_ok();
             let [a, b, c, d] = ip.octets();
             for v6 in [
                 format!("::ffff:{ip}"),

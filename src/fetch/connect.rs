@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::Host;
 
-use super::address::{Allowed, is_local_name};
+use super::address::{EgressPolicy, is_local_name};
 use super::meter::{Meter, Metered};
 use super::url::FetchUrl;
 use super::{Error, Limits, OwnServer};
@@ -28,7 +28,7 @@ use crate::budget::Reservation;
 /// The time an address has before the next is tried beside it (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of a name that are tried.
-const MOST_ADDRESSES: usize = 8;
+const MAX_ADDRESSES: usize = 8;
 
 /// Finds the addresses of names.
 #[async_trait]
@@ -53,7 +53,7 @@ impl Resolve for SystemResolver {
 
 /// Makes connections.
 pub(super) struct Connector {
-    allowed: Allowed,
+    allowed: EgressPolicy,
     own: Arc<OwnServer>,
     resolver: Arc<dyn Resolve>,
     tls: TlsConnector,
@@ -72,7 +72,7 @@ impl fmt::Debug for Connector {
 
 impl Connector {
     pub(super) fn new(
-        allowed: Allowed,
+        allowed: EgressPolicy,
         own: Arc<OwnServer>,
         roots: RootCertStore,
         resolver: Arc<dyn Resolve>,
@@ -103,7 +103,7 @@ impl Connector {
         permit: &Arc<Reservation>,
         meter: &Arc<Meter>,
     ) -> Result<TlsStream<Metered<TcpStream>>, Error> {
-        let addresses = self.admitted(url, permit).await?;
+        let addresses = self.resolve_allowed(url, permit).await?;
         let server_name = match url.host() {
             Host::Domain(name) => ServerName::try_from(name.to_owned()).map_err(|_| Error::Unresolved)?,
             Host::Ipv4(ip) => ServerName::from(IpAddr::from(ip)),
@@ -112,14 +112,18 @@ impl Connector {
         let connection = async {
             let tcp = self.dial(&addresses, url.port()).await?;
             let tcp = Metered::new(tcp, Arc::clone(meter));
-            self.tls.connect(server_name, tcp).await.map_err(|e| Error::of_tls(&e))
+            self.tls.connect(server_name, tcp).await.map_err(|e| Error::from_tls(&e))
         };
         timeout(self.connect_timeout, connection).await.map_err(|_| Error::ConnectTimeout(self.connect_timeout))?
     }
 
     /// Addresses of the URL's host, if all of them and the port may be connected to. One that is not public spoils the
     /// others: no public file is on such a host.
-    pub(super) async fn admitted(&self, url: &FetchUrl, permit: &Arc<Reservation>) -> Result<Vec<IpAddr>, Error> {
+    pub(super) async fn resolve_allowed(
+        &self,
+        url: &FetchUrl,
+        permit: &Arc<Reservation>,
+    ) -> Result<Vec<IpAddr>, Error> {
         if !self.allowed.port(url.port()) {
             return Err(Error::Port(url.port()));
         }
@@ -135,10 +139,10 @@ impl Connector {
             }
         };
         for ip in &addresses {
-            if local && !self.allowed.names(*ip) {
+            if local && !self.allowed.contains(*ip) {
                 return Err(Error::LocalName);
             }
-            self.admit(*ip)?;
+            self.check_address(*ip)?;
         }
         Ok(addresses)
     }
@@ -160,7 +164,7 @@ impl Connector {
         }
     }
 
-    fn admit(&self, ip: IpAddr) -> Result<(), Error> {
+    fn check_address(&self, ip: IpAddr) -> Result<(), Error> {
         self.allowed.address(ip).map_err(|reason| {
             tracing::info!(%ip, reason, "not connecting to an address that is not public");
             Error::NotPublic
@@ -171,9 +175,9 @@ impl Connector {
     async fn dial(&self, addresses: &[IpAddr], port: u16) -> Result<TcpStream, Error> {
         let mut attempts = FuturesUnordered::new();
         let mut delay = Duration::ZERO;
-        for ip in addresses.iter().take(MOST_ADDRESSES) {
+        for ip in addresses.iter().take(MAX_ADDRESSES) {
             // Whatever comes to be called before this function: nothing is connected to that is not checked here.
-            self.admit(*ip)?;
+            self.check_address(*ip)?;
             let address = SocketAddr::new(*ip, port);
             if self.own.is_listener(address) {
                 return Err(Error::OwnAddress);

@@ -102,7 +102,7 @@ impl Download {
             };
             let frame = frame.map_err(|error| match self.meter.flood() {
                 Some(flood) => Error::Flood(flood),
-                None => Error::of_http(&error, self.max_header_bytes),
+                None => Error::from_http(&error, self.max_header_bytes),
             })?;
             let Ok(data) = frame.into_data() else { continue };
             if data.is_empty() {

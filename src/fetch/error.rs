@@ -121,7 +121,7 @@ impl Error {
     }
 
     /// What went wrong in an exchange, from the HTTP library's error.
-    pub(super) fn of_http(error: &hyper::Error, header_limit: usize) -> Self {
+    pub(super) fn from_http(error: &hyper::Error, header_limit: usize) -> Self {
         if error.is_parse_too_large() {
             Self::HeaderTooLarge(header_limit)
         } else if error.is_incomplete_message() || io_error(error).is_some() {
@@ -132,7 +132,7 @@ impl Error {
     }
 
     /// What went wrong in a TLS handshake.
-    pub(super) fn of_tls(error: &io::Error) -> Self {
+    pub(super) fn from_tls(error: &io::Error) -> Self {
         use rustls::CertificateError as C;
         let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
             return Self::Tls("the host ended the TLS handshake");

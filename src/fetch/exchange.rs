@@ -52,7 +52,7 @@ pub(super) async fn exchange(
     limits: &Limits,
     meter: &Arc<Meter>,
 ) -> Result<(Response<Incoming>, Driver), Error> {
-    let of_http = |error: hyper::Error| Error::of_http(&error, limits.max_header_bytes);
+    let from_http = |error: hyper::Error| Error::from_http(&error, limits.max_header_bytes);
     let driver = Driver(Tasks::default());
     let tasks = &driver.0;
     let answer = async {
@@ -65,18 +65,18 @@ pub(super) async fn exchange(
                 .initial_connection_window_size(HTTP2_WINDOW)
                 .handshake(stream)
                 .await
-                .map_err(of_http)?;
+                .map_err(from_http)?;
             tasks.execute(connection);
-            sender.send_request(request).await.map_err(of_http)
+            sender.send_request(request).await.map_err(from_http)
         } else {
             let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
                 .max_buf_size(limits.max_header_bytes)
                 .max_headers(MAX_HEADERS)
                 .handshake(TokioIo::new(stream))
                 .await
-                .map_err(of_http)?;
+                .map_err(from_http)?;
             tasks.execute(connection);
-            sender.send_request(request).await.map_err(of_http)
+            sender.send_request(request).await.map_err(from_http)
         }
     };
     let answer = timeout(limits.idle_timeout, answer).await;

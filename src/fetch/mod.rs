@@ -1,6 +1,6 @@
 //! The only outbound HTTP client. Fetches files that other people host, from URLs that anybody may have written.
 //!
-//! What it owns: which URLs are clear ([`FetchUrl`]), which addresses are public ([`Allowed`]), the one place that
+//! What it owns: which URLs are clear ([`FetchUrl`]), which addresses are public ([`EgressPolicy`]), the one place that
 //! connects, every limit in time and size, how many run at a time, and that none leads back to this server
 //! ([`OwnServer`]). What it refuses to do: follow anything but https, use proxies or cookies, send credentials, undo
 //! content encodings, repeat to anyone what a host said.
@@ -29,7 +29,7 @@ use prometheus_client::metrics::counter::Counter;
 use rustls::RootCertStore;
 use tokio::time::{Instant, timeout_at};
 
-pub use address::Allowed;
+pub use address::EgressPolicy;
 pub use connect::{Resolve, SystemResolver};
 pub use download::Download;
 pub use error::Error;
@@ -104,7 +104,7 @@ impl Fetcher {
     /// each fetch. `raw_bytes` counts what is read of sockets.
     #[must_use]
     pub fn new(
-        allowed: Allowed,
+        allowed: EgressPolicy,
         own: OwnServer,
         roots: RootCertStore,
         resolver: Arc<dyn Resolve>,
@@ -326,9 +326,9 @@ mod tests {
         let url = FetchUrl::parse(url)?;
         let own = Arc::new(fuzzing::nobody());
         let connector =
-            Connector::new(Allowed::default(), own, RootCertStore::empty(), Arc::new(Stub(answers)), &LIMITS);
+            Connector::new(EgressPolicy::default(), own, RootCertStore::empty(), Arc::new(Stub(answers)), &LIMITS);
         let permit = Arc::new(budget().try_reserve("tenant", 1).expect("a permit"));
-        connector.admitted(&url, &permit).await.map(drop)
+        connector.resolve_allowed(&url, &permit).await.map(drop)
     }
 
     #[tokio::test]
@@ -341,13 +341,15 @@ mod tests {
             if why.starts_with("[redirect") {
                 continue;
             }
-            let judged = admits(url, hint(why)).await;
+            let inspected = admits(url, hint(why)).await;
             let as_listed = match verdict {
-                "allow" => judged.is_ok(),
-                "block" => matches!(judged, Err(Error::Url(_) | Error::Port(_) | Error::LocalName | Error::NotPublic)),
+                "allow" => inspected.is_ok(),
+                "block" => {
+                    matches!(inspected, Err(Error::Url(_) | Error::Port(_) | Error::LocalName | Error::NotPublic))
+                }
                 _ => false,
             };
-            assert!(as_listed, "{url} ({why}): {judged:?}");
+            assert!(as_listed, "{url} ({why}): {inspected:?}");
             lines += 1;
         }
         assert!(lines > 100, "{lines}");

@@ -1,7 +1,7 @@
 //! Reads the central directory of a ZIP archive (PKWARE APPNOTE 6.3.10) one entry at a time, and the start
 //! of an entry's content. Keeps no list of entries: an archive may have millions.
 
-use super::source::Source;
+use super::bounded_reader::BoundedReader;
 use std::io::{self, Cursor, Read, Seek};
 
 /// Maximum number of bytes decompressed from one entry.
@@ -29,7 +29,11 @@ pub(super) struct Archive {
 
 impl Archive {
     /// Locates the central directory of the archive in `start..end`. Returns `None` if there is none.
-    pub(super) fn open<R: Read + Seek>(source: &mut Source<R>, start: u64, end: u64) -> io::Result<Option<Self>> {
+    pub(super) fn open<R: Read + Seek>(
+        source: &mut BoundedReader<R>,
+        start: u64,
+        end: u64,
+    ) -> io::Result<Option<Self>> {
         let Some(record) = end_record(source, start, end)? else { return Ok(None) };
         let mut size = source.le32(record + 12)?.map_or(0, u64::from);
         let mut offset = source.le32(record + 16)?.map_or(0, u64::from);
@@ -56,7 +60,7 @@ impl Archive {
     /// Calls `visit` with the name and the fields of each entry.
     pub(super) fn walk<R: Read + Seek>(
         &self,
-        source: &mut Source<R>,
+        source: &mut BoundedReader<R>,
         mut visit: impl FnMut(&[u8], Entry),
     ) -> io::Result<()> {
         const FIXED: u64 = 46;
@@ -84,7 +88,7 @@ impl Archive {
     }
 
     /// Returns the start of an entry's content, decompressed; empty if the entry cannot be read.
-    pub(super) fn read<R: Read + Seek>(&self, source: &mut Source<R>, entry: Entry) -> io::Result<Vec<u8>> {
+    pub(super) fn read<R: Read + Seek>(&self, source: &mut BoundedReader<R>, entry: Entry) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         let Some((at, packed)) = self.data(source, entry)? else { return Ok(content) };
         // The local header may omit the sizes (section 4.4.4, bit 3), so substitute a header with the
@@ -104,7 +108,11 @@ impl Archive {
     }
 
     /// Opens the archive nested in an entry. Returns `None` unless the entry is stored uncompressed.
-    pub(super) fn nested<R: Read + Seek>(&self, source: &mut Source<R>, entry: Entry) -> io::Result<Option<Self>> {
+    pub(super) fn nested<R: Read + Seek>(
+        &self,
+        source: &mut BoundedReader<R>,
+        entry: Entry,
+    ) -> io::Result<Option<Self>> {
         match self.data(source, entry)? {
             Some((at, _)) if entry.method == 0 => Self::open(source, at, at.saturating_add(entry.packed).min(self.end)),
             _ => Ok(None),
@@ -112,7 +120,7 @@ impl Archive {
     }
 
     /// Returns the offset of an entry's data and the number of compressed bytes to read, which is capped.
-    fn data<R: Read + Seek>(&self, source: &mut Source<R>, entry: Entry) -> io::Result<Option<(u64, u64)>> {
+    fn data<R: Read + Seek>(&self, source: &mut BoundedReader<R>, entry: Entry) -> io::Result<Option<(u64, u64)>> {
         if entry.encrypted || entry.header < self.start || source.at(entry.header, 4)? != b"PK\x03\x04" {
             return Ok(None);
         }
@@ -125,7 +133,7 @@ impl Archive {
 }
 
 /// Returns the offset of the end of central directory record (section 4.3.16).
-fn end_record<R: Read + Seek>(source: &mut Source<R>, start: u64, end: u64) -> io::Result<Option<u64>> {
+fn end_record<R: Read + Seek>(source: &mut BoundedReader<R>, start: u64, end: u64) -> io::Result<Option<u64>> {
     const FIXED: u64 = 22;
     const STEP: u64 = 4096;
     let lowest = end.saturating_sub(FIXED + u64::from(u16::MAX)).max(start);
@@ -153,7 +161,7 @@ fn end_record<R: Read + Seek>(source: &mut Source<R>, start: u64, end: u64) -> i
 /// Reads 64-bit values from the ZIP64 extra field (section 4.5.3), which holds only the values that
 /// overflow their 32-bit fields, in the order uncompressed size, compressed size, header offset.
 fn widen<R: Read + Seek>(
-    source: &mut Source<R>,
+    source: &mut BoundedReader<R>,
     mut at: u64,
     end: u64,
     full: bool,

@@ -1,8 +1,8 @@
 //! Chunk-based containers: RIFF (WAV, AVI, WebP, MIDI), IFF (AIFF) and CAF. Reads no samples.
 
+use super::bounded_reader::BoundedReader;
 use super::image;
-use super::sniff::Content;
-use super::source::Source;
+use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
 /// The offset of a chunk's data, and the size given in its header.
@@ -25,7 +25,7 @@ pub(super) enum Layout {
 
 /// Returns the first chunk called `name` at or after `at`.
 pub(super) fn find<R: Read + Seek>(
-    source: &mut Source<R>,
+    source: &mut BoundedReader<R>,
     mut at: u64,
     layout: Layout,
     name: [u8; 4],
@@ -45,58 +45,58 @@ pub(super) fn find<R: Read + Seek>(
 }
 
 /// Identifies a file that starts with `RIFF`, `RF64` or `BW64`.
-pub(super) fn riff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+pub(super) fn riff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some(form) = source.array::<4>(8)? else { return Ok(None) };
     Ok(Some(match &form {
         b"WAVE" => {
             let format = find(source, 12, Layout::Riff, *b"fmt ")?.filter(|format| format.size >= 14);
             let data = find(source, 12, Layout::Riff, *b"data")?;
             let whole = format.is_some() && data.is_some_and(|data| data.start < source.len());
-            if whole { Content::of("audio/x-wav") } else { Content::Damaged("a WAV file without sound") }
+            if whole { Detected::of("audio/x-wav") } else { Detected::Damaged("a WAV file without sound") }
         }
         b"AVI " => {
             // The first list is the header list, which starts with the main header.
             let list = find(source, 12, Layout::Riff, *b"LIST")?;
             let whole = list.is_some() && source.at(list.map_or(0, |list| list.start), 8)? == b"hdrlavih";
-            if whole { Content::of("video/x-msvideo") } else { Content::Damaged("an AVI video without a header") }
+            if whole { Detected::of("video/x-msvideo") } else { Detected::Damaged("an AVI video without a header") }
         }
         b"WEBP" => image::webp(source)?,
         b"RMID" => match find(source, 12, Layout::Riff, *b"data")? {
             Some(data) => midi(source, data.start)?,
-            None => Content::Damaged("a MIDI file without music"),
+            None => Detected::Damaged("a MIDI file without music"),
         },
-        b"ACON" => Content::Refused("an animated cursor"),
-        _ => Content::Refused("a RIFF file of another kind"),
+        b"ACON" => Detected::Unsupported("an animated cursor"),
+        _ => Detected::Unsupported("a RIFF file of another kind"),
     }))
 }
 
 /// Identifies a file that starts with `FORM` (AIFF 1.3, AIFF-C).
-pub(super) fn iff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+pub(super) fn iff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some(form) = source.array::<4>(8)? else { return Ok(None) };
     if !matches!(&form, b"AIFF" | b"AIFC") {
-        return Ok(Some(Content::Refused("an IFF file of another kind")));
+        return Ok(Some(Detected::Unsupported("an IFF file of another kind")));
     }
     let common = find(source, 12, Layout::Iff, *b"COMM")?.filter(|common| common.start + 18 <= source.len());
     Ok(Some(match common {
-        Some(_) => Content::of("audio/x-aiff"),
-        None => Content::Damaged("an AIFF file without a description of its sound"),
+        Some(_) => Detected::of("audio/x-aiff"),
+        None => Detected::Damaged("an AIFF file without a description of its sound"),
     }))
 }
 
 /// Identifies a file that starts with `caff` (Apple Core Audio Format Specification): version 1, with the
 /// audio description chunk first.
-pub(super) fn caf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+pub(super) fn caf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let described = source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);
     let whole = described && source.len() > 8 + 12 + 32;
-    Ok(Some(if whole { Content::of("audio/x-caf") } else { Content::Damaged("a CAF file that is cut short") }))
+    Ok(Some(if whole { Detected::of("audio/x-caf") } else { Detected::Damaged("a CAF file that is cut short") }))
 }
 
 /// Checks a Standard MIDI File at `at`: a header of a known format, followed by a track.
-pub(super) fn midi<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<Content> {
+pub(super) fn midi<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<Detected> {
     let header = source.array::<4>(at)? == Some(*b"MThd");
     let length = source.be32(at + 4)?.unwrap_or(0);
     let format = source.be16(at + 8)?.unwrap_or(u16::MAX);
     let track = source.array::<4>(at + 8 + u64::from(length))? == Some(*b"MTrk");
     let whole = header && length >= 6 && format <= 2 && track;
-    Ok(if whole { Content::of("audio/midi") } else { Content::Damaged("a MIDI file that is cut short") })
+    Ok(if whole { Detected::of("audio/midi") } else { Detected::Damaged("a MIDI file that is cut short") })
 }

@@ -2,8 +2,8 @@
 //! frame header has so few fixed bits that it occurs anywhere by chance, so detection requires several
 //! consecutive frames. Decodes nothing.
 
-use super::sniff::Content;
-use super::source::Source;
+use super::bounded_reader::BoundedReader;
+use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
 /// Encoding of an audio frame.
@@ -82,7 +82,7 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
 
 /// Returns the frame at `at` if `wanted` consecutive frames of the same codec and sample rate start there,
 /// or at least `least` that extend to the end of the file or to a trailing tag.
-fn run<R: Read + Seek>(source: &mut Source<R>, at: u64, wanted: u8, least: u8) -> io::Result<Option<Frame>> {
+fn run<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64, wanted: u8, least: u8) -> io::Result<Option<Frame>> {
     let Some(first) = frame(source.at(at, 7)?) else { return Ok(None) };
     let mut next = at + u64::from(first.size);
     for found in 1..wanted {
@@ -104,7 +104,7 @@ fn run<R: Read + Seek>(source: &mut Source<R>, at: u64, wanted: u8, least: u8) -
 
 /// Returns the offset of the content after leading `ID3v2` (section 3.1 of the 2.4 structure document) and
 /// APE tags.
-pub(super) fn untagged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64> {
+pub(super) fn untagged<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<u64> {
     let mut at = 0;
     // Some programs prepend a new tag without removing the old one.
     for _ in 0..16 {
@@ -126,7 +126,7 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<u64
 
 /// Returns the offset and header of the first of several consecutive frames at or after `at`. Padding after
 /// a tag may exceed the size in the tag, and broadcast recordings start in the middle of a frame.
-pub(super) fn sound<R: Read + Seek>(source: &mut Source<R>, mut at: u64) -> io::Result<Option<(u64, Frame)>> {
+pub(super) fn sound<R: Read + Seek>(source: &mut BoundedReader<R>, mut at: u64) -> io::Result<Option<(u64, Frame)>> {
     const JUNK: u64 = 4096;
     // Padding that a tag reserves for growth may be missing from its size, hence the larger bound after a
     // tag.
@@ -180,16 +180,16 @@ pub(super) fn amr_start(head: &[u8]) -> Option<(u64, &'static [u8; 16])> {
 }
 
 /// Identifies an AMR file, which must contain at least one whole frame.
-pub(super) fn amr<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+pub(super) fn amr<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((at, sizes)) = amr_start(source.at(0, 16)?) else { return Ok(None) };
     let size = source.array::<1>(at)?.map_or(0, |[header]| sizes[usize::from(header >> 3 & 15)]);
     let whole = size > 0 && at + u64::from(size) <= source.len();
-    Ok(Some(if whole { Content::of("audio/amr") } else { Content::Damaged("an AMR file without sound") }))
+    Ok(Some(if whole { Detected::of("audio/amr") } else { Detected::Damaged("an AMR file without sound") }))
 }
 
 /// Identifies an MPEG program stream (ISO/IEC 13818-1 section 2.5.3.3) or a bare video stream (13818-2
 /// section 6.2.2.1).
-pub(super) fn mpeg_video(head: &[u8]) -> Option<Content> {
+pub(super) fn mpeg_video(head: &[u8]) -> Option<Detected> {
     let valid = match *head {
         [0, 0, 1, 0xba, clock, ..] if head.len() >= 12 => clock & 0xc4 == 0x44 || clock & 0xf1 == 0x21,
         [0, 0, 1, 0xb3, a, b, c, d, ..] if head.len() >= 12 => {
@@ -198,7 +198,7 @@ pub(super) fn mpeg_video(head: &[u8]) -> Option<Content> {
         }
         _ => return None,
     };
-    valid.then(|| Content::of("video/mpeg"))
+    valid.then(|| Detected::of("video/mpeg"))
 }
 
 /// Returns true if consecutive packets of a transport stream are present (ISO/IEC 13818-1 section 2.4.3),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Option<(u64, Codec)> {
-        let mut source = Source::new(Cursor::new(bytes)).expect("in-memory I/O");
+        let mut source = BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O");
         let start = untagged(&mut source).expect("in-memory I/O");
         sound(&mut source, start).expect("in-memory I/O").map(|(at, frame)| (at, frame.codec))
     }

@@ -1,14 +1,14 @@
 //! Image files: checks that the structure is complete enough to display. Decodes nothing.
 
+use super::bounded_reader::BoundedReader;
 use super::chunks::{Layout, find};
-use super::sniff::Content;
-use super::source::Source;
+use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
 /// Identifies JPEG (ITU T.81 annex B): segments up to the first scan, including a frame header, and an end
 /// marker after it.
-pub(super) fn jpeg<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
-    const CUT_SHORT: Content = Content::Damaged("a JPEG image that is cut short");
+pub(super) fn jpeg<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
+    const CUT_SHORT: Detected = Detected::Damaged("a JPEG image that is cut short");
     let mut at = 2;
     let mut framed = false;
     // A segment takes at least two bytes and an image has a few dozen; the bound stops crafted files.
@@ -20,7 +20,7 @@ pub(super) fn jpeg<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
             (0xff, 0xff) | (..0xff, _) => at += 1,
             (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
             (0xff, 0xda) if framed => {
-                return Ok(if ends(source, at + 2)? { Content::of("image/jpeg") } else { CUT_SHORT });
+                return Ok(if ends(source, at + 2)? { Detected::of("image/jpeg") } else { CUT_SHORT });
             }
             (0xff, 0xd9 | 0xda) => return Ok(CUT_SHORT),
             _ => {
@@ -30,11 +30,11 @@ pub(super) fn jpeg<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
             }
         }
     }
-    Ok(Content::Damaged("a JPEG image with broken segments"))
+    Ok(Detected::Damaged("a JPEG image with broken segments"))
 }
 
 /// Returns true if an end-of-image marker follows `from`. It need not end the file: phones append a video.
-fn ends<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<bool> {
+fn ends<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<bool> {
     // It is usually at the very end; searching there first avoids reading the whole file.
     let tail = source.len().saturating_sub(4096).max(from);
     if memchr::memmem::find(source.at(tail, 4096)?, b"\xff\xd9").is_some() {
@@ -56,8 +56,8 @@ fn ends<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<bool> {
 
 /// Identifies PNG (W3C PNG section 5): a complete header, image data, and no chunk that extends past the
 /// end of the file.
-pub(super) fn png<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
-    const CUT_SHORT: Content = Content::Damaged("a PNG image that is cut short");
+pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
+    const CUT_SHORT: Detected = Detected::Damaged("a PNG image that is cut short");
     const AROUND: u64 = 12;
     let mut at = 8;
     let mut header = false;
@@ -82,12 +82,12 @@ pub(super) fn png<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content>
         }
         at += AROUND + length;
     }
-    Ok(if data { Content::of("image/png") } else { CUT_SHORT })
+    Ok(if data { Detected::of("image/png") } else { CUT_SHORT })
 }
 
 /// Identifies GIF (version 89a): the blocks after the colour table lead to an image.
-pub(super) fn gif<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
-    let Some(flags) = source.array::<1>(10)? else { return Ok(Content::Damaged("a GIF image that is cut short")) };
+pub(super) fn gif<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
+    let Some(flags) = source.array::<1>(10)? else { return Ok(Detected::Damaged("a GIF image that is cut short")) };
     let colours = if flags[0] & 0x80 == 0 { 0 } else { 3 << ((flags[0] & 7) + 1) };
     let mut at = 13 + colours;
     let mut pieces = 0;
@@ -96,7 +96,7 @@ pub(super) fn gif<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content>
         match introducer {
             // An image takes at least 11 bytes: a 10-byte descriptor, an optional colour table, and a code
             // size.
-            0x2c if source.at(at, 11)?.len() == 11 => return Ok(Content::of("image/gif")),
+            0x2c if source.at(at, 11)?.len() == 11 => return Ok(Detected::of("image/gif")),
             0x21 => {
                 at += 2;
                 while let Some([size @ 1..=0xff]) = source.array(at)?.filter(|_| pieces < 500_000) {
@@ -109,12 +109,12 @@ pub(super) fn gif<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content>
             _ => break,
         }
     }
-    Ok(Content::Damaged("the signature of a GIF image and no image after it"))
+    Ok(Detected::Damaged("the signature of a GIF image and no image after it"))
 }
 
 /// Identifies BMP: a bitmap header of a known size, one plane, a valid bit depth, and pixels inside the
 /// file.
-pub(super) fn bmp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((offset, header)) = source.le32(10)?.zip(source.le32(14)?) else { return Ok(None) };
     // OS/2 1.x headers have 16-bit dimensions.
     let (planes, depth) = if header == 12 { (22, 24) } else { (26, 28) };
@@ -125,7 +125,7 @@ pub(super) fn bmp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<C
         return Ok(None);
     }
     let whole = u64::from(offset) < source.len() && offset >= header;
-    Ok(Some(if whole { Content::of("image/bmp") } else { Content::Damaged("a BMP image that is cut short") }))
+    Ok(Some(if whole { Detected::of("image/bmp") } else { Detected::Damaged("a BMP image that is cut short") }))
 }
 
 /// Byte order and field widths of a TIFF file: classic or `BigTIFF`.
@@ -153,7 +153,7 @@ struct Directory {
 
 impl Tiff {
     /// Reads the IFD at `at`: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), and DNG 1.7.
-    fn directory<R: Read + Seek>(self, source: &mut Source<R>, at: u64) -> io::Result<Directory> {
+    fn directory<R: Read + Seek>(self, source: &mut BoundedReader<R>, at: u64) -> io::Result<Directory> {
         let mut found = Directory::default();
         let Some(count) = source.uint(at, self.counter, self.little)? else { return Ok(found) };
         for index in 0..count.min(4096) {
@@ -184,7 +184,7 @@ impl Tiff {
 
     /// Returns true if a file with this first IFD is a camera raw image: the first IFD is often a
     /// thumbnail, and the sensor image is in a sub-IFD.
-    fn raw<R: Read + Seek>(self, source: &mut Source<R>, first: Directory) -> io::Result<bool> {
+    fn raw<R: Read + Seek>(self, source: &mut BoundedReader<R>, first: Directory) -> io::Result<bool> {
         if first.raw {
             return Ok(true);
         }
@@ -205,9 +205,9 @@ impl Tiff {
 }
 
 /// Identifies TIFF (TIFF 6.0 section 2) and `BigTIFF`: the first IFD is readable and has an image width.
-pub(super) fn tiff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
-    const NO_DIRECTORY: Content = Content::Damaged("a TIFF image without a readable directory");
-    const RAW: Content = Content::Refused("a camera's raw image");
+pub(super) fn tiff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
+    const NO_DIRECTORY: Detected = Detected::Damaged("a TIFF image without a readable directory");
+    const RAW: Detected = Detected::Unsupported("a camera's raw image");
     let Some(head) = source.array::<16>(0)? else { return Ok(NO_DIRECTORY) };
     if head[8..].starts_with(b"CR") || head[8..].starts_with(b"HEAPCCDR") {
         return Ok(RAW);
@@ -223,14 +223,14 @@ pub(super) fn tiff<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
     let first = file.directory(source, at)?;
     Ok(match first {
         _ if file.raw(source, first)? => RAW,
-        Directory { wide: true, .. } => Content::of("image/tiff"),
+        Directory { wide: true, .. } => Detected::of("image/tiff"),
         _ => NO_DIRECTORY,
     })
 }
 
 /// Identifies ICO and CUR, which share a directory layout: every image lies inside the file and starts with
 /// a known header.
-pub(super) fn icon<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+pub(super) fn icon<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((kind, count)) = source.le16(2)?.zip(source.le16(4)?) else { return Ok(None) };
     let end = 6 + 16 * u64::from(count);
     for index in 0..u64::from(count.min(64)) {
@@ -245,15 +245,15 @@ pub(super) fn icon<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<
     }
     Ok(match (kind, count) {
         (_, 0) => None,
-        (1, _) => Some(Content::of("image/x-icon")),
-        _ => Some(Content::Refused("a Windows cursor")),
+        (1, _) => Some(Detected::of("image/x-icon")),
+        _ => Some(Detected::Unsupported("a Windows cursor")),
     })
 }
 
 /// Identifies WebP (RFC 9649): the first chunk is complete image data, or an extended header that is
 /// followed by complete image data.
-pub(super) fn webp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
-    const CUT_SHORT: Content = Content::Damaged("a WebP image that is cut short");
+pub(super) fn webp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
+    const CUT_SHORT: Detected = Detected::Damaged("a WebP image that is cut short");
     let Some(name) = source.array::<4>(12)? else { return Ok(CUT_SHORT) };
     let Some(size) = source.le32(16)?.map(u64::from) else { return Ok(CUT_SHORT) };
     let whole = match &name {
@@ -268,14 +268,14 @@ pub(super) fn webp<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content
             whole
         }
         b"VP8X" => false,
-        _ => return Ok(Content::Damaged("the signature of a WebP image and no image after it")),
+        _ => return Ok(Detected::Damaged("the signature of a WebP image and no image after it")),
     };
-    Ok(if whole { Content::of("image/webp") } else { CUT_SHORT })
+    Ok(if whole { Detected::of("image/webp") } else { CUT_SHORT })
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::media::{Content, identify};
+    use crate::media::{Detected, identify};
     use std::fs;
     use std::io::Cursor;
 
@@ -283,7 +283,7 @@ mod tests {
         fs::read(format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
     }
 
-    fn found(bytes: impl AsRef<[u8]>) -> Content {
+    fn found(bytes: impl AsRef<[u8]>) -> Detected {
         identify(Cursor::new(bytes)).expect("in-memory I/O")
     }
 
@@ -299,7 +299,7 @@ mod tests {
             ("favicon.ico", "image/x-icon"),
         ] {
             let bytes = [sample(name), vec![0; 100_000]].concat();
-            assert_eq!(found(bytes), Content::of(expected), "{name}");
+            assert_eq!(found(bytes), Detected::of(expected), "{name}");
         }
     }
 
@@ -308,12 +308,12 @@ mod tests {
         for name in ["photo.jpg", "photo-progressive.jpg", "screenshot.png", "photo-lossy.webp", "photo-lossless.webp"]
         {
             let bytes = sample(name);
-            assert!(matches!(found(&bytes[..bytes.len() / 2]), Content::Damaged(_)), "{name}");
+            assert!(matches!(found(&bytes[..bytes.len() / 2]), Detected::Damaged(_)), "{name}");
         }
         // Viewers display truncated files of these formats.
         for name in ["animation.gif", "photo.bmp"] {
             let bytes = sample(name);
-            assert!(matches!(found(&bytes[..bytes.len() / 2]), Content::Binary { .. }), "{name}");
+            assert!(matches!(found(&bytes[..bytes.len() / 2]), Detected::Binary { .. }), "{name}");
         }
     }
 
@@ -333,7 +333,7 @@ mod tests {
             b"\0\0\x01\0\0\0\0\0",
             b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0\xff\0\0\0\x16\0\0\0",
         ] {
-            assert!(!matches!(found(bytes), Content::Binary { .. } | Content::Text(_)), "{}", bytes.escape_ascii());
+            assert!(!matches!(found(bytes), Detected::Binary { .. } | Detected::Text(_)), "{}", bytes.escape_ascii());
         }
     }
 
@@ -343,7 +343,7 @@ mod tests {
         let second = 4 + usize::from(bytes[4]) * 256 + usize::from(bytes[5]);
         for between in [b"\xff\xff\xff".as_slice(), b"\0\0"] {
             let filled = [&bytes[..second], between, &bytes[second..]].concat();
-            assert_eq!(found(filled), Content::of("image/jpeg"));
+            assert_eq!(found(filled), Detected::of("image/jpeg"));
         }
     }
 
@@ -360,13 +360,13 @@ mod tests {
 
     #[test]
     fn camera_raw_images_are_distinguished_from_tiff() {
-        let raw = Content::Refused("a camera's raw image");
+        let raw = Detected::Unsupported("a camera's raw image");
         let mut bytes = sample("scan-le.tiff");
         bytes[8..10].copy_from_slice(b"CR");
         assert_eq!(found(bytes), raw);
 
         let (width, make) = ((0x100, 3, 1, 160), (0x10f, 2, 6, 0));
-        let tiff = Content::of("image/tiff");
+        let tiff = Detected::of("image/tiff");
         let start = |first: &[_]| [b"II*\0\x08\0\0\0".as_slice(), &directory(first)].concat();
         for (entries, expected) in [
             (vec![width, make], tiff),
@@ -409,8 +409,8 @@ mod tests {
             (chunk(b"VP8 ", 17), false),
         ] {
             let content = found([extended.clone(), rest].concat());
-            assert_eq!(matches!(content, Content::Binary { .. }), whole);
-            assert_eq!(matches!(content, Content::Damaged(_)), !whole);
+            assert_eq!(matches!(content, Detected::Binary { .. }), whole);
+            assert_eq!(matches!(content, Detected::Damaged(_)), !whole);
         }
     }
 }

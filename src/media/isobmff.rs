@@ -1,8 +1,8 @@
 //! ISO base media files (ISO/IEC 14496-12) and their ancestor, QuickTime: MP4, M4A, MOV, 3GP, HEIC. Goes by
 //! the brands, and by the tracks where the brands are generic. Reads no samples.
 
-use super::sniff::Content;
-use super::source::Source;
+use super::bounded_reader::BoundedReader;
+use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
 /// A box, called an atom in QuickTime.
@@ -24,17 +24,21 @@ impl Atom {
 }
 
 /// Returns the box at `at` inside `parent`, truncated to the parent.
-pub(super) fn child<R: Read + Seek>(source: &mut Source<R>, at: u64, parent: Atom) -> io::Result<Option<Atom>> {
+pub(super) fn child<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64, parent: Atom) -> io::Result<Option<Atom>> {
     Ok(atom(source, at, parent.end)?.map(|child| child.before(parent.end)))
 }
 
 /// Returns the first box called `name` inside `parent`, truncated to the parent.
-pub(super) fn inside<R: Read + Seek>(source: &mut Source<R>, parent: Atom, name: [u8; 4]) -> io::Result<Option<Atom>> {
+pub(super) fn inside<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    parent: Atom,
+    name: [u8; 4],
+) -> io::Result<Option<Atom>> {
     Ok(find(source, parent.start, parent.end, name)?.map(|child| child.before(parent.end)))
 }
 
 /// Returns the box at `at` inside a box or file that ends at `end`.
-pub(super) fn atom<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) -> io::Result<Option<Atom>> {
+pub(super) fn atom<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64, end: u64) -> io::Result<Option<Atom>> {
     if at.saturating_add(8) > end {
         return Ok(None);
     }
@@ -51,7 +55,7 @@ pub(super) fn atom<R: Read + Seek>(source: &mut Source<R>, at: u64, end: u64) ->
 
 /// Returns the first box called `name` between `at` and `end`.
 pub(super) fn find<R: Read + Seek>(
-    source: &mut Source<R>,
+    source: &mut BoundedReader<R>,
     mut at: u64,
     end: u64,
     name: [u8; 4],
@@ -68,12 +72,12 @@ pub(super) fn find<R: Read + Seek>(
 }
 
 /// Identifies a file by its first box: `ftyp`, or one that older QuickTime files without `ftyp` start with.
-pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<Content>> {
+pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let len = source.len();
     let Some(first) = atom(source, 0, len)? else { return Ok(None) };
     match &first.name {
         b"ftyp" | b"styp" if first.end > len || first.end - first.start < 4 => {
-            Ok(Some(Content::Damaged("the start of an MP4 file and nothing else")))
+            Ok(Some(Detected::Damaged("the start of an MP4 file and nothing else")))
         }
         b"ftyp" | b"styp" => branded(source, first).map(Some),
         b"moov" | b"mdat" | b"wide" | b"free" | b"skip" | b"pnot" | b"uuid" => {
@@ -90,14 +94,14 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
                 },
                 None => None,
             };
-            Ok(movie.map(|_| Content::of("video/quicktime")))
+            Ok(movie.map(|_| Detected::of("video/quicktime")))
         }
         _ => Ok(None),
     }
 }
 
 /// Returns the `ftyp` box of a file that has padding boxes in front of it; `first` is the first box.
-fn late_brands<R: Read + Seek>(source: &mut Source<R>, first: Atom) -> io::Result<Option<Atom>> {
+fn late_brands<R: Read + Seek>(source: &mut BoundedReader<R>, first: Atom) -> io::Result<Option<Atom>> {
     let len = source.len();
     let mut last = first;
     for _ in 0..8 {
@@ -118,8 +122,8 @@ const HEVC: [&[u8; 4]; 8] = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx
 const STILLS: [&[u8; 4]; 12] =
     [b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"1pic", b"unif", b"jpeg", b"jpgs", b"avci", b"avcs", b"MiHE"];
 
-fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Content> {
-    let Some(major) = source.array::<4>(ftyp.start)? else { return Ok(Content::Unknown) };
+fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Result<Detected> {
+    let Some(major) = source.array::<4>(ftyp.start)? else { return Ok(Detected::Unknown) };
     let listed = usize::try_from(ftyp.end - ftyp.start).unwrap_or(usize::MAX).min(1024);
     let (brands, _) = source.at(ftyp.start, listed)?.as_chunks::<4>();
     // The second word is the minor version, not a brand.
@@ -127,14 +131,14 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
     let still = STILLS.contains(&&major);
     let (hevc, avif) = (compatible(&HEVC), compatible(&[b"avif", b"avis"]));
     match &major {
-        b"avif" | b"avis" => return Ok(Content::Refused("an AVIF image")),
-        _ if still && avif => return Ok(Content::Refused("an AVIF image")),
-        b"crx " => return Ok(Content::Refused("a camera's raw image")),
-        b"jpx " | b"jp2 " | b"mjp2" | b"jpm " => return Ok(Content::Refused("a JPEG 2000 image")),
-        [b'3', b'g', b'2', _] | b"kddi" => return Ok(Content::Refused("a 3GPP2 video")),
-        b"jxl " => return Ok(Content::Refused("a JPEG XL image")),
-        b"aax " | b"aaxc" => return Ok(Content::Refused("an Audible book")),
-        b"F4V " | b"F4A " | b"f4v " => return Ok(Content::Refused("a Flash video")),
+        b"avif" | b"avis" => return Ok(Detected::Unsupported("an AVIF image")),
+        _ if still && avif => return Ok(Detected::Unsupported("an AVIF image")),
+        b"crx " => return Ok(Detected::Unsupported("a camera's raw image")),
+        b"jpx " | b"jp2 " | b"mjp2" | b"jpm " => return Ok(Detected::Unsupported("a JPEG 2000 image")),
+        [b'3', b'g', b'2', _] | b"kddi" => return Ok(Detected::Unsupported("a 3GPP2 video")),
+        b"jxl " => return Ok(Detected::Unsupported("a JPEG XL image")),
+        b"aax " | b"aaxc" => return Ok(Detected::Unsupported("an Audible book")),
+        b"F4V " | b"F4A " | b"f4v " => return Ok(Detected::Unsupported("a Flash video")),
         _ => {}
     }
     if still || HEVC.contains(&&major) {
@@ -142,27 +146,27 @@ fn branded<R: Read + Seek>(source: &mut Source<R>, ftyp: Atom) -> io::Result<Con
         let len = source.len();
         let whole = find(source, ftyp.end, len, *b"meta")?.or(find(source, ftyp.end, len, *b"moov")?);
         return Ok(match whole {
-            None => Content::Damaged("a HEIF image that is cut short"),
-            Some(_) if !still => Content::of("image/heic"),
-            Some(_) if hevc => Content::either("image/heic", "image/heif"),
-            Some(_) => Content::of("image/heif"),
+            None => Detected::Damaged("a HEIF image that is cut short"),
+            Some(_) if !still => Detected::of("image/heic"),
+            Some(_) if hevc => Detected::either("image/heic", "image/heif"),
+            Some(_) => Detected::of("image/heif"),
         });
     }
     let Some(tracks) = tracks(source, ftyp.end)? else {
-        return Ok(Content::Damaged("an MP4 file that is cut short: its index is missing"));
+        return Ok(Detected::Damaged("an MP4 file that is cut short: its index is missing"));
     };
     // QuickTime alone has tracks of drawings, music and panoramas.
     let other = tracks.other && major == *b"qt  ";
     if !tracks.sound && !tracks.pictures && !tracks.hidden && !other {
-        return Ok(Content::Damaged("an MP4 file without sound and pictures"));
+        return Ok(Detected::Damaged("an MP4 file without sound and pictures"));
     }
     Ok(match &major {
-        b"M4A " | b"M4B " | b"M4P " => Content::of("audio/x-m4a"),
-        b"M4V " | b"M4VH" | b"M4VP" => Content::of("video/x-m4v"),
-        b"qt  " => Content::of("video/quicktime"),
-        [b'3', b'g', _, _] => Content::of("video/3gpp"),
-        _ if tracks.sound && !tracks.pictures => Content::of("audio/x-m4a"),
-        _ => Content::either("video/mp4", "video/x-m4v"),
+        b"M4A " | b"M4B " | b"M4P " => Detected::of("audio/x-m4a"),
+        b"M4V " | b"M4VH" | b"M4VP" => Detected::of("video/x-m4v"),
+        b"qt  " => Detected::of("video/quicktime"),
+        [b'3', b'g', _, _] => Detected::of("video/3gpp"),
+        _ if tracks.sound && !tracks.pictures => Detected::of("audio/x-m4a"),
+        _ => Detected::either("video/mp4", "video/x-m4v"),
     })
 }
 
@@ -180,7 +184,7 @@ struct Tracks {
 
 /// Returns the kinds of tracks of the movie after `from`, or `None` if there is neither a complete movie
 /// box nor a fragment.
-fn tracks<R: Read + Seek>(source: &mut Source<R>, from: u64) -> io::Result<Option<Tracks>> {
+fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<Option<Tracks>> {
     let len = source.len();
     let mut tracks = Tracks::default();
     let Some(movie) = find(source, from, len, *b"moov")? else {
@@ -237,24 +241,24 @@ mod tests {
         boxed(b"moov", &[boxed(b"mvhd", &[0; 100]), tracks].concat())
     }
 
-    fn found(bytes: &[u8]) -> Option<Content> {
-        identify(&mut Source::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
+    fn found(bytes: &[u8]) -> Option<Detected> {
+        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
     }
 
     #[test]
     fn generic_brands_are_resolved_by_tracks() {
-        let neutral = Content::either("video/mp4", "video/x-m4v");
+        let neutral = Detected::either("video/mp4", "video/x-m4v");
         for (brands, handlers, expected) in [
             ([b"isom", b"mp42"], [b"vide", b"soun"], neutral),
-            ([b"isom", b"mp42"], [b"soun", b"soun"], Content::of("audio/x-m4a")),
-            ([b"dash", b"iso6"], [b"soun", b"meta"], Content::of("audio/x-m4a")),
+            ([b"isom", b"mp42"], [b"soun", b"soun"], Detected::of("audio/x-m4a")),
+            ([b"dash", b"iso6"], [b"soun", b"meta"], Detected::of("audio/x-m4a")),
             ([b"mp42", b"3gp4"], [b"soun", b"vide"], neutral),
-            ([b"M4A ", b"isom"], [b"soun", b"vide"], Content::of("audio/x-m4a")),
-            ([b"M4VH", b"isom"], [b"soun", b"vide"], Content::of("video/x-m4v")),
-            ([b"qt  ", b"qt  "], [b"soun", b"soun"], Content::of("video/quicktime")),
-            ([b"3gp5", b"isom"], [b"soun", b"soun"], Content::of("video/3gpp")),
-            ([b"3g2a", b"isom"], [b"soun", b"vide"], Content::Refused("a 3GPP2 video")),
-            ([b"crx ", b"isom"], [b"vide", b"vide"], Content::Refused("a camera's raw image")),
+            ([b"M4A ", b"isom"], [b"soun", b"vide"], Detected::of("audio/x-m4a")),
+            ([b"M4VH", b"isom"], [b"soun", b"vide"], Detected::of("video/x-m4v")),
+            ([b"qt  ", b"qt  "], [b"soun", b"soun"], Detected::of("video/quicktime")),
+            ([b"3gp5", b"isom"], [b"soun", b"soun"], Detected::of("video/3gpp")),
+            ([b"3g2a", b"isom"], [b"soun", b"vide"], Detected::Unsupported("a 3GPP2 video")),
+            ([b"crx ", b"isom"], [b"vide", b"vide"], Detected::Unsupported("a camera's raw image")),
         ] {
             let file = [ftyp(&brands), boxed(b"mdat", &[0; 9]), movie(&handlers)].concat();
             assert_eq!(found(&file), Some(expected), "{:?}", brands[0].escape_ascii().to_string());
@@ -263,25 +267,25 @@ mod tests {
 
     #[test]
     fn still_image_brands_are_distinguished() {
-        let either = Content::either("image/heic", "image/heif");
+        let either = Detected::either("image/heic", "image/heif");
         for (brands, expected) in [
-            (vec![b"heic", b"mif1"], Content::of("image/heic")),
-            (vec![b"heix", b"mif1", b"heic"], Content::of("image/heic")),
-            (vec![b"hevc", b"msf1"], Content::of("image/heic")),
+            (vec![b"heic", b"mif1"], Detected::of("image/heic")),
+            (vec![b"heix", b"mif1", b"heic"], Detected::of("image/heic")),
+            (vec![b"hevc", b"msf1"], Detected::of("image/heic")),
             (vec![b"mif1", b"heic"], either),
             (vec![b"msf1", b"mif1", b"hevc"], either),
-            (vec![b"mif1"], Content::of("image/heif")),
-            (vec![b"jpeg", b"mif1"], Content::of("image/heif")),
-            (vec![b"avif", b"mif1"], Content::Refused("an AVIF image")),
-            (vec![b"avis", b"msf1"], Content::Refused("an AVIF image")),
-            (vec![b"mif1", b"miaf", b"avif"], Content::Refused("an AVIF image")),
-            (vec![b"mif3", b"avif"], Content::Refused("an AVIF image")),
+            (vec![b"mif1"], Detected::of("image/heif")),
+            (vec![b"jpeg", b"mif1"], Detected::of("image/heif")),
+            (vec![b"avif", b"mif1"], Detected::Unsupported("an AVIF image")),
+            (vec![b"avis", b"msf1"], Detected::Unsupported("an AVIF image")),
+            (vec![b"mif1", b"miaf", b"avif"], Detected::Unsupported("an AVIF image")),
+            (vec![b"mif3", b"avif"], Detected::Unsupported("an AVIF image")),
         ] {
             let file = [ftyp(&brands), boxed(b"meta", &[0; 40])].concat();
             assert_eq!(found(&file), Some(expected), "{brands:?}");
             let cut = ftyp(&brands);
-            let refused = matches!(expected, Content::Refused(_));
-            assert_eq!(matches!(found(&cut), Some(Content::Damaged(_))), !refused, "{brands:?} alone");
+            let refused = matches!(expected, Detected::Unsupported(_));
+            assert_eq!(matches!(found(&cut), Some(Detected::Damaged(_))), !refused, "{brands:?} alone");
         }
     }
 
@@ -290,7 +294,7 @@ mod tests {
         let wide = [b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x14".as_slice(), &[7; 4]].concat();
         let mut last = movie(&[b"vide"]);
         last[..4].fill(0);
-        let expected = Some(Content::either("video/mp4", "video/x-m4v"));
+        let expected = Some(Detected::either("video/mp4", "video/x-m4v"));
         assert_eq!(found(&[ftyp(&[b"isom"]), wide, last].concat()), expected);
         // An `ftyp` box of 256 bytes starts like an icon, one of 512 bytes like a cursor.
         for brands in [60, 124] {
@@ -309,28 +313,28 @@ mod tests {
         ] {
             for brand in [b"isom", b"M4A ", b"M4V ", b"qt  ", b"3gp5"] {
                 let file = [ftyp(&[brand]), movie(&handlers)].concat();
-                assert_eq!(matches!(found(&file), Some(Content::Binary { .. })), whole, "{handlers:?}");
-                assert_eq!(matches!(found(&file), Some(Content::Damaged(_))), !whole, "{handlers:?}");
+                assert_eq!(matches!(found(&file), Some(Detected::Binary { .. })), whole, "{handlers:?}");
+                assert_eq!(matches!(found(&file), Some(Detected::Damaged(_))), !whole, "{handlers:?}");
             }
         }
         for (brand, whole) in [(b"qt  ", true), (b"isom", false)] {
             let panorama = [ftyp(&[brand]), movie(&[b"text", b"pano"])].concat();
-            assert_eq!(matches!(found(&panorama), Some(Content::Binary { .. })), whole);
+            assert_eq!(matches!(found(&panorama), Some(Detected::Binary { .. })), whole);
         }
         let compressed = boxed(b"moov", &boxed(b"cmov", &[0; 40]));
-        assert_eq!(found(&[ftyp(&[b"qt  "]), compressed].concat()), Some(Content::of("video/quicktime")));
+        assert_eq!(found(&[ftyp(&[b"qt  "]), compressed].concat()), Some(Detected::of("video/quicktime")));
     }
 
     #[test]
     fn brands_after_padding_boxes_are_found() {
-        let wanted = Content::either("video/mp4", "video/x-m4v");
+        let wanted = Detected::either("video/mp4", "video/x-m4v");
         for front in [b"free", b"skip", b"wide", b"uuid"] {
             let front = boxed(front, &[0; 16]).repeat(3);
             assert_eq!(found(&[front.clone(), ftyp(&[b"isom"]), movie(&[b"vide"])].concat()), Some(wanted));
             let index_first = [front.clone(), movie(&[b"vide"]), ftyp(&[b"isom"])].concat();
-            assert_eq!(found(&index_first), Some(Content::of("video/quicktime")));
+            assert_eq!(found(&index_first), Some(Detected::of("video/quicktime")));
             let avif = [front, ftyp(&[b"avif"]), boxed(b"meta", &[0; 40])].concat();
-            assert_eq!(found(&avif), Some(Content::Refused("an AVIF image")));
+            assert_eq!(found(&avif), Some(Detected::Unsupported("an AVIF image")));
         }
     }
 
@@ -351,13 +355,13 @@ mod tests {
             let file =
                 [ftyp(&[b"isom"]), boxed(b"moov", &[boxed(b"mvhd", &[0; 100]), extends.clone(), tracks].concat())]
                     .concat();
-            let mut source = Source::new(Cursor::new(&file)).expect("in-memory I/O");
+            let mut source = BoundedReader::new(Cursor::new(&file)).expect("in-memory I/O");
             let content = identify(&mut source).expect("in-memory I/O");
-            assert_eq!(content, Some(Content::Damaged("an MP4 file without sound and pictures")));
+            assert_eq!(content, Some(Detected::Damaged("an MP4 file without sound and pictures")));
             assert!(source.steps() < 400_000, "{}", source.steps());
 
-            let mut source = Source::new(Cursor::new(&file)).expect("in-memory I/O");
-            assert_eq!(crate::media::movie::duration(&mut source).expect("in-memory I/O"), None);
+            let mut source = BoundedReader::new(Cursor::new(&file)).expect("in-memory I/O");
+            assert_eq!(crate::media::duration::mp4::duration(&mut source).expect("in-memory I/O"), None);
             assert!(source.steps() < 400_000, "{}", source.steps());
         }
     }
@@ -365,21 +369,21 @@ mod tests {
     #[test]
     fn movie_without_index_is_damaged_unless_fragmented() {
         let start = [ftyp(&[b"isom"]), boxed(b"mdat", &[0; 100])].concat();
-        assert!(matches!(found(&start), Some(Content::Damaged(_))));
+        assert!(matches!(found(&start), Some(Detected::Damaged(_))));
         let mut cut = [start.clone(), movie(&[b"vide"])].concat();
         cut.truncate(cut.len() - 1);
-        assert!(matches!(found(&cut), Some(Content::Damaged(_))));
+        assert!(matches!(found(&cut), Some(Detected::Damaged(_))));
         let fragment = [start, boxed(b"moof", &[])].concat();
-        assert_eq!(found(&fragment), Some(Content::either("video/mp4", "video/x-m4v")));
+        assert_eq!(found(&fragment), Some(Detected::either("video/mp4", "video/x-m4v")));
     }
 
     #[test]
     fn quicktime_files_without_ftyp_are_identified() {
         for first in [b"wide", b"skip", b"free", b"mdat", b"pnot"] {
             let file = [boxed(first, &[0; 12]), movie(&[b"vide"])].concat();
-            assert_eq!(found(&file), Some(Content::of("video/quicktime")));
+            assert_eq!(found(&file), Some(Detected::of("video/quicktime")));
         }
-        assert_eq!(found(&movie(&[b"vide"])), Some(Content::of("video/quicktime")));
+        assert_eq!(found(&movie(&[b"vide"])), Some(Detected::of("video/quicktime")));
         assert_eq!(found(&boxed(b"mdat", &[0; 99])), None);
         assert_eq!(found(&[boxed(b"free", &[]), boxed(b"moov", &[0; 99])].concat()), None);
     }

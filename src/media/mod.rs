@@ -3,28 +3,27 @@
 //! of the crate is imported.
 
 mod archive;
+mod bounded_reader;
 mod chunks;
-mod foreign;
+mod duration;
 mod frames;
 mod image;
 mod isobmff;
+mod lookup;
 mod markup;
-mod measure;
-mod movie;
-mod names;
 mod ole;
-mod package;
-mod settle;
+mod probe;
+mod rejected;
+mod resolve;
 mod sniff;
-mod sound;
-mod source;
 mod table;
 mod text;
+mod zip_container;
 
-pub use measure::{Measures, measure};
-pub use names::{Declared, declared, of_content_type_header, of_extension, refused_extension};
-pub use settle::{Names, Refusal, Route, settle};
-pub use sniff::{Content, TextKind, identify};
+pub use lookup::{Declared, by_extension, declared, from_content_type_header, refused_extension};
+pub use probe::{MediaInfo, probe};
+pub use resolve::{Claim, Ingest, Rejection, resolve};
+pub use sniff::{Detected, TextKind, identify};
 pub use table::{Disposition, Family, MediaType, TYPES};
 
 #[cfg(test)]

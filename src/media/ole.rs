@@ -1,8 +1,8 @@
 //! OLE compound files ([MS-CFB]), identified by the streams in the root storage. Reads a bounded part of
 //! the directory and nothing else; the `cfb` crate would load the whole allocation table.
 
-use super::sniff::Content;
-use super::source::Source;
+use super::bounded_reader::BoundedReader;
+use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
 /// Maximum number of directory entries read. Office writes a few dozen, those of the root among the first.
@@ -25,31 +25,31 @@ struct Sectors {
 }
 
 /// Identifies a compound file.
-pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     let items = directory(source)?;
     if items.is_empty() {
-        return Ok(Content::Damaged("an Office document that is cut short"));
+        return Ok(Detected::Damaged("an Office document that is cut short"));
     }
     let root = in_root(&items);
     // If the tree is unusable, fall back to the list of all entries.
     let known = |names: &mut dyn Iterator<Item = &str>| names.filter_map(kind).min_by_key(|(rank, _)| *rank);
     let found = known(&mut root.iter().copied())
         .or_else(|| if root.is_empty() { known(&mut items.iter().map(|item| item.name.as_str())) } else { None });
-    Ok(found.map_or(Content::Refused("an OLE file of another kind"), |(_, content)| content))
+    Ok(found.map_or(Detected::Unsupported("an OLE file of another kind"), |(_, content)| content))
 }
 
 /// Maps the name of a root entry to a rank and to the content that it implies; the lowest rank wins.
-fn kind(name: &str) -> Option<(u8, Content)> {
+fn kind(name: &str) -> Option<(u8, Detected)> {
     Some(match name {
-        "EncryptedPackage" | "\u{9}DRMContent" => (0, Content::Refused("an encrypted Office document")),
-        "WordDocument" => (1, Content::of("application/msword")),
-        "PowerPoint Document" => (1, Content::of("application/vnd.ms-powerpoint")),
-        "Workbook" | "Book" => (1, Content::of("application/vnd.ms-excel")),
-        "__properties_version1.0" | "__nameid_version1.0" => (2, Content::Refused("an Outlook message")),
-        "VisioDocument" => (2, Content::Refused("a Visio drawing")),
-        "Quill" => (2, Content::Refused("a Publisher document")),
+        "EncryptedPackage" | "\u{9}DRMContent" => (0, Detected::Unsupported("an encrypted Office document")),
+        "WordDocument" => (1, Detected::of("application/msword")),
+        "PowerPoint Document" => (1, Detected::of("application/vnd.ms-powerpoint")),
+        "Workbook" | "Book" => (1, Detected::of("application/vnd.ms-excel")),
+        "__properties_version1.0" | "__nameid_version1.0" => (2, Detected::Unsupported("an Outlook message")),
+        "VisioDocument" => (2, Detected::Unsupported("a Visio drawing")),
+        "Quill" => (2, Detected::Unsupported("a Publisher document")),
         // Windows Installer encodes table names in characters from this range.
-        name if name.starts_with('\u{4840}') => (2, Content::Refused("a Windows installer")),
+        name if name.starts_with('\u{4840}') => (2, Detected::Unsupported("a Windows installer")),
         _ => return None,
     })
 }
@@ -73,7 +73,7 @@ fn in_root(items: &[Item]) -> Vec<&str> {
     names
 }
 
-fn directory<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Vec<Item>> {
+fn directory<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Vec<Item>> {
     const SIZE: u64 = 128;
     let mut items = Vec::new();
     let Some(shift) = source.le16(0x1e)?.filter(|shift| matches!(shift, 9 | 12)) else { return Ok(items) };
@@ -104,7 +104,7 @@ impl Sectors {
     }
 
     /// Returns the sector that follows `sector` in its chain, from the FAT.
-    fn next<R: Read + Seek>(&self, source: &mut Source<R>, sector: u32) -> io::Result<Option<u32>> {
+    fn next<R: Read + Seek>(&self, source: &mut BoundedReader<R>, sector: u32) -> io::Result<Option<u32>> {
         // A sector number outside the file would cause a long walk through the DIFAT chain.
         if self.offset(sector) >= source.len() {
             return Ok(None);
@@ -116,7 +116,7 @@ impl Sectors {
 
     /// Returns the FAT sector of this index. The header lists the first 109; the others are listed in a
     /// chain of DIFAT sectors, whose last word is the next DIFAT sector.
-    fn table_sector<R: Read + Seek>(&self, source: &mut Source<R>, index: u32) -> io::Result<Option<u32>> {
+    fn table_sector<R: Read + Seek>(&self, source: &mut BoundedReader<R>, index: u32) -> io::Result<Option<u32>> {
         const IN_HEADER: u32 = 109;
         let Some(mut index) = index.checked_sub(IN_HEADER) else {
             return source.le32(0x4c + u64::from(index) * 4);
@@ -170,20 +170,20 @@ mod tests {
         file
     }
 
-    fn found(bytes: &[u8]) -> Content {
-        identify(&mut Source::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
+    fn found(bytes: &[u8]) -> Detected {
+        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
     }
 
     #[test]
     fn only_streams_in_the_root_determine_the_type() {
         for (name, expected) in [
-            ("Workbook", Content::of("application/vnd.ms-excel")),
-            ("Book", Content::of("application/vnd.ms-excel")),
-            ("WordDocument", Content::of("application/msword")),
-            ("PowerPoint Document", Content::of("application/vnd.ms-powerpoint")),
-            ("EncryptedPackage", Content::Refused("an encrypted Office document")),
-            ("\u{4840}\u{3f3f}", Content::Refused("a Windows installer")),
-            ("Contents", Content::Refused("an OLE file of another kind")),
+            ("Workbook", Detected::of("application/vnd.ms-excel")),
+            ("Book", Detected::of("application/vnd.ms-excel")),
+            ("WordDocument", Detected::of("application/msword")),
+            ("PowerPoint Document", Detected::of("application/vnd.ms-powerpoint")),
+            ("EncryptedPackage", Detected::Unsupported("an encrypted Office document")),
+            ("\u{4840}\u{3f3f}", Detected::Unsupported("a Windows installer")),
+            ("Contents", Detected::Unsupported("an OLE file of another kind")),
         ] {
             let entries = [
                 entry("Root Entry", [NONE, NONE, 2]),
@@ -204,7 +204,7 @@ mod tests {
             entry("Book", [2, 0, NONE]),
         ];
         for table in [[NONE, NONE], [NONE, 1], [NONE, 0], [0, 0]] {
-            assert_eq!(found(&file(&table, &entries)), Content::of("application/vnd.ms-excel"), "{table:?}");
+            assert_eq!(found(&file(&table, &entries)), Detected::of("application/vnd.ms-excel"), "{table:?}");
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
         let mut lost = whole.clone();
         lost[0x30..0x34].copy_from_slice(&0x00ff_0000_u32.to_le_bytes());
         for bytes in [&lost[..], &whole[..1024], &whole[..8]] {
-            assert_eq!(found(bytes), Content::Damaged("an Office document that is cut short"));
+            assert_eq!(found(bytes), Detected::Damaged("an Office document that is cut short"));
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Content sniffing: tries the known formats in turn. The filename plays no part.
 
-use super::source::Source;
+use super::bounded_reader::BoundedReader;
 use super::table::{MediaType, named};
-use super::{chunks, foreign, frames, image, isobmff, ole, package, text};
+use super::{chunks, frames, image, isobmff, ole, rejected, text, zip_container};
 use memchr::memmem;
 use std::io::{self, Read, Seek};
 
 /// Result of content sniffing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum Detected {
     Empty,
     /// An accepted type that is not text.
     Binary {
@@ -19,7 +19,7 @@ pub enum Content {
     /// Text from start to end.
     Text(TextKind),
     /// A known format that is not accepted, as a noun phrase: "a Windows program".
-    Refused(&'static str),
+    Unsupported(&'static str),
     /// An accepted format, but incomplete or corrupt, as a noun phrase: "a JPEG image that is cut short".
     Damaged(&'static str),
     /// Neither a known signature nor text.
@@ -53,7 +53,7 @@ pub enum TextKind {
     Plain,
 }
 
-impl Content {
+impl Detected {
     /// Returns the accepted type called `name`, without an alternative.
     pub(super) fn of(name: &str) -> Self {
         Self::Binary { kind: named(name), or: None }
@@ -69,24 +69,24 @@ impl Content {
 ///
 /// # Errors
 /// Those of the reader only; a malformed file is reported in the returned value.
-pub fn identify<R: Read + Seek>(reader: R) -> io::Result<Content> {
-    judged(&mut Source::new(reader)?)
+pub fn identify<R: Read + Seek>(reader: R) -> io::Result<Detected> {
+    inspected(&mut BoundedReader::new(reader)?)
 }
 
 /// Identifies content within the step budget of the reader.
-pub(super) fn judged<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+pub(super) fn inspected<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     Ok(match recognised(source)? {
         // An incomplete walk does not justify acceptance.
-        Content::Binary { .. } | Content::Unknown | Content::Damaged(_) if source.spent() => {
-            Content::Damaged("more small parts than any program writes")
+        Detected::Binary { .. } | Detected::Unknown | Detected::Damaged(_) if source.spent() => {
+            Detected::Damaged("more small parts than any program writes")
         }
         content => content,
     })
 }
 
-fn recognised<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+fn recognised<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     if source.len() == 0 {
-        return Ok(Content::Empty);
+        return Ok(Detected::Empty);
     }
     let head = source.at(0, 2048)?.to_vec();
     // AMR starts with `#!`, like a script.
@@ -101,34 +101,34 @@ fn recognised<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
     if head[blank..].starts_with(b"%PDF-") {
         // Without an object it is text about the format, or a truncated document.
         match text {
-            _ if pdf(source, blank as u64)? => return Ok(Content::of("application/pdf")),
-            Some(kind) => return Ok(Content::Text(kind)),
-            None => return Ok(Content::Damaged("a PDF document that is cut short")),
+            _ if pdf(source, blank as u64)? => return Ok(Detected::of("application/pdf")),
+            Some(kind) => return Ok(Detected::Text(kind)),
+            None => return Ok(Detected::Damaged("a PDF document that is cut short")),
         }
     }
     if head[blank..].starts_with(b"{\\rtf") {
-        return Ok(text.map_or_else(|| Content::of("text/rtf"), |_| Content::Text(TextKind::Rtf)));
+        return Ok(text.map_or_else(|| Detected::of("text/rtf"), |_| Detected::Text(TextKind::Rtf)));
     }
     // A script with a byte order mark in front is still a script.
     let marked = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).starts_with(b"#!");
     let wide = head.starts_with(b"\xff\xfe#\0!\0") || head.starts_with(b"\xfe\xff\0#\0!");
     if marked || wide && text.is_some() {
-        return Ok(Content::Refused("a script"));
+        return Ok(Detected::Unsupported("a script"));
     }
     if head.starts_with(b"%!PS") {
-        return Ok(Content::Refused("a PostScript document"));
+        return Ok(Detected::Unsupported("a PostScript document"));
     }
     match text {
         // An uncompressed PDF can be text throughout. Text about the format has the signature too, so the
         // end of the file must match as well, which is not required of binary content.
-        Some(_) if late_pdf(source, &head)? && ends_like_pdf(source)? => Ok(Content::of("application/pdf")),
-        Some(kind) => Ok(Content::Text(kind)),
+        Some(_) if late_pdf(source, &head)? && ends_like_pdf(source)? => Ok(Detected::of("application/pdf")),
+        Some(kind) => Ok(Detected::Text(kind)),
         None => binary(source, &head),
     }
 }
 
 /// Identifies content that is not text.
-fn binary<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Content> {
+fn binary<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Result<Detected> {
     if let Some(content) = signed(source, head)? {
         return Ok(content);
     }
@@ -136,14 +136,14 @@ fn binary<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Con
     if let Some(content) = isobmff::identify(source)? {
         return Ok(content);
     }
-    if let Some(noun) = foreign::noun(head) {
-        return Ok(Content::Refused(noun));
+    if let Some(noun) = rejected::noun(head) {
+        return Ok(Detected::Unsupported(noun));
     }
     if frames::transport_stream(head) {
-        return Ok(Content::Refused("an MPEG transport stream"));
+        return Ok(Detected::Unsupported("an MPEG transport stream"));
     }
     if late_pdf(source, head)? {
-        return Ok(Content::of("application/pdf"));
+        return Ok(Detected::of("application/pdf"));
     }
     sound(source)
 }
@@ -151,7 +151,7 @@ fn binary<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Con
 /// Returns true if a PDF starts after other bytes: some document servers prepend a line, and readers search
 /// the first kilobyte for the signature. Markup in front is excluded, because a browser would treat the
 /// file as a page.
-fn late_pdf<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<bool> {
+fn late_pdf<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Result<bool> {
     let start = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match memmem::find(&head[..head.len().min(1024)], b"%PDF-") {
         Some(at) if !start.starts_with(b"<") && !start.starts_with(b"MZ") => pdf(source, at as u64),
@@ -160,13 +160,13 @@ fn late_pdf<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<b
 }
 
 /// Returns true if the file ends like a PDF (ISO 32000-1 section 7.5.5).
-fn ends_like_pdf<R: Read + Seek>(source: &mut Source<R>) -> io::Result<bool> {
+fn ends_like_pdf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<bool> {
     let tail = source.at(source.len().saturating_sub(1024), 1024)?.trim_ascii_end();
     Ok(tail.ends_with(b"%%EOF") && memmem::find(tail, b"startxref").is_some())
 }
 
 /// Matches the leading signatures of accepted formats, and of formats that need more than a signature.
-fn signed<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Option<Content>> {
+fn signed<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Result<Option<Detected>> {
     match head {
         [0xff, 0xd8, 0xff, ..] => image::jpeg(source).map(Some),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => image::png(source).map(Some),
@@ -181,18 +181,18 @@ fn signed<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Opt
         [b'c', b'a', b'f', b'f', 0, ..] => chunks::caf(source),
         [b'M', b'T', b'h', b'd', ..] => chunks::midi(source, 0).map(Some),
         [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 == 0 && source.len() >= 18 => {
-            Ok(Some(Content::of("application/x-gzip")))
+            Ok(Some(Detected::of("application/x-gzip")))
         }
         [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1, ..] => ole::identify(source).map(Some),
         [b'P', b'K', 3, 4, ..]
         | [b'P', b'K', 5, 6, ..]
         // Archives that were meant to be split have a marker in front, even if they fit into one part.
         | [b'P', b'K', 7, 8, b'P', b'K', ..]
-        | [b'P', b'K', b'0', b'0', b'P', b'K', 3, 4, ..] => package::identify(source).map(Some),
+        | [b'P', b'K', b'0', b'0', b'P', b'K', 3, 4, ..] => zip_container::identify(source).map(Some),
         // macOS universal binaries and Java class files share a signature. The next word is a small number of
         // architectures in the former, and a version of at least 45 in the latter.
         [0xca, 0xfe, 0xba, 0xbe, a, b, c, d, ..] => {
-            Ok(Some(Content::Refused(if u32::from_be_bytes([*a, *b, *c, *d]) < 45 {
+            Ok(Some(Detected::Unsupported(if u32::from_be_bytes([*a, *b, *c, *d]) < 45 {
                 "a macOS program"
             } else {
                 "a Java class"
@@ -203,30 +203,30 @@ fn signed<R: Read + Seek>(source: &mut Source<R>, head: &[u8]) -> io::Result<Opt
 }
 
 /// Identifies audio without a container, with or without leading tags.
-fn sound<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Content> {
+fn sound<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     let start = frames::untagged(source)?;
     if start > 0
-        && let Some(noun) = foreign::noun(source.at(start, 64)?)
+        && let Some(noun) = rejected::noun(source.at(start, 64)?)
     {
-        return Ok(Content::Refused(noun));
+        return Ok(Detected::Unsupported(noun));
     }
     Ok(match frames::sound(source, start)? {
-        Some((_, frame)) if frame.codec == frames::Codec::Adts => Content::of("audio/aac"),
-        Some(_) => Content::of("audio/mpeg"),
-        None if start > 0 => Content::Damaged("an ID3 tag without sound"),
-        None => Content::Unknown,
+        Some((_, frame)) if frame.codec == frames::Codec::Adts => Detected::of("audio/aac"),
+        Some(_) => Detected::of("audio/mpeg"),
+        None if start > 0 => Detected::Damaged("an ID3 tag without sound"),
+        None => Detected::Unknown,
     })
 }
 
 /// Returns true if a PDF starts at `at` (ISO 32000-1 section 7.5.2): a version, soon followed by an object.
-fn pdf<R: Read + Seek>(source: &mut Source<R>, at: u64) -> io::Result<bool> {
-    const SOON: u64 = 64 * 1024;
+fn pdf<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<bool> {
+    const SEARCH_WINDOW: u64 = 64 * 1024;
     const BLANKS: &[u8] = b" \t\r\n\x0c\0";
     if !source.at(at + 5, 1)?.iter().all(u8::is_ascii_digit) {
         return Ok(false);
     }
     let mut piece = at;
-    while piece < at + SOON {
+    while piece < at + SEARCH_WINDOW {
         let bytes = source.at(piece, usize::MAX)?;
         if memmem::find_iter(bytes, b"obj").any(|at| at > 0 && BLANKS.contains(&bytes[at - 1])) {
             return Ok(true);

@@ -1,11 +1,11 @@
 //! Detection of all samples in the corpus, intact and damaged.
 
-use super::measure::duration;
-use super::sniff::judged;
-use super::source::Source;
+use super::bounded_reader::BoundedReader;
+use super::probe::duration;
+use super::sniff::inspected;
 use super::table::named;
 use super::{
-    Content, Measures, MediaType, Names, Refusal, Route, TYPES, TextKind, identify, measure, of_extension, settle,
+    Claim, Detected, Ingest, MediaInfo, MediaType, Rejection, TYPES, TextKind, by_extension, identify, probe, resolve,
 };
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -40,19 +40,19 @@ fn path(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus")).join(name)
 }
 
-fn content(name: &str) -> Content {
+fn content(name: &str) -> Detected {
     identify(File::open(path(name)).expect(name)).expect(name)
 }
 
 impl Sample {
     /// Returns true if the outcome is one of the expected types.
-    fn allows(&self, outcome: &Result<&'static MediaType, Refusal>) -> bool {
+    fn allows(&self, outcome: &Result<&'static MediaType, Rejection>) -> bool {
         let outcome = outcome.as_ref().map_or("reject", |media_type| media_type.name);
         self.expected.contains(&outcome)
     }
 
-    fn settled(&self, declared: Option<&'static MediaType>, route: Route) -> Result<&'static MediaType, Refusal> {
-        settle(content(self.name), &Names { filename: self.name, declared }, route)
+    fn settled(&self, declared: Option<&'static MediaType>, route: Ingest) -> Result<&'static MediaType, Rejection> {
+        resolve(content(self.name), &Claim { filename: self.name, declared }, route)
     }
 }
 
@@ -61,13 +61,13 @@ fn samples_get_expected_type_on_upload() {
     assert!(SAMPLES.len() > 300);
     for sample in SAMPLES.iter() {
         let own = TYPES.iter().find(|media_type| media_type.name == sample.expected[0]);
-        let extension = sample.name.rsplit_once('.').and_then(|(_, extension)| of_extension(extension));
+        let extension = sample.name.rsplit_once('.').and_then(|(_, extension)| by_extension(extension));
         let declared = match own {
             Some(own) => vec![Some(own)],
             None => vec![None, extension, Some(named("text/plain")), Some(named("application/zip"))],
         };
         for declared in declared {
-            let outcome = sample.settled(declared, Route::Upload);
+            let outcome = sample.settled(declared, Ingest::Upload);
             assert!(sample.allows(&outcome), "{} as {declared:?}: {outcome:?}", sample.name);
         }
     }
@@ -77,9 +77,9 @@ fn samples_get_expected_type_on_upload() {
 fn samples_by_url_match_upload_unless_extension_differs() {
     let mut mismatches = BTreeSet::new();
     for sample in SAMPLES.iter() {
-        let outcome = sample.settled(None, Route::Url);
-        match (sample.settled(None, Route::Upload), outcome) {
-            (Ok(_), Err(Refusal::Mismatch(_))) => {
+        let outcome = sample.settled(None, Ingest::Url);
+        match (sample.settled(None, Ingest::Upload), outcome) {
+            (Ok(_), Err(Rejection::Mismatch(_))) => {
                 mismatches.insert(sample.name);
             }
             (Err(_), Err(_)) => {}
@@ -94,13 +94,13 @@ fn samples_by_url_match_upload_unless_extension_differs() {
 fn refused_samples_are_refused_under_every_accepted_name() {
     for sample in SAMPLES.iter().filter(|sample| sample.expected == ["reject"]) {
         let content = content(sample.name);
-        if !matches!(content, Content::Refused(_) | Content::Damaged(_) | Content::Empty | Content::Unknown) {
+        if !matches!(content, Detected::Unsupported(_) | Detected::Damaged(_) | Detected::Empty | Detected::Unknown) {
             continue;
         }
         for media_type in TYPES {
             let filename = format!("a.{}", media_type.extensions[0]);
-            let names = Names { filename: &filename, declared: Some(media_type) };
-            assert!(settle(content, &names, Route::Upload).is_err(), "{} as {filename}", sample.name);
+            let names = Claim { filename: &filename, declared: Some(media_type) };
+            assert!(resolve(content, &names, Ingest::Upload).is_err(), "{} as {filename}", sample.name);
         }
     }
 }
@@ -155,7 +155,7 @@ fn durations_of_samples_match() {
         assert!(duration.abs_diff(expected) <= 50, "{name}: {duration}");
     }
     for name in ["tune.mid", "clip.mpg", "clip.avi"] {
-        assert_eq!(measured(name), Measures::default(), "{name}");
+        assert_eq!(measured(name), MediaInfo::default(), "{name}");
     }
 }
 
@@ -172,13 +172,13 @@ fn implausible_durations_are_not_reported() {
     let mut bytes = fs::read(path("song-vbr-xing.mp3")).expect("sample");
     let at = memchr::memmem::find(&bytes, b"Xing").expect("a header") + 8;
     bytes[at..at + 4].fill(0x7f);
-    let duration = measure(Cursor::new(bytes), named("audio/mpeg")).duration_ms.expect("a duration");
+    let duration = probe(Cursor::new(bytes), named("audio/mpeg")).duration_ms.expect("a duration");
     assert!(duration.abs_diff(2560) <= 50, "{duration}");
 
     let mut bytes = fs::read(path("voice.m4a")).expect("sample");
     let at = memchr::memmem::find(&bytes, b"mvhd").expect("a header") + 4 + 16;
     bytes[at..at + 4].copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
-    assert_eq!(measure(Cursor::new(bytes), named("audio/x-m4a")).duration_ms, None);
+    assert_eq!(probe(Cursor::new(bytes), named("audio/x-m4a")).duration_ms, None);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn dimensions_of_samples_match() {
 #[test]
 fn pdf_with_any_whitespace_and_leading_text_is_identified() {
     let found = |bytes: &[u8]| identify(Cursor::new(bytes)).expect("in-memory I/O");
-    let pdf = Content::of("application/pdf");
+    let pdf = Detected::of("application/pdf");
     for blank in [" ", "\t", "\r", "\n", "\r\n", "\x0c", "\0"] {
         let document = format!("%PDF-1.4\n1{blank}0{blank}obj\n<<>>\nendobj\nstartxref\n9\n%%EOF\n");
         assert_eq!(found(document.as_bytes()), pdf, "{blank:?}");
@@ -228,7 +228,7 @@ fn pdf_with_any_whitespace_and_leading_text_is_identified() {
         "A document is:\n%PDF-1.4\n1 0 obj\n",
         "A document is:\n%PDF-1.4\n1 0 obj\nstartxref\n%%EOF\nand that is all",
     ] {
-        assert!(matches!(found(text.as_bytes()), Content::Text(_)), "{text}");
+        assert!(matches!(found(text.as_bytes()), Detected::Text(_)), "{text}");
     }
 }
 
@@ -240,16 +240,16 @@ fn byte_order_mark_before_signature_is_ignored() {
     let rtf = "{\\rtf1 a}";
     let script = "#!/bin/sh\n";
     for (bytes, expected) in [
-        (rtf.into(), Content::Text(TextKind::Rtf)),
-        (["\u{feff}", rtf].concat().into_bytes(), Content::Text(TextKind::Rtf)),
-        (["\r\n", rtf].concat().into_bytes(), Content::Text(TextKind::Rtf)),
-        (["\n", rtf, "\x01"].concat().into_bytes(), Content::of("text/rtf")),
-        (script.into(), Content::Refused("a script")),
-        (["\u{feff}", script].concat().into_bytes(), Content::Refused("a script")),
-        (wide(script, u16::to_le_bytes), Content::Refused("a script")),
-        (wide(script, u16::to_be_bytes), Content::Refused("a script")),
-        (wide("# !", u16::to_le_bytes), Content::Text(TextKind::Plain)),
-        (["\n", script].concat().into_bytes(), Content::Text(TextKind::Plain)),
+        (rtf.into(), Detected::Text(TextKind::Rtf)),
+        (["\u{feff}", rtf].concat().into_bytes(), Detected::Text(TextKind::Rtf)),
+        (["\r\n", rtf].concat().into_bytes(), Detected::Text(TextKind::Rtf)),
+        (["\n", rtf, "\x01"].concat().into_bytes(), Detected::of("text/rtf")),
+        (script.into(), Detected::Unsupported("a script")),
+        (["\u{feff}", script].concat().into_bytes(), Detected::Unsupported("a script")),
+        (wide(script, u16::to_le_bytes), Detected::Unsupported("a script")),
+        (wide(script, u16::to_be_bytes), Detected::Unsupported("a script")),
+        (wide("# !", u16::to_le_bytes), Detected::Text(TextKind::Plain)),
+        (["\n", script].concat().into_bytes(), Detected::Text(TextKind::Plain)),
     ] {
         assert_eq!(identify(Cursor::new(&bytes)).expect("in-memory I/O"), expected, "{}", bytes.escape_ascii());
     }
@@ -261,10 +261,11 @@ fn zip_with_split_marker_is_accepted_and_pkpasses_is_refused() {
     for mark in [b"PK00".as_slice(), b"PK\x07\x08"] {
         assert_eq!(
             identify(Cursor::new([mark, &zip].concat())).expect("in-memory I/O"),
-            Content::of("application/zip")
+            Detected::of("application/zip")
         );
     }
-    let called = |filename| settle(Content::of("application/zip"), &Names { filename, declared: None }, Route::Upload);
+    let called =
+        |filename| resolve(Detected::of("application/zip"), &Claim { filename, declared: None }, Ingest::Upload);
     assert!(called("passes.zip").is_ok());
     assert!(called("passes.pkpasses").is_err());
 }
@@ -273,7 +274,7 @@ fn zip_with_split_marker_is_accepted_and_pkpasses_is_refused() {
 fn rejections_of_brands_name_the_format() {
     for (brand, noun) in [(b"jxl ", "a JPEG XL image"), (b"aax ", "an Audible book"), (b"aaxc", "an Audible book")] {
         let file = [b"\0\0\0\x10ftyp".as_slice(), brand, b"\0\0\0\0"].concat();
-        assert_eq!(identify(Cursor::new(file)).expect("in-memory I/O"), Content::Refused(noun));
+        assert_eq!(identify(Cursor::new(file)).expect("in-memory I/O"), Detected::Unsupported(noun));
     }
 }
 
@@ -281,17 +282,17 @@ fn rejections_of_brands_name_the_format() {
 fn smaller_budget_never_changes_an_accepted_type() {
     for sample in SAMPLES.iter() {
         let whole = content(sample.name);
-        let file = || Source::new(File::open(path(sample.name)).expect(sample.name)).expect(sample.name);
+        let file = || BoundedReader::new(File::open(path(sample.name)).expect(sample.name)).expect(sample.name);
         let mut full = file();
-        judged(&mut full).expect(sample.name);
+        inspected(&mut full).expect(sample.name);
         // The samples are small, so they need a small part of the budget.
         assert!(full.steps() < 20_000, "{}: {}", sample.name, full.steps());
         for steps in (0..full.steps()).step_by(7) {
-            let found = judged(&mut file().leave(steps)).expect(sample.name);
-            let accepted = matches!(found, Content::Binary { .. });
+            let found = inspected(&mut file().leave(steps)).expect(sample.name);
+            let accepted = matches!(found, Detected::Binary { .. });
             assert!(!accepted || found == whole, "{} after {steps} steps: {found:?}", sample.name);
         }
-        if let Content::Binary { kind, .. } = whole {
+        if let Detected::Binary { kind, .. } = whole {
             let mut full = file();
             let known = duration(&mut full, kind).expect(sample.name);
             let least = duration(&mut file().leave(full.steps().saturating_sub(1)), kind).expect(sample.name);
@@ -304,7 +305,7 @@ fn smaller_budget_never_changes_an_accepted_type() {
 fn run_of_more_samples_than_bytes_makes_the_duration_unknown() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/trun_count.m4a");
     let file = File::open(path).expect("file");
-    assert_eq!(measure(file, of_extension("m4a").expect("a type")).duration_ms, None);
+    assert_eq!(probe(file, by_extension("m4a").expect("a type")).duration_ms, None);
 }
 
 /// A reader that counts its reads.
@@ -329,28 +330,28 @@ fn picture_of_endless_segments_is_measured_within_its_read_budget() {
     let segment = [&b"\xff\xe1\xff\xff"[..], &vec![0; 65_533]].concat();
     let bytes = [&b"\xff\xd8"[..], &segment.repeat(100)].concat();
     let tiny = [&b"\xff\xd8"[..], &b"\xff\xe1\0\x02".repeat(1_000_000)].concat();
-    let jpeg = of_extension("jpg").expect("a type");
+    let jpeg = by_extension("jpg").expect("a type");
     for bytes in [bytes, tiny] {
         let reads = Cell::new(0);
-        assert_eq!(measure(CountingReader(Cursor::new(bytes), &reads), jpeg).width, None);
+        assert_eq!(probe(CountingReader(Cursor::new(bytes), &reads), jpeg).width, None);
         assert!(reads.get() <= 2010, "{} reads", reads.get());
     }
 }
 
-fn measured(name: &str) -> Measures {
-    let media_type = settle(content(name), &Names { filename: name, declared: None }, Route::Upload).expect(name);
-    measure(File::open(path(name)).expect(name), media_type)
+fn measured(name: &str) -> MediaInfo {
+    let media_type = resolve(content(name), &Claim { filename: name, declared: None }, Ingest::Upload).expect(name);
+    probe(File::open(path(name)).expect(name), media_type)
 }
 
 /// Identifies and measures `bytes` and chooses a type. Any result is right, if it takes less than 2 s.
 fn survive(bytes: &[u8]) {
     let started = Instant::now();
     let content = identify(Cursor::new(bytes)).expect("in-memory I/O");
-    if let Content::Binary { kind, .. } = content {
-        measure(Cursor::new(bytes.to_vec()), kind);
+    if let Detected::Binary { kind, .. } = content {
+        probe(Cursor::new(bytes.to_vec()), kind);
     }
     for filename in ["a", "a.jpg", "a.txt"] {
-        let _ = settle(content, &Names { filename, declared: None }, Route::Url);
+        let _ = resolve(content, &Claim { filename, declared: None }, Ingest::Url);
     }
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }

@@ -1,8 +1,8 @@
 //! Detects text and classifies it by how it starts. Reads the whole file, one block at a time.
 
+use super::bounded_reader::{BoundedReader, fill};
 use super::markup;
 use super::sniff::TextKind;
-use super::source::{Source, fill};
 use serde::de::IgnoredAny;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Seek};
 
@@ -18,7 +18,7 @@ const DOS_END: u8 = 0x1a;
 
 /// Returns the kind of text, or `None` if the file is neither UTF-16 with a byte order mark nor free of
 /// binary control characters.
-pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Option<TextKind>> {
+pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<TextKind>> {
     let mark = source.array::<2>(0)?;
     let wide = match mark {
         Some([0xff, 0xfe]) => Some(true),
@@ -41,7 +41,7 @@ pub(super) fn identify<R: Read + Seek>(source: &mut Source<R>) -> io::Result<Opt
 }
 
 /// Returns the first `length` bytes as text.
-fn start<R: Read + Seek>(source: &mut Source<R>, length: usize, wide: Option<bool>) -> io::Result<String> {
+fn start<R: Read + Seek>(source: &mut BoundedReader<R>, length: usize, wide: Option<bool>) -> io::Result<String> {
     let mut start = vec![0; length];
     let filled = fill(source.from(0)?, &mut start)?;
     let start = &start[..filled];
@@ -111,7 +111,7 @@ fn decode(bytes: &[u8], little: bool) -> String {
 }
 
 /// Classifies text by its start.
-fn kind<R: Read + Seek>(source: &mut Source<R>, text: &str, wide: Option<bool>) -> io::Result<TextKind> {
+fn kind<R: Read + Seek>(source: &mut BoundedReader<R>, text: &str, wide: Option<bool>) -> io::Result<TextKind> {
     if begins(text, "VCARD") {
         return Ok(TextKind::Vcard);
     }
@@ -143,7 +143,7 @@ fn begins(text: &str, name: &str) -> bool {
 
 /// Returns true if the whole file is one JSON value (RFC 8259), after an optional byte order mark. The
 /// encoding must be UTF-8, or UTF-16, which earlier versions of the standard allowed.
-fn json<R: Read + Seek>(source: &mut Source<R>, wide: Option<bool>) -> io::Result<bool> {
+fn json<R: Read + Seek>(source: &mut BoundedReader<R>, wide: Option<bool>) -> io::Result<bool> {
     if let Some(little) = wide {
         return value(Narrow { reader: source.from(2)?, little, high: None, text: Cursor::default() });
     }
@@ -250,7 +250,7 @@ mod tests {
     use std::io::Cursor;
 
     fn found(bytes: impl AsRef<[u8]>) -> Option<TextKind> {
-        identify(&mut Source::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
+        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
     }
 
     #[test]

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::budget::{Budget, Reservation};
 use crate::config::Limits;
-use crate::db::locks::Exclusive;
+use crate::db::locks::NamedLock;
 use crate::db::{Connection, Db, Error, PooledConnection};
 use crate::id::PartnerId;
 use crate::metrics::Metrics;
@@ -21,7 +21,7 @@ const BYTES_PER_UNIT: usize = 16 * 1024;
 
 /// Who uses the database.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Holder {
+pub(crate) enum Holder {
     /// A partner, known by its key or by what it owns.
     Partner(PartnerId),
     /// Callers whose key was not seen before.
@@ -67,7 +67,7 @@ impl Holder {
 
 /// The database behind its budgets.
 #[derive(Clone, Debug)]
-pub(super) struct Database {
+pub(crate) struct Database {
     db: Db,
     /// Connections that read; on PostgreSQL all connections.
     reads: Budget,
@@ -81,7 +81,7 @@ pub(super) struct Database {
 
 /// A connection to read with, and its place in the budget.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     connection: PooledConnection,
     _place: Option<Reservation>,
 }
@@ -102,13 +102,13 @@ impl DerefMut for Reader {
 
 /// A name that nobody else holds, and its place in the budget.
 #[derive(Debug)]
-pub(super) struct Held {
-    _exclusive: Exclusive,
+pub(crate) struct Held {
+    _exclusive: NamedLock,
     _place: Option<Reservation>,
 }
 
 impl Database {
-    pub(super) fn new(db: Db, limits: &Limits, metrics: &Metrics) -> Self {
+    pub(crate) fn new(db: Db, limits: &Limits, metrics: &Metrics) -> Self {
         let writes = limits.database_writes();
         let max_weight = writes.share;
         let (reads, writes, locks) = if db.is_shared() {
@@ -122,18 +122,18 @@ impl Database {
     }
 
     /// Whether other servers may use the same database at the same time.
-    pub(super) fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.db.is_shared()
     }
 
     /// A connection to read with. Who holds one must not ask for another.
-    pub(super) async fn read(&self, holder: impl Into<Holder>) -> Result<Reader, Error> {
+    pub(crate) async fn read(&self, holder: impl Into<Holder>) -> Result<Reader, Error> {
         let place = holder.into().reserve(&self.reads, 1).await?;
         Ok(Reader { connection: self.db.read().await?, _place: place })
     }
 
     /// Runs `work` as one transaction ([`Db::write`]).
-    pub(super) async fn write<T, E, F>(&self, holder: impl Into<Holder>, work: F) -> Result<T, E>
+    pub(crate) async fn write<T, E, F>(&self, holder: impl Into<Holder>, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -144,7 +144,7 @@ impl Database {
 
     /// Runs `work`, which writes about `bytes` of a caller's text, as one transaction. The more it writes, the more of
     /// the holder's share of the writer it takes.
-    pub(super) async fn write_bytes<T, E, F>(&self, holder: impl Into<Holder>, bytes: usize, work: F) -> Result<T, E>
+    pub(crate) async fn write_bytes<T, E, F>(&self, holder: impl Into<Holder>, bytes: usize, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -163,17 +163,17 @@ impl Database {
         counted.await.map(|(value, _)| value)
     }
 
-    /// Waits until nobody holds `name`, and holds it ([`Db::exclusive`]).
-    pub(super) async fn exclusive(&self, holder: impl Into<Holder>, name: String) -> Result<Held, Error> {
+    /// Waits until nobody holds `name`, and holds it ([`Db::lock`]).
+    pub(crate) async fn lock(&self, holder: impl Into<Holder>, name: String) -> Result<Held, Error> {
         let place = match &self.locks {
             Some(locks) => holder.into().reserve(locks, 1).await?,
             None => None,
         };
-        Ok(Held { _exclusive: self.db.exclusive(name).await?, _place: place })
+        Ok(Held { _exclusive: self.db.lock(name).await?, _place: place })
     }
 
     /// Whether the database answers readers and takes writes.
-    pub(super) async fn check(&self) -> Result<(), Error> {
+    pub(crate) async fn check(&self) -> Result<(), Error> {
         let budget = self.writes.as_ref().unwrap_or(&self.reads);
         let _place = Holder::Readiness.reserve(budget, 1).await?;
         self.db.check().await

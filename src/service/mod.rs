@@ -1,48 +1,28 @@
 //! What the server does: the use cases, one file a subject, over database, blobs and clock. No HTTP, no SQL.
 
-mod arrivals;
-pub mod attachments;
-pub mod chats;
-mod database;
-pub mod downloads;
-mod file_url;
-pub mod garbage;
-mod judgement;
-pub mod lists;
-mod media_urls;
-mod message_files;
-pub mod moving;
-pub mod partners;
-mod pending;
-mod preparation;
-mod rate_limit;
-mod send_checks;
-pub mod sends;
-pub mod sweeper;
-mod upload_bodies;
-pub mod uploads;
+pub(crate) mod database;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+pub use crate::attachments::file_url::{FileUrls, SignedUrlError};
 use database::Database;
-pub use file_url::{FileUrls, Unusable};
 
-use crate::blob::presign::Signer;
 use crate::blob::{self, BlobStore};
 use crate::budget::{AtCapacity, Budget, Reservation};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Limits};
-use crate::convert::Converter;
 use crate::db::{self, Db};
 use crate::fetch::{self, Fetcher};
 use crate::id::{AttachmentId, PartnerId};
 use crate::metrics::Metrics;
 use crate::quote::quoted;
+use crate::transcode::Converter;
+use crate::url_signing::Signer;
 
-/// Why a call was refused. Each is one row of the table of errors in `docs/errors.md`; only `api/error.rs` knows
+/// Why a call was refused. Each is one row of the table of errors in `docs/errors.md`; only `http/api/error.rs` knows
 /// their codes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -79,7 +59,7 @@ pub enum Error {
     },
     /// A file that a message was about to use was deleted at that moment.
     #[error("a file of this message was deleted while it was being sent; try again")]
-    DeletedMeanwhile,
+    AttachmentDeleted,
     /// A voice memo that is too large; the most bytes accepted.
     #[error("the file is too large for a voice memo; at most {0} bytes are accepted")]
     VoiceMemoTooLarge(u64),
@@ -97,7 +77,7 @@ pub enum Error {
     TooLarge(u64),
     /// The `from` number is not a line of the partner.
     #[error("{0} is not one of your phone numbers; GET /v3/phone_numbers lists them")]
-    ForeignLine(String),
+    LineNotOwned(String),
     /// A part of the API that this server does not have.
     #[error("{0}")]
     NotAvailable(String),
@@ -148,7 +128,7 @@ pub enum Error {
     Blob(#[from] blob::Error),
     /// The bytes of an attachment are not there, or not whole, although they were stored.
     #[error("the bytes of attachment {0} are lost or cut: restore them from a backup")]
-    Lost(AttachmentId),
+    BlobMissing(AttachmentId),
 }
 
 impl From<db::Error> for Error {
@@ -161,30 +141,30 @@ impl From<db::Error> for Error {
 }
 
 /// After this, a blob that no transaction came to name is removed by the sweeper. Only a crash leaves one.
-const ORPHANED_AFTER: Duration = Duration::from_hours(1);
+pub(crate) const ORPHAN_TTL: Duration = Duration::from_hours(1);
 
 /// The use cases and what they need.
 #[derive(Debug)]
 pub struct Service {
-    db: Database,
-    blobs: Arc<dyn BlobStore>,
-    clock: Clock,
-    signer: Signer,
-    limits: Limits,
-    public_url: BaseUrl,
-    file_urls: FileUrls,
-    fetcher: Fetcher,
-    converter: Arc<Converter>,
-    metrics: Metrics,
-    outbox_filled: Arc<Notify>,
-    keys: partners::KeyCache,
-    files: downloads::FileCache,
-    pending: pending::PendingCounts,
-    bodies: upload_bodies::Bodies,
-    strip_private_metadata: bool,
+    pub(crate) db: Database,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) clock: Clock,
+    pub(crate) signer: Signer,
+    pub(crate) limits: Limits,
+    pub(crate) public_url: BaseUrl,
+    pub(crate) file_urls: FileUrls,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) converter: Arc<Converter>,
+    pub(crate) metrics: Metrics,
+    pub(crate) outbox_filled: Arc<Notify>,
+    pub(crate) keys: crate::partners::KeyCache,
+    pub(crate) files: crate::attachments::download::OpenFileCache,
+    pub(crate) pending: crate::attachments::pending_quota::PendingCounts,
+    pub(crate) bodies: crate::attachments::upload_body::Bodies,
+    pub(crate) strip_private_metadata: bool,
     /// Whether files are got from the store itself.
-    redirects: bool,
-    budgets: Budgets,
+    pub(crate) redirects: bool,
+    pub(crate) budgets: Budgets,
 }
 
 /// What callers can make the use cases and the layers above them hold.
@@ -193,17 +173,17 @@ pub(crate) struct Budgets {
     /// Bytes of uploads and fetched files that are not stored yet, and of answers that are too large for memory.
     pub(crate) temporary_bytes: Budget,
     /// Files whose type is being determined.
-    inspections: Budget,
+    pub(crate) inspections: Budget,
     /// Bytes of JSON bodies that are being read or handled.
     pub(crate) json_bytes: Budget,
     /// Running requests that came through a trusted proxy.
     pub(crate) proxied_requests: Budget,
     /// Large JSON bodies that are being parsed.
-    large_bodies: Budget,
+    pub(crate) large_bodies: Budget,
 }
 
 impl Budgets {
-    fn new(limits: &Limits, metrics: &Metrics) -> Self {
+    pub(crate) fn new(limits: &Limits, metrics: &Metrics) -> Self {
         Self {
             temporary_bytes: Budget::new("temporary_bytes", limits.temporary_bytes(), metrics),
             inspections: Budget::new("inspections", limits.inspections(), metrics),
@@ -277,10 +257,10 @@ impl Service {
             converter,
             metrics,
             outbox_filled,
-            keys: partners::KeyCache::default(),
-            files: downloads::FileCache::default(),
-            pending: pending::PendingCounts::default(),
-            bodies: upload_bodies::Bodies::default(),
+            keys: crate::partners::KeyCache::default(),
+            files: crate::attachments::download::OpenFileCache::default(),
+            pending: crate::attachments::pending_quota::PendingCounts::default(),
+            bodies: crate::attachments::upload_body::Bodies::default(),
             strip_private_metadata,
             redirects,
         }

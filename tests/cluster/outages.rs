@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, join_all};
-use haversack::delivery::{Failure, Gateway, Loopback, Outcome, OutgoingMessage};
+use haversack::delivery::{Accepted, Gateway, GatewayError, Loopback, OutgoingMessage};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -23,7 +23,7 @@ struct Slow {
 
 #[async_trait]
 impl Gateway for Slow {
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         self.got.lock().expect("lock").push(message.id.to_string());
         self.has.add_permits(1);
         self.may_answer.acquire().await.expect("never closed").forget();

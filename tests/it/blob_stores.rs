@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use haversack::blob::{
-    Blob, BlobKey, BlobStore, Bucket, Error, LocalStore, MemoryStore, Metadata, S3Store, SealedBlob,
+    Blob, BlobKey, BlobStore, DirectAccess, Error, LocalStore, MemoryStore, ObjectHeaders, S3Store, StagedBlob,
 };
 use haversack::config::{Config, Flags};
 use haversack::domain::tier::Tier;
@@ -18,18 +18,18 @@ use crate::support::{Api, BucketServer};
 
 fn key(filename: &str) -> BlobKey {
     let id = AttachmentId::new();
-    BlobKey::of_file(id, PartnerId::new(), id, filename, Tier::Persistent)
+    BlobKey::for_file(id, PartnerId::new(), id, filename, Tier::Persistent)
 }
 
-fn metadata() -> Metadata {
-    Metadata {
+fn metadata() -> ObjectHeaders {
+    ObjectHeaders {
         content_type: "text/plain".to_owned(),
         content_disposition: "inline; filename=\"a.txt\"".to_owned(),
         cache_control: "public, max-age=31536000, immutable",
     }
 }
 
-async fn write(store: &dyn BlobStore, chunks: &[&[u8]]) -> Box<dyn SealedBlob> {
+async fn write(store: &dyn BlobStore, chunks: &[&[u8]]) -> Box<dyn StagedBlob> {
     let mut writer = store.create().await.expect("writer");
     for chunk in chunks {
         writer.write(Bytes::copy_from_slice(chunk)).await.expect("write");
@@ -168,7 +168,7 @@ async fn a_bucket_keeps_the_promises() {
     assert_eq!(left.count(), 0, "no temporary file is left");
 }
 
-async fn content(sealed: Box<dyn SealedBlob>) -> (Box<dyn SealedBlob>, std::io::Result<Vec<u8>>) {
+async fn content(sealed: Box<dyn StagedBlob>) -> (Box<dyn StagedBlob>, std::io::Result<Vec<u8>>) {
     let read = move || {
         let mut bytes = Vec::new();
         let read = sealed.content().expect("content").read_to_end(&mut bytes).map(|_| bytes);
@@ -189,7 +189,7 @@ async fn an_upload_is_read_and_copied_only_as_it_was_found() {
             200
         );
     };
-    let key = BlobKey::of_file(id, PartnerId::new(), id, "a.txt", Tier::Persistent);
+    let key = BlobKey::for_file(id, PartnerId::new(), id, "a.txt", Tier::Persistent);
     assert!(store.uploaded(id).await.expect("answer").is_none());
 
     // Longer than a block, so that not all of it is read at once.
@@ -201,19 +201,19 @@ async fn an_upload_is_read_and_copied_only_as_it_was_found() {
     assert!(bytes.expect("read") == long);
     // Replaced between the look and the copy.
     put(b"another").await;
-    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::Changed)));
+    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::PreconditionFailed)));
     assert!(store.open(&key).await.expect("answer").is_none());
 
     // Replaced before the look.
     let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
     put(b"a third").await;
     let (sealed, bytes) = content(sealed).await;
-    assert!(matches!(Error::of_read(bytes.expect_err("changed")), Error::Changed));
-    assert!(matches!(sealed.check(), Err(Error::Changed)));
+    assert!(matches!(Error::from_read(bytes.expect_err("changed")), Error::PreconditionFailed));
+    assert!(matches!(sealed.check(), Err(Error::PreconditionFailed)));
     // Removed.
     let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
     store.remove_uploaded(id).await.expect("remove");
-    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::Changed)));
+    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::PreconditionFailed)));
 
     put(b"the last").await;
     let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
@@ -228,7 +228,7 @@ async fn what_is_wrong_with_a_bucket_is_said() {
     let (store, _folder) = open(&bucket);
     bucket.set_down(true);
     let away = store.check().await.expect_err("away");
-    assert!(away.is_unavailable() && !away.to_string().contains("X-Amz"), "{away}");
+    assert!(away.is_transient() && !away.to_string().contains("X-Amz"), "{away}");
     bucket.set_down(false);
     store.check().await.expect("there");
     assert!(bucket.objects().is_empty(), "the check leaves nothing");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use haversack::blob::{BlobKey, BlobStore, Bucket};
+use haversack::blob::{BlobKey, BlobStore, DirectAccess};
 use haversack::db;
 use haversack::id::{AttachmentId, PartnerId};
 use serde_json::{Value, json};
@@ -327,10 +327,10 @@ async fn what_a_crash_left_asked_to_be_removed_is_not_what_was_made_again() {
     let partner = url.path().split('/').nth(3).and_then(PartnerId::parse).expect("id");
     // As it is between giving the delivered form its name and writing the row.
     let key =
-        BlobKey::of_file(id.made(), partner, id, "scan.jpg", haversack::domain::tier::Tier::Persistent).to_string();
+        BlobKey::for_file(id.made(), partner, id, "scan.jpg", haversack::domain::tier::Tier::Persistent).to_string();
     let (now, later) = (app.clock.clock().now(), app.clock.clock().now() + Duration::from_hours(1));
     let ask = app.db.write::<_, db::Error, _>(move |db| {
-        Box::pin(async move { db::attachments::request_removal(db, &key, later, now).await })
+        Box::pin(async move { db::attachments::enqueue_deletion(db, &key, later, now).await })
     });
     ask.await.expect("request");
 

@@ -31,7 +31,7 @@ async fn every_sample_is_what_its_bytes_are() {
         if bytes.is_empty() {
             continue;
         }
-        let extension = file.rsplit_once('.').and_then(|(_, extension)| haversack::media::of_extension(extension));
+        let extension = file.rsplit_once('.').and_then(|(_, extension)| haversack::media::by_extension(extension));
         let declared = match (expected, extension) {
             ("reject", Some(media_type)) => media_type.name,
             ("reject", None) => "text/plain",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
-use haversack::delivery::{Failure, Gateway, Loopback, Outcome, OutgoingMessage, OutgoingPart, Receipts};
+use haversack::delivery::{Accepted, Gateway, GatewayError, Loopback, OutgoingMessage, OutgoingPart, Receipts};
 use haversack::domain::message::Service;
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
@@ -15,13 +15,13 @@ use crate::support::{LINE, RECIPIENT, TestApp, until, within};
 /// A carrier that takes nothing until the test has said what it answers, and notes what it got.
 #[derive(Debug)]
 struct Scripted {
-    answers: AsyncMutex<mpsc::UnboundedReceiver<Result<Outcome, Failure>>>,
+    answers: AsyncMutex<mpsc::UnboundedReceiver<Result<Accepted, GatewayError>>>,
     got: Mutex<Vec<String>>,
     receipts: Mutex<Option<Receipts>>,
 }
 
 impl Scripted {
-    fn new() -> (Arc<Self>, mpsc::UnboundedSender<Result<Outcome, Failure>>) {
+    fn new() -> (Arc<Self>, mpsc::UnboundedSender<Result<Accepted, GatewayError>>) {
         let (sender, answers) = mpsc::unbounded_channel();
         (
             Arc::new(Self { answers: AsyncMutex::new(answers), got: Mutex::default(), receipts: Mutex::default() }),
@@ -36,7 +36,7 @@ impl Gateway for Scripted {
         *self.receipts.lock().expect("lock") = Some(receipts);
     }
 
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         let mut got = vec![format!("{} -> {}", message.from, message.to.join(","))];
         for part in &message.parts {
             got.push(match part {
@@ -70,7 +70,7 @@ async fn a_message_passes_every_state_with_its_time() {
     let queued = app.api.message_with_status(id, "queued").await;
     assert_eq!((&queued["sent_at"], &queued["service"]), (&json!(null), &json!(null)));
     app.clock.advance(Duration::from_secs(5));
-    answers.send(Ok(Outcome::Sent(Service::Rcs))).expect("gateway");
+    answers.send(Ok(Accepted::Sent(Service::Rcs))).expect("gateway");
     let sent = app.api.message_with_status(id, "sent").await;
     assert_eq!(sent["sent_at"], "2026-01-15T10:30:05.000Z");
     assert_eq!((&sent["delivered_at"], &sent["service"]), (&json!(null), &json!("RCS")));
@@ -81,7 +81,7 @@ async fn a_message_passes_every_state_with_its_time() {
     );
 
     let next = app.api.send_text(&[RECIPIENT], "x").await;
-    answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
+    answers.send(Ok(Accepted::Delivered(Service::IMessage))).expect("gateway");
     let delivered = app.api.message_with_status(next["message"]["id"].as_str().expect("id"), "delivered").await;
     assert_eq!(delivered["delivered_at"], "2026-01-15T10:30:05.000Z");
     assert_eq!(delivered["service"], "iMessage");
@@ -96,17 +96,17 @@ async fn what_fails_for_now_is_tried_again_and_what_fails_for_good_is_not() {
     let chat = app.api.send_text(&[RECIPIENT], "one").await;
     let first = chat["message"]["id"].as_str().expect("id");
     attempts(1).await;
-    answers.send(Err(Failure::Temporary("busy".to_owned()))).expect("gateway");
+    answers.send(Err(GatewayError::Retryable("busy".to_owned()))).expect("gateway");
     // Another message of the same chat is not held up by the one that waits.
     let second = app.api.send_text(&[RECIPIENT], "two").await;
     attempts(2).await;
-    answers.send(Err(Failure::Permanent { code: 4005, reason: "no such handle".to_owned() })).expect("gateway");
+    answers.send(Err(GatewayError::Permanent { code: 4005, reason: "no such handle".to_owned() })).expect("gateway");
     app.api.message_with_status(second["message"]["id"].as_str().expect("id"), "failed").await;
     assert_eq!(app.api.get(&format!("/v3/messages/{first}")).await.expect(200)["delivery_status"], "queued");
 
     app.clock.advance(Duration::from_secs(1));
     attempts(3).await;
-    answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
+    answers.send(Ok(Accepted::Delivered(Service::IMessage))).expect("gateway");
     app.api.message_with_status(first, "delivered").await;
     assert_eq!(gateway.got.lock().expect("lock").len(), 3);
 }
@@ -124,7 +124,7 @@ async fn the_messages_of_a_chat_go_in_order_and_deleting_one_does_not_call_it_ba
     }
     assert_eq!(app.api.delete(&format!("/v3/messages/{}", ids[1])).await.status, 204);
     for _ in 0..4 {
-        answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
+        answers.send(Ok(Accepted::Delivered(Service::IMessage))).expect("gateway");
     }
     app.api.message_with_status(&ids[2], "delivered").await;
     let got = gateway.got.lock().expect("lock").clone();
@@ -141,7 +141,7 @@ async fn a_message_without_anything_left_of_it_has_failed() {
     let file = app.api.upload("a.txt", "text/plain", b"hello").await;
     let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
     assert_eq!(app.api.delete(&format!("/v3/attachments/{}", file.id)).await.status, 204);
-    answers.send(Ok(Outcome::Delivered(Service::IMessage))).expect("gateway");
+    answers.send(Ok(Accepted::Delivered(Service::IMessage))).expect("gateway");
     app.api.message_with_status(sent["chat"]["message"]["id"].as_str().expect("id"), "failed").await;
     assert_eq!(gateway.got.lock().expect("lock").len(), 1, "nothing was handed over");
 }
@@ -156,7 +156,7 @@ async fn a_carrier_can_report_later_that_a_message_arrived() {
     let receipts = gateway.receipts.lock().expect("lock").clone().expect("started");
     app.api.message_with_status(text, "queued").await;
     assert!(!receipts.delivered(id).await.expect("database"), "not sent yet");
-    answers.send(Ok(Outcome::Sent(Service::Sms))).expect("gateway");
+    answers.send(Ok(Accepted::Sent(Service::Sms))).expect("gateway");
     app.api.message_with_status(text, "sent").await;
     app.clock.advance(Duration::from_secs(9));
     assert!(receipts.delivered(id).await.expect("database"));
@@ -172,7 +172,7 @@ struct Buggy;
 
 #[async_trait]
 impl Gateway for Buggy {
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         assert!(!message.to.contains(&"bug@example.com".to_owned()), "a bug of the carrier");
         Loopback.send(message).await
     }
@@ -207,7 +207,7 @@ async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next(
     let clock = app.clock.clone();
     // The worker hangs in the gateway for ever; what it claimed is free again when the claim is over.
     clock.advance(Duration::from_secs(61));
-    let worker = haversack::delivery::Worker {
+    let worker = haversack::delivery::DeliveryWorker {
         db: haversack::db::Db::open(&app.database_url).await.expect("database"),
         blobs: Arc::new(haversack::blob::LocalStore::open(app.folder.path()).expect("store")),
         gateway: Arc::new(haversack::delivery::Loopback),
@@ -215,7 +215,7 @@ async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next(
         metrics: haversack::metrics::Metrics::default(),
         filled: Arc::new(tokio::sync::Notify::new()),
     };
-    assert_eq!(within(worker.work()).await.expect("work"), 1);
+    assert_eq!(within(worker.run_batch()).await.expect("work"), 1);
     app.api.message_with_status(&id, "delivered").await;
 }
 
@@ -225,7 +225,7 @@ struct Slow(tokio::sync::Notify);
 
 #[async_trait]
 impl Gateway for Slow {
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         self.0.notified().await;
         Loopback.send(message).await
     }

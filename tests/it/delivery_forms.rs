@@ -32,7 +32,7 @@ async fn tiff_is_delivered_as_jpeg() {
         assert_eq!((delivered.status.as_u16(), delivered.header("content-type")), (200, "image/jpeg"), "{file}");
         assert_eq!(sent["size_bytes"], delivered.bytes.len(), "{file}");
         assert!(delivered.bytes.starts_with(b"\xff\xd8\xff") && delivered.bytes.ends_with(b"\xff\xd9"), "{file}");
-        let measures = haversack::media::measure(std::io::Cursor::new(delivered.bytes), jpeg());
+        let measures = haversack::media::probe(std::io::Cursor::new(delivered.bytes), jpeg());
         assert!(measures.width.is_some(), "{file}");
 
         // What was uploaded is still there, and still what it was.
@@ -46,7 +46,7 @@ async fn tiff_is_delivered_as_jpeg() {
 }
 
 fn jpeg() -> &'static haversack::media::MediaType {
-    haversack::media::of_extension("jpg").expect("JPEG is a type")
+    haversack::media::by_extension("jpg").expect("JPEG is a type")
 }
 
 #[tokio::test]
@@ -160,10 +160,10 @@ async fn caf_is_delivered_as_m4a_where_there_is_ffmpeg() {
         if converts {
             assert_eq!(text(&sent, "filename"), file.replace(".caf", ".m4a"));
             assert_eq!(text(&sent, "mime_type"), "audio/mp4", "{file}");
-            let m4a = haversack::media::of_extension("m4a").expect("M4A is a type");
+            let m4a = haversack::media::by_extension("m4a").expect("M4A is a type");
             let found = haversack::media::identify(std::io::Cursor::new(&delivered.bytes)).expect("bytes");
             assert!(format!("{found:?}").contains("audio/x-m4a"), "{file}: {found:?}");
-            let measures = haversack::media::measure(std::io::Cursor::new(delivered.bytes), m4a);
+            let measures = haversack::media::probe(std::io::Cursor::new(delivered.bytes), m4a);
             let duration = measures.duration_ms.expect("a duration");
             assert!(duration.abs_diff(2510) <= 60, "{file}: {duration}");
             let attachment = app.api.get(&format!("/v3/attachments/{}", uploaded.id)).await.expect(200);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use haversack::app::App;
 use haversack::clock::MockClock;
 use haversack::config::{Config, Flags};
-use haversack::delivery::{Failure, Gateway, Loopback, Outcome, OutgoingMessage};
+use haversack::delivery::{Accepted, Gateway, GatewayError, Loopback, OutgoingMessage};
 use haversack::fetch::SystemResolver;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -315,8 +315,8 @@ struct Away;
 
 #[async_trait]
 impl Gateway for Away {
-    async fn send(&self, _: &OutgoingMessage) -> Result<Outcome, Failure> {
-        Err(Failure::Temporary("it is away".to_owned()))
+    async fn send(&self, _: &OutgoingMessage) -> Result<Accepted, GatewayError> {
+        Err(GatewayError::Retryable("it is away".to_owned()))
     }
 }
 

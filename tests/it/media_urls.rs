@@ -371,7 +371,7 @@ async fn validators_are_a_partners_own_and_for_the_url_they_came_from() {
 #[tokio::test]
 async fn what_was_fetched_is_forgotten_after_a_while() {
     let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"");
-    let app = TestApp::with_origin(&origin, |flags| flags.fetch_memory_seconds = Some(3600)).await;
+    let app = TestApp::with_origin(&origin, |flags| flags.fetch_revalidate_seconds = Some(3600)).await;
     part(&app, &origin.url("/a.jpg")).await;
     app.clock.advance(Duration::from_secs(3601));
     app.service.sweep().await.expect("sweep");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use haversack::clock::MockClock;
 use haversack::config::Flags;
-use haversack::delivery::{Failure, Gateway, Outcome, OutgoingMessage};
+use haversack::delivery::{Accepted, Gateway, GatewayError, OutgoingMessage};
 use serde_json::{Value, json};
 
 use crate::support::bucket::variable;
@@ -304,8 +304,8 @@ struct Away;
 
 #[async_trait::async_trait]
 impl Gateway for Away {
-    async fn send(&self, _: &OutgoingMessage) -> Result<Outcome, Failure> {
-        Err(Failure::Temporary("it is away".to_owned()))
+    async fn send(&self, _: &OutgoingMessage) -> Result<Accepted, GatewayError> {
+        Err(GatewayError::Retryable("it is away".to_owned()))
     }
 }
 

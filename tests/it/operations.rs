@@ -71,7 +71,7 @@ async fn the_openapi_document_is_the_committed_one() {
     let app = TestApp::start().await;
     let served = app.anonymous().get("/openapi.json").await;
     let committed = include_str!("../../docs/openapi.json");
-    let fresh = haversack::api::openapi();
+    let fresh = haversack::http::api::openapi();
     assert_eq!(served.text(), fresh);
     assert!(
         committed.trim_end() == fresh,

@@ -1,6 +1,6 @@
 //! Where a picture was taken, and by which camera: kept, unless the operator says otherwise.
 
-use haversack::convert::private;
+use haversack::transcode::strip_metadata;
 use serde_json::json;
 
 use crate::support::origin::answer;
@@ -12,7 +12,7 @@ const PHOTO: &str = "photo-exif-rotated.jpg";
 fn tells(bytes: &[u8]) -> bool {
     let mut file = tempfile::tempfile().expect("file");
     std::io::Write::write_all(&mut file, bytes).expect("write");
-    !private::patches(&mut file).expect("readable").is_empty()
+    !strip_metadata::patches(&mut file).expect("readable").is_empty()
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use haversack::delivery::{Failure, Gateway, Outcome, OutgoingMessage, OutgoingPart};
+use haversack::delivery::{Accepted, Gateway, GatewayError, OutgoingMessage, OutgoingPart};
 use haversack::domain::message::Service;
 use serde_json::{Value, json};
 
@@ -189,13 +189,13 @@ struct Recorder(Mutex<Vec<(bool, String, u64)>>);
 
 #[async_trait]
 impl Gateway for Recorder {
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         if let [OutgoingPart::Media(file)] = message.parts.as_slice() {
             let size = file.open().await.expect("store").expect("file").size();
             assert_eq!(size, file.size_bytes);
             self.0.lock().expect("lock").push((message.voice_memo, file.media_type.clone(), size));
         }
-        Ok(Outcome::Delivered(Service::IMessage))
+        Ok(Accepted::Delivered(Service::IMessage))
     }
 }
 

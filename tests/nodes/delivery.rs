@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use haversack::delivery::{Failure, Gateway, Loopback, Outcome, OutgoingMessage, OutgoingPart};
+use haversack::delivery::{Accepted, Gateway, GatewayError, Loopback, OutgoingMessage, OutgoingPart};
 use tokio::sync::Notify;
 
 use crate::support::{TestApp, until, within};
@@ -16,7 +16,7 @@ struct Recorder(Mutex<HashMap<String, Vec<String>>>);
 
 #[async_trait]
 impl Gateway for Recorder {
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         let [OutgoingPart::Text(text)] = message.parts.as_slice() else { panic!("a text") };
         // Lets other tasks interleave.
         tokio::task::yield_now().await;
@@ -54,7 +54,7 @@ struct Hangs;
 
 #[async_trait]
 impl Gateway for Hangs {
-    async fn send(&self, _: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, _: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         std::future::pending().await
     }
 }
@@ -103,7 +103,7 @@ impl Mortal {
 
 #[async_trait]
 impl Gateway for Mortal {
-    async fn send(&self, message: &OutgoingMessage) -> Result<Outcome, Failure> {
+    async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         let [OutgoingPart::Text(text)] = message.parts.as_slice() else { panic!("a text") };
         self.handed.lock().expect("lock").push((message.id.to_string(), text.value.clone()));
         if text.value == self.waits_for {

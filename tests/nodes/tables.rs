@@ -1,6 +1,6 @@
 //! Schema changes under running servers, and servers without DDL rights.
 
-use haversack::db::{Db, Tables};
+use haversack::db::{Db, SchemaStatus};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 
 use crate::support::postgres;
@@ -50,7 +50,7 @@ async fn role_without_ddl_rights_can_serve() {
     let mut url: url::Url = url.parse().expect("URL");
     url.set_username(&schema).expect("a user");
     let db = Db::open(&url).await.expect("nothing has to be made");
-    assert_eq!(db.tables().await.expect("tables"), Tables::Current);
+    assert_eq!(db.tables().await.expect("tables"), SchemaStatus::Current);
     db.check().await.expect("it works");
 }
 

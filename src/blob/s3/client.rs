@@ -19,27 +19,27 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::io::ReaderStream;
 use url::Url;
 
-use super::super::spool::Spooled;
-use super::super::{ByteStream, Error, Listed, Metadata, Reading};
-use super::{S3Config, failure, listed};
+use super::super::staging::Spooled;
+use super::super::{BlobMeta, ByteStream, Error, ObjectHeaders, Reading};
+use super::{S3Config, error, listed};
 use crate::clock::Timestamp;
 
 /// Timeout for connecting to the bucket.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Timeout for answers to inexpensive calls.
-const ANSWER: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for a copy within the bucket.
-const COPY: Duration = Duration::from_mins(1);
+const COPY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Minimum average rate of an upload to the bucket, in bytes per second; determines its timeout.
-const SLOWEST: u64 = 128 * 1024;
+const MIN_UPLOAD_RATE: u64 = 128 * 1024;
 /// Idle timeout of a response body.
 const IDLE: Duration = Duration::from_secs(30);
 /// Maximum number of attempts of a call.
 const ATTEMPTS: u32 = 4;
 /// Delay before the first retry; tripled on each further one.
-const PAUSE: Duration = Duration::from_millis(100);
+const BASE_BACKOFF: Duration = Duration::from_millis(100);
 /// No retry once a call has taken this long in total.
-const ENOUGH: Duration = Duration::from_secs(5);
+const RETRY_BUDGET: Duration = Duration::from_secs(5);
 /// Validity of the signatures of this server's own calls.
 const SIGNED_FOR: Duration = Duration::from_mins(5);
 /// Read size for temporary files, in bytes.
@@ -50,13 +50,13 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 
 /// Size and entity tag of an object, as returned by HEAD.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Info {
+pub(super) struct ObjectMeta {
     pub(super) size: u64,
     /// Without the quotes.
     pub(super) etag: String,
 }
 
-impl Info {
+impl ObjectMeta {
     fn quoted(&self) -> String {
         format!("\"{}\"", self.etag)
     }
@@ -81,7 +81,7 @@ struct Call<'a> {
     signed: Vec<(&'static str, String)>,
     headers: HeaderMap,
     body: Payload<'a>,
-    patience: Duration,
+    response_timeout: Duration,
 }
 
 enum Payload<'a> {
@@ -93,7 +93,16 @@ enum Payload<'a> {
 impl<'a> Call<'a> {
     fn new(action: &'static str, method: Method, object: Option<&'a str>) -> Self {
         let (signed, headers) = (Vec::new(), HeaderMap::new());
-        Self { action, method, object, token: None, signed, headers, body: Payload::None, patience: ANSWER }
+        Self {
+            action,
+            method,
+            object,
+            token: None,
+            signed,
+            headers,
+            body: Payload::None,
+            response_timeout: RESPONSE_TIMEOUT,
+        }
     }
 
     fn header(mut self, name: HeaderName, value: &str) -> Self {
@@ -101,7 +110,7 @@ impl<'a> Call<'a> {
         self
     }
 
-    fn describing(self, metadata: &Metadata) -> Self {
+    fn describing(self, metadata: &ObjectHeaders) -> Self {
         self.header(CONTENT_TYPE, &metadata.content_type)
             .header(CONTENT_DISPOSITION, &metadata.content_disposition)
             .header(CACHE_CONTROL, metadata.cache_control)
@@ -118,7 +127,7 @@ impl Client {
             .redirect(Policy::none())
             .connect_timeout(CONNECT)
             .build()
-            .map_err(|error| failure::of_transport("prepare calls to the bucket", error))?;
+            .map_err(|error| error::from_transport("prepare calls to the bucket", error))?;
         Ok(Self { http, config })
     }
 
@@ -136,10 +145,10 @@ impl Client {
     }
 
     /// Returns size and entity tag of an object; `None` if it does not exist.
-    pub(super) async fn head(&self, object: &str) -> Result<Option<Info>, Error> {
+    pub(super) async fn head(&self, object: &str) -> Result<Option<ObjectMeta>, Error> {
         let call = Call::new("look at an object", Method::HEAD, Some(object));
         let response = match self.send(&call).await {
-            Err(Error::Gone) => return Ok(None),
+            Err(Error::NotFound) => return Ok(None),
             response => response?,
         };
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -148,8 +157,8 @@ impl Client {
         // The entity tag is embedded in `If-Match` headers, where a quote or comma would terminate it.
         let etag = etag.filter(|etag| !etag.is_empty() && !etag.contains(['"', ',']));
         match (size, etag) {
-            (Some(size), Some(etag)) => Ok(Some(Info { size, etag })),
-            _ => Err(Error::Refused {
+            (Some(size), Some(etag)) => Ok(Some(ObjectMeta { size, etag })),
+            _ => Err(Error::Rejected {
                 action: call.action,
                 status: response.status().as_u16(),
                 code: String::new(),
@@ -158,13 +167,13 @@ impl Client {
         }
     }
 
-    /// Reads an object, or a range of it. With `found`, fails with `Error::Changed` if the object no longer
+    /// Reads an object, or a range of it. With `found`, fails with `Error::PreconditionFailed` if the object no longer
     /// has that entity tag.
     pub(super) async fn get(
         &self,
         object: &str,
         part: Option<Range<u64>>,
-        found: Option<&Info>,
+        found: Option<&ObjectMeta>,
     ) -> Result<ByteStream, Error> {
         let action = "read an object";
         let mut call = Call::new(action, Method::GET, Some(object));
@@ -191,33 +200,33 @@ impl Client {
                 Err(_) => Err(std::io::Error::other(stalled())),
                 Ok(None) => Ok(None),
                 Ok(Some(Ok(piece))) => Ok(Some((piece, pieces))),
-                Ok(Some(Err(error))) => Err(std::io::Error::other(failure::of_transport(action, error))),
+                Ok(Some(Err(error))) => Err(std::io::Error::other(error::from_transport(action, error))),
             }
         })
         .boxed())
     }
 
     /// Reads a range into memory. Retries once if the body is cut off.
-    pub(super) async fn get_bytes(&self, object: &str, part: Range<u64>, found: &Info) -> Result<Bytes, Error> {
+    pub(super) async fn get_bytes(&self, object: &str, part: Range<u64>, found: &ObjectMeta) -> Result<Bytes, Error> {
         match self.collect(object, part.clone(), found).await {
-            Err(error) if error.is_unavailable() => self.collect(object, part, found).await,
+            Err(error) if error.is_transient() => self.collect(object, part, found).await,
             done => done,
         }
     }
 
-    async fn collect(&self, object: &str, part: Range<u64>, found: &Info) -> Result<Bytes, Error> {
+    async fn collect(&self, object: &str, part: Range<u64>, found: &ObjectMeta) -> Result<Bytes, Error> {
         let mut pieces = self.get(object, Some(part), Some(found)).await?;
         let mut bytes = Vec::new();
         while let Some(piece) = pieces.next().await {
-            bytes.extend_from_slice(&piece.map_err(Error::of_read)?);
+            bytes.extend_from_slice(&piece.map_err(Error::from_read)?);
         }
         Ok(bytes.into())
     }
 
-    pub(super) async fn put_file(&self, object: &str, file: &Spooled, metadata: &Metadata) -> Result<(), Error> {
+    pub(super) async fn put_file(&self, object: &str, file: &Spooled, metadata: &ObjectHeaders) -> Result<(), Error> {
         let mut call = Call::new("write an object", Method::PUT, Some(object)).describing(metadata);
         call.headers.insert(CONTENT_LENGTH, file.digests.size.into());
-        call.patience = ANSWER + Duration::from_secs(file.digests.size / SLOWEST);
+        call.response_timeout = RESPONSE_TIMEOUT + Duration::from_secs(file.digests.size / MIN_UPLOAD_RATE);
         call.body = Payload::File(file);
         self.send(&call).await.map(drop)
     }
@@ -229,7 +238,13 @@ impl Client {
     }
 
     /// Copies an object within the bucket, if its entity tag is still that of `found`.
-    pub(super) async fn copy(&self, from: &str, found: &Info, to: &str, metadata: &Metadata) -> Result<(), Error> {
+    pub(super) async fn copy(
+        &self,
+        from: &str,
+        found: &ObjectMeta,
+        to: &str,
+        metadata: &ObjectHeaders,
+    ) -> Result<(), Error> {
         let source = format!("{}/{}{from}", self.config.bucket.name(), self.config.prefix);
         let mut call = Call::new("copy an object", Method::PUT, Some(to)).describing(metadata);
         call.signed = vec![
@@ -238,7 +253,7 @@ impl Client {
             ("x-amz-metadata-directive", "REPLACE".to_owned()),
         ];
         call.headers.insert(CONTENT_LENGTH, 0.into());
-        call.patience = COPY;
+        call.response_timeout = COPY_TIMEOUT;
         let start = Instant::now();
         let mut attempt = 1;
         loop {
@@ -246,46 +261,46 @@ impl Client {
             let failed = match copied {
                 Ok(response) => {
                     let (status, headers) = (response.status(), response.headers().clone());
-                    let told = timeout(COPY, response.text()).await;
+                    let told = timeout(COPY_TIMEOUT, response.text()).await;
                     let told = told.map_err(|_| Error::Unavailable {
                         action: call.action,
                         problem: "no byte came for a while".to_owned(),
                     })?;
-                    let xml = told.map_err(|error| failure::of_transport(call.action, error))?;
+                    let xml = told.map_err(|error| error::from_transport(call.action, error))?;
                     // A copy that fails after the response started is reported with status 200 as well
                     // (Amazon S3, CopyObject).
                     if !xml.contains("<Error>") {
                         return Ok(());
                     }
-                    failure::of_xml(call.action, status, &headers, &xml)
+                    error::from_xml(call.action, status, &headers, &xml)
                 }
-                Err(error) => return Err(gone_is_changed(error)),
+                Err(error) => return Err(not_found_as_changed(error)),
             };
-            if !failed.is_unavailable() || attempt == ATTEMPTS || start.elapsed() > ENOUGH {
-                return Err(gone_is_changed(failed));
+            if !failed.is_transient() || attempt == ATTEMPTS || start.elapsed() > RETRY_BUDGET {
+                return Err(not_found_as_changed(failed));
             }
-            sleep(pause(attempt)).await;
+            sleep(backoff(attempt)).await;
             attempt += 1;
         }
     }
 
     pub(super) async fn delete(&self, object: &str) -> Result<(), Error> {
         match self.send(&Call::new("remove an object", Method::DELETE, Some(object))).await {
-            Err(Error::Gone) => Ok(()),
+            Err(Error::NotFound) => Ok(()),
             done => done.map(drop),
         }
     }
 
     /// Returns one page of the objects below the prefix, and the continuation token of the next page.
-    pub(super) async fn list(&self, token: Option<&str>) -> Result<(Vec<Listed>, Option<String>), Error> {
+    pub(super) async fn list(&self, token: Option<&str>) -> Result<(Vec<BlobMeta>, Option<String>), Error> {
         let action = "list objects";
         let mut call = Call::new(action, Method::GET, None);
         call.token = token;
         let response = self.send(&call).await?;
         let stalled = || Error::Unavailable { action, problem: "no byte came for a while".to_owned() };
         let xml = timeout(IDLE, response.text()).await.map_err(|_| stalled())?;
-        let xml = xml.map_err(|error| failure::of_transport(action, error))?;
-        let page = ListObjectsV2::parse_response(&xml).map_err(|error| Error::Refused {
+        let xml = xml.map_err(|error| error::from_transport(action, error))?;
+        let page = ListObjectsV2::parse_response(&xml).map_err(|error| Error::Rejected {
             action,
             status: 200,
             code: String::new(),
@@ -334,9 +349,9 @@ impl Client {
         let mut attempt = 1;
         loop {
             match self.attempt(call).await {
-                Err(error) if error.is_unavailable() && attempt < ATTEMPTS && start.elapsed() < ENOUGH => {
+                Err(error) if error.is_transient() && attempt < ATTEMPTS && start.elapsed() < RETRY_BUDGET => {
                     tracing::debug!(%error, attempt, "call to the bucket failed; retrying");
-                    sleep(pause(attempt)).await;
+                    sleep(backoff(attempt)).await;
                     attempt += 1;
                 }
                 done => return done,
@@ -360,15 +375,15 @@ impl Client {
         };
         let late = || Error::Unavailable {
             action: call.action,
-            problem: format!("the bucket gave no answer in {} s", call.patience.as_secs()),
+            problem: format!("the bucket gave no answer in {} s", call.response_timeout.as_secs()),
         };
-        let response = timeout(call.patience, request.send()).await.map_err(|_| late())?;
-        let response = response.map_err(|error| failure::of_transport(call.action, error))?;
+        let response = timeout(call.response_timeout, request.send()).await.map_err(|_| late())?;
+        let response = response.map_err(|error| error::from_transport(call.action, error))?;
         if response.status().is_success() {
             return Ok(response);
         }
-        let patience = call.patience;
-        timeout(patience, failure::of_answer(call.action, response)).await.map_or_else(|_| Err(late()), Err)
+        let response_timeout = call.response_timeout;
+        timeout(response_timeout, error::from_answer(call.action, response)).await.map_or_else(|_| Err(late()), Err)
     }
 }
 
@@ -382,13 +397,13 @@ fn signed<'a>(mut action: impl S3Action<'a>, headers: &'a [(&'static str, String
 
 /// Maps a missing copy source to `Changed`: whether it was replaced or deleted, it is no longer the object
 /// that was found.
-fn gone_is_changed(error: Error) -> Error {
-    if matches!(error, Error::Gone) { Error::Changed } else { error }
+fn not_found_as_changed(error: Error) -> Error {
+    if matches!(error, Error::NotFound) { Error::PreconditionFailed } else { error }
 }
 
 /// Returns the backoff delay with jitter of up to one half, so that clients that failed together do not retry
 /// together.
-fn pause(attempt: u32) -> Duration {
-    let most = PAUSE * 3_u32.pow(attempt - 1);
+fn backoff(attempt: u32) -> Duration {
+    let most = BASE_BACKOFF * 3_u32.pow(attempt - 1);
     most.mul_f64(rand::rng().random_range(0.5..1.0))
 }

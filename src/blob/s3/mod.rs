@@ -7,8 +7,8 @@
 
 mod client;
 mod config;
-mod failure;
-mod remote;
+mod error;
+mod ranged_reader;
 
 use std::ops::Range;
 use std::path::Path;
@@ -23,13 +23,13 @@ use uuid::Uuid;
 
 pub use config::{S3Config, S3Credentials, S3Style};
 
-use self::client::{Client, Info};
-use self::remote::Remote;
-use super::spool::{Spool, SpoolWriter, Spooled};
+use self::client::{Client, ObjectMeta};
+use super::staging::{Spool, SpoolWriter, Spooled};
 use super::{
-    Blob, BlobKey, BlobStore, BlobWriter, Bucket, ByteStream, Content, Digests, Error, Listed, Metadata, Reading,
-    SealedBlob,
+    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, DirectAccess, Error, ObjectHeaders,
+    RandomAccess, Reading, StagedBlob,
 };
+use crate::blob::s3::ranged_reader::Remote;
 use crate::id::AttachmentId;
 
 /// Key prefix of direct uploads.
@@ -63,7 +63,7 @@ impl S3Store {
         self.check().await?;
         let (from, to) = (format!("{CHECKS}{}", Uuid::new_v4()), format!("{CHECKS}{}", Uuid::new_v4()));
         self.client.put_bytes(&from, Bytes::from_static(b"haversack")).await?;
-        let guarded = self.guards(&from, &to).await;
+        let guarded = self.check_conditional_requests(&from, &to).await;
         self.client.delete(&from).await?;
         self.client.delete(&to).await?;
         guarded
@@ -71,15 +71,15 @@ impl S3Store {
 
     /// Verifies that conditional reads and copies are honoured: they detect objects replaced after inspection
     /// (TOCTOU).
-    async fn guards(&self, from: &str, to: &str) -> Result<(), Error> {
-        let found = self.client.head(from).await?.ok_or(Error::Gone)?;
-        let other = Info { etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(), ..found.clone() };
-        let metadata = Metadata {
+    async fn check_conditional_requests(&self, from: &str, to: &str) -> Result<(), Error> {
+        let found = self.client.head(from).await?.ok_or(Error::NotFound)?;
+        let other = ObjectMeta { etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(), ..found.clone() };
+        let metadata = ObjectHeaders {
             content_type: "text/plain".to_owned(),
             content_disposition: "attachment".to_owned(),
             cache_control: "no-store",
         };
-        let ignored = |action| Error::Refused {
+        let ignored = |action| Error::Rejected {
             action,
             status: 200,
             code: String::new(),
@@ -87,12 +87,12 @@ impl S3Store {
                 .to_owned(),
         };
         match self.client.copy(from, &other, to, &metadata).await {
-            Err(Error::Changed) => {}
+            Err(Error::PreconditionFailed) => {}
             Ok(()) => return Err(ignored("copy an object only as it was found")),
             Err(error) => return Err(error),
         }
         match self.client.get(from, None, Some(&other)).await {
-            Err(Error::Changed) => {}
+            Err(Error::PreconditionFailed) => {}
             Ok(_) => return Err(ignored("read an object only as it was found")),
             Err(error) => return Err(error),
         }
@@ -104,9 +104,9 @@ impl S3Store {
     }
 
     /// Returns an existing object for inspection and conditional copy, pinned to its current entity tag.
-    async fn remote(&self, object: String) -> Result<Option<Box<dyn SealedBlob>>, Error> {
+    async fn remote(&self, object: String) -> Result<Option<Box<dyn StagedBlob>>, Error> {
         let info = self.client.head(&object).await?;
-        Ok(info.map(|info| Box::new(Remote::new(Arc::clone(&self.client), object, info)) as Box<dyn SealedBlob>))
+        Ok(info.map(|info| Box::new(Remote::new(Arc::clone(&self.client), object, info)) as Box<dyn StagedBlob>))
     }
 }
 
@@ -144,7 +144,7 @@ impl BlobStore for S3Store {
         self.client.head(&object).await.map(drop)
     }
 
-    fn list(&self) -> BoxStream<'_, Result<Listed, Error>> {
+    fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>> {
         let pages = stream::try_unfold(Some(None), move |page: Option<Option<String>>| async move {
             let Some(token) = page else { return Ok(None) };
             let (listed, next) = self.client.list(token.as_deref()).await?;
@@ -160,13 +160,13 @@ impl BlobStore for S3Store {
             .boxed()
     }
 
-    fn bucket(&self) -> Option<&dyn Bucket> {
+    fn bucket(&self) -> Option<&dyn DirectAccess> {
         Some(self)
     }
 }
 
 #[async_trait]
-impl Bucket for S3Store {
+impl DirectAccess for S3Store {
     fn presign_put(&self, id: AttachmentId, content_type: &str, content_length: u64, lifetime: Duration) -> String {
         self.client.presign_put(&Self::upload(id), content_type, content_length, lifetime)
     }
@@ -175,7 +175,7 @@ impl Bucket for S3Store {
         self.client.presign_get(&object(key), reading, lifetime)
     }
 
-    async fn uploaded(&self, id: AttachmentId) -> Result<Option<Box<dyn SealedBlob>>, Error> {
+    async fn uploaded(&self, id: AttachmentId) -> Result<Option<Box<dyn StagedBlob>>, Error> {
         self.remote(Self::upload(id)).await
     }
 
@@ -183,7 +183,7 @@ impl Bucket for S3Store {
         self.client.delete(&Self::upload(id)).await
     }
 
-    async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn SealedBlob>>, Error> {
+    async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn StagedBlob>>, Error> {
         self.remote(object(key)).await
     }
 }
@@ -199,7 +199,7 @@ impl BlobWriter for Writer {
         self.writer.write(chunk).await
     }
 
-    async fn seal(self: Box<Self>) -> Result<Box<dyn SealedBlob>, Error> {
+    async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error> {
         Ok(Box::new(Sealed { client: self.client, spooled: self.writer.seal().await? }))
     }
 }
@@ -212,16 +212,16 @@ struct Sealed {
 }
 
 #[async_trait]
-impl SealedBlob for Sealed {
+impl StagedBlob for Sealed {
     fn digests(&self) -> &Digests {
         &self.spooled.digests
     }
 
-    fn content(&self) -> Result<Box<dyn Content>, Error> {
+    fn content(&self) -> Result<Box<dyn RandomAccess>, Error> {
         Ok(Box::new(self.spooled.reopen()?))
     }
 
-    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &Metadata) -> Result<(), Error> {
+    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &ObjectHeaders) -> Result<(), Error> {
         self.client.put_file(&object(key), &self.spooled, metadata).await
     }
 }
@@ -231,7 +231,7 @@ impl SealedBlob for Sealed {
 struct S3Blob {
     client: Arc<Client>,
     object: String,
-    info: Info,
+    info: ObjectMeta,
 }
 
 #[async_trait]
@@ -252,12 +252,12 @@ impl Blob for S3Blob {
 }
 
 /// Converts an entry of a bucket listing.
-fn listed(name: &str, size: u64, modified: SystemTime) -> Listed {
+fn listed(name: &str, size: u64, modified: SystemTime) -> BlobMeta {
     // The segment after the partner id is the attachment id.
     let path = ["attachments/partners/", "ephemeral/partners/"]
         .iter()
         .find_map(|shelf| name.strip_prefix(shelf))
         .and_then(|path| path.split('/').nth(1));
     let id = name.strip_prefix(UPLOADS).or(path).and_then(AttachmentId::parse);
-    Listed { name: name.to_owned(), id, size, modified }
+    BlobMeta { name: name.to_owned(), id, size, modified }
 }

@@ -1,0 +1,199 @@
+//! Where files are found: `{CDN}/attachments/partners/{partner}/{attachment}/{filename}`, both making such URLs and
+//! recognising our own.
+//!
+//! Those of ephemeral files are `{PUBLIC}/attachments/...?expires={milliseconds}&signature={HMAC-SHA256}`, good for 15
+//! minutes. The signature covers method, path and expiry. They lead to this server itself, whatever stands in front of
+//! it for the others: a cache would go on serving what has expired.
+
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use url::Url;
+
+use super::download::FileHandle;
+use crate::clock::{Clock, Timestamp};
+use crate::config::BaseUrl;
+use crate::domain::attachment::{Attachment, FileRef};
+use crate::domain::filename;
+use crate::domain::tier::FILE_URL_LIFE;
+use crate::fetch;
+use crate::id::{AttachmentId, PartnerId};
+use crate::url_signing::{SignedQuery, Signer};
+
+/// RFC 3986 section 2.3: everything but the unreserved characters is encoded.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Longest URL that can be one of ours: base, ids, signature, and a name of 255 characters of four bytes, each byte as
+/// three characters.
+const MAX_LENGTH: usize = 8192;
+
+/// By how much the clock of the server that made a URL may be ahead. A URL that is good for longer than its life and
+/// this was made by a clock that was wrong, and could else be used until that time has come.
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
+
+/// Makes and recognises the URLs of files.
+#[derive(Clone, Debug)]
+pub struct FileUrls {
+    cdn: BaseUrl,
+    public: BaseUrl,
+    signer: Signer,
+    clock: Clock,
+}
+
+/// Why the URL of an ephemeral file is no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignedUrlError {
+    /// It is not as it was given out.
+    #[error(
+        "this file needs a signed URL, and this one has no signature or was altered; \
+         GET /v3/attachments/{{id}} gives one"
+    )]
+    BadSignature,
+    /// Its time is over.
+    #[error("this URL has expired; GET /v3/attachments/{{id}} gives a fresh one")]
+    Expired,
+}
+
+impl FileUrls {
+    /// For files under the base `cdn`, which are found under the base `public` as well.
+    #[must_use]
+    pub fn new(cdn: BaseUrl, public: BaseUrl, signer: Signer, clock: Clock) -> Self {
+        Self { cdn, public, signer, clock }
+    }
+
+    /// The URL of an attachment's file as it was uploaded.
+    #[must_use]
+    pub fn uploaded(&self, attachment: &Attachment) -> String {
+        self.url(attachment, &attachment.filename)
+    }
+
+    /// The URL of an attachment's file in the form it is delivered in.
+    #[must_use]
+    pub fn delivered(&self, attachment: &Attachment) -> String {
+        self.url(attachment, attachment.delivered().filename)
+    }
+
+    fn url(&self, attachment: &Attachment, filename: &str) -> String {
+        let path = path(attachment.partner_id, attachment.id, filename);
+        if attachment.expires_at.is_none() {
+            return self.cdn.join(&path);
+        }
+        let expires = self.clock.now() + FILE_URL_LIFE;
+        let signature = self.signer.sign(&signed_text(&path, expires));
+        self.public.join(&format!("{path}?expires={}&signature={signature}", expires.as_millis()))
+    }
+
+    /// Checks the query of a request for a file. Any will do for one that is not ephemeral.
+    ///
+    /// # Errors
+    /// The file is ephemeral, and this is not the query of a URL for it that is still good.
+    pub fn check(&self, id: AttachmentId, file: &FileHandle, query: Option<&str>) -> Result<(), SignedUrlError> {
+        if file.expires_at.is_none() {
+            return Ok(());
+        }
+        let SignedQuery { expires, signature } =
+            query.and_then(SignedQuery::parse).ok_or(SignedUrlError::BadSignature)?;
+        let path = path(file.partner_id, id, &file.filename);
+        if !self.signer.is_signed(&signed_text(&path, expires), signature) {
+            return Err(SignedUrlError::BadSignature);
+        }
+        let now = self.clock.now();
+        if expires <= now || expires > now + FILE_URL_LIFE + CLOCK_SKEW {
+            return Err(SignedUrlError::Expired);
+        }
+        Ok(())
+    }
+
+    /// The file that a URL of ours names; `None` if the URL is not one of ours, in any spelling ([`fetch::is_below`]) but
+    /// `http` for `https`. A URL of ours that names no file is `Some(None)`. The query is ignored.
+    #[must_use]
+    pub fn parse_local(&self, url: &str) -> Option<Option<FileRef>> {
+        let url = Url::parse(Some(url).filter(|url| url.len() <= MAX_LENGTH)?).ok()?;
+        let is_own =
+            |base: &Url| fetch::is_below(base, &url) && (url.scheme() == "https" || url.scheme() == base.scheme());
+        self.bases().into_iter().any(is_own).then(|| self.file_at(&url))
+    }
+
+    /// The file that a URL of ours names, in any scheme: what a redirect leads to is not fetched.
+    #[must_use]
+    pub fn file_at(&self, url: &Url) -> Option<FileRef> {
+        self.bases().into_iter().find_map(|base| file_ref(&strip_base(base, url)?))
+    }
+
+    fn bases(&self) -> [&Url; 2] {
+        [&self.cdn, &self.public].map(BaseUrl::as_url)
+    }
+}
+
+/// The path of a file.
+fn path(partner: PartnerId, id: AttachmentId, filename: &str) -> String {
+    let segment = filename::url_segment(filename);
+    let segment = utf8_percent_encode(&segment, SEGMENT);
+    format!("/attachments/partners/{partner}/{id}/{segment}")
+}
+
+/// What is signed. A path holds no line break, so no two have the same text. HEAD is allowed with the same signature.
+fn signed_text(path: &str, expires: Timestamp) -> String {
+    format!("GET\n{path}\n{}", expires.as_millis())
+}
+
+/// The decoded path of a URL below a base.
+fn strip_base(base: &Url, url: &Url) -> Option<String> {
+    let path = percent_decode_str(url.path()).decode_utf8_lossy();
+    let rest = path.strip_prefix(base.path().trim_end_matches('/'))?;
+    fetch::is_same_host(base, url).then(|| rest.to_owned())
+}
+
+fn file_ref(path: &str) -> Option<FileRef> {
+    let mut segments = path.strip_prefix("/attachments/partners/")?.splitn(3, '/');
+    let (partner, id, segment) = (segments.next()?, segments.next()?, segments.next()?);
+    let (partner_id, id) = (PartnerId::parse(partner)?, AttachmentId::parse(id)?);
+    Some(FileRef { partner_id, id, segment: segment.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_urls_below_our_bases_are_ours() {
+        let base = |url| BaseUrl::parse(url).expect("URL");
+        let urls = FileUrls::new(
+            base("https://cdn.example.com/files"),
+            base("http://127.0.0.1:8080"),
+            Signer::new(b"key"),
+            Clock::system(),
+        );
+        let file = FileRef { partner_id: PartnerId::new(), id: AttachmentId::new(), segment: "a b.jpg".to_owned() };
+        let path = format!("attachments/partners/{}/{}/a%20b.jpg", file.partner_id, file.id);
+        for url in [
+            format!("https://CDN.example.com:443/files/{path}?x=1"),
+            format!("https://cdn.example.com./files/{path}"),
+            format!("https://cdn.example.com/x/../files/{path}"),
+            format!("https://cdn.example.com/files/%61{}", &path[1..]),
+            format!("http://127.0.0.1:8080/{path}"),
+            format!("https://127.0.0.1:8080/{path}"),
+        ] {
+            assert_eq!(urls.parse_local(&url), Some(Some(file.clone())), "{url}");
+        }
+        for url in [
+            "https://cdn.example.com/files/attachments/partners/x/y/z",
+            "https://cdn.example.com/files",
+            "https://cdn.example.com/x/%2e%2e/files/attachments",
+            "https://cdn.example.com//files/attachments",
+            "http://127.0.0.1:8080/v3/chats",
+        ] {
+            assert_eq!(urls.parse_local(url), Some(None), "{url}");
+        }
+        for url in [
+            format!("http://cdn.example.com/files/{path}"),
+            format!("https://cdn.example.com:444/files/{path}"),
+            format!("https://cdn.example.com/filesystem/{path}"),
+            format!("https://other.example.com/files/{path}"),
+            "https://cdn.example.com/other".to_owned(),
+            "no URL".to_owned(),
+        ] {
+            assert_eq!(urls.parse_local(&url), None, "{url}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Quota of pending attachments per partner.
+//!
+//! Counting them in the database on every creation would cost more than the creation itself. So each partner
+//! has an estimate that only rises, and the exact number is counted again when the estimate reaches the
+//! quota. The estimate is never below the exact number, so the quota holds. It does not include the
+//! attachments created by other servers: on a shared database the exact number is therefore also counted
+//! after every sixteenth of the quota, by which each server can exceed it at most.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::clock::Timestamp;
+use crate::db::attachments as table;
+use crate::id::PartnerId;
+use crate::service::{Error, Service};
+
+/// `Retry-After` of a caller at the quota. Uploads can end at any time, so this is a heuristic.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// On a shared database, each server counts again after this fraction of the quota.
+const SHARED_PART: u64 = 16;
+
+/// Estimates per partner, never below the exact number.
+#[derive(Debug, Default)]
+pub(crate) struct PendingCounts(std::sync::Mutex<HashMap<PartnerId, Arc<Mutex<Count>>>>);
+
+#[derive(Debug, Default)]
+struct Count {
+    estimate: Option<u64>,
+    /// Number of reservations since the last exact count.
+    uncounted: u64,
+    /// Reference count: one for this field, plus one per reservation whose attachment may not be in the
+    /// database yet.
+    in_flight: Arc<()>,
+}
+
+/// A reservation within the quota, held until the attachment is in the database and therefore part of the
+/// exact count.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    _in_flight: Arc<()>,
+}
+
+impl Service {
+    /// Reserves one pending attachment within the partner's quota.
+    pub(crate) async fn reserve_pending(&self, partner: PartnerId, now: Timestamp) -> Result<Reservation, Error> {
+        let limit = self.limits.max_pending_attachments;
+        let count = Arc::clone(self.pending.0.lock().expect("no panic while locked").entry(partner).or_default());
+        // Held while counting: of several concurrent callers of a partner at its quota, only one queries the
+        // database.
+        let mut count = count.lock().await;
+        let is_current = !self.db.is_shared() || count.uncounted < limit / SHARED_PART;
+        let pending = if let Some(estimate) = count.estimate.filter(|estimate| *estimate < limit && is_current) {
+            estimate
+        } else {
+            // Read before the query: an attachment inserted in between is counted twice rather than not at
+            // all.
+            let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
+            count.uncounted = 0;
+            table::count_pending(&mut *self.db.read(partner).await?, partner, now).await? + in_flight
+        };
+        if pending >= limit {
+            return Err(Error::TooManyPending { limit, retry_after: RETRY_AFTER.as_secs() });
+        }
+        count.estimate = Some(pending + 1);
+        count.uncounted += 1;
+        Ok(Reservation { _in_flight: Arc::clone(&count.in_flight) })
+    }
+}

@@ -1,0 +1,161 @@
+//! Blocking random access to an object for inspection, through ranged reads pinned to its entity tag.
+
+use std::io::{self, Read, Seek, SeekFrom};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lru::LruCache;
+use tokio::runtime::Handle;
+
+use super::super::{BlobKey, Digests, Error, ObjectHeaders, RandomAccess, StagedBlob};
+use super::client::{Client, ObjectMeta};
+use super::object;
+
+/// Size of a ranged read: a round trip costs about as much time as transferring half a megabyte.
+const BLOCK: u64 = 512 * 1024;
+/// Number of cached blocks: enough for the start and end of a file and its table.
+const CACHE_BLOCKS: NonZeroUsize = NonZeroUsize::new(6).expect("not zero");
+
+/// An existing object that can be inspected and copied.
+#[derive(Debug)]
+pub(super) struct Remote {
+    blocks: Arc<Blocks>,
+    digests: Digests,
+}
+
+#[derive(Debug)]
+struct Blocks {
+    client: Arc<Client>,
+    object: String,
+    info: ObjectMeta,
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    kept: LruCache<u64, Bytes>,
+    /// The first read error. A parser may have mistaken it for the end of the file.
+    failed: Option<Failure>,
+}
+
+#[derive(Clone, Debug)]
+enum Failure {
+    Changed,
+    Other(String),
+}
+
+impl Failure {
+    fn to_error(&self) -> Error {
+        match self {
+            Self::Changed => Error::PreconditionFailed,
+            Self::Other(problem) => Error::Unavailable { action: "look at an upload", problem: problem.clone() },
+        }
+    }
+}
+
+impl Remote {
+    /// Wraps an object found by HEAD. Must be called within a Tokio runtime.
+    pub(super) fn new(client: Arc<Client>, object: String, info: ObjectMeta) -> Self {
+        let digests = Digests { size: info.size, sha256: None, md5: info.etag.clone() };
+        let state = Mutex::new(State { kept: LruCache::new(CACHE_BLOCKS), failed: None });
+        Self { blocks: Arc::new(Blocks { client, object, info, runtime: Handle::current(), state }), digests }
+    }
+}
+
+#[async_trait]
+impl StagedBlob for Remote {
+    fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    fn content(&self) -> Result<Box<dyn RandomAccess>, Error> {
+        Ok(Box::new(Cursor { blocks: Arc::clone(&self.blocks), position: 0 }))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let state = self.blocks.state.lock().expect("no panic while locked");
+        state.failed.as_ref().map_or(Ok(()), |failure| Err(failure.to_error()))
+    }
+
+    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &ObjectHeaders) -> Result<(), Error> {
+        self.check()?;
+        let Blocks { client, object: from, info, .. } = &*self.blocks;
+        client.copy(from, info, &object(key), metadata).await
+    }
+}
+
+impl Blocks {
+    /// Returns a block, from the cache or by a ranged read. Blocks the thread.
+    fn block(&self, number: u64) -> Result<Bytes, Error> {
+        {
+            let mut state = self.state.lock().expect("no panic while locked");
+            if let Some(failure) = &state.failed {
+                return Err(failure.to_error());
+            }
+            if let Some(block) = state.kept.get(&number) {
+                return Ok(block.clone());
+            }
+        }
+        let start = number * BLOCK;
+        let part = start..(start + BLOCK).min(self.info.size);
+        let read = self.runtime.block_on(self.client.get_bytes(&self.object, part, &self.info));
+        let mut state = self.state.lock().expect("no panic while locked");
+        match read {
+            Ok(block) => {
+                state.kept.put(number, block.clone());
+                Ok(block)
+            }
+            Err(error) => {
+                let failure = match error {
+                    Error::PreconditionFailed | Error::NotFound => Failure::Changed,
+                    other => Failure::Other(other.to_string()),
+                };
+                let error = failure.to_error();
+                state.failed.get_or_insert(failure);
+                Err(error)
+            }
+        }
+    }
+}
+
+struct Cursor {
+    blocks: Arc<Blocks>,
+    position: u64,
+}
+
+impl Read for Cursor {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position >= self.blocks.info.size || buffer.is_empty() {
+            return Ok(0);
+        }
+        let block = self.blocks.block(self.position / BLOCK).map_err(io::Error::other)?;
+        let skip = usize::try_from(self.position % BLOCK).expect("less than a block");
+        let rest = block.get(skip..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Cursor {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => self.blocks.info.size.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position =
+            position.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek to before the start"))?;
+        Ok(self.position)
+    }
+}
+
+impl RandomAccess for Cursor {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.blocks.info.size)
+    }
+}

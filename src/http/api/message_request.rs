@@ -1,0 +1,138 @@
+//! The `message` object that the three ways to send share.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use utoipa::ToSchema;
+
+use super::extract::at_most;
+use super::models::required;
+use super::parts::{self, PartRequest};
+use super::request_id::TraceId;
+use crate::domain::message::{Effect, MAX_IDEMPOTENCY_KEY_LENGTH, ReplyTo, Service};
+use crate::domain::part::MAX_PARTS;
+use crate::id::MessageId;
+use crate::quote::quoted;
+use crate::send::{Destination, Draft};
+use crate::service::{Error, FileUrls};
+
+/// A message to send.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct MessageContent {
+    /// 1 to 100 parts, in order.
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_PARTS>")]
+    #[schema(value_type = Option<Vec<PartRequest>>)]
+    parts: Option<Vec<PartRequest>>,
+    effect: Option<EffectRequest>,
+    reply_to: Option<ReplyToRequest>,
+    /// `iMessage`, `RCS` or `SMS`.
+    preferred_service: Option<String>,
+    /// At most 255 characters. The same key again gets the same answer, and nothing is sent.
+    idempotency_key: Option<String>,
+    /// Not available.
+    #[schema(value_type = Option<Object>)]
+    experience: Option<IgnoredAny>,
+}
+
+/// An iMessage effect.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct EffectRequest {
+    r#type: Option<String>,
+    name: Option<String>,
+}
+
+/// What the message answers.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ReplyToRequest {
+    message_id: Option<String>,
+    part_index: Option<i64>,
+}
+
+/// The key of a send: of the body, or of the `Idempotency-Key` header; an empty one counts as absent.
+pub(crate) fn idempotency_key(header: Option<&str>, content: Option<&MessageContent>) -> Option<String> {
+    let body = content.and_then(|content| content.idempotency_key.as_deref());
+    [body, header].into_iter().flatten().find(|key| !key.is_empty()).map(str::to_owned)
+}
+
+fn check_key(key: &str) -> Result<(), Error> {
+    if key.chars().count() > MAX_IDEMPOTENCY_KEY_LENGTH {
+        let most = MAX_IDEMPOTENCY_KEY_LENGTH;
+        return Err(Error::InvalidParameter(format!("idempotency_key has more than {most} characters")));
+    }
+    Ok(())
+}
+
+/// The message of a call; an empty object counts as absent.
+pub(crate) fn required_message(content: Option<MessageContent>) -> Result<MessageContent, Error> {
+    content.filter(|content| !content.is_empty()).ok_or(Error::MissingField("message"))
+}
+
+impl MessageContent {
+    fn is_empty(&self) -> bool {
+        let Self { parts, effect, reply_to, preferred_service, idempotency_key, experience } = self;
+        parts.is_none()
+            && effect.is_none()
+            && reply_to.is_none()
+            && preferred_service.is_none()
+            && idempotency_key.is_none()
+            && experience.is_none()
+    }
+
+    /// Checks the message and makes it a draft.
+    pub(crate) fn draft(
+        self,
+        files: &FileUrls,
+        destination: Destination,
+        idempotency_key: Option<String>,
+    ) -> Result<Draft, Error> {
+        idempotency_key.as_deref().map(check_key).transpose()?;
+        let preferred_service = self.preferred_service.as_deref().map(preferred_service).transpose()?;
+        let effect = self.effect.map(EffectRequest::check).transpose()?.flatten();
+        // Effects are iMessage's own; elsewhere they are ignored.
+        let effect = effect.filter(|_| matches!(preferred_service, None | Some(Service::IMessage)));
+        let reply_to = self.reply_to.map(ReplyToRequest::check).transpose()?;
+        let parts = parts::drafts(files, self.parts)?;
+        if self.experience.is_some() {
+            return Err(Error::NotAvailable("message.experience is not available on this server".to_owned()));
+        }
+        Ok(Draft {
+            destination,
+            parts,
+            voice_memo: false,
+            effect,
+            reply_to,
+            preferred_service,
+            idempotency_key,
+            trace_id: TraceId::current().to_string(),
+        })
+    }
+}
+
+fn preferred_service(name: &str) -> Result<Service, Error> {
+    let unknown =
+        || Error::InvalidParameter(format!("preferred_service is iMessage, RCS or SMS; not {}", quoted(name)));
+    Service::parse(name).ok_or_else(unknown)
+}
+
+impl EffectRequest {
+    /// Objects of an older form have neither field and are ignored.
+    fn check(self) -> Result<Option<Effect>, Error> {
+        match (self.r#type, self.name) {
+            (None, None) => Ok(None),
+            (kind, name) => {
+                Effect::new(kind.as_deref(), &name.unwrap_or_default()).map(Some).map_err(Error::InvalidParameter)
+            }
+        }
+    }
+}
+
+impl ReplyToRequest {
+    fn check(self) -> Result<ReplyTo, Error> {
+        let id = required(self.message_id, "message.reply_to.message_id")?;
+        let message_id = MessageId::parse(&id)
+            .ok_or_else(|| Error::InvalidParameter(format!("reply_to.message_id {} is not a UUID", quoted(&id))))?;
+        let index = self.part_index.unwrap_or(0);
+        let part_index = u32::try_from(index)
+            .map_err(|_| Error::InvalidParameter(format!("reply_to.part_index {index} is out of range")))?;
+        Ok(ReplyTo { message_id, part_index })
+    }
+}

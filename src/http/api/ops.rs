@@ -1,0 +1,36 @@
+//! What operators and tools ask for: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing};
+
+use super::ApiState;
+
+pub(super) fn router(openapi: String) -> Router<ApiState> {
+    let openapi: Arc<str> = openapi.into();
+    let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], openapi.to_string()) };
+    Router::new()
+        .route("/healthz", routing::get(async || "alive\n"))
+        .route("/readyz", routing::get(ready))
+        .route("/metrics", routing::get(metrics))
+        .route("/openapi.json", routing::get(document))
+}
+
+async fn ready(State(app): State<ApiState>) -> Response {
+    let problems = app.service.check().await;
+    if problems.is_empty() {
+        let ffmpeg = app.service.converter().ffmpeg().await;
+        let ffmpeg = ffmpeg.map_or_else(|| "none; CAF is delivered as it is".to_owned(), |it| it.version.clone());
+        return format!("ready\nffmpeg: {ffmpeg}\n").into_response();
+    }
+    tracing::warn!(?problems, "not ready");
+    (StatusCode::SERVICE_UNAVAILABLE, "not ready: see the log\n").into_response()
+}
+
+async fn metrics(State(app): State<ApiState>) -> Response {
+    let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, openmetrics)], app.service.metrics().render()).into_response()
+}

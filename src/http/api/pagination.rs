@@ -1,0 +1,66 @@
+//! `limit` and `cursor`. Cursors are opaque to clients: unpadded URL-safe base64 of ids.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::extract::QueryParams;
+use crate::db::pages::ChatCursor;
+use crate::id::MessageId;
+use crate::quote::quoted;
+use crate::service::Error;
+
+/// Most items of a page.
+const MAX_LIMIT: u32 = 100;
+
+/// The `limit` of a list, 1 to 100.
+pub(crate) fn limit(query: &QueryParams, default: u32) -> Result<u32, Error> {
+    let Some(text) = query.get("limit") else { return Ok(default) };
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| {
+        Error::InvalidParameter(format!(
+            "limit must be a whole number from 1 to {MAX_LIMIT}, not {text}",
+            text = quoted(text)
+        ))
+    })
+}
+
+/// A position that can be handed to a client and back.
+pub(crate) trait Cursor: Sized {
+    fn to_text(&self) -> String;
+    fn from_text(text: &str) -> Option<Self>;
+
+    /// As `next_cursor`.
+    fn encode(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.to_text())
+    }
+
+    /// From the query's `cursor`.
+    fn of(query: &QueryParams) -> Result<Option<Self>, Error> {
+        let Some(text) = query.get("cursor") else { return Ok(None) };
+        let decoded = BASE64_URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let cursor = decoded.and_then(|text| Self::from_text(&text));
+        let bad = || Error::InvalidParameter("cursor must be a next_cursor of the same list, unchanged".to_owned());
+        cursor.ok_or_else(bad).map(Some)
+    }
+}
+
+impl Cursor for MessageId {
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+impl Cursor for ChatCursor {
+    fn to_text(&self) -> String {
+        format!("{}/{}", self.as_of, self.after)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (as_of, after) = text.split_once('/')?;
+        Some(Self { as_of: MessageId::parse(as_of)?, after: MessageId::parse(after)? })
+    }
+}

@@ -1,0 +1,102 @@
+//! The partner's phone numbers: `/v3/phone_numbers`, and `/v3/phonenumbers` as older clients ask for them.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::ApiState;
+use super::auth::Caller;
+use super::error::ApiError;
+
+const HEALTH_DOC: &str = "https://docs.linqapp.com/guides/phone-numbers/reputation#healthy";
+
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(list_deprecated))
+}
+
+/// Your phone numbers.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PhoneNumberList {
+    phone_numbers: Vec<PhoneNumberBody>,
+}
+
+/// A phone number you can send from.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PhoneNumberBody {
+    id: String,
+    phone_number: String,
+    forwarding_number: Option<String>,
+    line_type: &'static str,
+    reputation: ReputationBody,
+    /// The same as `reputation`: the TypeScript client names it so.
+    health_status: ReputationBody,
+}
+
+/// How carriers see a number.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ReputationBody {
+    status: &'static str,
+    doc_url: &'static str,
+}
+
+/// Your phone numbers, in the older form.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DeprecatedPhoneNumberList {
+    phone_numbers: Vec<DeprecatedPhoneNumberBody>,
+}
+
+/// A phone number, in the older form.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DeprecatedPhoneNumberBody {
+    id: String,
+    phone_number: String,
+    r#type: Option<String>,
+    country_code: Option<String>,
+    capabilities: Capabilities,
+}
+
+/// What a number can do.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Capabilities {
+    mms: bool,
+    sms: bool,
+    voice: bool,
+}
+
+/// Lists your phone numbers.
+#[utoipa::path(get, path = "/v3/phone_numbers", tag = "Phone numbers",
+    responses((status = 200, body = PhoneNumberList)))]
+async fn list(State(app): State<ApiState>, Caller(partner): Caller) -> Result<Json<PhoneNumberList>, ApiError> {
+    let reputation = || ReputationBody { status: "HEALTHY", doc_url: HEALTH_DOC };
+    let lines = app.service.lines(partner).await?;
+    let phone_numbers = lines.into_iter().map(|line| PhoneNumberBody {
+        id: line.id.to_string(),
+        phone_number: line.phone_number.to_string(),
+        forwarding_number: None,
+        line_type: "iMessage",
+        reputation: reputation(),
+        health_status: reputation(),
+    });
+    Ok(Json(PhoneNumberList { phone_numbers: phone_numbers.collect() }))
+}
+
+/// Lists your phone numbers, in the older form.
+#[utoipa::path(get, path = "/v3/phonenumbers", tag = "Phone numbers",
+    responses((status = 200, body = DeprecatedPhoneNumberList)))]
+async fn list_deprecated(
+    State(app): State<ApiState>,
+    Caller(partner): Caller,
+) -> Result<Json<DeprecatedPhoneNumberList>, ApiError> {
+    let lines = app.service.lines(partner).await?;
+    let phone_numbers = lines.into_iter().map(|line| DeprecatedPhoneNumberBody {
+        id: line.id.to_string(),
+        phone_number: line.phone_number.to_string(),
+        r#type: None,
+        country_code: None,
+        capabilities: Capabilities { mms: true, sms: true, voice: false },
+    });
+    Ok(Json(DeprecatedPhoneNumberList { phone_numbers: phone_numbers.collect() }))
+}

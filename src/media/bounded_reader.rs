@@ -1,0 +1,161 @@
+//! A budgeted random-access reader: small reads at any offset, through one block buffer, and a bounded
+//! number of them. Knows no format.
+
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+
+/// Block size in bytes: enough for a signature and the data after it, yet cheap for a walk in long strides.
+const BLOCK: usize = 8 * 1024;
+
+/// Step budget per file. A step is one access to the block, a few nanoseconds. The largest legitimate files
+/// use a third of the budget, and the slowest crafted file takes less than a second.
+const STEPS: u32 = 16_000_000;
+/// Steps charged for filling the block: about the ratio of its cost to that of an access. Reading a file of
+/// 100 MiB once thus takes a twentieth of the budget.
+const FILL: u32 = 64;
+
+/// A reader with a step budget. Once the budget is exhausted, every read behaves as at the end of the file,
+/// so that every walk terminates.
+pub(super) struct BoundedReader<R> {
+    reader: R,
+    left: u32,
+    spent: bool,
+    len: u64,
+    block: Box<[u8]>,
+    start: u64,
+    filled: usize,
+}
+
+impl<R: Read + Seek> BoundedReader<R> {
+    pub(super) fn new(mut reader: R) -> io::Result<Self> {
+        let len = reader.seek(SeekFrom::End(0))?;
+        Ok(Self { reader, left: STEPS, spent: false, len, block: vec![0; BLOCK].into(), start: 0, filled: 0 })
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Returns true if the budget is exhausted. Results obtained so far are then unreliable.
+    pub(super) fn spent(&self) -> bool {
+        self.spent
+    }
+
+    /// Sets the remaining budget.
+    #[cfg(test)]
+    pub(super) fn leave(mut self, steps: u32) -> Self {
+        self.left = steps;
+        self
+    }
+
+    /// Returns the number of steps used.
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> u32 {
+        STEPS - self.left
+    }
+
+    /// Charges `steps` to the budget. Returns false if it is exhausted.
+    fn step(&mut self, steps: u32) -> bool {
+        self.spent |= self.left < steps;
+        self.left = self.left.saturating_sub(steps);
+        !self.spent
+    }
+
+    /// Returns the bytes at `offset`: at most `wanted` and at most one block, and fewer only at the end of
+    /// the file.
+    pub(super) fn at(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
+        let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = wanted.min(BLOCK).min(left);
+        if wanted == 0 || !self.step(1) {
+            return Ok(&[]);
+        }
+        if offset < self.start || offset + wanted as u64 > self.start + self.filled as u64 {
+            if !self.step(FILL) {
+                return Ok(&[]);
+            }
+            self.filled = 0;
+            self.reader.seek(SeekFrom::Start(offset))?;
+            self.filled = fill(&mut self.reader, &mut self.block)?;
+            self.start = offset;
+        }
+        let skip = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.filled);
+        Ok(&self.block[skip..self.filled.min(skip + wanted)])
+    }
+
+    /// Returns exactly `N` bytes at `offset`, or `None` if the file ends before.
+    pub(super) fn array<const N: usize>(&mut self, offset: u64) -> io::Result<Option<[u8; N]>> {
+        Ok(self.at(offset, N)?.try_into().ok())
+    }
+
+    /// Returns an unsigned integer of `width` bytes, at most eight.
+    pub(super) fn uint(&mut self, offset: u64, width: usize, little: bool) -> io::Result<Option<u64>> {
+        let bytes = self.at(offset, width)?;
+        let join = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
+        Ok((bytes.len() == width)
+            .then(|| if little { bytes.iter().rev().fold(0, join) } else { bytes.iter().fold(0, join) }))
+    }
+
+    pub(super) fn be16(&mut self, offset: u64) -> io::Result<Option<u16>> {
+        Ok(self.array(offset)?.map(u16::from_be_bytes))
+    }
+
+    pub(super) fn be32(&mut self, offset: u64) -> io::Result<Option<u32>> {
+        Ok(self.array(offset)?.map(u32::from_be_bytes))
+    }
+
+    pub(super) fn be64(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(self.array(offset)?.map(u64::from_be_bytes))
+    }
+
+    pub(super) fn le16(&mut self, offset: u64) -> io::Result<Option<u16>> {
+        Ok(self.array(offset)?.map(u16::from_le_bytes))
+    }
+
+    pub(super) fn le32(&mut self, offset: u64) -> io::Result<Option<u32>> {
+        Ok(self.array(offset)?.map(u32::from_le_bytes))
+    }
+
+    pub(super) fn le64(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(self.array(offset)?.map(u64::from_le_bytes))
+    }
+
+    /// Returns the underlying reader, positioned at `offset`. Its reads bypass the block and the budget.
+    pub(super) fn from(&mut self, offset: u64) -> io::Result<&mut R> {
+        self.reader.seek(SeekFrom::Start(offset))?;
+        Ok(&mut self.reader)
+    }
+}
+
+/// Reads until `buffer` is full or the reader is at its end. Returns the number of bytes read.
+pub(super) fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    #[test]
+    fn exhausted_budget_reads_as_end_of_file() {
+        let mut source = BoundedReader::new(Cursor::new(vec![7; 3 * BLOCK])).expect("in-memory I/O");
+        let far = 2 * BLOCK as u64;
+        for fills in 0..STEPS / (FILL + 1) {
+            assert!(!source.spent());
+            assert_eq!(source.at(if fills % 2 == 0 { far } else { 0 }, 1).expect("in-memory I/O"), [7]);
+        }
+        assert!(source.at(BLOCK as u64, 1).expect("in-memory I/O").is_empty());
+        assert!(source.spent());
+        assert_eq!(source.steps(), STEPS);
+        assert_eq!(source.array::<1>(0).expect("in-memory I/O"), None);
+        assert!(source.at(far, 8).expect("in-memory I/O").is_empty());
+    }
+}

@@ -1,0 +1,3 @@
+//! Reading messages and chats.
+
+pub mod list;

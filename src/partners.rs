@@ -1,0 +1,165 @@
+//! Partners: creation, retention tiers, and lookup by API key.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::RwLock;
+
+use crate::clock::Clock;
+use crate::db::{self, Db, partners as table};
+use crate::domain::api_key;
+use crate::domain::chat::Line;
+use crate::domain::handle::PhoneNumber;
+use crate::domain::tier::Tier;
+use crate::id::{LineId, PartnerId};
+use crate::service::database::Holder;
+use crate::service::{Error, Service};
+
+/// Maximum number of cached keys; when it is reached, the cache is cleared.
+const CACHED_KEYS: usize = 10_000;
+
+/// Cache of valid keys, by hash. Keys are never deleted or changed, so entries need no expiry.
+#[derive(Debug, Default)]
+pub(crate) struct KeyCache(RwLock<HashMap<String, PartnerId>>);
+
+impl Service {
+    /// Returns the partner of an API key; `None` if the key is unknown.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn authenticate(&self, key: &str) -> Result<Option<PartnerId>, Error> {
+        let hash = api_key::hash(key);
+        if let Some(partner) = self.keys.0.read().expect("no panic while locked").get(&hash) {
+            return Ok(Some(*partner));
+        }
+        let found = table::by_key(&mut *self.db.read(Holder::UnknownKeys).await?, &hash).await?;
+        if let Some(partner) = found {
+            let mut keys = self.keys.0.write().expect("no panic while locked");
+            if keys.len() >= CACHED_KEYS {
+                keys.clear();
+            }
+            keys.insert(hash, partner);
+        }
+        Ok(found)
+    }
+
+    /// Returns the lines of a partner, oldest first.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn lines(&self, partner: PartnerId) -> Result<Vec<Line>, Error> {
+        Ok(table::lines(&mut *self.db.read(partner).await?, partner).await?)
+    }
+}
+
+/// Failure to add a partner.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// Name, API key or phone number is already in use.
+    #[error("{0}")]
+    Taken(String),
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+/// Adds a partner with one key and any number of lines, in one transaction. Needs only the database, so that
+/// it works beside a running server.
+///
+/// # Errors
+/// The name, the key or a number is already in use, or the database fails.
+pub async fn add(
+    db: &Db,
+    clock: &Clock,
+    name: String,
+    key: &str,
+    numbers: Vec<PhoneNumber>,
+) -> Result<PartnerId, AddError> {
+    let (hash, now, id) = (api_key::hash(key), clock.now(), PartnerId::new());
+    db.write(move |db| {
+        Box::pin(async move {
+            let taken = |what: String| {
+                move |error: db::Error| if error.is_duplicate() { AddError::Taken(what) } else { error.into() }
+            };
+            let name_taken = taken(format!("there is a partner {name:?} already"));
+            table::insert(db, id, &name, now).await.map_err(name_taken)?;
+            let key_taken = taken("this API key is in use already".to_owned());
+            table::insert_key(db, id, &hash, now).await.map_err(key_taken)?;
+            for number in &numbers {
+                let number_taken = taken(format!("{number} belongs to a partner already"));
+                table::insert_line(db, id, number, now).await.map_err(number_taken)?;
+            }
+            Ok(id)
+        })
+    })
+    .await
+}
+
+/// Failure to set a tier.
+#[derive(Debug, thiserror::Error)]
+pub enum SetTierError {
+    /// Unknown partner or line.
+    #[error("{0}; haversack partner list shows what there is")]
+    Unknown(String),
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+/// Owner of a retention tier.
+#[derive(Clone, Debug)]
+pub enum TierOf {
+    /// A partner, by name.
+    Partner(String),
+    /// A line, by phone number.
+    Line(PhoneNumber),
+}
+
+/// Sets the retention tier of new files. Needs only the database: a running server reads the tier for every
+/// file that it creates.
+///
+/// # Errors
+/// The partner or line is unknown, or the database fails.
+pub async fn set_tier(db: &Db, clock: &Clock, of: TierOf, tier: Tier) -> Result<(), SetTierError> {
+    let now = clock.now();
+    db.write(move |db| {
+        Box::pin(async move {
+            let (found, unknown) = match of {
+                TierOf::Partner(name) => {
+                    (table::set_tier(db, &name, tier, now).await?, format!("there is no partner {name:?}"))
+                }
+                TierOf::Line(number) => {
+                    let found = table::set_line_tier(db, &number, tier, now).await?;
+                    (found, format!("{number} is no partner's phone number"))
+                }
+            };
+            if found { Ok(()) } else { Err(SetTierError::Unknown(unknown)) }
+        })
+    })
+    .await
+}
+
+/// Returns the partners and lines whose own tier is ephemeral.
+///
+/// # Errors
+/// The database fails.
+pub async fn ephemeral(db: &Db) -> Result<(HashSet<PartnerId>, HashSet<LineId>), db::Error> {
+    table::ephemeral(&mut *db.read().await?).await
+}
+
+/// A partner with its lines.
+#[derive(Debug)]
+pub struct Listed {
+    pub id: PartnerId,
+    pub name: String,
+    pub lines: Vec<Line>,
+}
+
+/// Returns all partners, oldest first.
+///
+/// # Errors
+/// The database fails.
+pub async fn list(db: &Db) -> Result<Vec<Listed>, db::Error> {
+    let mut db = db.read().await?;
+    let mut partners = Vec::new();
+    for (id, name) in table::all(&mut db).await? {
+        partners.push(Listed { id, name, lines: table::lines(&mut db, id).await? });
+    }
+    Ok(partners)
+}
