@@ -18,26 +18,38 @@ fn main() -> io::Result<()> {
     let manifest = fs::read_to_string(corpus.join("manifest.tsv"))?;
     for line in manifest.lines().filter(|line| !line.starts_with('#')) {
         let mut columns = line.split('\t');
-        let (Some(name), Some(expected)) = (columns.next(), columns.next()) else { continue };
+        let (Some(name), Some(expected)) = (columns.next(), columns.next()) else {
+            continue;
+        };
         if expected == "reject" {
             continue;
         }
-        let others = line.split("alt=").skip(1).filter_map(|rest| rest.split([';', '\t']).next());
+        let others = line
+            .split("alt=")
+            .skip(1)
+            .filter_map(|rest| rest.split([';', '\t']).next());
         let right: Vec<_> = std::iter::once(expected).chain(others).collect();
         let path = corpus.join(name);
         let bytes = fs::read(&path)?;
         let settled = detect(Cursor::new(&bytes), name)?;
         let in_memory = microseconds(|| detect(Cursor::new(&bytes), name))?;
         let opened = microseconds(|| detect(File::open(&path)?, name))?;
-        println!("{name}\t{}\t{settled}\t{in_memory:.3}\t{opened:.3}", right.join(","));
+        println!(
+            "{name}\t{}\t{settled}\t{in_memory:.3}\t{opened:.3}",
+            right.join(",")
+        );
     }
     Ok(())
 }
 
 /// Detects the type of a file from its content and filename, without a declared type.
 fn detect(reader: impl Read + Seek, filename: &str) -> io::Result<&'static str> {
-    let called = Claim { filename, declared: None };
-    Ok(resolve(identify(reader)?, &called, Ingest::Upload).map_or("reject", |media_type| media_type.name))
+    let called = Claim {
+        filename,
+        declared: None,
+    };
+    Ok(resolve(identify(reader)?, &called, Ingest::Upload)
+        .map_or("reject", |media_type| media_type.name))
 }
 
 fn microseconds(detect: impl Fn() -> io::Result<&'static str>) -> io::Result<f64> {

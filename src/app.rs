@@ -63,16 +63,23 @@ impl App {
         let (db, blobs) = (storage.db.clone(), Arc::clone(&storage.blobs));
         let signer = signer(&db, &config.data_dir, &clock).await?;
 
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}: choose another address with --listen", config.listen))?;
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!(
+                "cannot listen on {}: choose another address with --listen",
+                config.listen
+            )
+        })?;
         let address = listener.local_addr()?;
-        let public_url =
-            config.public_url.clone().unwrap_or_else(|| BaseUrl::from_address(connectable_address(address)));
+        let public_url = config
+            .public_url
+            .clone()
+            .unwrap_or_else(|| BaseUrl::from_address(connectable_address(address)));
         let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
 
         let own = OwnServer {
-            bases: [&public_url, &cdn_url].map(|base| base.as_url().clone()).to_vec(),
+            bases: [&public_url, &cdn_url]
+                .map(|base| base.as_url().clone())
+                .to_vec(),
             listen: address,
             // Of the key that servers of one database share, so that none fetches from another either.
             pseudonym: format!("haversack-{}", &signer.sign("loop detection")[..32]),
@@ -120,8 +127,24 @@ impl App {
             outbox_filled: Arc::clone(&filled),
         }));
         gateway.start(Receipts::new(db.clone(), clock.clone(), metrics.clone()));
-        let worker = DeliveryWorker { db: db.clone(), blobs, gateway, clock, metrics, filled };
-        Ok(Self { config, listener, address, public_url, cdn_url, service, worker, storage })
+        let worker = DeliveryWorker {
+            db: db.clone(),
+            blobs,
+            gateway,
+            clock,
+            metrics,
+            filled,
+        };
+        Ok(Self {
+            config,
+            listener,
+            address,
+            public_url,
+            cdn_url,
+            service,
+            worker,
+            storage,
+        })
     }
 
     /// The address that is listened on.
@@ -190,30 +213,50 @@ impl App {
         let proxies = self.config.trusted_proxies.clone();
         let (limits, metrics) = (&self.config.limits, self.service.metrics());
         let finished = server::serve(self.listener, hosts, limits, proxies, metrics, stop).await;
-        anyhow::ensure!(!ended, "a background task ended, which is a bug: see the log");
+        anyhow::ensure!(
+            !ended,
+            "a background task ended, which is a bug: see the log"
+        );
         // After the last request: what it sent may still go out.
         drop(stop_delivery);
         let grace = Duration::from_secs(self.config.limits.shutdown_grace_seconds);
-        let delivered = tokio::time::timeout(grace, delivery.join_next()).await.is_ok();
+        let delivered = tokio::time::timeout(grace, delivery.join_next())
+            .await
+            .is_ok();
         Ok(finished && delivered)
     }
 }
 
 /// What cannot be done without it is told; everything else goes on.
 fn find_ffmpeg(program: Option<&Path>, sandbox: &Sandbox) -> Option<Ffmpeg> {
-    Ffmpeg::find(program?, sandbox.clone()).inspect_err(|problem| tracing::warn!(problem, "{WITHOUT_FFMPEG}")).ok()
+    Ffmpeg::find(program?, sandbox.clone())
+        .inspect_err(|problem| tracing::warn!(problem, "{WITHOUT_FFMPEG}"))
+        .ok()
 }
 
 const WITHOUT_FFMPEG: &str = "there is no ffmpeg: CAF is delivered as it is";
 
 /// The public ones, which are built in so that they are the same on every machine, and those of a PEM file.
 pub(crate) fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     if let Some(file) = file {
-        let wrong = || format!("HAVERSACK_FETCH_CA_FILE: cannot read certificates from {}", file.display());
+        let wrong = || {
+            format!(
+                "HAVERSACK_FETCH_CA_FILE: cannot read certificates from {}",
+                file.display()
+            )
+        };
         let certificates = CertificateDer::pem_file_iter(file).with_context(wrong)?;
-        let certificates = certificates.collect::<Result<Vec<_>, _>>().with_context(wrong)?;
-        anyhow::ensure!(!certificates.is_empty(), "HAVERSACK_FETCH_CA_FILE: {} holds no certificate", file.display());
+        let certificates = certificates
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(wrong)?;
+        anyhow::ensure!(
+            !certificates.is_empty(),
+            "HAVERSACK_FETCH_CA_FILE: {} holds no certificate",
+            file.display()
+        );
         for certificate in certificates {
             roots.add(certificate).with_context(wrong)?;
         }
@@ -240,7 +283,9 @@ async fn signer(db: &Db, folder: &Path, clock: &Clock) -> anyhow::Result<Signer>
     let now = clock.now();
     let key = db
         .write(move |db| {
-            Box::pin(async move { secrets::get_or_set(db, "url-signing-key", &Signer::new_key(), now).await })
+            Box::pin(async move {
+                secrets::get_or_set(db, "url-signing-key", &Signer::new_key(), now).await
+            })
         })
         .await?;
     Ok(Signer::new(key.as_bytes()))

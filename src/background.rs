@@ -55,7 +55,9 @@ impl Service {
 
     async fn count_outbox(&self) -> Result<(), Error> {
         let waiting = outbox::count(&mut *self.db.read(Holder::Background).await?).await?;
-        self.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.metrics
+            .outbox
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
         Ok(())
     }
 
@@ -76,9 +78,18 @@ impl Service {
         let counted = Some(Duration::from_secs(limits.rate_limit_window_seconds));
         let fetched = Some(Duration::from_secs(limits.fetch_revalidate_seconds));
         let done = [
-            self.purge(now, given_up, |db, at| Box::pin(attachments::delete_failed(db, at, BATCH))).await,
-            self.purge(now, counted, |db, at| Box::pin(recent_sends::forget_before(db, at, BATCH))).await,
-            self.purge(now, fetched, |db, at| Box::pin(fetched_urls::forget_before(db, at, BATCH))).await,
+            self.purge(now, given_up, |db, at| {
+                Box::pin(attachments::delete_failed(db, at, BATCH))
+            })
+            .await,
+            self.purge(now, counted, |db, at| {
+                Box::pin(recent_sends::forget_before(db, at, BATCH))
+            })
+            .await,
+            self.purge(now, fetched, |db, at| {
+                Box::pin(fetched_urls::forget_before(db, at, BATCH))
+            })
+            .await,
             self.purge(now, limits.audit_retention(), |db, at| {
                 Box::pin(attachments::purge_audit_records(db, at, BATCH))
             })
@@ -101,16 +112,28 @@ impl Service {
         + Send
         + 'static,
     ) -> Result<(), Error> {
-        let Some(retention) = retention else { return Ok(()) };
+        let Some(retention) = retention else {
+            return Ok(());
+        };
         let before = now - retention;
-        while self.db.write(Holder::Background, move |db| batch(db, before)).await? >= u64::from(BATCH) {}
+        while self
+            .db
+            .write(Holder::Background, move |db| batch(db, before))
+            .await?
+            >= u64::from(BATCH)
+        {}
         Ok(())
     }
 
     /// Processes the deletion queue. An entry that fails, or that another server has leased, is rescheduled.
     async fn remove_blobs(&self, now: Timestamp) -> Result<(), Error> {
         loop {
-            let keys = attachments::due_deletions(&mut *self.db.read(Holder::Background).await?, now, BATCH).await?;
+            let keys = attachments::due_deletions(
+                &mut *self.db.read(Holder::Background).await?,
+                now,
+                BATCH,
+            )
+            .await?;
             let is_last = keys.len() < BATCH as usize;
             let remove = |key: String| async move {
                 match self.process_deletion(key.clone()).await {
@@ -126,7 +149,10 @@ impl Service {
                 });
                 put_off.await
             };
-            stream::iter(keys).map(Ok).try_for_each_concurrent(DELETE_CONCURRENCY, remove).await?;
+            stream::iter(keys)
+                .map(Ok)
+                .try_for_each_concurrent(DELETE_CONCURRENCY, remove)
+                .await?;
             if is_last {
                 return Ok(());
             }
@@ -138,7 +164,9 @@ impl Service {
     async fn process_deletion(&self, key: String) -> Result<bool, Error> {
         match (StagedUploads::from_deletion_key(&key), BlobKey::parse(&key)) {
             (Some(upload), _) => self.remove_upload_for_good(upload, key).await?,
-            (None, Some(blob)) => return self.delete_if_unreferenced(Holder::Background, &blob).await,
+            (None, Some(blob)) => {
+                return self.delete_if_unreferenced(Holder::Background, &blob).await;
+            }
             // Not a valid key: drop the entry.
             (None, None) => self.forget_deletion(Holder::Background, key).await?,
         }
@@ -170,7 +198,9 @@ impl Service {
                     tracing::error!(blob = %blob.id(), %error, "cannot delete expired blob; will be retried");
                 }
             };
-            stream::iter(blobs).for_each_concurrent(DELETE_CONCURRENCY, remove).await;
+            stream::iter(blobs)
+                .for_each_concurrent(DELETE_CONCURRENCY, remove)
+                .await;
             if expired.len() < EXPIRE_BATCH as usize {
                 return Ok(());
             }
@@ -179,11 +209,16 @@ impl Service {
 
     /// Sets a batch of overdue attachments to expired and queues their blobs, which a crash may have left,
     /// for deletion.
-    async fn expire_pending_batch(&self, closed_before: Timestamp, now: Timestamp) -> Result<usize, Error> {
+    async fn expire_pending_batch(
+        &self,
+        closed_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<usize, Error> {
         self.db
             .write(Holder::Background, move |db| {
                 Box::pin(async move {
-                    let overdue = attachments::expire_pending_overdue(db, closed_before, now, BATCH).await?;
+                    let overdue =
+                        attachments::expire_pending_overdue(db, closed_before, now, BATCH).await?;
                     for attachment in &overdue {
                         let key = attachment.uploaded_key().to_string();
                         attachments::enqueue_deletion(db, &key, now, now).await?;
@@ -196,8 +231,14 @@ impl Service {
 
     /// Deletes a blob from the deletion queue. Returns false if another server holds the lease or an
     /// attachment now references the blob.
-    pub(crate) async fn delete_if_unreferenced(&self, holder: Holder, key: &BlobKey) -> Result<bool, Error> {
-        let claimed = self.lease_deletion(holder, key.clone(), self.clock.now()).await?;
+    pub(crate) async fn delete_if_unreferenced(
+        &self,
+        holder: Holder,
+        key: &BlobKey,
+    ) -> Result<bool, Error> {
+        let claimed = self
+            .lease_deletion(holder, key.clone(), self.clock.now())
+            .await?;
         if claimed {
             self.remove_blob(holder, key).await?;
         }
@@ -210,15 +251,23 @@ impl Service {
         self.forget_deletion(holder, key.to_string()).await
     }
 
-    async fn lease_deletion(&self, holder: Holder, blob: BlobKey, now: Timestamp) -> Result<bool, Error> {
-        let claim =
-            self.db.write(holder, move |db| Box::pin(async move { attachments::lease_deletion(db, &blob, now).await }));
+    async fn lease_deletion(
+        &self,
+        holder: Holder,
+        blob: BlobKey,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let claim = self.db.write(holder, move |db| {
+            Box::pin(async move { attachments::lease_deletion(db, &blob, now).await })
+        });
         Ok(claim.await?)
     }
 
     pub(crate) async fn forget_deletion(&self, holder: Holder, key: String) -> Result<(), Error> {
         self.db
-            .write(holder, move |db| Box::pin(async move { attachments::complete_deletion(db, &key).await }))
+            .write(holder, move |db| {
+                Box::pin(async move { attachments::complete_deletion(db, &key).await })
+            })
             .await?;
         Ok(())
     }

@@ -33,7 +33,12 @@ impl Limits {
     /// Limits of a budget that nobody waits for.
     #[must_use]
     pub const fn without_queue(total: u64, share: u64) -> Self {
-        Self { total, share, max_queued: 0, queue_timeout: Duration::ZERO }
+        Self {
+            total,
+            share,
+            max_queued: 0,
+            queue_timeout: Duration::ZERO,
+        }
     }
 }
 
@@ -51,12 +56,19 @@ impl AtCapacity {
     /// The server as a whole is busy.
     #[must_use]
     pub const fn of_server() -> Self {
-        Self { of_share: false, retry_after: RETRY_AFTER }
+        Self {
+            of_share: false,
+            retry_after: RETRY_AFTER,
+        }
     }
 }
 
 fn cause(of_share: bool) -> &'static str {
-    if of_share { "your share of this server's capacity is in use" } else { "the server is at capacity" }
+    if of_share {
+        "your share of this server's capacity is in use"
+    } else {
+        "the server is at capacity"
+    }
 }
 
 /// The budget. Clones count together.
@@ -114,7 +126,11 @@ impl Budget {
     #[must_use]
     pub fn new(name: &'static str, limits: Limits, metrics: &Metrics) -> Self {
         let metrics = metrics.budget(name, limits.total);
-        Self(Arc::new(Inner { limits, metrics, state: Mutex::default() }))
+        Self(Arc::new(Inner {
+            limits,
+            metrics,
+            state: Mutex::default(),
+        }))
     }
 
     /// Reserves units if they are free now.
@@ -124,7 +140,11 @@ impl Budget {
     pub fn try_reserve(&self, holder: &str, amount: u64) -> Result<Reservation, AtCapacity> {
         let holder: Arc<str> = holder.into();
         self.0.take(&holder, amount)?;
-        Ok(Reservation { budget: Arc::clone(&self.0), holder, amount })
+        Ok(Reservation {
+            budget: Arc::clone(&self.0),
+            holder,
+            amount,
+        })
     }
 
     /// Reserves units, and waits for them if need be. Of several holders that wait, the one that holds least is served
@@ -136,9 +156,16 @@ impl Budget {
         let holder: Arc<str> = holder.into();
         let (mut place, granted) = self.0.enqueue(&holder, amount)?;
         // The grant is looked at before the timer: with no time to wait, units that are free are still given.
-        if timeout(self.0.limits.queue_timeout, granted).await.is_ok_and(|granted| granted.is_ok()) {
+        if timeout(self.0.limits.queue_timeout, granted)
+            .await
+            .is_ok_and(|granted| granted.is_ok())
+        {
             place.taken = true;
-            return Ok(Reservation { budget: Arc::clone(&self.0), holder: Arc::clone(&holder), amount });
+            return Ok(Reservation {
+                budget: Arc::clone(&self.0),
+                holder: Arc::clone(&holder),
+                amount,
+            });
         }
         Err(self.0.refuse(&holder, amount))
     }
@@ -199,7 +226,9 @@ impl Inner {
     fn take(&self, holder: &Arc<str>, amount: u64) -> Result<(), AtCapacity> {
         let mut state = self.lock();
         let used = state.holders.get(holder).map_or(0, |holder| holder.used);
-        if used.saturating_add(amount) > self.limits.share || state.used.saturating_add(amount) > self.limits.total {
+        if used.saturating_add(amount) > self.limits.share
+            || state.used.saturating_add(amount) > self.limits.total
+        {
             drop(state);
             return Err(self.refuse(holder, amount));
         }
@@ -217,7 +246,8 @@ impl Inner {
         let entry = state.holders.entry(Arc::clone(holder)).or_default();
         let fits = entry.queue.is_empty() && entry.used.saturating_add(amount) <= self.limits.share;
         let is_full = entry.queue.len() >= self.limits.max_queued;
-        let fits_now = fits && state.waiting == 0 && state.used.saturating_add(amount) <= self.limits.total;
+        let fits_now =
+            fits && state.waiting == 0 && state.used.saturating_add(amount) <= self.limits.total;
         if amount > self.limits.share || (is_full && !fits_now) {
             state.forget_idle(holder);
             drop(state);
@@ -227,18 +257,44 @@ impl Inner {
         state.next_ticket += 1;
         state.waiting += 1;
         let (granted, receiver) = oneshot::channel();
-        let waiter = Waiter { ticket, amount, granted };
-        state.holders.entry(Arc::clone(holder)).or_default().queue.push_back(waiter);
+        let waiter = Waiter {
+            ticket,
+            amount,
+            granted,
+        };
+        state
+            .holders
+            .entry(Arc::clone(holder))
+            .or_default()
+            .queue
+            .push_back(waiter);
         state.grant(self.limits);
         self.metrics.set(state.used);
-        Ok((Place { budget: self, holder, ticket, amount, taken: false }, receiver))
+        Ok((
+            Place {
+                budget: self,
+                holder,
+                ticket,
+                amount,
+                taken: false,
+            },
+            receiver,
+        ))
     }
 
     /// Leaves the queue; `false` if the units were granted already.
     fn leave(&self, holder: &Arc<str>, ticket: u64) -> bool {
         let mut state = self.lock();
-        let Some(entry) = state.holders.get_mut(holder) else { return false };
-        let Some(at) = entry.queue.iter().position(|waiter| waiter.ticket == ticket) else { return false };
+        let Some(entry) = state.holders.get_mut(holder) else {
+            return false;
+        };
+        let Some(at) = entry
+            .queue
+            .iter()
+            .position(|waiter| waiter.ticket == ticket)
+        else {
+            return false;
+        };
         entry.queue.remove(at);
         state.waiting -= 1;
         state.forget_idle(holder);
@@ -259,10 +315,17 @@ impl Inner {
     }
 
     fn refuse(&self, holder: &Arc<str>, amount: u64) -> AtCapacity {
-        let used = self.lock().holders.get(holder).map_or(0, |holder| holder.used);
+        let used = self
+            .lock()
+            .holders
+            .get(holder)
+            .map_or(0, |holder| holder.used);
         let of_share = used.saturating_add(amount) > self.limits.share;
         self.metrics.refused(of_share);
-        AtCapacity { of_share, retry_after: RETRY_AFTER }
+        AtCapacity {
+            of_share,
+            retry_after: RETRY_AFTER,
+        }
     }
 }
 
@@ -273,7 +336,11 @@ impl State {
     }
 
     fn forget_idle(&mut self, holder: &Arc<str>) {
-        if self.holders.get(holder).is_some_and(|holder| holder.used == 0 && holder.queue.is_empty()) {
+        if self
+            .holders
+            .get(holder)
+            .is_some_and(|holder| holder.used == 0 && holder.queue.is_empty())
+        {
             self.holders.remove(holder);
         }
     }
@@ -283,10 +350,16 @@ impl State {
     fn grant(&mut self, limits: Limits) {
         while self.waiting > 0 {
             let fits = |holder: &&mut Holder| {
-                holder.queue.front().is_some_and(|next| holder.used.saturating_add(next.amount) <= limits.share)
+                holder
+                    .queue
+                    .front()
+                    .is_some_and(|next| holder.used.saturating_add(next.amount) <= limits.share)
             };
-            let order = |holder: &&mut Holder| (holder.used, holder.queue.front().map(|next| next.ticket));
-            let Some(holder) = self.holders.values_mut().filter(fits).min_by_key(order) else { return };
+            let order =
+                |holder: &&mut Holder| (holder.used, holder.queue.front().map(|next| next.ticket));
+            let Some(holder) = self.holders.values_mut().filter(fits).min_by_key(order) else {
+                return;
+            };
             let amount = holder.queue.front().map_or(0, |next| next.amount);
             if self.used.saturating_add(amount) > limits.total {
                 return;
@@ -312,7 +385,16 @@ mod tests {
     const LONG: Duration = Duration::from_mins(10);
 
     fn budget(total: u64, share: u64, max_queued: usize) -> Budget {
-        Budget::new("test", Limits { total, share, max_queued, queue_timeout: LONG }, &Metrics::default())
+        Budget::new(
+            "test",
+            Limits {
+                total,
+                share,
+                max_queued,
+                queue_timeout: LONG,
+            },
+            &Metrics::default(),
+        )
     }
 
     fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
@@ -323,21 +405,37 @@ mod tests {
     fn reservation_beyond_share_or_total_is_refused() {
         let budget = budget(10, 6, 0);
         let mut first = budget.try_reserve("a", 6).expect("free");
-        assert!(budget.try_reserve("a", 1).expect_err("its share is used").of_share);
+        assert!(
+            budget
+                .try_reserve("a", 1)
+                .expect_err("its share is used")
+                .of_share
+        );
         let second = budget.try_reserve("b", 4).expect("free");
-        assert!(!budget.try_reserve("b", 1).expect_err("the total is used").of_share);
+        assert!(
+            !budget
+                .try_reserve("b", 1)
+                .expect_err("the total is used")
+                .of_share
+        );
         assert!(first.try_grow(1).is_err());
         first.shrink(2);
         assert_eq!((budget.used(), first.amount()), (8, 4));
         drop((first, second));
         assert_eq!(budget.used(), 0);
-        assert!(budget.0.lock().holders.is_empty(), "idle holders are not kept");
+        assert!(
+            budget.0.lock().holders.is_empty(),
+            "idle holders are not kept"
+        );
     }
 
     #[tokio::test]
     async fn waiting_holder_with_least_in_use_is_served_first() {
         let budget = budget(2, 2, 8);
-        let (first, _second) = (budget.try_reserve("a", 1).expect("free"), budget.try_reserve("a", 1).expect("free"));
+        let (first, _second) = (
+            budget.try_reserve("a", 1).expect("free"),
+            budget.try_reserve("a", 1).expect("free"),
+        );
         let (mut greedy, mut modest) = (pin!(budget.reserve("a", 1)), pin!(budget.reserve("b", 1)));
         assert!(poll(greedy.as_mut()).is_pending());
         assert!(poll(modest.as_mut()).is_pending());

@@ -55,7 +55,11 @@ impl AttachmentId {
     /// distinct from all attachment ids.
     #[must_use]
     pub fn made(self) -> Self {
-        Self(uuid::Builder::from_bytes(self.0.into_bytes()).with_version(uuid::Version::Custom).into_uuid())
+        Self(
+            uuid::Builder::from_bytes(self.0.into_bytes())
+                .with_version(uuid::Version::Custom)
+                .into_uuid(),
+        )
     }
 }
 
@@ -69,7 +73,13 @@ mod tests {
         let text = id.to_string();
         assert_eq!(AttachmentId::parse(&text), Some(id));
         assert_eq!(AttachmentId::parse(&text.to_uppercase()), Some(id));
-        for other in ["", "not-a-uuid", &text.replace('-', ""), &format!("{{{text}}}"), &format!("urn:uuid:{text}")] {
+        for other in [
+            "",
+            "not-a-uuid",
+            &text.replace('-', ""),
+            &format!("{{{text}}}"),
+            &format!("urn:uuid:{text}"),
+        ] {
             assert_eq!(AttachmentId::parse(other), None, "{other}");
         }
     }
@@ -78,7 +88,10 @@ mod tests {
     fn variant_blob_id_is_deterministic_and_distinct() {
         let id = AttachmentId::new();
         assert_eq!((id.made(), id.made().made()), (id.made(), id.made()));
-        assert_eq!(id.made().to_string(), format!("{}8{}", &id.to_string()[..14], &id.to_string()[15..]));
+        assert_eq!(
+            id.made().to_string(),
+            format!("{}8{}", &id.to_string()[..14], &id.to_string()[15..])
+        );
         assert_eq!(AttachmentId::parse(&id.made().to_string()), Some(id.made()));
     }
 
@@ -86,6 +99,11 @@ mod tests {
     fn ids_sort_by_creation_order() {
         let ids: Vec<_> = (0..1000).map(|_| MessageId::new()).collect();
         assert!(ids.is_sorted());
-        assert!(ids.iter().map(ToString::to_string).collect::<Vec<_>>().is_sorted());
+        assert!(
+            ids.iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .is_sorted()
+        );
     }
 }

@@ -11,7 +11,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Upper bounds of the buckets of request durations, in seconds.
-const DURATIONS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const DURATIONS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
 
 /// Labels of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,12 +84,19 @@ impl BudgetMetrics {
     pub fn set(&self, used: u64) {
         let used = i64::try_from(used).unwrap_or(i64::MAX);
         self.used.set(used);
-        self.peak.inner().fetch_max(used, std::sync::atomic::Ordering::Relaxed);
+        self.peak
+            .inner()
+            .fetch_max(used, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Counts a refused reservation.
     pub fn refused(&self, of_share: bool) {
-        if of_share { &self.refused_of_share } else { &self.refused_of_total }.inc();
+        if of_share {
+            &self.refused_of_share
+        } else {
+            &self.refused_of_total
+        }
+        .inc();
     }
 }
 
@@ -148,36 +157,68 @@ impl Default for Metrics {
             request_seconds.clone(),
         );
         registry.register("uploads", "Uploads, by what came of them", uploads.clone());
-        registry.register("files", "Files looked at, by the type they were found to be", files.clone());
-        registry.register("fetches", "Fetches of media URLs, by what came of them", fetches.clone());
+        registry.register(
+            "files",
+            "Files looked at, by the type they were found to be",
+            files.clone(),
+        );
+        registry.register(
+            "fetches",
+            "Fetches of media URLs, by what came of them",
+            fetches.clone(),
+        );
         registry.register(
             "fetch_duration_seconds",
             "Time from asking for a media URL to its last byte, waiting for others included, in seconds",
             fetch_seconds.clone(),
         );
-        registry.register("fetched_bytes", "Bytes of files fetched from media URLs", fetched_bytes.clone());
+        registry.register(
+            "fetched_bytes",
+            "Bytes of files fetched from media URLs",
+            fetched_bytes.clone(),
+        );
         registry.register(
             "fetch_raw_bytes",
             "Bytes read of the sockets of fetches: TLS, HTTP and the files in them",
             fetch_raw_bytes.clone(),
         );
-        registry.register("uploaded_bytes", "Bytes of file contents received", uploaded_bytes.clone());
+        registry.register(
+            "uploaded_bytes",
+            "Bytes of file contents received",
+            uploaded_bytes.clone(),
+        );
         registry.register(
             "downloaded_bytes",
             "Bytes sent of files, with the separators of several ranges",
             downloaded_bytes.clone(),
         );
-        registry.register("messages", "Changes of message state, by the state reached", messages.clone());
+        registry.register(
+            "messages",
+            "Changes of message state, by the state reached",
+            messages.clone(),
+        );
         registry.register("budget_used", "Units of a budget in use", budgets.clone());
         registry.register(
             "budget_peak",
             "Most units of a budget in use at a time since the start",
             budget_peaks.clone(),
         );
-        registry.register("budget_limit", "Units of a budget in all", budget_limits.clone());
-        registry.register("budget_refusals", "Reservations refused, by budget and scope", budget_refusals.clone());
+        registry.register(
+            "budget_limit",
+            "Units of a budget in all",
+            budget_limits.clone(),
+        );
+        registry.register(
+            "budget_refusals",
+            "Reservations refused, by budget and scope",
+            budget_refusals.clone(),
+        );
         registry.register("connections", "Open connections", connections.clone());
-        registry.register("outbox_messages", "Messages waiting for the gateway", outbox.clone());
+        registry.register(
+            "outbox_messages",
+            "Messages waiting for the gateway",
+            outbox.clone(),
+        );
         Self {
             registry: Arc::new(registry),
             requests,
@@ -233,8 +274,17 @@ impl Metrics {
     #[must_use]
     pub fn budget(&self, name: &'static str, total: u64) -> BudgetMetrics {
         let labels = BudgetLabels { budget: name };
-        self.budget_limits.get_or_create(&labels).set(i64::try_from(total).unwrap_or(i64::MAX));
-        let refused = |scope| self.budget_refusals.get_or_create(&RefusalLabels { budget: name, scope }).clone();
+        self.budget_limits
+            .get_or_create(&labels)
+            .set(i64::try_from(total).unwrap_or(i64::MAX));
+        let refused = |scope| {
+            self.budget_refusals
+                .get_or_create(&RefusalLabels {
+                    budget: name,
+                    scope,
+                })
+                .clone()
+        };
         BudgetMetrics {
             used: self.budgets.get_or_create(&labels).clone(),
             peak: self.budget_peaks.get_or_create(&labels).clone(),

@@ -18,12 +18,20 @@ impl Pace {
     /// A pace that the peer must keep all the time: bytes that moved fast earn at most the grace time anew, so a peer
     /// cannot stall for long after a quick start.
     pub(crate) fn sustained(idle: Duration, grace: Duration, min_rate: u64) -> Self {
-        Self { idle, min_rate: min_rate.max(1), most: grace, left: grace }
+        Self {
+            idle,
+            min_rate: min_rate.max(1),
+            most: grace,
+            left: grace,
+        }
     }
 
     /// A pace that the peer must keep on average.
     pub(crate) fn average(idle: Duration, grace: Duration, min_rate: u64) -> Self {
-        Self { most: Duration::MAX, ..Self::sustained(idle, grace, min_rate) }
+        Self {
+            most: Duration::MAX,
+            ..Self::sustained(idle, grace, min_rate)
+        }
     }
 
     /// Longest wait for the next byte.
@@ -36,7 +44,11 @@ impl Pace {
         let nanos = (bytes as u128).saturating_mul(1_000_000_000) / u128::from(self.min_rate);
         let earned = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         // Earned first: bytes that took longer than they earn leave nothing.
-        self.left = self.left.saturating_add(earned).saturating_sub(waited).min(self.most);
+        self.left = self
+            .left
+            .saturating_add(earned)
+            .saturating_sub(waited)
+            .min(self.most);
     }
 }
 
@@ -64,7 +76,11 @@ mod tests {
         pace.moved(seconds(1), 400);
         assert_eq!(pace.next_chunk_timeout(), Duration::ZERO);
         pace.moved(Duration::from_millis(2), 1);
-        assert_eq!(pace.next_chunk_timeout(), Duration::ZERO, "a byte earns less than it took");
+        assert_eq!(
+            pace.next_chunk_timeout(),
+            Duration::ZERO,
+            "a byte earns less than it took"
+        );
     }
 
     #[test]

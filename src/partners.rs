@@ -27,7 +27,13 @@ impl Service {
     /// The database fails.
     pub async fn authenticate(&self, key: &str) -> Result<Option<PartnerId>, Error> {
         let hash = api_key::hash(key);
-        if let Some(partner) = self.keys.0.read().expect("no panic while locked").get(&hash) {
+        if let Some(partner) = self
+            .keys
+            .0
+            .read()
+            .expect("no panic while locked")
+            .get(&hash)
+        {
             return Ok(Some(*partner));
         }
         let found = table::by_key(&mut *self.db.read(Holder::UnknownKeys).await?, &hash).await?;
@@ -76,15 +82,27 @@ pub async fn add(
     db.write(move |db| {
         Box::pin(async move {
             let taken = |what: String| {
-                move |error: db::Error| if error.is_duplicate() { AddError::Taken(what) } else { error.into() }
+                move |error: db::Error| {
+                    if error.is_duplicate() {
+                        AddError::Taken(what)
+                    } else {
+                        error.into()
+                    }
+                }
             };
             let name_taken = taken(format!("there is a partner {name:?} already"));
-            table::insert(db, id, &name, now).await.map_err(name_taken)?;
+            table::insert(db, id, &name, now)
+                .await
+                .map_err(name_taken)?;
             let key_taken = taken("this API key is in use already".to_owned());
-            table::insert_key(db, id, &hash, now).await.map_err(key_taken)?;
+            table::insert_key(db, id, &hash, now)
+                .await
+                .map_err(key_taken)?;
             for number in &numbers {
                 let number_taken = taken(format!("{number} belongs to a partner already"));
-                table::insert_line(db, id, number, now).await.map_err(number_taken)?;
+                table::insert_line(db, id, number, now)
+                    .await
+                    .map_err(number_taken)?;
             }
             Ok(id)
         })
@@ -121,15 +139,20 @@ pub async fn set_tier(db: &Db, clock: &Clock, of: TierOf, tier: Tier) -> Result<
     db.write(move |db| {
         Box::pin(async move {
             let (found, unknown) = match of {
-                TierOf::Partner(name) => {
-                    (table::set_tier(db, &name, tier, now).await?, format!("there is no partner {name:?}"))
-                }
+                TierOf::Partner(name) => (
+                    table::set_tier(db, &name, tier, now).await?,
+                    format!("there is no partner {name:?}"),
+                ),
                 TierOf::Line(number) => {
                     let found = table::set_line_tier(db, &number, tier, now).await?;
                     (found, format!("{number} is no partner's phone number"))
                 }
             };
-            if found { Ok(()) } else { Err(SetTierError::Unknown(unknown)) }
+            if found {
+                Ok(())
+            } else {
+                Err(SetTierError::Unknown(unknown))
+            }
         })
     })
     .await
@@ -159,7 +182,11 @@ pub async fn list(db: &Db) -> Result<Vec<Listed>, db::Error> {
     let mut db = db.read().await?;
     let mut partners = Vec::new();
     for (id, name) in table::all(&mut db).await? {
-        partners.push(Listed { id, name, lines: table::lines(&mut db, id).await? });
+        partners.push(Listed {
+            id,
+            name,
+            lines: table::lines(&mut db, id).await?,
+        });
     }
     Ok(partners)
 }

@@ -40,7 +40,11 @@ impl fmt::Display for Quoted<'_> {
             if at == MAX_QUOTED || written > MAX_ESCAPED {
                 return write!(f, "{marks}... ({} bytes)", text.len());
             }
-            if is_plain { f.write_char(c) } else { write!(f, "{escaped}") }?;
+            if is_plain {
+                f.write_char(c)
+            } else {
+                write!(f, "{escaped}")
+            }?;
         }
         f.write_str(marks)
     }
@@ -74,7 +78,10 @@ impl Excerpt {
     /// What `arguments` say, at most [`MAX_MESSAGE`] characters of it; the rest is never made.
     #[must_use]
     pub fn of(arguments: impl fmt::Display) -> String {
-        let mut excerpt = Self { text: String::new(), left: MAX_MESSAGE };
+        let mut excerpt = Self {
+            text: String::new(),
+            left: MAX_MESSAGE,
+        };
         if write!(excerpt, "{arguments}").is_err() {
             excerpt.text.push_str("...");
         }
@@ -102,13 +109,19 @@ mod tests {
         assert_eq!(quoted("a \"b\"\n").to_string(), r#""a \"b\"\n""#);
         assert_eq!(quoted("").to_string(), "\"\"");
         assert_eq!(shown("a \"b\"\n").to_string(), "a \"b\"\\n");
-        assert_eq!(quoted(&"x".repeat(MAX_QUOTED)).to_string(), format!("\"{}\"", "x".repeat(MAX_QUOTED)));
+        assert_eq!(
+            quoted(&"x".repeat(MAX_QUOTED)).to_string(),
+            format!("\"{}\"", "x".repeat(MAX_QUOTED))
+        );
     }
 
     #[test]
     fn long_text_is_cut_and_its_length_told() {
         let shown = quoted(&"🎂".repeat(25_000)).to_string();
-        assert_eq!(shown, format!("\"{}\"... (100000 bytes)", "🎂".repeat(MAX_QUOTED)));
+        assert_eq!(
+            shown,
+            format!("\"{}\"... (100000 bytes)", "🎂".repeat(MAX_QUOTED))
+        );
         assert_eq!(cut("abc".to_owned(), 2), "ab...");
         assert_eq!(cut("ab".to_owned(), 2), "ab");
     }

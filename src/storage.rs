@@ -31,13 +31,25 @@ impl Storage {
     pub async fn open_exclusive(config: &Config) -> anyhow::Result<Self> {
         create_private(&config.data_dir)?;
         create_private(&config.blobs_dir)?;
-        let mut locks = vec![lock(&config.data_dir, "serve.lock")?, lock(&config.blobs_dir, "blobs.lock")?];
-        locks.extend(config.database_path().map(|path| lock_database(&path)).transpose()?);
+        let mut locks = vec![
+            lock(&config.data_dir, "serve.lock")?,
+            lock(&config.blobs_dir, "blobs.lock")?,
+        ];
+        locks.extend(
+            config
+                .database_path()
+                .map(|path| lock_database(&path))
+                .transpose()?,
+        );
         let blobs: Arc<dyn BlobStore> = match &config.bucket {
             Some(bucket) => Arc::new(S3Store::open(bucket.clone(), &config.blobs_dir)?),
             None => Arc::new(LocalStore::open(&config.blobs_dir)?),
         };
-        Ok(Self { db: open_database(config).await?, blobs, _locks: locks })
+        Ok(Self {
+            db: open_database(config).await?,
+            blobs,
+            _locks: locks,
+        })
     }
 
     /// Opens a place that a server may be using, and changes nothing by that. What is written meanwhile is in `scratch`.
@@ -46,7 +58,10 @@ impl Storage {
     /// There is no such place, or the database cannot be opened.
     pub async fn attach(config: &Config, scratch: &Path) -> anyhow::Result<Self> {
         if let Some(path) = config.database_path().filter(|path| !path.exists()) {
-            anyhow::bail!("there is no database at {}: start a server there first", path.display());
+            anyhow::bail!(
+                "there is no database at {}: start a server there first",
+                path.display()
+            );
         }
         let blobs: Arc<dyn BlobStore> = match &config.bucket {
             Some(bucket) => Arc::new(S3Store::open(bucket.clone(), scratch)?),
@@ -58,7 +73,11 @@ impl Storage {
             tables == SchemaStatus::Current,
             "the tables are of another version than this program ({tables:?})"
         );
-        Ok(Self { db, blobs, _locks: Vec::new() })
+        Ok(Self {
+            db,
+            blobs,
+            _locks: Vec::new(),
+        })
     }
 }
 
@@ -70,33 +89,52 @@ async fn open_database(config: &Config) -> anyhow::Result<Db> {
 /// What is in it is nobody's business but its owner's. A folder that is made is safe once the one above it is synced; one
 /// that was there is not ours to sync, and the one above it may not even be ours to read.
 fn create_private(folder: &Path) -> anyhow::Result<()> {
-    let missing: Vec<PathBuf> =
-        std::path::absolute(folder)?.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
+    let missing: Vec<PathBuf> = std::path::absolute(folder)?
+        .ancestors()
+        .take_while(|path| !path.exists())
+        .map(Path::to_owned)
+        .collect();
     let cannot = || format!("cannot create the folder {}", folder.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(cannot)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(cannot)?;
     for parent in missing.iter().filter_map(|path| path.parent()) {
-        File::open(parent).and_then(|parent| parent.sync_all()).with_context(cannot)?;
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .with_context(cannot)?;
     }
     Ok(())
 }
 
 /// Beside the database file, wherever that is.
 fn lock_database(path: &Path) -> anyhow::Result<File> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".lock";
-    let folder = path.parent().context("HAVERSACK_DATABASE_URL names no file")?;
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+        + ".lock";
+    let folder = path
+        .parent()
+        .context("HAVERSACK_DATABASE_URL names no file")?;
     lock(folder, &name)
 }
 
 /// Two servers on one folder would each sweep away what the other is writing.
 fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
     let path = folder.join(name);
-    let file = File::create(&path).with_context(|| format!("cannot write in the folder {}", folder.display()))?;
+    let file = File::create(&path)
+        .with_context(|| format!("cannot write in the folder {}", folder.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => anyhow::bail!(
             "another haversack serves from {} already: stop it, or choose another with --data-dir, --blobs-url or --database-url",
             folder.display()
         ),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
     }
 }

@@ -57,7 +57,9 @@ impl Signer {
     /// Creates a signer with the given key.
     #[must_use]
     pub fn new(key: &[u8]) -> Self {
-        Self { keyed: Hmac::new_from_slice(key).expect("HMAC takes keys of any length") }
+        Self {
+            keyed: Hmac::new_from_slice(key).expect("HMAC takes keys of any length"),
+        }
     }
 
     /// Generates a key, in hexadecimal.
@@ -99,7 +101,12 @@ impl Signer {
     /// Returns path and query of the presigned URL for `grant`.
     #[must_use]
     pub fn url(&self, grant: &UploadGrant<'_>) -> String {
-        format!("{UPLOAD_PATH}{}?expires={}&signature={}", grant.id, grant.expires.as_millis(), self.signature(grant))
+        format!(
+            "{UPLOAD_PATH}{}?expires={}&signature={}",
+            grant.id,
+            grant.expires.as_millis(),
+            self.signature(grant)
+        )
     }
 
     /// Verifies the signature of `grant` in constant time.
@@ -107,7 +114,10 @@ impl Signer {
     pub fn verify(&self, grant: &UploadGrant<'_>, signature: &str) -> bool {
         // Compares the hexadecimal text: decoding would also accept uppercase, a second spelling of the same
         // URL.
-        self.signature(grant).as_bytes().ct_eq(signature.as_bytes()).into()
+        self.signature(grant)
+            .as_bytes()
+            .ct_eq(signature.as_bytes())
+            .into()
     }
 
     /// Signs arbitrary text with the same key; returns lowercase hexadecimal. The text must not start with
@@ -123,16 +133,28 @@ impl Signer {
     /// Verifies a signature made by [`Self::sign`], in constant time.
     #[must_use]
     pub fn is_signed(&self, text: &str, signature: &str) -> bool {
-        self.sign(text).as_bytes().ct_eq(signature.as_bytes()).into()
+        self.sign(text)
+            .as_bytes()
+            .ct_eq(signature.as_bytes())
+            .into()
     }
 
     /// Returns the signature of `grant` in lowercase hexadecimal.
     fn signature(&self, grant: &UploadGrant<'_>) -> String {
-        let UploadGrant { id, expires, content_type, content_length } = grant;
+        let UploadGrant {
+            id,
+            expires,
+            content_type,
+            content_length,
+        } = grant;
         let mut mac = self.keyed.clone();
         // No field can contain a line break, so the signed text is unambiguous.
         mac.update(
-            format!("PUT\n{UPLOAD_PATH}{id}\n{}\n{content_length}\n{content_type}", expires.as_millis()).as_bytes(),
+            format!(
+                "PUT\n{UPLOAD_PATH}{id}\n{}\n{content_length}\n{content_type}",
+                expires.as_millis()
+            )
+            .as_bytes(),
         );
         encode_string(&mac.finalize().into_bytes())
     }
@@ -143,8 +165,14 @@ impl<'a> SignedQuery<'a> {
     #[must_use]
     pub fn parse(query: &'a str) -> Option<Self> {
         let (expires, signature) = query.strip_prefix("expires=")?.split_once("&signature=")?;
-        let canonical = expires.parse::<i64>().ok().filter(|millis| millis.to_string() == expires)?;
-        Some(Self { expires: Timestamp::from_millis(canonical), signature })
+        let canonical = expires
+            .parse::<i64>()
+            .ok()
+            .filter(|millis| millis.to_string() == expires)?;
+        Some(Self {
+            expires: Timestamp::from_millis(canonical),
+            signature,
+        })
     }
 }
 
@@ -155,18 +183,35 @@ mod tests {
 
     fn grant(content_type: &str, content_length: u64) -> UploadGrant<'_> {
         let id = AttachmentId::parse("01990000-0000-7000-8000-000000000001").expect("id");
-        UploadGrant { id, expires: Timestamp::from_millis(1_768_473_900_000), content_type, content_length }
+        UploadGrant {
+            id,
+            expires: Timestamp::from_millis(1_768_473_900_000),
+            content_type,
+            content_length,
+        }
     }
 
     fn accepts(signer: &Signer, url: &str, content_type: &str, content_length: u64) -> bool {
-        let Some((path, query)) = url.split_once('?') else { return false };
-        let Some(id) = path.strip_prefix(UPLOAD_PATH).and_then(AttachmentId::parse) else { return false };
+        let Some((path, query)) = url.split_once('?') else {
+            return false;
+        };
+        let Some(id) = path.strip_prefix(UPLOAD_PATH).and_then(AttachmentId::parse) else {
+            return false;
+        };
         // The server's routes accept only the canonical spelling of an id.
         if id.to_string() != path[UPLOAD_PATH.len()..] {
             return false;
         }
         SignedQuery::parse(query).is_some_and(|query| {
-            signer.verify(&UploadGrant { id, expires: query.expires, content_type, content_length }, query.signature)
+            signer.verify(
+                &UploadGrant {
+                    id,
+                    expires: query.expires,
+                    content_type,
+                    content_length,
+                },
+                query.signature,
+            )
         })
     }
 
@@ -180,7 +225,10 @@ mod tests {
                 let mut bytes = url.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
                 if let Ok(altered) = String::from_utf8(bytes) {
-                    assert!(!accepts(&signer, &altered, "image/jpeg", 48_213), "{altered}");
+                    assert!(
+                        !accepts(&signer, &altered, "image/jpeg", 48_213),
+                        "{altered}"
+                    );
                 }
             }
         }
@@ -205,8 +253,15 @@ mod tests {
     #[test]
     fn signing_key_survives_a_restart() {
         let folder = tempfile::tempdir().expect("folder");
-        let url = Signer::from_folder(folder.path()).expect("key").url(&grant("image/png", 1));
-        assert!(accepts(&Signer::from_folder(folder.path()).expect("key"), &url, "image/png", 1));
+        let url = Signer::from_folder(folder.path())
+            .expect("key")
+            .url(&grant("image/png", 1));
+        assert!(accepts(
+            &Signer::from_folder(folder.path()).expect("key"),
+            &url,
+            "image/png",
+            1
+        ));
         fs::write(folder.path().join(KEY_FILE), b"short").expect("write");
         assert!(Signer::from_folder(folder.path()).is_err());
     }

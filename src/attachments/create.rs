@@ -42,10 +42,16 @@ impl Service {
     ///
     /// # Errors
     /// A name, type or size that is not accepted, or too many attachments that wait already.
-    pub async fn create_attachment(&self, partner: PartnerId, new: NewAttachment) -> Result<UploadTicket, Error> {
+    pub async fn create_attachment(
+        &self,
+        partner: PartnerId,
+        new: NewAttachment,
+    ) -> Result<UploadTicket, Error> {
         check_filename(&new.filename)?;
         if new.size_bytes < 1 {
-            return Err(Error::InvalidParameter("size_bytes must be at least 1".to_owned()));
+            return Err(Error::InvalidParameter(
+                "size_bytes must be at least 1".to_owned(),
+            ));
         }
         let declared = media::declared(&new.content_type).ok_or_else(|| {
             Error::UnsupportedType(format!(
@@ -54,11 +60,15 @@ impl Service {
             ))
         })?;
         if let Some(extension) = media::refused_extension(&new.filename) {
-            return Err(Error::UnsupportedType(format!("files named .{extension} are not supported")));
+            return Err(Error::UnsupportedType(format!(
+                "files named .{extension} are not supported"
+            )));
         }
         let limit = self.limits.max_upload_bytes;
-        let size_bytes =
-            u64::try_from(new.size_bytes).ok().filter(|size| *size <= limit).ok_or(Error::TooLarge(limit))?;
+        let size_bytes = u64::try_from(new.size_bytes)
+            .ok()
+            .filter(|size| *size <= limit)
+            .ok_or(Error::TooLarge(limit))?;
         let now = self.clock.now();
         let text = new.filename.len() + new.content_type.len();
         let reservation = self.reserve_pending(partner, now).await?;
@@ -85,7 +95,8 @@ impl Service {
             Box::pin(async move {
                 let tier = partners::tier(db, partner).await?;
                 if tier == Tier::Ephemeral {
-                    attachment.upload_expires_at = attachment.upload_expires_at.min(now + MAX_EPHEMERAL_WINDOW);
+                    attachment.upload_expires_at =
+                        attachment.upload_expires_at.min(now + MAX_EPHEMERAL_WINDOW);
                 }
                 // An upload may begin until its window closes; what comes of it has its time from then on.
                 attachment.expires_at = tier.expires_at(attachment.upload_expires_at);
@@ -104,14 +115,25 @@ impl Service {
 
     /// Where the bytes of a new attachment go: to the bucket if there is one, else to us.
     fn upload_url(&self, attachment: &Attachment) -> String {
-        let Attachment { id, signed_type, size_bytes, .. } = attachment;
+        let Attachment {
+            id,
+            signed_type,
+            size_bytes,
+            ..
+        } = attachment;
         if let Some(bucket) = self.blobs.bucket() {
-            let window = attachment.upload_expires_at.as_millis() - attachment.created_at.as_millis();
+            let window =
+                attachment.upload_expires_at.as_millis() - attachment.created_at.as_millis();
             let window = Duration::from_millis(u64::try_from(window).unwrap_or(0));
             return bucket.presign_put(*id, signed_type, *size_bytes, window);
         }
         let expires = attachment.upload_expires_at;
-        let grant = UploadGrant { id: *id, expires, content_type: signed_type, content_length: *size_bytes };
+        let grant = UploadGrant {
+            id: *id,
+            expires,
+            content_type: signed_type,
+            content_length: *size_bytes,
+        };
         self.public_url.join(&self.signer.url(&grant))
     }
 
@@ -127,7 +149,10 @@ impl Service {
         let now = self.clock.now();
         let found = table::find(&mut *self.db.read(partner).await?, partner, id, now).await?;
         let attachment = found.ok_or(Error::AttachmentNotFound)?;
-        let attachment = self.finalize_if_direct(attachment).await?.ok_or(Error::AttachmentNotFound)?;
+        let attachment = self
+            .finalize_if_direct(attachment)
+            .await?
+            .ok_or(Error::AttachmentNotFound)?;
         Ok((attachment, now))
     }
 
@@ -135,10 +160,16 @@ impl Service {
     ///
     /// # Errors
     /// There is none, or it is another partner's.
-    pub async fn delete_attachment(self: &Arc<Self>, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
+    pub async fn delete_attachment(
+        self: &Arc<Self>,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<(), Error> {
         let service = Arc::clone(self);
         // A task of its own: a client that goes away now must not leave a deleted file among the open ones.
-        tokio::spawn(async move { service.delete(partner, id).await }).await.map_err(|_| blob::Error::TaskFailed)?
+        tokio::spawn(async move { service.delete(partner, id).await })
+            .await
+            .map_err(|_| blob::Error::TaskFailed)?
     }
 
     async fn delete(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
@@ -175,7 +206,9 @@ fn check_filename(name: &str) -> Result<(), Error> {
     let length = name.chars().count();
     if length > filename::MAX_LENGTH {
         let most = filename::MAX_LENGTH;
-        return Err(Error::InvalidParameter(format!("filename has {length} characters; at most {most} are accepted")));
+        return Err(Error::InvalidParameter(format!(
+            "filename has {length} characters; at most {most} are accepted"
+        )));
     }
     Ok(())
 }

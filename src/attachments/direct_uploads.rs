@@ -72,11 +72,17 @@ impl StagedUploads {
 
 impl Service {
     pub(crate) fn awaited(&self) -> DirectUploadChecks {
-        DirectUploadChecks { in_bucket: self.blobs.bucket().is_some(), looked_for: HashSet::new() }
+        DirectUploadChecks {
+            in_bucket: self.blobs.bucket().is_some(),
+            looked_for: HashSet::new(),
+        }
     }
 
     pub(crate) fn uploads(&self) -> StagedUploads {
-        StagedUploads { in_bucket: self.blobs.bucket().is_some(), longest: self.limits.longest_upload() }
+        StagedUploads {
+            in_bucket: self.blobs.bucket().is_some(),
+            longest: self.limits.longest_upload(),
+        }
     }
 
     /// Looks for the file of an attachment for a send.
@@ -98,7 +104,8 @@ impl Service {
         if self.blobs.bucket().is_none() || attachment.state != UploadState::Pending {
             return Ok(Some(attachment));
         }
-        self.finalize_detached(attachment.partner_id, attachment.id).await
+        self.finalize_detached(attachment.partner_id, attachment.id)
+            .await
     }
 
     /// Gives up overdue attachments, but for those whose file came in time and was never asked for.
@@ -109,9 +116,16 @@ impl Service {
     ) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let overdue =
-                table::overdue(&mut *self.db.read(Holder::Background).await?, closed_before, after, BATCH).await?;
-            let Some(last) = overdue.last() else { return Ok(()) };
+            let overdue = table::overdue(
+                &mut *self.db.read(Holder::Background).await?,
+                closed_before,
+                after,
+                BATCH,
+            )
+            .await?;
+            let Some(last) = overdue.last() else {
+                return Ok(());
+            };
             after = Some(last.id);
             for attachment in overdue {
                 if attachment.is_expired(now) {
@@ -119,7 +133,10 @@ impl Service {
                     self.expire_one(attachment, now).await?;
                     continue;
                 }
-                match self.finalize_detached(attachment.partner_id, attachment.id).await {
+                match self
+                    .finalize_detached(attachment.partner_id, attachment.id)
+                    .await
+                {
                     Ok(Some(attachment)) if attachment.state == UploadState::Pending => {
                         self.expire_one(attachment, now).await?;
                     }
@@ -141,7 +158,8 @@ impl Service {
             Box::pin(async move {
                 if table::expire_pending(db, attachment.id, now).await? {
                     // A crash may have left it.
-                    table::enqueue_deletion(db, &attachment.uploaded_key().to_string(), now, now).await?;
+                    table::enqueue_deletion(db, &attachment.uploaded_key().to_string(), now, now)
+                        .await?;
                     uploads.enqueue_deletion(db, &attachment, now).await?;
                 }
                 Ok::<_, Error>(())
@@ -158,20 +176,32 @@ impl Service {
     ) -> Result<Option<Attachment>, Error> {
         let service = Arc::clone(self);
         let settle = async move { service.finalize(partner, id).await };
-        tokio::spawn(settle.in_current_span()).await.map_err(|_| blob::Error::TaskFailed)?
+        tokio::spawn(settle.in_current_span())
+            .await
+            .map_err(|_| blob::Error::TaskFailed)?
     }
 
     /// Makes what was uploaded the file of the attachment, unless it has one or it was given up.
-    async fn finalize(&self, partner: PartnerId, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-        let Some(bucket) = self.blobs.bucket() else { return self.find(partner, id).await };
+    async fn finalize(
+        &self,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<Option<Attachment>, Error> {
+        let Some(bucket) = self.blobs.bucket() else {
+            return self.find(partner, id).await;
+        };
         // Held from reading the row to writing it: what was published for it must not be replaced once it says so.
         let _publishing = self.lock_attachment(partner, id).await?;
         for _ in 0..MAX_FINALIZE_ATTEMPTS {
-            let Some(attachment) = self.find(partner, id).await? else { return Ok(None) };
+            let Some(attachment) = self.find(partner, id).await? else {
+                return Ok(None);
+            };
             if attachment.state != UploadState::Pending {
                 return Ok(Some(attachment));
             }
-            let Some(sealed) = bucket.uploaded(id).await? else { return Ok(Some(attachment)) };
+            let Some(sealed) = bucket.uploaded(id).await? else {
+                return Ok(Some(attachment));
+            };
             match self.accept(&attachment, sealed).await {
                 Err(Error::Blob(blob::Error::PreconditionFailed | blob::Error::NotFound)) => {
                     tracing::info!(%id, "an upload was replaced while it was looked at; looking again");
@@ -183,26 +213,55 @@ impl Service {
             }
         }
         let problem = "it is replaced again and again".to_owned();
-        Err(blob::Error::Unavailable { action: "look at an upload", problem }.into())
+        Err(blob::Error::Unavailable {
+            action: "look at an upload",
+            problem,
+        }
+        .into())
     }
 
-    async fn accept(&self, attachment: &Attachment, sealed: Box<dyn StagedBlob>) -> Result<(), Error> {
+    async fn accept(
+        &self,
+        attachment: &Attachment,
+        sealed: Box<dyn StagedBlob>,
+    ) -> Result<(), Error> {
         let id = attachment.id;
         let (size, sha256) = (sealed.digests().size, sealed.digests().sha256.clone());
         let (sealed, inspected) = if size == attachment.size_bytes {
-            let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
-            self.inspect(attachment.partner_id, sealed, attachment.filename.clone(), declared, Ingest::Upload).await?
+            let declared =
+                media::declared(&attachment.declared_type).map(|declared| declared.media_type);
+            self.inspect(
+                attachment.partner_id,
+                sealed,
+                attachment.filename.clone(),
+                declared,
+                Ingest::Upload,
+            )
+            .await?
         } else {
             // Not every bucket keeps to the length that was signed.
             let told = attachment.size_bytes;
-            (sealed, Err(Rejection::Unsupported(format!("the file has {size} bytes and not the {told} of size_bytes"))))
+            (
+                sealed,
+                Err(Rejection::Unsupported(format!(
+                    "the file has {size} bytes and not the {told} of size_bytes"
+                ))),
+            )
         };
         let now = self.clock.now();
-        let received = Received { sha256, md5: sealed.digests().md5.clone(), at: now };
+        let received = Received {
+            sha256,
+            md5: sealed.digests().md5.clone(),
+            at: now,
+        };
         match inspected {
-            Ok(inspected) => self.publish_and_record(attachment, sealed, received, inspected).await?,
+            Ok(inspected) => {
+                self.publish_and_record(attachment, sealed, received, inspected)
+                    .await?
+            }
             Err(refusal) => {
-                let (uploads, attachment, reason) = (self.uploads(), attachment.clone(), refusal.to_string());
+                let (uploads, attachment, reason) =
+                    (self.uploads(), attachment.clone(), refusal.to_string());
                 let write = self.db.write(attachment.partner_id, move |db| {
                     Box::pin(async move {
                         table::mark_refused(db, id, &received, &reason).await?;
@@ -221,14 +280,23 @@ impl Service {
         attachment: &Attachment,
         sealed: Box<dyn StagedBlob>,
         received: Received,
-        Inspected { media_type, measures }: Inspected,
+        Inspected {
+            media_type,
+            measures,
+        }: Inspected,
     ) -> Result<(), Error> {
         let (id, key, now) = (attachment.id, attachment.uploaded_key(), received.at);
-        sealed.publish(&key, &metadata(media_type.name, &attachment.filename, attachment.tier())).await?;
+        sealed
+            .publish(
+                &key,
+                &metadata(media_type.name, &attachment.filename, attachment.tier()),
+            )
+            .await?;
         let (partner, uploads, row) = (attachment.partner_id, self.uploads(), attachment.clone());
         let write = self.db.write(partner, move |db| {
             Box::pin(async move {
-                let stored = table::mark_stored(db, id, &received, media_type.name, measures).await?;
+                let stored =
+                    table::mark_stored(db, id, &received, media_type.name, measures).await?;
                 uploads.enqueue_deletion(db, &row, now).await?;
                 Ok::<_, Error>(stored)
             })
@@ -237,9 +305,9 @@ impl Service {
         if !write.await? && self.stored(partner, id).await?.is_none() {
             // Deleted or given up meanwhile. Had another server stored it, the object would be the one it names.
             let text = key.to_string();
-            let ask = self
-                .db
-                .write(partner, move |db| Box::pin(async move { table::enqueue_deletion(db, &text, now, now).await }));
+            let ask = self.db.write(partner, move |db| {
+                Box::pin(async move { table::enqueue_deletion(db, &text, now, now).await })
+            });
             ask.await?;
             self.remove_blob(partner.into(), &key).await?;
         }
@@ -249,21 +317,37 @@ impl Service {
     /// Removes what was uploaded for an attachment, which is of no use any more. That it may fail, and that more may be
     /// uploaded, is what the sweeper is asked for.
     pub(crate) async fn remove_upload(&self, id: AttachmentId) {
-        let Some(bucket) = self.blobs.bucket() else { return };
+        let Some(bucket) = self.blobs.bucket() else {
+            return;
+        };
         if let Err(error) = bucket.remove_uploaded(id).await {
             tracing::warn!(%id, %error, "an upload that is not needed cannot be removed; it will be tried again");
         }
     }
 
     /// The same once nobody can upload any more, and then the asking.
-    pub(crate) async fn remove_upload_for_good(&self, id: AttachmentId, key: String) -> Result<(), Error> {
+    pub(crate) async fn remove_upload_for_good(
+        &self,
+        id: AttachmentId,
+        key: String,
+    ) -> Result<(), Error> {
         if let Some(bucket) = self.blobs.bucket() {
             bucket.remove_uploaded(id).await?;
         }
         self.forget_deletion(Holder::Background, key).await
     }
 
-    async fn find(&self, partner: PartnerId, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-        Ok(table::find(&mut *self.db.read(partner).await?, partner, id, self.clock.now()).await?)
+    async fn find(
+        &self,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<Option<Attachment>, Error> {
+        Ok(table::find(
+            &mut *self.db.read(partner).await?,
+            partner,
+            id,
+            self.clock.now(),
+        )
+        .await?)
     }
 }

@@ -68,7 +68,11 @@ impl FileHandle {
     /// How long it is kept.
     #[must_use]
     pub fn tier(&self) -> Tier {
-        if self.expires_at.is_some() { Tier::Ephemeral } else { Tier::Persistent }
+        if self.expires_at.is_some() {
+            Tier::Ephemeral
+        } else {
+            Tier::Persistent
+        }
     }
 
     fn is_expired(&self, now: Timestamp) -> bool {
@@ -96,7 +100,10 @@ struct Inner {
 
 impl Default for OpenFileCache {
     fn default() -> Self {
-        Self(Mutex::new(Inner { files: LruCache::new(OPEN_FILES), deletions: 0 }))
+        Self(Mutex::new(Inner {
+            files: LruCache::new(OPEN_FILES),
+            deletions: 0,
+        }))
     }
 }
 
@@ -110,8 +117,14 @@ impl OpenFileCache {
         let mut inner = self.0.lock().expect("no panic while locked");
         let form = [Rendition::Original, Rendition::Variant]
             .into_iter()
-            .find(|form| inner.files.peek(&(partner, id, *form)).is_some_and(|file| fits(file)));
-        form.and_then(|form| inner.files.get(&(partner, id, form)).cloned()).ok_or(inner.deletions)
+            .find(|form| {
+                inner
+                    .files
+                    .peek(&(partner, id, *form))
+                    .is_some_and(|file| fits(file))
+            });
+        form.and_then(|form| inner.files.get(&(partner, id, form)).cloned())
+            .ok_or(inner.deletions)
     }
 
     fn put(&self, form: Rendition, file: Arc<FileHandle>, deletions: u64) {
@@ -132,7 +145,12 @@ impl OpenFileCache {
     /// Closes the files whose time is over: while one is open the system keeps its bytes.
     pub(crate) fn drop_expired(&self, now: Timestamp) {
         let mut inner = self.0.lock().expect("no panic while locked");
-        let gone: Vec<_> = inner.files.iter().filter(|(_, file)| file.is_expired(now)).map(|(key, _)| *key).collect();
+        let gone: Vec<_> = inner
+            .files
+            .iter()
+            .filter(|(_, file)| file.is_expired(now))
+            .map(|(key, _)| *key)
+            .collect();
         for key in gone {
             inner.deletions += 1;
             inner.files.pop(&key);
@@ -152,41 +170,89 @@ impl Service {
         segment: &str,
     ) -> Result<Option<Arc<FileHandle>>, Error> {
         let now = self.clock.now();
-        let fits = |file: &FileHandle| !file.is_expired(now) && filename::url_segment(&file.filename) == segment;
+        let fits = |file: &FileHandle| {
+            !file.is_expired(now) && filename::url_segment(&file.filename) == segment
+        };
         let deletions = match self.files.get((partner, id), fits) {
             // Another server may have deleted it.
-            Ok(_) if self.db.is_shared() && self.stored_for(Holder::Downloads, partner, id).await?.is_none() => {
+            Ok(_)
+                if self.db.is_shared()
+                    && self
+                        .stored_for(Holder::Downloads, partner, id)
+                        .await?
+                        .is_none() =>
+            {
                 self.files.evict(partner, id);
                 return Ok(None);
             }
             Ok(file) => return Ok(Some(file)),
             Err(deletions) => deletions,
         };
-        let found = table::find(&mut *self.db.read(Holder::Downloads).await?, partner, id, now).await?;
-        let Some(attachment) = found else { return Ok(None) };
-        let Some(form) = form(&attachment, segment) else { return Ok(None) };
-        let Some(attachment) = self.finalize_if_direct(attachment).await? else { return Ok(None) };
-        let Some(file) = self.open(attachment, form).await? else { return Ok(None) };
+        let found = table::find(
+            &mut *self.db.read(Holder::Downloads).await?,
+            partner,
+            id,
+            now,
+        )
+        .await?;
+        let Some(attachment) = found else {
+            return Ok(None);
+        };
+        let Some(form) = form(&attachment, segment) else {
+            return Ok(None);
+        };
+        let Some(attachment) = self.finalize_if_direct(attachment).await? else {
+            return Ok(None);
+        };
+        let Some(file) = self.open(attachment, form).await? else {
+            return Ok(None);
+        };
         self.files.put(form, Arc::clone(&file), deletions);
         Ok(Some(file))
     }
 
-    async fn open(&self, attachment: Attachment, form: Rendition) -> Result<Option<Arc<FileHandle>>, Error> {
-        let (partner_id, id, expires_at) = (attachment.partner_id, attachment.id, attachment.expires_at);
+    async fn open(
+        &self,
+        attachment: Attachment,
+        form: Rendition,
+    ) -> Result<Option<Arc<FileHandle>>, Error> {
+        let (partner_id, id, expires_at) =
+            (attachment.partner_id, attachment.id, attachment.expires_at);
         let key = match form {
             Rendition::Original => attachment.uploaded_key(),
             Rendition::Variant => attachment.delivered_key(),
         };
-        let UploadState::Stored { md5: uploaded_md5, at, .. } = attachment.state else { return Ok(None) };
-        let uploaded = (attachment.filename, attachment.media_type, attachment.size_bytes, uploaded_md5);
+        let UploadState::Stored {
+            md5: uploaded_md5,
+            at,
+            ..
+        } = attachment.state
+        else {
+            return Ok(None);
+        };
+        let uploaded = (
+            attachment.filename,
+            attachment.media_type,
+            attachment.size_bytes,
+            uploaded_md5,
+        );
         let (filename, media_type, size_bytes, md5) = match (form, attachment.variant) {
-            (Rendition::Variant, Some(made)) => (made.filename, made.media_type, made.size_bytes, made.md5),
+            (Rendition::Variant, Some(made)) => {
+                (made.filename, made.media_type, made.size_bytes, made.md5)
+            }
             _ => uploaded,
         };
         let Some(blob) = self.blobs.open(&key).await? else {
             // Deleted between the two looks, or lost.
-            let is_there = self.stored_for(Holder::Downloads, partner_id, id).await?.is_some();
-            return if is_there { Err(Error::BlobMissing(id)) } else { Ok(None) };
+            let is_there = self
+                .stored_for(Holder::Downloads, partner_id, id)
+                .await?
+                .is_some();
+            return if is_there {
+                Err(Error::BlobMissing(id))
+            } else {
+                Ok(None)
+            };
         };
         if blob.size() != size_bytes {
             return Err(Error::BlobMissing(id));
@@ -217,7 +283,11 @@ impl Service {
     }
 
     /// The attachment, if its bytes were stored.
-    pub(crate) async fn stored(&self, partner: PartnerId, id: AttachmentId) -> Result<Option<Attachment>, Error> {
+    pub(crate) async fn stored(
+        &self,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<Option<Attachment>, Error> {
         self.stored_for(Holder::Partner(partner), partner, id).await
     }
 
@@ -227,7 +297,13 @@ impl Service {
         partner: PartnerId,
         id: AttachmentId,
     ) -> Result<Option<Attachment>, Error> {
-        let found = table::find(&mut *self.db.read(holder).await?, partner, id, self.clock.now()).await?;
+        let found = table::find(
+            &mut *self.db.read(holder).await?,
+            partner,
+            id,
+            self.clock.now(),
+        )
+        .await?;
         Ok(found.filter(|attachment| matches!(attachment.state, UploadState::Stored { .. })))
     }
 }
@@ -238,5 +314,9 @@ fn form(attachment: &Attachment, segment: &str) -> Option<Rendition> {
     if is(&attachment.filename) {
         return Some(Rendition::Original);
     }
-    attachment.variant.as_ref().filter(|variant| is(&variant.filename)).map(|_| Rendition::Variant)
+    attachment
+        .variant
+        .as_ref()
+        .filter(|variant| is(&variant.filename))
+        .map(|_| Rendition::Variant)
 }

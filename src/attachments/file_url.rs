@@ -21,7 +21,11 @@ use crate::id::{AttachmentId, PartnerId};
 use crate::url_signing::{SignedQuery, Signer};
 
 /// RFC 3986 section 2.3: everything but the unreserved characters is encoded.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// Longest URL that can be one of ours: base, ids, signature, and a name of 255 characters of four bytes, each byte as
 /// three characters.
@@ -58,7 +62,12 @@ impl FileUrls {
     /// For files under the base `cdn`, which are found under the base `public` as well.
     #[must_use]
     pub fn new(cdn: BaseUrl, public: BaseUrl, signer: Signer, clock: Clock) -> Self {
-        Self { cdn, public, signer, clock }
+        Self {
+            cdn,
+            public,
+            signer,
+            clock,
+        }
     }
 
     /// The URL of an attachment's file as it was uploaded.
@@ -80,21 +89,33 @@ impl FileUrls {
         }
         let expires = self.clock.now() + FILE_URL_LIFE;
         let signature = self.signer.sign(&signed_text(&path, expires));
-        self.public.join(&format!("{path}?expires={}&signature={signature}", expires.as_millis()))
+        self.public.join(&format!(
+            "{path}?expires={}&signature={signature}",
+            expires.as_millis()
+        ))
     }
 
     /// Checks the query of a request for a file. Any will do for one that is not ephemeral.
     ///
     /// # Errors
     /// The file is ephemeral, and this is not the query of a URL for it that is still good.
-    pub fn check(&self, id: AttachmentId, file: &FileHandle, query: Option<&str>) -> Result<(), SignedUrlError> {
+    pub fn check(
+        &self,
+        id: AttachmentId,
+        file: &FileHandle,
+        query: Option<&str>,
+    ) -> Result<(), SignedUrlError> {
         if file.expires_at.is_none() {
             return Ok(());
         }
-        let SignedQuery { expires, signature } =
-            query.and_then(SignedQuery::parse).ok_or(SignedUrlError::BadSignature)?;
+        let SignedQuery { expires, signature } = query
+            .and_then(SignedQuery::parse)
+            .ok_or(SignedUrlError::BadSignature)?;
         let path = path(file.partner_id, id, &file.filename);
-        if !self.signer.is_signed(&signed_text(&path, expires), signature) {
+        if !self
+            .signer
+            .is_signed(&signed_text(&path, expires), signature)
+        {
             return Err(SignedUrlError::BadSignature);
         }
         let now = self.clock.now();
@@ -109,15 +130,22 @@ impl FileUrls {
     #[must_use]
     pub fn parse_local(&self, url: &str) -> Option<Option<FileRef>> {
         let url = Url::parse(Some(url).filter(|url| url.len() <= MAX_LENGTH)?).ok()?;
-        let is_own =
-            |base: &Url| fetch::is_below(base, &url) && (url.scheme() == "https" || url.scheme() == base.scheme());
-        self.bases().into_iter().any(is_own).then(|| self.file_at(&url))
+        let is_own = |base: &Url| {
+            fetch::is_below(base, &url)
+                && (url.scheme() == "https" || url.scheme() == base.scheme())
+        };
+        self.bases()
+            .into_iter()
+            .any(is_own)
+            .then(|| self.file_at(&url))
     }
 
     /// The file that a URL of ours names, in any scheme: what a redirect leads to is not fetched.
     #[must_use]
     pub fn file_at(&self, url: &Url) -> Option<FileRef> {
-        self.bases().into_iter().find_map(|base| file_ref(&strip_base(base, url)?))
+        self.bases()
+            .into_iter()
+            .find_map(|base| file_ref(&strip_base(base, url)?))
     }
 
     fn bases(&self) -> [&Url; 2] {
@@ -148,7 +176,11 @@ fn file_ref(path: &str) -> Option<FileRef> {
     let mut segments = path.strip_prefix("/attachments/partners/")?.splitn(3, '/');
     let (partner, id, segment) = (segments.next()?, segments.next()?, segments.next()?);
     let (partner_id, id) = (PartnerId::parse(partner)?, AttachmentId::parse(id)?);
-    Some(FileRef { partner_id, id, segment: segment.to_owned() })
+    Some(FileRef {
+        partner_id,
+        id,
+        segment: segment.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -164,8 +196,15 @@ mod tests {
             Signer::new(b"key"),
             Clock::system(),
         );
-        let file = FileRef { partner_id: PartnerId::new(), id: AttachmentId::new(), segment: "a b.jpg".to_owned() };
-        let path = format!("attachments/partners/{}/{}/a%20b.jpg", file.partner_id, file.id);
+        let file = FileRef {
+            partner_id: PartnerId::new(),
+            id: AttachmentId::new(),
+            segment: "a b.jpg".to_owned(),
+        };
+        let path = format!(
+            "attachments/partners/{}/{}/a%20b.jpg",
+            file.partner_id, file.id
+        );
         for url in [
             format!("https://CDN.example.com:443/files/{path}?x=1"),
             format!("https://cdn.example.com./files/{path}"),

@@ -71,33 +71,59 @@ impl Service {
         declared: Option<&'static MediaType>,
         route: Ingest,
     ) -> Result<(Box<dyn StagedBlob>, Result<Inspected, Rejection>), InspectError> {
-        let permit = self.budgets.inspections.reserve(&partner.to_string(), 1).await?;
+        let permit = self
+            .budgets
+            .inspections
+            .reserve(&partner.to_string(), 1)
+            .await?;
         let inspect = move || {
             // Held until the blocking task ends, even if the caller was cancelled.
             let _permit = permit;
             let found = media::identify(sealed.content()?).map_err(blob::Error::from_read)?;
-            let inspected = match media::resolve(found, &Claim { filename: &filename, declared }, route) {
-                Ok(media_type) => Ok(Inspected { media_type, measures: media::probe(sealed.content()?, media_type) }),
+            let inspected = match media::resolve(
+                found,
+                &Claim {
+                    filename: &filename,
+                    declared,
+                },
+                route,
+            ) {
+                Ok(media_type) => Ok(Inspected {
+                    media_type,
+                    measures: media::probe(sealed.content()?, media_type),
+                }),
                 Err(refusal) => Err(refusal),
             };
             sealed.check()?;
             Ok::<_, blob::Error>((sealed, inspected))
         };
-        let (sealed, inspected) = tokio::task::spawn_blocking(inspect).await.map_err(|_| blob::Error::TaskFailed)??;
-        self.metrics.inspected(inspected.as_ref().map_or("refused", |inspected| inspected.media_type.name));
+        let (sealed, inspected) = tokio::task::spawn_blocking(inspect)
+            .await
+            .map_err(|_| blob::Error::TaskFailed)??;
+        self.metrics.inspected(
+            inspected
+                .as_ref()
+                .map_or("refused", |inspected| inspected.media_type.name),
+        );
         if let Ok(Inspected { media_type, .. }) = &inspected
             && self.strip_private_metadata
             && strip_metadata::may_contain_metadata(media_type.name)
         {
             // Before anything is stored: private metadata must not be found beside the file that recipients get.
-            let _permit = self.budgets.inspections.reserve(&partner.to_string(), 1).await?;
+            let _permit = self
+                .budgets
+                .inspections
+                .reserve(&partner.to_string(), 1)
+                .await?;
             let stripped = self.converter.strip_metadata(sealed.content()?).await?;
             sealed.check()?;
             return Ok(match stripped {
                 Stripped::File(file) => (self.stage_file(file).await?, inspected),
                 Stripped::Unchanged => (sealed, inspected),
                 Stripped::Refused(why) => {
-                    let why = format!("places and serial numbers cannot be removed from this file: {why}");
+                    let why = format!(
+                        "places and serial numbers cannot be removed from this file: {why}"
+                    );
                     (sealed, Err(Rejection::Unsupported(why)))
                 }
             });

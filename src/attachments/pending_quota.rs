@@ -46,27 +46,47 @@ pub(crate) struct Reservation {
 
 impl Service {
     /// Reserves one pending attachment within the partner's quota.
-    pub(crate) async fn reserve_pending(&self, partner: PartnerId, now: Timestamp) -> Result<Reservation, Error> {
+    pub(crate) async fn reserve_pending(
+        &self,
+        partner: PartnerId,
+        now: Timestamp,
+    ) -> Result<Reservation, Error> {
         let limit = self.limits.max_pending_attachments;
-        let count = Arc::clone(self.pending.0.lock().expect("no panic while locked").entry(partner).or_default());
+        let count = Arc::clone(
+            self.pending
+                .0
+                .lock()
+                .expect("no panic while locked")
+                .entry(partner)
+                .or_default(),
+        );
         // Held while counting: of several concurrent callers of a partner at its quota, only one queries the
         // database.
         let mut count = count.lock().await;
         let is_current = !self.db.is_shared() || count.uncounted < limit / SHARED_PART;
-        let pending = if let Some(estimate) = count.estimate.filter(|estimate| *estimate < limit && is_current) {
+        let pending = if let Some(estimate) = count
+            .estimate
+            .filter(|estimate| *estimate < limit && is_current)
+        {
             estimate
         } else {
             // Read before the query: an attachment inserted in between is counted twice rather than not at
             // all.
             let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
             count.uncounted = 0;
-            table::count_pending(&mut *self.db.read(partner).await?, partner, now).await? + in_flight
+            table::count_pending(&mut *self.db.read(partner).await?, partner, now).await?
+                + in_flight
         };
         if pending >= limit {
-            return Err(Error::TooManyPending { limit, retry_after: RETRY_AFTER.as_secs() });
+            return Err(Error::TooManyPending {
+                limit,
+                retry_after: RETRY_AFTER.as_secs(),
+            });
         }
         count.estimate = Some(pending + 1);
         count.uncounted += 1;
-        Ok(Reservation { _in_flight: Arc::clone(&count.in_flight) })
+        Ok(Reservation {
+            _in_flight: Arc::clone(&count.in_flight),
+        })
     }
 }

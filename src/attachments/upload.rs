@@ -44,10 +44,14 @@ pub enum Error {
     #[error("another upload to this URL is under way; try again when it has ended")]
     Busy,
     /// A newer body came while this one stalled.
-    #[error("another upload to this URL began while this one went without a byte; nothing of this one was stored")]
+    #[error(
+        "another upload to this URL began while this one went without a byte; nothing of this one was stored"
+    )]
     Replaced,
     /// The body ended early.
-    #[error("the body ended before Content-Length bytes had arrived; nothing was stored, and the URL is still good")]
+    #[error(
+        "the body ended before Content-Length bytes had arrived; nothing was stored, and the URL is still good"
+    )]
     Incomplete,
     /// The body came too slowly.
     #[error("the body came too slowly; nothing was stored, and the URL is still good")]
@@ -96,21 +100,34 @@ impl Service {
             return Err(Error::NotFound);
         }
         let query = SignedQuery::parse(head.query).ok_or_else(|| {
-            Error::BadSignature("the URL is not one of ours as it was handed out: use upload_url unchanged".to_owned())
+            Error::BadSignature(
+                "the URL is not one of ours as it was handed out: use upload_url unchanged"
+                    .to_owned(),
+            )
         })?;
         let content_length = head.content_length.ok_or(Error::MissingLength)?;
-        let grant =
-            UploadGrant { id: head.id, expires: query.expires, content_type: head.content_type, content_length };
+        let grant = UploadGrant {
+            id: head.id,
+            expires: query.expires,
+            content_type: head.content_type,
+            content_length,
+        };
         if !self.signer.verify(&grant, query.signature) {
-            return Err(Error::BadSignature(self.why_refused(&grant, query.signature).await?));
+            return Err(Error::BadSignature(
+                self.why_refused(&grant, query.signature).await?,
+            ));
         }
         let now = self.clock.now();
         if now >= query.expires {
             return Err(Error::Expired);
         }
         // Whoever holds the signature was given it by the owner of the attachment.
-        let found = table::find_including_expired(&mut *self.db.read(Holder::Uploads).await?, head.id).await?;
-        let attachment = found.filter(|attachment| !attachment.is_expired(now)).ok_or(Error::NotFound)?;
+        let found =
+            table::find_including_expired(&mut *self.db.read(Holder::Uploads).await?, head.id)
+                .await?;
+        let attachment = found
+            .filter(|attachment| !attachment.is_expired(now))
+            .ok_or(Error::NotFound)?;
         if attachment.state == UploadState::Expired {
             return Err(Error::Expired);
         }
@@ -122,7 +139,11 @@ impl Service {
     async fn why_refused(&self, grant: &UploadGrant<'_>, signature: &str) -> Result<String, Error> {
         let mut db = self.db.read(Holder::UnsignedUploads).await?;
         let (content_type, content_length) = table::signed_for(&mut db, grant.id).await?;
-        let signed = UploadGrant { content_type: &content_type, content_length, ..*grant };
+        let signed = UploadGrant {
+            content_type: &content_type,
+            content_length,
+            ..*grant
+        };
         Ok(if self.signer.verify(&signed, signature) {
             format!(
                 "the URL is signed for Content-Type {} and Content-Length {}, but the request has {} and {}: \
@@ -150,8 +171,15 @@ impl Service {
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Digests, Error> {
         let id = attachment.id;
-        let receiving = self.bodies.begin(id, self.limits.upload_stall()).await.map_err(|Busy| Error::Busy)?;
-        let mut held = self.budgets.temporary_bytes.try_reserve(&attachment.partner_id.to_string(), 0)?;
+        let receiving = self
+            .bodies
+            .begin(id, self.limits.upload_stall())
+            .await
+            .map_err(|Busy| Error::Busy)?;
+        let mut held = self
+            .budgets
+            .temporary_bytes
+            .try_reserve(&attachment.partner_id.to_string(), 0)?;
         let sealed = tokio::select! {
             sealed = self.spool_body(attachment.size_bytes, body, &receiving, &mut held) => sealed?,
             () = receiving.replaced() => return Err(Error::Replaced),
@@ -160,27 +188,48 @@ impl Service {
         // What came, which what is kept may differ from by what is private.
         let uploaded = sealed.digests().clone();
         // Only the first body is looked at.
-        if let Some(settled) = self.existing_result(attachment.partner_id, id, &uploaded).await? {
+        if let Some(settled) = self
+            .existing_result(attachment.partner_id, id, &uploaded)
+            .await?
+        {
             return settled;
         }
-        let declared = media::declared(&attachment.declared_type).map(|declared| declared.media_type);
-        let (sealed, inspected) =
-            self.inspect(attachment.partner_id, sealed, attachment.filename.clone(), declared, Ingest::Upload).await?;
+        let declared =
+            media::declared(&attachment.declared_type).map(|declared| declared.media_type);
+        let (sealed, inspected) = self
+            .inspect(
+                attachment.partner_id,
+                sealed,
+                attachment.filename.clone(),
+                declared,
+                Ingest::Upload,
+            )
+            .await?;
         // A task of its own: a client that goes away now must not leave a file without its row.
         let attachment = attachment.clone();
         let settle = async move {
-            let settled = self.record_upload(&attachment, uploaded, sealed, inspected).await;
+            let settled = self
+                .record_upload(&attachment, uploaded, sealed, inspected)
+                .await;
             drop((receiving, held));
             settled
         };
-        tokio::spawn(settle).await.map_err(|_| blob::Error::TaskFailed)?
+        tokio::spawn(settle)
+            .await
+            .map_err(|_| blob::Error::TaskFailed)?
     }
 
     /// Keeps two bodies of one attachment from being published at once, and one from being published while the attachment
     /// is deleted.
     /// The name holds the partner, so that one who guesses another's id does not wait for the owner's upload.
-    pub(crate) async fn lock_attachment(&self, partner: PartnerId, id: AttachmentId) -> Result<Held, db::Error> {
-        self.db.lock(partner, format!("publish {partner} {id}")).await
+    pub(crate) async fn lock_attachment(
+        &self,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<Held, db::Error> {
+        self.db
+            .lock(partner, format!("publish {partner} {id}"))
+            .await
     }
 
     /// What a body comes to if the attachment does not await one any more.
@@ -190,9 +239,17 @@ impl Service {
         id: AttachmentId,
         digests: &Digests,
     ) -> Result<Option<Result<Digests, Error>>, Error> {
-        let current = table::find(&mut *self.db.read(partner).await?, partner, id, self.clock.now()).await?;
+        let current = table::find(
+            &mut *self.db.read(partner).await?,
+            partner,
+            id,
+            self.clock.now(),
+        )
+        .await?;
         Ok(match current.ok_or(Error::NotFound)?.state {
-            UploadState::Stored { sha256, .. } | UploadState::Rejected { sha256, .. } if sha256 == digests.sha256 => {
+            UploadState::Stored { sha256, .. } | UploadState::Rejected { sha256, .. }
+                if sha256 == digests.sha256 =>
+            {
                 Some(Ok(digests.clone()))
             }
             UploadState::Stored { .. } | UploadState::Rejected { .. } => Some(Err(Error::Conflict)),
@@ -213,8 +270,12 @@ impl Service {
         let mut last = Instant::now();
         let mut received = 0;
         while received < size {
-            let next = timeout(pace.next_chunk_timeout(), body.next()).await.map_err(|_| Error::TooSlow)?;
-            let Some(Ok(chunk)) = next else { return Err(Error::Incomplete) };
+            let next = timeout(pace.next_chunk_timeout(), body.next())
+                .await
+                .map_err(|_| Error::TooSlow)?;
+            let Some(Ok(chunk)) = next else {
+                return Err(Error::Incomplete);
+            };
             receiving.moved();
             let now = Instant::now();
             pace.moved(now - last, chunk.len());
@@ -245,9 +306,16 @@ impl Service {
             return settled;
         }
         let (sha256, md5) = (uploaded.sha256.clone(), sealed.digests().md5.clone());
-        let received = Received { sha256, md5, at: self.clock.now() };
+        let received = Received {
+            sha256,
+            md5,
+            at: self.clock.now(),
+        };
         let kept = match inspected {
-            Ok(inspected) => self.publish(attachment, sealed, received, inspected).await?,
+            Ok(inspected) => {
+                self.publish(attachment, sealed, received, inspected)
+                    .await?
+            }
             Err(refusal) => {
                 let reason = refusal.to_string();
                 let mark = self.db.write(partner, move |db| {
@@ -257,7 +325,11 @@ impl Service {
             }
         };
         // The window was swept between the check and here.
-        if kept { Ok(uploaded) } else { Err(Error::Expired) }
+        if kept {
+            Ok(uploaded)
+        } else {
+            Err(Error::Expired)
+        }
     }
 
     async fn publish(
@@ -265,15 +337,25 @@ impl Service {
         attachment: &Attachment,
         sealed: Box<dyn StagedBlob>,
         received: Received,
-        Inspected { media_type, measures }: Inspected,
+        Inspected {
+            media_type,
+            measures,
+        }: Inspected,
     ) -> Result<bool, Error> {
         let (id, key) = (attachment.id, attachment.uploaded_key());
-        sealed.publish(&key, &metadata(media_type.name, &attachment.filename, attachment.tier())).await?;
+        sealed
+            .publish(
+                &key,
+                &metadata(media_type.name, &attachment.filename, attachment.tier()),
+            )
+            .await?;
         // If this fails the file stays without a row; the next body overwrites it, or the sweeper removes it.
         let stored = self
             .db
             .write(attachment.partner_id, move |db| {
-                Box::pin(async move { table::mark_stored(db, id, &received, media_type.name, measures).await })
+                Box::pin(async move {
+                    table::mark_stored(db, id, &received, media_type.name, measures).await
+                })
             })
             .await?;
         if !stored {

@@ -62,7 +62,11 @@ impl Bodies {
                 () = sleep_until(stalls_at.unwrap_or(deadline).min(deadline)) => {}
             }
             let now = Instant::now();
-            if running.progress.last_byte().is_some_and(|last| last + stall <= now) {
+            if running
+                .progress
+                .last_byte()
+                .is_some_and(|last| last + stall <= now)
+            {
                 running.progress.replaced.notify_one();
                 let _ = running.ended.changed().await;
             } else if now >= deadline {
@@ -76,10 +80,24 @@ impl Bodies {
         if let Some(running) = bodies.get(&id) {
             return Err(running.clone());
         }
-        let progress = Arc::new(Progress { last_byte: Mutex::new(Some(Instant::now())), replaced: Notify::new() });
+        let progress = Arc::new(Progress {
+            last_byte: Mutex::new(Some(Instant::now())),
+            replaced: Notify::new(),
+        });
         let (sender, ended) = watch::channel(());
-        bodies.insert(id, Running { progress: Arc::clone(&progress), ended });
-        Ok(Receiving { bodies: self.clone(), id, progress, _ended: sender })
+        bodies.insert(
+            id,
+            Running {
+                progress: Arc::clone(&progress),
+                ended,
+            },
+        );
+        Ok(Receiving {
+            bodies: self.clone(),
+            id,
+            progress,
+            _ended: sender,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AttachmentId, Running>> {

@@ -35,8 +35,16 @@ pub(crate) struct VariantBuild {
 impl VariantBuild {
     fn heard(heard: AudioAnalysis) -> Self {
         let is_silent = matches!(heard, AudioAnalysis::Nothing);
-        let sound = if let AudioAnalysis::Sound(sound) = heard { Some(sound) } else { None };
-        Self { variant: None, sound, is_silent }
+        let sound = if let AudioAnalysis::Sound(sound) = heard {
+            Some(sound)
+        } else {
+            None
+        };
+        Self {
+            variant: None,
+            sound,
+            is_silent,
+        }
     }
 }
 
@@ -48,7 +56,11 @@ pub(crate) struct UnpublishedBlob {
 }
 
 /// The form that was made of an attachment's file.
-pub(crate) fn unnamed(attachment: &Attachment, made: &Variant, sealed: Box<dyn StagedBlob>) -> UnpublishedBlob {
+pub(crate) fn unnamed(
+    attachment: &Attachment,
+    made: &Variant,
+    sealed: Box<dyn StagedBlob>,
+) -> UnpublishedBlob {
     UnpublishedBlob {
         key: attachment.made_key(made),
         metadata: metadata(&made.media_type, &made.filename, attachment.tier()),
@@ -57,7 +69,11 @@ pub(crate) fn unnamed(attachment: &Attachment, made: &Variant, sealed: Box<dyn S
 }
 
 /// Whether an attachment must be prepared before it can be sent so.
-pub(crate) fn needs_variant(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> bool {
+pub(crate) fn needs_variant(
+    converter: &Converter,
+    attachment: &Attachment,
+    as_voice_memo: bool,
+) -> bool {
     // Of CAF without ffmpeg nothing can be found out here; once there is one, there is something to do.
     let listens = as_voice_memo && attachment.media_type != "audio/x-caf";
     !attachment.prepared && (listens || converter.converts(&attachment.media_type))
@@ -65,19 +81,38 @@ pub(crate) fn needs_variant(converter: &Converter, attachment: &Attachment, as_v
 
 impl Service {
     /// Prepares an attachment whose bytes are stored, unless that was done. Of several callers at once one does it.
-    pub(crate) async fn ensure_variant(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
-        let Some(attachment) = self.stored(partner, id).await? else { return Ok(()) };
-        let permit = self.converter.permit(&attachment.partner_id.to_string()).await?;
+    pub(crate) async fn ensure_variant(
+        &self,
+        partner: PartnerId,
+        id: AttachmentId,
+    ) -> Result<(), Error> {
+        let Some(attachment) = self.stored(partner, id).await? else {
+            return Ok(());
+        };
+        let permit = self
+            .converter
+            .permit(&attachment.partner_id.to_string())
+            .await?;
         let _preparing = self.db.lock(partner, format!("prepare {id}")).await?;
         let stored = self.stored(partner, id).await?;
-        let Some(attachment) = stored.filter(|attachment| !attachment.prepared) else { return Ok(()) };
+        let Some(attachment) = stored.filter(|attachment| !attachment.prepared) else {
+            return Ok(());
+        };
         // Whether there is an ffmpeg may not have been known before the permit came.
-        if attachment.media_type == "audio/x-caf" && !self.converter.converts(&attachment.media_type) {
+        if attachment.media_type == "audio/x-caf"
+            && !self.converter.converts(&attachment.media_type)
+        {
             return Ok(());
         }
         let content = self.copy(&attachment).await?;
-        let mut prepared =
-            self.build_variant(permit, Box::new(content), &attachment.filename, &attachment.media_type).await?;
+        let mut prepared = self
+            .build_variant(
+                permit,
+                Box::new(content),
+                &attachment.filename,
+                &attachment.media_type,
+            )
+            .await?;
         // In a bucket it has the same name each time, so it must have the same id each time: what a crash left asked to be
         // removed is then this.
         if let Some((variant, _)) = &mut prepared.variant {
@@ -88,14 +123,16 @@ impl Service {
         let made = variant.as_ref().map(|variant| attachment.made_key(variant));
         let asked = made.clone();
         if let (Some(variant), Some(sealed)) = (&variant, sealed) {
-            self.publish_staged(partner, vec![unnamed(&attachment, variant, sealed)]).await?;
+            self.publish_staged(partner, vec![unnamed(&attachment, variant, sealed)])
+                .await?;
         }
         let sound = prepared.sound;
         let marked = self
             .db
             .write(partner, move |db| {
                 Box::pin(async move {
-                    let marked = table::mark_prepared(db, id, variant.as_ref(), sound.as_ref(), now).await?;
+                    let marked =
+                        table::mark_prepared(db, id, variant.as_ref(), sound.as_ref(), now).await?;
                     if let Some(key) = asked.filter(|_| marked)
                         && !table::cancel_deletion(db, &key.to_string()).await?
                     {
@@ -123,17 +160,25 @@ impl Service {
         media_type: &str,
     ) -> Result<VariantBuild, Error> {
         if !self.converter.converts(media_type) {
-            let listens = voice_memo::is_sound(media_type) && size(&*content)? <= voice_memo::MAX_BYTES;
-            let heard =
-                if listens { self.analyze_audio(&permit, content, media_type).await? } else { AudioAnalysis::Unknown };
-            return Ok(VariantBuild { variant: None, ..VariantBuild::heard(heard) });
+            let listens =
+                voice_memo::is_sound(media_type) && size(&*content)? <= voice_memo::MAX_BYTES;
+            let heard = if listens {
+                self.analyze_audio(&permit, content, media_type).await?
+            } else {
+                AudioAnalysis::Unknown
+            };
+            return Ok(VariantBuild {
+                variant: None,
+                ..VariantBuild::heard(heard)
+            });
         }
         let is_sound = voice_memo::is_sound(media_type);
         match self.converter.convert(&permit, content, media_type).await {
             Ok(converted) => {
                 let heard = if is_sound {
                     let copy = converted.file.try_clone().map_err(blob::Error::ReadBack)?;
-                    self.analyze_audio(&permit, Box::new(copy), converted.media_type).await?
+                    self.analyze_audio(&permit, Box::new(copy), converted.media_type)
+                        .await?
                 } else {
                     AudioAnalysis::Unknown
                 };
@@ -146,8 +191,15 @@ impl Service {
             Err(error) if error.is_transient() => Err(InspectError::from(error).into()),
             Err(error) => {
                 tracing::warn!(%error, media_type, "a file cannot be converted; it is delivered as it is");
-                let is_silent = is_sound && matches!(error, transcode::Error::Decoder(sandbox::Error::Failed { .. }));
-                Ok(VariantBuild { is_silent, ..VariantBuild::default() })
+                let is_silent = is_sound
+                    && matches!(
+                        error,
+                        transcode::Error::Decoder(sandbox::Error::Failed { .. })
+                    );
+                Ok(VariantBuild {
+                    is_silent,
+                    ..VariantBuild::default()
+                })
             }
         }
     }
@@ -158,11 +210,23 @@ impl Service {
         content: Box<dyn RandomAccess>,
         media_type: &str,
     ) -> Result<AudioAnalysis, Error> {
-        Ok(self.converter.analyze_audio(permit, content, media_type).await.map_err(InspectError::from)?)
+        Ok(self
+            .converter
+            .analyze_audio(permit, content, media_type)
+            .await
+            .map_err(InspectError::from)?)
     }
 
-    async fn store_converted(&self, converted: Converted, name: &str) -> Result<(Variant, Box<dyn StagedBlob>), Error> {
-        let Converted { file, media_type, extension } = converted;
+    async fn store_converted(
+        &self,
+        converted: Converted,
+        name: &str,
+    ) -> Result<(Variant, Box<dyn StagedBlob>), Error> {
+        let Converted {
+            file,
+            media_type,
+            extension,
+        } = converted;
         let sealed = self.stage_file(file).await?;
         let variant = Variant {
             filename: filename::converted(name, extension),
@@ -175,8 +239,12 @@ impl Service {
     }
 
     /// The whole file as a blob.
-    pub(crate) async fn stage_file(&self, mut file: File) -> Result<Box<dyn StagedBlob>, blob::Error> {
-        file.seek(SeekFrom::Start(0)).map_err(blob::Error::ReadBack)?;
+    pub(crate) async fn stage_file(
+        &self,
+        mut file: File,
+    ) -> Result<Box<dyn StagedBlob>, blob::Error> {
+        file.seek(SeekFrom::Start(0))
+            .map_err(blob::Error::ReadBack)?;
         let mut file = tokio::fs::File::from_std(file);
         let mut writer = self.blobs.create().await?;
         loop {
@@ -194,8 +262,15 @@ impl Service {
     async fn copy(&self, attachment: &Attachment) -> Result<File, Error> {
         let Some(blob) = self.blobs.open(&attachment.uploaded_key()).await? else {
             // Deleted between the two looks, or lost.
-            let is_there = self.stored(attachment.partner_id, attachment.id).await?.is_some();
-            return Err(if is_there { Error::BlobMissing(attachment.id) } else { Error::AttachmentNotFound });
+            let is_there = self
+                .stored(attachment.partner_id, attachment.id)
+                .await?
+                .is_some();
+            return Err(if is_there {
+                Error::BlobMissing(attachment.id)
+            } else {
+                Error::AttachmentNotFound
+            });
         };
         let folder = self.converter.folder().to_owned();
         let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder)).await;
@@ -205,16 +280,23 @@ impl Service {
         let mut stream = blob.read(0..size).await?;
         while let Some(piece) = stream.next().await {
             let piece = piece.map_err(blob::Error::from_read)?;
-            file.write_all(&piece).await.map_err(blob::Error::ReadBack)?;
+            file.write_all(&piece)
+                .await
+                .map_err(blob::Error::ReadBack)?;
         }
         file.flush().await.map_err(blob::Error::ReadBack)?;
         let mut file = file.into_std().await;
-        file.seek(SeekFrom::Start(0)).map_err(blob::Error::ReadBack)?;
+        file.seek(SeekFrom::Start(0))
+            .map_err(blob::Error::ReadBack)?;
         Ok(file)
     }
 
     /// Gives blobs their names in the store. Until a transaction names them they are asked to be removed.
-    pub(crate) async fn publish_staged(&self, partner: PartnerId, blobs: Vec<UnpublishedBlob>) -> Result<(), Error> {
+    pub(crate) async fn publish_staged(
+        &self,
+        partner: PartnerId,
+        blobs: Vec<UnpublishedBlob>,
+    ) -> Result<(), Error> {
         let now = self.clock.now();
         let keys: Vec<BlobKey> = blobs.iter().map(|blob| blob.key.clone()).collect();
         let asked = keys.clone();
@@ -222,15 +304,25 @@ impl Service {
             .write(partner, move |db| {
                 Box::pin(async move {
                     for key in asked {
-                        table::enqueue_deletion(db, &key.to_string(), now + crate::service::ORPHAN_TTL, now).await?;
+                        table::enqueue_deletion(
+                            db,
+                            &key.to_string(),
+                            now + crate::service::ORPHAN_TTL,
+                            now,
+                        )
+                        .await?;
                     }
                     Ok::<_, Error>(())
                 })
             })
             .await?;
-        let publish = blobs
-            .into_iter()
-            .map(|UnpublishedBlob { key, metadata, sealed }| async move { sealed.publish(&key, &metadata).await });
+        let publish = blobs.into_iter().map(
+            |UnpublishedBlob {
+                 key,
+                 metadata,
+                 sealed,
+             }| async move { sealed.publish(&key, &metadata).await },
+        );
         if let Err(error) = futures_util::future::try_join_all(publish).await {
             self.discard_staged(partner, &keys).await;
             return Err(match error {

@@ -26,7 +26,11 @@ impl Buffers {
     /// A buffer of [`SIZE`] bytes with whatever was in it before.
     pub(super) fn take(&self) -> Buffer {
         let bytes = self.0.lock().expect("no panic while locked").pop();
-        Buffer { bytes: bytes.unwrap_or_else(|| vec![0; SIZE].into()), filled: 0, free: self.clone() }
+        Buffer {
+            bytes: bytes.unwrap_or_else(|| vec![0; SIZE].into()),
+            filled: 0,
+            free: self.clone(),
+        }
     }
 }
 

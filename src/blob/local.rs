@@ -19,7 +19,8 @@ use tokio::task::spawn_blocking;
 use super::buffer_pool::{self, Buffers};
 use super::staging::{Spool, SpoolWriter, Spooled, blocking, failed};
 use super::{
-    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, Error, ObjectHeaders, RandomAccess, StagedBlob,
+    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, Error, ObjectHeaders,
+    RandomAccess, StagedBlob,
 };
 use crate::id::AttachmentId;
 
@@ -38,8 +39,11 @@ impl LocalStore {
     /// # Errors
     /// A folder cannot be created or emptied.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let store =
-            Self { spool: Spool::open(folder, true)?, blobs: folder.join("blobs"), buffers: Buffers::default() };
+        let store = Self {
+            spool: Spool::open(folder, true)?,
+            blobs: folder.join("blobs"),
+            buffers: Buffers::default(),
+        };
         fs::create_dir_all(&store.blobs).map_err(|e| failed("create", &store.blobs, e))?;
         // Made and synced before anything is put into them: a name is safe only if the folders above it are.
         for path in store.folders() {
@@ -62,7 +66,11 @@ impl LocalStore {
     /// A folder cannot be created or emptied.
     pub fn attach(folder: &Path, scratch: &Path) -> Result<Self, Error> {
         let spool = Spool::open(scratch, true)?;
-        Ok(Self { spool, blobs: folder.join("blobs"), buffers: Buffers::default() })
+        Ok(Self {
+            spool,
+            blobs: folder.join("blobs"),
+            buffers: Buffers::default(),
+        })
     }
 
     fn folders(&self) -> impl Iterator<Item = PathBuf> + use<> {
@@ -80,7 +88,10 @@ impl LocalStore {
 #[async_trait]
 impl BlobStore for LocalStore {
     async fn create(&self) -> Result<Box<dyn BlobWriter>, Error> {
-        Ok(Box::new(LocalWriter { store: self.clone(), writer: self.spool.create().await? }))
+        Ok(Box::new(LocalWriter {
+            store: self.clone(),
+            writer: self.spool.create().await?,
+        }))
     }
 
     async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error> {
@@ -91,8 +102,15 @@ impl BlobStore for LocalStore {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(failed("open", &path, error)),
             };
-            let size = file.metadata().map_err(|e| failed("look at", &path, e))?.len();
-            Ok(Some(Arc::new(LocalBlob { file, size, buffers }) as Arc<dyn Blob>))
+            let size = file
+                .metadata()
+                .map_err(|e| failed("look at", &path, e))?
+                .len();
+            Ok(Some(Arc::new(LocalBlob {
+                file,
+                size,
+                buffers,
+            }) as Arc<dyn Blob>))
         })
         .await
     }
@@ -100,7 +118,9 @@ impl BlobStore for LocalStore {
     async fn remove(&self, key: &BlobKey) -> Result<(), Error> {
         let path = self.path(key);
         blocking(move || match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &path, error))
+            }
             _ => Ok(()),
         })
         .await
@@ -111,7 +131,8 @@ impl BlobStore for LocalStore {
     }
 
     fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>> {
-        let folders = stream::iter(self.folders()).then(|folder| blocking(move || list_folder(&folder)));
+        let folders =
+            stream::iter(self.folders()).then(|folder| blocking(move || list_folder(&folder)));
         folders
             .flat_map(|listed| {
                 stream::iter(match listed {
@@ -136,7 +157,12 @@ fn list_folder(folder: &Path) -> Result<Vec<BlobMeta>, Error> {
             };
             let name = entry.file_name().to_string_lossy().into_owned();
             let id = AttachmentId::parse(&name);
-            listed.push(BlobMeta { name, id, size: metadata.len(), modified: metadata.modified()? });
+            listed.push(BlobMeta {
+                name,
+                id,
+                size: metadata.len(),
+                modified: metadata.modified()?,
+            });
         }
         Ok(listed)
     };
@@ -155,7 +181,10 @@ impl BlobWriter for LocalWriter {
     }
 
     async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error> {
-        Ok(Box::new(LocalSealed { store: self.store, spooled: self.writer.seal().await? }))
+        Ok(Box::new(LocalSealed {
+            store: self.store,
+            spooled: self.writer.seal().await?,
+        }))
     }
 }
 
@@ -178,8 +207,14 @@ impl StagedBlob for LocalSealed {
     async fn publish(self: Box<Self>, key: &BlobKey, _: &ObjectHeaders) -> Result<(), Error> {
         let path = self.store.path(key);
         blocking(move || {
-            let folder = path.parent().expect("a blob's path has a folder").to_owned();
-            self.spooled.file.persist(&path).map_err(|e| failed("rename to", &path, e.error))?;
+            let folder = path
+                .parent()
+                .expect("a blob's path has a folder")
+                .to_owned();
+            self.spooled
+                .file
+                .persist(&path)
+                .map_err(|e| failed("rename to", &path, e.error))?;
             sync_folder(&folder)
         })
         .await
@@ -200,16 +235,19 @@ impl Blob for LocalBlob {
     }
 
     async fn read(self: Arc<Self>, range: Range<u64>) -> Result<ByteStream, Error> {
-        Ok(Box::pin(stream::try_unfold((self, range), |(blob, range)| async move {
-            if range.is_empty() {
-                return Ok(None);
-            }
-            let wanted =
-                usize::try_from(range.end - range.start).map_or(buffer_pool::SIZE, |left| left.min(buffer_pool::SIZE));
-            let chunk = Arc::clone(&blob).chunk(range.start, wanted).await?;
-            let next = range.start + chunk.len() as u64..range.end;
-            Ok(Some((chunk, (blob, next))))
-        })))
+        Ok(Box::pin(stream::try_unfold(
+            (self, range),
+            |(blob, range)| async move {
+                if range.is_empty() {
+                    return Ok(None);
+                }
+                let wanted = usize::try_from(range.end - range.start)
+                    .map_or(buffer_pool::SIZE, |left| left.min(buffer_pool::SIZE));
+                let chunk = Arc::clone(&blob).chunk(range.start, wanted).await?;
+                let next = range.start + chunk.len() as u64..range.end;
+                Ok(Some((chunk, (blob, next))))
+            },
+        )))
     }
 }
 
@@ -227,7 +265,10 @@ impl LocalBlob {
         });
         let (buffer, read) = task.await.map_err(io::Error::other)??;
         if read == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a stored file is shorter than recorded"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a stored file is shorter than recorded",
+            ));
         }
         Ok(buffer.freeze(read))
     }
@@ -238,7 +279,9 @@ impl LocalBlob {
 #[cfg(target_os = "linux")]
 fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<usize> {
     let buffers = &mut [io::IoSliceMut::new(buffer)];
-    rustix::io::preadv2(file, buffers, offset, rustix::io::ReadWriteFlags::NOWAIT).ok().filter(|read| *read > 0)
+    rustix::io::preadv2(file, buffers, offset, rustix::io::ReadWriteFlags::NOWAIT)
+        .ok()
+        .filter(|read| *read > 0)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -248,7 +291,9 @@ fn read_cached(_: &File, _: &mut [u8], _: u64) -> Option<usize> {
 
 /// A rename is safe only once the folder that holds the name is.
 fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| failed("sync", folder, e))
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| failed("sync", folder, e))
 }
 
 #[cfg(test)]
@@ -259,7 +304,10 @@ mod tests {
     async fn write(store: &LocalStore, chunks: &[&[u8]]) -> Box<dyn StagedBlob> {
         let mut writer = store.create().await.expect("writer");
         for chunk in chunks {
-            writer.write(Bytes::copy_from_slice(chunk)).await.expect("write");
+            writer
+                .write(Bytes::copy_from_slice(chunk))
+                .await
+                .expect("write");
         }
         writer.seal().await.expect("seal")
     }
@@ -273,11 +321,21 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).expect("store");
         let id = AttachmentId::new();
-        let metadata =
-            ObjectHeaders { content_type: String::new(), content_disposition: String::new(), cache_control: "" };
-        write(&store, &[b"x"]).await.publish(&BlobKey::from(id), &metadata).await.expect("publish");
+        let metadata = ObjectHeaders {
+            content_type: String::new(),
+            content_disposition: String::new(),
+            cache_control: "",
+        };
+        write(&store, &[b"x"])
+            .await
+            .publish(&BlobKey::from(id), &metadata)
+            .await
+            .expect("publish");
         let key = BlobKey::parse(&format!("{id} attachments/x/y.jpg")).expect("key");
-        assert_eq!(store.open(&key).await.expect("open").expect("blob").size(), 1);
+        assert_eq!(
+            store.open(&key).await.expect("open").expect("blob").size(),
+            1
+        );
     }
 
     #[tokio::test]
@@ -285,7 +343,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).expect("store");
         let mut writer = store.create().await.expect("writer");
-        writer.write(Bytes::from_static(b"half")).await.expect("write");
+        writer
+            .write(Bytes::from_static(b"half"))
+            .await
+            .expect("write");
         drop(writer);
         drop(write(&store, &[b"sealed"]).await);
         assert_eq!(files_in(&folder.path().join(UNFINISHED)), 0);

@@ -13,7 +13,8 @@ use md5::Digest;
 
 use super::digest::Hasher;
 use super::{
-    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, Error, ObjectHeaders, RandomAccess, StagedBlob,
+    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, Error, ObjectHeaders,
+    RandomAccess, StagedBlob,
 };
 use crate::clock::Clock;
 use crate::id::AttachmentId;
@@ -31,7 +32,10 @@ impl MemoryStore {
 #[async_trait]
 impl BlobStore for MemoryStore {
     async fn create(&self) -> Result<Box<dyn BlobWriter>, Error> {
-        Ok(Box::new(Writer { store: self.clone(), bytes: BytesMut::new() }))
+        Ok(Box::new(Writer {
+            store: self.clone(),
+            bytes: BytesMut::new(),
+        }))
     }
 
     async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error> {
@@ -51,7 +55,12 @@ impl BlobStore for MemoryStore {
     fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>> {
         let blobs = self.blobs();
         let listed = blobs.iter().map(|(id, (bytes, modified))| {
-            Ok(BlobMeta { name: id.to_string(), id: Some(*id), size: bytes.len() as u64, modified: *modified })
+            Ok(BlobMeta {
+                name: id.to_string(),
+                id: Some(*id),
+                size: bytes.len() as u64,
+                modified: *modified,
+            })
         });
         stream::iter(listed.collect::<Vec<_>>()).boxed()
     }
@@ -74,7 +83,11 @@ impl BlobWriter for Writer {
         let mut hasher = Hasher::default();
         hasher.update_sha256(&bytes);
         hasher.md5().update(&bytes);
-        Ok(Box::new(Sealed { store: self.store, digests: hasher.finish(), bytes }))
+        Ok(Box::new(Sealed {
+            store: self.store,
+            digests: hasher.finish(),
+            bytes,
+        }))
     }
 }
 
@@ -102,7 +115,10 @@ impl StagedBlob for Sealed {
     }
 
     async fn publish(self: Box<Self>, key: &BlobKey, _: &ObjectHeaders) -> Result<(), Error> {
-        self.store.blobs().insert(key.id(), (self.bytes, Clock::system().now().to_system_time()));
+        self.store.blobs().insert(
+            key.id(),
+            (self.bytes, Clock::system().now().to_system_time()),
+        );
         Ok(())
     }
 }

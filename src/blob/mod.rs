@@ -155,7 +155,13 @@ pub enum Reading {
 #[async_trait]
 pub trait DirectAccess: Send + Sync {
     /// A URL that takes one upload of this type and length for so long.
-    fn presign_put(&self, id: AttachmentId, content_type: &str, content_length: u64, lifetime: Duration) -> String;
+    fn presign_put(
+        &self,
+        id: AttachmentId,
+        content_type: &str,
+        content_length: u64,
+        lifetime: Duration,
+    ) -> String;
 
     /// A URL that gives a blob for so long.
     fn presign_get(&self, key: &BlobKey, reading: Reading, lifetime: Duration) -> String;
@@ -226,7 +232,8 @@ pub trait StagedBlob: fmt::Debug + Send + Sync {
     }
 
     /// Gives it its name, in one step; when this returns bytes and name are safe.
-    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &ObjectHeaders) -> Result<(), Error>;
+    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &ObjectHeaders)
+    -> Result<(), Error>;
 }
 
 /// An open blob.

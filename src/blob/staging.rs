@@ -47,19 +47,27 @@ impl Spool {
             fs::remove_dir_all(&folder).map_err(|e| failed("empty", &folder, e))?;
         }
         fs::create_dir_all(&folder).map_err(|e| failed("create", &folder, e))?;
-        Ok(Self { folder, uploads: Arc::default(), durable })
+        Ok(Self {
+            folder,
+            uploads: Arc::default(),
+            durable,
+        })
     }
 
     /// Creates a temporary file.
     pub(super) async fn create(&self) -> Result<SpoolWriter, Error> {
         let spool = self.clone();
         let file = blocking(move || {
-            NamedTempFile::new_in(&spool.folder).map_err(|e| failed("create a file in", &spool.folder, e))
+            NamedTempFile::new_in(&spool.folder)
+                .map_err(|e| failed("create a file in", &spool.folder, e))
         })
         .await?;
         Ok(SpoolWriter {
             spool: self.clone(),
-            work: Work::Idle(Box::new(Target { file, hasher: Hasher::default() })),
+            work: Work::Idle(Box::new(Target {
+                file,
+                hasher: Hasher::default(),
+            })),
             batch: Vec::new(),
             small: BytesMut::new(),
             batch_size: 0,
@@ -88,7 +96,9 @@ pub(super) struct Spooled {
 impl Spooled {
     /// Opens the file again, for reading.
     pub(super) fn reopen(&self) -> Result<File, Error> {
-        self.file.reopen().map_err(|e| failed("open", self.file.path(), e))
+        self.file
+            .reopen()
+            .map_err(|e| failed("open", self.file.path(), e))
     }
 }
 
@@ -210,16 +220,25 @@ impl SpoolWriter {
             target.write(&batch)?;
             let Target { file, hasher } = *target;
             if durable {
-                file.as_file().sync_all().map_err(|e| failed("sync", file.path(), e))?;
+                file.as_file()
+                    .sync_all()
+                    .map_err(|e| failed("sync", file.path(), e))?;
             }
-            Ok(Spooled { file, digests: hasher.finish() })
+            Ok(Spooled {
+                file,
+                digests: hasher.finish(),
+            })
         })
         .await
     }
 }
 
 pub(super) fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::Io { action, path: path.to_owned(), source }
+    Error::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
@@ -251,10 +270,16 @@ mod tests {
         let mut writer = spool.create().await.expect("writer");
         let alive = Arc::new(());
         for _ in 0..100 {
-            let buffer = Bytes::from_owner(Received { _alive: Arc::clone(&alive) });
+            let buffer = Bytes::from_owner(Received {
+                _alive: Arc::clone(&alive),
+            });
             writer.write(buffer.slice(..1)).await.expect("write");
         }
-        assert_eq!(Arc::strong_count(&alive), 1, "all receive buffers are freed");
+        assert_eq!(
+            Arc::strong_count(&alive),
+            1,
+            "all receive buffers are freed"
+        );
         assert_eq!(writer.seal().await.expect("seal").digests.size, 100);
     }
 
@@ -264,10 +289,16 @@ mod tests {
         let long = vec![7; LARGEST_BATCH * 2 + 5];
         let mut writer = spool.create().await.expect("writer");
         for chunk in [b"head".as_slice(), &long] {
-            writer.write(Bytes::copy_from_slice(chunk)).await.expect("write");
+            writer
+                .write(Bytes::copy_from_slice(chunk))
+                .await
+                .expect("write");
         }
         let spooled = writer.seal().await.expect("seal");
         assert_eq!(spooled.digests.size, long.len() as u64 + 4);
-        assert_eq!(fs::read(spooled.file.path()).expect("read"), [b"head".as_slice(), &long].concat());
+        assert_eq!(
+            fs::read(spooled.file.path()).expect("read"),
+            [b"head".as_slice(), &long].concat()
+        );
     }
 }

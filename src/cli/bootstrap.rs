@@ -39,7 +39,11 @@ impl LocalCredentials {
     pub(super) fn read(data_dir: &Path) -> anyhow::Result<Option<Self>> {
         let path = data_dir.join(FILE);
         match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(toml::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?)),
+            Ok(text) => {
+                Ok(Some(toml::from_str(&text).with_context(|| {
+                    format!("cannot read {}", path.display())
+                })?))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -64,8 +68,13 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
     let local = match known {
         Some(local) => Some(LocalCredentials { base_url, ..local }),
         None if partners::list(app.db()).await?.is_empty() => {
-            let number = PhoneNumber::parse(DEFAULT_NUMBER).context("the default number is E.164")?;
-            let local = LocalCredentials { base_url, api_key: api_key::generate(), phone_number: number.to_string() };
+            let number =
+                PhoneNumber::parse(DEFAULT_NUMBER).context("the default number is E.164")?;
+            let local = LocalCredentials {
+                base_url,
+                api_key: api_key::generate(),
+                phone_number: number.to_string(),
+            };
             // Written first: a crash in between leaves a key that no partner has, and the next start makes it one.
             local.write(data_dir)?;
             Some(local)
@@ -76,15 +85,24 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
     let Some(local) = local else { return Ok(plain) };
     let is_made_now = app.service().authenticate(&local.api_key).await?.is_none();
     if is_made_now {
-        let number = PhoneNumber::parse(&local.phone_number).context("local.toml: phone_number is not E.164")?;
-        match partners::add(app.db(), &Clock::system(), DEFAULT_PARTNER.to_owned(), &local.api_key, vec![number]).await
+        let number = PhoneNumber::parse(&local.phone_number)
+            .context("local.toml: phone_number is not E.164")?;
+        match partners::add(
+            app.db(),
+            &Clock::system(),
+            DEFAULT_PARTNER.to_owned(),
+            &local.api_key,
+            vec![number],
+        )
+        .await
         {
             Ok(_) => {}
             Err(error) if is_taken(&error) => {
                 // Another server on the same database made it, and has its key.
                 let path = data_dir.join(FILE);
                 if is_new {
-                    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                    std::fs::remove_file(&path)
+                        .with_context(|| format!("cannot remove {}", path.display()))?;
                 } else {
                     tracing::warn!(file = %path.display(), "its key is none of this database's; it is not used");
                 }
@@ -94,7 +112,11 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
         }
     }
     local.write(data_dir)?;
-    Ok(if is_made_now || show_key { with_key(&local, data_dir) } else { without_key(&local, data_dir) })
+    Ok(if is_made_now || show_key {
+        with_key(&local, data_dir)
+    } else {
+        without_key(&local, data_dir)
+    })
 }
 
 fn is_taken(error: &AddError) -> bool {
@@ -105,7 +127,11 @@ fn is_taken(error: &AddError) -> bool {
 }
 
 fn without_key(local: &LocalCredentials, data_dir: &Path) -> String {
-    let LocalCredentials { base_url, phone_number, .. } = local;
+    let LocalCredentials {
+        base_url,
+        phone_number,
+        ..
+    } = local;
     format!(
         "Haversack is ready.\n\n\
          \x20 API base      {base_url}\n\
@@ -118,7 +144,11 @@ fn without_key(local: &LocalCredentials, data_dir: &Path) -> String {
 }
 
 fn with_key(local: &LocalCredentials, data_dir: &Path) -> String {
-    let LocalCredentials { base_url, api_key, phone_number } = local;
+    let LocalCredentials {
+        base_url,
+        api_key,
+        phone_number,
+    } = local;
     let mut text = String::new();
     let _ = write!(
         text,

@@ -68,7 +68,8 @@ impl ApiClient {
     pub(super) fn new(base_url: &str, api_key: &str, timeout: Duration) -> anyhow::Result<Self> {
         // There may be one already; either serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let base = BaseUrl::parse(base_url).map_err(|problem| anyhow::anyhow!("--base-url: {problem}"))?;
+        let base =
+            BaseUrl::parse(base_url).map_err(|problem| anyhow::anyhow!("--base-url: {problem}"))?;
         if has_credentials(base.as_url()) {
             bail!("--base-url must hold no user name or password; give the key with --api-key");
         }
@@ -79,27 +80,50 @@ impl ApiClient {
             // One answer for one request: nothing that a server could send besides is kept.
             .http1_only()
             .build()?;
-        Ok(Self { http, base, api_key: api_key.to_owned(), timeout })
+        Ok(Self {
+            http,
+            base,
+            api_key: api_key.to_owned(),
+            timeout,
+        })
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.call(self.http.request(Method::GET, self.base.join(path))).await
+        self.call(self.http.request(Method::GET, self.base.join(path)))
+            .await
     }
 
-    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
-        self.call(self.http.request(Method::POST, self.base.join(path)).json(body)).await
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<T> {
+        self.call(
+            self.http
+                .request(Method::POST, self.base.join(path))
+                .json(body),
+        )
+        .await
     }
 
     /// Uploads a body to where the API said, without the key.
     pub(super) async fn put(&self, upload: &Upload, body: Body) -> anyhow::Result<()> {
         let url = upload_url(self.base.as_url(), &upload.url)?;
         let headers = upload_headers(&upload.required_headers, body.content_type, body.size)?;
-        let answer = self.http.put(url).headers(headers).body(body.content).send();
+        let answer = self
+            .http
+            .put(url)
+            .headers(headers)
+            .body(body.content)
+            .send();
         let response = self.taken(answer, body.size, &body.taken).await?;
         let status = response.status();
         if !status.is_success() {
             let text = self.body(response).await?;
-            bail!("the upload was refused with {status}: {}", ServerText::new(String::from_utf8_lossy(&text)));
+            bail!(
+                "the upload was refused with {status}: {}",
+                ServerText::new(String::from_utf8_lossy(&text))
+            );
         }
         Ok(())
     }
@@ -112,15 +136,21 @@ impl ApiClient {
         taken: &AtomicU64,
     ) -> anyhow::Result<Response> {
         let mut answer = std::pin::pin!(answer);
-        let deadline = Instant::now() + 2 * self.timeout + Duration::from_secs(size / MIN_UPLOAD_RATE);
+        let deadline =
+            Instant::now() + 2 * self.timeout + Duration::from_secs(size / MIN_UPLOAD_RATE);
         let mut before = 0;
         loop {
             if let Ok(answered) = timeout(self.timeout, &mut answer).await {
-                return answered.map_err(reqwest::Error::without_url).context("the upload was cut off");
+                return answered
+                    .map_err(reqwest::Error::without_url)
+                    .context("the upload was cut off");
             }
             let now = taken.load(Ordering::Relaxed);
             if now == before {
-                bail!("the server took nothing of the upload for {} s", self.timeout.as_secs());
+                bail!(
+                    "the server took nothing of the upload for {} s",
+                    self.timeout.as_secs()
+                );
             }
             if Instant::now() >= deadline {
                 bail!("the server takes less than {MIN_UPLOAD_RATE} bytes of the upload a second");
@@ -139,15 +169,23 @@ impl ApiClient {
             .with_context(|| format!("cannot reach {base}: is haversack serve running?"))?;
         let status = response.status();
         if status.is_redirection() {
-            bail!("{base} answered {status}: redirects are not followed, so that the key goes nowhere else");
+            bail!(
+                "{base} answered {status}: redirects are not followed, so that the key goes nowhere else"
+            );
         }
         let body = self.body(response).await?;
         if status.is_success() {
-            return serde_json::from_slice(&body).with_context(|| format!("unexpected answer of {base}"));
+            return serde_json::from_slice(&body)
+                .with_context(|| format!("unexpected answer of {base}"));
         }
         match serde_json::from_slice::<Failure>(&body) {
             Ok(Failure { error, trace_id }) => {
-                bail!("{} (HTTP {}, code {}, trace {trace_id})", error.message, status.as_u16(), error.code)
+                bail!(
+                    "{} (HTTP {}, code {}, trace {trace_id})",
+                    error.message,
+                    status.as_u16(),
+                    error.code
+                )
             }
             Err(_) => bail!("{base} answered {status}"),
         }
@@ -157,16 +195,25 @@ impl ApiClient {
     async fn body(&self, mut response: Response) -> anyhow::Result<Vec<u8>> {
         let mut body = Vec::new();
         let read = async {
-            while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
+            while let Some(chunk) = response
+                .chunk()
+                .await
+                .map_err(reqwest::Error::without_url)?
+            {
                 if body.len() + chunk.len() > MAX_ANSWER {
-                    bail!("the server's answer is larger than {} MiB", MAX_ANSWER / 1024 / 1024);
+                    bail!(
+                        "the server's answer is larger than {} MiB",
+                        MAX_ANSWER / 1024 / 1024
+                    );
                 }
                 body.extend_from_slice(&chunk);
             }
             Ok(())
         };
         let seconds = self.timeout.as_secs();
-        timeout(self.timeout, read).await.with_context(|| format!("the answer was not whole after {seconds} s"))??;
+        timeout(self.timeout, read)
+            .await
+            .with_context(|| format!("the answer was not whole after {seconds} s"))??;
         Ok(body)
     }
 }
@@ -177,7 +224,9 @@ fn has_credentials(url: &Url) -> bool {
 
 /// The URL to upload to: of http only if the API is, and without credentials, which would be sent as `Authorization`.
 fn upload_url(base: &Url, url: &ServerText) -> anyhow::Result<Url> {
-    let parsed = Url::parse(url.as_sent()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let parsed = Url::parse(url.as_sent())
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"));
     let parsed = parsed.with_context(|| format!("the upload URL {url} is no http or https URL"))?;
     if has_credentials(&parsed) {
         bail!("the upload URL holds a user name or password");
@@ -201,10 +250,15 @@ fn upload_headers(
         match name.to_ascii_lowercase().as_str() {
             "content-type" => {
                 let value = HeaderValue::from_str(value.as_sent());
-                headers.insert(header::CONTENT_TYPE, value.context("the Content-Type for the upload is none")?);
+                headers.insert(
+                    header::CONTENT_TYPE,
+                    value.context("the Content-Type for the upload is none")?,
+                );
             }
             "content-length" if value.as_sent() == size.to_string() => {}
-            "content-length" => bail!("the server wants Content-Length {value} for an upload of {size} bytes"),
+            "content-length" => {
+                bail!("the server wants Content-Length {value} for an upload of {size} bytes")
+            }
             _ => bail!(
                 "the server wants the header {} with the upload; only Content-Type and Content-Length are sent",
                 ServerText::new(name.as_str())
@@ -220,14 +274,32 @@ mod tests {
 
     #[test]
     fn an_upload_url_is_no_less_safe_than_the_api() {
-        let url = |base: &str, url: &str| upload_url(&Url::parse(base).expect(base), &ServerText::new(url)).is_ok();
+        let url = |base: &str, url: &str| {
+            upload_url(&Url::parse(base).expect(base), &ServerText::new(url)).is_ok()
+        };
         for (base, upload, is_fine) in [
-            ("https://api.example", "https://bucket.example/a?signature=b", true),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/uploads/a", true),
+            (
+                "https://api.example",
+                "https://bucket.example/a?signature=b",
+                true,
+            ),
+            (
+                "http://127.0.0.1:8080",
+                "http://127.0.0.1:8080/uploads/a",
+                true,
+            ),
             ("http://127.0.0.1:8080", "https://bucket.example/a", true),
             ("https://api.example", "http://bucket.example/a", false),
-            ("https://api.example", "https://user@bucket.example/a", false),
-            ("https://api.example", "https://:password@bucket.example/a", false),
+            (
+                "https://api.example",
+                "https://user@bucket.example/a",
+                false,
+            ),
+            (
+                "https://api.example",
+                "https://:password@bucket.example/a",
+                false,
+            ),
             ("https://api.example", "file:///etc/passwd", false),
             ("https://api.example", "/uploads/a", false),
             ("https://api.example", "", false),
@@ -239,11 +311,20 @@ mod tests {
     #[test]
     fn an_upload_has_the_headers_of_a_presigned_put_alone() {
         let headers = |required: &[(&str, &str)]| {
-            let required = required.iter().map(|(name, value)| ((*name).to_owned(), ServerText::new(*value)));
+            let required = required
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), ServerText::new(*value)));
             upload_headers(&required.collect(), "text/plain", 5)
         };
-        let sent = headers(&[("content-type", "text/plain; charset=utf-8"), ("Content-Length", "5")]).expect("headers");
-        assert_eq!((sent.len(), &sent["content-type"]), (2, &HeaderValue::from_static("text/plain; charset=utf-8")));
+        let sent = headers(&[
+            ("content-type", "text/plain; charset=utf-8"),
+            ("Content-Length", "5"),
+        ])
+        .expect("headers");
+        assert_eq!(
+            (sent.len(), &sent["content-type"]),
+            (2, &HeaderValue::from_static("text/plain; charset=utf-8"))
+        );
         assert_eq!(headers(&[]).expect("headers")["content-length"], "5");
         for refused in [
             ("Host", "internal.example"),

@@ -33,17 +33,30 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
         let (from, _from_folder) = open(flags, &arguments.from, true).await.context("--from")?;
         let (to, _to_folder) = open(flags, &arguments.to, false).await.context("--to")?;
         let bars = Bars::new();
-        let (from, to) =
-            (StorageRef { db: &from.db, blobs: &*from.blobs }, StorageRef { db: &to.db, blobs: &*to.blobs });
+        let (from, to) = (
+            StorageRef {
+                db: &from.db,
+                blobs: &*from.blobs,
+            },
+            StorageRef {
+                db: &to.db,
+                blobs: &*to.blobs,
+            },
+        );
         let moved = copy::copy(from, to, Clock::system().now(), &bars).await;
         bars.clear();
-        let moved = moved.context("stopped; begin anew with the same command: files already copied are skipped")?;
+        let moved = moved.context(
+            "stopped; begin anew with the same command: files already copied are skipped",
+        )?;
         println!(
             "{} attachments are there, {} files of them moved now, each verified by reading it back; {} other rows",
             moved.attachments, moved.files, moved.rows
         );
         if moved.gone > 0 {
-            println!("{} rows of an earlier copy were deleted: --from no longer contains them", moved.gone);
+            println!(
+                "{} rows of an earlier copy were deleted: --from no longer contains them",
+                moved.gone
+            );
         }
         for (id, why) in &moved.left {
             println!("left: attachment {id}: {why}");
@@ -56,7 +69,11 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Opens database and blob store, with a temporary working folder if `storage` is not a data folder.
-async fn open(flags: &Flags, storage: &str, must_exist: bool) -> anyhow::Result<(Storage, Option<TempDir>)> {
+async fn open(
+    flags: &Flags,
+    storage: &str,
+    must_exist: bool,
+) -> anyhow::Result<(Storage, Option<TempDir>)> {
     let mut flags = flags.clone();
     let folder = if let Some((database, blobs)) = storage.split_once(',') {
         let folder = tempfile::tempdir()?;
@@ -65,7 +82,9 @@ async fn open(flags: &Flags, storage: &str, must_exist: bool) -> anyhow::Result<
         flags.data_dir = Some(folder.path().to_owned());
         Some(folder)
     } else if storage.contains(':') {
-        bail!("this is one URL: give the URLs of database and blobs, joined by a comma, or a data folder");
+        bail!(
+            "this is one URL: give the URLs of database and blobs, joined by a comma, or a data folder"
+        );
     } else {
         flags.database_url = None;
         flags.blobs_url = None;
@@ -75,7 +94,10 @@ async fn open(flags: &Flags, storage: &str, must_exist: bool) -> anyhow::Result<
     // Concerns serving only, which this command does not do.
     flags.cdn_mode = None;
     let config = Config::load(flags)?;
-    if let Some(path) = config.database_path().filter(|path| must_exist && !path.exists()) {
+    if let Some(path) = config
+        .database_path()
+        .filter(|path| must_exist && !path.exists())
+    {
         bail!("there is no database at {}", path.display());
     }
     Ok((Storage::open_exclusive(&config).await?, folder))
@@ -92,7 +114,8 @@ impl Bars {
     fn new() -> Self {
         let all = MultiProgress::new();
         let bar = |template| {
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = all.add(ProgressBar::new(0).with_style(style));
             bar.enable_steady_tick(Duration::from_millis(200));
             bar

@@ -27,22 +27,49 @@ struct Finding {
 
 pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     let mut findings = vec![
-        Finding { what: "data folder", result: folder(&config.data_dir) },
-        Finding { what: "file contents", result: block_on(async { Ok(files(config).await) })? },
-        Finding { what: "address", result: address(config) },
-        Finding { what: "URLs", result: urls(config) },
-        Finding { what: "media URLs", result: media_urls(config) },
+        Finding {
+            what: "data folder",
+            result: folder(&config.data_dir),
+        },
+        Finding {
+            what: "file contents",
+            result: block_on(async { Ok(files(config).await) })?,
+        },
+        Finding {
+            what: "address",
+            result: address(config),
+        },
+        Finding {
+            what: "URLs",
+            result: urls(config),
+        },
+        Finding {
+            what: "media URLs",
+            result: media_urls(config),
+        },
     ];
-    findings.push(Finding { what: "decoders", result: block_on(async { Ok(decoders(config).await) })? });
-    findings.push(Finding { what: "ffmpeg", result: block_on(async { Ok(ffmpeg(config).await) })? });
-    findings.push(Finding { what: "database", result: block_on(async { Ok(database(config).await) })? });
+    findings.push(Finding {
+        what: "decoders",
+        result: block_on(async { Ok(decoders(config).await) })?,
+    });
+    findings.push(Finding {
+        what: "ffmpeg",
+        result: block_on(async { Ok(ffmpeg(config).await) })?,
+    });
+    findings.push(Finding {
+        what: "database",
+        result: block_on(async { Ok(database(config).await) })?,
+    });
     for Finding { what, result } in &findings {
         match result {
             Ok(fine) => println!("ok    {what}: {fine}"),
             Err(problem) => println!("wrong {what}: {problem}"),
         }
     }
-    let wrong = findings.iter().filter(|finding| finding.result.is_err()).count();
+    let wrong = findings
+        .iter()
+        .filter(|finding| finding.result.is_err())
+        .count();
     if wrong > 0 {
         anyhow::bail!("{wrong} of {} checks failed", findings.len());
     }
@@ -51,8 +78,12 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
 
 /// A folder that exists must take a file; one that does not must be possible to make.
 fn folder(path: &Path) -> Result<String, String> {
-    let existing = path.ancestors().find(|folder| folder.exists() || folder.as_os_str().is_empty());
-    let existing = existing.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let existing = path
+        .ancestors()
+        .find(|folder| folder.exists() || folder.as_os_str().is_empty());
+    let existing = existing
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     tempfile::tempfile_in(existing).map_err(|error| {
         format!(
             "cannot write in {} ({error}): change its owner or mode, or choose another (HAVERSACK_DATA_DIR, \
@@ -60,7 +91,11 @@ fn folder(path: &Path) -> Result<String, String> {
             existing.display()
         )
     })?;
-    let made = if path.exists() { "" } else { " (will be made on first start)" };
+    let made = if path.exists() {
+        ""
+    } else {
+        " (will be made on first start)"
+    };
     Ok(format!("{}{made}", path.display()))
 }
 
@@ -68,14 +103,22 @@ fn folder(path: &Path) -> Result<String, String> {
 async fn files(config: &Config) -> Result<String, String> {
     let Some(bucket) = &config.bucket else {
         let shared = Engine::of(&config.database_url) == Some(Engine::Postgres);
-        let note = if shared { "; for one server only: several need a bucket" } else { "" };
+        let note = if shared {
+            "; for one server only: several need a bucket"
+        } else {
+            ""
+        };
         return folder(&config.blobs_dir).map(|folder| format!("{folder}{note}"));
     };
     // The folder that a server works in is not to be touched.
-    let working = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder ({error})"))?;
+    let working =
+        tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder ({error})"))?;
     let store = S3Store::open(bucket.clone(), working.path()).map_err(|error| error.to_string())?;
     let storage = bucket.place();
-    store.probe().await.map_err(|error| format!("{storage}: {error}"))?;
+    store
+        .probe()
+        .await
+        .map_err(|error| format!("{storage}: {error}"))?;
     Ok(format!("{storage}: written, read, copied and removed"))
 }
 
@@ -84,8 +127,9 @@ async fn ffmpeg(config: &Config) -> Result<String, String> {
     let Some(program) = &config.ffmpeg else {
         return Ok("not used; CAF is delivered as it is".to_owned());
     };
-    let without =
-        |problem: &str| format!("{problem}: CAF is delivered as it is; install ffmpeg or set HAVERSACK_FFMPEG");
+    let without = |problem: &str| {
+        format!("{problem}: CAF is delivered as it is; install ffmpeg or set HAVERSACK_FFMPEG")
+    };
     let found = match Ffmpeg::find(program, Sandbox::new(config.program.clone())) {
         Ok(found) => found,
         Err(problem) => return Ok(without(&problem)),
@@ -99,10 +143,23 @@ async fn ffmpeg(config: &Config) -> Result<String, String> {
 /// Decoders work without all of it, but a hole in one of them is then a hole in the server.
 async fn decoders(config: &Config) -> Result<String, String> {
     let sandbox = Sandbox::new(config.program.clone());
-    let holds = sandbox.probe().await.map_err(|error| format!("cannot start a decoder process ({error})"))?;
-    let Confinement { limited, dies_with_parent, no_files, no_network, no_processes } = holds;
+    let holds = sandbox
+        .probe()
+        .await
+        .map_err(|error| format!("cannot start a decoder process ({error})"))?;
+    let Confinement {
+        limited,
+        dies_with_parent,
+        no_files,
+        no_network,
+        no_processes,
+    } = holds;
     let parts = [
-        (limited, "limits of memory, CPU time and output", "a system with setrlimit"),
+        (
+            limited,
+            "limits of memory, CPU time and output",
+            "a system with setrlimit",
+        ),
         (dies_with_parent, "death with the server", "Linux"),
         (no_files, "no files", "Linux 5.13 with Landlock"),
         (no_network, "no network", "Linux with seccomp"),
@@ -111,21 +168,34 @@ async fn decoders(config: &Config) -> Result<String, String> {
     let join = |holding: bool| {
         let parts = parts.iter().filter(|(holds, ..)| *holds == holding);
         parts
-            .map(|(_, part, needs)| if holding { (*part).to_owned() } else { format!("{part} (needs {needs})") })
+            .map(|(_, part, needs)| {
+                if holding {
+                    (*part).to_owned()
+                } else {
+                    format!("{part} (needs {needs})")
+                }
+            })
             .collect::<Vec<_>>()
             .join(", ")
     };
     let missing = join(false);
-    let missing = if missing.is_empty() { missing } else { format!("; NOT: {missing}") };
+    let missing = if missing.is_empty() {
+        missing
+    } else {
+        format!("; NOT: {missing}")
+    };
     Ok(format!("confined: {}{missing}", join(true)))
 }
 
 fn media_urls(config: &Config) -> Result<String, String> {
-    let roots = app::certificate_authorities(config.fetch_ca_file.as_deref()).map_err(|error| format!("{error:#}"))?;
+    let roots = app::certificate_authorities(config.fetch_ca_file.as_deref())
+        .map_err(|error| format!("{error:#}"))?;
     let EgressPolicy { nets, ports } = &config.fetch_allowed;
     let beyond = match (nets.as_slice(), ports.as_slice()) {
         ([], []) => "public hosts on port 443 only".to_owned(),
-        (nets, ports) => format!("public hosts on port 443, and networks {nets:?}, ports {ports:?}"),
+        (nets, ports) => {
+            format!("public hosts on port 443, and networks {nets:?}, ports {ports:?}")
+        }
     };
     Ok(format!("{beyond}; {} certificate authorities", roots.len()))
 }
@@ -133,10 +203,14 @@ fn media_urls(config: &Config) -> Result<String, String> {
 fn address(config: &Config) -> Result<String, String> {
     match TcpListener::bind(config.listen) {
         Ok(_) => Ok(format!("{} is free", config.listen)),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Ok(format!("{} is in use: fine if that is this server", config.listen))
-        }
-        Err(error) => Err(format!("cannot listen on {} ({error}): set HAVERSACK_LISTEN", config.listen)),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(format!(
+            "{} is in use: fine if that is this server",
+            config.listen
+        )),
+        Err(error) => Err(format!(
+            "cannot listen on {} ({error}): set HAVERSACK_LISTEN",
+            config.listen
+        )),
     }
 }
 
@@ -148,8 +222,14 @@ fn urls(config: &Config) -> Result<String, String> {
             config.listen
         ));
     }
-    let public = config.public_url.as_ref().map_or_else(|| format!("http://{}", config.listen), |url| url.join(""));
-    let cdn = config.cdn_url.as_ref().map_or_else(|| public.clone(), |url| url.join(""));
+    let public = config
+        .public_url
+        .as_ref()
+        .map_or_else(|| format!("http://{}", config.listen), |url| url.join(""));
+    let cdn = config
+        .cdn_url
+        .as_ref()
+        .map_or_else(|| public.clone(), |url| url.join(""));
     Ok(format!("API and uploads at {public}, files at {cdn}"))
 }
 
@@ -158,16 +238,24 @@ async fn database(config: &Config) -> Result<String, String> {
         return folder(path.parent().unwrap_or(&path))
             .map(|_| format!("{} will be made on first start", path.display()));
     }
-    let db = Db::open_unchanged(&config.database_url).await.map_err(|error| match server(config) {
-        Some(server) => format!("{server}: {error}: check HAVERSACK_DATABASE_URL, and whether it is running"),
-        None => error.to_string(),
-    })?;
+    let db = Db::open_unchanged(&config.database_url)
+        .await
+        .map_err(|error| match server(config) {
+            Some(server) => format!(
+                "{server}: {error}: check HAVERSACK_DATABASE_URL, and whether it is running"
+            ),
+            None => error.to_string(),
+        })?;
     let kind = match db.about().await.map_err(|error| error.to_string())? {
         Some(about) => postgres(config, &about)?,
         None => "SQLite".to_owned(),
     };
     match db.tables().await.map_err(|error| error.to_string())? {
-        SchemaStatus::None => return Ok(format!("{kind}, opened, durable; its tables will be made on first start")),
+        SchemaStatus::None => {
+            return Ok(format!(
+                "{kind}, opened, durable; its tables will be made on first start"
+            ));
+        }
         SchemaStatus::Older => {
             return Ok(format!(
                 "{kind}, opened, durable; its tables are those of an older version: make a backup, and the next start or \
@@ -181,14 +269,19 @@ async fn database(config: &Config) -> Result<String, String> {
         }
         SchemaStatus::Current => {}
     }
-    let partners = partners::list(&db).await.map_err(|error| error.to_string())?;
+    let partners = partners::list(&db)
+        .await
+        .map_err(|error| error.to_string())?;
     match partners.iter().find(|partner| partner.lines.is_empty()) {
         Some(partner) => Err(format!(
             "partner {} has no phone number and cannot send: add another with haversack partner add NAME \
              --phone-number +1...",
             partner.name
         )),
-        None => Ok(format!("{kind}, opened, durable, {} partner(s)", partners.len())),
+        None => Ok(format!(
+            "{kind}, opened, durable, {} partner(s)",
+            partners.len()
+        )),
     }
 }
 
@@ -196,16 +289,32 @@ async fn database(config: &Config) -> Result<String, String> {
 fn server(config: &Config) -> Option<String> {
     let url = &config.database_url;
     let of_postgres = Engine::of(url) == Some(Engine::Postgres);
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    of_postgres.then(|| format!("PostgreSQL at {}{port}{}", url.host_str().unwrap_or_default(), url.path()))
+    let port = url
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    of_postgres.then(|| {
+        format!(
+            "PostgreSQL at {}{port}{}",
+            url.host_str().unwrap_or_default(),
+            url.path()
+        )
+    })
 }
 
 /// What must be so of PostgreSQL beyond being durable.
 fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
-    let ServerInfo { version, encoding, max_connections, now } = about;
+    let ServerInfo {
+        version,
+        encoding,
+        max_connections,
+        now,
+    } = about;
     let name = format!("PostgreSQL {version}");
     if encoding != "UTF8" {
-        return Err(format!("{name}: the database is in {encoding}: make it with ENCODING 'UTF8' TEMPLATE template0"));
+        return Err(format!(
+            "{name}: the database is in {encoding}: make it with ENCODING 'UTF8' TEMPLATE template0"
+        ));
     }
     let apart = Clock::system().now().as_millis().abs_diff(now.as_millis());
     if apart > MAX_CLOCK_SKEW_MS {
@@ -214,7 +323,10 @@ fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
              all other servers"
         ));
     }
-    let own = config.limits.database_connections.saturating_add(db::LOCK_CONNECTIONS.into());
+    let own = config
+        .limits
+        .database_connections
+        .saturating_add(db::LOCK_CONNECTIONS.into());
     if u64::try_from(*max_connections).is_ok_and(|all| own > all) {
         return Err(format!(
             "{name}: it takes {max_connections} connections, and this server alone may open {own}: raise max_connections or \

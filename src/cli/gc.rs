@@ -26,21 +26,51 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
     block_on(async {
         let scratch = tempfile::tempdir()?;
         let storage = Storage::attach(config, scratch.path()).await?;
-        let side = StorageRef { db: &storage.db, blobs: &*storage.blobs };
+        let side = StorageRef {
+            db: &storage.db,
+            blobs: &*storage.blobs,
+        };
         let found = gc::find(side, SystemTime::now()).await?;
         println!("{} files that attachments name", found.referenced);
         if found.recent > 0 {
-            println!("{} files that nothing names and that are younger than a day: left alone", found.recent);
+            println!(
+                "{} files that nothing names and that are younger than a day: left alone",
+                found.recent
+            );
         }
-        show("unrecognised, left alone", found.unrecognized.iter().cloned());
+        show(
+            "unrecognised, left alone",
+            found.unrecognized.iter().cloned(),
+        );
         let bytes: u64 = found.orphaned.iter().map(|(_, size)| size).sum();
-        let what = if arguments.dry_run { "orphaned" } else { "orphaned; queued for deletion" };
-        show(what, found.orphaned.iter().map(|(key, size)| format!("{key} ({size} bytes)")));
-        println!("{} files that nothing names, {bytes} bytes", found.orphaned.len());
-        show("lost", found.missing.iter().map(|(id, problem)| format!("attachment {id}: {problem}")));
+        let what = if arguments.dry_run {
+            "orphaned"
+        } else {
+            "orphaned; queued for deletion"
+        };
+        show(
+            what,
+            found
+                .orphaned
+                .iter()
+                .map(|(key, size)| format!("{key} ({size} bytes)")),
+        );
+        println!(
+            "{} files that nothing names, {bytes} bytes",
+            found.orphaned.len()
+        );
+        show(
+            "lost",
+            found
+                .missing
+                .iter()
+                .map(|(id, problem)| format!("attachment {id}: {problem}")),
+        );
         if !arguments.dry_run && !found.orphaned.is_empty() {
             gc::enqueue_deletion(side, found.orphaned, Clock::system().now()).await?;
-            println!("a running server deletes them within a minute; otherwise the next server to start does");
+            println!(
+                "a running server deletes them within a minute; otherwise the next server to start does"
+            );
         }
         if !found.missing.is_empty() {
             bail!(

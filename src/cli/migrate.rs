@@ -6,7 +6,11 @@ use crate::db::Db;
 
 pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     block_on(async {
-        if let Some(folder) = config.database_path().as_deref().and_then(std::path::Path::parent) {
+        if let Some(folder) = config
+            .database_path()
+            .as_deref()
+            .and_then(std::path::Path::parent)
+        {
             std::fs::create_dir_all(folder)?;
         }
         Db::open(&config.database_url).await?;

@@ -62,20 +62,26 @@ pub fn main() -> ExitCode {
     }
     let Cli { command, flags } = Cli::parse();
     let given = flags.clone();
-    let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| match command {
-        Command::Serve(arguments) => serve::run(config, &arguments),
-        Command::Send(arguments) => send::run(&config, arguments),
-        Command::Partner(arguments) => partner::run(&config, arguments),
-        Command::Migrate => migrate::run(&config),
-        Command::Line(arguments) => line::run(&config, arguments),
-        Command::Copy(arguments) => copy::run(&given, &arguments),
-        Command::Gc(arguments) => gc::run(&config, &arguments),
-        Command::Doctor => doctor::run(&config),
-    });
+    let result =
+        Config::load(flags)
+            .map_err(anyhow::Error::from)
+            .and_then(|config| match command {
+                Command::Serve(arguments) => serve::run(config, &arguments),
+                Command::Send(arguments) => send::run(&config, arguments),
+                Command::Partner(arguments) => partner::run(&config, arguments),
+                Command::Migrate => migrate::run(&config),
+                Command::Line(arguments) => line::run(&config, arguments),
+                Command::Copy(arguments) => copy::run(&given, &arguments),
+                Command::Gc(arguments) => gc::run(&config, &arguments),
+                Command::Doctor => doctor::run(&config),
+            });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("haversack: {}", terminal::escaped_lines(&format!("{error:#}")));
+            eprintln!(
+                "haversack: {}",
+                terminal::escaped_lines(&format!("{error:#}"))
+            );
             ExitCode::FAILURE
         }
     }
@@ -83,5 +89,8 @@ pub fn main() -> ExitCode {
 
 /// The runtime of the commands that are done soon.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }

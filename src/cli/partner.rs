@@ -52,7 +52,8 @@ pub(super) fn tier(text: &str) -> Result<Tier, String> {
 }
 
 pub(super) fn number(text: &str) -> Result<PhoneNumber, String> {
-    PhoneNumber::parse(text).ok_or_else(|| "not a phone number in E.164 form, such as +12025550100".to_owned())
+    PhoneNumber::parse(text)
+        .ok_or_else(|| "not a phone number in E.164 form, such as +12025550100".to_owned())
 }
 
 pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
@@ -60,10 +61,18 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         std::fs::create_dir_all(&config.data_dir)?;
         let db = Db::open(&config.database_url).await?;
         match arguments.command {
-            Command::Add { name, api_key, phone_numbers } => add(&db, name, api_key, phone_numbers).await,
+            Command::Add {
+                name,
+                api_key,
+                phone_numbers,
+            } => add(&db, name, api_key, phone_numbers).await,
             Command::Set { name, tier } => {
-                partners::set_tier(&db, &Clock::system(), TierOf::Partner(name.clone()), tier).await?;
-                println!("partner  {name} is {} from now on; existing files keep their tier", tier.as_str());
+                partners::set_tier(&db, &Clock::system(), TierOf::Partner(name.clone()), tier)
+                    .await?;
+                println!(
+                    "partner  {name} is {} from now on; existing files keep their tier",
+                    tier.as_str()
+                );
                 Ok(())
             }
             Command::List => list(&db).await,
@@ -71,7 +80,12 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     })
 }
 
-async fn add(db: &Db, name: String, key: Option<String>, numbers: Vec<PhoneNumber>) -> anyhow::Result<()> {
+async fn add(
+    db: &Db,
+    name: String,
+    key: Option<String>,
+    numbers: Vec<PhoneNumber>,
+) -> anyhow::Result<()> {
     let key = key.unwrap_or_else(api_key::generate);
     let id = partners::add(db, &Clock::system(), name.clone(), &key, numbers.clone()).await?;
     println!("partner  {name} ({id})");
@@ -86,10 +100,21 @@ async fn list(db: &Db) -> anyhow::Result<()> {
     let (ephemeral_partners, ephemeral_lines) = partners::ephemeral(db).await?;
     let mark = |ephemeral| if ephemeral { " (ephemeral)" } else { "" };
     for partner in partners::list(db).await? {
-        let number = |line: &Line| format!("{}{}", line.phone_number, mark(ephemeral_lines.contains(&line.id)));
+        let number = |line: &Line| {
+            format!(
+                "{}{}",
+                line.phone_number,
+                mark(ephemeral_lines.contains(&line.id))
+            )
+        };
         let numbers: Vec<String> = partner.lines.iter().map(number).collect();
         let mark = mark(ephemeral_partners.contains(&partner.id));
-        println!("{}  {}{mark}  {}", partner.id, partner.name, numbers.join(" "));
+        println!(
+            "{}  {}{mark}  {}",
+            partner.id,
+            partner.name,
+            numbers.join(" ")
+        );
     }
     Ok(())
 }

@@ -88,7 +88,9 @@ struct Part {
 /// Looked at before anything is uploaded in vain.
 fn recipient(text: &str) -> Result<String, String> {
     let recipient = Recipient::parse(text).map(|recipient| recipient.to_string());
-    recipient.ok_or_else(|| "not a phone number in E.164 form, such as +12025550199, nor an e-mail address".to_owned())
+    recipient.ok_or_else(|| {
+        "not a phone number in E.164 form, such as +12025550199, nor an e-mail address".to_owned()
+    })
 }
 
 pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
@@ -102,20 +104,31 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         None => first_number(&client).await?,
     };
     // Before anything is uploaded: every file can be read, and is of a type that can be named.
-    let files = arguments.files.iter().map(|path| describe(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let files = arguments
+        .files
+        .iter()
+        .map(|path| describe(path))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let mut parts = Vec::new();
     if let Some(text) = &arguments.text {
         parts.push(json!({"type": "text", "value": text}));
     }
     for file in &files {
-        parts.push(json!({"type": "media", "attachment_id": upload(&client, file).await?.as_sent()}));
+        parts.push(
+            json!({"type": "media", "attachment_id": upload(&client, file).await?.as_sent()}),
+        );
     }
     let body = json!({"from": from.as_sent(), "to": arguments.to, "message": {"parts": parts}});
     let created: Created = client.post("/v3/chats", &body).await?;
     let message = watch(&client, created.chat.message).await?;
     println!("message {}", message.id);
     println!("status  {}", message.delivery_status);
-    for url in message.parts.iter().filter_map(|part| part.url.as_ref()).take(MAX_PARTS) {
+    for url in message
+        .parts
+        .iter()
+        .filter_map(|part| part.url.as_ref())
+        .take(MAX_PARTS)
+    {
         println!("file    {url}");
     }
     match message.delivery_status.as_sent() {
@@ -123,7 +136,10 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         "failed" => bail!("the message could not be delivered"),
         _ => {
             let status = &message.delivery_status;
-            eprintln!("the message is still {status} after {} s; the server goes on with it", WATCH.as_secs());
+            eprintln!(
+                "the message is still {status} after {} s; the server goes on with it",
+                WATCH.as_secs()
+            );
             Ok(())
         }
     }
@@ -143,17 +159,25 @@ fn client(config: &Config, arguments: &Arguments) -> anyhow::Result<ApiClient> {
         (Some(base_url), Some(api_key), _) => (base_url.clone(), api_key.clone()),
         (None, Some(api_key), Some(local)) => (local.base_url, api_key.clone()),
         (None, None, Some(local)) => (local.base_url, local.api_key),
-        (Some(base_url), None, Some(local)) if *base_url == local.base_url => (local.base_url, local.api_key),
+        (Some(base_url), None, Some(local)) if *base_url == local.base_url => {
+            (local.base_url, local.api_key)
+        }
         (Some(base_url), None, _) => bail!("--base-url {base_url} needs --api-key as well"),
         (None, _, None) => bail!(missing("server")),
     };
-    ApiClient::new(&base_url, &api_key, Duration::from_secs(arguments.timeout_seconds))
+    ApiClient::new(
+        &base_url,
+        &api_key,
+        Duration::from_secs(arguments.timeout_seconds),
+    )
 }
 
 async fn first_number(client: &ApiClient) -> anyhow::Result<ServerText> {
     let numbers: PhoneNumbers = client.get("/v3/phone_numbers").await?;
     let first = numbers.phone_numbers.into_iter().next();
-    Ok(first.context("the API key's partner has no phone number to send from")?.phone_number)
+    Ok(first
+        .context("the API key's partner has no phone number to send from")?
+        .phone_number)
 }
 
 struct File {
@@ -164,21 +188,39 @@ struct File {
 }
 
 fn describe(path: &Path) -> anyhow::Result<File> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let metadata =
+        std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_file() {
         bail!("{} is not a file", path.display());
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let extension = path.extension().unwrap_or_default().to_string_lossy();
-    let media_type = media::by_extension(&extension)
-        .with_context(|| format!("{}: files with the extension {extension:?} are not accepted", path.display()))?;
-    Ok(File { path: path.to_owned(), name, content_type: media_type.name, size: metadata.len() })
+    let media_type = media::by_extension(&extension).with_context(|| {
+        format!(
+            "{}: files with the extension {extension:?} are not accepted",
+            path.display()
+        )
+    })?;
+    Ok(File {
+        path: path.to_owned(),
+        name,
+        content_type: media_type.name,
+        size: metadata.len(),
+    })
 }
 
 async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<ServerText> {
     let name = escaped(&file.name);
-    let body = json!({"filename": file.name, "content_type": file.content_type, "size_bytes": file.size});
-    let upload: Upload = client.post("/v3/attachments", &body).await.with_context(|| name.clone())?;
+    let body =
+        json!({"filename": file.name, "content_type": file.content_type, "size_bytes": file.size});
+    let upload: Upload = client
+        .post("/v3/attachments", &body)
+        .await
+        .with_context(|| name.clone())?;
     let progress = progress(file);
     let opened = tokio::fs::File::open(&file.path).await?;
     let stream = ReaderStream::with_capacity(progress.wrap_async_read(opened), 64 * 1024);
@@ -188,8 +230,16 @@ async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<ServerText> {
         counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
     });
     let content = reqwest::Body::wrap_stream(stream);
-    let body = Body { content, content_type: file.content_type, size: file.size, taken };
-    client.put(&upload, body).await.with_context(|| name.clone())?;
+    let body = Body {
+        content,
+        content_type: file.content_type,
+        size: file.size,
+        taken,
+    };
+    client
+        .put(&upload, body)
+        .await
+        .with_context(|| name.clone())?;
     progress.finish_and_clear();
     println!("uploaded {name} ({} bytes)", file.size);
     Ok(upload.attachment_id)
@@ -197,7 +247,8 @@ async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<ServerText> {
 
 /// A bar on a terminal; hidden otherwise, where the line after the upload has to do.
 fn progress(file: &File) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     ProgressBar::new(file.size)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         .with_message(escaped(&file.name))
@@ -205,9 +256,12 @@ fn progress(file: &File) -> ProgressBar {
 
 /// Follows the message until nothing more will happen to it.
 async fn watch(client: &ApiClient, mut message: Message) -> anyhow::Result<Message> {
-    let id = MessageId::parse(message.id.as_sent()).with_context(|| format!("{} is no id of a message", message.id))?;
+    let id = MessageId::parse(message.id.as_sent())
+        .with_context(|| format!("{} is no id of a message", message.id))?;
     let end = tokio::time::Instant::now() + WATCH;
-    while !matches!(message.delivery_status.as_sent(), "delivered" | "failed") && tokio::time::Instant::now() < end {
+    while !matches!(message.delivery_status.as_sent(), "delivered" | "failed")
+        && tokio::time::Instant::now() < end
+    {
         tokio::time::sleep(POLL_INTERVAL).await;
         message = client.get(&format!("/v3/messages/{id}")).await?;
     }

@@ -25,15 +25,27 @@ pub(super) struct Arguments {
 pub(super) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
     start_log(&config)?;
     raise_file_limit();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, arguments.show_key))
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(config, arguments.show_key))
 }
 
 async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
-    let app = App::build(config, Clock::system(), Arc::new(Loopback), Arc::new(SystemResolver)).await?;
+    let app = App::build(
+        config,
+        Clock::system(),
+        Arc::new(Loopback),
+        Arc::new(SystemResolver),
+    )
+    .await?;
     let welcome = bootstrap::prepare(&data_dir, &app, show_key).await?;
     // Listened for before anything is said: whoever reads the lines may stop us at once.
-    let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let mut signals = [
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    ];
     // Whoever read the first lines may have closed the pipe; that is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "{welcome}");
     tracing::info!(address = %app.address(), "serving");
@@ -61,8 +73,12 @@ async fn either([terminate, interrupt]: &mut [Signal; 2]) {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
-        .with_context(|| format!("HAVERSACK_LOG: {:?} is not a level or list of target=level", config.log))?;
+    let filter = EnvFilter::try_new(&config.log).with_context(|| {
+        format!(
+            "HAVERSACK_LOG: {:?} is not a level or list of target=level",
+            config.log
+        )
+    })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -79,7 +95,10 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }

@@ -13,8 +13,14 @@ const MAX_PREFIX: usize = 100;
 const REGION: &str = "us-east-1";
 
 /// Reads the URL of a bucket; `variable` gives environment variables.
-pub(super) fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<S3Config, Error> {
-    let invalid = |problem: String| Error::Invalid { setting: SETTING, problem };
+pub(super) fn parse(
+    text: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<S3Config, Error> {
+    let invalid = |problem: String| Error::Invalid {
+        setting: SETTING,
+        problem,
+    };
     // Named in every problem, but never what may be a secret in it.
     let url = Url::parse(text).map_err(|error| invalid(format!("it is not a URL ({error})")))?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -30,17 +36,34 @@ pub(super) fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Re
         ));
     }
     let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
-    let bucket = bucket.ok_or_else(|| invalid("it names no bucket; use s3://bucket/prefix".to_owned()))?;
+    let bucket =
+        bucket.ok_or_else(|| invalid("it names no bucket; use s3://bucket/prefix".to_owned()))?;
     let prefix = prefix(&url).map_err(invalid)?;
     let mut query = Query::parse(&url).map_err(invalid)?;
 
-    let variable = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-    let region = query.region.take().or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));
+    let variable = |name: &str| {
+        variable(name)
+            .map(|value| value.trim().to_owned())
+            .filter(|value| !value.is_empty())
+    };
+    let region = query
+        .region
+        .take()
+        .or_else(|| variable("AWS_REGION"))
+        .or_else(|| variable("AWS_DEFAULT_REGION"));
     let region = region.unwrap_or_else(|| REGION.to_owned());
-    if !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
-        return Err(invalid(format!("{region:?} is not a region such as eu-central-1")));
+    if !region
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    {
+        return Err(invalid(format!(
+            "{region:?} is not a region such as eu-central-1"
+        )));
     }
-    let own = query.endpoint.or_else(|| variable("AWS_ENDPOINT_URL_S3")).or_else(|| variable("AWS_ENDPOINT_URL"));
+    let own = query
+        .endpoint
+        .or_else(|| variable("AWS_ENDPOINT_URL_S3"))
+        .or_else(|| variable("AWS_ENDPOINT_URL"));
     let style = query.style.unwrap_or(match (&own, bucket.contains('.')) {
         // No certificate is for a host with the dots of a bucket's name in it.
         (None, false) => S3Style::Virtual,
@@ -52,15 +75,28 @@ pub(super) fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Re
     });
     let endpoint = Url::parse(&endpoint)
         .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.query().is_none())
+        .filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.username().is_empty()
+                && url.query().is_none()
+        })
         .ok_or_else(|| {
-            invalid("the endpoint (here or in AWS_ENDPOINT_URL_S3) must be like https://s3.example.com".to_owned())
+            invalid(
+                "the endpoint (here or in AWS_ENDPOINT_URL_S3) must be like https://s3.example.com"
+                    .to_owned(),
+            )
         })?;
     let needed = |name: &'static str| {
-        variable(name)
-            .ok_or_else(|| invalid(format!("a bucket needs credentials: set the environment variable {name}")))
+        variable(name).ok_or_else(|| {
+            invalid(format!(
+                "a bucket needs credentials: set the environment variable {name}"
+            ))
+        })
     };
-    let (key, secret) = (needed("AWS_ACCESS_KEY_ID")?, needed("AWS_SECRET_ACCESS_KEY")?);
+    let (key, secret) = (
+        needed("AWS_ACCESS_KEY_ID")?,
+        needed("AWS_SECRET_ACCESS_KEY")?,
+    );
     let credentials = S3Credentials::new(&key, &secret, variable("AWS_SESSION_TOKEN").as_deref());
     S3Config::new(endpoint, style, bucket, region, prefix, credentials).map_err(invalid)
 }
@@ -69,16 +105,27 @@ pub(super) fn parse(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Re
 fn prefix(url: &Url) -> Result<String, String> {
     let path = percent_encoding::percent_decode_str(url.path())
         .decode_utf8()
-        .map_err(|_| "the prefix is not UTF-8; use letters, digits, - and _, with / between them".to_owned())?;
+        .map_err(|_| {
+            "the prefix is not UTF-8; use letters, digits, - and _, with / between them".to_owned()
+        })?;
     let path = path.trim_matches('/');
     if path.is_empty() {
         return Ok(String::new());
     }
     if path.len() >= MAX_PREFIX {
-        return Err(format!("the prefix has {} bytes; it must have less than {MAX_PREFIX}", path.len()));
+        return Err(format!(
+            "the prefix has {} bytes; it must have less than {MAX_PREFIX}",
+            path.len()
+        ));
     }
-    if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) || path.chars().any(char::is_control) {
-        return Err(format!("{path:?} cannot be a prefix; use names with / between them"));
+    if path
+        .split('/')
+        .any(|segment| matches!(segment, "" | "." | ".."))
+        || path.chars().any(char::is_control)
+    {
+        return Err(format!(
+            "{path:?} cannot be a prefix; use names with / between them"
+        ));
     }
     Ok(format!("{path}/"))
 }
@@ -104,7 +151,11 @@ impl Query {
                         other => return Err(format!("style is path or virtual, not {other:?}")),
                     });
                 }
-                other => return Err(format!("{other:?} is not known; there are region, endpoint and style")),
+                other => {
+                    return Err(format!(
+                        "{other:?} is not known; there are region, endpoint and style"
+                    ));
+                }
             }
         }
         Ok(query)
@@ -116,24 +167,39 @@ mod tests {
     use super::*;
 
     fn read(text: &str, variables: &[(&str, &str)]) -> Result<String, String> {
-        let known = [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "hush")];
+        let known = [
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY", "hush"),
+        ];
         let variable = |name: &str| {
             let all = variables.iter().chain(&known);
-            all.filter(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()).next()
+            all.filter(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+                .next()
         };
-        parse(text, &variable).map(|config| config.place()).map_err(|error| error.to_string())
+        parse(text, &variable)
+            .map(|config| config.place())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn where_a_bucket_is() {
         for (text, variables, place) in [
-            ("s3://pack", &[][..], "https://pack.s3.us-east-1.amazonaws.com/ in region us-east-1"),
+            (
+                "s3://pack",
+                &[][..],
+                "https://pack.s3.us-east-1.amazonaws.com/ in region us-east-1",
+            ),
             (
                 "s3://pack/a/b/?region=eu-west-3",
                 &[],
                 "https://pack.s3.eu-west-3.amazonaws.com/a/b/ in region eu-west-3",
             ),
-            ("s3://pack.example/", &[], "https://s3.us-east-1.amazonaws.com/pack.example/ in region us-east-1"),
+            (
+                "s3://pack.example/",
+                &[],
+                "https://s3.us-east-1.amazonaws.com/pack.example/ in region us-east-1",
+            ),
             (
                 "s3://pack",
                 &[("AWS_REGION", "a-1"), ("AWS_DEFAULT_REGION", "b-1")],
@@ -144,12 +210,27 @@ mod tests {
                 &[("AWS_REGION", " "), ("AWS_DEFAULT_REGION", "b-1")],
                 "https://pack.s3.b-1.amazonaws.com/ in region b-1",
             ),
-            ("s3://pack?region=cn-north-1", &[], "https://pack.s3.cn-north-1.amazonaws.com.cn/ in region cn-north-1"),
-            ("s3://pack/x?endpoint=http://127.0.0.1:9000", &[], "http://127.0.0.1:9000/pack/x/ in region us-east-1"),
-            ("s3://pack?endpoint=https://r.example&style=virtual", &[], "https://pack.r.example/ in region us-east-1"),
+            (
+                "s3://pack?region=cn-north-1",
+                &[],
+                "https://pack.s3.cn-north-1.amazonaws.com.cn/ in region cn-north-1",
+            ),
+            (
+                "s3://pack/x?endpoint=http://127.0.0.1:9000",
+                &[],
+                "http://127.0.0.1:9000/pack/x/ in region us-east-1",
+            ),
+            (
+                "s3://pack?endpoint=https://r.example&style=virtual",
+                &[],
+                "https://pack.r.example/ in region us-east-1",
+            ),
             (
                 "s3://pack",
-                &[("AWS_ENDPOINT_URL", "http://a:1"), ("AWS_ENDPOINT_URL_S3", "http://b:1")],
+                &[
+                    ("AWS_ENDPOINT_URL", "http://a:1"),
+                    ("AWS_ENDPOINT_URL_S3", "http://b:1"),
+                ],
                 "http://b:1/pack/ in region us-east-1",
             ),
         ] {
@@ -166,22 +247,49 @@ mod tests {
             ("s3://pack?regio=x", &[], "\"regio\""),
             ("s3://pack?style=host", &[], "path or virtual"),
             ("s3://pack?region=eu west", &[], "not a region"),
-            ("s3://pack?endpoint=minio:9000", &[], "https://s3.example.com"),
-            ("s3://pack?endpoint=http://127.0.0.1:1&style=virtual", &[], "style=path"),
+            (
+                "s3://pack?endpoint=minio:9000",
+                &[],
+                "https://s3.example.com",
+            ),
+            (
+                "s3://pack?endpoint=http://127.0.0.1:1&style=virtual",
+                &[],
+                "style=path",
+            ),
             ("s3://pack/a//b", &[], "prefix"),
-            ("s3://pack", &[("AWS_SECRET_ACCESS_KEY", "")], "AWS_SECRET_ACCESS_KEY"),
-            ("s3://pack", &[("AWS_ACCESS_KEY_ID", "")], "AWS_ACCESS_KEY_ID"),
+            (
+                "s3://pack",
+                &[("AWS_SECRET_ACCESS_KEY", "")],
+                "AWS_SECRET_ACCESS_KEY",
+            ),
+            (
+                "s3://pack",
+                &[("AWS_ACCESS_KEY_ID", "")],
+                "AWS_ACCESS_KEY_ID",
+            ),
         ] {
             let told = read(text, variables).expect_err(text);
-            assert!(told.contains(named) && told.contains(SETTING) && !told.contains("hush"), "{text}: {told}");
+            assert!(
+                told.contains(named) && told.contains(SETTING) && !told.contains("hush"),
+                "{text}: {told}"
+            );
         }
         let long = format!("s3://pack/{}", "a".repeat(MAX_PREFIX));
-        assert!(read(&long, &[]).expect_err("long").contains("less than 100"));
+        assert!(
+            read(&long, &[])
+                .expect_err("long")
+                .contains("less than 100")
+        );
     }
 
     #[test]
     fn credentials_are_not_shown() {
-        let secrets = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+        let secrets = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+        ];
         let variable = |name: &str| secrets.contains(&name).then(|| "hush".to_owned());
         let config = parse("s3://pack", &variable).expect("config");
         assert!(!format!("{config:?}").contains("hush"), "{config:?}");

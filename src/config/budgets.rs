@@ -38,12 +38,14 @@ impl Limits {
     /// Bytes that the lists of a body of `text` bytes can take once it is parsed, beyond the text itself.
     #[must_use]
     pub fn json_overhead(text: u64) -> u64 {
-        text.saturating_mul(JSON_AMPLIFICATION).min(MAX_JSON_OVERHEAD)
+        text.saturating_mul(JSON_AMPLIFICATION)
+            .min(MAX_JSON_OVERHEAD)
     }
 
     /// What a body of the largest size takes of the budget.
     pub(super) fn largest_json(&self) -> u64 {
-        self.max_json_bytes.saturating_add(Self::json_overhead(self.max_json_bytes))
+        self.max_json_bytes
+            .saturating_add(Self::json_overhead(self.max_json_bytes))
     }
 
     /// Connections, by client address.
@@ -72,7 +74,10 @@ impl Limits {
     /// Bytes of uploads and fetched files that are not stored yet, by partner.
     #[must_use]
     pub fn temporary_bytes(&self) -> budget::Limits {
-        budget::Limits::without_queue(self.max_temporary_bytes, self.max_temporary_bytes_per_partner)
+        budget::Limits::without_queue(
+            self.max_temporary_bytes,
+            self.max_temporary_bytes_per_partner,
+        )
     }
 
     /// Decoder processes that run at a time, by partner.
@@ -111,30 +116,47 @@ impl Limits {
     /// Connections that read SQLite at a time, by partner. One more is for the server's own work.
     #[must_use]
     pub fn database_reads(&self) -> budget::Limits {
-        queries(u64::from(db::SQLITE_READERS) - 1, self.max_database_reads_per_partner)
+        queries(
+            u64::from(db::SQLITE_READERS) - 1,
+            self.max_database_reads_per_partner,
+        )
     }
 
     /// Writes that wait for SQLite's one writer or share its commit, by partner.
     #[must_use]
     pub fn database_writes(&self) -> budget::Limits {
-        queries(self.max_database_writes, self.max_database_writes_per_partner)
+        queries(
+            self.max_database_writes,
+            self.max_database_writes_per_partner,
+        )
     }
 
     /// Connections to PostgreSQL in use at a time, by partner. The others are for the server's own work.
     #[must_use]
     pub fn database_connections(&self) -> budget::Limits {
         let own = (self.database_connections / 8).max(1);
-        queries(self.database_connections.saturating_sub(own).max(1), self.database_connections_per_partner)
+        queries(
+            self.database_connections.saturating_sub(own).max(1),
+            self.database_connections_per_partner,
+        )
     }
 
     /// Names that are held for longer than a transaction takes, by partner.
     #[must_use]
     pub fn database_locks(&self) -> budget::Limits {
         let total = u64::from(db::LOCK_CONNECTIONS) - 1;
-        budget::Limits { queue_timeout: LOCK_TIMEOUT, ..queries(total, LOCKS_PER_PARTNER) }
+        budget::Limits {
+            queue_timeout: LOCK_TIMEOUT,
+            ..queries(total, LOCKS_PER_PARTNER)
+        }
     }
 }
 
 fn queries(total: u64, share: u64) -> budget::Limits {
-    budget::Limits { total, share: share.min(total), max_queued: MAX_QUEUED_QUERIES, queue_timeout: QUERY_TIMEOUT }
+    budget::Limits {
+        total,
+        share: share.min(total),
+        max_queued: MAX_QUEUED_QUERIES,
+        queue_timeout: QUERY_TIMEOUT,
+    }
 }

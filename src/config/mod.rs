@@ -118,9 +118,13 @@ impl BaseUrl {
     /// A sentence that says what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|e| format!("{text:?} is not a URL ({e})"))?;
-        let plain = matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
+        let plain = matches!(url.scheme(), "http" | "https")
+            && url.query().is_none()
+            && url.fragment().is_none();
         if !plain || url.cannot_be_a_base() {
-            return Err(format!("{text:?} must be an http or https URL without ? and #"));
+            return Err(format!(
+                "{text:?} must be an http or https URL without ? and #"
+            ));
         }
         Ok(Self(url))
     }
@@ -141,7 +145,9 @@ impl BaseUrl {
     #[must_use]
     pub fn authority(&self) -> String {
         let host = self.0.host_str().unwrap_or_default();
-        self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+        self.0
+            .port()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
     /// The URL with `path`, which starts with `/`, appended.
@@ -164,7 +170,10 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn load_with(flags: Flags, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
+    pub fn load_with(
+        flags: Flags,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
         let file = match flags.config.as_deref() {
             Some(path) => read_file(path)?,
             None => Flags::default(),
@@ -175,14 +184,17 @@ impl Config {
     /// The file of the database, if it is SQLite.
     #[must_use]
     pub fn database_path(&self) -> Option<PathBuf> {
-        let path = percent_encoding::percent_decode_str(self.database_url.path()).decode_utf8_lossy();
+        let path =
+            percent_encoding::percent_decode_str(self.database_url.path()).decode_utf8_lossy();
         (Engine::of(&self.database_url) == Some(Engine::Sqlite)).then(|| path.into_owned().into())
     }
 
     fn check(settings: Settings, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let invalid = |setting, problem| Error::Invalid { setting, problem };
         let base_url = |setting, text: Option<String>| {
-            text.map(|text| BaseUrl::parse(&text)).transpose().map_err(|problem| invalid(setting, problem))
+            text.map(|text| BaseUrl::parse(&text))
+                .transpose()
+                .map_err(|problem| invalid(setting, problem))
         };
         let data_dir = settings.data_dir;
         let database_url = match settings.database_url {
@@ -195,15 +207,26 @@ impl Config {
             None => sqlite_url(&data_dir),
         };
         if Engine::of(&database_url).is_none() {
-            let problem = format!("{}: is not supported; use sqlite: or postgres:", database_url.scheme());
+            let problem = format!(
+                "{}: is not supported; use sqlite: or postgres:",
+                database_url.scheme()
+            );
             return Err(invalid("HAVERSACK_DATABASE_URL", problem));
         }
         let is_bucket = |text: &&str| text.starts_with("s3:");
         let bucket = settings.blobs_url.as_deref().filter(is_bucket);
-        let bucket = bucket.map(|text| bucket::parse(text, variable)).transpose()?;
-        let blobs_dir = match settings.blobs_url.as_deref().filter(|text| !is_bucket(text)) {
+        let bucket = bucket
+            .map(|text| bucket::parse(text, variable))
+            .transpose()?;
+        let blobs_dir = match settings
+            .blobs_url
+            .as_deref()
+            .filter(|text| !is_bucket(text))
+        {
             Some(text) => file_path(text).ok_or_else(|| {
-                let problem = format!("{text:?} is not supported; use file:/path/of/a/folder or s3://bucket/prefix");
+                let problem = format!(
+                    "{text:?} is not supported; use file:/path/of/a/folder or s3://bucket/prefix"
+                );
                 invalid("HAVERSACK_BLOBS_URL", problem)
             })?,
             None => data_dir.clone(),
@@ -217,18 +240,27 @@ impl Config {
                 return Err(invalid("HAVERSACK_CDN_MODE", problem.to_owned()));
             }
             (other, _) => {
-                return Err(invalid("HAVERSACK_CDN_MODE", format!("\"proxy\" or \"redirect\", not {other:?}")));
+                return Err(invalid(
+                    "HAVERSACK_CDN_MODE",
+                    format!("\"proxy\" or \"redirect\", not {other:?}"),
+                ));
             }
         };
         let ttl = settings.limits.upload_url_ttl_seconds;
         if bucket.is_some() && ttl > MAX_SIGNED {
-            let problem = format!("must be at most {MAX_SIGNED} (seven days) with a bucket, not {ttl}");
+            let problem =
+                format!("must be at most {MAX_SIGNED} (seven days) with a bucket, not {ttl}");
             return Err(invalid("HAVERSACK_UPLOAD_URL_TTL_SECONDS", problem));
         }
         let log_format = match settings.log_format.as_str() {
             "text" => LogFormat::Text,
             "json" => LogFormat::Json,
-            other => return Err(invalid("HAVERSACK_LOG_FORMAT", format!("\"text\" or \"json\", not {other:?}"))),
+            other => {
+                return Err(invalid(
+                    "HAVERSACK_LOG_FORMAT",
+                    format!("\"text\" or \"json\", not {other:?}"),
+                ));
+            }
         };
         settings.limits.check()?;
         Ok(Self {
@@ -271,12 +303,23 @@ impl Config {
 }
 
 /// The entries of a list joined by commas.
-fn list<T: std::str::FromStr>(setting: &'static str, text: Option<&str>, like: &str) -> Result<Vec<T>, Error> {
-    let entries = text.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+fn list<T: std::str::FromStr>(
+    setting: &'static str,
+    text: Option<&str>,
+    like: &str,
+) -> Result<Vec<T>, Error> {
+    let entries = text
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty());
     entries
         .map(|entry| {
             let problem = || format!("{entry:?} is not {like}; several are joined by commas");
-            entry.parse().map_err(|_| Error::Invalid { setting, problem: problem() })
+            entry.parse().map_err(|_| Error::Invalid {
+                setting,
+                problem: problem(),
+            })
         })
         .collect()
 }
@@ -290,11 +333,19 @@ fn file_path(text: &str) -> Option<PathBuf> {
 }
 
 fn read_file(path: &Path) -> Result<Flags, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
     toml::from_str(&text).map_err(|error: toml::de::Error| {
         // Without the line itself, as the library would show it: it may hold a password.
-        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-        Error::Malformed { path: path.to_owned(), message: format!("line {line}: {}", error.message()) }
+        let line = error
+            .span()
+            .map_or(1, |span| text[..span.start].lines().count().max(1));
+        Error::Malformed {
+            path: path.to_owned(),
+            message: format!("line {line}: {}", error.message()),
+        }
     })
 }
 
@@ -304,7 +355,8 @@ fn sqlite_url(data_dir: &Path) -> Url {
     let path = std::path::absolute(&path).unwrap_or(path);
     // Url::from_file_path percent-encodes what a path may hold and a URL may not.
     let file = Url::from_file_path(path).expect("the path is absolute");
-    Url::parse(&format!("sqlite://{}?mode=rwc", file.path())).expect("a file URL makes a sqlite URL")
+    Url::parse(&format!("sqlite://{}?mode=rwc", file.path()))
+        .expect("a file URL makes a sqlite URL")
 }
 
 #[cfg(test)]
@@ -344,24 +396,57 @@ mod tests {
             (vec!["--config", "/nowhere.toml"], "/nowhere.toml"),
             (vec!["--public-url", "ftp://a"], "HAVERSACK_PUBLIC_URL"),
             (vec!["--cdn-url", "cdn.example.com"], "HAVERSACK_CDN_URL"),
-            (vec!["--database-url", "mysql://a"], "HAVERSACK_DATABASE_URL"),
+            (
+                vec!["--database-url", "mysql://a"],
+                "HAVERSACK_DATABASE_URL",
+            ),
             (vec!["--blobs-url", "s3://a?b=c"], "HAVERSACK_BLOBS_URL"),
             (vec!["--cdn-mode", "redirect"], "HAVERSACK_CDN_MODE"),
             (vec!["--cdn-mode", "direct"], "HAVERSACK_CDN_MODE"),
             (vec!["--blobs-url", "file:relative"], "HAVERSACK_BLOBS_URL"),
             (vec!["--blobs-url", "file://host/x"], "HAVERSACK_BLOBS_URL"),
             (vec!["--max-json-bytes", "0"], "HAVERSACK_MAX_JSON_BYTES"),
-            (vec!["--upload-grace-seconds", "18446744073709551615"], "HAVERSACK_UPLOAD_GRACE_SECONDS"),
+            (
+                vec!["--upload-grace-seconds", "18446744073709551615"],
+                "HAVERSACK_UPLOAD_GRACE_SECONDS",
+            ),
             (vec!["--log-format", "xml"], "HAVERSACK_LOG_FORMAT"),
-            (vec!["--max-header-bytes", "1"], "HAVERSACK_MAX_HEADER_BYTES"),
-            (vec!["--fetch-allow-nets", "10.0.0.0/8,10.0.0.1"], "HAVERSACK_FETCH_ALLOW_NETS"),
-            (vec!["--fetch-allow-ports", "http"], "HAVERSACK_FETCH_ALLOW_PORTS"),
-            (vec!["--trusted-proxies", "10.0.0.1"], "HAVERSACK_TRUSTED_PROXIES"),
-            (vec!["--max-json-bytes-per-address", "8388608"], "HAVERSACK_MAX_JSON_BYTES_PER_ADDRESS"),
-            (vec!["--max-connections-per-address", "0"], "HAVERSACK_MAX_CONNECTIONS_PER_ADDRESS"),
-            (vec!["--download-min-bytes-per-second", "0"], "HAVERSACK_DOWNLOAD_MIN_BYTES_PER_SECOND"),
-            (vec!["--fetch-max-concurrent", "0"], "HAVERSACK_FETCH_MAX_CONCURRENT"),
-            (vec!["--fetch-max-redirects", "18446744073709551615"], "HAVERSACK_FETCH_MAX_REDIRECTS"),
+            (
+                vec!["--max-header-bytes", "1"],
+                "HAVERSACK_MAX_HEADER_BYTES",
+            ),
+            (
+                vec!["--fetch-allow-nets", "10.0.0.0/8,10.0.0.1"],
+                "HAVERSACK_FETCH_ALLOW_NETS",
+            ),
+            (
+                vec!["--fetch-allow-ports", "http"],
+                "HAVERSACK_FETCH_ALLOW_PORTS",
+            ),
+            (
+                vec!["--trusted-proxies", "10.0.0.1"],
+                "HAVERSACK_TRUSTED_PROXIES",
+            ),
+            (
+                vec!["--max-json-bytes-per-address", "8388608"],
+                "HAVERSACK_MAX_JSON_BYTES_PER_ADDRESS",
+            ),
+            (
+                vec!["--max-connections-per-address", "0"],
+                "HAVERSACK_MAX_CONNECTIONS_PER_ADDRESS",
+            ),
+            (
+                vec!["--download-min-bytes-per-second", "0"],
+                "HAVERSACK_DOWNLOAD_MIN_BYTES_PER_SECOND",
+            ),
+            (
+                vec!["--fetch-max-concurrent", "0"],
+                "HAVERSACK_FETCH_MAX_CONCURRENT",
+            ),
+            (
+                vec!["--fetch-max-redirects", "18446744073709551615"],
+                "HAVERSACK_FETCH_MAX_REDIRECTS",
+            ),
         ] {
             let error = load(&arguments).expect_err(named).to_string();
             assert!(error.contains(named), "{error}");
@@ -372,52 +457,99 @@ mod tests {
     fn a_line_that_is_wrong_is_named_and_not_shown() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("haversack.toml");
-        std::fs::write(&path, "log = \"info\"\n\ndatabase_url = \"postgres://u:hush@h/d\n").expect("write");
-        let error = load(&["--config", path.to_str().expect("path")]).expect_err("malformed").to_string();
-        assert!(error.contains("line 3") && !error.contains("hush"), "{error}");
-        let error = load(&["--database-url", "postgres://u:hu/sh#@h/d"]).expect_err("no URL").to_string();
-        assert!(error.contains("HAVERSACK_DATABASE_URL") && !error.contains("hu/sh"), "{error}");
+        std::fs::write(
+            &path,
+            "log = \"info\"\n\ndatabase_url = \"postgres://u:hush@h/d\n",
+        )
+        .expect("write");
+        let error = load(&["--config", path.to_str().expect("path")])
+            .expect_err("malformed")
+            .to_string();
+        assert!(
+            error.contains("line 3") && !error.contains("hush"),
+            "{error}"
+        );
+        let error = load(&["--database-url", "postgres://u:hu/sh#@h/d"])
+            .expect_err("no URL")
+            .to_string();
+        assert!(
+            error.contains("HAVERSACK_DATABASE_URL") && !error.contains("hu/sh"),
+            "{error}"
+        );
     }
 
     #[test]
     fn lists_are_joined_by_commas() {
-        let config = load(&["--fetch-allow-nets", "127.0.0.0/8, ::1/128,", "--fetch-allow-ports", "8443"]);
+        let config = load(&[
+            "--fetch-allow-nets",
+            "127.0.0.0/8, ::1/128,",
+            "--fetch-allow-ports",
+            "8443",
+        ]);
         let allowed = config.expect("config").fetch_allowed;
-        assert!(allowed.contains("::1".parse().expect("address")) && allowed.port(8443) && allowed.nets.len() == 2);
+        assert!(
+            allowed.contains("::1".parse().expect("address"))
+                && allowed.port(8443)
+                && allowed.nets.len() == 2
+        );
     }
 
     #[test]
     fn files_are_in_a_bucket_if_it_is_named() {
         let load = |arguments: &[&str]| {
-            let arguments = ["haversack", "--blobs-url", "s3://pack", "--data-dir", "/srv/x"].iter().chain(arguments);
+            let arguments = [
+                "haversack",
+                "--blobs-url",
+                "s3://pack",
+                "--data-dir",
+                "/srv/x",
+            ]
+            .iter()
+            .chain(arguments);
             let variable = |name: &str| name.ends_with("_KEY_ID").then(|| "id".to_owned());
-            let variable = |name: &str| variable(name).or_else(|| name.ends_with("_KEY").then(|| "hush".to_owned()));
+            let variable = |name: &str| {
+                variable(name).or_else(|| name.ends_with("_KEY").then(|| "hush".to_owned()))
+            };
             Config::load_with(Cli::parse_from(arguments).flags, &variable)
         };
         let config = load(&["--cdn-mode", "redirect"]).expect("config");
         assert!(config.bucket.is_some() && config.cdn_mode == CdnMode::Redirect);
         assert_eq!(config.blobs_dir, Path::new("/srv/x"));
-        let error = load(&["--upload-url-ttl-seconds", "604801"]).expect_err("too long").to_string();
-        assert!(error.contains("HAVERSACK_UPLOAD_URL_TTL_SECONDS"), "{error}");
+        let error = load(&["--upload-url-ttl-seconds", "604801"])
+            .expect_err("too long")
+            .to_string();
+        assert!(
+            error.contains("HAVERSACK_UPLOAD_URL_TTL_SECONDS"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_blobs_url_names_a_folder() {
         for url in ["file:/srv/a%20b", "file:///srv/a%20b"] {
-            assert_eq!(load(&["--blobs-url", url]).expect("config").blobs_dir, Path::new("/srv/a b"));
+            assert_eq!(
+                load(&["--blobs-url", url]).expect("config").blobs_dir,
+                Path::new("/srv/a b")
+            );
         }
     }
 
     #[test]
     fn the_database_path_may_hold_anything() {
         let config = load(&["--data-dir", "/tmp/a b?c#d"]).expect("config");
-        assert_eq!(config.database_url.as_str(), "sqlite:///tmp/a%20b%3Fc%23d/haversack.db?mode=rwc");
+        assert_eq!(
+            config.database_url.as_str(),
+            "sqlite:///tmp/a%20b%3Fc%23d/haversack.db?mode=rwc"
+        );
     }
 
     #[test]
     fn the_documentation_lists_every_setting() {
         let table = SETTINGS.iter().map(Setting::row).collect::<String>();
         let documented = include_str!("../../docs/configuration.md");
-        assert!(documented.contains(&table), "docs/configuration.md must hold this table:\n{table}");
+        assert!(
+            documented.contains(&table),
+            "docs/configuration.md must hold this table:\n{table}"
+        );
     }
 }

@@ -25,8 +25,16 @@ impl Setting {
     #[must_use]
     pub fn row(&self) -> String {
         let flag = self.name.replace('_', "-");
-        let Self { name, env, default, meaning } = self;
-        format!("| `--{flag}` | `{env}` | `{name}` | {default} | {} |\n", meaning.trim())
+        let Self {
+            name,
+            env,
+            default,
+            meaning,
+        } = self;
+        format!(
+            "| `--{flag}` | `{env}` | `{name}` | {default} | {} |\n",
+            meaning.trim()
+        )
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::row::{escape_nul, optional, optional_size, optional_text, optional_time, parsed, size, text, time};
+use super::row::{
+    escape_nul, optional, optional_size, optional_text, optional_time, parsed, size, text, time,
+};
 use super::{Connection, Error, locks, placeholders};
 use crate::clock::Timestamp;
 use crate::domain::attachment::{Attachment, AudioInfo, UploadState, Variant};
@@ -17,16 +19,27 @@ use crate::media::MediaInfo;
 
 /// From a row that holds all columns of the table.
 pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
-    let state = match (optional_time(row, "stored_at")?, optional_text(row, "rejection_reason")?) {
-        (Some(at), _) => UploadState::Stored { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, at },
-        (None, Some(reason)) => {
-            UploadState::Rejected { sha256: optional_text(row, "sha256")?, md5: text(row, "md5")?, reason }
-        }
+    let state = match (
+        optional_time(row, "stored_at")?,
+        optional_text(row, "rejection_reason")?,
+    ) {
+        (Some(at), _) => UploadState::Stored {
+            sha256: optional_text(row, "sha256")?,
+            md5: text(row, "md5")?,
+            at,
+        },
+        (None, Some(reason)) => UploadState::Rejected {
+            sha256: optional_text(row, "sha256")?,
+            md5: text(row, "md5")?,
+            reason,
+        },
         (None, None) if optional_time(row, "failed_at")?.is_some() => UploadState::Expired,
         (None, None) => UploadState::Pending,
     };
     let id = parsed(row, "id", AttachmentId::parse)?;
-    let pixels = |column| Ok::<_, Error>(optional_size(row, column)?.and_then(|pixels| u32::try_from(pixels).ok()));
+    let pixels = |column| {
+        Ok::<_, Error>(optional_size(row, column)?.and_then(|pixels| u32::try_from(pixels).ok()))
+    };
     Ok(Attachment {
         id,
         partner_id: parsed(row, "partner_id", PartnerId::parse)?,
@@ -52,7 +65,9 @@ pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
 }
 
 fn variant(row: &AnyRow) -> Result<Option<Variant>, Error> {
-    let Some(blob) = optional(row, "variant_blob_id", AttachmentId::parse)? else { return Ok(None) };
+    let Some(blob) = optional(row, "variant_blob_id", AttachmentId::parse)? else {
+        return Ok(None);
+    };
     Ok(Some(Variant {
         filename: text(row, "variant_filename")?,
         media_type: text(row, "variant_type")?,
@@ -64,16 +79,26 @@ fn variant(row: &AnyRow) -> Result<Option<Variant>, Error> {
 
 fn sound(row: &AnyRow) -> Result<Option<AudioInfo>, Error> {
     let decode = |hex: &str| base16ct::lower::decode_vec(hex).ok();
-    let Some(waveform) = optional(row, "waveform", decode)? else { return Ok(None) };
+    let Some(waveform) = optional(row, "waveform", decode)? else {
+        return Ok(None);
+    };
     let number = |column| Ok::<_, Error>(u32::try_from(size(row, column)?).unwrap_or(u32::MAX));
-    Ok(Some(AudioInfo { channels: number("channels")?, sample_rate: number("sample_rate")?, waveform }))
+    Ok(Some(AudioInfo {
+        channels: number("channels")?,
+        sample_rate: number("sample_rate")?,
+        waveform,
+    }))
 }
 
 /// Adds an attachment, with its bytes or without.
 pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), Error> {
     let (sha256, md5, stored_at) = match &attachment.state {
-        UploadState::Stored { sha256, md5, at } => (sha256.as_ref(), Some(md5), Some(at.as_millis())),
-        UploadState::Pending | UploadState::Expired | UploadState::Rejected { .. } => (None, None, None),
+        UploadState::Stored { sha256, md5, at } => {
+            (sha256.as_ref(), Some(md5), Some(at.as_millis()))
+        }
+        UploadState::Pending | UploadState::Expired | UploadState::Rejected { .. } => {
+            (None, None, None)
+        }
     };
     let shared = (attachment.blob_id != attachment.id).then(|| attachment.blob_id.to_string());
     sqlx::query(
@@ -101,7 +126,11 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     .execute(&mut *db)
     .await?;
     if attachment.prepared {
-        let (id, variant, sound) = (attachment.id, attachment.variant.as_ref(), attachment.sound.as_ref());
+        let (id, variant, sound) = (
+            attachment.id,
+            attachment.variant.as_ref(),
+            attachment.sound.as_ref(),
+        );
         mark_prepared(db, id, variant, sound, attachment.created_at).await?;
     }
     Ok(())
@@ -183,7 +212,8 @@ pub async fn are_stored(
 ) -> Result<bool, Error> {
     let mut stored = 0;
     for row in by_ids(db, "stored_at, expires_at", partner, ids).await? {
-        let is_expired = optional_time(&row, "expires_at")?.is_some_and(|expires_at| expires_at <= now);
+        let is_expired =
+            optional_time(&row, "expires_at")?.is_some_and(|expires_at| expires_at <= now);
         stored += usize::from(optional_time(&row, "stored_at")?.is_some() && !is_expired);
     }
     Ok(stored == ids.len())
@@ -203,15 +233,23 @@ async fn by_ids(
             placeholders::list(2, ids.len())
         ));
         let query = sqlx::query(statement).bind(partner.to_string());
-        let query = ids.iter().fold(query, |query, id| query.bind(id.to_string()));
+        let query = ids
+            .iter()
+            .fold(query, |query, id| query.bind(id.to_string()));
         rows.extend(query.fetch_all(&mut *db).await?);
     }
     Ok(rows)
 }
 
 /// An attachment whoever owns it, and whether or not its time is over. For those who were given its id by us.
-pub async fn find_including_expired(db: &mut Connection, id: AttachmentId) -> Result<Option<Attachment>, Error> {
-    let row = sqlx::query("SELECT * FROM attachments WHERE id = $1").bind(id.to_string()).fetch_optional(db).await?;
+pub async fn find_including_expired(
+    db: &mut Connection,
+    id: AttachmentId,
+) -> Result<Option<Attachment>, Error> {
+    let row = sqlx::query("SELECT * FROM attachments WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(db)
+        .await?;
     row.as_ref().map(read).transpose()
 }
 
@@ -306,7 +344,9 @@ pub async fn delete(
     .bind(now.as_millis())
     .fetch_optional(&mut *db)
     .await?;
-    let Some(attachment) = row.as_ref().map(read).transpose()? else { return Ok(None) };
+    let Some(attachment) = row.as_ref().map(read).transpose()? else {
+        return Ok(None);
+    };
     let unnamed = delete_dependents(db, &attachment, "attachment.deleted", now).await?;
     Ok(Some((attachment, unnamed)))
 }
@@ -337,12 +377,17 @@ pub async fn delete_expired(
 
 /// Whether an attachment was deleted, or expired: then there is a record of that.
 pub async fn was_deleted(db: &mut Connection, id: AttachmentId) -> Result<bool, Error> {
-    let record = sqlx::query("SELECT 1 FROM audit_records WHERE subject_id = $1 LIMIT 1").bind(id.to_string());
+    let record = sqlx::query("SELECT 1 FROM audit_records WHERE subject_id = $1 LIMIT 1")
+        .bind(id.to_string());
     Ok(record.fetch_optional(db).await?.is_some())
 }
 
 /// Drops audit records that were written before a moment, at most `limit`; says how many.
-pub async fn purge_audit_records(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+pub async fn purge_audit_records(
+    db: &mut Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, Error> {
     let done = sqlx::query(
         "DELETE FROM audit_records WHERE id IN (SELECT id FROM audit_records WHERE created_at < $1 LIMIT $2)",
     )
@@ -361,7 +406,10 @@ pub async fn delete_copied(
     now: Timestamp,
 ) -> Result<Vec<BlobKey>, Error> {
     let id = attachment.id.to_string();
-    sqlx::query("DELETE FROM attachments WHERE id = $1").bind(id).execute(&mut *db).await?;
+    sqlx::query("DELETE FROM attachments WHERE id = $1")
+        .bind(id)
+        .execute(&mut *db)
+        .await?;
     delete_dependents(db, attachment, "attachment.deleted", now).await
 }
 
@@ -373,7 +421,10 @@ async fn delete_dependents(
     now: Timestamp,
 ) -> Result<Vec<BlobKey>, Error> {
     let id = attachment.id;
-    sqlx::query("DELETE FROM fetched_urls WHERE attachment_id = $1").bind(id.to_string()).execute(&mut *db).await?;
+    sqlx::query("DELETE FROM fetched_urls WHERE attachment_id = $1")
+        .bind(id.to_string())
+        .execute(&mut *db)
+        .await?;
     sqlx::query(
         "INSERT INTO audit_records (id, partner_id, action, subject_id, created_at) VALUES ($1, $2, $3, $4, $5)",
     )
@@ -409,7 +460,11 @@ pub async fn is_referenced(db: &mut Connection, blob: AttachmentId) -> Result<bo
 }
 
 /// How many of a partner's attachments await their bytes and still may get them.
-pub async fn count_pending(db: &mut Connection, partner: PartnerId, now: Timestamp) -> Result<u64, Error> {
+pub async fn count_pending(
+    db: &mut Connection,
+    partner: PartnerId,
+    now: Timestamp,
+) -> Result<u64, Error> {
     let row = sqlx::query(
         "SELECT COUNT(*) AS pending FROM attachments \
          WHERE partner_id = $1 AND upload_expires_at > $2 AND stored_at IS NULL AND failed_at IS NULL",
@@ -441,7 +496,11 @@ pub async fn overdue(
 }
 
 /// Gives up an attachment that still awaits its file. `false`: it does not any more.
-pub async fn expire_pending(db: &mut Connection, id: AttachmentId, now: Timestamp) -> Result<bool, Error> {
+pub async fn expire_pending(
+    db: &mut Connection,
+    id: AttachmentId,
+    now: Timestamp,
+) -> Result<bool, Error> {
     let done =
         sqlx::query("UPDATE attachments SET failed_at = $2 WHERE id = $1 AND stored_at IS NULL AND failed_at IS NULL")
             .bind(id.to_string())
@@ -473,7 +532,11 @@ pub async fn expire_pending_overdue(
 }
 
 /// Drops the rows of attachments given up before `before`, at most `limit`; says how many.
-pub async fn delete_failed(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+pub async fn delete_failed(
+    db: &mut Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, Error> {
     let done =
         sqlx::query("DELETE FROM attachments WHERE id IN (SELECT id FROM attachments WHERE failed_at < $1 LIMIT $2)")
             .bind(before.as_millis())
@@ -503,12 +566,18 @@ pub async fn enqueue_deletion(
 }
 
 /// Blobs to be removed by now, at most `limit`.
-pub async fn due_deletions(db: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<String>, Error> {
-    let rows = sqlx::query("SELECT blob_key FROM blob_deletions WHERE not_before <= $1 ORDER BY not_before LIMIT $2")
-        .bind(now.as_millis())
-        .bind(i64::from(limit))
-        .fetch_all(db)
-        .await?;
+pub async fn due_deletions(
+    db: &mut Connection,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query(
+        "SELECT blob_key FROM blob_deletions WHERE not_before <= $1 ORDER BY not_before LIMIT $2",
+    )
+    .bind(now.as_millis())
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
     rows.iter().map(|row| text(row, "blob_key")).collect()
 }
 
@@ -526,7 +595,11 @@ const DELETION_LEASE: Duration = Duration::from_mins(5);
 
 /// Claims the removal of a blob: no attachment can come to name it after this. If one does already, the request is dropped.
 /// `false`: then, or if it was taken back, or if another server has claimed it just now.
-pub async fn lease_deletion(db: &mut Connection, key: &BlobKey, now: Timestamp) -> Result<bool, Error> {
+pub async fn lease_deletion(
+    db: &mut Connection,
+    key: &BlobKey,
+    now: Timestamp,
+) -> Result<bool, Error> {
     if is_referenced(db, key.id()).await? {
         complete_deletion(db, &key.to_string()).await?;
         return Ok(false);
@@ -543,7 +616,11 @@ pub async fn lease_deletion(db: &mut Connection, key: &BlobKey, now: Timestamp) 
 }
 
 /// Puts off removals that failed, so that they do not hold up the others.
-pub async fn reschedule_deletion(db: &mut Connection, blob_key: &str, until: Timestamp) -> Result<(), Error> {
+pub async fn reschedule_deletion(
+    db: &mut Connection,
+    blob_key: &str,
+    until: Timestamp,
+) -> Result<(), Error> {
     sqlx::query("UPDATE blob_deletions SET not_before = $2 WHERE blob_key = $1")
         .bind(blob_key)
         .bind(until.as_millis())
@@ -554,12 +631,18 @@ pub async fn reschedule_deletion(db: &mut Connection, blob_key: &str, until: Tim
 
 /// Records that nothing in an attachment can be played.
 pub async fn mark_undecodable(db: &mut Connection, id: AttachmentId) -> Result<(), Error> {
-    sqlx::query("UPDATE attachments SET duration_ms = NULL WHERE id = $1").bind(id.to_string()).execute(db).await?;
+    sqlx::query("UPDATE attachments SET duration_ms = NULL WHERE id = $1")
+        .bind(id.to_string())
+        .execute(db)
+        .await?;
     Ok(())
 }
 
 /// Records that a blob was removed, or need not be.
 pub async fn complete_deletion(db: &mut Connection, blob_key: &str) -> Result<(), Error> {
-    sqlx::query("DELETE FROM blob_deletions WHERE blob_key = $1").bind(blob_key).execute(db).await?;
+    sqlx::query("DELETE FROM blob_deletions WHERE blob_key = $1")
+        .bind(blob_key)
+        .execute(db)
+        .await?;
     Ok(())
 }

@@ -22,11 +22,18 @@ fn stored_key(recipients: &Recipients) -> String {
     if key.len() <= MAX_KEY {
         return key;
     }
-    format!("sha256:{}", base16ct::lower::encode_string(&Sha256::digest(key.as_bytes())))
+    format!(
+        "sha256:{}",
+        base16ct::lower::encode_string(&Sha256::digest(key.as_bytes()))
+    )
 }
 
 /// Adds a chat and its participants.
-pub async fn insert(db: &mut Connection, chat: &Chat, recipients: &Recipients) -> Result<(), Error> {
+pub async fn insert(
+    db: &mut Connection,
+    chat: &Chat,
+    recipients: &Recipients,
+) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO chats (id, partner_id, line, recipients, last_message_id, created_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -44,21 +51,28 @@ pub async fn insert(db: &mut Connection, chat: &Chat, recipients: &Recipients) -
         "INSERT INTO participants (id, chat_id, partner_id, handle, is_me, joined_at) VALUES {}",
         placeholders::rows(chat.participants.len(), 6)
     ));
-    let insert = chat.participants.iter().fold(sqlx::query(statement), |query, participant| {
-        query
-            .bind(participant.id.to_string())
-            .bind(chat.id.to_string())
-            .bind(chat.partner_id.to_string())
-            .bind(&participant.handle)
-            .bind(i64::from(participant.is_me))
-            .bind(participant.joined_at.as_millis())
-    });
+    let insert = chat
+        .participants
+        .iter()
+        .fold(sqlx::query(statement), |query, participant| {
+            query
+                .bind(participant.id.to_string())
+                .bind(chat.id.to_string())
+                .bind(chat.partner_id.to_string())
+                .bind(&participant.handle)
+                .bind(i64::from(participant.is_me))
+                .bind(participant.joined_at.as_millis())
+        });
     insert.execute(db).await?;
     Ok(())
 }
 
 /// A partner's chat.
-pub async fn find(db: &mut Connection, partner: PartnerId, id: ChatId) -> Result<Option<Chat>, Error> {
+pub async fn find(
+    db: &mut Connection,
+    partner: PartnerId,
+    id: ChatId,
+) -> Result<Option<Chat>, Error> {
     let rows = sqlx::query("SELECT * FROM chats WHERE id = $1 AND partner_id = $2")
         .bind(id.to_string())
         .bind(partner.to_string())
@@ -85,7 +99,12 @@ pub async fn with_recipients(
 }
 
 /// Records a chat's newest message. Another server's clock may have been ahead when it recorded the one before.
-pub async fn touch(db: &mut Connection, id: ChatId, message: MessageId, now: Timestamp) -> Result<(), Error> {
+pub async fn touch(
+    db: &mut Connection,
+    id: ChatId,
+    message: MessageId,
+    now: Timestamp,
+) -> Result<(), Error> {
     sqlx::query(
         "UPDATE chats SET updated_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END, \
          last_message_id = CASE WHEN last_message_id < $2 THEN $2 ELSE last_message_id END WHERE id = $1",
@@ -100,7 +119,10 @@ pub async fn touch(db: &mut Connection, id: ChatId, message: MessageId, now: Tim
 
 /// Chats from their rows, with the participants of all of them in one query.
 pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec<Chat>, Error> {
-    let ids = rows.iter().map(|row| text(row, "id")).collect::<Result<Vec<_>, _>>()?;
+    let ids = rows
+        .iter()
+        .map(|row| text(row, "id"))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut participants = participants(db, ids).await?;
     rows.iter()
         .map(|row| {
@@ -118,15 +140,22 @@ pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec
         .collect()
 }
 
-async fn participants(db: &mut Connection, chats: Vec<String>) -> Result<HashMap<ChatId, Vec<Participant>>, Error> {
+async fn participants(
+    db: &mut Connection,
+    chats: Vec<String>,
+) -> Result<HashMap<ChatId, Vec<Participant>>, Error> {
     let mut participants: HashMap<ChatId, Vec<Participant>> = HashMap::new();
     if chats.is_empty() {
         return Ok(participants);
     }
     let chats = placeholders::padded(chats);
     let places = placeholders::list(1, chats.len());
-    let statement = AssertSqlSafe(format!("SELECT * FROM participants WHERE chat_id IN ({places}) ORDER BY id"));
-    let query = chats.into_iter().fold(sqlx::query(statement), sqlx::query::Query::bind);
+    let statement = AssertSqlSafe(format!(
+        "SELECT * FROM participants WHERE chat_id IN ({places}) ORDER BY id"
+    ));
+    let query = chats
+        .into_iter()
+        .fold(sqlx::query(statement), sqlx::query::Query::bind);
     for row in &query.fetch_all(db).await? {
         let participant = Participant {
             id: parsed(row, "id", HandleId::parse)?,
@@ -134,7 +163,10 @@ async fn participants(db: &mut Connection, chats: Vec<String>) -> Result<HashMap
             is_me: integer(row, "is_me")? != 0,
             joined_at: time(row, "joined_at")?,
         };
-        participants.entry(parsed(row, "chat_id", ChatId::parse)?).or_default().push(participant);
+        participants
+            .entry(parsed(row, "chat_id", ChatId::parse)?)
+            .or_default()
+            .push(participant);
     }
     Ok(participants)
 }

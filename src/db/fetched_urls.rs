@@ -68,7 +68,11 @@ pub async fn forget(db: &mut Connection, partner: PartnerId, url_hash: &str) -> 
 }
 
 /// Forgets what was last fetched before a moment, at most `limit`; says how many.
-pub async fn forget_before(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+pub async fn forget_before(
+    db: &mut Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, Error> {
     let done = sqlx::query(
         "DELETE FROM fetched_urls WHERE (partner_id, url_hash) IN \
          (SELECT partner_id, url_hash FROM fetched_urls WHERE fetched_at < $1 LIMIT $2)",

@@ -50,13 +50,17 @@ impl Writer {
                     keep: result.is_ok(),
                     answer: Box::new(move |committed| {
                         // The caller may have been cancelled; its write is committed nevertheless.
-                        let _ = sender.send(result.and_then(|value| committed.map(|()| value).map_err(E::from)));
+                        let _ = sender.send(
+                            result.and_then(|value| committed.map(|()| value).map_err(E::from)),
+                        );
                     }),
                 }
             })
         });
         self.0.send(job).await.map_err(|_| Error::Abandoned)?;
-        receiver.await.unwrap_or_else(|_| Err(Error::Abandoned.into()))
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(Error::Abandoned.into()))
     }
 }
 
@@ -92,7 +96,11 @@ async fn batch(
             execute(connection, "ROLLBACK TO job").await?;
         }
         execute(connection, "RELEASE job").await?;
-        next = if answers.len() < MAX_BATCH { jobs.try_recv().ok() } else { None };
+        next = if answers.len() < MAX_BATCH {
+            jobs.try_recv().ok()
+        } else {
+            None
+        };
     }
     execute(connection, "COMMIT").await
 }
@@ -110,7 +118,9 @@ mod tests {
 
     async fn open() -> (Db, tempfile::TempDir) {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let url = format!("sqlite://{}/test.db?mode=rwc", folder.path().display()).parse().expect("URL");
+        let url = format!("sqlite://{}/test.db?mode=rwc", folder.path().display())
+            .parse()
+            .expect("URL");
         (Db::open(&url).await.expect("database"), folder)
     }
 
@@ -155,14 +165,20 @@ mod tests {
     async fn duplicate_key_is_reported_as_duplicate() {
         let (db, _folder) = open().await;
         insert(&db, "a", false).await.expect("first");
-        assert!(insert(&db, "a", false).await.expect_err("second").is_duplicate());
+        assert!(
+            insert(&db, "a", false)
+                .await
+                .expect_err("second")
+                .is_duplicate()
+        );
     }
 
     #[tokio::test]
     async fn two_hundred_concurrent_writers_all_succeed() {
         let (db, _folder) = open().await;
         let names: Vec<&'static str> = (0..200).map(|n| &*format!("n{n}").leak()).collect();
-        let results = futures_util::future::join_all(names.iter().map(|name| insert(&db, name, false))).await;
+        let results =
+            futures_util::future::join_all(names.iter().map(|name| insert(&db, name, false))).await;
         assert!(results.iter().all(Result::is_ok));
         assert_eq!(self::names(&db).await.len(), 200);
     }

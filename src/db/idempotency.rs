@@ -17,7 +17,11 @@ pub struct Kept {
 }
 
 /// The answer kept under a partner's key.
-pub async fn find(db: &mut Connection, partner: PartnerId, key: &str) -> Result<Option<Kept>, Error> {
+pub async fn find(
+    db: &mut Connection,
+    partner: PartnerId,
+    key: &str,
+) -> Result<Option<Kept>, Error> {
     let row = sqlx::query(
         "SELECT idempotency_keys.status AS status, body, deleted_at FROM idempotency_keys \
          LEFT JOIN messages ON messages.id = message_id \
@@ -63,7 +67,11 @@ pub async fn keep(
 }
 
 /// Forgets answers that were kept before a moment, at most `limit`; says how many.
-pub async fn forget_before(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+pub async fn forget_before(
+    db: &mut Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, Error> {
     let done = sqlx::query(
         "DELETE FROM idempotency_keys WHERE (partner_id, idempotency_key) IN \
          (SELECT partner_id, idempotency_key FROM idempotency_keys WHERE created_at < $1 LIMIT $2)",

@@ -22,10 +22,14 @@ pub async fn lock_names(db: &mut Connection, names: &[String]) -> Result<(), Err
     numbers.sort_unstable();
     numbers.dedup();
     // PostgreSQL evaluates the calls from left to right, so the locks are acquired in sorted order.
-    let calls: Vec<String> = (1..=numbers.len()).map(|n| format!("pg_advisory_xact_lock(${n})")).collect();
+    let calls: Vec<String> = (1..=numbers.len())
+        .map(|n| format!("pg_advisory_xact_lock(${n})"))
+        .collect();
     // Safe from SQL injection: the text contains only placeholders.
     let statement = AssertSqlSafe(format!("SELECT {}", calls.join(", ")));
-    let query = numbers.into_iter().fold(sqlx::query(statement), sqlx::query::Query::bind);
+    let query = numbers
+        .into_iter()
+        .fold(sqlx::query(statement), sqlx::query::Query::bind);
     query.execute(db).await?;
     Ok(())
 }
@@ -87,14 +91,21 @@ impl Db {
         let (permit, transaction) = match self.engine {
             Engine::Sqlite => (None, None),
             Engine::Postgres => {
-                let permit = timeout(LOCK_TIMEOUT, Arc::clone(&self.lock_permits).acquire_owned()).await;
-                let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.expect("never closed");
+                let permit =
+                    timeout(LOCK_TIMEOUT, Arc::clone(&self.lock_permits).acquire_owned()).await;
+                let permit = permit
+                    .map_err(|_| sqlx::Error::PoolTimedOut)?
+                    .expect("never closed");
                 let mut transaction = self.lock_pool.begin().await?;
                 lock_names(&mut transaction, &[name]).await?;
                 (Some(permit), Some(transaction))
             }
         };
-        Ok(NamedLock { _transaction: transaction, _permit: permit, _local: local })
+        Ok(NamedLock {
+            _transaction: transaction,
+            _permit: permit,
+            _local: local,
+        })
     }
 }
 
@@ -109,7 +120,10 @@ mod tests {
         for n in 0..ProcessLocks::PRUNE_THRESHOLD * 2 {
             drop(locks.lock(&n.to_string()).await);
         }
-        assert!(locks.0.lock().expect("lock").len() <= ProcessLocks::PRUNE_THRESHOLD + 1, "unused names are pruned");
+        assert!(
+            locks.0.lock().expect("lock").len() <= ProcessLocks::PRUNE_THRESHOLD + 1,
+            "unused names are pruned"
+        );
         let mut second = Box::pin(locks.lock("a"));
         assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
         drop(held);

@@ -13,7 +13,12 @@ use crate::domain::part::{Part, Text};
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 
 /// Adds a message and its parts.
-pub async fn insert(db: &mut Connection, partner: PartnerId, message: &Message, trace_id: &str) -> Result<(), Error> {
+pub async fn insert(
+    db: &mut Connection,
+    partner: PartnerId,
+    message: &Message,
+    trace_id: &str,
+) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO messages (id, partner_id, chat_id, sender, effect_kind, effect_name, reply_to_message_id, \
          reply_to_part_index, thread_root, preferred_service, status, trace_id, voice_memo, created_at, updated_at) \
@@ -39,25 +44,45 @@ pub async fn insert(db: &mut Connection, partner: PartnerId, message: &Message, 
         "INSERT INTO parts (message_id, position, kind, body, attachment_id) VALUES {}",
         placeholders::rows(message.parts.len(), 5)
     ));
-    let insert = (0_i64..).zip(&message.parts).fold(sqlx::query(statement), |query, (position, part)| {
-        let (kind, body, attachment) = match part {
-            Part::Text(text) => ("text", Some(escape_nul(&text_body(text))), None),
-            Part::Link(url) => ("link", Some(escape_nul(url)), None),
-            Part::Media(attachment) => ("media", None, attachment.as_ref().map(|attachment| attachment.id.to_string())),
-        };
-        query.bind(message.id.to_string()).bind(position).bind(kind).bind(body).bind(attachment)
-    });
+    let insert =
+        (0_i64..)
+            .zip(&message.parts)
+            .fold(sqlx::query(statement), |query, (position, part)| {
+                let (kind, body, attachment) = match part {
+                    Part::Text(text) => ("text", Some(escape_nul(&text_body(text))), None),
+                    Part::Link(url) => ("link", Some(escape_nul(url)), None),
+                    Part::Media(attachment) => (
+                        "media",
+                        None,
+                        attachment
+                            .as_ref()
+                            .map(|attachment| attachment.id.to_string()),
+                    ),
+                };
+                query
+                    .bind(message.id.to_string())
+                    .bind(position)
+                    .bind(kind)
+                    .bind(body)
+                    .bind(attachment)
+            });
     insert.execute(db).await?;
     Ok(())
 }
 
 /// A partner's message that was not deleted.
-pub async fn find(db: &mut Connection, partner: PartnerId, id: MessageId) -> Result<Option<Message>, Error> {
-    let row = sqlx::query("SELECT * FROM messages WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL")
-        .bind(id.to_string())
-        .bind(partner.to_string())
-        .fetch_all(&mut *db)
-        .await?;
+pub async fn find(
+    db: &mut Connection,
+    partner: PartnerId,
+    id: MessageId,
+) -> Result<Option<Message>, Error> {
+    let row = sqlx::query(
+        "SELECT * FROM messages WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL",
+    )
+    .bind(id.to_string())
+    .bind(partner.to_string())
+    .fetch_all(&mut *db)
+    .await?;
     Ok(read_all(db, &row).await?.pop())
 }
 
@@ -67,9 +92,12 @@ pub async fn find_thread(
     partner: PartnerId,
     id: MessageId,
 ) -> Result<Option<(ChatId, MessageId)>, Error> {
-    let statement =
-        "SELECT chat_id, thread_root FROM messages WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL";
-    let row = sqlx::query(statement).bind(id.to_string()).bind(partner.to_string()).fetch_optional(&mut *db).await?;
+    let statement = "SELECT chat_id, thread_root FROM messages WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL";
+    let row = sqlx::query(statement)
+        .bind(id.to_string())
+        .bind(partner.to_string())
+        .fetch_optional(&mut *db)
+        .await?;
     row.map(|row| {
         let root = optional(&row, "thread_root", MessageId::parse)?.unwrap_or(id);
         Ok((parsed(&row, "chat_id", ChatId::parse)?, root))
@@ -80,18 +108,32 @@ pub async fn find_thread(
 /// A message to deliver, and whose it is; `None` if a gateway has it or it was given up: an entry of the outbox may be
 /// older than that, when it comes from a backup. Deleting a message from our side does not call it back: recipients keep
 /// it.
-pub async fn find_for_delivery(db: &mut Connection, id: MessageId) -> Result<Option<(PartnerId, Message)>, Error> {
-    let rows = sqlx::query("SELECT * FROM messages WHERE id = $1 AND status IN ('pending', 'queued')")
-        .bind(id.to_string())
-        .fetch_all(&mut *db)
-        .await?;
-    let Some(row) = rows.first() else { return Ok(None) };
+pub async fn find_for_delivery(
+    db: &mut Connection,
+    id: MessageId,
+) -> Result<Option<(PartnerId, Message)>, Error> {
+    let rows =
+        sqlx::query("SELECT * FROM messages WHERE id = $1 AND status IN ('pending', 'queued')")
+            .bind(id.to_string())
+            .fetch_all(&mut *db)
+            .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
     let partner = parsed(row, "partner_id", PartnerId::parse)?;
-    Ok(read_all(db, &rows).await?.pop().map(|message| (partner, message)))
+    Ok(read_all(db, &rows)
+        .await?
+        .pop()
+        .map(|message| (partner, message)))
 }
 
 /// Hides a message for good. `false`: there is no such message.
-pub async fn delete(db: &mut Connection, partner: PartnerId, id: MessageId, now: Timestamp) -> Result<bool, Error> {
+pub async fn delete(
+    db: &mut Connection,
+    partner: PartnerId,
+    id: MessageId,
+    now: Timestamp,
+) -> Result<bool, Error> {
     let done =
         sqlx::query("UPDATE messages SET deleted_at = $3 WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL")
             .bind(id.to_string())
@@ -113,7 +155,12 @@ pub async fn mark_queued(db: &mut Connection, id: MessageId, now: Timestamp) -> 
 }
 
 /// Records that the carrier took a message.
-pub async fn mark_sent(db: &mut Connection, id: MessageId, service: Service, now: Timestamp) -> Result<(), Error> {
+pub async fn mark_sent(
+    db: &mut Connection,
+    id: MessageId,
+    service: Service,
+    now: Timestamp,
+) -> Result<(), Error> {
     sqlx::query(
         "UPDATE messages SET status = 'sent', service = $2, sent_at = $3, updated_at = $3 \
          WHERE id = $1 AND status IN ('pending', 'queued')",
@@ -127,7 +174,11 @@ pub async fn mark_sent(db: &mut Connection, id: MessageId, service: Service, now
 }
 
 /// Records that a message arrived. `false`: it was not sent, or had arrived already.
-pub async fn mark_delivered(db: &mut Connection, id: MessageId, now: Timestamp) -> Result<bool, Error> {
+pub async fn mark_delivered(
+    db: &mut Connection,
+    id: MessageId,
+    now: Timestamp,
+) -> Result<bool, Error> {
     let done = sqlx::query(
         "UPDATE messages SET status = 'delivered', delivered_at = $2, updated_at = $2 \
          WHERE id = $1 AND status = 'sent'",
@@ -162,19 +213,29 @@ pub async fn mark_failed(
 
 /// Messages from their rows, with the parts of all of them in one query.
 pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec<Message>, Error> {
-    let ids = rows.iter().map(|row| text(row, "id")).collect::<Result<Vec<_>, _>>()?;
+    let ids = rows
+        .iter()
+        .map(|row| text(row, "id"))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut parts = parts_of(db, &ids).await?;
     rows.iter()
         .zip(&ids)
         .map(|(row, id)| {
             let reply_to = match optional(row, "reply_to_message_id", MessageId::parse)? {
                 Some(message_id) => {
-                    let part_index = u32::try_from(integer(row, "reply_to_part_index")?).unwrap_or(0);
-                    Some(ReplyTo { message_id, part_index })
+                    let part_index =
+                        u32::try_from(integer(row, "reply_to_part_index")?).unwrap_or(0);
+                    Some(ReplyTo {
+                        message_id,
+                        part_index,
+                    })
                 }
                 None => None,
             };
-            let effect = match (optional_text(row, "effect_kind")?, optional_text(row, "effect_name")?) {
+            let effect = match (
+                optional_text(row, "effect_kind")?,
+                optional_text(row, "effect_name")?,
+            ) {
                 (Some(kind), Some(name)) => Some(Effect { kind, name }),
                 _ => None,
             };
@@ -199,7 +260,10 @@ pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec
         .collect()
 }
 
-async fn parts_of(db: &mut Connection, messages: &[String]) -> Result<HashMap<String, Vec<Part>>, Error> {
+async fn parts_of(
+    db: &mut Connection,
+    messages: &[String],
+) -> Result<HashMap<String, Vec<Part>>, Error> {
     let mut parts: HashMap<String, Vec<Part>> = HashMap::with_capacity(messages.len());
     if messages.is_empty() {
         return Ok(parts);
@@ -217,12 +281,17 @@ async fn parts_of(db: &mut Connection, messages: &[String]) -> Result<HashMap<St
     }
     for row in query.fetch_all(db).await? {
         let part = match text(&row, "kind")?.as_str() {
-            "text" => Part::Text(parsed(&row, "body", |body| serde_json::from_str::<Text>(body).ok())?),
+            "text" => Part::Text(parsed(&row, "body", |body| {
+                serde_json::from_str::<Text>(body).ok()
+            })?),
             "link" => Part::Link(text(&row, "body")?),
             _ if row.try_get::<Option<String>, _>("id")?.is_none() => Part::Media(None),
             _ => Part::Media(Some(Box::new(attachments::read(&row)?))),
         };
-        parts.entry(text(&row, "message_id")?).or_default().push(part);
+        parts
+            .entry(text(&row, "message_id")?)
+            .or_default()
+            .push(part);
     }
     Ok(parts)
 }

@@ -6,7 +6,10 @@
 //! one sync of the disk (`sqlite`). On PostgreSQL each is a transaction of its own, and what must not happen twice at
 //! once is kept apart by name ([`locks`]).
 
-#![expect(clippy::missing_errors_doc, reason = "every function here fails when, and only when, the database does")]
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "every function here fails when, and only when, the database does"
+)]
 
 pub mod attachments;
 pub mod chats;
@@ -71,7 +74,9 @@ pub enum Error {
     #[error("database: {}", describe(.0))]
     Sql(Arc<sqlx::Error>),
     /// PostgreSQL does not answer at a start.
-    #[error("database: PostgreSQL at {at} is not reachable ({cause}): start it, or correct HAVERSACK_DATABASE_URL")]
+    #[error(
+        "database: PostgreSQL at {at} is not reachable ({cause}): start it, or correct HAVERSACK_DATABASE_URL"
+    )]
     Unreachable {
         /// Host and port.
         at: String,
@@ -90,7 +95,9 @@ pub enum Error {
         value: String,
     },
     /// The database does not keep what it confirms.
-    #[error("database: {setting} is {found:?} but must be {wanted}, or a power cut would lose acknowledged data")]
+    #[error(
+        "database: {setting} is {found:?} but must be {wanted}, or a power cut would lose acknowledged data"
+    )]
     NotDurable {
         /// The setting of SQLite or PostgreSQL.
         setting: &'static str,
@@ -161,7 +168,9 @@ impl Error {
         };
         match error.as_ref() {
             E::Io(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Tls(_) => true,
-            E::Database(error) => error.code().is_some_and(|code| postgres::is_transient(&code)),
+            E::Database(error) => error
+                .code()
+                .is_some_and(|code| postgres::is_transient(&code)),
             _ => false,
         }
     }
@@ -188,7 +197,11 @@ impl Engine {
     }
 
     fn of_connection(connection: &Connection) -> Self {
-        if connection.backend_name() == "PostgreSQL" { Self::Postgres } else { Self::Sqlite }
+        if connection.backend_name() == "PostgreSQL" {
+            Self::Postgres
+        } else {
+            Self::Sqlite
+        }
     }
 }
 
@@ -270,27 +283,40 @@ impl Db {
                 .max_lifetime((engine == Engine::Postgres).then_some(postgres::LIFETIME))
                 .test_before_acquire(false);
             match engine {
-                Engine::Sqlite => pool.after_connect(|connection, _| Box::pin(sqlite::prepare(connection))),
+                Engine::Sqlite => {
+                    pool.after_connect(|connection, _| Box::pin(sqlite::prepare(connection)))
+                }
                 Engine::Postgres => pool
-                    .after_connect(move |connection, _| Box::pin(postgres::prepare(connection, idle_in_transaction)))
-                    .before_acquire(|connection, idle| Box::pin(postgres::is_alive(connection, idle))),
+                    .after_connect(move |connection, _| {
+                        Box::pin(postgres::prepare(connection, idle_in_transaction))
+                    })
+                    .before_acquire(|connection, idle| {
+                        Box::pin(postgres::is_alive(connection, idle))
+                    }),
             }
         };
         let mut connection = match engine {
             Engine::Sqlite => {
-                let pool = pool(1, postgres::IDLE_IN_TRANSACTION).connect_with(options.clone()).await?;
+                let pool = pool(1, postgres::IDLE_IN_TRANSACTION)
+                    .connect_with(options.clone())
+                    .await?;
                 pool.acquire().await?.detach()
             }
             Engine::Postgres => connect_with_retry(url, &options).await?,
         };
         // Who is allowed to use tables only, and not to make them, must not be asked to.
-        if purpose == OpenMode::Migrate && tables(&mut connection, engine).await? != SchemaStatus::Current {
+        if purpose == OpenMode::Migrate
+            && tables(&mut connection, engine).await? != SchemaStatus::Current
+        {
             MIGRATIONS.run(&mut connection).await?;
         }
         let (readers, writer) = match engine {
             Engine::Sqlite => {
                 sqlite::check_durability(&mut connection).await?;
-                (SQLITE_READERS, Some(group_commit::Writer::spawn(connection)))
+                (
+                    SQLITE_READERS,
+                    Some(group_commit::Writer::spawn(connection)),
+                )
             }
             Engine::Postgres => {
                 postgres::check_durability(&mut connection).await?;
@@ -366,7 +392,9 @@ impl Db {
     /// # Errors
     /// It does not.
     pub async fn check(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&mut *self.read().await?).await?;
+        sqlx::query("SELECT 1")
+            .execute(&mut *self.read().await?)
+            .await?;
         self.write(|_| Box::pin(async { Ok(()) })).await
     }
 }
@@ -376,13 +404,24 @@ async fn tables(connection: &mut Connection, engine: Engine) -> Result<SchemaSta
         Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
         Engine::Postgres => "SELECT COUNT(to_regclass('_sqlx_migrations'))",
     };
-    let there: i64 = sqlx::query(there).fetch_one(&mut *connection).await?.try_get(0)?;
+    let there: i64 = sqlx::query(there)
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
     if there == 0 {
         return Ok(SchemaStatus::None);
     }
-    let rows = sqlx::query("SELECT version FROM _sqlx_migrations").fetch_all(&mut *connection).await?;
-    let applied = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-    let known: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    let rows = sqlx::query("SELECT version FROM _sqlx_migrations")
+        .fetch_all(&mut *connection)
+        .await?;
+    let applied = rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<Vec<i64>, _>>()?;
+    let known: Vec<i64> = MIGRATIONS
+        .iter()
+        .map(|migration| migration.version)
+        .collect();
     Ok(if applied.is_empty() {
         SchemaStatus::None
     } else if applied.iter().any(|version| !known.contains(version)) {
@@ -404,9 +443,15 @@ async fn connect_with_retry(url: &Url, options: &AnyConnectOptions) -> Result<Co
             Err(_) => Error::from(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
         };
         match failed {
-            failed if failed.is_transient() && start.elapsed() < ACQUIRE_TIMEOUT => sleep(CONNECT_RETRY_INTERVAL).await,
+            failed if failed.is_transient() && start.elapsed() < ACQUIRE_TIMEOUT => {
+                sleep(CONNECT_RETRY_INTERVAL).await
+            }
             Error::Sql(cause) if matches!(*cause, sqlx::Error::Io(_)) => {
-                let at = format!("{}:{}", url.host_str().unwrap_or("localhost"), url.port().unwrap_or(5432));
+                let at = format!(
+                    "{}:{}",
+                    url.host_str().unwrap_or("localhost"),
+                    url.port().unwrap_or(5432)
+                );
                 return Err(Error::Unreachable { at, cause });
             }
             failed => return Err(failed),

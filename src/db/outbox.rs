@@ -20,7 +20,12 @@ pub struct OutboxEntry {
     pub attempt: u32,
 }
 
-pub async fn insert(db: &mut Connection, chat: ChatId, message: MessageId, now: Timestamp) -> Result<(), Error> {
+pub async fn insert(
+    db: &mut Connection,
+    chat: ChatId,
+    message: MessageId,
+    now: Timestamp,
+) -> Result<(), Error> {
     sqlx::query("INSERT INTO outbox (id, chat_id, message_id, available_at, attempts, created_at) VALUES ($1, $2, $3, $4, 0, $4)")
         .bind(JobId::new().to_string())
         .bind(chat.to_string())
@@ -80,7 +85,11 @@ pub async fn claim(
 }
 
 /// Extends a lease. Returns false if the entry is gone or another server has leased it since.
-pub async fn extend(db: &mut Connection, job: OutboxEntry, until: Timestamp) -> Result<bool, Error> {
+pub async fn extend(
+    db: &mut Connection,
+    job: OutboxEntry,
+    until: Timestamp,
+) -> Result<bool, Error> {
     let done = sqlx::query("UPDATE outbox SET claimed_until = $3 WHERE id = $1 AND attempts = $2")
         .bind(job.id.to_string())
         .bind(i64::from(job.attempt))
@@ -92,12 +101,14 @@ pub async fn extend(db: &mut Connection, job: OutboxEntry, until: Timestamp) -> 
 
 /// Releases an entry, to be retried at `at`. Has no effect if another server has leased it since.
 pub async fn retry(db: &mut Connection, job: OutboxEntry, at: Timestamp) -> Result<(), Error> {
-    sqlx::query("UPDATE outbox SET available_at = $3, claimed_until = 0 WHERE id = $1 AND attempts = $2")
-        .bind(job.id.to_string())
-        .bind(i64::from(job.attempt))
-        .bind(at.as_millis())
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE outbox SET available_at = $3, claimed_until = 0 WHERE id = $1 AND attempts = $2",
+    )
+    .bind(job.id.to_string())
+    .bind(i64::from(job.attempt))
+    .bind(at.as_millis())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -113,11 +124,19 @@ pub async fn give_up(db: &mut Connection, job: OutboxEntry) -> Result<bool, Erro
 
 /// Deletes an entry whose outcome is recorded.
 pub async fn done(db: &mut Connection, id: JobId) -> Result<(), Error> {
-    sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id.to_string()).execute(db).await?;
+    sqlx::query("DELETE FROM outbox WHERE id = $1")
+        .bind(id.to_string())
+        .execute(db)
+        .await?;
     Ok(())
 }
 
 /// Returns the number of entries.
 pub async fn count(db: &mut Connection) -> Result<u64, Error> {
-    size(&sqlx::query("SELECT COUNT(*) AS waiting FROM outbox").fetch_one(db).await?, "waiting")
+    size(
+        &sqlx::query("SELECT COUNT(*) AS waiting FROM outbox")
+            .fetch_one(db)
+            .await?,
+        "waiting",
+    )
 }

@@ -87,9 +87,12 @@ fn chats_statement(by_line: bool, by_participant: ByParticipant) -> String {
                  AND chats.id = participants.chat_id"
             ),
         ),
-        ByParticipant::Walk => {
-            ("chats", format!("AND EXISTS (SELECT 1 FROM participants WHERE chat_id = chats.id AND handle = {handle})"))
-        }
+        ByParticipant::Walk => (
+            "chats",
+            format!(
+                "AND EXISTS (SELECT 1 FROM participants WHERE chat_id = chats.id AND handle = {handle})"
+            ),
+        ),
     };
     // The first half walks an index and stops; the second finds the old place of the few chats that moved since.
     format!(
@@ -108,8 +111,14 @@ fn chats_statement(by_line: bool, by_participant: ByParticipant) -> String {
 /// Every statement of a page of chats, for the test of their plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<String> {
-    let ways = [ByParticipant::All, ByParticipant::Search, ByParticipant::Walk];
-    ways.into_iter().flat_map(|way| [false, true].map(|by_line| chats_statement(by_line, way))).collect()
+    let ways = [
+        ByParticipant::All,
+        ByParticipant::Search,
+        ByParticipant::Walk,
+    ];
+    ways.into_iter()
+        .flat_map(|way| [false, true].map(|by_line| chats_statement(by_line, way)))
+        .collect()
 }
 
 /// A page of a partner's chats, most recently active first.
@@ -128,7 +137,11 @@ pub async fn chats(
         None => ByParticipant::All,
     };
     let statement = AssertSqlSafe(chats_statement(filter.line.is_some(), by_participant));
-    let mut query = sqlx::query(statement).bind(partner.to_string()).bind(as_of).bind(after).bind(i64::from(limit));
+    let mut query = sqlx::query(statement)
+        .bind(partner.to_string())
+        .bind(as_of)
+        .bind(after)
+        .bind(i64::from(limit));
     let line = filter.line.as_ref().map(|line| line.as_str().to_owned());
     for value in [line, filter.participant.clone()].into_iter().flatten() {
         query = query.bind(value);
@@ -168,12 +181,22 @@ pub(super) const MESSAGE_BYTES: &str = "(SELECT 700 + COALESCE(SUM(500 + COALESC
     WHERE parts.message_id = messages.id) AS bytes";
 
 /// Reads the parts of as many messages as make a page. `rows` holds one more than the page can, if there are more.
-async fn message_page(db: &mut Connection, mut rows: Vec<AnyRow>, limit: PageLimit) -> Result<MessagePage, Error> {
-    let sizes = rows.iter().map(|row| size(row, "bytes")).collect::<Result<Vec<_>, _>>()?;
+async fn message_page(
+    db: &mut Connection,
+    mut rows: Vec<AnyRow>,
+    limit: PageLimit,
+) -> Result<MessagePage, Error> {
+    let sizes = rows
+        .iter()
+        .map(|row| size(row, "bytes"))
+        .collect::<Result<Vec<_>, _>>()?;
     let fitting = limit.fitting(sizes);
     let has_more = rows.len() > fitting;
     rows.truncate(fitting);
-    Ok(MessagePage { messages: messages::read_all(db, &rows).await?, has_more })
+    Ok(MessagePage {
+        messages: messages::read_all(db, &rows).await?,
+        has_more,
+    })
 }
 
 impl PageLimit {
@@ -186,7 +209,12 @@ impl PageLimit {
             left = left.saturating_sub(*size);
             fits
         };
-        sizes.into_iter().take(self.items as usize).enumerate().take_while(fits).count()
+        sizes
+            .into_iter()
+            .take(self.items as usize)
+            .enumerate()
+            .take_while(fits)
+            .count()
     }
 }
 
@@ -251,7 +279,10 @@ mod tests {
 
     #[test]
     fn page_ends_before_the_item_that_is_too_much() {
-        let limit = PageLimit { items: 3, bytes: 10 };
+        let limit = PageLimit {
+            items: 3,
+            bytes: 10,
+        };
         for (sizes, fitting) in [
             (&[][..], 0),
             (&[11, 1], 1),

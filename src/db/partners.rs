@@ -11,7 +11,12 @@ use crate::domain::tier::Tier;
 use crate::id::{LineId, PartnerId};
 
 /// Adds a partner.
-pub async fn insert(db: &mut Connection, id: PartnerId, name: &str, now: Timestamp) -> Result<(), Error> {
+pub async fn insert(
+    db: &mut Connection,
+    id: PartnerId,
+    name: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
     sqlx::query("INSERT INTO partners (id, name, created_at) VALUES ($1, $2, $3)")
         .bind(id.to_string())
         .bind(name)
@@ -22,7 +27,12 @@ pub async fn insert(db: &mut Connection, id: PartnerId, name: &str, now: Timesta
 }
 
 /// Adds a key, by its hash.
-pub async fn insert_key(db: &mut Connection, partner: PartnerId, key_hash: &str, now: Timestamp) -> Result<(), Error> {
+pub async fn insert_key(
+    db: &mut Connection,
+    partner: PartnerId,
+    key_hash: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
     sqlx::query("INSERT INTO api_keys (key_hash, partner_id, created_at) VALUES ($1, $2, $3)")
         .bind(key_hash)
         .bind(partner.to_string())
@@ -39,33 +49,46 @@ pub async fn insert_line(
     number: &PhoneNumber,
     now: Timestamp,
 ) -> Result<(), Error> {
-    sqlx::query("INSERT INTO lines (id, partner_id, phone_number, created_at) VALUES ($1, $2, $3, $4)")
-        .bind(LineId::new().to_string())
-        .bind(partner.to_string())
-        .bind(number.as_str())
-        .bind(now.as_millis())
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO lines (id, partner_id, phone_number, created_at) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(LineId::new().to_string())
+    .bind(partner.to_string())
+    .bind(number.as_str())
+    .bind(now.as_millis())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
 /// The partner behind a key, by its hash.
 pub async fn by_key(db: &mut Connection, key_hash: &str) -> Result<Option<PartnerId>, Error> {
-    let row =
-        sqlx::query("SELECT partner_id FROM api_keys WHERE key_hash = $1").bind(key_hash).fetch_optional(db).await?;
-    row.map(|row| parsed(&row, "partner_id", PartnerId::parse)).transpose()
+    let row = sqlx::query("SELECT partner_id FROM api_keys WHERE key_hash = $1")
+        .bind(key_hash)
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| parsed(&row, "partner_id", PartnerId::parse))
+        .transpose()
 }
 
 /// The partner of a name.
 pub async fn by_name(db: &mut Connection, name: &str) -> Result<Option<PartnerId>, Error> {
-    let row = sqlx::query("SELECT id FROM partners WHERE name = $1").bind(name).fetch_optional(db).await?;
-    row.map(|row| parsed(&row, "id", PartnerId::parse)).transpose()
+    let row = sqlx::query("SELECT id FROM partners WHERE name = $1")
+        .bind(name)
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| parsed(&row, "id", PartnerId::parse))
+        .transpose()
 }
 
 /// Every partner: id and name, oldest first.
 pub async fn all(db: &mut Connection) -> Result<Vec<(PartnerId, String)>, Error> {
-    let rows = sqlx::query("SELECT id, name FROM partners ORDER BY id").fetch_all(db).await?;
-    rows.iter().map(|row| Ok((parsed(row, "id", PartnerId::parse)?, text(row, "name")?))).collect()
+    let rows = sqlx::query("SELECT id, name FROM partners ORDER BY id")
+        .fetch_all(db)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((parsed(row, "id", PartnerId::parse)?, text(row, "name")?)))
+        .collect()
 }
 
 /// A partner's lines, oldest first.
@@ -86,27 +109,52 @@ pub async fn lines(db: &mut Connection, partner: PartnerId) -> Result<Vec<Line>,
 
 /// How long a partner's uploads are kept.
 pub async fn tier(db: &mut Connection, partner: PartnerId) -> Result<Tier, Error> {
-    let ephemeral = sqlx::query("SELECT id FROM partners WHERE id = $1 AND ephemeral_since IS NOT NULL")
-        .bind(partner.to_string())
-        .fetch_optional(db)
-        .await?;
-    Ok(if ephemeral.is_some() { Tier::Ephemeral } else { Tier::Persistent })
+    let ephemeral =
+        sqlx::query("SELECT id FROM partners WHERE id = $1 AND ephemeral_since IS NOT NULL")
+            .bind(partner.to_string())
+            .fetch_optional(db)
+            .await?;
+    Ok(if ephemeral.is_some() {
+        Tier::Ephemeral
+    } else {
+        Tier::Persistent
+    })
 }
 
 /// How long files are kept that are made for messages from a partner's line: either can make them ephemeral.
-pub async fn tier_of_line(db: &mut Connection, partner: PartnerId, number: &PhoneNumber) -> Result<Tier, Error> {
+pub async fn tier_of_line(
+    db: &mut Connection,
+    partner: PartnerId,
+    number: &PhoneNumber,
+) -> Result<Tier, Error> {
     let ephemeral =
         sqlx::query("SELECT id FROM lines WHERE partner_id = $1 AND phone_number = $2 AND ephemeral_since IS NOT NULL")
             .bind(partner.to_string())
             .bind(number.as_str())
             .fetch_optional(&mut *db)
             .await?;
-    if ephemeral.is_some() { Ok(Tier::Ephemeral) } else { tier(db, partner).await }
+    if ephemeral.is_some() {
+        Ok(Tier::Ephemeral)
+    } else {
+        tier(db, partner).await
+    }
 }
 
 /// Sets the tier of the partner of a name. `false`: there is none.
-pub async fn set_tier(db: &mut Connection, name: &str, tier: Tier, now: Timestamp) -> Result<bool, Error> {
-    set_ephemeral(db, "UPDATE partners SET ephemeral_since = $2 WHERE name = $1", name, tier, now).await
+pub async fn set_tier(
+    db: &mut Connection,
+    name: &str,
+    tier: Tier,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    set_ephemeral(
+        db,
+        "UPDATE partners SET ephemeral_since = $2 WHERE name = $1",
+        name,
+        tier,
+        now,
+    )
+    .await
 }
 
 /// Sets the tier of a line. `false`: there is none of this number.
@@ -128,15 +176,31 @@ async fn set_ephemeral(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let since = (tier == Tier::Ephemeral).then(|| now.as_millis());
-    let done = sqlx::query(statement).bind(of).bind(since).execute(db).await?;
+    let done = sqlx::query(statement)
+        .bind(of)
+        .bind(since)
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// The partners and the lines that are ephemeral themselves.
-pub async fn ephemeral(db: &mut Connection) -> Result<(HashSet<PartnerId>, HashSet<LineId>), Error> {
-    let partners = sqlx::query("SELECT id FROM partners WHERE ephemeral_since IS NOT NULL").fetch_all(&mut *db).await?;
-    let lines = sqlx::query("SELECT id FROM lines WHERE ephemeral_since IS NOT NULL").fetch_all(db).await?;
-    let partners = partners.iter().map(|row| parsed(row, "id", PartnerId::parse)).collect::<Result<_, _>>()?;
-    let lines = lines.iter().map(|row| parsed(row, "id", LineId::parse)).collect::<Result<_, _>>()?;
+pub async fn ephemeral(
+    db: &mut Connection,
+) -> Result<(HashSet<PartnerId>, HashSet<LineId>), Error> {
+    let partners = sqlx::query("SELECT id FROM partners WHERE ephemeral_since IS NOT NULL")
+        .fetch_all(&mut *db)
+        .await?;
+    let lines = sqlx::query("SELECT id FROM lines WHERE ephemeral_since IS NOT NULL")
+        .fetch_all(db)
+        .await?;
+    let partners = partners
+        .iter()
+        .map(|row| parsed(row, "id", PartnerId::parse))
+        .collect::<Result<_, _>>()?;
+    let lines = lines
+        .iter()
+        .map(|row| parsed(row, "id", LineId::parse))
+        .collect::<Result<_, _>>()?;
     Ok((partners, lines))
 }

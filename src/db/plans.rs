@@ -41,7 +41,10 @@ fn literals(source: &str) -> Vec<String> {
         };
         rest = &rest[start + 1 + end + 1..];
         let literal = literal.split_whitespace().collect::<Vec<_>>().join(" ");
-        if ["SELECT ", "UPDATE ", "DELETE ", "INSERT "].iter().any(|verb| literal.starts_with(verb)) {
+        if ["SELECT ", "UPDATE ", "DELETE ", "INSERT "]
+            .iter()
+            .any(|verb| literal.starts_with(verb))
+        {
             found.push(literal);
         }
     }
@@ -63,18 +66,31 @@ fn filled(statement: &str) -> String {
 
 fn sources() -> Vec<String> {
     let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/db")).expect("folder");
-    let files = folder.map(|file| file.expect("file").path()).filter(|path| {
-        // `haversack copy` reads whole tables, a page at a time; PostgreSQL's own statements are no business of SQLite.
-        !["table_copy.rs", "plans.rs", "postgres.rs", "locks.rs", "mod.rs", "group_commit.rs"]
+    let files = folder
+        .map(|file| file.expect("file").path())
+        .filter(|path| {
+            // `haversack copy` reads whole tables, a page at a time; PostgreSQL's own statements are no business of SQLite.
+            ![
+                "table_copy.rs",
+                "plans.rs",
+                "postgres.rs",
+                "locks.rs",
+                "mod.rs",
+                "group_commit.rs",
+            ]
             .iter()
             .any(|name| path.ends_with(name))
-    });
-    files.map(|path| std::fs::read_to_string(path).expect("source")).collect()
+        });
+    files
+        .map(|path| std::fs::read_to_string(path).expect("source"))
+        .collect()
 }
 
 async fn open() -> (Db, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let url = format!("sqlite://{}/test.db?mode=rwc", folder.path().display()).parse().expect("URL");
+    let url = format!("sqlite://{}/test.db?mode=rwc", folder.path().display())
+        .parse()
+        .expect("URL");
     (Db::open(&url).await.expect("database"), folder)
 }
 
@@ -82,8 +98,15 @@ async fn open() -> (Db, tempfile::TempDir) {
 async fn every_statement_is_searched_by_an_index() {
     let (db, _folder) = open().await;
     let mut connection = db.read().await.expect("connection");
-    let written = sources().iter().flat_map(|source| literals(source)).collect::<Vec<_>>();
-    assert!(written.len() > 60, "only {} statements were found", written.len());
+    let written = sources()
+        .iter()
+        .flat_map(|source| literals(source))
+        .collect::<Vec<_>>();
+    assert!(
+        written.len() > 60,
+        "only {} statements were found",
+        written.len()
+    );
     let mut scans = Vec::new();
     for statement in written.into_iter().chain(statements()) {
         if WHOLE_TABLES.contains(&statement.as_str())
@@ -99,7 +122,9 @@ async fn every_statement_is_searched_by_an_index() {
         // A subquery that was made before is not a table.
         let is_scan = |step: &&String| {
             step.starts_with("SCAN ")
-                && !["still", "listed", "few", "(subquery"].iter().any(|made| step[5..].starts_with(made))
+                && !["still", "listed", "few", "(subquery"]
+                    .iter()
+                    .any(|made| step[5..].starts_with(made))
         };
         if steps.iter().any(|step| is_scan(&step)) {
             scans.push(format!("{statement}\n    {}", steps.join("\n    ")));

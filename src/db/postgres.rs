@@ -34,13 +34,22 @@ pub(super) const IDLE_WITH_LOCK: &str = "15min";
 /// Last time the schema was seen to change (cached-plan error); older connections are discarded.
 static TABLES_CHANGED: Mutex<Option<Instant>> = Mutex::new(None);
 
-pub(super) async fn prepare(connection: &mut Connection, idle_in_transaction: &'static str) -> Result<(), sqlx::Error> {
-    sqlx::query(SETTINGS).bind(idle_in_transaction).execute(connection).await.map(drop)
+pub(super) async fn prepare(
+    connection: &mut Connection,
+    idle_in_transaction: &'static str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(SETTINGS)
+        .bind(idle_in_transaction)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Records errors that concern all connections.
 pub(super) fn record_error(error: &sqlx::Error) {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     if code.as_deref() == Some(CACHED_PLAN) {
         *TABLES_CHANGED.lock().expect("no panic while locked") = Some(Instant::now());
     }
@@ -60,25 +69,40 @@ where
         transaction.commit().await.map_err(Error::from)?;
         Ok(value)
     };
-    tokio::spawn(transaction.in_current_span()).await.unwrap_or_else(|_| Err(Error::Abandoned.into()))
+    tokio::spawn(transaction.in_current_span())
+        .await
+        .unwrap_or_else(|_| Err(Error::Abandoned.into()))
 }
 
 /// Returns true if a pooled connection can be used.
-pub(super) async fn is_alive(connection: &mut Connection, idle: PoolConnectionMetadata) -> Result<bool, sqlx::Error> {
+pub(super) async fn is_alive(
+    connection: &mut Connection,
+    idle: PoolConnectionMetadata,
+) -> Result<bool, sqlx::Error> {
     let changed = *TABLES_CHANGED.lock().expect("no panic while locked");
     if changed.is_some_and(|changed| changed.elapsed() < idle.age) {
         return Ok(false);
     }
-    Ok(idle.idle_for < PING_AFTER_IDLE || timeout(PING, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
+    Ok(idle.idle_for < PING_AFTER_IDLE
+        || timeout(PING, connection.ping())
+            .await
+            .is_ok_and(|answer| answer.is_ok()))
 }
 
 /// Fails unless commits are durable: `fsync` and `synchronous_commit` must not be off.
 pub(super) async fn check_durability(connection: &mut Connection) -> Result<(), Error> {
     for setting in ["fsync", "synchronous_commit"] {
-        let row = sqlx::query("SELECT current_setting($1)").bind(setting).fetch_one(&mut *connection).await?;
+        let row = sqlx::query("SELECT current_setting($1)")
+            .bind(setting)
+            .fetch_one(&mut *connection)
+            .await?;
         let found: String = row.try_get(0)?;
         if found == "off" {
-            return Err(Error::NotDurable { setting, found, wanted: "\"on\"" });
+            return Err(Error::NotDurable {
+                setting,
+                found,
+                wanted: "\"on\"",
+            });
         }
     }
     Ok(())
@@ -118,8 +142,13 @@ const CACHED_PLAN: &str = "0A000";
 pub(super) fn is_transient(sqlstate: &str) -> bool {
     // Connection exceptions, insufficient resources, operator intervention; serialization failure and
     // deadlock; a server demoted to a replica; idle-in-transaction and lock timeouts; changed schema.
-    ["08", "53", "57"].iter().any(|class| sqlstate.starts_with(class))
-        || matches!(sqlstate, "40001" | "40P01" | "25006" | "25P03" | "55P03" | CACHED_PLAN)
+    ["08", "53", "57"]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
+        || matches!(
+            sqlstate,
+            "40001" | "40P01" | "25006" | "25P03" | "55P03" | CACHED_PLAN
+        )
 }
 
 #[cfg(test)]
@@ -128,7 +157,9 @@ mod tests {
 
     #[test]
     fn transient_errors_are_distinguished_from_permanent_ones() {
-        for code in ["08006", "53300", "57P01", "57P03", "40001", "40P01", "55P03", "0A000"] {
+        for code in [
+            "08006", "53300", "57P01", "57P03", "40001", "40P01", "55P03", "0A000",
+        ] {
             assert!(is_transient(code), "{code}");
         }
         for code in ["23505", "42P01", "22021", "40002"] {

@@ -42,27 +42,45 @@ pub async fn exhausted(
          GROUP BY recipient HAVING COUNT(*) >= $3 ORDER BY recipient LIMIT 1",
         placeholders::list(4, recipients.len())
     ));
-    let query = sqlx::query(statement).bind(line).bind(since.as_millis()).bind(i64::from(most));
-    let row = recipients.into_iter().fold(query, sqlx::query::Query::bind).fetch_optional(db).await?;
+    let query = sqlx::query(statement)
+        .bind(line)
+        .bind(since.as_millis())
+        .bind(i64::from(most));
+    let row = recipients
+        .into_iter()
+        .fold(query, sqlx::query::Query::bind)
+        .fetch_optional(db)
+        .await?;
     row.map(|row| Ok(row.try_get("recipient")?)).transpose()
 }
 
 /// Counts a send to each of `recipients`.
-pub async fn record(db: &mut Connection, line: &str, recipients: &[String], now: Timestamp) -> Result<(), Error> {
+pub async fn record(
+    db: &mut Connection,
+    line: &str,
+    recipients: &[String],
+    now: Timestamp,
+) -> Result<(), Error> {
     let statement = AssertSqlSafe(format!(
         "INSERT INTO recent_sends (line, recipient, sent_at) VALUES {}",
         placeholders::rows(recipients.len(), 3)
     ));
     let insert = recipients
         .iter()
-        .fold(sqlx::query(statement), |query, recipient| query.bind(line).bind(recipient).bind(now.as_millis()));
+        .fold(sqlx::query(statement), |query, recipient| {
+            query.bind(line).bind(recipient).bind(now.as_millis())
+        });
     insert.execute(db).await?;
     Ok(())
 }
 
 /// Forgets sends before a moment, at most `limit` moments of them; says how many. The table has no key: sends of one
 /// millisecond go together.
-pub async fn forget_before(db: &mut Connection, before: Timestamp, limit: u32) -> Result<u64, Error> {
+pub async fn forget_before(
+    db: &mut Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, Error> {
     let done = sqlx::query(
         "DELETE FROM recent_sends WHERE sent_at IN \
          (SELECT DISTINCT sent_at FROM recent_sends WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)",

@@ -18,15 +18,30 @@ pub(super) async fn prepare(connection: &mut Connection) -> Result<(), sqlx::Err
 
 /// SQLite accepts a PRAGMA it cannot honour (WAL on a network file system, say) without an error.
 pub(super) async fn check_durability(connection: &mut Connection) -> Result<(), Error> {
-    let journal: String = sqlx::query("PRAGMA journal_mode").fetch_one(&mut *connection).await?.try_get(0)?;
-    let synchronous: i64 = sqlx::query("PRAGMA synchronous").fetch_one(&mut *connection).await?.try_get(0)?;
+    let journal: String = sqlx::query("PRAGMA journal_mode")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
+    let synchronous: i64 = sqlx::query("PRAGMA synchronous")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
     let wal = "\"wal\": use a database file on a local disk";
     for (setting, found, is_right, wanted) in [
         ("journal_mode", &journal, journal == "wal", wal),
-        ("synchronous", &synchronous.to_string(), synchronous == 2, "\"2\" (FULL)"),
+        (
+            "synchronous",
+            &synchronous.to_string(),
+            synchronous == 2,
+            "\"2\" (FULL)",
+        ),
     ] {
         if !is_right {
-            return Err(Error::NotDurable { setting, found: found.clone(), wanted });
+            return Err(Error::NotDurable {
+                setting,
+                found: found.clone(),
+                wanted,
+            });
         }
     }
     Ok(())

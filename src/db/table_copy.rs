@@ -44,7 +44,10 @@ pub const AFTER_ATTACHMENTS: [Table; 10] = [
 pub const NEVER_DELETED: [Table; 2] = [table("partners", &["id"]), table("messages", &["id"])];
 
 /// Tables whose rows can be deleted.
-pub const WITH_DELETIONS: [Table; 2] = [table("fetched_urls", &["partner_id", "url_hash"]), table("outbox", &["id"])];
+pub const WITH_DELETIONS: [Table; 2] = [
+    table("fetched_urls", &["partner_id", "url_hash"]),
+    table("outbox", &["id"]),
+];
 
 /// A column value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,12 +83,21 @@ impl TableSchema {
                  WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position"
             }
         };
-        let rows = sqlx::query(statement).bind(table.name).fetch_all(db).await?;
+        let rows = sqlx::query(statement)
+            .bind(table.name)
+            .fetch_all(db)
+            .await?;
         let column = |row: &AnyRow| {
             let kind: String = row.try_get("kind")?;
-            Ok(Column { name: row.try_get("name")?, is_text: kind.eq_ignore_ascii_case("text") })
+            Ok(Column {
+                name: row.try_get("name")?,
+                is_text: kind.eq_ignore_ascii_case("text"),
+            })
         };
-        Ok(Self { table, columns: rows.iter().map(column).collect::<Result<_, Error>>()? })
+        Ok(Self {
+            table,
+            columns: rows.iter().map(column).collect::<Result<_, Error>>()?,
+        })
     }
 
     /// Returns the number of rows.
@@ -95,8 +107,17 @@ impl TableSchema {
     }
 
     /// Returns at most `limit` rows that follow `after` in key order.
-    pub async fn page(&self, db: &mut Connection, after: Option<&Row>, limit: u32) -> Result<Vec<Row>, Error> {
-        self.fetch(db, after, limit).await?.iter().map(|row| self.read(row)).collect()
+    pub async fn page(
+        &self,
+        db: &mut Connection,
+        after: Option<&Row>,
+        limit: u32,
+    ) -> Result<Vec<Row>, Error> {
+        self.fetch(db, after, limit)
+            .await?
+            .iter()
+            .map(|row| self.read(row))
+            .collect()
     }
 
     /// Returns a page of attachments: rows together with the parsed values.
@@ -107,10 +128,17 @@ impl TableSchema {
         limit: u32,
     ) -> Result<Vec<(Row, Attachment)>, Error> {
         let rows = self.fetch(db, after, limit).await?;
-        rows.iter().map(|row| Ok((self.read(row)?, attachments::read(row)?))).collect()
+        rows.iter()
+            .map(|row| Ok((self.read(row)?, attachments::read(row)?)))
+            .collect()
     }
 
-    async fn fetch(&self, db: &mut Connection, after: Option<&Row>, limit: u32) -> Result<Vec<AnyRow>, Error> {
+    async fn fetch(
+        &self,
+        db: &mut Connection,
+        after: Option<&Row>,
+        limit: u32,
+    ) -> Result<Vec<AnyRow>, Error> {
         let Table { name, key } = self.table;
         let order = key.join(", ");
         let after = after.map(|row| self.key(row));
@@ -119,18 +147,29 @@ impl TableSchema {
             format!("WHERE ({order}) > ({})", places.join(", "))
         });
         // Safe from SQL injection: table names are constants, column names come from the system catalog.
-        let statement = AssertSqlSafe(format!("SELECT * FROM {name} {condition} ORDER BY {order} LIMIT {limit}"));
-        let query = after.unwrap_or_default().into_iter().fold(sqlx::query(statement), bind);
+        let statement = AssertSqlSafe(format!(
+            "SELECT * FROM {name} {condition} ORDER BY {order} LIMIT {limit}"
+        ));
+        let query = after
+            .unwrap_or_default()
+            .into_iter()
+            .fold(sqlx::query(statement), bind);
         Ok(query.fetch_all(db).await?)
     }
 
     /// Inserts a row, or replaces the row with the same key.
     pub async fn write(&self, db: &mut Connection, row: Row) -> Result<(), Error> {
         let Table { name, key } = self.table;
-        let columns: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let columns: Vec<&str> = self
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
         let places: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
         let others = columns.iter().filter(|column| !key.contains(column));
-        let changes: Vec<String> = others.map(|column| format!("{column} = excluded.{column}")).collect();
+        let changes: Vec<String> = others
+            .map(|column| format!("{column} = excluded.{column}"))
+            .collect();
         let statement = format!(
             "INSERT INTO {name} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}",
             columns.join(", "),
@@ -138,31 +177,59 @@ impl TableSchema {
             key.join(", "),
             changes.join(", ")
         );
-        row.0.into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind).execute(db).await?;
+        row.0
+            .into_iter()
+            .fold(sqlx::query(AssertSqlSafe(statement)), bind)
+            .execute(db)
+            .await?;
         Ok(())
     }
 
     /// Returns true if a row with the same key exists.
     pub async fn is_there(&self, db: &mut Connection, row: &Row) -> Result<bool, Error> {
-        let statement = format!("SELECT 1 FROM {} WHERE {}", self.table.name, self.key_condition());
-        let query = self.key(row).into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind);
+        let statement = format!(
+            "SELECT 1 FROM {} WHERE {}",
+            self.table.name,
+            self.key_condition()
+        );
+        let query = self
+            .key(row)
+            .into_iter()
+            .fold(sqlx::query(AssertSqlSafe(statement)), bind);
         Ok(query.fetch_optional(db).await?.is_some())
     }
 
     /// Deletes the row with the same key.
     pub async fn delete(&self, db: &mut Connection, row: &Row) -> Result<(), Error> {
-        let statement = format!("DELETE FROM {} WHERE {}", self.table.name, self.key_condition());
-        self.key(row).into_iter().fold(sqlx::query(AssertSqlSafe(statement)), bind).execute(db).await?;
+        let statement = format!(
+            "DELETE FROM {} WHERE {}",
+            self.table.name,
+            self.key_condition()
+        );
+        self.key(row)
+            .into_iter()
+            .fold(sqlx::query(AssertSqlSafe(statement)), bind)
+            .execute(db)
+            .await?;
         Ok(())
     }
 
     fn key_condition(&self) -> String {
-        let conditions = self.table.key.iter().zip(1..).map(|(column, n)| format!("{column} = ${n}"));
+        let conditions = self
+            .table
+            .key
+            .iter()
+            .zip(1..)
+            .map(|(column, n)| format!("{column} = ${n}"));
         conditions.collect::<Vec<_>>().join(" AND ")
     }
 
     fn key(&self, row: &Row) -> Vec<Value> {
-        self.table.key.iter().map(|column| row.0[self.index(column)].clone()).collect()
+        self.table
+            .key
+            .iter()
+            .map(|column| row.0[self.index(column)].clone())
+            .collect()
     }
 
     /// Sets one text column of a row.
@@ -171,7 +238,10 @@ impl TableSchema {
     }
 
     fn index(&self, column: &str) -> usize {
-        self.columns.iter().position(|known| known.name == column).expect("a column of this table")
+        self.columns
+            .iter()
+            .position(|known| known.name == column)
+            .expect("a column of this table")
     }
 
     fn read(&self, row: &AnyRow) -> Result<Row, Error> {
@@ -180,12 +250,22 @@ impl TableSchema {
             Ok(if column.is_text {
                 // Earlier versions stored U+0000 unescaped in SQLite.
                 let text: Option<String> = row.try_get(name)?;
-                Value::Text(text.map(|text| if text.contains('\0') { escape_nul(&text) } else { text }))
+                Value::Text(text.map(|text| {
+                    if text.contains('\0') {
+                        escape_nul(&text)
+                    } else {
+                        text
+                    }
+                }))
             } else {
                 Value::Integer(row.try_get(name)?)
             })
         };
-        Ok(Row(self.columns.iter().map(value).collect::<Result<_, Error>>()?))
+        Ok(Row(self
+            .columns
+            .iter()
+            .map(value)
+            .collect::<Result<_, Error>>()?))
     }
 }
 

@@ -63,7 +63,9 @@ impl MediaFile {
     /// # Errors
     /// The blob store fails.
     pub async fn stream(&self) -> Result<Option<ByteStream>, blob::Error> {
-        let Some(blob) = self.open().await? else { return Ok(None) };
+        let Some(blob) = self.open().await? else {
+            return Ok(None);
+        };
         let size = blob.size();
         match blob.read(0..size).await {
             Err(blob::Error::NotFound) => Ok(None),
@@ -72,7 +74,11 @@ impl MediaFile {
     }
 
     fn new(attachment: &Attachment, blobs: &Arc<dyn BlobStore>) -> Self {
-        let ServedFile { filename, media_type, size_bytes } = attachment.delivered();
+        let ServedFile {
+            filename,
+            media_type,
+            size_bytes,
+        } = attachment.delivered();
         Self {
             filename: filename.to_owned(),
             media_type: media_type.to_owned(),

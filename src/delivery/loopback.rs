@@ -15,10 +15,16 @@ impl Gateway for Loopback {
         for part in &message.parts {
             // Like a real carrier, fail if a file cannot be opened.
             if let OutgoingPart::Media(content) = part {
-                let opened = content.open().await.map_err(|error| GatewayError::Retryable(error.to_string()))?;
+                let opened = content
+                    .open()
+                    .await
+                    .map_err(|error| GatewayError::Retryable(error.to_string()))?;
                 opened.ok_or_else(|| GatewayError::Permanent {
                     code: 4001,
-                    reason: format!("the file {} is not there any more", quoted(&content.filename)),
+                    reason: format!(
+                        "the file {} is not there any more",
+                        quoted(&content.filename)
+                    ),
                 })?;
             }
         }

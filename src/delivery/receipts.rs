@@ -26,8 +26,10 @@ impl Receipts {
     /// The database fails; report the receipt again.
     pub async fn delivered(&self, id: MessageId) -> Result<bool, db::Error> {
         let now = self.clock.now();
-        let changed =
-            self.db.write(move |db| Box::pin(async move { messages::mark_delivered(db, id, now).await })).await?;
+        let changed = self
+            .db
+            .write(move |db| Box::pin(async move { messages::mark_delivered(db, id, now).await }))
+            .await?;
         if changed {
             self.metrics.message(DeliveryStatus::Delivered.as_str());
         }

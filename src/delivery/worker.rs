@@ -125,13 +125,23 @@ impl DeliveryWorker {
             })
             .await?;
         let count = jobs.len();
-        for result in join_all(by_chat(jobs).into_values().map(|jobs| self.deliver_in_order(jobs, claimed))).await {
+        for result in join_all(
+            by_chat(jobs)
+                .into_values()
+                .map(|jobs| self.deliver_in_order(jobs, claimed)),
+        )
+        .await
+        {
             result?;
         }
         Ok(count)
     }
 
-    async fn deliver_in_order(&self, jobs: Vec<OutboxEntry>, claimed: Instant) -> Result<(), db::Error> {
+    async fn deliver_in_order(
+        &self,
+        jobs: Vec<OutboxEntry>,
+        claimed: Instant,
+    ) -> Result<(), db::Error> {
         for job in jobs {
             // Loading the message may have taken long during an outage: renew the lease until it is fresh
             // afterwards.
@@ -157,12 +167,17 @@ impl DeliveryWorker {
     async fn extend(&self, job: OutboxEntry) -> Result<bool, db::Error> {
         retry_while_unavailable(|| {
             let until = self.clock.now() + LEASE;
-            self.db.write(move |db| Box::pin(async move { outbox::extend(db, job, until).await }))
+            self.db
+                .write(move |db| Box::pin(async move { outbox::extend(db, job, until).await }))
         })
         .await
     }
 
-    async fn deliver(&self, job: OutboxEntry, message: Option<OutgoingMessage>) -> Result<(), db::Error> {
+    async fn deliver(
+        &self,
+        job: OutboxEntry,
+        message: Option<OutgoingMessage>,
+    ) -> Result<(), db::Error> {
         let Some(message) = message else {
             return self.discard(job).await;
         };
@@ -171,7 +186,11 @@ impl DeliveryWorker {
         }
         if message.parts.is_empty() {
             return self
-                .fail(job, DELIVERY_FAILED, "all its attachments were deleted before it was sent".to_owned())
+                .fail(
+                    job,
+                    DELIVERY_FAILED,
+                    "all its attachments were deleted before it was sent".to_owned(),
+                )
                 .await;
         }
         match self.send_to_gateway(&message).await {
@@ -187,7 +206,9 @@ impl DeliveryWorker {
         match tokio::time::timeout(GATEWAY_TIMEOUT, sending).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(GatewayError::Retryable("the gateway panicked".to_owned())),
-            Err(_) => Err(GatewayError::Retryable("the gateway did not answer in time".to_owned())),
+            Err(_) => Err(GatewayError::Retryable(
+                "the gateway did not answer in time".to_owned(),
+            )),
         }
     }
 
@@ -195,7 +216,8 @@ impl DeliveryWorker {
     /// deliver.
     async fn load(&self, job: OutboxEntry) -> Result<Option<OutgoingMessage>, db::Error> {
         let mut db = self.db.read().await?;
-        let Some((partner, message)) = messages::find_for_delivery(&mut db, job.message_id).await? else {
+        let Some((partner, message)) = messages::find_for_delivery(&mut db, job.message_id).await?
+        else {
             return Ok(None);
         };
         self.outgoing(&mut db, partner, message).await
@@ -207,13 +229,22 @@ impl DeliveryWorker {
         partner: PartnerId,
         message: Message,
     ) -> Result<Option<OutgoingMessage>, db::Error> {
-        let Some(chat) = chats::find(db, partner, message.chat_id).await? else { return Ok(None) };
+        let Some(chat) = chats::find(db, partner, message.chat_id).await? else {
+            return Ok(None);
+        };
         Ok(Some(OutgoingMessage {
             id: message.id,
             from: chat.line.to_string(),
-            to: chat.others().map(|participant| participant.handle.clone()).collect(),
+            to: chat
+                .others()
+                .map(|participant| participant.handle.clone())
+                .collect(),
             voice_memo: message.voice_memo,
-            parts: message.parts.iter().filter_map(|part| OutgoingPart::new(part, &self.blobs)).collect(),
+            parts: message
+                .parts
+                .iter()
+                .filter_map(|part| OutgoingPart::new(part, &self.blobs))
+                .collect(),
             effect: message.effect,
             reply_to: message.reply_to,
             preferred_service: message.preferred_service,
@@ -229,7 +260,11 @@ impl DeliveryWorker {
             self.db.write(move |db| {
                 Box::pin(async move {
                     messages::mark_sent(db, job.message_id, service, now).await?;
-                    if last { outbox::done(db, job.id).await } else { Ok(()) }
+                    if last {
+                        outbox::done(db, job.id).await
+                    } else {
+                        Ok(())
+                    }
                 })
             })
         })
@@ -261,12 +296,17 @@ impl DeliveryWorker {
     }
 
     async fn retry(&self, job: OutboxEntry, reason: &str) -> Result<(), db::Error> {
-        let wait = FIRST_RETRY.saturating_mul(1 << job.attempt.saturating_sub(1).min(16)).min(MAX_RETRY);
+        let wait = FIRST_RETRY
+            .saturating_mul(1 << job.attempt.saturating_sub(1).min(16))
+            .min(MAX_RETRY);
         let reason = shown(reason);
         tracing::warn!(message_id = %job.message_id, attempt = job.attempt, %reason, ?wait, "delivery failed; will be retried");
         let at = self.clock.now() + wait;
-        retry_while_unavailable(|| self.db.write(move |db| Box::pin(async move { outbox::retry(db, job, at).await })))
-            .await
+        retry_while_unavailable(|| {
+            self.db
+                .write(move |db| Box::pin(async move { outbox::retry(db, job, at).await }))
+        })
+        .await
     }
 
     async fn fail(&self, job: OutboxEntry, code: u16, reason: String) -> Result<(), db::Error> {
@@ -290,7 +330,9 @@ impl DeliveryWorker {
     }
 
     async fn discard(&self, job: OutboxEntry) -> Result<(), db::Error> {
-        self.db.write(move |db| Box::pin(async move { outbox::done(db, job.id).await })).await
+        self.db
+            .write(move |db| Box::pin(async move { outbox::done(db, job.id).await }))
+            .await
     }
 }
 

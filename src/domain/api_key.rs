@@ -10,7 +10,11 @@ pub const MAX_LENGTH: usize = 255;
 /// Generates a key: `hvs_` followed by 256 random bits in hexadecimal.
 #[must_use]
 pub fn generate() -> String {
-    format!("hvs_{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
+    format!(
+        "hvs_{:032x}{:032x}",
+        rand::random::<u128>(),
+        rand::random::<u128>()
+    )
 }
 
 /// Returns the hash that is stored for a key. A generated key carries 256 random bits, so a fast hash
@@ -28,10 +32,15 @@ pub fn hash(key: &str) -> String {
 pub fn check(key: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
     if key.len() < MIN_LENGTH || key.len() > MAX_LENGTH {
-        return Err(format!("an API key has {MIN_LENGTH} to {MAX_LENGTH} characters; this one has {}", key.len()));
+        return Err(format!(
+            "an API key has {MIN_LENGTH} to {MAX_LENGTH} characters; this one has {}",
+            key.len()
+        ));
     }
     if !key.chars().all(allowed) {
-        return Err("an API key may hold letters, digits and - . _ ~ + / = only (RFC 6750)".to_owned());
+        return Err(
+            "an API key may hold letters, digits and - . _ ~ + / = only (RFC 6750)".to_owned(),
+        );
     }
     Ok(())
 }

@@ -146,7 +146,11 @@ impl Attachment {
 
     #[must_use]
     pub fn tier(&self) -> Tier {
-        if self.expires_at.is_some() { Tier::Ephemeral } else { Tier::Persistent }
+        if self.expires_at.is_some() {
+            Tier::Ephemeral
+        } else {
+            Tier::Persistent
+        }
     }
 
     /// Returns the key of the uploaded file.
@@ -164,12 +168,15 @@ impl Attachment {
     /// Returns the key of the delivered file: the variant if there is one, else the upload.
     #[must_use]
     pub fn delivered_key(&self) -> BlobKey {
-        self.variant.as_ref().map_or_else(|| self.uploaded_key(), |made| self.made_key(made))
+        self.variant
+            .as_ref()
+            .map_or_else(|| self.uploaded_key(), |made| self.made_key(made))
     }
 
     /// Returns the keys of all blobs of this attachment.
     pub fn keys(&self) -> impl Iterator<Item = BlobKey> {
-        std::iter::once(self.uploaded_key()).chain(self.variant.as_ref().map(|made| self.made_key(made)))
+        std::iter::once(self.uploaded_key())
+            .chain(self.variant.as_ref().map(|made| self.made_key(made)))
     }
 
     fn key(&self, blob: AttachmentId, filename: &str) -> BlobKey {
@@ -180,10 +187,21 @@ impl Attachment {
     #[must_use]
     pub fn delivered(&self) -> ServedFile<'_> {
         match &self.variant {
-            Some(Variant { filename, media_type, size_bytes, .. }) => {
-                ServedFile { filename, media_type, size_bytes: *size_bytes }
-            }
-            None => ServedFile { filename: &self.filename, media_type: &self.media_type, size_bytes: self.size_bytes },
+            Some(Variant {
+                filename,
+                media_type,
+                size_bytes,
+                ..
+            }) => ServedFile {
+                filename,
+                media_type,
+                size_bytes: *size_bytes,
+            },
+            None => ServedFile {
+                filename: &self.filename,
+                media_type: &self.media_type,
+                size_bytes: self.size_bytes,
+            },
         }
     }
 
@@ -194,7 +212,9 @@ impl Attachment {
         match self.state {
             UploadState::Stored { .. } => Status::Complete,
             UploadState::Pending if now < self.upload_expires_at => Status::Pending,
-            UploadState::Pending | UploadState::Expired | UploadState::Rejected { .. } => Status::Failed,
+            UploadState::Pending | UploadState::Expired | UploadState::Rejected { .. } => {
+                Status::Failed
+            }
         }
     }
 }

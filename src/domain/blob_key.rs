@@ -40,15 +40,25 @@ impl BlobKey {
         let folder = format!("{shelf}/partners/{partner}/{attachment}/");
         let segment = filename::url_segment(filename);
         let room = MAX_PATH - folder.len();
-        let segment = if segment.len() <= room { segment } else { shortened(&segment, id, room) };
-        Self { id, path: folder + &segment }
+        let segment = if segment.len() <= room {
+            segment
+        } else {
+            shortened(&segment, id, room)
+        };
+        Self {
+            id,
+            path: folder + &segment,
+        }
     }
 
     /// Parses the output of [`fmt::Display`]. Versions without bucket support wrote only the id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (id, path) = text.split_once(' ').unwrap_or((text, ""));
-        Some(Self { id: AttachmentId::parse(id)?, path: path.to_owned() })
+        Some(Self {
+            id: AttachmentId::parse(id)?,
+            path: path.to_owned(),
+        })
     }
 
     #[must_use]
@@ -66,14 +76,21 @@ impl BlobKey {
 /// Builds a key from an id when the path is unknown.
 impl From<AttachmentId> for BlobKey {
     fn from(id: AttachmentId) -> Self {
-        Self { id, path: String::new() }
+        Self {
+            id,
+            path: String::new(),
+        }
     }
 }
 
 impl fmt::Display for BlobKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.id.fmt(f)?;
-        if self.path.is_empty() { Ok(()) } else { write!(f, " {}", self.path) }
+        if self.path.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " {}", self.path)
+        }
     }
 }
 
@@ -81,7 +98,11 @@ impl fmt::Display for BlobKey {
 /// distinct.
 fn shortened(segment: &str, id: AttachmentId, room: usize) -> String {
     let extension = segment.rfind('.').map_or("", |dot| &segment[dot..]);
-    let extension = if extension.len() <= MAX_EXTENSION { extension } else { "" };
+    let extension = if extension.len() <= MAX_EXTENSION {
+        extension
+    } else {
+        ""
+    };
     let ending = format!("-{id}{extension}");
     let cut = segment.floor_char_boundary(room - ending.len());
     format!("{}{ending}", &segment[..cut])
@@ -120,13 +141,19 @@ mod tests {
     #[test]
     fn truncated_names_stay_distinct() {
         let long = "🎒".repeat(240);
-        let (uploaded, delivered) = (key(1, &format!("{long}.jpg")), key(2, &format!("{long}-converted.jpg")));
+        let (uploaded, delivered) = (
+            key(1, &format!("{long}.jpg")),
+            key(2, &format!("{long}-converted.jpg")),
+        );
         assert_ne!(uploaded.path(), delivered.path());
         for key in [uploaded, delivered] {
             assert!(key.path().len() <= MAX_PATH && key.path().len() > MAX_PATH - 5);
             assert_eq!(key.path().rsplit_once('.').expect("an extension").1, "jpg");
         }
-        assert!(key(1, &"a".repeat(255)).path().ends_with("aaa"), "a name that fits is not truncated");
+        assert!(
+            key(1, &"a".repeat(255)).path().ends_with("aaa"),
+            "a name that fits is not truncated"
+        );
     }
 
     proptest! {

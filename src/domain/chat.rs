@@ -25,7 +25,12 @@ impl Recipients {
     #[must_use]
     pub fn new(recipients: Vec<Recipient>) -> Self {
         let mut seen = HashSet::new();
-        Self(recipients.into_iter().filter(|recipient| seen.insert(recipient.clone())).collect())
+        Self(
+            recipients
+                .into_iter()
+                .filter(|recipient| seen.insert(recipient.clone()))
+                .collect(),
+        )
     }
 
     #[must_use]
@@ -71,7 +76,9 @@ pub struct Chat {
 impl Chat {
     /// Returns all participants except the line.
     pub fn others(&self) -> impl Iterator<Item = &Participant> {
-        self.participants.iter().filter(|participant| !participant.is_me)
+        self.participants
+            .iter()
+            .filter(|participant| !participant.is_me)
     }
 
     /// Returns true if the chat has more than one recipient.
@@ -83,6 +90,9 @@ impl Chat {
     /// Returns the recipients joined by `, `.
     #[must_use]
     pub fn display_name(&self) -> String {
-        self.others().map(|participant| participant.handle.as_str()).collect::<Vec<_>>().join(", ")
+        self.others()
+            .map(|participant| participant.handle.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }

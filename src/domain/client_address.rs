@@ -19,13 +19,19 @@ impl ClientAddress {
     /// The peer of a connection.
     #[must_use]
     pub fn of_peer(ip: IpAddr) -> Self {
-        Self { ip: ip.to_canonical(), forwarded: false }
+        Self {
+            ip: ip.to_canonical(),
+            forwarded: false,
+        }
     }
 
     /// A client that a trusted proxy named.
     #[must_use]
     pub fn forwarded(ip: IpAddr) -> Self {
-        Self { ip: ip.to_canonical(), forwarded: true }
+        Self {
+            ip: ip.to_canonical(),
+            forwarded: true,
+        }
     }
 
     /// Returns true if the client is connected to a trusted proxy, so its requests and not its connections are counted.
@@ -67,7 +73,10 @@ mod tests {
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
             ("2001:db8:1:2::", "2001:db8:1:2::/64"),
         ] {
-            assert_eq!(ClientAddress::of_peer(address.parse().expect("address")).to_string(), holder);
+            assert_eq!(
+                ClientAddress::of_peer(address.parse().expect("address")).to_string(),
+                holder
+            );
         }
     }
 }

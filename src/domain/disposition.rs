@@ -33,9 +33,19 @@ pub fn header(disposition: Disposition, name: &str) -> String {
     let name = filename::url_segment(name);
     // Some clients decode `%41` in a quoted filename, others do not (RFC 6266 appendix D): replace percent
     // signs too.
-    let plain = |c: char| if c == ' ' || (c.is_ascii_graphic() && !matches!(c, '"' | '%')) { c } else { '_' };
+    let plain = |c: char| {
+        if c == ' ' || (c.is_ascii_graphic() && !matches!(c, '"' | '%')) {
+            c
+        } else {
+            '_'
+        }
+    };
     let ascii: String = name.chars().map(plain).collect();
-    let _ = write!(value, "; filename=\"{ascii}\"; filename*=UTF-8''{}", utf8_percent_encode(&name, ENCODED));
+    let _ = write!(
+        value,
+        "; filename=\"{ascii}\"; filename*=UTF-8''{}",
+        utf8_percent_encode(&name, ENCODED)
+    );
     value
 }
 
@@ -44,7 +54,12 @@ pub fn header(disposition: Disposition, name: &str) -> String {
 #[must_use]
 pub fn for_file(media_type: &str, name: &str) -> String {
     let declared = media::declared(media_type);
-    header(declared.map_or(Disposition::Attachment, |declared| declared.media_type.disposition), name)
+    header(
+        declared.map_or(Disposition::Attachment, |declared| {
+            declared.media_type.disposition
+        }),
+        name,
+    )
 }
 
 #[cfg(test)]
@@ -56,12 +71,30 @@ mod tests {
     #[test]
     fn header_contains_ascii_and_utf8_filename() {
         for (name, expected) in [
-            ("photo.jpg", "inline; filename=\"photo.jpg\"; filename*=UTF-8''photo.jpg"),
-            ("a b.jpg", "inline; filename=\"a b.jpg\"; filename*=UTF-8''a%20b.jpg"),
-            ("über.jpg", "inline; filename=\"_ber.jpg\"; filename*=UTF-8''%C3%BCber.jpg"),
-            ("a\"b\\c.jpg", "inline; filename=\"a_b_c.jpg\"; filename*=UTF-8''a%22b_c.jpg"),
-            ("a\r\nX: y", "inline; filename=\"a__X: y\"; filename*=UTF-8''a__X%3A%20y"),
-            ("100%.txt", "inline; filename=\"100_.txt\"; filename*=UTF-8''100%25.txt"),
+            (
+                "photo.jpg",
+                "inline; filename=\"photo.jpg\"; filename*=UTF-8''photo.jpg",
+            ),
+            (
+                "a b.jpg",
+                "inline; filename=\"a b.jpg\"; filename*=UTF-8''a%20b.jpg",
+            ),
+            (
+                "über.jpg",
+                "inline; filename=\"_ber.jpg\"; filename*=UTF-8''%C3%BCber.jpg",
+            ),
+            (
+                "a\"b\\c.jpg",
+                "inline; filename=\"a_b_c.jpg\"; filename*=UTF-8''a%22b_c.jpg",
+            ),
+            (
+                "a\r\nX: y",
+                "inline; filename=\"a__X: y\"; filename*=UTF-8''a__X%3A%20y",
+            ),
+            (
+                "100%.txt",
+                "inline; filename=\"100_.txt\"; filename*=UTF-8''100%25.txt",
+            ),
         ] {
             assert_eq!(header(Disposition::Inline, name), expected, "{name:?}");
         }

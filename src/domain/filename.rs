@@ -12,7 +12,16 @@ pub fn url_segment(filename: &str) -> String {
     match filename {
         "." => "_".to_owned(),
         ".." => "__".to_owned(),
-        _ => filename.chars().map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c }).collect(),
+        _ => filename
+            .chars()
+            .map(|c| {
+                if c.is_control() || matches!(c, '/' | '\\') {
+                    '_'
+                } else {
+                    c
+                }
+            })
+            .collect(),
     }
 }
 
@@ -34,7 +43,10 @@ pub fn converted(filename: &str, extension: &str) -> String {
         return name;
     }
     let ending = format!("-converted.{extension}");
-    stem.chars().take(MAX_LENGTH - ending.len()).chain(ending.chars()).collect()
+    stem.chars()
+        .take(MAX_LENGTH - ending.len())
+        .chain(ending.chars())
+        .collect()
 }
 
 /// Truncates a filename to [`MAX_LENGTH`] and preserves the extension if it is at most 10 characters long.
@@ -45,10 +57,15 @@ fn shortened(filename: &str) -> String {
         return filename.to_owned();
     }
     let (stem, extension) = match filename.rsplit_once('.') {
-        Some((stem, extension)) if extension.chars().count() <= MAX_EXTENSION => (stem, format!(".{extension}")),
+        Some((stem, extension)) if extension.chars().count() <= MAX_EXTENSION => {
+            (stem, format!(".{extension}"))
+        }
         _ => (filename, String::new()),
     };
-    stem.chars().take(MAX_LENGTH - extension.chars().count()).chain(extension.chars()).collect()
+    stem.chars()
+        .take(MAX_LENGTH - extension.chars().count())
+        .chain(extension.chars())
+        .collect()
 }
 
 #[cfg(test)]
@@ -69,7 +86,10 @@ mod tests {
         let longest = format!("{}.jpg", "a".repeat(MAX_LENGTH - 4));
         for name in [&longest, &"a".repeat(MAX_LENGTH)] {
             let converted = converted(name, "jpg");
-            assert!(converted.chars().count() == MAX_LENGTH && converted != *name, "{converted}");
+            assert!(
+                converted.chars().count() == MAX_LENGTH && converted != *name,
+                "{converted}"
+            );
         }
     }
 
@@ -86,8 +106,16 @@ mod tests {
             assert_eq!(from_url_path(path), name, "{path}");
         }
         let long = from_url_path(&format!("/{}.jpeg", "ü".repeat(300)));
-        assert!(long.chars().count() == MAX_LENGTH && long.ends_with("ü.jpeg"), "{long}");
-        assert_eq!(from_url_path(&format!("/a.{}", "b".repeat(300))).chars().count(), MAX_LENGTH);
+        assert!(
+            long.chars().count() == MAX_LENGTH && long.ends_with("ü.jpeg"),
+            "{long}"
+        );
+        assert_eq!(
+            from_url_path(&format!("/a.{}", "b".repeat(300)))
+                .chars()
+                .count(),
+            MAX_LENGTH
+        );
     }
 
     #[test]

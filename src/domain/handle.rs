@@ -14,8 +14,9 @@ impl PhoneNumber {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('+')?.as_bytes();
-        let well_formed =
-            (2..=15).contains(&digits.len()) && digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
+        let well_formed = (2..=15).contains(&digits.len())
+            && digits[0] != b'0'
+            && digits.iter().all(u8::is_ascii_digit);
         well_formed.then(|| Self(text.to_owned()))
     }
 
@@ -48,7 +49,9 @@ impl Recipient {
             && !local.is_empty()
             && domain.split('.').all(|label| !label.is_empty())
             && text.matches('@').count() == 1
-            && !text.chars().any(|c| c.is_whitespace() || c.is_control() || "<>(),;:\\\"[]".contains(c));
+            && !text
+                .chars()
+                .any(|c| c.is_whitespace() || c.is_control() || "<>(),;:\\\"[]".contains(c));
         well_formed.then(|| Self(text.to_lowercase()))
     }
 
@@ -73,16 +76,39 @@ mod tests {
         for good in ["+12025550100", "+11", "+123456789012345"] {
             assert!(PhoneNumber::parse(good).is_some(), "{good}");
         }
-        for bad in ["", "+", "+1", "12025550100", "+02025550100", "+1234567890123456", "+1202 5550100", "+1٢٣", "+1a"]
-        {
+        for bad in [
+            "",
+            "+",
+            "+1",
+            "12025550100",
+            "+02025550100",
+            "+1234567890123456",
+            "+1202 5550100",
+            "+1٢٣",
+            "+1a",
+        ] {
             assert!(PhoneNumber::parse(bad).is_none(), "{bad}");
         }
     }
 
     #[test]
     fn recipients_may_be_addresses() {
-        assert_eq!(Recipient::parse("Ann@Example.com").expect("address").as_str(), "ann@example.com");
-        for bad in ["", "ann", "@example.com", "ann@", "a@b@c", "a b@example.com", "a@example..com", "2025550100"] {
+        assert_eq!(
+            Recipient::parse("Ann@Example.com")
+                .expect("address")
+                .as_str(),
+            "ann@example.com"
+        );
+        for bad in [
+            "",
+            "ann",
+            "@example.com",
+            "ann@",
+            "a@b@c",
+            "a b@example.com",
+            "a@example..com",
+            "2025550100",
+        ] {
             assert!(Recipient::parse(bad).is_none(), "{bad}");
         }
     }

@@ -39,9 +39,15 @@ impl DeliveryStatus {
     /// Parses a name returned by [`Self::as_str`].
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Pending, Self::Queued, Self::Sent, Self::Delivered, Self::Failed]
-            .into_iter()
-            .find(|status| status.as_str() == name)
+        [
+            Self::Pending,
+            Self::Queued,
+            Self::Sent,
+            Self::Delivered,
+            Self::Failed,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == name)
     }
 }
 
@@ -70,7 +76,9 @@ impl Service {
     /// Parses a name returned by [`Self::as_str`].
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::IMessage, Self::Rcs, Self::Sms].into_iter().find(|service| service.as_str() == name)
+        [Self::IMessage, Self::Rcs, Self::Sms]
+            .into_iter()
+            .find(|service| service.as_str() == name)
     }
 }
 
@@ -106,12 +114,19 @@ impl Effect {
         let kind = match kind {
             Some(kind @ ("screen" | "bubble")) => kind,
             Some(other) => {
-                return Err(format!("effect.type is \"screen\" or \"bubble\", not {}", quoted(other)));
+                return Err(format!(
+                    "effect.type is \"screen\" or \"bubble\", not {}",
+                    quoted(other)
+                ));
             }
             None if BUBBLE_EFFECTS.contains(&name) => "bubble",
             None => "screen",
         };
-        let names = if kind == "screen" { SCREEN_EFFECTS } else { BUBBLE_EFFECTS };
+        let names = if kind == "screen" {
+            SCREEN_EFFECTS
+        } else {
+            BUBBLE_EFFECTS
+        };
         if !names.contains(&name) {
             return Err(format!(
                 "effect.name of a {kind} effect is one of {}; not {name}",
@@ -119,7 +134,10 @@ impl Effect {
                 name = quoted(name)
             ));
         }
-        Ok(Self { kind: kind.to_owned(), name: name.to_owned() })
+        Ok(Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -176,8 +194,14 @@ mod tests {
 
     #[test]
     fn effect_name_of_another_kind_is_rejected() {
-        assert_eq!(Effect::new(None, "slam").map(|effect| effect.kind), Ok("bubble".to_owned()));
-        assert_eq!(Effect::new(None, "confetti").map(|effect| effect.kind), Ok("screen".to_owned()));
+        assert_eq!(
+            Effect::new(None, "slam").map(|effect| effect.kind),
+            Ok("bubble".to_owned())
+        );
+        assert_eq!(
+            Effect::new(None, "confetti").map(|effect| effect.kind),
+            Ok("screen".to_owned())
+        );
         assert!(Effect::new(Some("screen"), "slam").is_err());
         assert!(Effect::new(Some("sound"), "slam").is_err());
         assert!(Effect::new(Some("bubble"), "").is_err());

@@ -26,7 +26,9 @@ pub const MAX_STICKERS: usize = 100;
 pub const MAX_STICKERS_OF_MESSAGE: usize = 200;
 
 const STYLES: &[&str] = &["bold", "italic", "strikethrough", "underline"];
-const ANIMATIONS: &[&str] = &["big", "small", "shake", "nod", "explode", "ripple", "bloom", "jitter"];
+const ANIMATIONS: &[&str] = &[
+    "big", "small", "shake", "nod", "explode", "ripple", "bloom", "jitter",
+];
 
 /// A part as a caller asks for it: checked, its attachment not looked up yet.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +112,9 @@ impl Text {
         match self.value.chars().count() {
             0 => return Err("a text part needs a value of at least one character".to_owned()),
             length if length > MAX_TEXT_LENGTH => {
-                return Err(format!("a text part holds at most {MAX_TEXT_LENGTH} characters; this one has {length}"));
+                return Err(format!(
+                    "a text part holds at most {MAX_TEXT_LENGTH} characters; this one has {length}"
+                ));
             }
             _ => {}
         }
@@ -119,10 +123,15 @@ impl Text {
             if range[0] < range[1] && range[1] <= length {
                 return Ok(());
             }
-            Err(format!("{what} [{}, {}) is not a range within the {length} UTF-16 units of value", range[0], range[1]))
+            Err(format!(
+                "{what} [{}, {}) is not a range within the {length} UTF-16 units of value",
+                range[0], range[1]
+            ))
         };
         if self.decorations.len() > MAX_DECORATIONS {
-            return Err(format!("a text part has at most {MAX_DECORATIONS} text_decorations"));
+            return Err(format!(
+                "a text part has at most {MAX_DECORATIONS} text_decorations"
+            ));
         }
         for decoration in &self.decorations {
             check_range(decoration.range, "text_decorations range")?;
@@ -131,11 +140,19 @@ impl Text {
         if let Some(range) = self.mention.as_ref().and_then(|mention| mention.range) {
             check_range(range, "mention_range")?;
         }
-        if self.mention.as_ref().is_some_and(|mention| mention.handle.chars().count() > MAX_MENTION_LENGTH) {
-            return Err(format!("mention has more than {MAX_MENTION_LENGTH} characters: name a participant"));
+        if self
+            .mention
+            .as_ref()
+            .is_some_and(|mention| mention.handle.chars().count() > MAX_MENTION_LENGTH)
+        {
+            return Err(format!(
+                "mention has more than {MAX_MENTION_LENGTH} characters: name a participant"
+            ));
         }
         if self.stickers.len() > MAX_STICKERS {
-            return Err(format!("a text part has at most {MAX_STICKERS} inline_stickers"));
+            return Err(format!(
+                "a text part has at most {MAX_STICKERS} inline_stickers"
+            ));
         }
         if self.mention.is_some() && !self.stickers.is_empty() {
             return Err("inline_stickers cannot be combined with mention".to_owned());
@@ -162,9 +179,13 @@ impl Text {
     #[must_use]
     pub fn has_url(&self) -> bool {
         let lower = self.value.to_lowercase();
-        ["http://", "https://", "ftp://", "www."].iter().any(|start| {
-            lower.match_indices(start).any(|(at, _)| !lower[..at].ends_with(|before: char| before.is_alphanumeric()))
-        })
+        ["http://", "https://", "ftp://", "www."]
+            .iter()
+            .any(|start| {
+                lower
+                    .match_indices(start)
+                    .any(|(at, _)| !lower[..at].ends_with(|before: char| before.is_alphanumeric()))
+            })
     }
 }
 
@@ -178,7 +199,11 @@ impl Decoration {
         if allowed.contains(&name.as_str()) {
             return Ok(());
         }
-        Err(format!("a decoration's {what} is one of {}; not {name}", allowed.join(", "), name = quoted(name)))
+        Err(format!(
+            "a decoration's {what} is one of {}; not {name}",
+            allowed.join(", "),
+            name = quoted(name)
+        ))
     }
 }
 
@@ -187,12 +212,20 @@ mod tests {
     use super::*;
 
     fn text(value: &str) -> Text {
-        Text { value: value.to_owned(), ..Text::default() }
+        Text {
+            value: value.to_owned(),
+            ..Text::default()
+        }
     }
 
     #[test]
     fn urls_in_text_are_seen() {
-        for with in ["http://a.example", "see HTTPS://a.example", "(www.example.com)", "x ftp://a"] {
+        for with in [
+            "http://a.example",
+            "see HTTPS://a.example",
+            "(www.example.com)",
+            "x ftp://a",
+        ] {
             assert!(text(with).has_url(), "{with}");
         }
         for without in ["hello", "awww.yes", "http:/a", "example.com", "xhttps://a"] {
@@ -208,7 +241,11 @@ mod tests {
         assert!(text(&"é".repeat(MAX_TEXT_LENGTH + 1)).check().is_err());
 
         let bold = |range| Text {
-            decorations: vec![Decoration { range, style: Some("bold".to_owned()), animation: None }],
+            decorations: vec![Decoration {
+                range,
+                style: Some("bold".to_owned()),
+                animation: None,
+            }],
             ..text("🎂")
         };
         assert!(bold([0, 2]).check().is_ok(), "an emoji is two units");
@@ -226,14 +263,24 @@ mod tests {
         };
         assert!(decoration(Some("bold"), None).check().is_ok());
         assert!(decoration(None, Some("shake")).check().is_ok());
-        for (style, animation) in [(None, None), (Some("bold"), Some("shake")), (Some("shake"), None)] {
+        for (style, animation) in [
+            (None, None),
+            (Some("bold"), Some("shake")),
+            (Some("shake"), None),
+        ] {
             assert!(decoration(style, animation).check().is_err());
         }
     }
 
     #[test]
     fn mention_is_no_longer_than_an_address() {
-        let mention = |length| Text { mention: Some(Mention { handle: "x".repeat(length), range: None }), ..text("x") };
+        let mention = |length| Text {
+            mention: Some(Mention {
+                handle: "x".repeat(length),
+                range: None,
+            }),
+            ..text("x")
+        };
         assert!(mention(MAX_MENTION_LENGTH).check().is_ok());
         assert!(mention(MAX_MENTION_LENGTH + 1).check().is_err());
     }
@@ -241,7 +288,13 @@ mod tests {
     #[test]
     fn stickers_do_not_overlap() {
         let with = |ranges: &[Range]| Text {
-            stickers: ranges.iter().map(|range| Sticker { range: *range, attachment_id: String::new() }).collect(),
+            stickers: ranges
+                .iter()
+                .map(|range| Sticker {
+                    range: *range,
+                    attachment_id: String::new(),
+                })
+                .collect(),
             ..text("cake cake")
         };
         assert!(with(&[[5, 9], [0, 4]]).check().is_ok());

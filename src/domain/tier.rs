@@ -40,7 +40,9 @@ impl Tier {
     /// Parses a name returned by [`Self::as_str`].
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Persistent, Self::Ephemeral].into_iter().find(|tier| tier.as_str() == name)
+        [Self::Persistent, Self::Ephemeral]
+            .into_iter()
+            .find(|tier| tier.as_str() == name)
     }
 
     /// Returns the expiry of a file uploaded at `came_at`; `None` for files that do not expire.

@@ -4,8 +4,16 @@
 pub const MAX_BYTES: u64 = 10 * 1024 * 1024;
 
 /// Media types accepted for voice memos, as stored or delivered.
-static TYPES: &[&str] =
-    &["audio/mpeg", "audio/x-m4a", "audio/mp4", "audio/aac", "audio/x-caf", "audio/x-wav", "audio/x-aiff", "audio/amr"];
+static TYPES: &[&str] = &[
+    "audio/mpeg",
+    "audio/x-m4a",
+    "audio/mp4",
+    "audio/aac",
+    "audio/x-caf",
+    "audio/x-wav",
+    "audio/x-aiff",
+    "audio/amr",
+];
 
 /// Returns true if a file of this media type can be sent as a voice memo.
 #[must_use]

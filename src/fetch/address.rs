@@ -15,11 +15,17 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
 static REFUSED_V4: &[(Ipv4Net, &str)] = &[
     (v4(0, 0, 0, 0, 8), "this network, RFC 1122 section 3.2.1.3"),
     (v4(10, 0, 0, 0, 8), "private, RFC 1918"),
-    (v4(100, 64, 0, 0, 10), "shared by a carrier's customers, RFC 6598"),
+    (
+        v4(100, 64, 0, 0, 10),
+        "shared by a carrier's customers, RFC 6598",
+    ),
     (v4(127, 0, 0, 0, 8), "loopback, RFC 1122 section 3.2.1.3"),
     // Microsoft, "What is IP address 168.63.129.16?": a public address that inside Azure is the platform's own.
     (v4(168, 63, 129, 16, 32), "the platform's own inside Azure"),
-    (v4(169, 254, 0, 0, 16), "link-local and cloud metadata, RFC 3927"),
+    (
+        v4(169, 254, 0, 0, 16),
+        "link-local and cloud metadata, RFC 3927",
+    ),
     (v4(172, 16, 0, 0, 12), "private, RFC 1918"),
     (v4(192, 0, 0, 0, 24), "protocol assignments, RFC 6890"),
     (v4(192, 0, 2, 0, 24), "documentation, RFC 5737"),
@@ -39,10 +45,22 @@ const GLOBAL_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0,
 /// IPv6 ranges inside [`GLOBAL_V6`] that are not public, and why.
 static REFUSED_V6: &[(Ipv6Net, &str)] = &[
     // With benchmarks (RFC 5180) and ORCHID (RFC 4843, RFC 7343).
-    (Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), "protocol assignments, RFC 2928"),
-    (Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), "documentation, RFC 3849"),
-    (Ipv6Net::new_assert(Ipv6Addr::new(0x3ffe, 0, 0, 0, 0, 0, 0, 0), 16), "the former 6bone, RFC 3701"),
-    (Ipv6Net::new_assert(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), "documentation, RFC 9637"),
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+        "protocol assignments, RFC 2928",
+    ),
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+        "documentation, RFC 3849",
+    ),
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0x3ffe, 0, 0, 0, 0, 0, 0, 0), 16),
+        "the former 6bone, RFC 3701",
+    ),
+    (
+        Ipv6Net::new_assert(Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+        "documentation, RFC 9637",
+    ),
 ];
 
 /// Last labels of names that mean nothing, or something local, outside one network.
@@ -94,13 +112,22 @@ impl EgressPolicy {
             return Ok(());
         }
         match ip {
-            IpAddr::V4(ip) => {
-                REFUSED_V4.iter().find(|(net, _)| net.contains(&ip)).map_or(Ok(()), |(_, reason)| Err(*reason))
-            }
+            IpAddr::V4(ip) => REFUSED_V4
+                .iter()
+                .find(|(net, _)| net.contains(&ip))
+                .map_or(Ok(()), |(_, reason)| Err(*reason)),
             IpAddr::V6(ip) => match embedded_ipv4(ip) {
-                Some(embedded_ipv4) => embedded_ipv4.into_iter().flatten().try_for_each(|ip| self.address(ip.into())),
-                None if !GLOBAL_V6.contains(&ip) => Err("outside global unicast, RFC 4291 section 2.4"),
-                None => REFUSED_V6.iter().find(|(net, _)| net.contains(&ip)).map_or(Ok(()), |(_, reason)| Err(*reason)),
+                Some(embedded_ipv4) => embedded_ipv4
+                    .into_iter()
+                    .flatten()
+                    .try_for_each(|ip| self.address(ip.into())),
+                None if !GLOBAL_V6.contains(&ip) => {
+                    Err("outside global unicast, RFC 4291 section 2.4")
+                }
+                None => REFUSED_V6
+                    .iter()
+                    .find(|(net, _)| net.contains(&ip))
+                    .map_or(Ok(()), |(_, reason)| Err(*reason)),
             },
         }
     }
@@ -109,17 +136,22 @@ impl EgressPolicy {
 /// The IPv4 addresses that packets to an IPv6 address end up at; it is as public as they are.
 fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     let segments = ip.segments();
-    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    let v4 =
+        |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match segments {
         // IPv4-mapped and IPv4-compatible, RFC 4291 section 2.5.5; NAT64, RFC 6052 section 2.1; 6to4, RFC 3056 section
         // 2. Among the compatible ones are `::` and `::1`, which carry 0.0.0.0 and 0.0.0.1.
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => Some([v4(high, low), None]),
+        // Teredo, RFC 4380 section 4: the server, and the client with its bits inverted.
+        [0x2001, 0, server_high, server_low, _, _, high, low] => {
+            Some([v4(server_high, server_low), v4(!high, !low)])
+        }
+        // ISATAP, RFC 5214 section 6.1: under any prefix, so the prefix counts as well.
+        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] if GLOBAL_V6.contains(&ip) => {
             Some([v4(high, low), None])
         }
-        // Teredo, RFC 4380 section 4: the server, and the client with its bits inverted.
-        [0x2001, 0, server_high, server_low, _, _, high, low] => Some([v4(server_high, server_low), v4(!high, !low)]),
-        // ISATAP, RFC 5214 section 6.1: under any prefix, so the prefix counts as well.
-        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] if GLOBAL_V6.contains(&ip) => Some([v4(high, low), None]),
         _ => None,
     }
 }
@@ -127,7 +159,8 @@ fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
 /// Whether a host name, in lower case and without a dot at its end, is one for local use: a single label, or below one of
 /// the [`LOCAL_NAMES`].
 pub(super) fn is_local_name(name: &str) -> bool {
-    name.rsplit_once('.').is_none_or(|(_, last)| LOCAL_NAMES.contains(&last))
+    name.rsplit_once('.')
+        .is_none_or(|(_, last)| LOCAL_NAMES.contains(&last))
 }
 
 #[cfg(test)]
@@ -136,7 +169,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn public(ip: &str) -> bool {
-        EgressPolicy::default().address(ip.parse().expect(ip)).is_ok()
+        EgressPolicy::default()
+            .address(ip.parse().expect(ip))
+            .is_ok()
     }
 
     #[test]
@@ -144,10 +179,20 @@ mod tests {
         for (net, _) in REFUSED_V4 {
             let first = net.network().to_bits();
             let last = net.broadcast().to_bits();
-            for (bits, refused) in [(Some(first), true), (Some(last), true), (first.checked_sub(1), false)] {
-                let Some(ip) = bits.map(Ipv4Addr::from_bits) else { continue };
+            for (bits, refused) in [
+                (Some(first), true),
+                (Some(last), true),
+                (first.checked_sub(1), false),
+            ] {
+                let Some(ip) = bits.map(Ipv4Addr::from_bits) else {
+                    continue;
+                };
                 let neighbour_is_refused = REFUSED_V4.iter().any(|(other, _)| other.contains(&ip));
-                assert_eq!(public(&ip.to_string()), !(refused || neighbour_is_refused), "{ip}");
+                assert_eq!(
+                    public(&ip.to_string()),
+                    !(refused || neighbour_is_refused),
+                    "{ip}"
+                );
             }
         }
         for ip in [
@@ -228,9 +273,21 @@ mod tests {
 
     #[test]
     fn what_the_operator_names_is_allowed() {
-        let allowed = EgressPolicy { nets: vec!["127.0.0.0/8".parse().expect("net")], ports: vec![8443] };
-        for (ip, expected) in [("127.0.0.1", true), ("::ffff:127.0.0.1", true), ("10.0.0.1", false), ("::1", false)] {
-            assert_eq!(allowed.address(ip.parse().expect(ip)).is_ok(), expected, "{ip}");
+        let allowed = EgressPolicy {
+            nets: vec!["127.0.0.0/8".parse().expect("net")],
+            ports: vec![8443],
+        };
+        for (ip, expected) in [
+            ("127.0.0.1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("::1", false),
+        ] {
+            assert_eq!(
+                allowed.address(ip.parse().expect(ip)).is_ok(),
+                expected,
+                "{ip}"
+            );
         }
         assert!(allowed.port(443) && allowed.port(8443) && !allowed.port(80));
     }
@@ -250,7 +307,12 @@ mod tests {
         ] {
             assert!(is_local_name(name), "{name}");
         }
-        for name in ["example.com", "local.example.com", "a.test", "localhost.example"] {
+        for name in [
+            "example.com",
+            "local.example.com",
+            "a.test",
+            "localhost.example",
+        ] {
             assert!(!is_local_name(name), "{name}");
         }
     }

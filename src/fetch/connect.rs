@@ -47,7 +47,10 @@ pub struct SystemResolver;
 #[async_trait]
 impl Resolve for SystemResolver {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
+        Ok(tokio::net::lookup_host((name, 0))
+            .await?
+            .map(|address| address.ip())
+            .collect())
     }
 }
 
@@ -105,16 +108,23 @@ impl Connector {
     ) -> Result<TlsStream<Metered<TcpStream>>, Error> {
         let addresses = self.resolve_allowed(url, permit).await?;
         let server_name = match url.host() {
-            Host::Domain(name) => ServerName::try_from(name.to_owned()).map_err(|_| Error::Unresolved)?,
+            Host::Domain(name) => {
+                ServerName::try_from(name.to_owned()).map_err(|_| Error::Unresolved)?
+            }
             Host::Ipv4(ip) => ServerName::from(IpAddr::from(ip)),
             Host::Ipv6(ip) => ServerName::from(IpAddr::from(ip)),
         };
         let connection = async {
             let tcp = self.dial(&addresses, url.port()).await?;
             let tcp = Metered::new(tcp, Arc::clone(meter));
-            self.tls.connect(server_name, tcp).await.map_err(|e| Error::from_tls(&e))
+            self.tls
+                .connect(server_name, tcp)
+                .await
+                .map_err(|e| Error::from_tls(&e))
         };
-        timeout(self.connect_timeout, connection).await.map_err(|_| Error::ConnectTimeout(self.connect_timeout))?
+        timeout(self.connect_timeout, connection)
+            .await
+            .map_err(|_| Error::ConnectTimeout(self.connect_timeout))?
     }
 
     /// Addresses of the URL's host, if all of them and the port may be connected to. One that is not public spoils the
@@ -148,7 +158,11 @@ impl Connector {
     }
 
     async fn resolve(&self, name: &str, permit: &Arc<Reservation>) -> Result<Vec<IpAddr>, Error> {
-        let (resolver, name, permit) = (Arc::clone(&self.resolver), name.to_owned(), Arc::clone(permit));
+        let (resolver, name, permit) = (
+            Arc::clone(&self.resolver),
+            name.to_owned(),
+            Arc::clone(permit),
+        );
         // The system's lookup cannot be called off. It counts as long as it runs, so that names whose servers never
         // answer use up one tenant's share and not every thread there is.
         let lookup = tokio::spawn(async move {
@@ -190,7 +204,9 @@ impl Connector {
         }
         while let Some(attempt) = attempts.next().await {
             let Ok(stream) = attempt else { continue };
-            let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { continue };
+            let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else {
+                continue;
+            };
             // Nothing has been said to it yet.
             if self.own.is_peer(local, peer) {
                 return Err(Error::OwnAddress);

@@ -40,7 +40,9 @@ impl Download {
         connection: (Driver, Arc<Reservation>),
     ) -> Result<Self, Error> {
         let content_type = response.headers().get(header::CONTENT_TYPE);
-        let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let content_type = content_type
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         let body = response.into_body();
         let expected = body.size_hint().exact();
         if expected.is_some_and(|length| length > limits.max_bytes) {
@@ -97,19 +99,25 @@ impl Download {
                 });
             };
             let Some(frame) = frame else {
-                let whole = self.expected.is_none_or(|expected| expected == self.received);
+                let whole = self
+                    .expected
+                    .is_none_or(|expected| expected == self.received);
                 return if whole { Ok(None) } else { Err(Error::Cut) };
             };
             let frame = frame.map_err(|error| match self.meter.flood() {
                 Some(flood) => Error::Flood(flood),
                 None => Error::from_http(&error, self.max_header_bytes),
             })?;
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             if data.is_empty() {
                 continue;
             }
             self.received += data.len() as u64;
-            self.meter.deliver(data.len() as u64).map_err(Error::Flood)?;
+            self.meter
+                .deliver(data.len() as u64)
+                .map_err(Error::Flood)?;
             if self.received > self.max_bytes {
                 return Err(Error::TooLarge(self.max_bytes));
             }

@@ -96,13 +96,21 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Url(_) | Self::BadRedirect(_) | Self::NoLocation | Self::TooManyRedirects(_) => "bad_url",
-            Self::Port(_) | Self::LocalName | Self::NotPublic | Self::OwnUrl | Self::OwnAddress => "forbidden",
+            Self::Url(_) | Self::BadRedirect(_) | Self::NoLocation | Self::TooManyRedirects(_) => {
+                "bad_url"
+            }
+            Self::Port(_) | Self::LocalName | Self::NotPublic | Self::OwnUrl | Self::OwnAddress => {
+                "forbidden"
+            }
             Self::Unresolved | Self::ResolveTimeout(_) => "dns",
             Self::Unreachable | Self::ConnectTimeout(_) => "connect",
             Self::Tls(_) => "tls",
             Self::Idle(_) | Self::TooSlow(_) => "timeout",
-            Self::HeaderTooLarge(_) | Self::Protocol | Self::Cut | Self::Encoded | Self::Partial => "protocol",
+            Self::HeaderTooLarge(_)
+            | Self::Protocol
+            | Self::Cut
+            | Self::Encoded
+            | Self::Partial => "protocol",
             Self::Status(_) => "status",
             Self::TooLarge(_) => "too_large",
             Self::Flood(_) => "flood",
@@ -134,15 +142,24 @@ impl Error {
     /// What went wrong in a TLS handshake.
     pub(super) fn from_tls(error: &io::Error) -> Self {
         use rustls::CertificateError as C;
-        let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
+        let Some(error) = error
+            .get_ref()
+            .and_then(|error| error.downcast_ref::<rustls::Error>())
+        else {
             return Self::Tls("the host ended the TLS handshake");
         };
         Self::Tls(match error {
             rustls::Error::InvalidCertificate(problem) => match problem {
                 C::Expired | C::ExpiredContext { .. } => "the host's certificate has expired",
-                C::NotValidYet | C::NotValidYetContext { .. } => "the host's certificate is not valid yet",
-                C::NotValidForName | C::NotValidForNameContext { .. } => "the host's certificate is for another name",
-                C::UnknownIssuer => "the host's certificate is not signed by an authority that is trusted here",
+                C::NotValidYet | C::NotValidYetContext { .. } => {
+                    "the host's certificate is not valid yet"
+                }
+                C::NotValidForName | C::NotValidForNameContext { .. } => {
+                    "the host's certificate is for another name"
+                }
+                C::UnknownIssuer => {
+                    "the host's certificate is not signed by an authority that is trusted here"
+                }
                 _ => "the host's certificate is not valid",
             },
             _ => "no TLS connection could be made with the host",

@@ -34,7 +34,10 @@ struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
     fn execute(&self, task: F) {
-        self.0.lock().expect("no panic while locked").spawn(async move { drop(task.await) });
+        self.0
+            .lock()
+            .expect("no panic while locked")
+            .spawn(async move { drop(task.await) });
     }
 }
 
@@ -82,7 +85,11 @@ pub(super) async fn exchange(
     let answer = timeout(limits.idle_timeout, answer).await;
     let response = answer.map_err(|_| Error::Idle(limits.idle_timeout))??;
     // hyper looks at the size only between two reads, and so lets more pass.
-    let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let size: usize = response
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
     if size > limits.max_header_bytes {
         return Err(Error::HeaderTooLarge(limits.max_header_bytes));
     }
@@ -98,17 +105,33 @@ pub(super) fn request(
 ) -> Request<Empty<Bytes>> {
     let target = &url.as_url()[::url::Position::BeforePath..::url::Position::AfterQuery];
     // RFC 9113 section 8.3.1: HTTP/2 has the authority in the target and no Host.
-    let target = if http2 { format!("https://{}{target}", url.authority()) } else { target.to_owned() };
+    let target = if http2 {
+        format!("https://{}{target}", url.authority())
+    } else {
+        target.to_owned()
+    };
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = target.parse().expect("a parsed URL is a request target");
     let headers = request.headers_mut();
     if !http2 {
-        headers.insert(header::HOST, value(&url.authority()).expect("a host is a header value"));
+        headers.insert(
+            header::HOST,
+            value(&url.authority()).expect("a host is a header value"),
+        );
     }
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("haversack/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("haversack/", env!("CARGO_PKG_VERSION"))),
+    );
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(OwnServer::LOOP_HEADER, value(pseudonym).expect("a pseudonym is a header value"));
+    headers.insert(
+        header::ACCEPT_ENCODING,
+        HeaderValue::from_static("identity"),
+    );
+    headers.insert(
+        OwnServer::LOOP_HEADER,
+        value(pseudonym).expect("a pseudonym is a header value"),
+    );
     if let Some(known) = known {
         let mut conditional = |name: HeaderName, text: &Option<String>| {
             if let Some(value) = text.as_deref().and_then(value) {
@@ -142,7 +165,10 @@ mod tests {
             std::future::pending::<()>().await;
         });
         drop(driver);
-        timeout(Duration::from_secs(1), receiver).await.expect("it ends").expect_err("without a word");
+        timeout(Duration::from_secs(1), receiver)
+            .await
+            .expect("it ends")
+            .expect_err("without a word");
     }
 
     proptest::proptest! {

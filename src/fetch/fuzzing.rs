@@ -41,10 +41,17 @@ pub struct Driven {
 }
 
 /// Fetches from a stream that somebody else is at the other end of.
-pub async fn drive(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, http2: bool) -> Driven {
+pub async fn drive(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    http2: bool,
+) -> Driven {
     let meter = Arc::new(Meter::new(LIMITS.max_header_bytes, Counter::default()));
     let file = file(Metered::new(stream, Arc::clone(&meter)), http2, &meter).await;
-    Driven { file, raw: meter.raw(), allowance: meter.allowance() }
+    Driven {
+        file,
+        raw: meter.raw(),
+        allowance: meter.allowance(),
+    }
 }
 
 async fn file(
@@ -53,13 +60,31 @@ async fn file(
     meter: &Arc<Meter>,
 ) -> Result<Vec<Bytes>, Error> {
     let url = FetchUrl::parse("https://origin.example/a.txt")?;
-    let budget = Budget::new("fetches", budget::Limits::without_queue(1, 1), &Metrics::default());
+    let budget = Budget::new(
+        "fetches",
+        budget::Limits::without_queue(1, 1),
+        &Metrics::default(),
+    );
     let permit = Arc::new(budget.try_reserve("nobody", 1).map_err(Error::AtCapacity)?);
     let deadline = Instant::now() + LIMITS.timeout;
-    let asked = exchange(stream, request(&url, None, http2, &nobody().pseudonym), http2, &LIMITS, meter).await;
+    let asked = exchange(
+        stream,
+        request(&url, None, http2, &nobody().pseudonym),
+        http2,
+        &LIMITS,
+        meter,
+    )
+    .await;
     let (response, driver) = asked.map_err(|error| meter.flood().map_or(error, Error::Flood))?;
     check(&response)?;
-    let mut download = Download::new(response, None, &LIMITS, deadline, Arc::clone(meter), (driver, permit))?;
+    let mut download = Download::new(
+        response,
+        None,
+        &LIMITS,
+        deadline,
+        Arc::clone(meter),
+        (driver, permit),
+    )?;
     let mut file = Vec::new();
     while let Some(chunk) = download.chunk().await? {
         file.push(chunk);
@@ -70,7 +95,11 @@ async fn file(
 /// A server that no URL and no address is that of.
 pub(super) fn nobody() -> OwnServer {
     let listen = (Ipv4Addr::UNSPECIFIED, 0).into();
-    OwnServer { bases: Vec::new(), listen, pseudonym: "haversack-0".to_owned() }
+    OwnServer {
+        bases: Vec::new(),
+        listen,
+        pseudonym: "haversack-0".to_owned(),
+    }
 }
 
 /// An origin that sends these bytes, in pieces of one size, and then nothing more, once anything was sent to it, which it
@@ -88,12 +117,22 @@ impl Replay {
     /// Of `bytes`, as much at a time as `piece`, and at least one.
     #[must_use]
     pub fn new(bytes: Vec<u8>, piece: usize) -> Self {
-        Self { bytes, at: 0, piece: piece.max(1), is_asked: false, reader: None }
+        Self {
+            bytes,
+            at: 0,
+            piece: piece.max(1),
+            is_asked: false,
+            reader: None,
+        }
     }
 }
 
 impl AsyncRead for Replay {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.is_asked {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -107,7 +146,11 @@ impl AsyncRead for Replay {
 }
 
 impl AsyncWrite for Replay {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.is_asked = true;
         if let Some(reader) = self.reader.take() {
             reader.wake();

@@ -60,14 +60,26 @@ impl Meter {
         let overhead = OVERHEAD.saturating_add(max_header_bytes as u64);
         let zero = AtomicU64::default;
         let flood = OnceLock::new();
-        Self { overhead, raw: zero(), reads: zero(), file: zero(), pieces: zero(), flood, total }
+        Self {
+            overhead,
+            raw: zero(),
+            reads: zero(),
+            file: zero(),
+            pieces: zero(),
+            flood,
+            total,
+        }
     }
 
     /// Counts a piece of the file: more bytes of it allow more of what carries them.
     pub(super) fn deliver(&self, bytes: u64) -> Result<(), Flood> {
         let file = self.file.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let pieces = self.pieces.fetch_add(1, Ordering::Relaxed) + 1;
-        if pieces > MAX_SMALL_PIECES + file / MIN_PIECE { Err(Flood::Pieces) } else { Ok(()) }
+        if pieces > MAX_SMALL_PIECES + file / MIN_PIECE {
+            Err(Flood::Pieces)
+        } else {
+            Ok(())
+        }
     }
 
     /// Why no more was read, if that is so.
@@ -125,7 +137,11 @@ impl<S> Metered<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let room = buf.remaining().min(self.meter.left()?);
         let mut within = ReadBuf::new(buf.initialize_unfilled_to(room));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut within))?;
@@ -151,7 +167,14 @@ pub(super) struct Frames<S> {
 
 impl<S> Frames<S> {
     pub(super) fn new(stream: S, meter: Arc<Meter>) -> Self {
-        Self { stream, meter, header: [0; 9], at: 0, payload: 0, blocks: 0 }
+        Self {
+            stream,
+            meter,
+            header: [0; 9],
+            at: 0,
+            payload: 0,
+            blocks: 0,
+        }
     }
 
     fn look(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -178,7 +201,11 @@ impl<S> Frames<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         Poll::Ready(self.look(&buf.filled()[before..]))
@@ -189,7 +216,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
 macro_rules! write_through {
     ($stream:ident) => {
         impl<S: AsyncWrite + Unpin> AsyncWrite for $stream<S> {
-            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
                 Pin::new(&mut self.stream).poll_write(cx, buf)
             }
 
@@ -209,7 +240,10 @@ macro_rules! write_through {
                 Pin::new(&mut self.stream).poll_flush(cx)
             }
 
-            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn poll_shutdown(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
                 Pin::new(&mut self.stream).poll_shutdown(cx)
             }
         }
@@ -234,13 +268,21 @@ mod tests {
     use super::*;
 
     fn answer(body: usize) -> Vec<u8> {
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {body}\r\n\r\n{}", "x".repeat(body)).into_bytes()
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {body}\r\n\r\n{}",
+            "x".repeat(body)
+        )
+        .into_bytes()
     }
 
     #[tokio::test]
     async fn a_file_in_pieces_of_one_byte_is_given_up() {
         let driven = drive(Replay::new(answer(500_000), 1), false).await;
-        assert!(matches!(driven.file, Err(Error::Flood(Flood::Pieces))), "{:?}", driven.file);
+        assert!(
+            matches!(driven.file, Err(Error::Flood(Flood::Pieces))),
+            "{:?}",
+            driven.file
+        );
         assert!(driven.raw < 2 * MAX_SMALL_READS, "{}", driven.raw);
         for (size, piece) in [(500_000, 256), (500_000, 1460), (1000, 1)] {
             let driven = drive(Replay::new(answer(size), piece), false).await;
@@ -252,7 +294,11 @@ mod tests {
     async fn no_byte_more_than_the_allowance_is_read() {
         let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(20_000);
         let driven = drive(Replay::new(interim, 4096), false).await;
-        assert!(matches!(driven.file, Err(Error::Flood(Flood::Bytes(262_144)))), "{:?}", driven.file);
+        assert!(
+            matches!(driven.file, Err(Error::Flood(Flood::Bytes(262_144)))),
+            "{:?}",
+            driven.file
+        );
         assert_eq!(driven.raw, driven.allowance);
     }
 
@@ -270,11 +316,18 @@ mod tests {
         tokio::spawn(server.serve_connection(TokioIo::new(origin), service));
         let driven = drive(client, true).await;
         assert_eq!(driven.file.expect("a file").concat().len(), size);
-        assert!(driven.raw < LIMITS.max_bytes + LIMITS.max_bytes / 50, "{}", driven.raw);
+        assert!(
+            driven.raw < LIMITS.max_bytes + LIMITS.max_bytes / 50,
+            "{}",
+            driven.raw
+        );
     }
 
     fn run(sent: Vec<u8>, piece: usize, http2: bool) -> super::super::fuzzing::Driven {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
         runtime.block_on(drive(Replay::new(sent, piece), http2))
     }
 

@@ -38,10 +38,14 @@ impl OwnServer {
     #[must_use]
     pub fn sent(&self, headers: &HeaderMap) -> bool {
         let pseudonym = self.pseudonym.as_bytes();
-        let passed =
-            headers.get_all(Self::LOOP_HEADER).into_iter().flat_map(|value| value.as_bytes().split(|c| *c == b','));
+        let passed = headers
+            .get_all(Self::LOOP_HEADER)
+            .into_iter()
+            .flat_map(|value| value.as_bytes().split(|c| *c == b','));
         // Parameters may follow the pseudonym.
-        passed.filter_map(|server| server.split(|c| *c == b';').next()).any(|id| id.trim_ascii() == pseudonym)
+        passed
+            .filter_map(|server| server.split(|c| *c == b';').next())
+            .any(|id| id.trim_ascii() == pseudonym)
     }
 
     /// Whether an address is certain to be the one that is listened on, before anything is connected to it.
@@ -56,7 +60,9 @@ impl OwnServer {
     pub(super) fn is_peer(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let is_local = local.ip().to_canonical() == peer.ip().to_canonical();
         self.is_listener(peer)
-            || (peer.port() == self.listen.port() && self.listen.ip().to_canonical().is_unspecified() && is_local)
+            || (peer.port() == self.listen.port()
+                && self.listen.ip().to_canonical().is_unspecified()
+                && is_local)
     }
 }
 
@@ -71,9 +77,12 @@ pub fn is_below(base: &Url, url: &Url) -> bool {
     let decoded = percent_decode_str(url.path()).decode_utf8_lossy();
     let as_written = |path: &str| {
         let base = base.path().trim_end_matches('/');
-        path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(base)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    as_written(url.path()) || as_written(&decoded) || plain_segments(url.path()).starts_with(&prefix)
+    as_written(url.path())
+        || as_written(&decoded)
+        || plain_segments(url.path()).starts_with(&prefix)
 }
 
 /// Whether two URLs name the same host and port. The port of a default scheme is the same in the other scheme's URL: a
@@ -81,8 +90,13 @@ pub fn is_below(base: &Url, url: &Url) -> bool {
 #[must_use]
 pub fn is_same_host(one: &Url, other: &Url) -> bool {
     let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
-    let is_same_port = one.port() == other.port() || one.port_or_known_default() == other.port_or_known_default();
-    is_http(one) && is_http(other) && is_same_port && host(one).is_some() && host(one) == host(other)
+    let is_same_port =
+        one.port() == other.port() || one.port_or_known_default() == other.port_or_known_default();
+    is_http(one)
+        && is_http(other)
+        && is_same_port
+        && host(one).is_some()
+        && host(one) == host(other)
 }
 
 #[derive(PartialEq, Eq)]
@@ -129,7 +143,10 @@ mod tests {
 
     fn server(listen: &str) -> OwnServer {
         OwnServer {
-            bases: vec![url("https://cdn.example.com/files/"), url("http://127.0.0.1:8080/")],
+            bases: vec![
+                url("https://cdn.example.com/files/"),
+                url("http://127.0.0.1:8080/"),
+            ],
             listen: listen.parse().expect("address"),
             pseudonym: "haversack-1234".to_owned(),
         }
@@ -183,17 +200,31 @@ mod tests {
         let address = |text: &str| text.parse::<SocketAddr>().expect(text);
         for (listen, local, peer, is_ours) in [
             ("192.0.2.1:8080", "192.0.2.9:5000", "192.0.2.1:8080", true),
-            ("192.0.2.1:8080", "192.0.2.9:5000", "[::ffff:192.0.2.1]:8080", true),
+            (
+                "192.0.2.1:8080",
+                "192.0.2.9:5000",
+                "[::ffff:192.0.2.1]:8080",
+                true,
+            ),
             ("192.0.2.1:8080", "192.0.2.1:5000", "192.0.2.1:8443", false),
             ("192.0.2.1:8080", "127.0.0.1:5000", "127.0.0.1:8080", false),
             ("0.0.0.0:8080", "127.0.0.1:5000", "127.0.0.2:8080", true),
             ("0.0.0.0:8080", "192.0.2.1:5000", "192.0.2.1:8080", true),
             ("[::]:8080", "192.0.2.1:5000", "192.0.2.1:8080", true),
-            ("[::]:8080", "[2001:db8::1]:5000", "[2001:db8::1]:8080", true),
+            (
+                "[::]:8080",
+                "[2001:db8::1]:5000",
+                "[2001:db8::1]:8080",
+                true,
+            ),
             ("0.0.0.0:8080", "192.0.2.1:5000", "192.0.2.2:8080", false),
             ("0.0.0.0:8080", "192.0.2.1:5000", "192.0.2.1:443", false),
         ] {
-            assert_eq!(server(listen).is_peer(address(local), address(peer)), is_ours, "{listen} {peer}");
+            assert_eq!(
+                server(listen).is_peer(address(local), address(peer)),
+                is_ours,
+                "{listen} {peer}"
+            );
         }
     }
 
@@ -208,7 +239,9 @@ mod tests {
             (&[""], false),
             (&[], false),
         ] {
-            let headers = values.iter().map(|value| (OwnServer::LOOP_HEADER, value.parse().expect("value")));
+            let headers = values
+                .iter()
+                .map(|value| (OwnServer::LOOP_HEADER, value.parse().expect("value")));
             assert_eq!(server.sent(&headers.collect()), is_ours, "{values:?}");
         }
     }

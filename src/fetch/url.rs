@@ -33,7 +33,9 @@ pub enum InvalidUrl {
     #[error("it holds a user name or password; only what is public can be fetched")]
     Credentials,
     /// An IPv4 address written in a way that only some parsers read as one, or a host with percent signs.
-    #[error("its host is written in an unusual form; write a name, or an address as 192.0.2.1 or [2001:db8::1]")]
+    #[error(
+        "its host is written in an unusual form; write a name, or an address as 192.0.2.1 or [2001:db8::1]"
+    )]
     UnusualHost,
     /// A name that DNS cannot hold.
     #[error("its host name is too long")]
@@ -73,10 +75,14 @@ impl FetchUrl {
         let url = Url::parse(text).map_err(|_| InvalidUrl::Malformed)?;
         match url.host() {
             // 0x7f.1, 2130706433 and 017700000001 are 127.0.0.1 to some and names to others.
-            Some(Host::Ipv4(ip)) if written_host(authority) != ip.to_string() => return Err(InvalidUrl::UnusualHost),
+            Some(Host::Ipv4(ip)) if written_host(authority) != ip.to_string() => {
+                return Err(InvalidUrl::UnusualHost);
+            }
             Some(Host::Domain(name)) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
-                if name.len() > MAX_NAME_LENGTH || name.split('.').any(|label| label.len() > MAX_LABEL_LENGTH) {
+                if name.len() > MAX_NAME_LENGTH
+                    || name.split('.').any(|label| label.len() > MAX_LABEL_LENGTH)
+                {
                     return Err(InvalidUrl::NameTooLong);
                 }
                 if name.split('.').any(str::is_empty) {
@@ -98,11 +104,17 @@ impl FetchUrl {
             return Self::parse(&format!("https:{location}"));
         }
         // RFC 3986 section 3.1. What starts with a scheme is read as it stands; `https:path` is then refused.
-        let scheme = location.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')));
+        let scheme =
+            location.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')));
         if scheme.is_some_and(|end| end > 0 && location[end..].starts_with(':')) {
             return Self::parse(location);
         }
-        Self::parse(self.0.join(location).map_err(|_| InvalidUrl::Malformed)?.as_str())
+        Self::parse(
+            self.0
+                .join(location)
+                .map_err(|_| InvalidUrl::Malformed)?
+                .as_str(),
+        )
     }
 
     /// The URL, for its parts.
@@ -121,13 +133,17 @@ impl FetchUrl {
 
     /// The port, 443 if it is not written.
     pub(super) fn port(&self) -> u16 {
-        self.0.port_or_known_default().expect("https has a default port")
+        self.0
+            .port_or_known_default()
+            .expect("https has a default port")
     }
 
     /// `Host` header: host and, if it is not 443, port.
     pub(super) fn authority(&self) -> String {
         let host = self.host();
-        self.0.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
+        self.0
+            .port()
+            .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
     }
 
     /// What of it can be stored and compared without keeping the secrets that a query may hold.
@@ -142,8 +158,17 @@ impl FetchUrl {
 /// Without its query, which may hold a signature; for logs and messages.
 impl fmt::Display for FetchUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://{}{}", shown(&self.authority()), shown(self.0.path()))?;
-        if self.0.query().is_some() { f.write_str("?...") } else { Ok(()) }
+        write!(
+            f,
+            "https://{}{}",
+            shown(&self.authority()),
+            shown(self.0.path())
+        )?;
+        if self.0.query().is_some() {
+            f.write_str("?...")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -155,7 +180,9 @@ impl fmt::Debug for FetchUrl {
 
 /// The host of an authority without userinfo, as it is written.
 fn written_host(authority: &str) -> &str {
-    authority.split_once(':').map_or(authority, |(host, _)| host)
+    authority
+        .split_once(':')
+        .map_or(authority, |(host, _)| host)
 }
 
 #[cfg(test)]
@@ -192,8 +219,14 @@ mod tests {
         }
         let path = "a".repeat(MAX_URL_LENGTH - "https://example.com/".len());
         assert!(FetchUrl::parse(&format!("https://example.com/{path}")).is_ok());
-        assert_eq!(FetchUrl::parse(&format!("https://example.com/{path}a")), Err(InvalidUrl::TooLong));
-        assert_eq!(FetchUrl::parse(&format!("https://{}.example/", "a".repeat(64))), Err(InvalidUrl::NameTooLong));
+        assert_eq!(
+            FetchUrl::parse(&format!("https://example.com/{path}a")),
+            Err(InvalidUrl::TooLong)
+        );
+        assert_eq!(
+            FetchUrl::parse(&format!("https://{}.example/", "a".repeat(64))),
+            Err(InvalidUrl::NameTooLong)
+        );
     }
 
     #[test]
@@ -215,7 +248,14 @@ mod tests {
             ("javascript:alert(1)", Err(InvalidUrl::NotHttps)),
         ] {
             let joined = base.join(location);
-            assert_eq!(joined.as_ref().map(|url| url.as_url().as_str()).map_err(|e| *e), expected, "{location}");
+            assert_eq!(
+                joined
+                    .as_ref()
+                    .map(|url| url.as_url().as_str())
+                    .map_err(|e| *e),
+                expected,
+                "{location}"
+            );
         }
     }
 
@@ -225,8 +265,14 @@ mod tests {
         let signed = url("https://example.com./a.jpg?signature=secret");
         assert_eq!(signed.to_string(), "https://example.com/a.jpg?...");
         assert_eq!(format!("{signed:?}"), signed.to_string());
-        assert_ne!(signed.fingerprint(), url("https://example.com./a.jpg?signature=other").fingerprint());
-        assert_eq!(url("https://a.example/#x").fingerprint(), url("https://A.example/").fingerprint());
+        assert_ne!(
+            signed.fingerprint(),
+            url("https://example.com./a.jpg?signature=other").fingerprint()
+        );
+        assert_eq!(
+            url("https://a.example/#x").fingerprint(),
+            url("https://A.example/").fingerprint()
+        );
     }
 
     proptest! {

@@ -10,7 +10,8 @@ use crate::attachments::download::metadata;
 use crate::blob::{self, BlobKey, BlobStore, Digests, ObjectHeaders};
 use crate::clock::Timestamp;
 use crate::db::table_copy::{
-    AFTER_ATTACHMENTS, ATTACHMENTS, BEFORE_ATTACHMENTS, NEVER_DELETED, Row, Table, TableSchema, WITH_DELETIONS,
+    AFTER_ATTACHMENTS, ATTACHMENTS, BEFORE_ATTACHMENTS, NEVER_DELETED, Row, Table, TableSchema,
+    WITH_DELETIONS,
 };
 use crate::db::{self, Db, attachments};
 use crate::domain::attachment::{Attachment, UploadState};
@@ -36,7 +37,9 @@ pub enum Error {
     #[error(transparent)]
     Blob(#[from] blob::Error),
     /// The target contains data that is not from an earlier copy.
-    #[error("--to contains {0} that --from never had, so it was in use; did you swap --from and --to?")]
+    #[error(
+        "--to contains {0} that --from never had, so it was in use; did you swap --from and --to?"
+    )]
     InUse(String),
 }
 
@@ -94,7 +97,10 @@ pub async fn copy(
     let mut rows = 0;
     for table in BEFORE_ATTACHMENTS.into_iter().chain(AFTER_ATTACHMENTS) {
         let mut db = from.db.read().await?;
-        rows += TableSchema::of(&mut db, table).await?.count(&mut db).await?;
+        rows += TableSchema::of(&mut db, table)
+            .await?
+            .count(&mut db)
+            .await?;
     }
     progress.total(shape.count(&mut *from.db.read().await?).await?, rows);
     for table in BEFORE_ATTACHMENTS {
@@ -103,12 +109,18 @@ pub async fn copy(
 
     let mut after: Option<Row> = None;
     loop {
-        let page = shape.attachments(&mut *from.db.read().await?, after.as_ref(), PAGE).await?;
+        let page = shape
+            .attachments(&mut *from.db.read().await?, after.as_ref(), PAGE)
+            .await?;
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
-        let each =
-            page.into_iter().map(|(row, attachment)| copy_attachment(from, to, &shape, row, attachment, progress));
-        let outcomes: Vec<_> = stream::iter(each).buffer_unordered(COPY_CONCURRENCY).try_collect().await?;
+        let each = page
+            .into_iter()
+            .map(|(row, attachment)| copy_attachment(from, to, &shape, row, attachment, progress));
+        let outcomes: Vec<_> = stream::iter(each)
+            .buffer_unordered(COPY_CONCURRENCY)
+            .try_collect()
+            .await?;
         for outcome in outcomes {
             match outcome {
                 Ok(files) => {
@@ -137,7 +149,9 @@ async fn ensure_target_not_ahead(from: StorageRef<'_>, to: StorageRef<'_>) -> Re
         let shape = TableSchema::of(&mut *to.db.read().await?, table).await?;
         let mut after: Option<Row> = None;
         loop {
-            let page = shape.page(&mut *to.db.read().await?, after.as_ref(), PAGE).await?;
+            let page = shape
+                .page(&mut *to.db.read().await?, after.as_ref(), PAGE)
+                .await?;
             let Some(last) = page.last() else { break };
             after = Some(last.clone());
             for row in page {
@@ -150,8 +164,12 @@ async fn ensure_target_not_ahead(from: StorageRef<'_>, to: StorageRef<'_>) -> Re
     let shape = TableSchema::of(&mut *to.db.read().await?, ATTACHMENTS).await?;
     let mut after: Option<Row> = None;
     loop {
-        let page = shape.attachments(&mut *to.db.read().await?, after.as_ref(), PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let page = shape
+            .attachments(&mut *to.db.read().await?, after.as_ref(), PAGE)
+            .await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(());
+        };
         after = Some(last.clone());
         for (row, attachment) in page {
             let is_stored = matches!(attachment.state, UploadState::Stored { .. });
@@ -167,12 +185,20 @@ async fn ensure_target_not_ahead(from: StorageRef<'_>, to: StorageRef<'_>) -> Re
 
 /// Deletes the rows of an earlier copy that were since deleted in the source. Otherwise sent messages would
 /// be sent again from the copied outbox.
-async fn prune_deleted(from: StorageRef<'_>, to: StorageRef<'_>, table: Table) -> Result<u64, Error> {
+async fn prune_deleted(
+    from: StorageRef<'_>,
+    to: StorageRef<'_>,
+    table: Table,
+) -> Result<u64, Error> {
     let shape = TableSchema::of(&mut *to.db.read().await?, table).await?;
     let (mut after, mut gone): (Option<Row>, u64) = (None, 0);
     loop {
-        let page = shape.page(&mut *to.db.read().await?, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(gone) };
+        let page = shape
+            .page(&mut *to.db.read().await?, after.as_ref(), PAGE)
+            .await?;
+        let Some(last) = page.last() else {
+            return Ok(gone);
+        };
         after = Some(last.clone());
         for row in page {
             if shape.is_there(&mut *from.db.read().await?, &row).await? {
@@ -180,26 +206,37 @@ async fn prune_deleted(from: StorageRef<'_>, to: StorageRef<'_>, table: Table) -
             }
             gone += 1;
             let shape = shape.clone();
-            to.db.write(move |db| Box::pin(async move { shape.delete(db, &row).await })).await?;
+            to.db
+                .write(move |db| Box::pin(async move { shape.delete(db, &row).await }))
+                .await?;
         }
     }
 }
 
 /// Deletes the attachments of an earlier copy that were since deleted in the source, with their files.
-async fn prune_deleted_attachments(from: StorageRef<'_>, to: StorageRef<'_>, now: Timestamp) -> Result<u64, Error> {
+async fn prune_deleted_attachments(
+    from: StorageRef<'_>,
+    to: StorageRef<'_>,
+    now: Timestamp,
+) -> Result<u64, Error> {
     let shape = TableSchema::of(&mut *to.db.read().await?, ATTACHMENTS).await?;
     let (mut after, mut gone): (Option<Row>, u64) = (None, 0);
     loop {
-        let page = shape.attachments(&mut *to.db.read().await?, after.as_ref(), PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(gone) };
+        let page = shape
+            .attachments(&mut *to.db.read().await?, after.as_ref(), PAGE)
+            .await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(gone);
+        };
         after = Some(last.clone());
         for (row, attachment) in page {
             if shape.is_there(&mut *from.db.read().await?, &row).await? {
                 continue;
             }
             gone += 1;
-            let delete =
-                to.db.write(move |db| Box::pin(async move { attachments::delete_copied(db, &attachment, now).await }));
+            let delete = to.db.write(move |db| {
+                Box::pin(async move { attachments::delete_copied(db, &attachment, now).await })
+            });
             for key in delete.await? {
                 to.blobs.remove(&key).await?;
             }
@@ -217,8 +254,12 @@ async fn copy_table(
     let mut after: Option<Row> = None;
     let mut count = 0;
     loop {
-        let page = shape.page(&mut *from.db.read().await?, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(count) };
+        let page = shape
+            .page(&mut *from.db.read().await?, after.as_ref(), PAGE)
+            .await?;
+        let Some(last) = page.last() else {
+            return Ok(count);
+        };
         after = Some(last.clone());
         let rows = page.len() as u64;
         let shape = shape.clone();
@@ -247,17 +288,28 @@ async fn copy_attachment(
     attachment: Attachment,
     progress: &dyn Progress,
 ) -> Result<Result<u64, Left>, Error> {
-    let there = attachments::find_including_expired(&mut *to.db.read().await?, attachment.id).await?;
+    let there =
+        attachments::find_including_expired(&mut *to.db.read().await?, attachment.id).await?;
     let target = at_target(&attachment, to.blobs);
     let files = match copy_files(from, to, &attachment, &target, there.as_ref()).await {
         Ok(files) => files,
         Err(CopyError::Attachment(why)) => return Ok(Err((attachment.id, why))),
         Err(CopyError::Fatal(error)) => return Err(error),
     };
-    shape.set(&mut row, "blob_id", (target.blob_id != target.id).then(|| target.blob_id.to_string()));
-    shape.set(&mut row, "variant_blob_id", target.variant.as_ref().map(|made| made.blob_id.to_string()));
+    shape.set(
+        &mut row,
+        "blob_id",
+        (target.blob_id != target.id).then(|| target.blob_id.to_string()),
+    );
+    shape.set(
+        &mut row,
+        "variant_blob_id",
+        target.variant.as_ref().map(|made| made.blob_id.to_string()),
+    );
     let shape = shape.clone();
-    let write = to.db.write(move |db| Box::pin(async move { shape.write(db, row).await }));
+    let write = to
+        .db
+        .write(move |db| Box::pin(async move { shape.write(db, row).await }));
     write.await?;
     progress.attachment();
     Ok(Ok(files))
@@ -296,7 +348,11 @@ async fn copy_files(
     };
     let mut moved = 0;
     if !there.is_some_and(|there| matches!(there.state, UploadState::Stored { .. })) {
-        let expected = Expected { size: attachment.size_bytes, sha256: sha256.as_deref(), md5 };
+        let expected = Expected {
+            size: attachment.size_bytes,
+            sha256: sha256.as_deref(),
+            md5,
+        };
         let told = metadata(&target.media_type, &target.filename, target.tier());
         let keys = (&attachment.uploaded_key(), &target.uploaded_key());
         copy_blob(from.blobs, to.blobs, keys, &told, &expected).await?;
@@ -305,7 +361,11 @@ async fn copy_files(
     if let (Some(made), Some(target_made)) = (&attachment.variant, &target.variant)
         && there.is_none_or(|there| there.variant.is_none())
     {
-        let expected = Expected { size: made.size_bytes, sha256: None, md5: &made.md5 };
+        let expected = Expected {
+            size: made.size_bytes,
+            sha256: None,
+            md5: &made.md5,
+        };
         let told = metadata(&made.media_type, &made.filename, target.tier());
         let keys = (&attachment.made_key(made), &target.made_key(target_made));
         copy_blob(from.blobs, to.blobs, keys, &told, &expected).await?;
@@ -325,14 +385,16 @@ impl Expected<'_> {
     /// Returns true if the size and one of the hashes match. SHA-256 may differ because it is the hash of the
     /// upload before metadata stripping; MD5 may differ because a bucket's entity tag need not be an MD5.
     fn fits(&self, found: &Digests) -> bool {
-        let same_hash = found.md5 == self.md5 || (self.sha256.is_some() && found.sha256.as_deref() == self.sha256);
+        let same_hash = found.md5 == self.md5
+            || (self.sha256.is_some() && found.sha256.as_deref() == self.sha256);
         found.size == self.size && same_hash
     }
 
     /// Fails if size and hashes do not match. For a direct-to-bucket upload only an entity tag may be known,
     /// which need not be an MD5; then the size alone is compared.
     fn check(&self, found: &Digests, from: &dyn BlobStore) -> Result<(), CopyError> {
-        let is_unknown = self.sha256.is_none() && from.bucket().is_some() && found.size == self.size;
+        let is_unknown =
+            self.sha256.is_none() && from.bucket().is_some() && found.size == self.size;
         if self.fits(found) || is_unknown {
             return Ok(());
         }
@@ -358,7 +420,8 @@ async fn copy_blob(
     {
         return Ok(());
     }
-    let lost = || CopyError::Attachment("its bytes are lost: restore them from a backup".to_owned());
+    let lost =
+        || CopyError::Attachment("its bytes are lost: restore them from a backup".to_owned());
     let blob = from.open(source).await?.ok_or_else(lost)?;
     let size = blob.size();
     let mut stream = blob.read(0..size).await?;
@@ -371,10 +434,14 @@ async fn copy_blob(
     expected.check(sealed.digests(), from)?;
     let read = sealed.digests().clone();
     sealed.publish(target, told).await?;
-    let written =
-        to.open(target).await?.ok_or_else(|| CopyError::Attachment("it could not be read back".to_owned()))?;
+    let written = to
+        .open(target)
+        .await?
+        .ok_or_else(|| CopyError::Attachment("it could not be read back".to_owned()))?;
     if blob::digests(written).await? != read {
-        return Err(CopyError::Attachment("the bytes read back differ from the bytes written".to_owned()));
+        return Err(CopyError::Attachment(
+            "the bytes read back differ from the bytes written".to_owned(),
+        ));
     }
     Ok(())
 }

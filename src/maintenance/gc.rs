@@ -57,7 +57,9 @@ pub async fn find(side: StorageRef<'_>, now: SystemTime) -> Result<GcReport, Err
     // Several attachments may share a blob.
     let mut named: HashMap<String, u64> = HashMap::new();
     loop {
-        let page = shape.attachments(&mut *side.db.read().await?, after.as_ref(), PAGE).await?;
+        let page = shape
+            .attachments(&mut *side.db.read().await?, after.as_ref(), PAGE)
+            .await?;
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         for (_, attachment) in page {
@@ -66,7 +68,10 @@ pub async fn find(side: StorageRef<'_>, now: SystemTime) -> Result<GcReport, Err
             }
             for (key, size) in files(&attachment) {
                 let name = name(side.blobs, &key);
-                let there = named.get(&name).copied().or_else(|| unnamed.remove(&name).map(|listed| listed.size));
+                let there = named
+                    .get(&name)
+                    .copied()
+                    .or_else(|| unnamed.remove(&name).map(|listed| listed.size));
                 if let Some(there) = there {
                     named.insert(name, there);
                 }
@@ -94,7 +99,11 @@ pub async fn find(side: StorageRef<'_>, now: SystemTime) -> Result<GcReport, Err
 ///
 /// # Errors
 /// The database fails.
-pub async fn enqueue_deletion(side: StorageRef<'_>, orphans: Vec<(BlobKey, u64)>, now: Timestamp) -> Result<(), Error> {
+pub async fn enqueue_deletion(
+    side: StorageRef<'_>,
+    orphans: Vec<(BlobKey, u64)>,
+    now: Timestamp,
+) -> Result<(), Error> {
     for batch in orphans.chunks(500) {
         let keys: Vec<String> = batch.iter().map(|(key, _)| key.to_string()).collect();
         let write = side.db.write(move |db| {
@@ -115,13 +124,22 @@ fn files(attachment: &Attachment) -> Vec<(BlobKey, u64)> {
     if !matches!(attachment.state, UploadState::Stored { .. }) {
         return Vec::new();
     }
-    let made = attachment.variant.as_ref().map(|made| (attachment.made_key(made), made.size_bytes));
-    std::iter::once((attachment.uploaded_key(), attachment.size_bytes)).chain(made).collect()
+    let made = attachment
+        .variant
+        .as_ref()
+        .map(|made| (attachment.made_key(made), made.size_bytes));
+    std::iter::once((attachment.uploaded_key(), attachment.size_bytes))
+        .chain(made)
+        .collect()
 }
 
 /// Returns the name of a blob in a listing of the store.
 fn name(blobs: &dyn BlobStore, key: &BlobKey) -> String {
-    if blobs.bucket().is_some() { key.path().to_owned() } else { key.id().to_string() }
+    if blobs.bucket().is_some() {
+        key.path().to_owned()
+    } else {
+        key.id().to_string()
+    }
 }
 
 /// Returns the key of a listed file, exactly as an attachment would reference it: the sweeper and a
@@ -133,19 +151,32 @@ async fn key_of(side: StorageRef<'_>, listed: &BlobMeta) -> Result<Option<BlobKe
         return Ok(Some(BlobKey::from(id)));
     }
     let attachment = attachments::find_including_expired(&mut *side.db.read().await?, id).await?;
-    if attachment.as_ref().is_some_and(|attachment| attachment.state == UploadState::Pending) {
+    if attachment
+        .as_ref()
+        .is_some_and(|attachment| attachment.state == UploadState::Pending)
+    {
         return Ok(None);
     }
-    let is_uploaded = attachment.is_none_or(|attachment| attachment.uploaded_key().path() == listed.name);
+    let is_uploaded =
+        attachment.is_none_or(|attachment| attachment.uploaded_key().path() == listed.name);
     let blob = if is_uploaded { id } else { id.made() };
     Ok(BlobKey::parse(&format!("{blob} {}", listed.name)))
 }
 
 /// Rechecks a file that the listing lacked or showed with another size. Returns `None` if the file is correct
 /// by now or its attachment was deleted.
-async fn problem(place: StorageRef<'_>, key: &BlobKey, size: u64, id: AttachmentId) -> Result<Option<String>, Error> {
+async fn problem(
+    place: StorageRef<'_>,
+    key: &BlobKey,
+    size: u64,
+    id: AttachmentId,
+) -> Result<Option<String>, Error> {
     let there = place.blobs.open(key).await?.map(|blob| blob.size());
-    if there == Some(size) || attachments::find_including_expired(&mut *place.db.read().await?, id).await?.is_none() {
+    if there == Some(size)
+        || attachments::find_including_expired(&mut *place.db.read().await?, id)
+            .await?
+            .is_none()
+    {
         return Ok(None);
     }
     Ok(Some(match there {

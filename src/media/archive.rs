@@ -34,7 +34,9 @@ impl Archive {
         start: u64,
         end: u64,
     ) -> io::Result<Option<Self>> {
-        let Some(record) = end_record(source, start, end)? else { return Ok(None) };
+        let Some(record) = end_record(source, start, end)? else {
+            return Ok(None);
+        };
         let mut size = source.le32(record + 12)?.map_or(0, u64::from);
         let mut offset = source.le32(record + 16)?.map_or(0, u64::from);
         let mut directory_end = record;
@@ -51,10 +53,19 @@ impl Archive {
             }
         }
         // Locate the directory by its size, which is right even if data precedes the archive.
-        let Some(directory) = directory_end.checked_sub(size).filter(|&at| at >= start) else { return Ok(None) };
-        let Some(shift) = directory.checked_sub(offset) else { return Ok(None) };
+        let Some(directory) = directory_end.checked_sub(size).filter(|&at| at >= start) else {
+            return Ok(None);
+        };
+        let Some(shift) = directory.checked_sub(offset) else {
+            return Ok(None);
+        };
         let whole = size == 0 || source.at(directory, 4)? == b"PK\x01\x02";
-        Ok(whole.then_some(Self { start, directory, end: directory_end, shift }))
+        Ok(whole.then_some(Self {
+            start,
+            directory,
+            end: directory_end,
+            shift,
+        }))
     }
 
     /// Calls `visit` with the name and the fields of each entry.
@@ -66,18 +77,31 @@ impl Archive {
         const FIXED: u64 = 46;
         let mut at = self.directory;
         while at + FIXED <= self.end {
-            let Some(head) = source.array::<46>(at)? else { break };
+            let Some(head) = source.array::<46>(at)? else {
+                break;
+            };
             if !head.starts_with(b"PK\x01\x02") {
                 break;
             }
             let half = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
             let word = |at: usize| u64::from(half(at)) | u64::from(half(at + 2)) << 16;
             let (name, extra, comment) = (half(28), half(30), half(32));
-            let mut entry = Entry { method: half(10), packed: word(20), header: word(42), encrypted: half(8) & 1 != 0 };
+            let mut entry = Entry {
+                method: half(10),
+                packed: word(20),
+                header: word(42),
+                encrypted: half(8) & 1 != 0,
+            };
             let after_name = at + FIXED + u64::from(name);
             if entry.packed == 0xffff_ffff || entry.header == 0xffff_ffff {
                 let full = word(24) == 0xffff_ffff;
-                widen(source, after_name, after_name + u64::from(extra), full, &mut entry)?;
+                widen(
+                    source,
+                    after_name,
+                    after_name + u64::from(extra),
+                    full,
+                    &mut entry,
+                )?;
             }
             entry.header = entry.header.saturating_add(self.shift);
             // Names longer than the reader's block are truncated; no name that matters is that long.
@@ -88,9 +112,15 @@ impl Archive {
     }
 
     /// Returns the start of an entry's content, decompressed; empty if the entry cannot be read.
-    pub(super) fn read<R: Read + Seek>(&self, source: &mut BoundedReader<R>, entry: Entry) -> io::Result<Vec<u8>> {
+    pub(super) fn read<R: Read + Seek>(
+        &self,
+        source: &mut BoundedReader<R>,
+        entry: Entry,
+    ) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
-        let Some((at, packed)) = self.data(source, entry)? else { return Ok(content) };
+        let Some((at, packed)) = self.data(source, entry)? else {
+            return Ok(content);
+        };
         // The local header may omit the sizes (section 4.4.4, bit 3), so substitute a header with the
         // compressed size from the central directory.
         let mut local = b"PK\x03\x04\x14\0\0\0".to_vec();
@@ -114,17 +144,28 @@ impl Archive {
         entry: Entry,
     ) -> io::Result<Option<Self>> {
         match self.data(source, entry)? {
-            Some((at, _)) if entry.method == 0 => Self::open(source, at, at.saturating_add(entry.packed).min(self.end)),
+            Some((at, _)) if entry.method == 0 => {
+                Self::open(source, at, at.saturating_add(entry.packed).min(self.end))
+            }
             _ => Ok(None),
         }
     }
 
     /// Returns the offset of an entry's data and the number of compressed bytes to read, which is capped.
-    fn data<R: Read + Seek>(&self, source: &mut BoundedReader<R>, entry: Entry) -> io::Result<Option<(u64, u64)>> {
-        if entry.encrypted || entry.header < self.start || source.at(entry.header, 4)? != b"PK\x03\x04" {
+    fn data<R: Read + Seek>(
+        &self,
+        source: &mut BoundedReader<R>,
+        entry: Entry,
+    ) -> io::Result<Option<(u64, u64)>> {
+        if entry.encrypted
+            || entry.header < self.start
+            || source.at(entry.header, 4)? != b"PK\x03\x04"
+        {
             return Ok(None);
         }
-        let lengths = source.le16(entry.header + 26)?.zip(source.le16(entry.header + 28)?);
+        let lengths = source
+            .le16(entry.header + 26)?
+            .zip(source.le16(entry.header + 28)?);
         Ok(lengths.map(|(name, extra)| {
             let at = entry.header + 30 + u64::from(name) + u64::from(extra);
             (at, entry.packed.min(2 * CONTENT))
@@ -133,16 +174,24 @@ impl Archive {
 }
 
 /// Returns the offset of the end of central directory record (section 4.3.16).
-fn end_record<R: Read + Seek>(source: &mut BoundedReader<R>, start: u64, end: u64) -> io::Result<Option<u64>> {
+fn end_record<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    start: u64,
+    end: u64,
+) -> io::Result<Option<u64>> {
     const FIXED: u64 = 22;
     const STEP: u64 = 4096;
     let lowest = end.saturating_sub(FIXED + u64::from(u16::MAX)).max(start);
-    let Some(mut upper) = end.checked_sub(FIXED).map(|at| at + 4) else { return Ok(None) };
+    let Some(mut upper) = end.checked_sub(FIXED).map(|at| at + 4) else {
+        return Ok(None);
+    };
     // Search backwards, so that the outermost of several records is found. Windows overlap by the length of
     // the signature minus one byte, so that none is missed.
     while upper >= lowest + 4 {
         let lower = upper.saturating_sub(STEP).max(lowest);
-        let piece = source.at(lower, usize::try_from(upper - lower).unwrap_or(0))?.to_vec();
+        let piece = source
+            .at(lower, usize::try_from(upper - lower).unwrap_or(0))?
+            .to_vec();
         for skip in memchr::memmem::rfind_iter(&piece, b"PK\x05\x06") {
             let at = lower + skip as u64;
             let comment = source.le16(at + 20)?.map_or(u64::MAX, u64::from);
@@ -168,7 +217,9 @@ fn widen<R: Read + Seek>(
     entry: &mut Entry,
 ) -> io::Result<()> {
     while at + 4 <= end {
-        let Some((id, size)) = source.le16(at)?.zip(source.le16(at + 2)?) else { break };
+        let Some((id, size)) = source.le16(at)?.zip(source.le16(at + 2)?) else {
+            break;
+        };
         at += 4;
         if id == 1 {
             if full {

@@ -28,7 +28,15 @@ pub(super) struct BoundedReader<R> {
 impl<R: Read + Seek> BoundedReader<R> {
     pub(super) fn new(mut reader: R) -> io::Result<Self> {
         let len = reader.seek(SeekFrom::End(0))?;
-        Ok(Self { reader, left: STEPS, spent: false, len, block: vec![0; BLOCK].into(), start: 0, filled: 0 })
+        Ok(Self {
+            reader,
+            left: STEPS,
+            spent: false,
+            len,
+            block: vec![0; BLOCK].into(),
+            start: 0,
+            filled: 0,
+        })
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -77,7 +85,9 @@ impl<R: Read + Seek> BoundedReader<R> {
             self.filled = fill(&mut self.reader, &mut self.block)?;
             self.start = offset;
         }
-        let skip = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.filled);
+        let skip = usize::try_from(offset - self.start)
+            .unwrap_or(usize::MAX)
+            .min(self.filled);
         Ok(&self.block[skip..self.filled.min(skip + wanted)])
     }
 
@@ -87,11 +97,21 @@ impl<R: Read + Seek> BoundedReader<R> {
     }
 
     /// Returns an unsigned integer of `width` bytes, at most eight.
-    pub(super) fn uint(&mut self, offset: u64, width: usize, little: bool) -> io::Result<Option<u64>> {
+    pub(super) fn uint(
+        &mut self,
+        offset: u64,
+        width: usize,
+        little: bool,
+    ) -> io::Result<Option<u64>> {
         let bytes = self.at(offset, width)?;
         let join = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
-        Ok((bytes.len() == width)
-            .then(|| if little { bytes.iter().rev().fold(0, join) } else { bytes.iter().fold(0, join) }))
+        Ok((bytes.len() == width).then(|| {
+            if little {
+                bytes.iter().rev().fold(0, join)
+            } else {
+                bytes.iter().fold(0, join)
+            }
+        }))
     }
 
     pub(super) fn be16(&mut self, offset: u64) -> io::Result<Option<u16>> {
@@ -146,13 +166,24 @@ mod tests {
 
     #[test]
     fn exhausted_budget_reads_as_end_of_file() {
-        let mut source = BoundedReader::new(Cursor::new(vec![7; 3 * BLOCK])).expect("in-memory I/O");
+        let mut source =
+            BoundedReader::new(Cursor::new(vec![7; 3 * BLOCK])).expect("in-memory I/O");
         let far = 2 * BLOCK as u64;
         for fills in 0..STEPS / (FILL + 1) {
             assert!(!source.spent());
-            assert_eq!(source.at(if fills % 2 == 0 { far } else { 0 }, 1).expect("in-memory I/O"), [7]);
+            assert_eq!(
+                source
+                    .at(if fills % 2 == 0 { far } else { 0 }, 1)
+                    .expect("in-memory I/O"),
+                [7]
+            );
         }
-        assert!(source.at(BLOCK as u64, 1).expect("in-memory I/O").is_empty());
+        assert!(
+            source
+                .at(BLOCK as u64, 1)
+                .expect("in-memory I/O")
+                .is_empty()
+        );
         assert!(source.spent());
         assert_eq!(source.steps(), STEPS);
         assert_eq!(source.array::<1>(0).expect("in-memory I/O"), None);

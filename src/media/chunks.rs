@@ -32,33 +32,59 @@ pub(super) fn find<R: Read + Seek>(
 ) -> io::Result<Option<Chunk>> {
     // Broadcast WAV files and audio loops have a few dozen chunks; the bound stops crafted files.
     for _ in 0..2000 {
-        let Some(found) = source.array::<4>(at)? else { break };
-        let (header, width) = if layout == Layout::Caf { (12, 8) } else { (8, 4) };
-        let Some(size) = source.uint(at + 4, width, layout == Layout::Riff)? else { break };
+        let Some(found) = source.array::<4>(at)? else {
+            break;
+        };
+        let (header, width) = if layout == Layout::Caf {
+            (12, 8)
+        } else {
+            (8, 4)
+        };
+        let Some(size) = source.uint(at + 4, width, layout == Layout::Riff)? else {
+            break;
+        };
         if found == name {
-            return Ok(Some(Chunk { start: at + header, size }));
+            return Ok(Some(Chunk {
+                start: at + header,
+                size,
+            }));
         }
         let padding = if layout == Layout::Caf { 0 } else { size & 1 };
-        at = at.saturating_add(header).saturating_add(size).saturating_add(padding);
+        at = at
+            .saturating_add(header)
+            .saturating_add(size)
+            .saturating_add(padding);
     }
     Ok(None)
 }
 
 /// Identifies a file that starts with `RIFF`, `RF64` or `BW64`.
 pub(super) fn riff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
-    let Some(form) = source.array::<4>(8)? else { return Ok(None) };
+    let Some(form) = source.array::<4>(8)? else {
+        return Ok(None);
+    };
     Ok(Some(match &form {
         b"WAVE" => {
-            let format = find(source, 12, Layout::Riff, *b"fmt ")?.filter(|format| format.size >= 14);
+            let format =
+                find(source, 12, Layout::Riff, *b"fmt ")?.filter(|format| format.size >= 14);
             let data = find(source, 12, Layout::Riff, *b"data")?;
             let whole = format.is_some() && data.is_some_and(|data| data.start < source.len());
-            if whole { Detected::of("audio/x-wav") } else { Detected::Damaged("a WAV file without sound") }
+            if whole {
+                Detected::of("audio/x-wav")
+            } else {
+                Detected::Damaged("a WAV file without sound")
+            }
         }
         b"AVI " => {
             // The first list is the header list, which starts with the main header.
             let list = find(source, 12, Layout::Riff, *b"LIST")?;
-            let whole = list.is_some() && source.at(list.map_or(0, |list| list.start), 8)? == b"hdrlavih";
-            if whole { Detected::of("video/x-msvideo") } else { Detected::Damaged("an AVI video without a header") }
+            let whole =
+                list.is_some() && source.at(list.map_or(0, |list| list.start), 8)? == b"hdrlavih";
+            if whole {
+                Detected::of("video/x-msvideo")
+            } else {
+                Detected::Damaged("an AVI video without a header")
+            }
         }
         b"WEBP" => image::webp(source)?,
         b"RMID" => match find(source, 12, Layout::Riff, *b"data")? {
@@ -72,11 +98,14 @@ pub(super) fn riff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
 
 /// Identifies a file that starts with `FORM` (AIFF 1.3, AIFF-C).
 pub(super) fn iff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
-    let Some(form) = source.array::<4>(8)? else { return Ok(None) };
+    let Some(form) = source.array::<4>(8)? else {
+        return Ok(None);
+    };
     if !matches!(&form, b"AIFF" | b"AIFC") {
         return Ok(Some(Detected::Unsupported("an IFF file of another kind")));
     }
-    let common = find(source, 12, Layout::Iff, *b"COMM")?.filter(|common| common.start + 18 <= source.len());
+    let common =
+        find(source, 12, Layout::Iff, *b"COMM")?.filter(|common| common.start + 18 <= source.len());
     Ok(Some(match common {
         Some(_) => Detected::of("audio/x-aiff"),
         None => Detected::Damaged("an AIFF file without a description of its sound"),
@@ -86,9 +115,14 @@ pub(super) fn iff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
 /// Identifies a file that starts with `caff` (Apple Core Audio Format Specification): version 1, with the
 /// audio description chunk first.
 pub(super) fn caf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
-    let described = source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);
+    let described =
+        source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);
     let whole = described && source.len() > 8 + 12 + 32;
-    Ok(Some(if whole { Detected::of("audio/x-caf") } else { Detected::Damaged("a CAF file that is cut short") }))
+    Ok(Some(if whole {
+        Detected::of("audio/x-caf")
+    } else {
+        Detected::Damaged("a CAF file that is cut short")
+    }))
 }
 
 /// Checks a Standard MIDI File at `at`: a header of a known format, followed by a track.
@@ -98,5 +132,9 @@ pub(super) fn midi<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io
     let format = source.be16(at + 8)?.unwrap_or(u16::MAX);
     let track = source.array::<4>(at + 8 + u64::from(length))? == Some(*b"MTrk");
     let whole = header && length >= 6 && format <= 2 && track;
-    Ok(if whole { Detected::of("audio/midi") } else { Detected::Damaged("a MIDI file that is cut short") })
+    Ok(if whole {
+        Detected::of("audio/midi")
+    } else {
+        Detected::Damaged("a MIDI file that is cut short")
+    })
 }

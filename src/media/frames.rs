@@ -31,27 +31,51 @@ pub(super) struct Frame {
 
 /// Parses an ADTS or MPEG audio frame header.
 pub(super) fn frame(header: &[u8]) -> Option<Frame> {
-    let &[0xff, second @ 0xe0..=0xff, third, fourth, ..] = header else { return None };
-    if second & 0xf6 == 0xf0 { adts(header) } else { mpeg(second, third, fourth) }
+    let &[0xff, second @ 0xe0..=0xff, third, fourth, ..] = header else {
+        return None;
+    };
+    if second & 0xf6 == 0xf0 {
+        adts(header)
+    } else {
+        mpeg(second, third, fourth)
+    }
 }
 
 /// Parses an ADTS header (ISO/IEC 13818-7 section 6.2).
 fn adts(header: &[u8]) -> Option<Frame> {
-    const RATES: [u32; 13] =
-        [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
-    let &[_, _, third, fourth, fifth, sixth, seventh, ..] = header else { return None };
+    const RATES: [u32; 13] = [
+        96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025,
+        8000, 7350,
+    ];
+    let &[_, _, third, fourth, fifth, sixth, seventh, ..] = header else {
+        return None;
+    };
     let rate = *RATES.get(usize::from(third >> 2 & 15))?;
     let size = u32::from(fourth & 3) << 11 | u32::from(fifth) << 3 | u32::from(sixth >> 5);
     let samples = 1024 * (u32::from(seventh & 3) + 1);
-    (size > 7).then_some(Frame { codec: Codec::Adts, rate, size, samples, mono: false })
+    (size > 7).then_some(Frame {
+        codec: Codec::Adts,
+        rate,
+        size,
+        samples,
+        mono: false,
+    })
 }
 
 /// Parses an MPEG audio header (ISO/IEC 11172-3 section 2.4.2.3, 13818-3, and the MPEG-2.5 extension).
 fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
-    const V1_L1: [u32; 14] = [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448];
-    const V1_L2: [u32; 14] = [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384];
-    const V1_L3: [u32; 14] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
-    const V2_L1: [u32; 14] = [32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256];
+    const V1_L1: [u32; 14] = [
+        32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448,
+    ];
+    const V1_L2: [u32; 14] = [
+        32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384,
+    ];
+    const V1_L3: [u32; 14] = [
+        32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320,
+    ];
+    const V2_L1: [u32; 14] = [
+        32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256,
+    ];
     const V2_L23: [u32; 14] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
     let (version, halved) = match second >> 3 & 3 {
         0 => (25, 4),
@@ -77,13 +101,26 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
         3 if version != 10 => (576, 72 * bits / rate + padding),
         _ => (1152, 144 * bits / rate + padding),
     };
-    (size > 4).then_some(Frame { codec: Codec::Mpeg { version, layer }, rate, size, samples, mono: fourth >> 6 == 3 })
+    (size > 4).then_some(Frame {
+        codec: Codec::Mpeg { version, layer },
+        rate,
+        size,
+        samples,
+        mono: fourth >> 6 == 3,
+    })
 }
 
 /// Returns the frame at `at` if `wanted` consecutive frames of the same codec and sample rate start there,
 /// or at least `least` that extend to the end of the file or to a trailing tag.
-fn run<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64, wanted: u8, least: u8) -> io::Result<Option<Frame>> {
-    let Some(first) = frame(source.at(at, 7)?) else { return Ok(None) };
+fn run<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    at: u64,
+    wanted: u8,
+    least: u8,
+) -> io::Result<Option<Frame>> {
+    let Some(first) = frame(source.at(at, 7)?) else {
+        return Ok(None);
+    };
     let mut next = at + u64::from(first.size);
     for found in 1..wanted {
         // A truncated last frame does not count.
@@ -92,8 +129,14 @@ fn run<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64, wanted: u8, least
         }
         let rest = source.at(next, 8)?;
         match frame(rest) {
-            Some(frame) if frame.codec == first.codec && frame.rate == first.rate => next += u64::from(frame.size),
-            _ if found >= least && (rest.starts_with(b"TAG") || rest == b"APETAGEX" || rest.starts_with(b"LYRICS")) => {
+            Some(frame) if frame.codec == first.codec && frame.rate == first.rate => {
+                next += u64::from(frame.size)
+            }
+            _ if found >= least
+                && (rest.starts_with(b"TAG")
+                    || rest == b"APETAGEX"
+                    || rest.starts_with(b"LYRICS")) =>
+            {
                 break;
             }
             _ => return Ok(None),
@@ -111,11 +154,31 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
         let head = source.at(at, 32)?;
         match head {
             [b'I', b'D', b'3', 2..=4, _, flags, a, b, c, d, ..] if (a | b | c | d) < 0x80 => {
-                let size = [a, b, c, d].iter().fold(0, |size, &&seven| size << 7 | u64::from(seven));
+                let size = [a, b, c, d]
+                    .iter()
+                    .fold(0, |size, &&seven| size << 7 | u64::from(seven));
                 let footer = if flags & 0x10 == 0 { 0 } else { 10 };
                 at += 10 + size + footer;
             }
-            [b'A', b'P', b'E', b'T', b'A', b'G', b'E', b'X', _, _, _, _, a, b, c, d, ..] => {
+            [
+                b'A',
+                b'P',
+                b'E',
+                b'T',
+                b'A',
+                b'G',
+                b'E',
+                b'X',
+                _,
+                _,
+                _,
+                _,
+                a,
+                b,
+                c,
+                d,
+                ..,
+            ] => {
                 at += 32 + u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
             }
             _ => break,
@@ -126,7 +189,10 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
 
 /// Returns the offset and header of the first of several consecutive frames at or after `at`. Padding after
 /// a tag may exceed the size in the tag, and broadcast recordings start in the middle of a frame.
-pub(super) fn sound<R: Read + Seek>(source: &mut BoundedReader<R>, mut at: u64) -> io::Result<Option<(u64, Frame)>> {
+pub(super) fn sound<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    mut at: u64,
+) -> io::Result<Option<(u64, Frame)>> {
     const JUNK: u64 = 4096;
     // Padding that a tag reserves for growth may be missing from its size, hence the larger bound after a
     // tag.
@@ -149,7 +215,9 @@ pub(super) fn sound<R: Read + Seek>(source: &mut BoundedReader<R>, mut at: u64) 
     let end = at + JUNK;
     while at < end {
         let wanted = usize::try_from(end - at).unwrap_or(0);
-        let Some(skip) = memchr::memchr(0xff, source.at(at, wanted)?) else { break };
+        let Some(skip) = memchr::memchr(0xff, source.at(at, wanted)?) else {
+            break;
+        };
         at += skip as u64;
         if let Some(frame) = run(source, at, 5, 3)? {
             return Ok(Some((at, frame)));
@@ -176,24 +244,40 @@ pub(super) fn amr_start(head: &[u8]) -> Option<(u64, &'static [u8; 16])> {
         (b"#!AMR_MC1.0\n", 16, narrow),
         (b"#!AMR-WB_MC1.0\n", 19, wide),
     ];
-    starts.iter().find(|(magic, _, _)| head.starts_with(magic)).map(|&(_, at, sizes)| (at, sizes))
+    starts
+        .iter()
+        .find(|(magic, _, _)| head.starts_with(magic))
+        .map(|&(_, at, sizes)| (at, sizes))
 }
 
 /// Identifies an AMR file, which must contain at least one whole frame.
 pub(super) fn amr<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
-    let Some((at, sizes)) = amr_start(source.at(0, 16)?) else { return Ok(None) };
-    let size = source.array::<1>(at)?.map_or(0, |[header]| sizes[usize::from(header >> 3 & 15)]);
+    let Some((at, sizes)) = amr_start(source.at(0, 16)?) else {
+        return Ok(None);
+    };
+    let size = source
+        .array::<1>(at)?
+        .map_or(0, |[header]| sizes[usize::from(header >> 3 & 15)]);
     let whole = size > 0 && at + u64::from(size) <= source.len();
-    Ok(Some(if whole { Detected::of("audio/amr") } else { Detected::Damaged("an AMR file without sound") }))
+    Ok(Some(if whole {
+        Detected::of("audio/amr")
+    } else {
+        Detected::Damaged("an AMR file without sound")
+    }))
 }
 
 /// Identifies an MPEG program stream (ISO/IEC 13818-1 section 2.5.3.3) or a bare video stream (13818-2
 /// section 6.2.2.1).
 pub(super) fn mpeg_video(head: &[u8]) -> Option<Detected> {
     let valid = match *head {
-        [0, 0, 1, 0xba, clock, ..] if head.len() >= 12 => clock & 0xc4 == 0x44 || clock & 0xf1 == 0x21,
+        [0, 0, 1, 0xba, clock, ..] if head.len() >= 12 => {
+            clock & 0xc4 == 0x44 || clock & 0xf1 == 0x21
+        }
         [0, 0, 1, 0xb3, a, b, c, d, ..] if head.len() >= 12 => {
-            let (width, height) = (u16::from(a) << 4 | u16::from(b >> 4), u16::from(b & 15) << 8 | u16::from(c));
+            let (width, height) = (
+                u16::from(a) << 4 | u16::from(b >> 4),
+                u16::from(b & 15) << 8 | u16::from(c),
+            );
             width > 0 && height > 0 && d >> 4 != 0 && matches!(d & 15, 1..=8)
         }
         _ => return None,
@@ -226,14 +310,26 @@ mod tests {
     fn found(bytes: &[u8]) -> Option<(u64, Codec)> {
         let mut source = BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O");
         let start = untagged(&mut source).expect("in-memory I/O");
-        sound(&mut source, start).expect("in-memory I/O").map(|(at, frame)| (at, frame.codec))
+        sound(&mut source, start)
+            .expect("in-memory I/O")
+            .map(|(at, frame)| (at, frame.codec))
     }
 
     #[test]
     fn frames_after_tags_padding_and_junk_are_found() {
-        let layer3 = Codec::Mpeg { version: 10, layer: 3 };
+        let layer3 = Codec::Mpeg {
+            version: 10,
+            layer: 3,
+        };
         let frames = mp3().repeat(8);
-        let tag = |size: u8| [b"ID3\x04\0\0\0\0\0".as_slice(), &[size], &vec![1; size.into()]].concat();
+        let tag = |size: u8| {
+            [
+                b"ID3\x04\0\0\0\0\0".as_slice(),
+                &[size],
+                &vec![1; size.into()],
+            ]
+            .concat()
+        };
         let tag_with_footer = [b"ID3\x04\0\x10\0\0\0\x02".as_slice(), &[0; 12]].concat();
         let ape = [b"APETAGEX\xd0\x07\0\0\x04\0\0\0".as_slice(), &[0; 20]].concat();
         for (front, expected) in [
@@ -247,7 +343,10 @@ mod tests {
             (vec![0xff; 100], 100),
             (b"RADIO\xff\xfb".repeat(50), 350),
         ] {
-            assert_eq!(found(&[front, frames.clone()].concat()), Some((expected, layer3)));
+            assert_eq!(
+                found(&[front, frames.clone()].concat()),
+                Some((expected, layer3))
+            );
         }
     }
 

@@ -13,14 +13,20 @@ pub(super) fn jpeg<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
     let mut framed = false;
     // A segment takes at least two bytes and an image has a few dozen; the bound stops crafted files.
     for _ in 0..20_000 {
-        let Some([mark, code, high, low]) = source.array(at)? else { return Ok(CUT_SHORT) };
+        let Some([mark, code, high, low]) = source.array(at)? else {
+            return Ok(CUT_SHORT);
+        };
         let length = u64::from(u16::from_be_bytes([high, low]));
         match (mark, code) {
             // Fill bytes may precede a marker (B.1.1.2), and decoders skip stray bytes.
             (0xff, 0xff) | (..0xff, _) => at += 1,
             (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
             (0xff, 0xda) if framed => {
-                return Ok(if ends(source, at + 2)? { Detected::of("image/jpeg") } else { CUT_SHORT });
+                return Ok(if ends(source, at + 2)? {
+                    Detected::of("image/jpeg")
+                } else {
+                    CUT_SHORT
+                });
             }
             (0xff, 0xd9 | 0xda) => return Ok(CUT_SHORT),
             _ => {
@@ -63,8 +69,12 @@ pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
     let mut header = false;
     let mut data = false;
     for _ in 0..200_000 {
-        let Some(length) = source.be32(at)?.map(u64::from) else { break };
-        let Some(name) = source.array::<4>(at + 4)? else { return Ok(CUT_SHORT) };
+        let Some(length) = source.be32(at)?.map(u64::from) else {
+            break;
+        };
+        let Some(name) = source.array::<4>(at + 4)? else {
+            return Ok(CUT_SHORT);
+        };
         if at + AROUND + length > source.len() {
             return Ok(CUT_SHORT);
         }
@@ -82,17 +92,29 @@ pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
         }
         at += AROUND + length;
     }
-    Ok(if data { Detected::of("image/png") } else { CUT_SHORT })
+    Ok(if data {
+        Detected::of("image/png")
+    } else {
+        CUT_SHORT
+    })
 }
 
 /// Identifies GIF (version 89a): the blocks after the colour table lead to an image.
 pub(super) fn gif<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
-    let Some(flags) = source.array::<1>(10)? else { return Ok(Detected::Damaged("a GIF image that is cut short")) };
-    let colours = if flags[0] & 0x80 == 0 { 0 } else { 3 << ((flags[0] & 7) + 1) };
+    let Some(flags) = source.array::<1>(10)? else {
+        return Ok(Detected::Damaged("a GIF image that is cut short"));
+    };
+    let colours = if flags[0] & 0x80 == 0 {
+        0
+    } else {
+        3 << ((flags[0] & 7) + 1)
+    };
     let mut at = 13 + colours;
     let mut pieces = 0;
     while pieces < 500_000 {
-        let Some([introducer, _]) = source.array(at)? else { break };
+        let Some([introducer, _]) = source.array(at)? else {
+            break;
+        };
         match introducer {
             // An image takes at least 11 bytes: a 10-byte descriptor, an optional colour table, and a code
             // size.
@@ -109,13 +131,17 @@ pub(super) fn gif<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
             _ => break,
         }
     }
-    Ok(Detected::Damaged("the signature of a GIF image and no image after it"))
+    Ok(Detected::Damaged(
+        "the signature of a GIF image and no image after it",
+    ))
 }
 
 /// Identifies BMP: a bitmap header of a known size, one plane, a valid bit depth, and pixels inside the
 /// file.
 pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
-    let Some((offset, header)) = source.le32(10)?.zip(source.le32(14)?) else { return Ok(None) };
+    let Some((offset, header)) = source.le32(10)?.zip(source.le32(14)?) else {
+        return Ok(None);
+    };
     // OS/2 1.x headers have 16-bit dimensions.
     let (planes, depth) = if header == 12 { (22, 24) } else { (26, 28) };
     let shape = source.le16(planes)?.zip(source.le16(depth)?);
@@ -125,7 +151,11 @@ pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
         return Ok(None);
     }
     let whole = u64::from(offset) < source.len() && offset >= header;
-    Ok(Some(if whole { Detected::of("image/bmp") } else { Detected::Damaged("a BMP image that is cut short") }))
+    Ok(Some(if whole {
+        Detected::of("image/bmp")
+    } else {
+        Detected::Damaged("a BMP image that is cut short")
+    }))
 }
 
 /// Byte order and field widths of a TIFF file: classic or `BigTIFF`.
@@ -153,25 +183,46 @@ struct Directory {
 
 impl Tiff {
     /// Reads the IFD at `at`: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), and DNG 1.7.
-    fn directory<R: Read + Seek>(self, source: &mut BoundedReader<R>, at: u64) -> io::Result<Directory> {
+    fn directory<R: Read + Seek>(
+        self,
+        source: &mut BoundedReader<R>,
+        at: u64,
+    ) -> io::Result<Directory> {
         let mut found = Directory::default();
-        let Some(count) = source.uint(at, self.counter, self.little)? else { return Ok(found) };
+        let Some(count) = source.uint(at, self.counter, self.little)? else {
+            return Ok(found);
+        };
         for index in 0..count.min(4096) {
             let at = at.saturating_add(self.counter as u64 + index * self.entry);
-            let Some(tag) = source.uint(at, 2, self.little)? else { break };
+            let Some(tag) = source.uint(at, 2, self.little)? else {
+                break;
+            };
             let value = at.saturating_add(4 + self.offset as u64);
             let short = source.uint(value, 2, self.little)?;
             match tag {
                 0x100 => found.wide = true,
                 // Compression: Nikon, Sony, Samsung, Kodak and Pentax have codes of their own.
-                0x103 => found.raw |= matches!(short, Some(34_713 | 32_767 | 32_769 | 32_770 | 65_000 | 65_535)),
+                0x103 => {
+                    found.raw |= matches!(
+                        short,
+                        Some(34_713 | 32_767 | 32_769 | 32_770 | 65_000 | 65_535)
+                    )
+                }
                 // Photometric interpretation: a colour filter array or linear raw means sensor data.
                 0x106 => found.raw |= matches!(short, Some(32_803 | 34_892)),
                 0x10f => found.made = true,
                 0x14a => {
-                    let Some(count) = source.uint(at.saturating_add(4), self.offset, self.little)? else { continue };
+                    let Some(count) =
+                        source.uint(at.saturating_add(4), self.offset, self.little)?
+                    else {
+                        continue;
+                    };
                     // A single offset is stored inline instead of the offset of a list.
-                    let list = if count == 1 { Some(value) } else { source.uint(value, self.offset, self.little)? };
+                    let list = if count == 1 {
+                        Some(value)
+                    } else {
+                        source.uint(value, self.offset, self.little)?
+                    };
                     found.inner = list.map(|list| (list, count));
                 }
                 // The DNG version.
@@ -184,11 +235,17 @@ impl Tiff {
 
     /// Returns true if a file with this first IFD is a camera raw image: the first IFD is often a
     /// thumbnail, and the sensor image is in a sub-IFD.
-    fn raw<R: Read + Seek>(self, source: &mut BoundedReader<R>, first: Directory) -> io::Result<bool> {
+    fn raw<R: Read + Seek>(
+        self,
+        source: &mut BoundedReader<R>,
+        first: Directory,
+    ) -> io::Result<bool> {
         if first.raw {
             return Ok(true);
         }
-        let Some((list, count)) = first.inner else { return Ok(false) };
+        let Some((list, count)) = first.inner else {
+            return Ok(false);
+        };
         for index in 0..count.min(16) {
             let at = list.saturating_add(index * self.offset as u64);
             let inner = match source.uint(at, self.offset, self.little)? {
@@ -208,18 +265,32 @@ impl Tiff {
 pub(super) fn tiff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const NO_DIRECTORY: Detected = Detected::Damaged("a TIFF image without a readable directory");
     const RAW: Detected = Detected::Unsupported("a camera's raw image");
-    let Some(head) = source.array::<16>(0)? else { return Ok(NO_DIRECTORY) };
+    let Some(head) = source.array::<16>(0)? else {
+        return Ok(NO_DIRECTORY);
+    };
     if head[8..].starts_with(b"CR") || head[8..].starts_with(b"HEAPCCDR") {
         return Ok(RAW);
     }
     let little = head[0] == b'I';
     let big = head[2] == 43 || head[3] == 43;
     let file = if big {
-        Tiff { little, offset: 8, counter: 8, entry: 20 }
+        Tiff {
+            little,
+            offset: 8,
+            counter: 8,
+            entry: 20,
+        }
     } else {
-        Tiff { little, offset: 4, counter: 2, entry: 12 }
+        Tiff {
+            little,
+            offset: 4,
+            counter: 2,
+            entry: 12,
+        }
     };
-    let Some(at) = source.uint(file.offset as u64, file.offset, little)? else { return Ok(NO_DIRECTORY) };
+    let Some(at) = source.uint(file.offset as u64, file.offset, little)? else {
+        return Ok(NO_DIRECTORY);
+    };
     let first = file.directory(source, at)?;
     Ok(match first {
         _ if file.raw(source, first)? => RAW,
@@ -231,11 +302,15 @@ pub(super) fn tiff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
 /// Identifies ICO and CUR, which share a directory layout: every image lies inside the file and starts with
 /// a known header.
 pub(super) fn icon<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
-    let Some((kind, count)) = source.le16(2)?.zip(source.le16(4)?) else { return Ok(None) };
+    let Some((kind, count)) = source.le16(2)?.zip(source.le16(4)?) else {
+        return Ok(None);
+    };
     let end = 6 + 16 * u64::from(count);
     for index in 0..u64::from(count.min(64)) {
         let at = 6 + 16 * index;
-        let Some((size, offset)) = source.le32(at + 8)?.zip(source.le32(at + 12)?) else { return Ok(None) };
+        let Some((size, offset)) = source.le32(at + 8)?.zip(source.le32(at + 12)?) else {
+            return Ok(None);
+        };
         let (size, offset) = (u64::from(size), u64::from(offset));
         let start = source.at(offset, 4)?;
         let picture = start == b"\x89PNG" || matches!(start, [12 | 40 | 108 | 124, 0, 0, 0]);
@@ -254,8 +329,12 @@ pub(super) fn icon<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
 /// followed by complete image data.
 pub(super) fn webp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const CUT_SHORT: Detected = Detected::Damaged("a WebP image that is cut short");
-    let Some(name) = source.array::<4>(12)? else { return Ok(CUT_SHORT) };
-    let Some(size) = source.le32(16)?.map(u64::from) else { return Ok(CUT_SHORT) };
+    let Some(name) = source.array::<4>(12)? else {
+        return Ok(CUT_SHORT);
+    };
+    let Some(size) = source.le32(16)?.map(u64::from) else {
+        return Ok(CUT_SHORT);
+    };
     let whole = match &name {
         b"VP8 " => source.at(23, 3)? == b"\x9d\x01\x2a" && 20 + size <= source.len(),
         b"VP8L" => source.at(20, 1)? == b"\x2f" && 20 + size <= source.len(),
@@ -263,14 +342,23 @@ pub(super) fn webp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
             let mut whole = false;
             for name in [b"VP8 ", b"VP8L", b"ANMF"] {
                 let data = find(source, 12, Layout::Riff, *name)?;
-                whole |= data.is_some_and(|data| data.size > 8 && data.start + data.size <= source.len());
+                whole |= data
+                    .is_some_and(|data| data.size > 8 && data.start + data.size <= source.len());
             }
             whole
         }
         b"VP8X" => false,
-        _ => return Ok(Detected::Damaged("the signature of a WebP image and no image after it")),
+        _ => {
+            return Ok(Detected::Damaged(
+                "the signature of a WebP image and no image after it",
+            ));
+        }
     };
-    Ok(if whole { Detected::of("image/webp") } else { CUT_SHORT })
+    Ok(if whole {
+        Detected::of("image/webp")
+    } else {
+        CUT_SHORT
+    })
 }
 
 #[cfg(test)]
@@ -280,7 +368,11 @@ mod tests {
     use std::io::Cursor;
 
     fn sample(name: &str) -> Vec<u8> {
-        fs::read(format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
+        fs::read(format!(
+            "{}/tests/corpus/{name}",
+            env!("CARGO_MANIFEST_DIR")
+        ))
+        .expect(name)
     }
 
     fn found(bytes: impl AsRef<[u8]>) -> Detected {
@@ -305,15 +397,26 @@ mod tests {
 
     #[test]
     fn truncated_image_is_damaged_unless_viewers_show_it() {
-        for name in ["photo.jpg", "photo-progressive.jpg", "screenshot.png", "photo-lossy.webp", "photo-lossless.webp"]
-        {
+        for name in [
+            "photo.jpg",
+            "photo-progressive.jpg",
+            "screenshot.png",
+            "photo-lossy.webp",
+            "photo-lossless.webp",
+        ] {
             let bytes = sample(name);
-            assert!(matches!(found(&bytes[..bytes.len() / 2]), Detected::Damaged(_)), "{name}");
+            assert!(
+                matches!(found(&bytes[..bytes.len() / 2]), Detected::Damaged(_)),
+                "{name}"
+            );
         }
         // Viewers display truncated files of these formats.
         for name in ["animation.gif", "photo.bmp"] {
             let bytes = sample(name);
-            assert!(matches!(found(&bytes[..bytes.len() / 2]), Detected::Binary { .. }), "{name}");
+            assert!(
+                matches!(found(&bytes[..bytes.len() / 2]), Detected::Binary { .. }),
+                "{name}"
+            );
         }
     }
 
@@ -333,7 +436,11 @@ mod tests {
             b"\0\0\x01\0\0\0\0\0",
             b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0\xff\0\0\0\x16\0\0\0",
         ] {
-            assert!(!matches!(found(bytes), Detected::Binary { .. } | Detected::Text(_)), "{}", bytes.escape_ascii());
+            assert!(
+                !matches!(found(bytes), Detected::Binary { .. } | Detected::Text(_)),
+                "{}",
+                bytes.escape_ascii()
+            );
         }
     }
 
@@ -349,7 +456,10 @@ mod tests {
 
     /// Builds a TIFF directory from the tag, type, count and value of each entry.
     fn directory(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
-        let mut bytes = u16::try_from(entries.len()).expect("few").to_le_bytes().to_vec();
+        let mut bytes = u16::try_from(entries.len())
+            .expect("few")
+            .to_le_bytes()
+            .to_vec();
         for (tag, kind, count, value) in entries {
             bytes.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
             bytes.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
@@ -392,7 +502,10 @@ mod tests {
             let other = directory(&[width]);
             let second = length + 8 + u32::try_from(other.len()).expect("short");
             let list = [(length + 8).to_le_bytes(), second.to_le_bytes()].concat();
-            assert_eq!(found([first(length, 2), list, other, inner].concat()), expected);
+            assert_eq!(
+                found([first(length, 2), list, other, inner].concat()),
+                expected
+            );
         }
     }
 
@@ -404,7 +517,10 @@ mod tests {
             (vec![0; 100], false),
             (chunk(b"EXIF", 16), false),
             (chunk(b"VP8L", 16), true),
-            ([chunk(b"ICCP", 16), chunk(b"ANIM", 16), chunk(b"ANMF", 16)].concat(), true),
+            (
+                [chunk(b"ICCP", 16), chunk(b"ANIM", 16), chunk(b"ANMF", 16)].concat(),
+                true,
+            ),
             ([chunk(b"ALPH", 16), chunk(b"VP8 ", 16)].concat(), true),
             (chunk(b"VP8 ", 17), false),
         ] {

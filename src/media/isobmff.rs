@@ -19,12 +19,19 @@ impl Atom {
     /// Truncates the box to `end`. Without this, a box that claims to extend past its parent would be
     /// walked again for each sibling of the parent.
     pub(super) fn before(self, end: u64) -> Self {
-        Self { end: self.end.min(end), ..self }
+        Self {
+            end: self.end.min(end),
+            ..self
+        }
     }
 }
 
 /// Returns the box at `at` inside `parent`, truncated to the parent.
-pub(super) fn child<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64, parent: Atom) -> io::Result<Option<Atom>> {
+pub(super) fn child<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    at: u64,
+    parent: Atom,
+) -> io::Result<Option<Atom>> {
     Ok(atom(source, at, parent.end)?.map(|child| child.before(parent.end)))
 }
 
@@ -38,19 +45,31 @@ pub(super) fn inside<R: Read + Seek>(
 }
 
 /// Returns the box at `at` inside a box or file that ends at `end`.
-pub(super) fn atom<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64, end: u64) -> io::Result<Option<Atom>> {
+pub(super) fn atom<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    at: u64,
+    end: u64,
+) -> io::Result<Option<Atom>> {
     if at.saturating_add(8) > end {
         return Ok(None);
     }
-    let Some((&size, rest)) = source.at(at, 16)?.split_first_chunk::<4>() else { return Ok(None) };
-    let Some((&name, wide)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+    let Some((&size, rest)) = source.at(at, 16)?.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let Some((&name, wide)) = rest.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
     let (header, size) = match u32::from_be_bytes(size) {
         // Size 0 extends to the end; size 1 is followed by a 64-bit size (section 4.2).
         0 => (8, end - at),
         1 => (16, wide.try_into().map_or(0, u64::from_be_bytes)),
         size => (8, u64::from(size)),
     };
-    Ok((size >= header).then(|| Atom { name, start: at + header, end: at.saturating_add(size) }))
+    Ok((size >= header).then(|| Atom {
+        name,
+        start: at + header,
+        end: at.saturating_add(size),
+    }))
 }
 
 /// Returns the first box called `name` between `at` and `end`.
@@ -72,13 +91,17 @@ pub(super) fn find<R: Read + Seek>(
 }
 
 /// Identifies a file by its first box: `ftyp`, or one that older QuickTime files without `ftyp` start with.
-pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
+pub(super) fn identify<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Option<Detected>> {
     let len = source.len();
-    let Some(first) = atom(source, 0, len)? else { return Ok(None) };
+    let Some(first) = atom(source, 0, len)? else {
+        return Ok(None);
+    };
     match &first.name {
-        b"ftyp" | b"styp" if first.end > len || first.end - first.start < 4 => {
-            Ok(Some(Detected::Damaged("the start of an MP4 file and nothing else")))
-        }
+        b"ftyp" | b"styp" if first.end > len || first.end - first.start < 4 => Ok(Some(
+            Detected::Damaged("the start of an MP4 file and nothing else"),
+        )),
         b"ftyp" | b"styp" => branded(source, first).map(Some),
         b"moov" | b"mdat" | b"wide" | b"free" | b"skip" | b"pnot" | b"uuid" => {
             if let Some(brands) = late_brands(source, first)? {
@@ -101,7 +124,10 @@ pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
 }
 
 /// Returns the `ftyp` box of a file that has padding boxes in front of it; `first` is the first box.
-fn late_brands<R: Read + Seek>(source: &mut BoundedReader<R>, first: Atom) -> io::Result<Option<Atom>> {
+fn late_brands<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    first: Atom,
+) -> io::Result<Option<Atom>> {
     let len = source.len();
     let mut last = first;
     for _ in 0..8 {
@@ -117,24 +143,35 @@ fn late_brands<R: Read + Seek>(source: &mut BoundedReader<R>, first: Atom) -> io
 }
 
 /// Brands of HEVC images and image sequences (ISO/IEC 23008-12 annex B).
-const HEVC: [&[u8; 4]; 8] = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"];
+const HEVC: [&[u8; 4]; 8] = [
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
+];
 /// Brands of images with a codec other than HEVC, or with any codec.
-const STILLS: [&[u8; 4]; 12] =
-    [b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"1pic", b"unif", b"jpeg", b"jpgs", b"avci", b"avcs", b"MiHE"];
+const STILLS: [&[u8; 4]; 12] = [
+    b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"1pic", b"unif", b"jpeg", b"jpgs", b"avci",
+    b"avcs", b"MiHE",
+];
 
 fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Result<Detected> {
-    let Some(major) = source.array::<4>(ftyp.start)? else { return Ok(Detected::Unknown) };
-    let listed = usize::try_from(ftyp.end - ftyp.start).unwrap_or(usize::MAX).min(1024);
+    let Some(major) = source.array::<4>(ftyp.start)? else {
+        return Ok(Detected::Unknown);
+    };
+    let listed = usize::try_from(ftyp.end - ftyp.start)
+        .unwrap_or(usize::MAX)
+        .min(1024);
     let (brands, _) = source.at(ftyp.start, listed)?.as_chunks::<4>();
     // The second word is the minor version, not a brand.
-    let compatible = |wanted: &[&[u8; 4]]| brands.iter().skip(2).any(|brand| wanted.contains(&brand));
+    let compatible =
+        |wanted: &[&[u8; 4]]| brands.iter().skip(2).any(|brand| wanted.contains(&brand));
     let still = STILLS.contains(&&major);
     let (hevc, avif) = (compatible(&HEVC), compatible(&[b"avif", b"avis"]));
     match &major {
         b"avif" | b"avis" => return Ok(Detected::Unsupported("an AVIF image")),
         _ if still && avif => return Ok(Detected::Unsupported("an AVIF image")),
         b"crx " => return Ok(Detected::Unsupported("a camera's raw image")),
-        b"jpx " | b"jp2 " | b"mjp2" | b"jpm " => return Ok(Detected::Unsupported("a JPEG 2000 image")),
+        b"jpx " | b"jp2 " | b"mjp2" | b"jpm " => {
+            return Ok(Detected::Unsupported("a JPEG 2000 image"));
+        }
         [b'3', b'g', b'2', _] | b"kddi" => return Ok(Detected::Unsupported("a 3GPP2 video")),
         b"jxl " => return Ok(Detected::Unsupported("a JPEG XL image")),
         b"aax " | b"aaxc" => return Ok(Detected::Unsupported("an Audible book")),
@@ -144,7 +181,8 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
     if still || HEVC.contains(&&major) {
         // An image sequence has a movie box instead of a `meta` box.
         let len = source.len();
-        let whole = find(source, ftyp.end, len, *b"meta")?.or(find(source, ftyp.end, len, *b"moov")?);
+        let whole =
+            find(source, ftyp.end, len, *b"meta")?.or(find(source, ftyp.end, len, *b"moov")?);
         return Ok(match whole {
             None => Detected::Damaged("a HEIF image that is cut short"),
             Some(_) if !still => Detected::of("image/heic"),
@@ -153,7 +191,9 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
         });
     }
     let Some(tracks) = tracks(source, ftyp.end)? else {
-        return Ok(Detected::Damaged("an MP4 file that is cut short: its index is missing"));
+        return Ok(Detected::Damaged(
+            "an MP4 file that is cut short: its index is missing",
+        ));
     };
     // QuickTime alone has tracks of drawings, music and panoramas.
     let other = tracks.other && major == *b"qt  ";
@@ -188,7 +228,10 @@ fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Resul
     let len = source.len();
     let mut tracks = Tracks::default();
     let Some(movie) = find(source, from, len, *b"moov")? else {
-        return Ok(find(source, from, len, *b"moof")?.map(|_| Tracks { hidden: true, ..tracks }));
+        return Ok(find(source, from, len, *b"moof")?.map(|_| Tracks {
+            hidden: true,
+            ..tracks
+        }));
     };
     if movie.end > len {
         return Ok(None);
@@ -196,18 +239,25 @@ fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Resul
     let mut at = movie.start;
     // Files have a handful of tracks; the bound stops crafted files.
     for _ in 0..1000 {
-        let Some(track) = child(source, at, movie)? else { break };
+        let Some(track) = child(source, at, movie)? else {
+            break;
+        };
         at = track.end;
         tracks.hidden |= track.name == *b"cmov";
         if track.name != *b"trak" {
             continue;
         }
-        let Some(media) = inside(source, track, *b"mdia")? else { continue };
-        let Some(handler) = inside(source, media, *b"hdlr")? else { continue };
+        let Some(media) = inside(source, track, *b"mdia")? else {
+            continue;
+        };
+        let Some(handler) = inside(source, media, *b"hdlr")? else {
+            continue;
+        };
         match source.array(handler.start + 8)?.as_ref() {
             Some(b"soun") => tracks.sound = true,
             Some(b"vide") => tracks.pictures = true,
-            Some(b"text" | b"sbtl" | b"subt" | b"clcp" | b"tmcd" | b"meta" | b"hint" | [0, ..]) | None => {}
+            Some(b"text" | b"sbtl" | b"subt" | b"clcp" | b"tmcd" | b"meta" | b"hint" | [0, ..])
+            | None => {}
             Some(_) => tracks.other = true,
         }
     }
@@ -228,21 +278,30 @@ mod tests {
         let (major, rest) = brands.split_first().expect("a major brand");
         boxed(
             b"ftyp",
-            &[major.as_slice(), &[0; 4], &rest.iter().copied().flatten().copied().collect::<Vec<u8>>()].concat(),
+            &[
+                major.as_slice(),
+                &[0; 4],
+                &rest.iter().copied().flatten().copied().collect::<Vec<u8>>(),
+            ]
+            .concat(),
         )
     }
 
     fn movie(handlers: &[&[u8; 4]]) -> Vec<u8> {
         let track = |handler: &&[u8; 4]| {
             let handler = boxed(b"hdlr", &[&[0; 8], handler.as_slice(), &[0; 12]].concat());
-            boxed(b"trak", &boxed(b"mdia", &[boxed(b"mdhd", &[0; 24]), handler].concat()))
+            boxed(
+                b"trak",
+                &boxed(b"mdia", &[boxed(b"mdhd", &[0; 24]), handler].concat()),
+            )
         };
         let tracks: Vec<u8> = handlers.iter().flat_map(track).collect();
         boxed(b"moov", &[boxed(b"mvhd", &[0; 100]), tracks].concat())
     }
 
     fn found(bytes: &[u8]) -> Option<Detected> {
-        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
+        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O"))
+            .expect("in-memory I/O")
     }
 
     #[test]
@@ -250,18 +309,55 @@ mod tests {
         let neutral = Detected::either("video/mp4", "video/x-m4v");
         for (brands, handlers, expected) in [
             ([b"isom", b"mp42"], [b"vide", b"soun"], neutral),
-            ([b"isom", b"mp42"], [b"soun", b"soun"], Detected::of("audio/x-m4a")),
-            ([b"dash", b"iso6"], [b"soun", b"meta"], Detected::of("audio/x-m4a")),
+            (
+                [b"isom", b"mp42"],
+                [b"soun", b"soun"],
+                Detected::of("audio/x-m4a"),
+            ),
+            (
+                [b"dash", b"iso6"],
+                [b"soun", b"meta"],
+                Detected::of("audio/x-m4a"),
+            ),
             ([b"mp42", b"3gp4"], [b"soun", b"vide"], neutral),
-            ([b"M4A ", b"isom"], [b"soun", b"vide"], Detected::of("audio/x-m4a")),
-            ([b"M4VH", b"isom"], [b"soun", b"vide"], Detected::of("video/x-m4v")),
-            ([b"qt  ", b"qt  "], [b"soun", b"soun"], Detected::of("video/quicktime")),
-            ([b"3gp5", b"isom"], [b"soun", b"soun"], Detected::of("video/3gpp")),
-            ([b"3g2a", b"isom"], [b"soun", b"vide"], Detected::Unsupported("a 3GPP2 video")),
-            ([b"crx ", b"isom"], [b"vide", b"vide"], Detected::Unsupported("a camera's raw image")),
+            (
+                [b"M4A ", b"isom"],
+                [b"soun", b"vide"],
+                Detected::of("audio/x-m4a"),
+            ),
+            (
+                [b"M4VH", b"isom"],
+                [b"soun", b"vide"],
+                Detected::of("video/x-m4v"),
+            ),
+            (
+                [b"qt  ", b"qt  "],
+                [b"soun", b"soun"],
+                Detected::of("video/quicktime"),
+            ),
+            (
+                [b"3gp5", b"isom"],
+                [b"soun", b"soun"],
+                Detected::of("video/3gpp"),
+            ),
+            (
+                [b"3g2a", b"isom"],
+                [b"soun", b"vide"],
+                Detected::Unsupported("a 3GPP2 video"),
+            ),
+            (
+                [b"crx ", b"isom"],
+                [b"vide", b"vide"],
+                Detected::Unsupported("a camera's raw image"),
+            ),
         ] {
             let file = [ftyp(&brands), boxed(b"mdat", &[0; 9]), movie(&handlers)].concat();
-            assert_eq!(found(&file), Some(expected), "{:?}", brands[0].escape_ascii().to_string());
+            assert_eq!(
+                found(&file),
+                Some(expected),
+                "{:?}",
+                brands[0].escape_ascii().to_string()
+            );
         }
     }
 
@@ -276,16 +372,32 @@ mod tests {
             (vec![b"msf1", b"mif1", b"hevc"], either),
             (vec![b"mif1"], Detected::of("image/heif")),
             (vec![b"jpeg", b"mif1"], Detected::of("image/heif")),
-            (vec![b"avif", b"mif1"], Detected::Unsupported("an AVIF image")),
-            (vec![b"avis", b"msf1"], Detected::Unsupported("an AVIF image")),
-            (vec![b"mif1", b"miaf", b"avif"], Detected::Unsupported("an AVIF image")),
-            (vec![b"mif3", b"avif"], Detected::Unsupported("an AVIF image")),
+            (
+                vec![b"avif", b"mif1"],
+                Detected::Unsupported("an AVIF image"),
+            ),
+            (
+                vec![b"avis", b"msf1"],
+                Detected::Unsupported("an AVIF image"),
+            ),
+            (
+                vec![b"mif1", b"miaf", b"avif"],
+                Detected::Unsupported("an AVIF image"),
+            ),
+            (
+                vec![b"mif3", b"avif"],
+                Detected::Unsupported("an AVIF image"),
+            ),
         ] {
             let file = [ftyp(&brands), boxed(b"meta", &[0; 40])].concat();
             assert_eq!(found(&file), Some(expected), "{brands:?}");
             let cut = ftyp(&brands);
             let refused = matches!(expected, Detected::Unsupported(_));
-            assert_eq!(matches!(found(&cut), Some(Detected::Damaged(_))), !refused, "{brands:?} alone");
+            assert_eq!(
+                matches!(found(&cut), Some(Detected::Damaged(_))),
+                !refused,
+                "{brands:?} alone"
+            );
         }
     }
 
@@ -313,16 +425,30 @@ mod tests {
         ] {
             for brand in [b"isom", b"M4A ", b"M4V ", b"qt  ", b"3gp5"] {
                 let file = [ftyp(&[brand]), movie(&handlers)].concat();
-                assert_eq!(matches!(found(&file), Some(Detected::Binary { .. })), whole, "{handlers:?}");
-                assert_eq!(matches!(found(&file), Some(Detected::Damaged(_))), !whole, "{handlers:?}");
+                assert_eq!(
+                    matches!(found(&file), Some(Detected::Binary { .. })),
+                    whole,
+                    "{handlers:?}"
+                );
+                assert_eq!(
+                    matches!(found(&file), Some(Detected::Damaged(_))),
+                    !whole,
+                    "{handlers:?}"
+                );
             }
         }
         for (brand, whole) in [(b"qt  ", true), (b"isom", false)] {
             let panorama = [ftyp(&[brand]), movie(&[b"text", b"pano"])].concat();
-            assert_eq!(matches!(found(&panorama), Some(Detected::Binary { .. })), whole);
+            assert_eq!(
+                matches!(found(&panorama), Some(Detected::Binary { .. })),
+                whole
+            );
         }
         let compressed = boxed(b"moov", &boxed(b"cmov", &[0; 40]));
-        assert_eq!(found(&[ftyp(&[b"qt  "]), compressed].concat()), Some(Detected::of("video/quicktime")));
+        assert_eq!(
+            found(&[ftyp(&[b"qt  "]), compressed].concat()),
+            Some(Detected::of("video/quicktime"))
+        );
     }
 
     #[test]
@@ -330,7 +456,10 @@ mod tests {
         let wanted = Detected::either("video/mp4", "video/x-m4v");
         for front in [b"free", b"skip", b"wide", b"uuid"] {
             let front = boxed(front, &[0; 16]).repeat(3);
-            assert_eq!(found(&[front.clone(), ftyp(&[b"isom"]), movie(&[b"vide"])].concat()), Some(wanted));
+            assert_eq!(
+                found(&[front.clone(), ftyp(&[b"isom"]), movie(&[b"vide"])].concat()),
+                Some(wanted)
+            );
             let index_first = [front.clone(), movie(&[b"vide"]), ftyp(&[b"isom"])].concat();
             assert_eq!(found(&index_first), Some(Detected::of("video/quicktime")));
             let avif = [front, ftyp(&[b"avif"]), boxed(b"meta", &[0; 40])].concat();
@@ -343,25 +472,40 @@ mod tests {
     #[test]
     fn tracks_that_claim_the_rest_of_the_file_take_a_bounded_number_of_steps() {
         const SIZE: usize = 10 << 20;
-        let open = |name: &[u8], content: &[u8]| [&[0x7f, 0xff, 0xff, 0xff], name, content].concat();
+        let open =
+            |name: &[u8], content: &[u8]| [&[0x7f, 0xff, 0xff, 0xff], name, content].concat();
         let tkhd = boxed(b"tkhd", &[1; 24]);
         let handler = boxed(b"hdlr", &[0; 16]);
         let claiming = boxed(b"trak", &[tkhd, open(b"mdia", &handler)].concat());
-        let spaced = boxed(b"trak", &[open(b"mdia", b""), boxed(b"free", &[0; 8192])].concat());
+        let spaced = boxed(
+            b"trak",
+            &[open(b"mdia", b""), boxed(b"free", &[0; 8192])].concat(),
+        );
         let crumbs = boxed(b"trak", &open(b"mdia", &boxed(b"free", b"").repeat(100)));
         let extends = boxed(b"mvex", &[]);
         for track in [claiming, spaced, crumbs] {
             let tracks = track.repeat(SIZE / track.len());
-            let file =
-                [ftyp(&[b"isom"]), boxed(b"moov", &[boxed(b"mvhd", &[0; 100]), extends.clone(), tracks].concat())]
-                    .concat();
+            let file = [
+                ftyp(&[b"isom"]),
+                boxed(
+                    b"moov",
+                    &[boxed(b"mvhd", &[0; 100]), extends.clone(), tracks].concat(),
+                ),
+            ]
+            .concat();
             let mut source = BoundedReader::new(Cursor::new(&file)).expect("in-memory I/O");
             let content = identify(&mut source).expect("in-memory I/O");
-            assert_eq!(content, Some(Detected::Damaged("an MP4 file without sound and pictures")));
+            assert_eq!(
+                content,
+                Some(Detected::Damaged("an MP4 file without sound and pictures"))
+            );
             assert!(source.steps() < 400_000, "{}", source.steps());
 
             let mut source = BoundedReader::new(Cursor::new(&file)).expect("in-memory I/O");
-            assert_eq!(crate::media::duration::mp4::duration(&mut source).expect("in-memory I/O"), None);
+            assert_eq!(
+                crate::media::duration::mp4::duration(&mut source).expect("in-memory I/O"),
+                None
+            );
             assert!(source.steps() < 400_000, "{}", source.steps());
         }
     }
@@ -374,7 +518,10 @@ mod tests {
         cut.truncate(cut.len() - 1);
         assert!(matches!(found(&cut), Some(Detected::Damaged(_))));
         let fragment = [start, boxed(b"moof", &[])].concat();
-        assert_eq!(found(&fragment), Some(Detected::either("video/mp4", "video/x-m4v")));
+        assert_eq!(
+            found(&fragment),
+            Some(Detected::either("video/mp4", "video/x-m4v"))
+        );
     }
 
     #[test]
@@ -383,8 +530,14 @@ mod tests {
             let file = [boxed(first, &[0; 12]), movie(&[b"vide"])].concat();
             assert_eq!(found(&file), Some(Detected::of("video/quicktime")));
         }
-        assert_eq!(found(&movie(&[b"vide"])), Some(Detected::of("video/quicktime")));
+        assert_eq!(
+            found(&movie(&[b"vide"])),
+            Some(Detected::of("video/quicktime"))
+        );
         assert_eq!(found(&boxed(b"mdat", &[0; 99])), None);
-        assert_eq!(found(&[boxed(b"free", &[]), boxed(b"moov", &[0; 99])].concat()), None);
+        assert_eq!(
+            found(&[boxed(b"free", &[]), boxed(b"moov", &[0; 99])].concat()),
+            None
+        );
     }
 }

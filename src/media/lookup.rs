@@ -16,9 +16,16 @@ pub struct Declared {
 pub fn declared(content_type: &str) -> Option<Declared> {
     let same = |name: &&&'static str| name.eq_ignore_ascii_case(content_type);
     TYPES.iter().find_map(|media_type| {
-        let listed = std::iter::once(&media_type.name).chain(media_type.deprecated).find(same);
-        let reported = listed.copied().or_else(|| media_type.legacy.iter().find(same).map(|_| media_type.name))?;
-        Some(Declared { reported, media_type })
+        let listed = std::iter::once(&media_type.name)
+            .chain(media_type.deprecated)
+            .find(same);
+        let reported = listed
+            .copied()
+            .or_else(|| media_type.legacy.iter().find(same).map(|_| media_type.name))?;
+        Some(Declared {
+            reported,
+            media_type,
+        })
     })
 }
 
@@ -27,7 +34,9 @@ pub fn declared(content_type: &str) -> Option<Declared> {
 #[must_use]
 pub fn from_content_type_header(value: &str) -> Option<&'static MediaType> {
     let name = value.split(';').next().unwrap_or_default().trim();
-    let alias = HEADER_ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name));
+    let alias = HEADER_ALIASES
+        .iter()
+        .find(|(alias, _)| alias.eq_ignore_ascii_case(name));
     declared(alias.map_or(name, |(_, listed)| listed)).map(|declared| declared.media_type)
 }
 
@@ -66,15 +75,21 @@ static HEADER_ALIASES: &[(&str, &str)] = &[
 /// Looks up a type by filename extension, ignoring case.
 #[must_use]
 pub fn by_extension(extension: &str) -> Option<&'static MediaType> {
-    TYPES.iter().find(|media_type| media_type.extensions.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+    TYPES.iter().find(|media_type| {
+        media_type
+            .extensions
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(extension))
+    })
 }
 
 /// Extensions of formats that are never accepted: programs, scripts, and media that no recipient can open.
 static REFUSED_EXTENSIONS: &[&str] = &[
-    "7z", "ac3", "apk", "avif", "bat", "bz2", "class", "cmd", "cur", "deb", "dll", "dmg", "docm", "elf", "exe", "flac",
-    "flv", "hta", "iso", "jar", "jp2", "js", "jxl", "lnk", "lz4", "mkv", "mjs", "msi", "odp", "ods", "odt", "oga",
-    "ogg", "ogv", "opus", "pif", "pkpasses", "ps1", "psd", "py", "rar", "rpm", "scr", "sh", "sqlite", "tar", "ts",
-    "vbs", "wasm", "webm", "wma", "wmv", "wsf", "xlsb", "xlsm", "xz", "zst",
+    "7z", "ac3", "apk", "avif", "bat", "bz2", "class", "cmd", "cur", "deb", "dll", "dmg", "docm",
+    "elf", "exe", "flac", "flv", "hta", "iso", "jar", "jp2", "js", "jxl", "lnk", "lz4", "mkv",
+    "mjs", "msi", "odp", "ods", "odt", "oga", "ogg", "ogv", "opus", "pif", "pkpasses", "ps1",
+    "psd", "py", "rar", "rpm", "scr", "sh", "sqlite", "tar", "ts", "vbs", "wasm", "webm", "wma",
+    "wmv", "wsf", "xlsb", "xlsm", "xz", "zst",
 ];
 
 /// Returns the extension of `filename`, in lower case, if its format is never accepted.
@@ -82,7 +97,10 @@ static REFUSED_EXTENSIONS: &[&str] = &[
 pub fn refused_extension(filename: &str) -> Option<&'static str> {
     // Some systems strip trailing dots and spaces when they store a name.
     let (_, extension) = filename.trim_end_matches(['.', ' ']).rsplit_once('.')?;
-    REFUSED_EXTENSIONS.iter().find(|refused| refused.eq_ignore_ascii_case(extension)).copied()
+    REFUSED_EXTENSIONS
+        .iter()
+        .find(|refused| refused.eq_ignore_ascii_case(extension))
+        .copied()
 }
 
 #[cfg(test)]
@@ -92,7 +110,10 @@ mod tests {
 
     #[test]
     fn accepted_types_match_published_enum() {
-        let listed: usize = TYPES.iter().map(|media_type| 1 + media_type.deprecated.len()).sum();
+        let listed: usize = TYPES
+            .iter()
+            .map(|media_type| 1 + media_type.deprecated.len())
+            .sum();
         assert_eq!(listed, 51, "the newest SDK lists 51 content types");
     }
 
@@ -106,7 +127,11 @@ mod tests {
             }
             for extension in media_type.extensions {
                 assert!(extensions.insert(extension), "{extension}");
-                assert_eq!(refused_extension(&format!("a.{extension}")), None, "{extension}");
+                assert_eq!(
+                    refused_extension(&format!("a.{extension}")),
+                    None,
+                    "{extension}"
+                );
             }
         }
     }
@@ -123,9 +148,20 @@ mod tests {
             ("video/mpeg2", "video/mpeg2", "video/mpeg"),
         ] {
             let found = declared(declared_as).expect(declared_as);
-            assert_eq!((found.reported, found.media_type.name), (reported, delivered), "{declared_as}");
+            assert_eq!(
+                (found.reported, found.media_type.name),
+                (reported, delivered),
+                "{declared_as}"
+            );
         }
-        for refused in ["", "application/octet-stream", "audio/flac", "image/jpeg; q=1", " image/jpeg", "image"] {
+        for refused in [
+            "",
+            "application/octet-stream",
+            "audio/flac",
+            "image/jpeg; q=1",
+            " image/jpeg",
+            "image",
+        ] {
             assert_eq!(declared(refused), None, "{refused}");
         }
     }
@@ -141,10 +177,17 @@ mod tests {
             ("", None),
             (";", None),
         ] {
-            assert_eq!(from_content_type_header(header).map(|media_type| media_type.name), expected, "{header}");
+            assert_eq!(
+                from_content_type_header(header).map(|media_type| media_type.name),
+                expected,
+                "{header}"
+            );
         }
         for (alias, listed) in HEADER_ALIASES {
-            assert!(declared(alias).is_none() && declared(listed).is_some(), "{alias}");
+            assert!(
+                declared(alias).is_none() && declared(listed).is_some(),
+                "{alias}"
+            );
         }
     }
 

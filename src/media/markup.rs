@@ -11,7 +11,8 @@ static ELEMENTS: &str = "a abbr address article aside audio b big blockquote bod
 
 /// Classifies text that starts with `<`. `closed` is true if the last non-blank character is `>`.
 pub(super) fn kind(text: &str, closed: bool) -> TextKind {
-    let declared = text.starts_with("<?xml") && text[5..].starts_with(|next: char| next.is_ascii_whitespace());
+    let declared =
+        text.starts_with("<?xml") && text[5..].starts_with(|next: char| next.is_ascii_whitespace());
     let mut rest = text;
     let mut commented = false;
     loop {
@@ -25,7 +26,10 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
                 return TextKind::Html;
             }
             doctype(rest)
-        } else if rest.strip_prefix("<?").is_some_and(|target| !matches!(word(target), "" | "php")) {
+        } else if rest
+            .strip_prefix("<?")
+            .is_some_and(|target| !matches!(word(target), "" | "php"))
+        {
             // The XML declaration, a style sheet, or another processing instruction, but not PHP code.
             rest.split_once("?>").map(|(_, rest)| rest)
         } else {
@@ -40,8 +44,11 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
     }
     let name = rest.strip_prefix('<').map(word).unwrap_or_default();
     let local = name.rsplit_once(':').map_or(name, |(_, local)| local);
-    let after = rest.get(1 + name.len()..).and_then(|after| after.chars().next());
-    let element = !name.is_empty() && after.is_some_and(|next| next.is_whitespace() || matches!(next, '>' | '/'));
+    let after = rest
+        .get(1 + name.len()..)
+        .and_then(|after| after.chars().next());
+    let element = !name.is_empty()
+        && after.is_some_and(|next| next.is_whitespace() || matches!(next, '>' | '/'));
     if element && local == "svg" {
         TextKind::Svg
     } else if element && local.eq_ignore_ascii_case("html") {
@@ -66,13 +73,21 @@ pub(super) fn within(text: &str) -> TextKind {
     let tag = |(at, _)| {
         let rest = &text[at + 1..];
         let name = word(rest);
-        html(name) && rest[name.len()..].starts_with(|next: char| next.is_whitespace() || matches!(next, '>' | '/'))
+        html(name)
+            && rest[name.len()..]
+                .starts_with(|next: char| next.is_whitespace() || matches!(next, '>' | '/'))
     };
-    if text.match_indices('<').any(tag) { TextKind::Mixed } else { TextKind::Plain }
+    if text.match_indices('<').any(tag) {
+        TextKind::Mixed
+    } else {
+        TextKind::Plain
+    }
 }
 
 fn html(name: &str) -> bool {
-    ELEMENTS.split(' ').any(|known| known.eq_ignore_ascii_case(name))
+    ELEMENTS
+        .split(' ')
+        .any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Returns the text after the document type declaration that `text` starts with. The declaration may have
@@ -103,13 +118,20 @@ fn doctype(text: &str) -> Option<&str> {
 
 /// Returns the XML name at the start of `text`; empty if there is none.
 fn word(text: &str) -> &str {
-    let end = text.find(|next: char| !(next.is_alphanumeric() || matches!(next, ':' | '_' | '-' | '.')));
+    let end =
+        text.find(|next: char| !(next.is_alphanumeric() || matches!(next, ':' | '_' | '-' | '.')));
     let name = &text[..end.unwrap_or(text.len())];
-    if name.starts_with(|first: char| first.is_alphabetic() || first == '_') { name } else { "" }
+    if name.starts_with(|first: char| first.is_alphabetic() || first == '_') {
+        name
+    } else {
+        ""
+    }
 }
 
 fn starts_with(text: &str, prefix: &str) -> bool {
-    text.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    text.as_bytes()
+        .get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
 #[cfg(test)]
@@ -125,15 +147,27 @@ mod tests {
             ("<svg:svg xmlns:svg=''>", TextKind::Svg),
             ("<!-- made by hand --> \n <svg\n>", TextKind::Svg),
             (illustrator, TextKind::Svg),
-            ("<!DOCTYPE svg [<!ENTITY a ']>'><!ENTITY b \"]><p>\">]><svg/>", TextKind::Svg),
-            ("<!DOCTYPE svg [<!-- it's ]> --><?a ]>'?> %b; ] ><svg/>", TextKind::Svg),
+            (
+                "<!DOCTYPE svg [<!ENTITY a ']>'><!ENTITY b \"]><p>\">]><svg/>",
+                TextKind::Svg,
+            ),
+            (
+                "<!DOCTYPE svg [<!-- it's ]> --><?a ]>'?> %b; ] ><svg/>",
+                TextKind::Svg,
+            ),
             ("<!DOCTYPE svg SYSTEM 'a[>' >\n<svg/>", TextKind::Svg),
-            ("<!DOCTYPE note [<!ENTITY a ']><svg>'>]><note></note>", TextKind::Xml),
+            (
+                "<!DOCTYPE note [<!ENTITY a ']><svg>'>]><note></note>",
+                TextKind::Xml,
+            ),
             ("<!DOCTYPE note [<!ENTITY a ']><svg>", TextKind::Plain),
             ("<svgs></svgs>", TextKind::Xml),
             ("<HTML>", TextKind::Html),
             ("<!doctype  HTML>", TextKind::Html),
-            ("<!-- saved from url=(0014)about:internet --><!DOCTYPE html><svg/>", TextKind::Html),
+            (
+                "<!-- saved from url=(0014)about:internet --><!DOCTYPE html><svg/>",
+                TextKind::Html,
+            ),
             ("<?xml version=\"1.0\"?><html xmlns=''>", TextKind::Html),
             ("<p>a</p>", TextKind::Fragment),
             ("<script>alert(1)</script>", TextKind::Fragment),
@@ -144,9 +178,15 @@ mod tests {
             ("<?xml version=\"1.0\"?><!-- cut", TextKind::Xml),
             ("<!-- cut", TextKind::Xml),
             ("<feed xmlns=''></feed>", TextKind::Xml),
-            ("<!DOCTYPE note [<!ELEMENT note ANY>]><note></note>", TextKind::Xml),
+            (
+                "<!DOCTYPE note [<!ELEMENT note ANY>]><note></note>",
+                TextKind::Xml,
+            ),
             ("<someone@example.org> wrote", TextKind::Plain),
-            ("<?mso-application progid=\"Word.Document\"?><w:document></w:document>", TextKind::Xml),
+            (
+                "<?mso-application progid=\"Word.Document\"?><w:document></w:document>",
+                TextKind::Xml,
+            ),
             ("<feed and words", TextKind::Plain),
             ("<?php echo '<html>';", TextKind::Plain),
             ("<", TextKind::Plain),

@@ -32,20 +32,34 @@ pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
     }
     let root = in_root(&items);
     // If the tree is unusable, fall back to the list of all entries.
-    let known = |names: &mut dyn Iterator<Item = &str>| names.filter_map(kind).min_by_key(|(rank, _)| *rank);
-    let found = known(&mut root.iter().copied())
-        .or_else(|| if root.is_empty() { known(&mut items.iter().map(|item| item.name.as_str())) } else { None });
-    Ok(found.map_or(Detected::Unsupported("an OLE file of another kind"), |(_, content)| content))
+    let known = |names: &mut dyn Iterator<Item = &str>| {
+        names.filter_map(kind).min_by_key(|(rank, _)| *rank)
+    };
+    let found = known(&mut root.iter().copied()).or_else(|| {
+        if root.is_empty() {
+            known(&mut items.iter().map(|item| item.name.as_str()))
+        } else {
+            None
+        }
+    });
+    Ok(found.map_or(
+        Detected::Unsupported("an OLE file of another kind"),
+        |(_, content)| content,
+    ))
 }
 
 /// Maps the name of a root entry to a rank and to the content that it implies; the lowest rank wins.
 fn kind(name: &str) -> Option<(u8, Detected)> {
     Some(match name {
-        "EncryptedPackage" | "\u{9}DRMContent" => (0, Detected::Unsupported("an encrypted Office document")),
+        "EncryptedPackage" | "\u{9}DRMContent" => {
+            (0, Detected::Unsupported("an encrypted Office document"))
+        }
         "WordDocument" => (1, Detected::of("application/msword")),
         "PowerPoint Document" => (1, Detected::of("application/vnd.ms-powerpoint")),
         "Workbook" | "Book" => (1, Detected::of("application/vnd.ms-excel")),
-        "__properties_version1.0" | "__nameid_version1.0" => (2, Detected::Unsupported("an Outlook message")),
+        "__properties_version1.0" | "__nameid_version1.0" => {
+            (2, Detected::Unsupported("an Outlook message"))
+        }
         "VisioDocument" => (2, Detected::Unsupported("a Visio drawing")),
         "Quill" => (2, Detected::Unsupported("a Publisher document")),
         // Windows Installer encodes table names in characters from this range.
@@ -61,7 +75,9 @@ fn in_root(items: &[Item]) -> Vec<&str> {
     let mut open: Vec<u32> = items.first().map(|root| root.child).into_iter().collect();
     let mut seen = vec![false; items.len()];
     while let Some(id) = open.pop() {
-        let Some((item, seen)) = usize::try_from(id).ok().and_then(|id| Some((items.get(id)?, seen.get_mut(id)?)))
+        let Some((item, seen)) = usize::try_from(id)
+            .ok()
+            .and_then(|id| Some((items.get(id)?, seen.get_mut(id)?)))
         else {
             continue;
         };
@@ -76,19 +92,41 @@ fn in_root(items: &[Item]) -> Vec<&str> {
 fn directory<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Vec<Item>> {
     const SIZE: u64 = 128;
     let mut items = Vec::new();
-    let Some(shift) = source.le16(0x1e)?.filter(|shift| matches!(shift, 9 | 12)) else { return Ok(items) };
-    let Some((mut sector, table)) = source.le32(0x30)?.zip(source.le32(0x44)?) else { return Ok(items) };
-    let sectors = Sectors { shift: shift.into(), table };
+    let Some(shift) = source.le16(0x1e)?.filter(|shift| matches!(shift, 9 | 12)) else {
+        return Ok(items);
+    };
+    let Some((mut sector, table)) = source.le32(0x30)?.zip(source.le32(0x44)?) else {
+        return Ok(items);
+    };
+    let sectors = Sectors {
+        shift: shift.into(),
+        table,
+    };
     while items.len() < ENTRIES {
         let start = sectors.offset(sector);
         for index in 0..(1 << shift) / SIZE {
-            let Some(entry) = source.array::<128>(start + index * SIZE)? else { return Ok(items) };
-            let word = |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
-            let length = usize::from(u16::from_le_bytes([entry[0x40], entry[0x41]])).saturating_sub(2).min(62);
+            let Some(entry) = source.array::<128>(start + index * SIZE)? else {
+                return Ok(items);
+            };
+            let word = |at: usize| {
+                u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]])
+            };
+            let length = usize::from(u16::from_le_bytes([entry[0x40], entry[0x41]]))
+                .saturating_sub(2)
+                .min(62);
             let (units, _) = entry[..length].as_chunks::<2>();
-            let name =
-                String::from_utf16_lossy(&units.iter().map(|&unit| u16::from_le_bytes(unit)).collect::<Vec<_>>());
-            items.push(Item { name, left: word(0x44), right: word(0x48), child: word(0x4c) });
+            let name = String::from_utf16_lossy(
+                &units
+                    .iter()
+                    .map(|&unit| u16::from_le_bytes(unit))
+                    .collect::<Vec<_>>(),
+            );
+            items.push(Item {
+                name,
+                left: word(0x44),
+                right: word(0x48),
+                child: word(0x4c),
+            });
         }
         match sectors.next(source, sector)? {
             Some(next) => sector = next,
@@ -104,19 +142,29 @@ impl Sectors {
     }
 
     /// Returns the sector that follows `sector` in its chain, from the FAT.
-    fn next<R: Read + Seek>(&self, source: &mut BoundedReader<R>, sector: u32) -> io::Result<Option<u32>> {
+    fn next<R: Read + Seek>(
+        &self,
+        source: &mut BoundedReader<R>,
+        sector: u32,
+    ) -> io::Result<Option<u32>> {
         // A sector number outside the file would cause a long walk through the DIFAT chain.
         if self.offset(sector) >= source.len() {
             return Ok(None);
         }
         let each = 1 << (self.shift - 2);
-        let Some(table) = self.table_sector(source, sector / each)? else { return Ok(None) };
+        let Some(table) = self.table_sector(source, sector / each)? else {
+            return Ok(None);
+        };
         source.le32(self.offset(table) + u64::from(sector % each) * 4)
     }
 
     /// Returns the FAT sector of this index. The header lists the first 109; the others are listed in a
     /// chain of DIFAT sectors, whose last word is the next DIFAT sector.
-    fn table_sector<R: Read + Seek>(&self, source: &mut BoundedReader<R>, index: u32) -> io::Result<Option<u32>> {
+    fn table_sector<R: Read + Seek>(
+        &self,
+        source: &mut BoundedReader<R>,
+        index: u32,
+    ) -> io::Result<Option<u32>> {
         const IN_HEADER: u32 = 109;
         let Some(mut index) = index.checked_sub(IN_HEADER) else {
             return source.le32(0x4c + u64::from(index) * 4);
@@ -145,7 +193,11 @@ mod tests {
     fn entry(name: &str, links: [u32; 3]) -> Vec<u8> {
         let mut entry: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
         entry.resize(64, 0);
-        entry.extend(u16::try_from(2 * name.encode_utf16().count() + 2).expect("short").to_le_bytes());
+        entry.extend(
+            u16::try_from(2 * name.encode_utf16().count() + 2)
+                .expect("short")
+                .to_le_bytes(),
+        );
         entry.extend([2, 1]);
         entry.extend(links.iter().flat_map(|link| link.to_le_bytes()));
         entry.resize(128, 0);
@@ -171,7 +223,8 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Detected {
-        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
+        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O"))
+            .expect("in-memory I/O")
     }
 
     #[test]
@@ -180,10 +233,22 @@ mod tests {
             ("Workbook", Detected::of("application/vnd.ms-excel")),
             ("Book", Detected::of("application/vnd.ms-excel")),
             ("WordDocument", Detected::of("application/msword")),
-            ("PowerPoint Document", Detected::of("application/vnd.ms-powerpoint")),
-            ("EncryptedPackage", Detected::Unsupported("an encrypted Office document")),
-            ("\u{4840}\u{3f3f}", Detected::Unsupported("a Windows installer")),
-            ("Contents", Detected::Unsupported("an OLE file of another kind")),
+            (
+                "PowerPoint Document",
+                Detected::of("application/vnd.ms-powerpoint"),
+            ),
+            (
+                "EncryptedPackage",
+                Detected::Unsupported("an encrypted Office document"),
+            ),
+            (
+                "\u{4840}\u{3f3f}",
+                Detected::Unsupported("a Windows installer"),
+            ),
+            (
+                "Contents",
+                Detected::Unsupported("an OLE file of another kind"),
+            ),
         ] {
             let entries = [
                 entry("Root Entry", [NONE, NONE, 2]),
@@ -204,7 +269,11 @@ mod tests {
             entry("Book", [2, 0, NONE]),
         ];
         for table in [[NONE, NONE], [NONE, 1], [NONE, 0], [0, 0]] {
-            assert_eq!(found(&file(&table, &entries)), Detected::of("application/vnd.ms-excel"), "{table:?}");
+            assert_eq!(
+                found(&file(&table, &entries)),
+                Detected::of("application/vnd.ms-excel"),
+                "{table:?}"
+            );
         }
     }
 
@@ -214,7 +283,10 @@ mod tests {
         let mut lost = whole.clone();
         lost[0x30..0x34].copy_from_slice(&0x00ff_0000_u32.to_le_bytes());
         for bytes in [&lost[..], &whole[..1024], &whole[..8]] {
-            assert_eq!(found(bytes), Detected::Damaged("an Office document that is cut short"));
+            assert_eq!(
+                found(bytes),
+                Detected::Damaged("an Office document that is cut short")
+            );
         }
     }
 }

@@ -21,8 +21,12 @@ pub fn probe<R: Read + Seek>(reader: R, media_type: &MediaType) -> MediaInfo {
     match media_type.family {
         Family::Image => dimensions(reader, media_type).unwrap_or_default(),
         Family::Media => {
-            let duration = BoundedReader::new(reader).and_then(|mut source| duration(&mut source, media_type));
-            MediaInfo { duration_ms: duration.unwrap_or_default(), ..MediaInfo::default() }
+            let duration =
+                BoundedReader::new(reader).and_then(|mut source| duration(&mut source, media_type));
+            MediaInfo {
+                duration_ms: duration.unwrap_or_default(),
+                ..MediaInfo::default()
+            }
         }
         _ => MediaInfo::default(),
     }
@@ -39,7 +43,10 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
         // Xcode's chunk precedes the header.
         "image/png" if head.get(12..16) == Some(b"CgBI") => {
             let at = 12 + 4 + usize::from(*head.get(11).unwrap_or(&0)) + 4 + 8;
-            (word(at).map(u32::from_be_bytes), word(at + 4).map(u32::from_be_bytes))
+            (
+                word(at).map(u32::from_be_bytes),
+                word(at + 4).map(u32::from_be_bytes),
+            )
         }
         "image/bmp" => match word(14).map(u32::from_le_bytes) {
             // OS/2 1.x headers have 16-bit dimensions.
@@ -48,18 +55,31 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
                 (both.map(|both| both & 0xffff), both.map(|both| both >> 16))
             }
             // A negative height means that rows are stored top-down.
-            _ => (word(18).map(u32::from_le_bytes), word(22).map(|height| i32::from_le_bytes(height).unsigned_abs())),
+            _ => (
+                word(18).map(u32::from_le_bytes),
+                word(22).map(|height| i32::from_le_bytes(height).unsigned_abs()),
+            ),
         },
         _ => {
             reader.seek(SeekFrom::Start(0))?;
-            let size =
-                imagesize::reader_size(BufReader::new(Budget { reader, left: READS })).map_err(io::Error::other)?;
-            (u32::try_from(size.width).ok(), u32::try_from(size.height).ok())
+            let size = imagesize::reader_size(BufReader::new(Budget {
+                reader,
+                left: READS,
+            }))
+            .map_err(io::Error::other)?;
+            (
+                u32::try_from(size.width).ok(),
+                u32::try_from(size.height).ok(),
+            )
         }
     };
     // Several formats use 0 for "not known yet".
     let known = |side: Option<u32>| side.filter(|&side| side > 0);
-    Ok(MediaInfo { width: known(width), height: known(height), duration_ms: None })
+    Ok(MediaInfo {
+        width: known(width),
+        height: known(height),
+        duration_ms: None,
+    })
 }
 
 /// Read budget for a header. `imagesize` follows segments and boxes without limit, and a crafted file can
@@ -99,7 +119,9 @@ pub(super) fn duration<R: Read + Seek>(
         "audio/x-aiff" => audio::aiff(source)?,
         "audio/x-caf" => audio::caf(source)?,
         "audio/amr" => audio::amr(source)?,
-        "audio/x-m4a" | "video/mp4" | "video/x-m4v" | "video/quicktime" | "video/3gpp" => mp4::duration(source)?,
+        "audio/x-m4a" | "video/mp4" | "video/x-m4v" | "video/quicktime" | "video/3gpp" => {
+            mp4::duration(source)?
+        }
         _ => None,
     };
     // Reject durations that the file size rules out: no playable media has less than 100 bit/s.

@@ -37,7 +37,11 @@ static SIGNATURES: &[Signature] = &[
     // Video.
     (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
     (0, b"FLV\x01", "a Flash video"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media audio or video"),
+    (
+        0,
+        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+        "Windows Media audio or video",
+    ),
     (0, b".RMF", "RealMedia audio or video"),
     (0, b"\x8aMNG\r\n\x1a\n", "an MNG animation"),
     (0, b"FWS", "a Flash program"),
@@ -124,7 +128,11 @@ static SIGNATURES: &[Signature] = &[
     (0, b"\x0a\x0d\x0d\x0a", "a packet capture"),
     (0, b"bplist00", "a binary property list"),
     (0, b"regf", "a Windows registry file"),
-    (0, b"\0\x05\x16\x07", "the metadata of a macOS file, not the file itself"),
+    (
+        0,
+        b"\0\x05\x16\x07",
+        "the metadata of a macOS file, not the file itself",
+    ),
     (0, b"\0\x05\x16\0", "a macOS file packed with its metadata"),
     (0, b"\0\0\0\x01Bud1", "the settings of a macOS folder"),
     (0, b"\x78\x9f\x3e\x22", "an Outlook attachment container"),

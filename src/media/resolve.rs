@@ -37,15 +37,23 @@ pub enum Rejection {
 ///
 /// # Errors
 /// The file is rejected.
-pub fn resolve(content: Detected, called: &Claim<'_>, route: Ingest) -> Result<&'static MediaType, Rejection> {
+pub fn resolve(
+    content: Detected,
+    called: &Claim<'_>,
+    route: Ingest,
+) -> Result<&'static MediaType, Rejection> {
     let filename = shown(called.filename);
     if let Some(refused) = refused_extension(called.filename) {
-        return unsupported(format!("{filename} has the extension .{refused}, which is not supported"));
+        return unsupported(format!(
+            "{filename} has the extension .{refused}, which is not supported"
+        ));
     }
     match content {
         Detected::Empty => unsupported(format!("{filename} is empty")),
         Detected::Unknown => unsupported(format!("{filename} is no file of a supported type")),
-        Detected::Unsupported(noun) => unsupported(format!("{filename} holds {noun}, which is not supported")),
+        Detected::Unsupported(noun) => {
+            unsupported(format!("{filename} holds {noun}, which is not supported"))
+        }
         Detected::Damaged(noun) => unsupported(format!("{filename} holds {noun}")),
         Detected::Binary { kind, or } => binary(kind, or, called, route),
         Detected::Text(kind) => text(kind, called, route),
@@ -56,7 +64,8 @@ pub fn resolve(content: Detected, called: &Claim<'_>, route: Ingest) -> Result<&
 fn extension(filename: &str) -> Option<&str> {
     // Some systems strip trailing dots and spaces when they store a name.
     let (stem, extension) = filename.trim_end_matches(['.', ' ']).rsplit_once('.')?;
-    let usual = (1..=10).contains(&extension.len()) && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let usual = (1..=10).contains(&extension.len())
+        && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (usual && !stem.is_empty()).then_some(extension)
 }
 
@@ -87,9 +96,12 @@ fn binary(
 
 /// Returns true if content of type `kind` may be claimed to be of type `called`.
 fn passes(kind: &MediaType, called: &MediaType, route: Ingest) -> bool {
-    let same_family = kind.family == called.family && matches!(kind.family, Family::Image | Family::Media);
+    let same_family =
+        kind.family == called.family && matches!(kind.family, Family::Image | Family::Media);
     let zipped = kind.family == Family::Package && called.name == "application/zip";
-    kind == called || zipped || same_family && (route == Ingest::Upload || interchangeable(kind, called))
+    kind == called
+        || zipped
+        || same_family && (route == Ingest::Upload || interchangeable(kind, called))
 }
 
 /// Returns true for types that users do not distinguish: related containers, and HEIC and HEIF stills.
@@ -100,16 +112,24 @@ fn interchangeable(kind: &MediaType, called: &MediaType) -> bool {
     both(&STILLS) || both(&MOVIES) || (kind.name, called.name) == ("audio/x-m4a", "video/mp4")
 }
 
-fn text(kind: TextKind, called: &Claim<'_>, route: Ingest) -> Result<&'static MediaType, Rejection> {
+fn text(
+    kind: TextKind,
+    called: &Claim<'_>,
+    route: Ingest,
+) -> Result<&'static MediaType, Rejection> {
     let own = kind.media_type();
     // On upload, text declared to be a binary type is rejected, as is binary content declared to be text.
-    let declared = called.declared.filter(|declared| declared.family == Family::Text);
+    let declared = called
+        .declared
+        .filter(|declared| declared.family == Family::Text);
     if let (Ingest::Upload, Some(other), None) = (route, called.declared, declared) {
         return mismatch(called.filename, own, other, route);
     }
     let agreed = declared.filter(|declared| kind.reads_as(declared));
     match extension(called.filename) {
-        None => Ok(agreed.filter(|agreed| by_name_only(own) || !by_name_only(agreed)).unwrap_or(own)),
+        None => Ok(agreed
+            .filter(|agreed| by_name_only(own) || !by_name_only(agreed))
+            .unwrap_or(own)),
         Some(extension) => match (by_extension(extension), agreed) {
             (Some(named), _) if kind.reads_as(named) => Ok(named),
             (Some(named), _) => mismatch(called.filename, own, named, route),
@@ -165,13 +185,22 @@ fn mismatch(
 ) -> Result<&'static MediaType, Rejection> {
     let filename = shown(filename);
     match route {
-        Ingest::Upload => unsupported(format!("{filename} holds {}, not {}", kind.noun, called.noun)),
+        Ingest::Upload => unsupported(format!(
+            "{filename} holds {}, not {}",
+            kind.noun, called.noun
+        )),
         Ingest::Url => {
             let extension = kind.extensions.first().copied().unwrap_or_default();
             let (noun, name) = (kind.noun, kind.name);
-            let upload = if passes(kind, called, Ingest::Upload) { ", or upload it instead" } else { "" };
+            let upload = if passes(kind, called, Ingest::Upload) {
+                ", or upload it instead"
+            } else {
+                ""
+            };
             let remedy = format!("name it .{extension}{upload}");
-            Err(Rejection::Mismatch(format!("{filename} is {noun} ({name}); {remedy}")))
+            Err(Rejection::Mismatch(format!(
+                "{filename} is {noun} ({name}); {remedy}"
+            )))
         }
     }
 }

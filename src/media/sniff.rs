@@ -56,12 +56,18 @@ pub enum TextKind {
 impl Detected {
     /// Returns the accepted type called `name`, without an alternative.
     pub(super) fn of(name: &str) -> Self {
-        Self::Binary { kind: named(name), or: None }
+        Self::Binary {
+            kind: named(name),
+            or: None,
+        }
     }
 
     /// Returns the first type, with the second as the alternative.
     pub(super) fn either(name: &str, or: &str) -> Self {
-        Self::Binary { kind: named(name), or: Some(named(or)) }
+        Self::Binary {
+            kind: named(name),
+            or: Some(named(or)),
+        }
     }
 }
 
@@ -97,7 +103,12 @@ fn recognised<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detec
     // are text themselves.
     let text = text::identify(source)?;
     // A byte order mark or blank lines in front are common.
-    let blank = head.len() - head.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(&head).trim_ascii_start().len();
+    let blank = head.len()
+        - head
+            .strip_prefix(b"\xef\xbb\xbf".as_slice())
+            .unwrap_or(&head)
+            .trim_ascii_start()
+            .len();
     if head[blank..].starts_with(b"%PDF-") {
         // Without an object it is text about the format, or a truncated document.
         match text {
@@ -107,10 +118,16 @@ fn recognised<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detec
         }
     }
     if head[blank..].starts_with(b"{\\rtf") {
-        return Ok(text.map_or_else(|| Detected::of("text/rtf"), |_| Detected::Text(TextKind::Rtf)));
+        return Ok(text.map_or_else(
+            || Detected::of("text/rtf"),
+            |_| Detected::Text(TextKind::Rtf),
+        ));
     }
     // A script with a byte order mark in front is still a script.
-    let marked = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).starts_with(b"#!");
+    let marked = head
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(&head)
+        .starts_with(b"#!");
     let wide = head.starts_with(b"\xff\xfe#\0!\0") || head.starts_with(b"\xfe\xff\0#\0!");
     if marked || wide && text.is_some() {
         return Ok(Detected::Unsupported("a script"));
@@ -121,7 +138,9 @@ fn recognised<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detec
     match text {
         // An uncompressed PDF can be text throughout. Text about the format has the signature too, so the
         // end of the file must match as well, which is not required of binary content.
-        Some(_) if late_pdf(source, &head)? && ends_like_pdf(source)? => Ok(Detected::of("application/pdf")),
+        Some(_) if late_pdf(source, &head)? && ends_like_pdf(source)? => {
+            Ok(Detected::of("application/pdf"))
+        }
         Some(kind) => Ok(Detected::Text(kind)),
         None => binary(source, &head),
     }
@@ -152,7 +171,10 @@ fn binary<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Res
 /// the first kilobyte for the signature. Markup in front is excluded, because a browser would treat the
 /// file as a page.
 fn late_pdf<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Result<bool> {
-    let start = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    let start = head
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(head)
+        .trim_ascii_start();
     match memmem::find(&head[..head.len().min(1024)], b"%PDF-") {
         Some(at) if !start.starts_with(b"<") && !start.starts_with(b"MZ") => pdf(source, at as u64),
         _ => Ok(false),
@@ -161,12 +183,17 @@ fn late_pdf<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::R
 
 /// Returns true if the file ends like a PDF (ISO 32000-1 section 7.5.5).
 fn ends_like_pdf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<bool> {
-    let tail = source.at(source.len().saturating_sub(1024), 1024)?.trim_ascii_end();
+    let tail = source
+        .at(source.len().saturating_sub(1024), 1024)?
+        .trim_ascii_end();
     Ok(tail.ends_with(b"%%EOF") && memmem::find(tail, b"startxref").is_some())
 }
 
 /// Matches the leading signatures of accepted formats, and of formats that need more than a signature.
-fn signed<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Result<Option<Detected>> {
+fn signed<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    head: &[u8],
+) -> io::Result<Option<Detected>> {
     match head {
         [0xff, 0xd8, 0xff, ..] => image::jpeg(source).map(Some),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => image::png(source).map(Some),

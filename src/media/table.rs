@@ -56,7 +56,16 @@ const fn inline(
     signature: &'static str,
 ) -> MediaType {
     let disposition = Disposition::Inline;
-    MediaType { name, deprecated: &[], legacy: &[], extensions, disposition, family, noun, signature }
+    MediaType {
+        name,
+        deprecated: &[],
+        legacy: &[],
+        extensions,
+        disposition,
+        family,
+        noun,
+        signature,
+    }
 }
 
 impl MediaType {
@@ -69,25 +78,45 @@ impl MediaType {
     }
 
     const fn attachment(self) -> Self {
-        Self { disposition: Disposition::Attachment, ..self }
+        Self {
+            disposition: Disposition::Attachment,
+            ..self
+        }
     }
 
     /// Formats the type as a Markdown table row: name, other names, extensions, signature, disposition.
     #[must_use]
     pub fn row(&self) -> String {
-        let code = |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" ");
+        let code = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| format!("`{word}`"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         let served = match self.disposition {
             Disposition::Inline => "inline",
             Disposition::Attachment => "attachment",
         };
         let others = code(&[self.deprecated, self.legacy].concat());
-        format!("| `{}` | {others} | {} | {} | {served} |\n", self.name, code(self.extensions), self.signature)
+        format!(
+            "| `{}` | {others} | {} | {} | {served} |\n",
+            self.name,
+            code(self.extensions),
+            self.signature
+        )
     }
 }
 
 pub static TYPES: &[MediaType] = &[
-    inline(Image, "image/jpeg", &["jpg", "jpeg"], "a JPEG image", "`FF D8 FF`, markers up to the scan, an end marker")
-        .legacy(&["image/jpg"]),
+    inline(
+        Image,
+        "image/jpeg",
+        &["jpg", "jpeg"],
+        "a JPEG image",
+        "`FF D8 FF`, markers up to the scan, an end marker",
+    )
+    .legacy(&["image/jpg"]),
     inline(
         Image,
         "image/png",
@@ -95,9 +124,27 @@ pub static TYPES: &[MediaType] = &[
         "a PNG image",
         "`89 50 4E 47 0D 0A 1A 0A`, a whole `IHDR`, an `IDAT`, chunks that end inside the file",
     ),
-    inline(Image, "image/gif", &["gif"], "a GIF image", "`GIF87a` or `GIF89a`, blocks up to an image"),
-    inline(Image, "image/heic", &["heic"], "a HEIC image", "`ftyp` with an HEVC image brand, a `meta` box"),
-    inline(Image, "image/heif", &["heif"], "a HEIF image", "`ftyp` with another HEIF brand, a `meta` box"),
+    inline(
+        Image,
+        "image/gif",
+        &["gif"],
+        "a GIF image",
+        "`GIF87a` or `GIF89a`, blocks up to an image",
+    ),
+    inline(
+        Image,
+        "image/heic",
+        &["heic"],
+        "a HEIC image",
+        "`ftyp` with an HEVC image brand, a `meta` box",
+    ),
+    inline(
+        Image,
+        "image/heif",
+        &["heif"],
+        "a HEIF image",
+        "`ftyp` with another HEIF brand, a `meta` box",
+    ),
     inline(
         Image,
         "image/tiff",
@@ -105,9 +152,29 @@ pub static TYPES: &[MediaType] = &[
         "a TIFF image",
         "`II` or `MM` and 42 or 43, a readable first directory",
     ),
-    inline(Image, "image/bmp", &["bmp"], "a BMP image", "`BM` and a known bitmap header").legacy(&["image/x-ms-bmp"]),
-    inline(Text, "image/svg+xml", &["svg"], "an SVG image", "text whose root element is `svg`").attachment(),
-    inline(Image, "image/webp", &["webp"], "a WebP image", "`RIFF`, `WEBP` and a `VP8` chunk"),
+    inline(
+        Image,
+        "image/bmp",
+        &["bmp"],
+        "a BMP image",
+        "`BM` and a known bitmap header",
+    )
+    .legacy(&["image/x-ms-bmp"]),
+    inline(
+        Text,
+        "image/svg+xml",
+        &["svg"],
+        "an SVG image",
+        "text whose root element is `svg`",
+    )
+    .attachment(),
+    inline(
+        Image,
+        "image/webp",
+        &["webp"],
+        "a WebP image",
+        "`RIFF`, `WEBP` and a `VP8` chunk",
+    ),
     inline(
         Image,
         "image/x-icon",
@@ -115,7 +182,13 @@ pub static TYPES: &[MediaType] = &[
         "a Windows icon",
         "`00 00 01 00` and a directory of pictures inside the file",
     ),
-    inline(Media, "video/mp4", &["mp4"], "an MP4 video", "`ftyp` with a neutral brand, a movie with pictures"),
+    inline(
+        Media,
+        "video/mp4",
+        &["mp4"],
+        "an MP4 video",
+        "`ftyp` with a neutral brand, a movie with pictures",
+    ),
     inline(
         Media,
         "video/quicktime",
@@ -138,8 +211,20 @@ pub static TYPES: &[MediaType] = &[
         "an M4V video",
         "`ftyp` with the brand `M4V`; or as MP4, if the name says so",
     ),
-    inline(Media, "video/x-msvideo", &["avi"], "an AVI video", "`RIFF`, `AVI` and the main header"),
-    inline(Media, "video/3gpp", &["3gp", "3gpp"], "a 3GPP video", "`ftyp` with a `3gp` brand"),
+    inline(
+        Media,
+        "video/x-msvideo",
+        &["avi"],
+        "an AVI video",
+        "`RIFF`, `AVI` and the main header",
+    ),
+    inline(
+        Media,
+        "video/3gpp",
+        &["3gp", "3gpp"],
+        "a 3GPP video",
+        "`ftyp` with a `3gp` brand",
+    ),
     inline(
         Media,
         "audio/mpeg",
@@ -157,7 +242,13 @@ pub static TYPES: &[MediaType] = &[
     )
     .deprecated(&["audio/mp4"])
     .legacy(&["audio/m4a"]),
-    inline(Media, "audio/x-caf", &["caf"], "CAF audio", "`caff`, version 1, a `desc` chunk"),
+    inline(
+        Media,
+        "audio/x-caf",
+        &["caf"],
+        "CAF audio",
+        "`caff`, version 1, a `desc` chunk",
+    ),
     inline(
         Media,
         "audio/x-wav",
@@ -166,13 +257,43 @@ pub static TYPES: &[MediaType] = &[
         "`RIFF`, `RF64` or `BW64`, `WAVE`, and `fmt` and `data` chunks",
     )
     .legacy(&["audio/wav"]),
-    inline(Media, "audio/x-aiff", &["aiff", "aif", "aifc"], "AIFF audio", "`FORM`, `AIFF` or `AIFC`, a `COMM` chunk")
-        .deprecated(&["audio/aiff"]),
-    inline(Media, "audio/aac", &["aac"], "AAC audio", "ADTS frames in a row, after tags if there are any")
-        .legacy(&["audio/x-aac"]),
-    inline(Media, "audio/midi", &["mid", "midi"], "MIDI music", "`MThd` and a track, also inside `RIFF` `RMID`"),
-    inline(Media, "audio/amr", &["amr"], "AMR audio", "`#!AMR` and a whole frame"),
-    inline(Document, "application/pdf", &["pdf"], "a PDF document", "`%PDF-` in the first 1,024 bytes, and an object"),
+    inline(
+        Media,
+        "audio/x-aiff",
+        &["aiff", "aif", "aifc"],
+        "AIFF audio",
+        "`FORM`, `AIFF` or `AIFC`, a `COMM` chunk",
+    )
+    .deprecated(&["audio/aiff"]),
+    inline(
+        Media,
+        "audio/aac",
+        &["aac"],
+        "AAC audio",
+        "ADTS frames in a row, after tags if there are any",
+    )
+    .legacy(&["audio/x-aac"]),
+    inline(
+        Media,
+        "audio/midi",
+        &["mid", "midi"],
+        "MIDI music",
+        "`MThd` and a track, also inside `RIFF` `RMID`",
+    ),
+    inline(
+        Media,
+        "audio/amr",
+        &["amr"],
+        "AMR audio",
+        "`#!AMR` and a whole frame",
+    ),
+    inline(
+        Document,
+        "application/pdf",
+        &["pdf"],
+        "a PDF document",
+        "`%PDF-` in the first 1,024 bytes, and an object",
+    ),
     inline(
         Package,
         "application/vnd.apple.pkpass",
@@ -180,9 +301,28 @@ pub static TYPES: &[MediaType] = &[
         "a Wallet pass",
         "a ZIP archive with `pass.json` and `manifest.json`",
     ),
-    inline(Text, "text/plain", &["txt"], "plain text", "text, by its name"),
-    inline(Text, "text/markdown", &["md", "markdown"], "Markdown text", "text, by its name"),
-    inline(Text, "text/vcard", &["vcf"], "a vCard", "text that starts with `BEGIN:VCARD`").legacy(&["text/x-vcard"]),
+    inline(
+        Text,
+        "text/plain",
+        &["txt"],
+        "plain text",
+        "text, by its name",
+    ),
+    inline(
+        Text,
+        "text/markdown",
+        &["md", "markdown"],
+        "Markdown text",
+        "text, by its name",
+    ),
+    inline(
+        Text,
+        "text/vcard",
+        &["vcf"],
+        "a vCard",
+        "text that starts with `BEGIN:VCARD`",
+    )
+    .legacy(&["text/x-vcard"]),
     inline(Text, "text/rtf", &["rtf"], "an RTF document", "`{\\rtf`").legacy(&["application/rtf"]),
     inline(Text, "text/csv", &["csv"], "CSV text", "text, by its name"),
     inline(
@@ -193,10 +333,29 @@ pub static TYPES: &[MediaType] = &[
         "text that starts with an HTML element or document type",
     )
     .attachment(),
-    inline(Text, "text/calendar", &["ics"], "an iCalendar file", "text that starts with `BEGIN:VCALENDAR`"),
-    inline(Text, "text/xml", &["xml"], "an XML document", "text that starts with an XML declaration or an element")
-        .attachment(),
-    inline(Text, "application/json", &["json"], "a JSON document", "text that parses as JSON").attachment(),
+    inline(
+        Text,
+        "text/calendar",
+        &["ics"],
+        "an iCalendar file",
+        "text that starts with `BEGIN:VCALENDAR`",
+    ),
+    inline(
+        Text,
+        "text/xml",
+        &["xml"],
+        "an XML document",
+        "text that starts with an XML declaration or an element",
+    )
+    .attachment(),
+    inline(
+        Text,
+        "application/json",
+        &["json"],
+        "a JSON document",
+        "text that parses as JSON",
+    )
+    .attachment(),
     inline(
         Document,
         "application/msword",
@@ -278,10 +437,19 @@ pub static TYPES: &[MediaType] = &[
         "`PK` and a readable central directory, and none of the above",
     )
     .legacy(&["application/x-zip-compressed"]),
-    inline(Archive, "application/x-gzip", &["gz"], "a gzip file", "`1F 8B 08` and valid flags"),
+    inline(
+        Archive,
+        "application/x-gzip",
+        &["gz"],
+        "a gzip file",
+        "`1F 8B 08` and valid flags",
+    ),
 ];
 
 /// Returns the type called `name`, which must be in the table.
 pub(super) fn named(name: &str) -> &'static MediaType {
-    TYPES.iter().find(|media_type| media_type.name == name).expect("the name is in the table")
+    TYPES
+        .iter()
+        .find(|media_type| media_type.name == name)
+        .expect("the name is in the table")
 }

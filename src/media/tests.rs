@@ -5,7 +5,8 @@ use super::probe::duration;
 use super::sniff::inspected;
 use super::table::named;
 use super::{
-    Claim, Detected, Ingest, MediaInfo, MediaType, Rejection, TYPES, TextKind, by_extension, identify, probe, resolve,
+    Claim, Detected, Ingest, MediaInfo, MediaType, Rejection, TYPES, TextKind, by_extension,
+    identify, probe, resolve,
 };
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -30,8 +31,14 @@ static SAMPLES: LazyLock<Vec<Sample>> = LazyLock::new(|| {
             let mut columns = line.split('\t');
             let name = columns.next().expect("a name");
             let expected = columns.next().into_iter();
-            let others = line.split("alt=").skip(1).filter_map(|rest| rest.split([';', '\t']).next());
-            Sample { name, expected: expected.chain(others).collect() }
+            let others = line
+                .split("alt=")
+                .skip(1)
+                .filter_map(|rest| rest.split([';', '\t']).next());
+            Sample {
+                name,
+                expected: expected.chain(others).collect(),
+            }
         })
         .collect()
 });
@@ -47,12 +54,25 @@ fn content(name: &str) -> Detected {
 impl Sample {
     /// Returns true if the outcome is one of the expected types.
     fn allows(&self, outcome: &Result<&'static MediaType, Rejection>) -> bool {
-        let outcome = outcome.as_ref().map_or("reject", |media_type| media_type.name);
+        let outcome = outcome
+            .as_ref()
+            .map_or("reject", |media_type| media_type.name);
         self.expected.contains(&outcome)
     }
 
-    fn settled(&self, declared: Option<&'static MediaType>, route: Ingest) -> Result<&'static MediaType, Rejection> {
-        resolve(content(self.name), &Claim { filename: self.name, declared }, route)
+    fn settled(
+        &self,
+        declared: Option<&'static MediaType>,
+        route: Ingest,
+    ) -> Result<&'static MediaType, Rejection> {
+        resolve(
+            content(self.name),
+            &Claim {
+                filename: self.name,
+                declared,
+            },
+            route,
+        )
     }
 }
 
@@ -60,15 +80,29 @@ impl Sample {
 fn samples_get_expected_type_on_upload() {
     assert!(SAMPLES.len() > 300);
     for sample in SAMPLES.iter() {
-        let own = TYPES.iter().find(|media_type| media_type.name == sample.expected[0]);
-        let extension = sample.name.rsplit_once('.').and_then(|(_, extension)| by_extension(extension));
+        let own = TYPES
+            .iter()
+            .find(|media_type| media_type.name == sample.expected[0]);
+        let extension = sample
+            .name
+            .rsplit_once('.')
+            .and_then(|(_, extension)| by_extension(extension));
         let declared = match own {
             Some(own) => vec![Some(own)],
-            None => vec![None, extension, Some(named("text/plain")), Some(named("application/zip"))],
+            None => vec![
+                None,
+                extension,
+                Some(named("text/plain")),
+                Some(named("application/zip")),
+            ],
         };
         for declared in declared {
             let outcome = sample.settled(declared, Ingest::Upload);
-            assert!(sample.allows(&outcome), "{} as {declared:?}: {outcome:?}", sample.name);
+            assert!(
+                sample.allows(&outcome),
+                "{} as {declared:?}: {outcome:?}",
+                sample.name
+            );
         }
     }
 }
@@ -86,21 +120,40 @@ fn samples_by_url_match_upload_unless_extension_differs() {
             (upload, by_url) => assert_eq!(upload, by_url, "{}", sample.name),
         }
     }
-    let expected = ["heic-named.jpg", "jpeg-named.png", "m4a-named.mp3", "mp3-named.m4a", "png-named.jpg"];
+    let expected = [
+        "heic-named.jpg",
+        "jpeg-named.png",
+        "m4a-named.mp3",
+        "mp3-named.m4a",
+        "png-named.jpg",
+    ];
     assert_eq!(mismatches, BTreeSet::from(expected));
 }
 
 #[test]
 fn refused_samples_are_refused_under_every_accepted_name() {
-    for sample in SAMPLES.iter().filter(|sample| sample.expected == ["reject"]) {
+    for sample in SAMPLES
+        .iter()
+        .filter(|sample| sample.expected == ["reject"])
+    {
         let content = content(sample.name);
-        if !matches!(content, Detected::Unsupported(_) | Detected::Damaged(_) | Detected::Empty | Detected::Unknown) {
+        if !matches!(
+            content,
+            Detected::Unsupported(_) | Detected::Damaged(_) | Detected::Empty | Detected::Unknown
+        ) {
             continue;
         }
         for media_type in TYPES {
             let filename = format!("a.{}", media_type.extensions[0]);
-            let names = Claim { filename: &filename, declared: Some(media_type) };
-            assert!(resolve(content, &names, Ingest::Upload).is_err(), "{} as {filename}", sample.name);
+            let names = Claim {
+                filename: &filename,
+                declared: Some(media_type),
+            };
+            assert!(
+                resolve(content, &names, Ingest::Upload).is_err(),
+                "{} as {filename}",
+                sample.name
+            );
         }
     }
 }
@@ -172,13 +225,18 @@ fn implausible_durations_are_not_reported() {
     let mut bytes = fs::read(path("song-vbr-xing.mp3")).expect("sample");
     let at = memchr::memmem::find(&bytes, b"Xing").expect("a header") + 8;
     bytes[at..at + 4].fill(0x7f);
-    let duration = probe(Cursor::new(bytes), named("audio/mpeg")).duration_ms.expect("a duration");
+    let duration = probe(Cursor::new(bytes), named("audio/mpeg"))
+        .duration_ms
+        .expect("a duration");
     assert!(duration.abs_diff(2560) <= 50, "{duration}");
 
     let mut bytes = fs::read(path("voice.m4a")).expect("sample");
     let at = memchr::memmem::find(&bytes, b"mvhd").expect("a header") + 4 + 16;
     bytes[at..at + 4].copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
-    assert_eq!(probe(Cursor::new(bytes), named("audio/x-m4a")).duration_ms, None);
+    assert_eq!(
+        probe(Cursor::new(bytes), named("audio/x-m4a")).duration_ms,
+        None
+    );
 }
 
 #[test]
@@ -201,7 +259,11 @@ fn dimensions_of_samples_match() {
         ("favicon-png256.ico", 256, 256),
     ] {
         let found = measured(name);
-        assert_eq!((found.width, found.height), (Some(width), Some(height)), "{name}");
+        assert_eq!(
+            (found.width, found.height),
+            (Some(width), Some(height)),
+            "{name}"
+        );
     }
 }
 
@@ -210,14 +272,27 @@ fn pdf_with_any_whitespace_and_leading_text_is_identified() {
     let found = |bytes: &[u8]| identify(Cursor::new(bytes)).expect("in-memory I/O");
     let pdf = Detected::of("application/pdf");
     for blank in [" ", "\t", "\r", "\n", "\r\n", "\x0c", "\0"] {
-        let document = format!("%PDF-1.4\n1{blank}0{blank}obj\n<<>>\nendobj\nstartxref\n9\n%%EOF\n");
+        let document =
+            format!("%PDF-1.4\n1{blank}0{blank}obj\n<<>>\nendobj\nstartxref\n9\n%%EOF\n");
         assert_eq!(found(document.as_bytes()), pdf, "{blank:?}");
-        assert_eq!(found(format!("\x01\x02 {document}").as_bytes()), pdf, "{blank:?}");
+        assert_eq!(
+            found(format!("\x01\x02 {document}").as_bytes()),
+            pdf,
+            "{blank:?}"
+        );
         for words in ["Content-Type: application/pdf\r\n\r\n", "x"] {
-            assert_eq!(found(format!("{words}{document}").as_bytes()), pdf, "{words} {blank:?}");
+            assert_eq!(
+                found(format!("{words}{document}").as_bytes()),
+                pdf,
+                "{words} {blank:?}"
+            );
         }
         for other in ["<p>", "\u{feff}\n<html>", "MZ"] {
-            assert_ne!(found(format!("{other}{document}").as_bytes()), pdf, "{other} {blank:?}");
+            assert_ne!(
+                found(format!("{other}{document}").as_bytes()),
+                pdf,
+                "{other} {blank:?}"
+            );
         }
         let far = "-".repeat(1024) + &document;
         assert_ne!(found(far.as_bytes()), pdf);
@@ -228,53 +303,106 @@ fn pdf_with_any_whitespace_and_leading_text_is_identified() {
         "A document is:\n%PDF-1.4\n1 0 obj\n",
         "A document is:\n%PDF-1.4\n1 0 obj\nstartxref\n%%EOF\nand that is all",
     ] {
-        assert!(matches!(found(text.as_bytes()), Detected::Text(_)), "{text}");
+        assert!(
+            matches!(found(text.as_bytes()), Detected::Text(_)),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn byte_order_mark_before_signature_is_ignored() {
     let wide = |text: &str, order: fn(u16) -> [u8; 2]| {
-        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(order).collect::<Vec<_>>()
+        "\u{feff}"
+            .encode_utf16()
+            .chain(text.encode_utf16())
+            .flat_map(order)
+            .collect::<Vec<_>>()
     };
     let rtf = "{\\rtf1 a}";
     let script = "#!/bin/sh\n";
     for (bytes, expected) in [
         (rtf.into(), Detected::Text(TextKind::Rtf)),
-        (["\u{feff}", rtf].concat().into_bytes(), Detected::Text(TextKind::Rtf)),
-        (["\r\n", rtf].concat().into_bytes(), Detected::Text(TextKind::Rtf)),
-        (["\n", rtf, "\x01"].concat().into_bytes(), Detected::of("text/rtf")),
+        (
+            ["\u{feff}", rtf].concat().into_bytes(),
+            Detected::Text(TextKind::Rtf),
+        ),
+        (
+            ["\r\n", rtf].concat().into_bytes(),
+            Detected::Text(TextKind::Rtf),
+        ),
+        (
+            ["\n", rtf, "\x01"].concat().into_bytes(),
+            Detected::of("text/rtf"),
+        ),
         (script.into(), Detected::Unsupported("a script")),
-        (["\u{feff}", script].concat().into_bytes(), Detected::Unsupported("a script")),
-        (wide(script, u16::to_le_bytes), Detected::Unsupported("a script")),
-        (wide(script, u16::to_be_bytes), Detected::Unsupported("a script")),
-        (wide("# !", u16::to_le_bytes), Detected::Text(TextKind::Plain)),
-        (["\n", script].concat().into_bytes(), Detected::Text(TextKind::Plain)),
+        (
+            ["\u{feff}", script].concat().into_bytes(),
+            Detected::Unsupported("a script"),
+        ),
+        (
+            wide(script, u16::to_le_bytes),
+            Detected::Unsupported("a script"),
+        ),
+        (
+            wide(script, u16::to_be_bytes),
+            Detected::Unsupported("a script"),
+        ),
+        (
+            wide("# !", u16::to_le_bytes),
+            Detected::Text(TextKind::Plain),
+        ),
+        (
+            ["\n", script].concat().into_bytes(),
+            Detected::Text(TextKind::Plain),
+        ),
     ] {
-        assert_eq!(identify(Cursor::new(&bytes)).expect("in-memory I/O"), expected, "{}", bytes.escape_ascii());
+        assert_eq!(
+            identify(Cursor::new(&bytes)).expect("in-memory I/O"),
+            expected,
+            "{}",
+            bytes.escape_ascii()
+        );
     }
 }
 
 #[test]
 fn zip_with_split_marker_is_accepted_and_pkpasses_is_refused() {
-    let zip = fs::read(path("archive.zip")).or_else(|_| fs::read(path("plain.zip"))).expect("a sample");
+    let zip = fs::read(path("archive.zip"))
+        .or_else(|_| fs::read(path("plain.zip")))
+        .expect("a sample");
     for mark in [b"PK00".as_slice(), b"PK\x07\x08"] {
         assert_eq!(
             identify(Cursor::new([mark, &zip].concat())).expect("in-memory I/O"),
             Detected::of("application/zip")
         );
     }
-    let called =
-        |filename| resolve(Detected::of("application/zip"), &Claim { filename, declared: None }, Ingest::Upload);
+    let called = |filename| {
+        resolve(
+            Detected::of("application/zip"),
+            &Claim {
+                filename,
+                declared: None,
+            },
+            Ingest::Upload,
+        )
+    };
     assert!(called("passes.zip").is_ok());
     assert!(called("passes.pkpasses").is_err());
 }
 
 #[test]
 fn rejections_of_brands_name_the_format() {
-    for (brand, noun) in [(b"jxl ", "a JPEG XL image"), (b"aax ", "an Audible book"), (b"aaxc", "an Audible book")] {
+    for (brand, noun) in [
+        (b"jxl ", "a JPEG XL image"),
+        (b"aax ", "an Audible book"),
+        (b"aaxc", "an Audible book"),
+    ] {
         let file = [b"\0\0\0\x10ftyp".as_slice(), brand, b"\0\0\0\0"].concat();
-        assert_eq!(identify(Cursor::new(file)).expect("in-memory I/O"), Detected::Unsupported(noun));
+        assert_eq!(
+            identify(Cursor::new(file)).expect("in-memory I/O"),
+            Detected::Unsupported(noun)
+        );
     }
 }
 
@@ -282,7 +410,10 @@ fn rejections_of_brands_name_the_format() {
 fn smaller_budget_never_changes_an_accepted_type() {
     for sample in SAMPLES.iter() {
         let whole = content(sample.name);
-        let file = || BoundedReader::new(File::open(path(sample.name)).expect(sample.name)).expect(sample.name);
+        let file = || {
+            BoundedReader::new(File::open(path(sample.name)).expect(sample.name))
+                .expect(sample.name)
+        };
         let mut full = file();
         inspected(&mut full).expect(sample.name);
         // The samples are small, so they need a small part of the budget.
@@ -290,12 +421,17 @@ fn smaller_budget_never_changes_an_accepted_type() {
         for steps in (0..full.steps()).step_by(7) {
             let found = inspected(&mut file().leave(steps)).expect(sample.name);
             let accepted = matches!(found, Detected::Binary { .. });
-            assert!(!accepted || found == whole, "{} after {steps} steps: {found:?}", sample.name);
+            assert!(
+                !accepted || found == whole,
+                "{} after {steps} steps: {found:?}",
+                sample.name
+            );
         }
         if let Detected::Binary { kind, .. } = whole {
             let mut full = file();
             let known = duration(&mut full, kind).expect(sample.name);
-            let least = duration(&mut file().leave(full.steps().saturating_sub(1)), kind).expect(sample.name);
+            let least = duration(&mut file().leave(full.steps().saturating_sub(1)), kind)
+                .expect(sample.name);
             assert!(least.is_none(), "{}: {least:?}, not {known:?}", sample.name);
         }
     }
@@ -305,7 +441,10 @@ fn smaller_budget_never_changes_an_accepted_type() {
 fn run_of_more_samples_than_bytes_makes_the_duration_unknown() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/trun_count.m4a");
     let file = File::open(path).expect("file");
-    assert_eq!(probe(file, by_extension("m4a").expect("a type")).duration_ms, None);
+    assert_eq!(
+        probe(file, by_extension("m4a").expect("a type")).duration_ms,
+        None
+    );
 }
 
 /// A reader that counts its reads.
@@ -333,13 +472,24 @@ fn picture_of_endless_segments_is_measured_within_its_read_budget() {
     let jpeg = by_extension("jpg").expect("a type");
     for bytes in [bytes, tiny] {
         let reads = Cell::new(0);
-        assert_eq!(probe(CountingReader(Cursor::new(bytes), &reads), jpeg).width, None);
+        assert_eq!(
+            probe(CountingReader(Cursor::new(bytes), &reads), jpeg).width,
+            None
+        );
         assert!(reads.get() <= 2010, "{} reads", reads.get());
     }
 }
 
 fn measured(name: &str) -> MediaInfo {
-    let media_type = resolve(content(name), &Claim { filename: name, declared: None }, Ingest::Upload).expect(name);
+    let media_type = resolve(
+        content(name),
+        &Claim {
+            filename: name,
+            declared: None,
+        },
+        Ingest::Upload,
+    )
+    .expect(name);
     probe(File::open(path(name)).expect(name), media_type)
 }
 
@@ -351,13 +501,28 @@ fn survive(bytes: &[u8]) {
         probe(Cursor::new(bytes.to_vec()), kind);
     }
     for filename in ["a", "a.jpg", "a.txt"] {
-        let _ = resolve(content, &Claim { filename, declared: None }, Ingest::Url);
+        let _ = resolve(
+            content,
+            &Claim {
+                filename,
+                declared: None,
+            },
+            Ingest::Url,
+        );
     }
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
-static CONTENTS: LazyLock<Vec<Vec<u8>>> =
-    LazyLock::new(|| SAMPLES.iter().map(|sample| fs::read(path(sample.name)).expect(sample.name)).collect());
+static CONTENTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    SAMPLES
+        .iter()
+        .map(|sample| fs::read(path(sample.name)).expect(sample.name))
+        .collect()
+});
 
 proptest! {
     #[test]

@@ -18,7 +18,9 @@ const DOS_END: u8 = 0x1a;
 
 /// Returns the kind of text, or `None` if the file is neither UTF-16 with a byte order mark nor free of
 /// binary control characters.
-pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<TextKind>> {
+pub(super) fn identify<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Option<TextKind>> {
     let mark = source.array::<2>(0)?;
     let wide = match mark {
         Some([0xff, 0xfe]) => Some(true),
@@ -41,7 +43,11 @@ pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
 }
 
 /// Returns the first `length` bytes as text.
-fn start<R: Read + Seek>(source: &mut BoundedReader<R>, length: usize, wide: Option<bool>) -> io::Result<String> {
+fn start<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    length: usize,
+    wide: Option<bool>,
+) -> io::Result<String> {
     let mut start = vec![0; length];
     let filled = fill(source.from(0)?, &mut start)?;
     let start = &start[..filled];
@@ -69,7 +75,10 @@ fn bytes(reader: &mut impl Read) -> io::Result<bool> {
         let filled = fill(reader, &mut buffer)?;
         let piece = &buffer[..filled];
         // No early exit within a block, so that the compiler can vectorise the check.
-        if piece.iter().fold(false, |found, &byte| found | binary(byte)) {
+        if piece
+            .iter()
+            .fold(false, |found, &byte| found | binary(byte))
+        {
             let last = filled < START && piece.ends_with(&[DOS_END]);
             return Ok(last && !piece[..filled - 1].iter().any(|&byte| binary(byte)));
         }
@@ -87,7 +96,11 @@ fn utf16(reader: &mut impl Read, little: bool) -> io::Result<bool> {
         let filled = fill(reader, &mut buffer)?;
         let (units, odd) = buffer[..filled].as_chunks::<2>();
         for &unit in units {
-            let unit = if little { u16::from_le_bytes(unit) } else { u16::from_be_bytes(unit) };
+            let unit = if little {
+                u16::from_le_bytes(unit)
+            } else {
+                u16::from_be_bytes(unit)
+            };
             let low = matches!(unit, 0xdc00..=0xdfff);
             if high != low || u8::try_from(unit).is_ok_and(binary) || unit == 0xffff {
                 return Ok(false);
@@ -102,16 +115,28 @@ fn utf16(reader: &mut impl Read, little: bool) -> io::Result<bool> {
 
 fn units(bytes: &[u8], little: bool) -> impl Iterator<Item = u16> {
     let (units, _) = bytes.as_chunks::<2>();
-    units.iter().map(move |&unit| if little { u16::from_le_bytes(unit) } else { u16::from_be_bytes(unit) })
+    units.iter().map(move |&unit| {
+        if little {
+            u16::from_le_bytes(unit)
+        } else {
+            u16::from_be_bytes(unit)
+        }
+    })
 }
 
 fn decode(bytes: &[u8], little: bool) -> String {
     let characters = char::decode_utf16(units(bytes, little));
-    characters.map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+    characters
+        .map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect()
 }
 
 /// Classifies text by its start.
-fn kind<R: Read + Seek>(source: &mut BoundedReader<R>, text: &str, wide: Option<bool>) -> io::Result<TextKind> {
+fn kind<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    text: &str,
+    wide: Option<bool>,
+) -> io::Result<TextKind> {
     if begins(text, "VCARD") {
         return Ok(TextKind::Vcard);
     }
@@ -122,11 +147,14 @@ fn kind<R: Read + Seek>(source: &mut BoundedReader<R>, text: &str, wide: Option<
         Some(b'<') => {
             let tail = source.len().saturating_sub(256);
             let blank = |byte: &u8| matches!(byte, 0 | b' ' | b'\r' | b'\n' | b'\t' | &DOS_END);
-            let closed = source.at(tail, 256)?.iter().rev().find(|byte| !blank(byte)) == Some(&b'>');
+            let closed =
+                source.at(tail, 256)?.iter().rev().find(|byte| !blank(byte)) == Some(&b'>');
             Ok(markup::kind(text, closed))
         }
         Some(b'{' | b'[') if json(source, wide)? => Ok(TextKind::Json),
-        Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json(source, wide)? => Ok(TextKind::Scalar),
+        Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json(source, wide)? => {
+            Ok(TextKind::Scalar)
+        }
         _ => Ok(markup::within(text)),
     }
 }
@@ -145,7 +173,12 @@ fn begins(text: &str, name: &str) -> bool {
 /// encoding must be UTF-8, or UTF-16, which earlier versions of the standard allowed.
 fn json<R: Read + Seek>(source: &mut BoundedReader<R>, wide: Option<bool>) -> io::Result<bool> {
     if let Some(little) = wide {
-        return value(Narrow { reader: source.from(2)?, little, high: None, text: Cursor::default() });
+        return value(Narrow {
+            reader: source.from(2)?,
+            little,
+            high: None,
+            text: Cursor::default(),
+        });
     }
     let from = if source.at(0, 3)? == MARK { 3 } else { 0 };
     let ends_like_dos = source.at(source.len() - 1, 1)? == [DOS_END];
@@ -162,7 +195,9 @@ fn utf8(reader: &mut impl Read) -> io::Result<bool> {
         kept = match str::from_utf8(&buffer[..filled]) {
             Ok(_) => 0,
             // The last character may continue in the next block.
-            Err(error) if error.error_len().is_none() && filled == START => filled - error.valid_up_to(),
+            Err(error) if error.error_len().is_none() && filled == START => {
+                filled - error.valid_up_to()
+            }
             Err(_) => return Ok(false),
         };
         if filled < START {
@@ -174,12 +209,23 @@ fn utf8(reader: &mut impl Read) -> io::Result<bool> {
 
 /// Returns true if a stream is one JSON value.
 fn value(reader: impl Read) -> io::Result<bool> {
-    let reader = Shallow { reader, depth: 0, string: false, escaped: false };
+    let reader = Shallow {
+        reader,
+        depth: 0,
+        string: false,
+        escaped: false,
+    };
     let reader = BufReader::with_capacity(START, reader);
     match serde_json::from_reader::<_, IgnoredAny>(reader) {
         Ok(_) => Ok(true),
         // A read error, not malformed JSON.
-        Err(error) if error.io_error_kind().is_some_and(|kind| kind != ErrorKind::UnexpectedEof) => Err(error.into()),
+        Err(error)
+            if error
+                .io_error_kind()
+                .is_some_and(|kind| kind != ErrorKind::UnexpectedEof) =>
+        {
+            Err(error.into())
+        }
         Err(_) => Ok(false),
     }
 }
@@ -198,12 +244,20 @@ impl<R: Read> Read for Narrow<R> {
         if self.text.get_ref().len() as u64 == self.text.position() {
             let mut piece = vec![0; START];
             let filled = fill(&mut self.reader, &mut piece)?;
-            let mut units: Vec<u16> =
-                self.high.take().into_iter().chain(units(&piece[..filled], self.little)).collect();
+            let mut units: Vec<u16> = self
+                .high
+                .take()
+                .into_iter()
+                .chain(units(&piece[..filled], self.little))
+                .collect();
             self.high = units.pop_if(|last| filled == START && matches!(last, 0xd800..=0xdbff));
             self.text = Cursor::new(String::from_utf16_lossy(&units));
         }
-        let left = self.text.get_ref().as_bytes().get(usize::try_from(self.text.position()).unwrap_or(usize::MAX)..);
+        let left = self
+            .text
+            .get_ref()
+            .as_bytes()
+            .get(usize::try_from(self.text.position()).unwrap_or(usize::MAX)..);
         let read = left.unwrap_or_default().read(buffer)?;
         self.text.set_position(self.text.position() + read as u64);
         Ok(read)
@@ -250,7 +304,8 @@ mod tests {
     use std::io::Cursor;
 
     fn found(bytes: impl AsRef<[u8]>) -> Option<TextKind> {
-        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O")).expect("in-memory I/O")
+        identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O"))
+            .expect("in-memory I/O")
     }
 
     #[test]
@@ -262,7 +317,11 @@ mod tests {
                 let mut broken = long.clone();
                 broken[at] = control;
                 let ends_like_dos = control == 0x1a && at == long.len() - 1;
-                assert_eq!(found(&broken).is_some(), ends_like_dos, "{control:#04x} at {at}");
+                assert_eq!(
+                    found(&broken).is_some(),
+                    ends_like_dos,
+                    "{control:#04x} at {at}"
+                );
             }
         }
     }
@@ -338,15 +397,32 @@ mod tests {
     #[test]
     fn json_must_be_utf8_or_utf16_with_byte_order_mark() {
         let wide = |text: &str, little: bool| {
-            let bytes = |unit: u16| if little { unit.to_le_bytes() } else { unit.to_be_bytes() };
-            "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(bytes).collect::<Vec<_>>()
+            let bytes = |unit: u16| {
+                if little {
+                    unit.to_le_bytes()
+                } else {
+                    unit.to_be_bytes()
+                }
+            };
+            "\u{feff}"
+                .encode_utf16()
+                .chain(text.encode_utf16())
+                .flat_map(bytes)
+                .collect::<Vec<_>>()
         };
         let odd = ["[\"", &"\u{1f600}".repeat(40_000), "\"]"].concat();
-        for text in ["{\"a\": [\"\u{e9}\u{1f600}\"]}", &odd, &odd.replacen('\u{1f600}', "aa", 1)] {
+        for text in [
+            "{\"a\": [\"\u{e9}\u{1f600}\"]}",
+            &odd,
+            &odd.replacen('\u{1f600}', "aa", 1),
+        ] {
             assert_eq!(found(text), Some(TextKind::Json));
             for little in [true, false] {
                 assert_eq!(found(wide(text, little)), Some(TextKind::Json));
-                assert_eq!(found(wide(&text[..text.len() - 1], little)), Some(TextKind::Plain));
+                assert_eq!(
+                    found(wide(&text[..text.len() - 1], little)),
+                    Some(TextKind::Plain)
+                );
             }
         }
         let long = [b"[\"a".as_slice(), &vec![0xff; START], b"\"]"].concat();
@@ -354,7 +430,12 @@ mod tests {
             assert_eq!(found(latin), Some(TextKind::Plain));
         }
         for shift in 0..4 {
-            let text = ["[\"".to_owned() + &"a".repeat(shift), "\u{1f600}".repeat(40_000), "\"]".to_owned()].concat();
+            let text = [
+                "[\"".to_owned() + &"a".repeat(shift),
+                "\u{1f600}".repeat(40_000),
+                "\"]".to_owned(),
+            ]
+            .concat();
             assert_eq!(found(&text), Some(TextKind::Json));
             let mut broken = text.into_bytes();
             broken[START] = b'a';
@@ -385,7 +466,13 @@ mod tests {
         assert_eq!(found(nested(129)), Some(TextKind::Plain));
         assert_eq!(found(nested(1_000_000)), Some(TextKind::Plain));
         // Adjacent brackets, and brackets in strings, add no depth.
-        assert_eq!(found(format!("[{}[]]", "[],".repeat(1000))), Some(TextKind::Json));
-        assert_eq!(found(format!("[\"\\\"{}\"]", "[".repeat(1000))), Some(TextKind::Json));
+        assert_eq!(
+            found(format!("[{}[]]", "[],".repeat(1000))),
+            Some(TextKind::Json)
+        );
+        assert_eq!(
+            found(format!("[\"\\\"{}\"]", "[".repeat(1000))),
+            Some(TextKind::Json)
+        );
     }
 }

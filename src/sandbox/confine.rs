@@ -15,7 +15,10 @@ const MAX_OPEN_FILES: u64 = 64;
 const NICENESS: i32 = 5;
 
 /// What was taken from a child, each as it was tried.
-#[expect(clippy::struct_excessive_bools, reason = "each holds or not, whatever the others do")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each holds or not, whatever the others do"
+)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// Address space, CPU time and file size are limited.
@@ -38,21 +41,31 @@ pub fn confine(order: &Order) -> io::Result<()> {
     die_with_parent(order.parent)?;
     // Not essential: a system may forbid even this.
     let _ = rustix::process::nice(NICENESS);
-    let own_memory = if matches!(order.run, Run::Program(..)) { 0 } else { address_space() };
+    let own_memory = if matches!(order.run, Run::Program(..)) {
+        0
+    } else {
+        address_space()
+    };
     limit(&order.limits, own_memory)?;
     restrict(order)
 }
 
 fn limit(limits: &Limits, own_memory: u64) -> io::Result<()> {
     let set = |resource, most: u64| {
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
         setrlimit(resource, limit).map_err(io::Error::from)
     };
     set(Resource::Core, 0)?;
     set(Resource::Nofile, MAX_OPEN_FILES)?;
     set(Resource::Fsize, limits.output)?;
     // At the soft limit the signal names the reason; at the hard one the kernel kills.
-    let cpu = Rlimit { current: Some(limits.cpu_seconds), maximum: Some(limits.cpu_seconds + 1) };
+    let cpu = Rlimit {
+        current: Some(limits.cpu_seconds),
+        maximum: Some(limits.cpu_seconds + 1),
+    };
     setrlimit(Resource::Cpu, cpu)?;
     set(Resource::As, own_memory.saturating_add(limits.memory))
 }
@@ -60,8 +73,14 @@ fn limit(limits: &Limits, own_memory: u64) -> io::Result<()> {
 /// Bytes of address space that this program takes by itself; 0 where the system does not tell.
 fn address_space() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    let pages = pages.and_then(|text| text.split(' ').next().and_then(|pages| pages.parse::<u64>().ok()));
-    pages.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
+    let pages = pages.and_then(|text| {
+        text.split(' ')
+            .next()
+            .and_then(|pages| pages.parse::<u64>().ok())
+    });
+    pages
+        .unwrap_or(0)
+        .saturating_mul(rustix::param::page_size() as u64)
 }
 
 #[cfg(target_os = "linux")]
@@ -69,8 +88,13 @@ fn die_with_parent(parent: u32) -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It may have died before the call above.
-    let alive = getppid().is_some_and(|pid| i64::from(pid.as_raw_nonzero().get()) == i64::from(parent));
-    if alive { Ok(()) } else { Err(io::Error::other("the server is gone")) }
+    let alive =
+        getppid().is_some_and(|pid| i64::from(pid.as_raw_nonzero().get()) == i64::from(parent));
+    if alive {
+        Ok(())
+    } else {
+        Err(io::Error::other("the server is gone"))
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -82,7 +106,10 @@ fn die_with_parent(_: u32) -> io::Result<()> {
 fn restrict(order: &Order) -> io::Result<()> {
     landlock(order).map_err(io::Error::other)?;
     // None on architectures that the crate does not know; `probe` reports it.
-    for filter in system_call_filters(matches!(order.run, Run::Program(..))).into_iter().flatten() {
+    for filter in system_call_filters(matches!(order.run, Run::Program(..)))
+        .into_iter()
+        .flatten()
+    {
         seccompiler::apply_filter(&filter).map_err(io::Error::other)?;
     }
     Ok(())
@@ -97,19 +124,32 @@ fn restrict(_: &Order) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn landlock(order: &Order) -> Result<(), landlock::RulesetError> {
     use landlock::{
-        ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
+        ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+        path_beneath_rules,
     };
     let abi = ABI::V6;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let existing = |paths: &[PathBuf]| paths.iter().filter(|path| path.exists()).cloned().collect::<Vec<_>>();
+    let existing = |paths: &[PathBuf]| {
+        paths
+            .iter()
+            .filter(|path| path.exists())
+            .cloned()
+            .collect::<Vec<_>>()
+    };
     Ruleset::default()
         .handle_access(AccessFs::from_all(abi))?
         .handle_access(AccessNet::from_all(abi))?
         .scope(Scope::from_all(abi))?
         .create()?
         .add_rules(path_beneath_rules(existing(&order.readable), read))?
-        .add_rules(path_beneath_rules(existing(&order.executable), read | AccessFs::Execute))?
-        .add_rules(path_beneath_rules(existing(&order.writable), AccessFs::from_all(abi) & !AccessFs::Execute))?
+        .add_rules(path_beneath_rules(
+            existing(&order.executable),
+            read | AccessFs::Execute,
+        ))?
+        .add_rules(path_beneath_rules(
+            existing(&order.writable),
+            AccessFs::from_all(abi) & !AccessFs::Execute,
+        ))?
         .restrict_self()?;
     Ok(())
 }
@@ -120,15 +160,23 @@ fn landlock(order: &Order) -> Result<(), landlock::RulesetError> {
 #[cfg(target_os = "linux")]
 fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     use seccompiler::{
-        SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+        SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, TargetArch,
     };
     let architecture = TargetArch::try_from(std::env::consts::ARCH).ok()?;
-    let filter = |refused: Vec<(i64, Vec<SeccompRule>)>, error: i32| -> Option<seccompiler::BpfProgram> {
-        let refuse = SeccompAction::Errno(error.unsigned_abs());
-        let refused = refused.into_iter().collect();
-        SeccompFilter::new(refused, SeccompAction::Allow, refuse, architecture).ok()?.try_into().ok()
-    };
-    let mut refused: Vec<_> = REFUSED_CALLS.iter().map(|call| (*call, Vec::new())).collect();
+    let filter =
+        |refused: Vec<(i64, Vec<SeccompRule>)>, error: i32| -> Option<seccompiler::BpfProgram> {
+            let refuse = SeccompAction::Errno(error.unsigned_abs());
+            let refused = refused.into_iter().collect();
+            SeccompFilter::new(refused, SeccompAction::Allow, refuse, architecture)
+                .ok()?
+                .try_into()
+                .ok()
+        };
+    let mut refused: Vec<_> = REFUSED_CALLS
+        .iter()
+        .map(|call| (*call, Vec::new()))
+        .collect();
     if !may_exec {
         refused.extend([libc::SYS_execve, libc::SYS_execveat].map(|call| (call, Vec::new())));
     }
@@ -136,10 +184,19 @@ fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     refused.extend([libc::SYS_fork, libc::SYS_vfork].map(|call| (call, Vec::new())));
     // clone(2) of a process and not of a thread.
     let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
-    let process = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), 0).ok()?;
+    let process = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Qword,
+        SeccompCmpOp::MaskedEq(thread),
+        0,
+    )
+    .ok()?;
     refused.push((libc::SYS_clone, vec![SeccompRule::new(vec![process]).ok()?]));
     // The flags of clone3(2) are in memory, where no filter sees them. C libraries fall back to clone(2).
-    Some(vec![filter(refused, libc::EPERM)?, filter(vec![(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?])
+    Some(vec![
+        filter(refused, libc::EPERM)?,
+        filter(vec![(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?,
+    ])
 }
 
 #[cfg(target_os = "linux")]
@@ -168,14 +225,20 @@ const REFUSED_CALLS: [i64; 17] = [
 pub fn probe() -> Confinement {
     let is_limited = |resource| rustix::process::getrlimit(resource).current.is_some();
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/bin/sh"));
-    let can_open =
-        [program.as_path(), Path::new("/etc/hosts"), Path::new("/")].iter().any(|path| File::open(path).is_ok());
+    let can_open = [program.as_path(), Path::new("/etc/hosts"), Path::new("/")]
+        .iter()
+        .any(|path| File::open(path).is_ok());
     Confinement {
-        limited: [Resource::As, Resource::Cpu, Resource::Fsize].into_iter().all(is_limited),
+        limited: [Resource::As, Resource::Cpu, Resource::Fsize]
+            .into_iter()
+            .all(is_limited),
         dies_with_parent: dies_with_parent(),
         no_files: !can_open,
         no_network: std::net::UdpSocket::bind("127.0.0.1:0").is_err(),
-        no_processes: std::process::Command::new("/proc/self/exe").arg("--version").status().is_err(),
+        no_processes: std::process::Command::new("/proc/self/exe")
+            .arg("--version")
+            .status()
+            .is_err(),
     }
 }
 

@@ -119,7 +119,10 @@ impl Error {
     /// Whether this is due to the input, so that a retry would end in the same way.
     #[must_use]
     pub fn is_of_input(&self) -> bool {
-        matches!(self, Self::Failed { .. } | Self::LimitExceeded(_) | Self::Crashed(_))
+        matches!(
+            self,
+            Self::Failed { .. } | Self::LimitExceeded(_) | Self::Crashed(_)
+        )
     }
 }
 
@@ -142,7 +145,11 @@ impl Sandbox {
     /// The system does not say which it is.
     pub fn own_program() -> io::Result<PathBuf> {
         let running = Path::new("/proc/self/exe");
-        if running.exists() { Ok(running.to_owned()) } else { std::env::current_exe() }
+        if running.exists() {
+            Ok(running.to_owned())
+        } else {
+            std::env::current_exe()
+        }
     }
 
     /// Runs a job to its end. Dropping the future kills the child.
@@ -150,7 +157,14 @@ impl Sandbox {
     /// # Errors
     /// It brought no result.
     pub async fn run(&self, job: Job<'_>) -> Result<(), Error> {
-        let Job { limits, run, input, output, folder, executable } = job;
+        let Job {
+            limits,
+            run,
+            input,
+            output,
+            folder,
+            executable,
+        } = job;
         let order = Order {
             limits,
             parent: std::process::id(),
@@ -160,16 +174,26 @@ impl Sandbox {
             run,
         };
         let mut command = Command::new(&self.program);
-        command.arg0("haversack").arg(SUBCOMMAND).arg(order.encode());
+        command
+            .arg0("haversack")
+            .arg(SUBCOMMAND)
+            .arg(order.encode());
         command.stdin(input.map_or_else(Stdio::null, Stdio::from));
-        command.stdout(output.map_or_else(Stdio::null, Stdio::from)).stderr(Stdio::piped());
+        command
+            .stdout(output.map_or_else(Stdio::null, Stdio::from))
+            .stderr(Stdio::piped());
         // Backtraces would need files that the child may not read.
-        command.env_clear().env("RUST_BACKTRACE", "0").current_dir(folder.unwrap_or(Path::new("/")));
+        command
+            .env_clear()
+            .env("RUST_BACKTRACE", "0")
+            .current_dir(folder.unwrap_or(Path::new("/")));
         command.kill_on_drop(true);
         let mut child = command.spawn()?;
         let stderr = child.stderr.take().expect("it is a pipe");
         let ended = async { Ok::<_, io::Error>((message(stderr).await?, child.wait().await?)) };
-        let ended = timeout(limits.deadline, ended).await.map_err(|_| Error::TimedOut(limits.deadline))?;
+        let ended = timeout(limits.deadline, ended)
+            .await
+            .map_err(|_| Error::TimedOut(limits.deadline))?;
         let (message, status) = ended?;
         result(status, message)
     }
@@ -180,10 +204,21 @@ impl Sandbox {
     /// It cannot be run.
     pub async fn probe(&self) -> Result<Confinement, Error> {
         let mut output = tempfile::tempfile()?;
-        let limits = Limits { memory: 64 << 20, cpu_seconds: 5, output: 1 << 20, deadline: Duration::from_secs(10) };
+        let limits = Limits {
+            memory: 64 << 20,
+            cpu_seconds: 5,
+            output: 1 << 20,
+            deadline: Duration::from_secs(10),
+        };
         let file = output.try_clone()?;
-        let job =
-            Job { limits, run: Run::Probe, input: None, output: Some(file), folder: None, executable: Vec::new() };
+        let job = Job {
+            limits,
+            run: Run::Probe,
+            input: None,
+            output: Some(file),
+            folder: None,
+            executable: Vec::new(),
+        };
         self.run(job).await?;
         io::Seek::rewind(&mut output)?;
         serde_json::from_reader(output).map_err(|error| Error::Io(error.into()))
@@ -207,13 +242,20 @@ fn result(status: ExitStatus, message: String) -> Result<(), Error> {
         (Some(0), _) => Ok(()),
         (Some(EXIT_PANIC), _) => Err(Error::Crashed(message)),
         (Some(status), _) if status == i32::from(EXIT_IO) => Err(io::Error::other(message).into()),
-        (Some(_), _) if message.contains("No space left on device") => Err(io::Error::other(message).into()),
+        (Some(_), _) if message.contains("No space left on device") => {
+            Err(io::Error::other(message).into())
+        }
         (Some(status), _) => Err(Error::Failed { status, message }),
         (None, Some(CPU)) => Err(Error::LimitExceeded("CPU time")),
         (None, Some(FILE_SIZE)) => Err(Error::LimitExceeded("output")),
         // Rust aborts when an allocation fails.
-        (None, Some(ABORT)) if message.contains("memory allocation") => Err(Error::LimitExceeded("memory")),
-        (None, signal) => Err(Error::Crashed(format!("signal {}: {message}", signal.unwrap_or_default()))),
+        (None, Some(ABORT)) if message.contains("memory allocation") => {
+            Err(Error::LimitExceeded("memory"))
+        }
+        (None, signal) => Err(Error::Crashed(format!(
+            "signal {}: {message}",
+            signal.unwrap_or_default()
+        ))),
     }
 }
 

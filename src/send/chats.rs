@@ -31,14 +31,29 @@ pub(crate) struct ChatTarget {
 
 impl Service {
     /// Refuses a number that is not a line of the partner.
-    pub(crate) async fn own_line(&self, partner: PartnerId, number: &PhoneNumber) -> Result<(), Error> {
+    pub(crate) async fn own_line(
+        &self,
+        partner: PartnerId,
+        number: &PhoneNumber,
+    ) -> Result<(), Error> {
         own_line(&mut *self.db.read(partner).await?, partner, number).await
     }
 }
 
-pub(crate) async fn own_line(db: &mut Connection, partner: PartnerId, number: &PhoneNumber) -> Result<(), Error> {
-    let owned = partners::lines(db, partner).await?.iter().any(|line| line.phone_number == *number);
-    if owned { Ok(()) } else { Err(Error::LineNotOwned(number.to_string())) }
+pub(crate) async fn own_line(
+    db: &mut Connection,
+    partner: PartnerId,
+    number: &PhoneNumber,
+) -> Result<(), Error> {
+    let owned = partners::lines(db, partner)
+        .await?
+        .iter()
+        .any(|line| line.phone_number == *number);
+    if owned {
+        Ok(())
+    } else {
+        Err(Error::LineNotOwned(number.to_string()))
+    }
 }
 
 /// The chat of a line and exactly these recipients, or a draft of it.
@@ -51,7 +66,12 @@ pub(crate) async fn find_on_line(
 ) -> Result<ChatTarget, Error> {
     let existing = table::with_recipients(db, partner, &recipients).await?;
     Ok(match existing.into_iter().find(|chat| chat.line == *line) {
-        Some(chat) => ChatTarget { chat, new: None, choice: LineSelection::ReusedActiveChat, previous: None },
+        Some(chat) => ChatTarget {
+            chat,
+            new: None,
+            choice: LineSelection::ReusedActiveChat,
+            previous: None,
+        },
         None => ChatTarget {
             chat: draft(partner, line.clone(), &recipients, now),
             new: Some(recipients),
@@ -70,35 +90,57 @@ pub(crate) async fn find_on_any_line(
     excluded: &[PhoneNumber],
     now: Timestamp,
 ) -> Result<ChatTarget, Error> {
-    let (usable, passed_over): (Vec<Chat>, Vec<Chat>) = table::with_recipients(db, partner, &recipients)
-        .await?
-        .into_iter()
-        .partition(|chat| !excluded.contains(&chat.line));
+    let (usable, passed_over): (Vec<Chat>, Vec<Chat>) =
+        table::with_recipients(db, partner, &recipients)
+            .await?
+            .into_iter()
+            .partition(|chat| !excluded.contains(&chat.line));
     if let Some(chat) = usable.into_iter().next() {
-        return Ok(ChatTarget { chat, new: None, choice: LineSelection::ReusedActiveChat, previous: None });
+        return Ok(ChatTarget {
+            chat,
+            new: None,
+            choice: LineSelection::ReusedActiveChat,
+            previous: None,
+        });
     }
     let lines = partners::lines(db, partner).await?;
     let is_usable = |line: &&Line| {
         !excluded.contains(&line.phone_number)
-            && recipients.as_slice().iter().all(|recipient| recipient.as_str() != line.phone_number.as_str())
+            && recipients
+                .as_slice()
+                .iter()
+                .all(|recipient| recipient.as_str() != line.phone_number.as_str())
     };
     let line = lines.iter().find(is_usable).ok_or_else(|| {
-        Error::InvalidParameter("none of your phone numbers is left to send from: see exclude_from and to".to_owned())
+        Error::InvalidParameter(
+            "none of your phone numbers is left to send from: see exclude_from and to".to_owned(),
+        )
     })?;
     let previous = passed_over.first().map(|chat| chat.id);
     Ok(ChatTarget {
         chat: draft(partner, line.phone_number.clone(), &recipients, now),
         new: Some(recipients),
-        choice: if previous.is_some() { LineSelection::FailoverFlagged } else { LineSelection::NewBestNumber },
+        choice: if previous.is_some() {
+            LineSelection::FailoverFlagged
+        } else {
+            LineSelection::NewBestNumber
+        },
         previous,
     })
 }
 
 fn draft(partner: PartnerId, line: PhoneNumber, recipients: &Recipients, now: Timestamp) -> Chat {
-    let participant =
-        |handle: &str, is_me| Participant { id: HandleId::new(), handle: handle.to_owned(), is_me, joined_at: now };
+    let participant = |handle: &str, is_me| Participant {
+        id: HandleId::new(),
+        handle: handle.to_owned(),
+        is_me,
+        joined_at: now,
+    };
     let me = participant(line.as_str(), true);
-    let others = recipients.as_slice().iter().map(|recipient| participant(recipient.as_str(), false));
+    let others = recipients
+        .as_slice()
+        .iter()
+        .map(|recipient| participant(recipient.as_str(), false));
     Chat {
         id: ChatId::new(),
         partner_id: partner,

@@ -78,7 +78,8 @@ impl Draft {
             DraftPart::Attachment(_) | DraftPart::OwnFile(_) | DraftPart::Url(_) => 0,
         };
         // What is kept under an idempotency key holds it once more.
-        self.parts.iter().map(of_part).sum::<usize>() * if self.idempotency_key.is_some() { 2 } else { 1 }
+        self.parts.iter().map(of_part).sum::<usize>()
+            * if self.idempotency_key.is_some() { 2 } else { 1 }
     }
 }
 
@@ -119,11 +120,19 @@ impl Service {
     ///
     /// # Errors
     /// The message it tells of was deleted.
-    pub async fn replay(&self, partner: PartnerId, key: &str) -> Result<Option<StoredResponse>, Error> {
+    pub async fn replay(
+        &self,
+        partner: PartnerId,
+        key: &str,
+    ) -> Result<Option<StoredResponse>, Error> {
         replay(&mut *self.db.read(partner).await?, partner, key).await
     }
 
-    async fn kept_for(&self, partner: PartnerId, draft: &Draft) -> Result<Option<StoredResponse>, Error> {
+    async fn kept_for(
+        &self,
+        partner: PartnerId,
+        draft: &Draft,
+    ) -> Result<Option<StoredResponse>, Error> {
         match &draft.idempotency_key {
             Some(key) => self.replay(partner, key).await,
             None => Ok(None),
@@ -144,13 +153,20 @@ impl Service {
         let now = self.clock.now();
         let mut awaited = self.awaited();
         // Before anybody is asked for a file, and before the send waits for the writer.
-        let (mut checked, tier) = match self.check_ready(partner, &draft, &mut awaited, now).await? {
+        let (mut checked, tier) = match self.check_ready(partner, &draft, &mut awaited, now).await?
+        {
             Readiness::Checked(checked, tier) => (checked, tier),
             Readiness::Replay(kept) => return Ok(kept),
         };
         let media = match tier {
             Some(tier) => {
-                let urls = |draft: &Draft| draft.parts.iter().filter(|part| matches!(part, DraftPart::Url(_))).count();
+                let urls = |draft: &Draft| {
+                    draft
+                        .parts
+                        .iter()
+                        .filter(|part| matches!(part, DraftPart::Url(_)))
+                        .count()
+                };
                 let to_fetch = urls(&draft);
                 let media = self.fetch_media(partner, &mut draft, tier, now).await?;
                 // Redirects may have led to files of ours, which are checked before the others are stored.
@@ -167,7 +183,9 @@ impl Service {
         let service = Arc::clone(self);
         let finish = async move {
             let (files, _held) = service.publish_all(partner, media).await?;
-            let sent = service.commit(partner, draft, *checked, files.clone(), awaited, answer).await;
+            let sent = service
+                .commit(partner, draft, *checked, files.clone(), awaited, answer)
+                .await;
             // After a failure of the database it may not be known whether the files were taken; the sweeper knows.
             if !matches!(sent, Ok((_, true)) | Err(Error::Db(_))) {
                 service.discard(partner, &files).await;
@@ -176,7 +194,9 @@ impl Service {
         };
         // A task of its own: a client that goes away now must leave neither files that nobody names nor a message that
         // nobody is told of.
-        tokio::spawn(finish.in_current_span()).await.map_err(|_| blob::Error::TaskFailed)?
+        tokio::spawn(finish.in_current_span())
+            .await
+            .map_err(|_| blob::Error::TaskFailed)?
     }
 
     /// Commits a send, preparing files for it as need be; whether anything was sent, or the answer is one that was kept.
@@ -191,7 +211,17 @@ impl Service {
     ) -> Result<(StoredResponse, bool), Error> {
         let (answer, fresh) = loop {
             let (draft, checked) = (draft.clone(), checked.clone());
-            match self.run_transaction(partner, draft, checked, files.clone(), &awaited, answer.clone()).await {
+            match self
+                .run_transaction(
+                    partner,
+                    draft,
+                    checked,
+                    files.clone(),
+                    &awaited,
+                    answer.clone(),
+                )
+                .await
+            {
                 Err(error) => self.unblock(partner, error, &mut awaited).await?,
                 Ok(sent) => break sent,
             }
@@ -204,7 +234,11 @@ impl Service {
     }
 
     fn rules(&self, awaited: &DirectUploadChecks) -> SendContext {
-        SendContext { limits: self.limits.clone(), converter: Arc::clone(&self.converter), awaited: awaited.clone() }
+        SendContext {
+            limits: self.limits.clone(),
+            converter: Arc::clone(&self.converter),
+            awaited: awaited.clone(),
+        }
     }
 
     /// Checks a draft whose files are not there yet. If some are to be fetched, says how long they are to be kept.
@@ -217,7 +251,11 @@ impl Service {
     ) -> Result<(ValidatedDraft, Option<Tier>), Error> {
         let mut db = self.db.read(partner).await?;
         let checked = check(&mut db, &self.rules(awaited), partner, draft, now).await?;
-        if !draft.parts.iter().any(|part| matches!(part, DraftPart::Url(_))) {
+        if !draft
+            .parts
+            .iter()
+            .any(|part| matches!(part, DraftPart::Url(_)))
+        {
             return Ok((checked, None));
         }
         let tier = partners::tier_of_line(&mut db, partner, &checked.target.chat.line).await?;
@@ -273,7 +311,11 @@ impl Service {
         awaited: &DirectUploadChecks,
         answer: impl FnOnce(&FileUrls, &SendOutcome) -> StoredResponse + Send + 'static,
     ) -> Result<(StoredResponse, bool), Error> {
-        let (rules, file_urls, now) = (self.rules(awaited), self.file_urls.clone(), self.clock.now());
+        let (rules, file_urls, now) = (
+            self.rules(awaited),
+            self.file_urls.clone(),
+            self.clock.now(),
+        );
         self.db
             .write_bytes(partner, draft.text_bytes(), move |db| {
                 Box::pin(async move {
@@ -288,7 +330,16 @@ impl Service {
                     let sent = send(db, partner, draft, checked, files, now).await?;
                     let answer = answer(&file_urls, &sent);
                     if let Some(key) = key {
-                        idempotency::keep(db, partner, &key, sent.message.id, answer.status, &answer.body, now).await?;
+                        idempotency::keep(
+                            db,
+                            partner,
+                            &key,
+                            sent.message.id,
+                            answer.status,
+                            &answer.body,
+                            now,
+                        )
+                        .await?;
                     }
                     Ok((answer, true))
                 })
@@ -301,19 +352,34 @@ impl Service {
 /// whether the files of an earlier send are still there. The recipients' share of the rate limit follows once the chat is
 /// known (`rate_limit::check`).
 fn lock_keys(partner: PartnerId, draft: &Draft, files: &[FetchedAttachment]) -> Vec<String> {
-    let key = draft.idempotency_key.as_ref().map(|key| format!("key {partner} {key}"));
+    let key = draft
+        .idempotency_key
+        .as_ref()
+        .map(|key| format!("key {partner} {key}"));
     let recipients = match &draft.destination {
-        Destination::Line { to, .. } | Destination::Anyone { to, .. } => Some(format!("chat {partner} {}", to.key())),
+        Destination::Line { to, .. } | Destination::Anyone { to, .. } => {
+            Some(format!("chat {partner} {}", to.key()))
+        }
         Destination::Chat(_) => None,
     };
-    let blobs = files.iter().flat_map(FetchedAttachment::shared_blobs).map(|blob| format!("blob {blob}"));
+    let blobs = files
+        .iter()
+        .flat_map(FetchedAttachment::shared_blobs)
+        .map(|blob| format!("blob {blob}"));
     key.into_iter().chain(recipients).chain(blobs).collect()
 }
 
-async fn replay(db: &mut Connection, partner: PartnerId, key: &str) -> Result<Option<StoredResponse>, Error> {
+async fn replay(
+    db: &mut Connection,
+    partner: PartnerId,
+    key: &str,
+) -> Result<Option<StoredResponse>, Error> {
     match idempotency::find(db, partner, key).await? {
         Some(kept) if kept.message_deleted => Err(Error::MessageNotFound),
-        kept => Ok(kept.map(|kept| StoredResponse { status: kept.status, body: kept.body })),
+        kept => Ok(kept.map(|kept| StoredResponse {
+            status: kept.status,
+            body: kept.body,
+        })),
     }
 }
 
@@ -321,7 +387,12 @@ async fn send(
     db: &mut Connection,
     partner: PartnerId,
     draft: Draft,
-    ValidatedDraft { target, thread_root, own_files, .. }: ValidatedDraft,
+    ValidatedDraft {
+        target,
+        thread_root,
+        own_files,
+        ..
+    }: ValidatedDraft,
     files: Vec<FetchedAttachment>,
     now: Timestamp,
 ) -> Result<SendOutcome, Error> {
@@ -331,7 +402,12 @@ async fn send(
     let message = Message {
         id: MessageId::new(),
         chat_id: chat.id,
-        sender: chat.participants.iter().find(|p| p.is_me).map(|me| me.id).ok_or(Error::ChatNotFound)?,
+        sender: chat
+            .participants
+            .iter()
+            .find(|p| p.is_me)
+            .map(|me| me.id)
+            .ok_or(Error::ChatNotFound)?,
         voice_memo: draft.voice_memo,
         parts,
         effect: draft.effect,

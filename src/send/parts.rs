@@ -20,7 +20,11 @@ use crate::service::Error;
 use crate::transcode::Converter;
 
 /// Refuses an attachment that cannot be sent so, or not yet.
-fn check_sendable(converter: &Converter, attachment: &Attachment, as_voice_memo: bool) -> Result<(), Error> {
+fn check_sendable(
+    converter: &Converter,
+    attachment: &Attachment,
+    as_voice_memo: bool,
+) -> Result<(), Error> {
     if as_voice_memo {
         check_voice_memo(attachment)?;
     }
@@ -34,7 +38,8 @@ fn check_sendable(converter: &Converter, attachment: &Attachment, as_voice_memo:
 pub(crate) fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
     let filename = shown(&attachment.filename);
     if !voice_memo::is_sound(&attachment.media_type) {
-        let noun = media::declared(&attachment.media_type).map_or("a file", |declared| declared.media_type.noun);
+        let noun = media::declared(&attachment.media_type)
+            .map_or("a file", |declared| declared.media_type.noun);
         return Err(Error::UnsupportedType(format!(
             "{filename} is {noun}; a voice memo is sound: MP3, M4A, AAC, CAF, WAV, AIFF or AMR"
         )));
@@ -43,7 +48,9 @@ pub(crate) fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
         return Err(Error::VoiceMemoTooLarge(voice_memo::MAX_BYTES));
     }
     if attachment.measures.duration_ms.is_none() {
-        return Err(Error::UnsupportedType(format!("{filename} holds no sound that can be played")));
+        return Err(Error::UnsupportedType(format!(
+            "{filename} holds no sound that can be played"
+        )));
     }
     Ok(())
 }
@@ -81,11 +88,21 @@ pub(crate) async fn own_files(
     draft: &Draft,
     now: Timestamp,
 ) -> Result<(Vec<Option<Attachment>>, Vec<AttachmentId>), Error> {
-    let named: BTreeSet<AttachmentId> = draft.parts.iter().flat_map(|part| named(part, partner)).collect();
+    let named: BTreeSet<AttachmentId> = draft
+        .parts
+        .iter()
+        .flat_map(|part| named(part, partner))
+        .collect();
     let named: Vec<AttachmentId> = named.into_iter().collect();
-    let mut files =
-        Files { found: attachments::find_each(db, partner, &named, now).await?, unsettled: BTreeSet::new() };
-    let own = draft.parts.iter().map(|part| files.of_part(part, &rules.awaited, now)).collect::<Result<Vec<_>, _>>()?;
+    let mut files = Files {
+        found: attachments::find_each(db, partner, &named, now).await?,
+        unsettled: BTreeSet::new(),
+    };
+    let own = draft
+        .parts
+        .iter()
+        .map(|part| files.of_part(part, &rules.awaited, now))
+        .collect::<Result<Vec<_>, _>>()?;
     if !files.unsettled.is_empty() {
         return Err(Error::Unsettled(files.unsettled.into_iter().collect()));
     }
@@ -98,12 +115,18 @@ pub(crate) async fn own_files(
 /// The attachments that a part names and that can be the partner's.
 fn named(part: &DraftPart, partner: PartnerId) -> Vec<AttachmentId> {
     match part {
-        DraftPart::Text(text) => {
-            text.stickers.iter().filter_map(|sticker| AttachmentId::parse(&sticker.attachment_id)).collect()
-        }
+        DraftPart::Text(text) => text
+            .stickers
+            .iter()
+            .filter_map(|sticker| AttachmentId::parse(&sticker.attachment_id))
+            .collect(),
         DraftPart::Link(_) | DraftPart::Url(_) => Vec::new(),
         DraftPart::Attachment(id) => vec![*id],
-        DraftPart::OwnFile(file) => file.iter().filter(|file| file.partner_id == partner).map(|file| file.id).collect(),
+        DraftPart::OwnFile(file) => file
+            .iter()
+            .filter(|file| file.partner_id == partner)
+            .map(|file| file.id)
+            .collect(),
     }
 }
 
@@ -125,20 +148,32 @@ impl Files {
         match part {
             DraftPart::Text(text) => {
                 for sticker in &text.stickers {
-                    let id = AttachmentId::parse(&sticker.attachment_id).ok_or(Error::AttachmentNotFound)?;
+                    let id = AttachmentId::parse(&sticker.attachment_id)
+                        .ok_or(Error::AttachmentNotFound)?;
                     self.require_sendable(id, awaited, now)?;
                 }
                 Ok(None)
             }
             DraftPart::Link(_) | DraftPart::Url(_) => Ok(None),
-            DraftPart::Attachment(id) => self.require_sendable(*id, awaited, now).cloned().map(Some),
+            DraftPart::Attachment(id) => {
+                self.require_sendable(*id, awaited, now).cloned().map(Some)
+            }
             DraftPart::OwnFile(file) => {
                 let file = file.as_ref().ok_or(Error::AttachmentNotFound)?;
                 let attachment = self.require_sendable(file.id, awaited, now)?;
-                let names = [attachment.filename.as_str(), attachment.delivered().filename];
+                let names = [
+                    attachment.filename.as_str(),
+                    attachment.delivered().filename,
+                ];
                 let is_named = attachment.partner_id == file.partner_id
-                    && names.into_iter().any(|name| filename::url_segment(name) == file.segment);
-                if is_named { Ok(Some(attachment.clone())) } else { Err(Error::AttachmentNotFound) }
+                    && names
+                        .into_iter()
+                        .any(|name| filename::url_segment(name) == file.segment);
+                if is_named {
+                    Ok(Some(attachment.clone()))
+                } else {
+                    Err(Error::AttachmentNotFound)
+                }
             }
         }
     }
@@ -158,9 +193,9 @@ impl Files {
         match (attachment.status(now), &attachment.state) {
             (Status::Complete, _) => Ok(attachment),
             (Status::Pending, _) => Err(Error::AttachmentNotReady(id.to_string())),
-            (Status::Failed, UploadState::Rejected { reason, .. }) => {
-                Err(Error::UnsupportedType(format!("attachment {id} cannot be sent: {reason}")))
-            }
+            (Status::Failed, UploadState::Rejected { reason, .. }) => Err(Error::UnsupportedType(
+                format!("attachment {id} cannot be sent: {reason}"),
+            )),
             (Status::Failed, _) => Err(Error::AttachmentNotFound),
         }
     }

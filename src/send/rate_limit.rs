@@ -10,14 +10,25 @@ use crate::domain::chat::Chat;
 use crate::service::Error;
 
 /// Refuses a send to `chat` when any of its recipients has had enough.
-pub(crate) async fn check(db: &mut Connection, limits: &Limits, chat: &Chat, now: Timestamp) -> Result<(), Error> {
+pub(crate) async fn check(
+    db: &mut Connection,
+    limits: &Limits,
+    chat: &Chat,
+    now: Timestamp,
+) -> Result<(), Error> {
     let window = Duration::from_secs(limits.rate_limit_window_seconds);
-    let names: Vec<String> = chat.others().map(|other| format!("rate {} {}", chat.line, other.handle)).collect();
+    let names: Vec<String> = chat
+        .others()
+        .map(|other| format!("rate {} {}", chat.line, other.handle))
+        .collect();
     locks::lock_names(db, &names).await?;
     let nth = u32::try_from(limits.rate_limit_messages).unwrap_or(u32::MAX);
-    let exhausted = recent_sends::exhausted(db, chat.line.as_str(), &recipients(chat), now - window, nth).await?;
+    let exhausted =
+        recent_sends::exhausted(db, chat.line.as_str(), &recipients(chat), now - window, nth)
+            .await?;
     if let Some(recipient) = exhausted {
-        let oldest = recent_sends::nth_newest(db, chat.line.as_str(), &recipient, now - window, nth).await?;
+        let oldest =
+            recent_sends::nth_newest(db, chat.line.as_str(), &recipient, now - window, nth).await?;
         if let Some(oldest) = oldest {
             let wait = (oldest + window).as_millis() - now.as_millis();
             return Err(Error::RateLimited {

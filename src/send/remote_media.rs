@@ -74,7 +74,10 @@ impl Service {
         let fetches = urls.map(|url| self.fetch(partner, url, draft.voice_memo, tier, now));
         let sources = try_join_all(fetches).await?;
         let mut files = Vec::with_capacity(sources.len());
-        let parts = draft.parts.iter_mut().filter(|part| matches!(part, DraftPart::Url(_)));
+        let parts = draft
+            .parts
+            .iter_mut()
+            .filter(|part| matches!(part, DraftPart::Url(_)));
         for (part, source) in parts.zip(sources) {
             match source {
                 Source::Fetched(file) => files.push(*file),
@@ -86,7 +89,10 @@ impl Service {
 
     /// Removes what was stored for a send that did not take it.
     pub(crate) async fn discard(&self, partner: PartnerId, files: &[FetchedAttachment]) {
-        let keys: Vec<BlobKey> = files.iter().flat_map(FetchedAttachment::new_blobs).collect();
+        let keys: Vec<BlobKey> = files
+            .iter()
+            .flat_map(FetchedAttachment::new_blobs)
+            .collect();
         self.discard_staged(partner, &keys).await;
     }
 
@@ -99,7 +105,9 @@ impl Service {
         now: Timestamp,
     ) -> Result<Source, Error> {
         let start = Instant::now();
-        let fetched = self.fetch_inner(partner, url, as_voice_memo, tier, now).await;
+        let fetched = self
+            .fetch_inner(partner, url, as_voice_memo, tier, now)
+            .await;
         let outcome = match &fetched {
             Ok(Source::Own(_)) => "own",
             Ok(Source::Fetched(unstored)) if unstored.held.is_none() => "not_modified",
@@ -125,30 +133,51 @@ impl Service {
     ) -> Result<Source, Error> {
         let failed = |source: fetch::Error| match source.cause() {
             fetch::Error::TooLarge(limit) if as_voice_memo => Error::VoiceMemoTooLarge(*limit),
-            _ => Error::Fetch { url: url.to_string(), source },
+            _ => Error::Fetch {
+                url: url.to_string(),
+                source,
+            },
         };
         let name = filename::from_url_path(url.as_url().path());
         if let Some(extension) = media::refused_extension(&name) {
-            return Err(Error::UnsupportedType(format!("{url}: files named .{extension} are not supported")));
+            return Err(Error::UnsupportedType(format!(
+                "{url}: files named .{extension} are not supported"
+            )));
         }
         let url_hash = url.fingerprint();
         let known = self.cached_fetch(partner, &url_hash).await?;
         let validators = known.as_ref().map(|(_, validators)| validators);
-        match (self.fetcher.get(&partner.to_string(), url, validators).await.map_err(failed)?, known) {
+        match (
+            self.fetcher
+                .get(&partner.to_string(), url, validators)
+                .await
+                .map_err(failed)?,
+            known,
+        ) {
             (Fetched::File(download), _) => {
                 let validators = download.validators().cloned();
-                let declared = download.content_type().and_then(media::from_content_type_header);
-                let mut held = self.budgets.temporary_bytes.try_reserve(&partner.to_string(), 0)?;
+                let declared = download
+                    .content_type()
+                    .and_then(media::from_content_type_header);
+                let mut held = self
+                    .budgets
+                    .temporary_bytes
+                    .try_reserve(&partner.to_string(), 0)?;
                 let downloaded = self.download(*download, &mut held).await;
                 let (sealed, permit) = downloaded.map_err(|error| error.into_service(failed))?;
-                let (sealed, inspected) = self.inspect(partner, sealed, name.clone(), declared, Ingest::Url).await?;
+                let (sealed, inspected) = self
+                    .inspect(partner, sealed, name.clone(), declared, Ingest::Url)
+                    .await?;
                 // A fetch ends when its file has been inspected.
                 drop(permit);
                 let inspected = inspected.map_err(|refusal| match refusal {
-                    Rejection::Unsupported(reason) => Error::UnsupportedType(format!("{url}: {reason}")),
+                    Rejection::Unsupported(reason) => {
+                        Error::UnsupportedType(format!("{url}: {reason}"))
+                    }
                     Rejection::Mismatch(reason) => Error::TypeMismatch(format!("{url}: {reason}")),
                 })?;
-                let mut attachment = new_attachment(partner, name, inspected, sealed.as_ref(), tier, now);
+                let mut attachment =
+                    new_attachment(partner, name, inspected, sealed.as_ref(), tier, now);
                 if as_voice_memo {
                     check_voice_memo(&attachment)?;
                 }
@@ -156,10 +185,17 @@ impl Service {
                 if needs_variant(&self.converter, &attachment, as_voice_memo) {
                     let permit = self.converter.permit(&partner.to_string()).await?;
                     let content = sealed.content()?;
-                    let prepared =
-                        self.build_variant(permit, content, &attachment.filename, &attachment.media_type).await?;
+                    let prepared = self
+                        .build_variant(
+                            permit,
+                            content,
+                            &attachment.filename,
+                            &attachment.media_type,
+                        )
+                        .await?;
                     // Not if it turned out that there is no ffmpeg after all: there may be one later.
-                    attachment.prepared = needs_variant(&self.converter, &attachment, as_voice_memo);
+                    attachment.prepared =
+                        needs_variant(&self.converter, &attachment, as_voice_memo);
                     attachment.sound = prepared.sound;
                     if prepared.is_silent {
                         attachment.measures.duration_ms = None;
@@ -173,8 +209,16 @@ impl Service {
                     check_voice_memo(&attachment)?;
                 }
                 blobs.push(uploaded(&attachment, sealed));
-                let file = FetchedAttachment { attachment, url_hash, validators };
-                Ok(Source::Fetched(Box::new(StagedFetch { file, sealed: blobs, held: Some(held) })))
+                let file = FetchedAttachment {
+                    attachment,
+                    url_hash,
+                    validators,
+                };
+                Ok(Source::Fetched(Box::new(StagedFetch {
+                    file,
+                    sealed: blobs,
+                    held: Some(held),
+                })))
             }
             (Fetched::NotModified, Some((mut earlier, validators))) => {
                 if as_voice_memo {
@@ -182,18 +226,30 @@ impl Service {
                 }
                 if needs_variant(&self.converter, &earlier, as_voice_memo) {
                     self.ensure_variant(partner, earlier.id).await?;
-                    earlier = self.stored(partner, earlier.id).await?.ok_or(Error::AttachmentDeleted)?;
+                    earlier = self
+                        .stored(partner, earlier.id)
+                        .await?
+                        .ok_or(Error::AttachmentDeleted)?;
                     if as_voice_memo {
                         check_voice_memo(&earlier)?;
                     }
                 }
                 let (attachment, sealed) = self.reuse_attachment(earlier, tier, now).await?;
-                let file = FetchedAttachment { attachment, url_hash, validators: Some(validators) };
-                Ok(Source::Fetched(Box::new(StagedFetch { file, sealed, held: None })))
+                let file = FetchedAttachment {
+                    attachment,
+                    url_hash,
+                    validators: Some(validators),
+                };
+                Ok(Source::Fetched(Box::new(StagedFetch {
+                    file,
+                    sealed,
+                    held: None,
+                })))
             }
             (Fetched::Own(url), _) => {
                 let file = self.file_urls.file_at(&url);
-                file.map(Source::Own).ok_or_else(|| failed(fetch::Error::Redirected(Box::new(fetch::Error::OwnUrl))))
+                file.map(Source::Own)
+                    .ok_or_else(|| failed(fetch::Error::Redirected(Box::new(fetch::Error::OwnUrl))))
             }
             (Fetched::NotModified, None) => Err(failed(fetch::Error::Protocol)),
         }
@@ -209,20 +265,46 @@ impl Service {
     ) -> Result<(Attachment, Vec<UnpublishedBlob>), Error> {
         let (id, expires_at) = (AttachmentId::new(), tier.expires_at(now));
         let Some(bucket) = self.blobs.bucket() else {
-            let shared = Attachment { id, created_at: now, upload_expires_at: now, expires_at, ..earlier };
+            let shared = Attachment {
+                id,
+                created_at: now,
+                upload_expires_at: now,
+                expires_at,
+                ..earlier
+            };
             return Ok((shared, Vec::new()));
         };
-        let copy = async |key: &BlobKey| bucket.duplicate(key).await?.ok_or(Error::AttachmentDeleted);
+        let copy =
+            async |key: &BlobKey| bucket.duplicate(key).await?.ok_or(Error::AttachmentDeleted);
         let mut sealed = vec![copy(&earlier.uploaded_key()).await?];
         if let Some(made) = &earlier.variant {
             sealed.push(copy(&earlier.made_key(made)).await?);
         }
-        let variant = earlier.variant.clone().map(|made| Variant { blob_id: AttachmentId::new(), ..made });
-        let own =
-            Attachment { id, blob_id: id, created_at: now, upload_expires_at: now, expires_at, variant, ..earlier };
+        let variant = earlier.variant.clone().map(|made| Variant {
+            blob_id: AttachmentId::new(),
+            ..made
+        });
+        let own = Attachment {
+            id,
+            blob_id: id,
+            created_at: now,
+            upload_expires_at: now,
+            expires_at,
+            variant,
+            ..earlier
+        };
         let mut sealed = sealed.into_iter();
-        let mut blobs: Vec<_> = sealed.next().map(|sealed| uploaded(&own, sealed)).into_iter().collect();
-        blobs.extend(own.variant.as_ref().zip(sealed.next()).map(|(made, sealed)| unnamed(&own, made, sealed)));
+        let mut blobs: Vec<_> = sealed
+            .next()
+            .map(|sealed| uploaded(&own, sealed))
+            .into_iter()
+            .collect();
+        blobs.extend(
+            own.variant
+                .as_ref()
+                .zip(sealed.next())
+                .map(|(made, sealed)| unnamed(&own, made, sealed)),
+        );
         Ok((own, blobs))
     }
 
@@ -232,13 +314,18 @@ impl Service {
         partner: PartnerId,
         url_hash: &str,
     ) -> Result<Option<(Attachment, Validators)>, Error> {
-        let known = fetched_urls::find(&mut *self.db.read(partner).await?, partner, url_hash).await?;
+        let known =
+            fetched_urls::find(&mut *self.db.read(partner).await?, partner, url_hash).await?;
         // One that is about to go might be gone before the message names its file.
         let soon = self.clock.now() + MAX_SEND;
         let known = known.filter(|(attachment, _)| !attachment.is_expired(soon));
-        let Some((attachment, validators)) = known else { return Ok(None) };
+        let Some((attachment, validators)) = known else {
+            return Ok(None);
+        };
         let blob = self.blobs.open(&attachment.uploaded_key()).await?;
-        Ok(blob.filter(|blob| blob.size() == attachment.size_bytes).map(|_| (attachment, validators)))
+        Ok(blob
+            .filter(|blob| blob.size() == attachment.size_bytes)
+            .map(|_| (attachment, validators)))
     }
 
     async fn download(
@@ -249,7 +336,8 @@ impl Service {
         let mut writer = self.blobs.create().await?;
         while let Some(chunk) = download.chunk().await? {
             self.metrics.fetched_bytes.inc_by(chunk.len() as u64);
-            held.try_grow(chunk.len() as u64).map_err(fetch::Error::AtCapacity)?;
+            held.try_grow(chunk.len() as u64)
+                .map_err(fetch::Error::AtCapacity)?;
             writer.write(chunk).await?;
         }
         let permit = download.into_permit();
@@ -287,12 +375,22 @@ impl FetchedAttachment {
 
     /// The blobs of an earlier attachment that it shares.
     pub(crate) fn shared_blobs(&self) -> impl Iterator<Item = AttachmentId> {
-        let made = self.attachment.variant.as_ref().map(|variant| variant.blob_id);
-        std::iter::once(self.attachment.blob_id).chain(made).filter(|_| !self.is_new())
+        let made = self
+            .attachment
+            .variant
+            .as_ref()
+            .map(|variant| variant.blob_id);
+        std::iter::once(self.attachment.blob_id)
+            .chain(made)
+            .filter(|_| !self.is_new())
     }
 
     /// Makes the file an attachment, in the transaction of the send.
-    pub(crate) async fn attach(self, db: &mut Connection, now: Timestamp) -> Result<Attachment, Error> {
+    pub(crate) async fn attach(
+        self,
+        db: &mut Connection,
+        now: Timestamp,
+    ) -> Result<Attachment, Error> {
         for key in self.new_blobs() {
             if !table::cancel_deletion(db, &key.to_string()).await? {
                 return Err(Error::AttachmentDeleted);
@@ -301,11 +399,17 @@ impl FetchedAttachment {
         if !self.shared_blobs_exist(db).await? {
             return Err(Error::AttachmentDeleted);
         }
-        let Self { attachment, url_hash, validators } = self;
+        let Self {
+            attachment,
+            url_hash,
+            validators,
+        } = self;
         let (id, partner) = (attachment.id, attachment.partner_id);
         table::insert(db, &attachment).await?;
         match validators {
-            Some(validators) => fetched_urls::remember(db, partner, &url_hash, id, &validators, now).await?,
+            Some(validators) => {
+                fetched_urls::remember(db, partner, &url_hash, id, &validators, now).await?
+            }
             None => fetched_urls::forget(db, partner, &url_hash).await?,
         }
         Ok(attachment)
@@ -342,8 +446,16 @@ impl DownloadError {
 
 /// The file of an attachment as it came.
 fn uploaded(attachment: &Attachment, sealed: Box<dyn StagedBlob>) -> UnpublishedBlob {
-    let metadata = metadata(&attachment.media_type, &attachment.filename, attachment.tier());
-    UnpublishedBlob { key: attachment.uploaded_key(), metadata, sealed }
+    let metadata = metadata(
+        &attachment.media_type,
+        &attachment.filename,
+        attachment.tier(),
+    );
+    UnpublishedBlob {
+        key: attachment.uploaded_key(),
+        metadata,
+        sealed,
+    }
 }
 
 fn new_attachment(
@@ -354,13 +466,20 @@ fn new_attachment(
     tier: Tier,
     now: Timestamp,
 ) -> Attachment {
-    let Inspected { media_type, measures } = inspected;
+    let Inspected {
+        media_type,
+        measures,
+    } = inspected;
     let digests = sealed.digests();
     let id = AttachmentId::new();
     Attachment {
         id,
         partner_id: partner,
-        filename: if name.is_empty() { format!("attachment.{}", media_type.extensions[0]) } else { name },
+        filename: if name.is_empty() {
+            format!("attachment.{}", media_type.extensions[0])
+        } else {
+            name
+        },
         declared_type: media_type.name.to_owned(),
         // There is no upload URL to sign.
         signed_type: String::new(),
@@ -374,6 +493,10 @@ fn new_attachment(
         variant: None,
         sound: None,
         expires_at: tier.expires_at(now),
-        state: UploadState::Stored { sha256: digests.sha256.clone(), md5: digests.md5.clone(), at: now },
+        state: UploadState::Stored {
+            sha256: digests.sha256.clone(),
+            md5: digests.md5.clone(),
+            at: now,
+        },
     }
 }

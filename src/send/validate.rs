@@ -47,7 +47,15 @@ pub(crate) async fn check(
     now: Timestamp,
 ) -> Result<ValidatedDraft, Error> {
     let target = target(db, partner, draft, now).await?;
-    let is_mention = |part: &DraftPart| matches!(part, DraftPart::Text(Text { mention: Some(_), .. }));
+    let is_mention = |part: &DraftPart| {
+        matches!(
+            part,
+            DraftPart::Text(Text {
+                mention: Some(_),
+                ..
+            })
+        )
+    };
     if !target.chat.is_group() && draft.parts.iter().any(is_mention) {
         return Err(Error::MentionInDirectChat);
     }
@@ -57,7 +65,12 @@ pub(crate) async fn check(
     };
     rate_limit::check(db, &rules.limits, &target.chat, now).await?;
     let (own_files, named) = own_files(db, rules, partner, draft, now).await?;
-    Ok(ValidatedDraft { target, thread_root, own_files, named })
+    Ok(ValidatedDraft {
+        target,
+        thread_root,
+        own_files,
+        named,
+    })
 }
 
 /// Checks again what may have changed since [`check`], in the transaction of the send: whether there is a chat by now, what
@@ -81,7 +94,12 @@ pub(crate) async fn recheck(
 }
 
 /// The chat a draft goes into.
-async fn target(db: &mut Connection, partner: PartnerId, draft: &Draft, now: Timestamp) -> Result<ChatTarget, Error> {
+async fn target(
+    db: &mut Connection,
+    partner: PartnerId,
+    draft: &Draft,
+    now: Timestamp,
+) -> Result<ChatTarget, Error> {
     match &draft.destination {
         Destination::Line { from, to } => {
             let target = chats::find_on_line(db, partner, from, to.clone(), now).await?;
@@ -92,10 +110,19 @@ async fn target(db: &mut Connection, partner: PartnerId, draft: &Draft, now: Tim
             Ok(target)
         }
         Destination::Chat(id) => {
-            let chat = chat_table::find(db, partner, *id).await?.ok_or(Error::ChatNotFound)?;
-            Ok(ChatTarget { chat, new: None, choice: LineSelection::ReusedActiveChat, previous: None })
+            let chat = chat_table::find(db, partner, *id)
+                .await?
+                .ok_or(Error::ChatNotFound)?;
+            Ok(ChatTarget {
+                chat,
+                new: None,
+                choice: LineSelection::ReusedActiveChat,
+                previous: None,
+            })
         }
-        Destination::Anyone { to, excluded } => chats::find_on_any_line(db, partner, to.clone(), excluded, now).await,
+        Destination::Anyone { to, excluded } => {
+            chats::find_on_any_line(db, partner, to.clone(), excluded, now).await
+        }
     }
 }
 
@@ -103,12 +130,22 @@ async fn target(db: &mut Connection, partner: PartnerId, draft: &Draft, now: Tim
 /// for spam.
 fn check_first_message(draft: &Draft) -> Result<(), Error> {
     let refuse = |what: &str| {
-        Err(Error::InvalidParameter(format!("the first message of a new chat cannot {what}; send it as the second")))
+        Err(Error::InvalidParameter(format!(
+            "the first message of a new chat cannot {what}; send it as the second"
+        )))
     };
-    if draft.parts.iter().any(|part| matches!(part, DraftPart::Link(_))) {
+    if draft
+        .parts
+        .iter()
+        .any(|part| matches!(part, DraftPart::Link(_)))
+    {
         return refuse("be a link");
     }
-    if draft.parts.iter().any(|part| matches!(part, DraftPart::Text(text) if text.has_url())) {
+    if draft
+        .parts
+        .iter()
+        .any(|part| matches!(part, DraftPart::Text(text) if text.has_url()))
+    {
         return refuse("hold a URL");
     }
     if draft.reply_to.is_some() {
@@ -117,9 +154,16 @@ fn check_first_message(draft: &Draft) -> Result<(), Error> {
     Ok(())
 }
 
-async fn thread_root(db: &mut Connection, partner: PartnerId, chat: &Chat, reply: ReplyTo) -> Result<MessageId, Error> {
+async fn thread_root(
+    db: &mut Connection,
+    partner: PartnerId,
+    chat: &Chat,
+    reply: ReplyTo,
+) -> Result<MessageId, Error> {
     let answered = messages::find(db, partner, reply.message_id).await?;
-    let answered = answered.filter(|message| message.chat_id == chat.id).ok_or(Error::MessageNotFound)?;
+    let answered = answered
+        .filter(|message| message.chat_id == chat.id)
+        .ok_or(Error::MessageNotFound)?;
     if reply.part_index as usize >= answered.parts.len() {
         return Err(Error::InvalidParameter(format!(
             "reply_to.part_index {} is out of range: the message has {} parts",

@@ -112,13 +112,35 @@ impl Database {
         let writes = limits.database_writes();
         let max_weight = writes.share;
         let (reads, writes, locks) = if db.is_shared() {
-            let connections = Budget::new("database_connections", limits.database_connections(), metrics);
-            (connections, None, Some(Budget::new("database_locks", limits.database_locks(), metrics)))
+            let connections = Budget::new(
+                "database_connections",
+                limits.database_connections(),
+                metrics,
+            );
+            (
+                connections,
+                None,
+                Some(Budget::new(
+                    "database_locks",
+                    limits.database_locks(),
+                    metrics,
+                )),
+            )
         } else {
             let reads = Budget::new("database_reads", limits.database_reads(), metrics);
-            (reads, Some(Budget::new("database_writes", writes, metrics)), None)
+            (
+                reads,
+                Some(Budget::new("database_writes", writes, metrics)),
+                None,
+            )
         };
-        Self { db, reads, writes, locks, max_weight }
+        Self {
+            db,
+            reads,
+            writes,
+            locks,
+            max_weight,
+        }
     }
 
     /// Whether other servers may use the same database at the same time.
@@ -129,7 +151,10 @@ impl Database {
     /// A connection to read with. Who holds one must not ask for another.
     pub(crate) async fn read(&self, holder: impl Into<Holder>) -> Result<Reader, Error> {
         let place = holder.into().reserve(&self.reads, 1).await?;
-        Ok(Reader { connection: self.db.read().await?, _place: place })
+        Ok(Reader {
+            connection: self.db.read().await?,
+            _place: place,
+        })
     }
 
     /// Runs `work` as one transaction ([`Db::write`]).
@@ -144,14 +169,22 @@ impl Database {
 
     /// Runs `work`, which writes about `bytes` of a caller's text, as one transaction. The more it writes, the more of
     /// the holder's share of the writer it takes.
-    pub(crate) async fn write_bytes<T, E, F>(&self, holder: impl Into<Holder>, bytes: usize, work: F) -> Result<T, E>
+    pub(crate) async fn write_bytes<T, E, F>(
+        &self,
+        holder: impl Into<Holder>,
+        bytes: usize,
+        work: F,
+    ) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
         let (budget, amount) = match &self.writes {
-            Some(writes) => (writes, (1 + (bytes / BYTES_PER_UNIT) as u64).min(self.max_weight)),
+            Some(writes) => (
+                writes,
+                (1 + (bytes / BYTES_PER_UNIT) as u64).min(self.max_weight),
+            ),
             None => (&self.reads, 1),
         };
         let place = holder.into().reserve(budget, amount).await?;
@@ -164,12 +197,19 @@ impl Database {
     }
 
     /// Waits until nobody holds `name`, and holds it ([`Db::lock`]).
-    pub(crate) async fn lock(&self, holder: impl Into<Holder>, name: String) -> Result<Held, Error> {
+    pub(crate) async fn lock(
+        &self,
+        holder: impl Into<Holder>,
+        name: String,
+    ) -> Result<Held, Error> {
         let place = match &self.locks {
             Some(locks) => holder.into().reserve(locks, 1).await?,
             None => None,
         };
-        Ok(Held { _exclusive: self.db.lock(name).await?, _place: place })
+        Ok(Held {
+            _exclusive: self.db.lock(name).await?,
+            _place: place,
+        })
     }
 
     /// Whether the database answers readers and takes writes.

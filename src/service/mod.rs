@@ -97,7 +97,9 @@ pub enum Error {
     #[error("a mention needs a group chat; this chat has one recipient")]
     MentionInDirectChat,
     /// Too many messages from one line to one recipient.
-    #[error("more than {limit} messages from {line} to {recipient} in {window} s; try again in {retry_after} s")]
+    #[error(
+        "more than {limit} messages from {line} to {recipient} in {window} s; try again in {retry_after} s"
+    )]
     RateLimited {
         /// The line.
         line: String,
@@ -312,12 +314,21 @@ impl Service {
     /// # Errors
     /// None became free in time.
     pub async fn parse_permit(&self, partner: PartnerId) -> Result<Reservation, AtCapacity> {
-        self.budgets.large_bodies.reserve(&partner.to_string(), 1).await
+        self.budgets
+            .large_bodies
+            .reserve(&partner.to_string(), 1)
+            .await
     }
 
     /// Whether database and blob store answer: one line for each that does not.
     pub async fn check(&self) -> Vec<String> {
         let (db, blobs) = tokio::join!(self.db.check(), self.blobs.check());
-        [db.err().map(|e| e.to_string()), blobs.err().map(|e| e.to_string())].into_iter().flatten().collect()
+        [
+            db.err().map(|e| e.to_string()),
+            blobs.err().map(|e| e.to_string()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }

@@ -33,7 +33,16 @@ const SAMPLE_RATES: std::ops::RangeInclusive<f64> = 4000.0..=384_000.0;
 /// Frames of sound for each byte of a file. Speech at 6 kbit/s has 64, one-byte packets of Opus 5,760.
 const MAX_FRAMES_PER_BYTE: f64 = 128.0;
 /// Where programs and their libraries are, besides the program's own folder.
-const SYSTEM: [&str; 8] = ["/usr", "/bin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/etc/ld.so.cache"];
+const SYSTEM: [&str; 8] = [
+    "/usr",
+    "/bin",
+    "/lib",
+    "/lib64",
+    "/opt",
+    "/nix/store",
+    "/gnu/store",
+    "/etc/ld.so.cache",
+];
 
 /// What a file is, so that the program need not guess.
 struct Media<'a> {
@@ -44,8 +53,16 @@ struct Media<'a> {
     options: &'a [&'a str],
 }
 
-const CAF: Media<'_> = Media { format: "caf", stream: "0:a:0", options: &[] };
-const AMR: Media<'_> = Media { format: "amr", stream: "0:a:0", options: &[] };
+const CAF: Media<'_> = Media {
+    format: "caf",
+    stream: "0:a:0",
+    options: &[],
+};
+const AMR: Media<'_> = Media {
+    format: "amr",
+    stream: "0:a:0",
+    options: &[],
+};
 
 /// A program that was found. It is asked for its version when it is first needed, so that nobody waits for it at start.
 #[derive(Debug)]
@@ -68,10 +85,20 @@ impl Ffmpeg {
     /// # Errors
     /// It is not there.
     pub fn find(program: &Path, sandbox: Sandbox) -> Result<Self, String> {
-        let found = if program.components().count() > 1 { program.to_owned() } else { in_path(program)? };
+        let found = if program.components().count() > 1 {
+            program.to_owned()
+        } else {
+            in_path(program)?
+        };
         // It runs in another folder.
-        let found = found.canonicalize().map_err(|error| format!("cannot find {}: {error}", program.display()))?;
-        Ok(Self { program: found, sandbox, probe: OnceCell::new() })
+        let found = found
+            .canonicalize()
+            .map_err(|error| format!("cannot find {}: {error}", program.display()))?;
+        Ok(Self {
+            program: found,
+            sandbox,
+            probe: OnceCell::new(),
+        })
     }
 
     /// Asks the program for its version, once.
@@ -95,10 +122,18 @@ impl Ffmpeg {
     }
 
     /// CAF as M4A. AAC is copied as it is; everything else is encoded.
-    pub(super) async fn caf_to_m4a(&self, parent: &Path, content: Box<dyn RandomAccess>) -> Result<File, Error> {
+    pub(super) async fn caf_to_m4a(
+        &self,
+        parent: &Path,
+        content: Box<dyn RandomAccess>,
+    ) -> Result<File, Error> {
         let (input, duration) = Input::of_caf(parent, content).await?;
         // Apple Core Audio Format Specification, "Audio Description Chunk": it is the first, and names the codec.
-        let codec = if input.head[28..32] == *b"aac " { "copy" } else { "aac" };
+        let codec = if input.head[28..32] == *b"aac " {
+            "copy"
+        } else {
+            "aac"
+        };
         let limits = limits(duration);
         let output = ["-c:a", codec, "-movflags", "+faststart", "-f", "ipod"];
         let file = self.run(&input.folder, limits, &CAF, &output).await;
@@ -113,17 +148,35 @@ impl Ffmpeg {
     }
 
     /// The first page of a TIFF picture as PNM.
-    pub(super) async fn tiff_to_pnm(&self, parent: &Path, content: Box<dyn RandomAccess>) -> Result<File, Error> {
+    pub(super) async fn tiff_to_pnm(
+        &self,
+        parent: &Path,
+        content: Box<dyn RandomAccess>,
+    ) -> Result<File, Error> {
         let input = Input::place(parent, content).await?;
         let pixels = super::MAX_PIXELS.to_string();
-        let picture = Media { format: "tiff_pipe", stream: "0:v:0", options: &["-max_pixels", &pixels] };
+        let picture = Media {
+            format: "tiff_pipe",
+            stream: "0:v:0",
+            options: &["-max_pixels", &pixels],
+        };
         let output = ["-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"];
         // A picture of the largest size is decoded in the time of a minute of sound.
-        self.run(&input.folder, limits(Duration::from_mins(1)), &picture, &output).await
+        self.run(
+            &input.folder,
+            limits(Duration::from_mins(1)),
+            &picture,
+            &output,
+        )
+        .await
     }
 
     /// The waveform of AMR, which no decoder of ours reads.
-    pub(super) async fn analyze_amr(&self, parent: &Path, content: Box<dyn RandomAccess>) -> AudioAnalysis {
+    pub(super) async fn analyze_amr(
+        &self,
+        parent: &Path,
+        content: Box<dyn RandomAccess>,
+    ) -> AudioAnalysis {
         match self.decode_amr(parent, content).await {
             Ok(Some(sound)) => AudioAnalysis::Sound(sound),
             Ok(None) | Err(Error::Decoder(sandbox::Error::Failed { .. })) => AudioAnalysis::Nothing,
@@ -134,43 +187,98 @@ impl Ffmpeg {
         }
     }
 
-    async fn decode_amr(&self, parent: &Path, content: Box<dyn RandomAccess>) -> Result<Option<AudioInfo>, Error> {
+    async fn decode_amr(
+        &self,
+        parent: &Path,
+        content: Box<dyn RandomAccess>,
+    ) -> Result<Option<AudioInfo>, Error> {
         let input = Input::place(parent, content).await?;
         // RFC 4867 section 5.1.
-        let sample_rate = if input.head.starts_with(b"#!AMR-WB") { 16_000 } else { 8_000 };
+        let sample_rate = if input.head.starts_with(b"#!AMR-WB") {
+            16_000
+        } else {
+            8_000
+        };
         let rate = sample_rate.to_string();
         let output = ["-ac", "1", "-ar", &rate, "-f", "s16le"];
-        let file = self.run(&input.folder, limits(MAX_DURATION), &AMR, &output).await?;
+        let file = self
+            .run(&input.folder, limits(MAX_DURATION), &AMR, &output)
+            .await?;
         let peaks = move || -> io::Result<Option<AudioInfo>> {
-            let (mut peaks, mut reader, mut sample) = (Peaks::default(), BufReader::new(file), [0; 2]);
+            let (mut peaks, mut reader, mut sample) =
+                (Peaks::default(), BufReader::new(file), [0; 2]);
             while reader.read_exact(&mut sample).is_ok() {
                 peaks.push(f32::from(i16::from_le_bytes(sample)).abs() / f32::from(i16::MAX));
             }
-            Ok(peaks.waveform().map(|waveform| AudioInfo { channels: 1, sample_rate, waveform }))
+            Ok(peaks.waveform().map(|waveform| AudioInfo {
+                channels: 1,
+                sample_rate,
+                waveform,
+            }))
         };
         Ok(spawn_blocking(peaks).await.map_err(|_| Error::Stopped)??)
     }
 
     /// Runs the program on the file in the folder, and opens what it wrote.
-    async fn run(&self, folder: &TempDir, limits: Limits, input: &Media<'_>, output: &[&str]) -> Result<File, Error> {
+    async fn run(
+        &self,
+        folder: &TempDir,
+        limits: Limits,
+        input: &Media<'_>,
+        output: &[&str],
+    ) -> Result<File, Error> {
         self.probe().await.map_err(|_| Error::NoFfmpeg)?;
         let longest = MAX_DURATION.as_secs().to_string();
-        let mut arguments = vec!["-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-threads", "1"];
+        let mut arguments = vec![
+            "-nostdin",
+            "-hide_banner",
+            "-loglevel",
+            "error",
+            "-y",
+            "-threads",
+            "1",
+        ];
         // The format is not guessed, and nothing in the file can name another file or host: a playlist is no CAF, and
         // no protocol but `file` is there.
         arguments.extend(["-protocol_whitelist", "file", "-f", input.format]);
         arguments.extend(input.options);
-        arguments.extend(["-i", "in", "-map", input.stream, "-sn", "-dn", "-map_metadata", "-1", "-bitexact"]);
+        arguments.extend([
+            "-i",
+            "in",
+            "-map",
+            input.stream,
+            "-sn",
+            "-dn",
+            "-map_metadata",
+            "-1",
+            "-bitexact",
+        ]);
         arguments.extend(["-threads", "1", "-t", &longest]);
         arguments.extend(output);
         arguments.push("out");
-        let run = Run::Program(self.program.clone(), arguments.into_iter().map(OsString::from).collect());
+        let run = Run::Program(
+            self.program.clone(),
+            arguments.into_iter().map(OsString::from).collect(),
+        );
         let folder = folder.path();
         let executable = self.executable();
-        self.sandbox.run(Job { limits, run, input: None, output: None, folder: Some(folder), executable }).await?;
+        self.sandbox
+            .run(Job {
+                limits,
+                run,
+                input: None,
+                output: None,
+                folder: Some(folder),
+                executable,
+            })
+            .await?;
         let file = File::open(folder.join("out"))?;
         if file.metadata()?.len() == 0 {
-            return Err(sandbox::Error::Failed { status: 0, message: "ffmpeg wrote nothing".to_owned() }.into());
+            return Err(sandbox::Error::Failed {
+                status: 0,
+                message: "ffmpeg wrote nothing".to_owned(),
+            }
+            .into());
         }
         Ok(file)
     }
@@ -199,9 +307,14 @@ impl Ffmpeg {
             Ok::<_, sandbox::Error>(said)
         };
         let said = version.await.map_err(|error| cannot(error.to_string()))?;
-        let version = said.lines().next().and_then(|line| line.strip_prefix("ffmpeg version "));
+        let version = said
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("ffmpeg version "));
         let version = version.and_then(|rest| rest.split(' ').next());
-        let version = version.ok_or_else(|| cannot("it is no ffmpeg".to_owned()))?.to_owned();
+        let version = version
+            .ok_or_else(|| cannot("it is no ffmpeg".to_owned()))?
+            .to_owned();
         Ok(Probe { version })
     }
 }
@@ -209,7 +322,12 @@ impl Ffmpeg {
 /// Limits for converting so much sound.
 fn limits(duration: Duration) -> Limits {
     let cpu_seconds = CPU_SECONDS + duration.as_secs() / SPEED;
-    Limits { memory: MEMORY, cpu_seconds, output: MAX_OUTPUT, deadline: super::deadline(cpu_seconds) }
+    Limits {
+        memory: MEMORY,
+        cpu_seconds,
+        output: MAX_OUTPUT,
+        deadline: super::deadline(cpu_seconds),
+    }
 }
 
 /// A file in a folder of its own, and its first bytes.
@@ -234,7 +352,10 @@ impl Input {
     }
 
     /// A CAF file whose sound is bounded in length and rate, and its duration.
-    async fn of_caf(parent: &Path, content: Box<dyn RandomAccess>) -> Result<(Self, Duration), Error> {
+    async fn of_caf(
+        parent: &Path,
+        content: Box<dyn RandomAccess>,
+    ) -> Result<(Self, Duration), Error> {
         let input = Self::place(parent, content).await?;
         let path = input.folder.path().join("in");
         let measure = move || {
@@ -243,7 +364,9 @@ impl Input {
             let caf = media::by_extension("caf").expect("a type of the table");
             Ok::<_, io::Error>((size, media::probe(file, caf).duration_ms))
         };
-        let (size, millis) = spawn_blocking(measure).await.map_err(|_| Error::Stopped)??;
+        let (size, millis) = spawn_blocking(measure)
+            .await
+            .map_err(|_| Error::Stopped)??;
         let rate = f64::from_be_bytes(input.head[20..28].try_into().expect("eight bytes"));
         let duration = Duration::from_millis(millis.unwrap_or_default());
         check_sound(size, rate, duration)?;
@@ -257,19 +380,26 @@ fn check_sound(size: u64, rate: f64, duration: Duration) -> Result<(), Error> {
         return Err(Error::OutOfBounds(format!("a sample rate of {rate} Hz")));
     }
     if duration > MAX_DURATION {
-        return Err(Error::OutOfBounds(format!("a length of {} s", duration.as_secs())));
+        return Err(Error::OutOfBounds(format!(
+            "a length of {} s",
+            duration.as_secs()
+        )));
     }
     #[expect(clippy::cast_precision_loss, reason = "no file has 2^52 bytes")]
     let most = size as f64 * MAX_FRAMES_PER_BYTE;
     if duration.as_secs_f64() * rate > most {
-        return Err(Error::OutOfBounds("more sound than a file of its size can hold".to_owned()));
+        return Err(Error::OutOfBounds(
+            "more sound than a file of its size can hold".to_owned(),
+        ));
     }
     Ok(())
 }
 
 fn in_path(program: &Path) -> Result<PathBuf, String> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file());
+    let found = std::env::split_paths(&folders)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file());
     found.ok_or_else(|| format!("{} is not in PATH", program.display()))
 }
 
@@ -292,7 +422,11 @@ mod tests {
             (100_000_000, 8000.0, seconds(7201), false),
             (100_000_000, 8000.0, seconds(7200), true),
         ] {
-            assert_eq!(check_sound(size, rate, duration).is_ok(), accepted, "{size} bytes, {rate} Hz, {duration:?}");
+            assert_eq!(
+                check_sound(size, rate, duration).is_ok(),
+                accepted,
+                "{size} bytes, {rate} Hz, {duration:?}"
+            );
         }
     }
 }

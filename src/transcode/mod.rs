@@ -132,12 +132,22 @@ impl Converter {
     ///
     /// # Errors
     /// The folder cannot be emptied or made.
-    pub fn new(sandbox: Sandbox, ffmpeg: Option<Ffmpeg>, folder: PathBuf, budget: Budget) -> io::Result<Self> {
+    pub fn new(
+        sandbox: Sandbox,
+        ffmpeg: Option<Ffmpeg>,
+        folder: PathBuf,
+        budget: Budget,
+    ) -> io::Result<Self> {
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { sandbox, ffmpeg, folder, budget })
+        Ok(Self {
+            sandbox,
+            ffmpeg,
+            folder,
+            budget,
+        })
     }
 
     /// Where files are that are being worked on.
@@ -183,13 +193,26 @@ impl Converter {
     ) -> Result<Converted, Error> {
         if media_type == "image/tiff" {
             let file = self.tiff_to_jpeg(content).await?;
-            return Ok(Converted { file, media_type: "image/jpeg", extension: "jpg" });
+            return Ok(Converted {
+                file,
+                media_type: "image/jpeg",
+                extension: "jpg",
+            });
         }
-        let file = self.ffmpeg.as_ref().ok_or(Error::NoFfmpeg)?.caf_to_m4a(&self.folder, content).await?;
+        let file = self
+            .ffmpeg
+            .as_ref()
+            .ok_or(Error::NoFfmpeg)?
+            .caf_to_m4a(&self.folder, content)
+            .await?;
         // ISO/IEC 14496-12 section 4.3: the first box is the file type.
         let file = Self::checked(file, 4, b"ftyp")?;
         // The reference's label, although it lists audio/mp4 as a deprecated name of audio/x-m4a.
-        Ok(Converted { file, media_type: "audio/mp4", extension: "m4a" })
+        Ok(Converted {
+            file,
+            media_type: "audio/mp4",
+            extension: "m4a",
+        })
     }
 
     /// A file that a decoder wrote, if it begins as its type does: a decoder that was taken over may write anything.
@@ -210,9 +233,12 @@ impl Converter {
         let (file, content) = self.input(content).await?;
         let mut output = tempfile::tempfile_in(&self.folder)?;
         let limits = limits(PICTURE_MEMORY, PICTURE_CPU_SECONDS, MAX_PICTURE);
-        let decoded = self.decode(worker::TIFF, None, limits, &file, &output).await;
+        let decoded = self
+            .decode(worker::TIFF, None, limits, &file, &output)
+            .await;
         let unsupported = i32::from(worker::EXIT_UNSUPPORTED);
-        let (Err(sandbox::Error::Failed { status, .. }), Some(ffmpeg)) = (&decoded, &self.ffmpeg) else {
+        let (Err(sandbox::Error::Failed { status, .. }), Some(ffmpeg)) = (&decoded, &self.ffmpeg)
+        else {
             decoded?;
             return Self::checked(output, 0, JPEG);
         };
@@ -224,7 +250,14 @@ impl Converter {
         output.read_exact(&mut orientation)?;
         let pnm = ffmpeg.tiff_to_pnm(&self.folder, content).await?;
         let output = tempfile::tempfile_in(&self.folder)?;
-        self.decode(worker::PNM, Some(orientation[0].to_string()), limits, &pnm, &output).await?;
+        self.decode(
+            worker::PNM,
+            Some(orientation[0].to_string()),
+            limits,
+            &pnm,
+            &output,
+        )
+        .await?;
         Self::checked(output, 0, JPEG)
     }
 
@@ -246,7 +279,10 @@ impl Converter {
                 let cpu_seconds = 1 + SOUND_CPU_SECONDS * file.metadata()?.len() / MIB;
                 let output = tempfile::tempfile_in(&self.folder)?;
                 let limits = limits(SOUND_MEMORY, cpu_seconds, MAX_DESCRIPTION);
-                match self.decode(worker::WAVEFORM, None, limits, &file, &output).await {
+                match self
+                    .decode(worker::WAVEFORM, None, limits, &file, &output)
+                    .await
+                {
                     // A decoder that was taken over may write anything.
                     Ok(()) => Ok(description(output).unwrap_or(AudioAnalysis::Nothing)),
                     Err(error) if error.is_of_input() => {
@@ -269,7 +305,10 @@ impl Converter {
         let output = tempfile::tempfile_in(&self.folder)?;
         let cpu_seconds = 1 + size / MIB / STRIP_SPEED;
         let limits = limits(STRIP_MEMORY, cpu_seconds, size + MIB);
-        match self.decode(worker::STRIP_METADATA, None, limits, &file, &output).await {
+        match self
+            .decode(worker::STRIP_METADATA, None, limits, &file, &output)
+            .await
+        {
             Ok(()) if output.metadata()?.len() == 0 => Ok(Stripped::Unchanged),
             Ok(()) => Ok(Stripped::File(output)),
             // A file that cannot be cleaned must not pass.
@@ -288,12 +327,22 @@ impl Converter {
     ) -> Result<(), sandbox::Error> {
         let (input, output) = (input.try_clone()?, output.try_clone()?);
         let run = Run::Decoder(decoder.to_owned(), argument);
-        let job = Job { limits, run, input: Some(input), output: Some(output), folder: None, executable: Vec::new() };
+        let job = Job {
+            limits,
+            run,
+            input: Some(input),
+            output: Some(output),
+            folder: None,
+            executable: Vec::new(),
+        };
         self.sandbox.run(job).await
     }
 
     /// The content as a file that a child can read; and the content again. What is not in a local file is copied to one.
-    async fn input(&self, mut content: Box<dyn RandomAccess>) -> Result<(File, Box<dyn RandomAccess>), Error> {
+    async fn input(
+        &self,
+        mut content: Box<dyn RandomAccess>,
+    ) -> Result<(File, Box<dyn RandomAccess>), Error> {
         if let Some(file) = content.as_file() {
             return Ok((file.try_clone()?, content));
         }
@@ -309,7 +358,12 @@ impl Converter {
 }
 
 fn limits(memory: u64, cpu_seconds: u64, output: u64) -> Limits {
-    Limits { memory, cpu_seconds, output, deadline: deadline(cpu_seconds) }
+    Limits {
+        memory,
+        cpu_seconds,
+        output,
+        deadline: deadline(cpu_seconds),
+    }
 }
 
 /// Reads the description that a decoder wrote.

@@ -23,7 +23,9 @@ impl Patch {
     fn apply(&self, start: u64, piece: &mut [u8]) {
         let first = self.at.max(start);
         let last = (self.at + self.bytes.len() as u64).min(start + piece.len() as u64);
-        let within = |from: u64, at: u64| usize::try_from(at - from).expect("offsets within a piece fit usize");
+        let within = |from: u64, at: u64| {
+            usize::try_from(at - from).expect("offsets within a piece fit usize")
+        };
         if first < last {
             let new = &self.bytes[within(self.at, first)..within(self.at, last)];
             piece[within(start, first)..within(start, last)].copy_from_slice(new);
@@ -123,17 +125,30 @@ type Blank = fn(&mut [u8]);
 fn find(piece: &[u8]) -> impl Iterator<Item = (usize, Blank)> {
     // A block of TIFF tags starts like this if its first directory follows at once: in JPEG, PNG, WebP,
     // HEIC and TIFF itself, with or without a signature in front.
-    let exif: [(&[u8], usize, Blank); 2] = [(b"II*\0\x08\0\0\0", 0, exif), (b"MM\0*\0\0\0\x08", 0, exif)];
+    let exif: [(&[u8], usize, Blank); 2] =
+        [(b"II*\0\x08\0\0\0", 0, exif), (b"MM\0*\0\0\0\x08", 0, exif)];
     // With the first directory elsewhere, a block is recognised only by the signature in front of it.
-    let signed: [(&[u8], usize, Blank); 3] =
-        [(b"Exif\0\0", 6, self::exif), (b"eXIf", 4, self::exif), (b"EXIF", 8, self::exif)];
+    let signed: [(&[u8], usize, Blank); 3] = [
+        (b"Exif\0\0", 6, self::exif),
+        (b"eXIf", 4, self::exif),
+        (b"EXIF", 8, self::exif),
+    ];
     let xmp: [(&[u8], usize, Blank); 2] = [(b":xmpmeta", 0, xmp), (b"<rdf:RDF", 0, xmp)];
     // QuickTime File Format: user data and metadata values; 3GPP TS 26.244 section 8.
-    let places: [(&[u8], usize, Blank); 3] =
-        [(b"\xa9xyz", 4, place), (b"loci\0\0\0\0", 8, loci), (b"data\0\0\0\x01", 8, place)];
-    exif.into_iter().chain(signed).chain(xmp).chain(places).flat_map(move |(signature, behind, blank)| {
-        memmem::find_iter(piece, signature).map(move |at| (at + behind, blank)).collect::<Vec<_>>()
-    })
+    let places: [(&[u8], usize, Blank); 3] = [
+        (b"\xa9xyz", 4, place),
+        (b"loci\0\0\0\0", 8, loci),
+        (b"data\0\0\0\x01", 8, place),
+    ];
+    exif.into_iter()
+        .chain(signed)
+        .chain(xmp)
+        .chain(places)
+        .flat_map(move |(signature, behind, blank)| {
+            memmem::find_iter(piece, signature)
+                .map(move |at| (at + behind, blank))
+                .collect::<Vec<_>>()
+        })
 }
 
 /// Blanks the location and the serial numbers in a block of TIFF tags.
@@ -143,7 +158,12 @@ fn exif(block: &mut [u8]) {
         Some(b"MM\0*") => false,
         _ => return,
     };
-    let mut tags = Tags { block, little, read: Vec::new(), private: Vec::new() };
+    let mut tags = Tags {
+        block,
+        little,
+        read: Vec::new(),
+        private: Vec::new(),
+    };
     let mut next = long(tags.block, 4, little);
     // The second directory describes the thumbnail.
     while let Some(at) = next.filter(|at| *at > 0 && tags.directory(*at)) {
@@ -179,8 +199,10 @@ impl Tags<'_> {
         }
         for entry in self.entries(at) {
             let (block, little) = (self.block, self.little);
-            let (Some(tag), Some(value)) = (short(block, entry, little), long(block, entry.saturating_add(8), little))
-            else {
+            let (Some(tag), Some(value)) = (
+                short(block, entry, little),
+                long(block, entry.saturating_add(8), little),
+            ) else {
                 break;
             };
             match tag {
@@ -199,7 +221,8 @@ impl Tags<'_> {
             return;
         }
         let entries = self.entries(at);
-        self.private.push(at..at.saturating_add(2 + entries.len() * 12));
+        self.private
+            .push(at..at.saturating_add(2 + entries.len() * 12));
         for entry in entries {
             self.value(entry);
         }
@@ -215,7 +238,9 @@ impl Tags<'_> {
 
     /// Returns the offsets of the entries of a directory.
     fn entries(&self, at: usize) -> Vec<usize> {
-        let count = short(self.block, at, self.little).map_or(0, usize::from).min(MAX_ENTRIES);
+        let count = short(self.block, at, self.little)
+            .map_or(0, usize::from)
+            .min(MAX_ENTRIES);
         (0..count).map(|n| at.saturating_add(2 + n * 12)).collect()
     }
 
@@ -223,7 +248,10 @@ impl Tags<'_> {
     fn value(&mut self, entry: usize) {
         let (block, little) = (self.block, self.little);
         let at = |behind: usize| entry.saturating_add(behind);
-        let (Some(kind), Some(count)) = (short(block, at(2), little), long(block, at(4), little)) else { return };
+        let (Some(kind), Some(count)) = (short(block, at(2), little), long(block, at(4), little))
+        else {
+            return;
+        };
         let each = match kind {
             1 | 2 | 6 | 7 => 1,
             3 | 8 => 2,
@@ -231,8 +259,13 @@ impl Tags<'_> {
             _ => 4,
         };
         let size = count.saturating_mul(each);
-        let value = if size <= 4 { Some(at(8)) } else { long(block, at(8), little) };
-        self.private.extend(value.map(|at| at..at.saturating_add(size)));
+        let value = if size <= 4 {
+            Some(at(8))
+        } else {
+            long(block, at(8), little)
+        };
+        self.private
+            .extend(value.map(|at| at..at.saturating_add(size)));
     }
 }
 
@@ -251,35 +284,63 @@ fn fill(block: &mut [u8], mut ranges: Vec<Range<usize>>) {
 
 fn short(block: &[u8], at: usize, little: bool) -> Option<u16> {
     let bytes = block.get(at..at.checked_add(2)?)?.try_into().ok()?;
-    Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+    Some(if little {
+        u16::from_le_bytes(bytes)
+    } else {
+        u16::from_be_bytes(bytes)
+    })
 }
 
 fn long(block: &[u8], at: usize, little: bool) -> Option<usize> {
     let bytes = block.get(at..at.checked_add(4)?)?.try_into().ok()?;
-    usize::try_from(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) }).ok()
+    usize::try_from(if little {
+        u32::from_le_bytes(bytes)
+    } else {
+        u32::from_be_bytes(bytes)
+    })
+    .ok()
 }
 
 /// XMP properties whose values are blanked (Exif 2.32 metadata for XMP, CIPA DC-010).
-const PROPERTIES: [&[u8]; 6] =
-    [b":GPS", b":SerialNumber", b":BodySerialNumber", b":LensSerialNumber", b":CameraOwnerName", b":ImageUniqueID"];
+const PROPERTIES: [&[u8]; 6] = [
+    b":GPS",
+    b":SerialNumber",
+    b":BodySerialNumber",
+    b":LensSerialNumber",
+    b":CameraOwnerName",
+    b":ImageUniqueID",
+];
 
 /// Blanks the values of attributes (`exif:GPSLatitude="..."`) and the content of elements
 /// (`<exif:GPSLatitude>...</exif:GPSLatitude>`) in one pass: no value or tag is searched twice.
 fn xmp(block: &mut [u8]) {
-    let end = [&b":xmpmeta>"[..], b"</rdf:RDF>"].iter().filter_map(|end| memmem::rfind(block, end)).max();
+    let end = [&b":xmpmeta>"[..], b"</rdf:RDF>"]
+        .iter()
+        .filter_map(|end| memmem::rfind(block, end))
+        .max();
     let end = end.unwrap_or(block.len());
     let block = &mut block[..end];
     let (mut from, mut tag_end) = (0, 0);
     while let Some(found) = memchr::memchr(b':', &block[from..]) {
         let colon = from + found;
         from = colon + 1;
-        if !PROPERTIES.iter().any(|property| block[colon..].starts_with(property)) {
+        if !PROPERTIES
+            .iter()
+            .any(|property| block[colon..].starts_with(property))
+        {
             continue;
         }
         let name = from;
-        from += block[name..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        from += block[name..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric())
+            .count();
         let length = from - name;
-        let equals = from + block[from..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let equals = from
+            + block[from..]
+                .iter()
+                .take_while(|byte| byte.is_ascii_whitespace())
+                .count();
         if block.get(equals) == Some(&b'=') {
             from = blank_attribute(block, equals + 1);
         } else if is_start_tag(block, name) {
@@ -299,14 +360,23 @@ const MAX_PREFIX: usize = 64;
 
 /// Returns true if the name at `name` belongs to a start tag, `<prefix:name`.
 fn is_start_tag(block: &[u8], name: usize) -> bool {
-    let before = block[..name - 1].iter().rev().take(MAX_PREFIX).find(|byte| !byte.is_ascii_alphanumeric());
+    let before = block[..name - 1]
+        .iter()
+        .rev()
+        .take(MAX_PREFIX)
+        .find(|byte| !byte.is_ascii_alphanumeric());
     before == Some(&b'<')
 }
 
 /// Blanks the quoted value that follows `at`. Returns the offset of its end.
 fn blank_attribute(block: &mut [u8], at: usize) -> usize {
-    let quotes = block[at..].iter().take(16).position(|byte| matches!(byte, b'"' | b'\''));
-    let Some(open) = quotes.map(|open| at + open) else { return at };
+    let quotes = block[at..]
+        .iter()
+        .take(16)
+        .position(|byte| matches!(byte, b'"' | b'\''));
+    let Some(open) = quotes.map(|open| at + open) else {
+        return at;
+    };
     let value = &mut block[open..];
     let length = memchr::memchr(value[0], &value[1..]).unwrap_or(value.len() - 1);
     value[1..=length].fill(b' ');
@@ -316,11 +386,13 @@ fn blank_attribute(block: &mut [u8], at: usize) -> usize {
 /// Blanks the content between a start tag that ends at `start` and the end tag of the same name. Returns
 /// the offset of its end.
 fn blank_element(block: &mut [u8], start: usize, name: &[u8]) -> usize {
-    let end = memmem::find_iter(&block[start..], b"</").map(|at| start + at).find(|at| {
-        let tag = &block[at + 2..];
-        let colon = tag.iter().take(32).position(|byte| *byte == b':');
-        colon.is_some_and(|colon| tag[colon + 1..].starts_with(name))
-    });
+    let end = memmem::find_iter(&block[start..], b"</")
+        .map(|at| start + at)
+        .find(|at| {
+            let tag = &block[at + 2..];
+            let colon = tag.iter().take(32).position(|byte| *byte == b':');
+            colon.is_some_and(|colon| tag[colon + 1..].starts_with(name))
+        });
     let end = end.unwrap_or(block.len());
     block[start..end].fill(b' ');
     end
@@ -329,13 +401,29 @@ fn blank_element(block: &mut [u8], start: usize, name: &[u8]) -> usize {
 /// Zeroes the digits of an ISO 6709 location near the start of a block, `+37.3318-122.0312+010.000/`.
 fn place(block: &mut [u8]) {
     const SEARCH_WINDOW: usize = 16;
-    let Some(start) = block.iter().take(SEARCH_WINDOW).position(|byte| matches!(byte, b'+' | b'-')) else { return };
-    let is_of_place = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'/');
-    let length = block[start..].iter().take(64).take_while(|byte| is_of_place(byte)).count();
+    let Some(start) = block
+        .iter()
+        .take(SEARCH_WINDOW)
+        .position(|byte| matches!(byte, b'+' | b'-'))
+    else {
+        return;
+    };
+    let is_of_place =
+        |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'/');
+    let length = block[start..]
+        .iter()
+        .take(64)
+        .take_while(|byte| is_of_place(byte))
+        .count();
     let text = &mut block[start..start + length];
-    let signs = text.iter().filter(|byte| matches!(byte, b'+' | b'-')).count();
+    let signs = text
+        .iter()
+        .filter(|byte| matches!(byte, b'+' | b'-'))
+        .count();
     if signs >= 2 && (text.contains(&b'.') || text.ends_with(b"/")) {
-        text.iter_mut().filter(|byte| byte.is_ascii_digit()).for_each(|digit| *digit = b'0');
+        text.iter_mut()
+            .filter(|byte| byte.is_ascii_digit())
+            .for_each(|digit| *digit = b'0');
     }
 }
 
@@ -343,7 +431,12 @@ fn place(block: &mut [u8]) {
 fn loci(block: &mut [u8]) {
     const FIXED: usize = 13;
     // A language code, then the zero-terminated name of the place.
-    let Some(name) = block.get(2..).and_then(|rest| rest.iter().take(256).position(|byte| *byte == 0)) else { return };
+    let Some(name) = block
+        .get(2..)
+        .and_then(|rest| rest.iter().take(256).position(|byte| *byte == 0))
+    else {
+        return;
+    };
     if let Some(bytes) = block.get_mut(2..2 + name) {
         bytes.fill(b' ');
     }
@@ -358,7 +451,10 @@ fn difference(at: u64, before: &[u8], mut after: Vec<u8>) -> Option<Patch> {
     let first = (0..before.len()).find(differs)?;
     let last = (first..before.len()).rev().find(differs)?;
     after.truncate(last + 1);
-    Some(Patch { at: at + first as u64, bytes: after.split_off(first) })
+    Some(Patch {
+        at: at + first as u64,
+        bytes: after.split_off(first),
+    })
 }
 
 /// Patches the chunks of a PNG (third edition, section 5): turns text chunks that hold metadata profiles
@@ -372,7 +468,13 @@ fn chunks(content: &mut dyn RandomAccess, patches: &mut Vec<Patch>) -> io::Resul
     loop {
         let mut head = Vec::new();
         heads.by_ref().take(HEAD).read_to_end(&mut head)?;
-        let Some(length) = head.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) else { break };
+        let Some(length) = head
+            .get(..4)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u32::from_be_bytes)
+        else {
+            break;
+        };
         let (kind, end) = (at + 4, at + 8 + u64::from(length));
         if end + 4 > size {
             break;
@@ -390,12 +492,17 @@ fn chunks(content: &mut dyn RandomAccess, patches: &mut Vec<Patch>) -> io::Resul
             changed.push(kind..end);
         }
         // Skips within the buffer if it extends that far.
-        heads.seek_relative(i64::from(length) + 12 - i64::try_from(head.len()).unwrap_or_default())?;
+        heads.seek_relative(
+            i64::from(length) + 12 - i64::try_from(head.len()).unwrap_or_default(),
+        )?;
         at = end + 4;
     }
     let sums = changed.into_iter().map(|chunk| {
         let sum = checksum(content, within(patches, chunk.clone()), chunk.clone())?;
-        Ok(Patch { at: chunk.end, bytes: sum.to_be_bytes().to_vec() })
+        Ok(Patch {
+            at: chunk.end,
+            bytes: sum.to_be_bytes().to_vec(),
+        })
     });
     let sums = sums.collect::<io::Result<Vec<_>>>()?;
     // Later patches win where they overlap earlier ones.
@@ -415,7 +522,10 @@ fn within(patches: &[Patch], range: Range<u64>) -> &[Patch] {
 }
 
 fn too_much() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "more metadata than any file has")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "more metadata than any file has",
+    )
 }
 
 /// Returns true for Exif, IPTC and XMP that `ImageMagick` and other tools store as text or compressed text.
@@ -431,7 +541,11 @@ fn is_profile_as_text(chunk: &[u8]) -> bool {
 }
 
 /// Returns the checksum of a chunk's type and data with the patches applied.
-fn checksum(content: &mut dyn RandomAccess, patches: &[Patch], chunk: Range<u64>) -> io::Result<u32> {
+fn checksum(
+    content: &mut dyn RandomAccess,
+    patches: &[Patch],
+    chunk: Range<u64>,
+) -> io::Result<u32> {
     let (mut sum, mut at) = (crc32fast::Hasher::new(), chunk.start);
     while at < chunk.end {
         let most = usize::try_from(chunk.end - at).unwrap_or(PIECE).min(PIECE);
@@ -477,12 +591,20 @@ mod tests {
     }
 
     fn corpus(name: &str) -> Vec<u8> {
-        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/").to_owned() + name).expect(name)
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/").to_owned() + name)
+            .expect(name)
     }
 
     #[test]
     fn file_without_private_metadata_is_unchanged() {
-        for name in ["photo.jpg", "screenshot.png", "clip.mp4", "voice.m4a", "notes.txt", "animated.png"] {
+        for name in [
+            "photo.jpg",
+            "screenshot.png",
+            "clip.mp4",
+            "voice.m4a",
+            "notes.txt",
+            "animated.png",
+        ] {
             let bytes = corpus(name);
             assert!(cleaned(&bytes) == bytes, "{name}");
         }
@@ -495,20 +617,35 @@ mod tests {
             blank(&mut block);
             String::from_utf8(block).expect("text")
         };
-        assert_eq!(blanked(place, b"+37.3318-122.0312+010.000/x"), "+00.0000-000.0000+000.000/x");
-        assert_eq!(blanked(place, b"+12025550100"), "+12025550100", "a phone number is not a location");
+        assert_eq!(
+            blanked(place, b"+37.3318-122.0312+010.000/x"),
+            "+00.0000-000.0000+000.000/x"
+        );
+        assert_eq!(
+            blanked(place, b"+12025550100"),
+            "+12025550100",
+            "a phone number is not a location"
+        );
         let attributes = b"<x:xmpmeta exif:GPSLatitude=\"52,31N\" tiff:Model='X' aux:SerialNumber='123'/></x:xmpmeta>";
         let clean = "<x:xmpmeta exif:GPSLatitude=\"      \" tiff:Model='X' aux:SerialNumber='   '/></x:xmpmeta>";
         assert_eq!(blanked(xmp, attributes), clean);
         let spaced = b"<rdf:RDF exif:GPSLatitude = \"52,31N\"/></rdf:RDF>";
-        assert_eq!(blanked(xmp, spaced), "<rdf:RDF exif:GPSLatitude = \"      \"/></rdf:RDF>");
+        assert_eq!(
+            blanked(xmp, spaced),
+            "<rdf:RDF exif:GPSLatitude = \"      \"/></rdf:RDF>"
+        );
         let nested = b"<y:xmpmeta><exif:GPSLatitude xml:lang=\"x\"><rdf:li>52</rdf:li></exif:GPSLatitude></y:xmpmeta>";
-        let clean =
-            format!("<y:xmpmeta><exif:GPSLatitude xml:lang=\"x\">{}</exif:GPSLatitude></y:xmpmeta>", " ".repeat(19));
+        let clean = format!(
+            "<y:xmpmeta><exif:GPSLatitude xml:lang=\"x\">{}</exif:GPSLatitude></y:xmpmeta>",
+            " ".repeat(19)
+        );
         assert_eq!(blanked(xmp, nested), clean);
         assert_eq!(blanked(place, b"+374520-1220130/"), "+000000-0000000/");
         let elements = b"<x:xmpmeta><exif:GPSLatitude>52,31N</exif:GPSLatitude></x:xmpmeta>";
-        assert_eq!(blanked(xmp, elements), "<x:xmpmeta><exif:GPSLatitude>      </exif:GPSLatitude></x:xmpmeta>");
+        assert_eq!(
+            blanked(xmp, elements),
+            "<x:xmpmeta><exif:GPSLatitude>      </exif:GPSLatitude></x:xmpmeta>"
+        );
     }
 
     /// Builds a PNG from chunks.
@@ -526,9 +663,15 @@ mod tests {
     #[test]
     fn png_text_chunks_with_metadata_become_unknown_chunks() {
         let zeros = |length: usize| vec![0; length];
-        let large =
-            [b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta exif:GPSLatitude='1'/>".to_vec(), vec![b' '; 300_000]].concat();
-        let clean_large = String::from_utf8(large.clone()).expect("text").replace("'1'", "' '").into_bytes();
+        let large = [
+            b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta exif:GPSLatitude='1'/>".to_vec(),
+            vec![b' '; 300_000],
+        ]
+        .concat();
+        let clean_large = String::from_utf8(large.clone())
+            .expect("text")
+            .replace("'1'", "' '")
+            .into_bytes();
         let with = [
             (b"IHDR", &b"x"[..]),
             (b"zTXt", b"Raw profile type exif\0\0abc"),

@@ -31,10 +31,19 @@ pub(crate) fn to_jpeg(content: impl Read + Seek, output: impl Write) -> ImageRes
 }
 
 /// Converts an image that another program decoded to PNM, and applies `orientation`.
-pub(crate) fn decoded_to_jpeg(pnm: File, orientation: Orientation, output: impl Write) -> ImageResult<()> {
+pub(crate) fn decoded_to_jpeg(
+    pnm: File,
+    orientation: Orientation,
+    output: impl Write,
+) -> ImageResult<()> {
     let mut decoder = PnmDecoder::new(BufReader::new(pnm))?;
     bound(&mut decoder)?;
-    encode(DynamicImage::from_decoder(decoder)?, orientation, None, output)
+    encode(
+        DynamicImage::from_decoder(decoder)?,
+        orientation,
+        None,
+        output,
+    )
 }
 
 /// Reads the orientation of a TIFF image (TIFF 6.0 tag 274, with the values of Exif).
@@ -55,7 +64,9 @@ fn bound(decoder: &mut impl ImageDecoder) -> ImageResult<()> {
     decoder.set_limits(limits)?;
     let (width, height) = decoder.dimensions();
     if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)));
+        return Err(ImageError::Limits(LimitError::from_kind(
+            LimitErrorKind::DimensionError,
+        )));
     }
     Ok(())
 }
@@ -83,13 +94,24 @@ fn encode(
 /// composited onto white, as in viewers.
 fn opaque(picture: DynamicImage) -> DynamicImage {
     if !picture.color().has_alpha() {
-        return if picture.color().has_color() { picture.into_rgb8().into() } else { picture.into_luma8().into() };
+        return if picture.color().has_color() {
+            picture.into_rgb8().into()
+        } else {
+            picture.into_luma8().into()
+        };
     }
     let mut picture = picture.into_rgba8();
     for pixel in picture.pixels_mut() {
         let [red, green, blue, alpha] = pixel.0.map(u32::from);
-        let over_white = |channel: u32| u8::try_from((channel * alpha + 255 * (255 - alpha)) / 255).unwrap_or(u8::MAX);
-        pixel.0 = [over_white(red), over_white(green), over_white(blue), u8::MAX];
+        let over_white = |channel: u32| {
+            u8::try_from((channel * alpha + 255 * (255 - alpha)) / 255).unwrap_or(u8::MAX)
+        };
+        pixel.0 = [
+            over_white(red),
+            over_white(green),
+            over_white(blue),
+            u8::MAX,
+        ];
     }
     DynamicImage::from(picture).into_rgb8().into()
 }
@@ -97,6 +119,10 @@ fn opaque(picture: DynamicImage) -> DynamicImage {
 /// Returns true if an ICC profile is for the colour space of the converted image; that of a CMYK image is
 /// not (ICC.1:2022 section 7.2.6).
 fn is_profile_of(profile: &[u8], picture: &DynamicImage) -> bool {
-    let space: &[u8] = if picture.color().has_color() { b"RGB " } else { b"GRAY" };
+    let space: &[u8] = if picture.color().has_color() {
+        b"RGB "
+    } else {
+        b"GRAY"
+    };
     profile.get(16..20) == Some(space)
 }

@@ -19,34 +19,51 @@ pub(crate) fn analyze_audio(content: Box<dyn RandomAccess>) -> AudioAnalysis {
 
 /// Decodes the audio of a file. Returns `None` if its format or codec is not supported.
 fn decode(content: Box<dyn RandomAccess>) -> Option<AudioAnalysis> {
-    let source =
-        MediaSourceStream::new(Box::new(Source(content)), symphonia::core::io::MediaSourceStreamOptions::default());
+    let source = MediaSourceStream::new(
+        Box::new(Source(content)),
+        symphonia::core::io::MediaSourceStreamOptions::default(),
+    );
     let mut format = symphonia::default::get_probe()
-        .probe(&Hint::new(), source, FormatOptions::default(), MetadataOptions::default())
+        .probe(
+            &Hint::new(),
+            source,
+            FormatOptions::default(),
+            MetadataOptions::default(),
+        )
         .ok()?;
     let track = format.default_track(TrackType::Audio)?;
     let (id, parameters) = (track.id, track.codec_params.as_ref()?.audio()?.clone());
     let options = AudioDecoderOptions::default();
-    let mut decoder = symphonia::default::get_codecs().make_audio_decoder(&parameters, &options).ok()?;
+    let mut decoder = symphonia::default::get_codecs()
+        .make_audio_decoder(&parameters, &options)
+        .ok()?;
     let (mut peaks, mut heard, mut samples) = (Peaks::default(), None, Vec::new());
     // Truncated files end in an error; treat it as the end.
     while let Ok(Some(packet)) = format.next_packet() {
         if packet.track_id != id {
             continue;
         }
-        let Ok(buffer) = decoder.decode(&packet) else { continue };
+        let Ok(buffer) = decoder.decode(&packet) else {
+            continue;
+        };
         let spec = buffer.spec();
         let channels = u32::try_from(spec.channels().count()).ok()?;
         heard = Some((channels, spec.rate()));
         buffer.copy_to_vec_interleaved::<f32>(&mut samples);
         for frame in samples.chunks(spec.channels().count().max(1)) {
-            peaks.push(frame.iter().fold(0.0, |peak: f32, sample| peak.max(sample.abs())));
+            peaks.push(
+                frame
+                    .iter()
+                    .fold(0.0, |peak: f32, sample| peak.max(sample.abs())),
+            );
         }
     }
     Some(match (heard, peaks.waveform()) {
-        (Some((channels, sample_rate)), Some(waveform)) => {
-            AudioAnalysis::Sound(AudioInfo { channels, sample_rate, waveform })
-        }
+        (Some((channels, sample_rate)), Some(waveform)) => AudioAnalysis::Sound(AudioInfo {
+            channels,
+            sample_rate,
+            waveform,
+        }),
         _ => AudioAnalysis::Nothing,
     })
 }
@@ -62,7 +79,11 @@ pub(crate) struct Peaks {
 
 impl Default for Peaks {
     fn default() -> Self {
-        Self { blocks: Vec::new(), frames_per_block: 1, in_block: 0 }
+        Self {
+            blocks: Vec::new(),
+            frames_per_block: 1,
+            in_block: 0,
+        }
     }
 }
 
@@ -74,7 +95,11 @@ impl Peaks {
     pub(crate) fn push(&mut self, peak: f32) {
         if self.in_block == 0 {
             if self.blocks.len() == Self::MAX_BLOCKS {
-                self.blocks = self.blocks.chunks(2).map(|pair| pair[0].max(pair[1])).collect();
+                self.blocks = self
+                    .blocks
+                    .chunks(2)
+                    .map(|pair| pair[0].max(pair[1]))
+                    .collect();
                 self.frames_per_block *= 2;
             }
             self.blocks.push(0.0);
@@ -93,8 +118,14 @@ impl Peaks {
         let slice = |n: usize| {
             let first = n * count / WAVEFORM_POINTS;
             let last = ((n + 1) * count / WAVEFORM_POINTS).max(first + 1);
-            let peak = self.blocks[first..last].iter().fold(0.0, |peak: f32, block| peak.max(*block));
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 255")]
+            let peak = self.blocks[first..last]
+                .iter()
+                .fold(0.0, |peak: f32, block| peak.max(*block));
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is between 0 and 255"
+            )]
             let point = (peak.clamp(0.0, 1.0) * 255.0).round() as u8;
             point
         };
@@ -142,7 +173,9 @@ mod tests {
             (0..frames).for_each(|n| peaks.push(if n == frames / 2 { 2.0 } else { 0.0 }));
             assert!(peaks.blocks.len() <= Peaks::MAX_BLOCKS);
             let waveform = peaks.waveform().expect("a waveform");
-            let loud: Vec<usize> = (0..WAVEFORM_POINTS).filter(|slice| waveform[*slice] > 0).collect();
+            let loud: Vec<usize> = (0..WAVEFORM_POINTS)
+                .filter(|slice| waveform[*slice] > 0)
+                .collect();
             assert!(loud == [31] || loud == [32], "{frames}: {waveform:?}");
         }
     }

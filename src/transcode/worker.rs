@@ -32,7 +32,12 @@ pub const STRIP_METADATA: &str = "strip-metadata";
 pub fn main(argument: &OsStr) -> ExitCode {
     let order = match Order::decode(argument) {
         Ok(order) => order,
-        Err(problem) => return fail(sandbox::EXIT_IO, &format!("this command is internal: {problem}")),
+        Err(problem) => {
+            return fail(
+                sandbox::EXIT_IO,
+                &format!("this command is internal: {problem}"),
+            );
+        }
     };
     if let Err(error) = confine::confine(&order) {
         return fail(sandbox::EXIT_IO, &format!("cannot be confined: {error}"));
@@ -40,7 +45,10 @@ pub fn main(argument: &OsStr) -> ExitCode {
     match order.run {
         Run::Program(program, arguments) => {
             let error = Command::new(&program).args(arguments).exec();
-            fail(sandbox::EXIT_IO, &format!("cannot run {}: {error}", program.display()))
+            fail(
+                sandbox::EXIT_IO,
+                &format!("cannot run {}: {error}", program.display()),
+            )
         }
         Run::Decoder(name, argument) => match decode_standard_input(&name, argument.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -100,11 +108,17 @@ fn decode_standard_input(name: &str, argument: Option<&str>) -> Result<(), Failu
 ///
 /// # Errors
 /// There is no output.
-pub fn decode(name: &str, argument: Option<&str>, mut input: File, mut output: File) -> Result<(), Failure> {
+pub fn decode(
+    name: &str,
+    argument: Option<&str>,
+    mut input: File,
+    mut output: File,
+) -> Result<(), Failure> {
     input.rewind()?;
     match name {
         TIFF => {
-            let decoded = tiff::to_jpeg(&mut input, BufWriter::new(&mut output)).map_err(Failure::from);
+            let decoded =
+                tiff::to_jpeg(&mut input, BufWriter::new(&mut output)).map_err(Failure::from);
             if matches!(decoded, Err(Failure::Unsupported)) {
                 output.set_len(0)?;
                 output.rewind()?;
@@ -113,9 +127,15 @@ pub fn decode(name: &str, argument: Option<&str>, mut input: File, mut output: F
             decoded
         }
         PNM => {
-            let orientation = argument.and_then(|argument| argument.parse().ok()).and_then(Orientation::from_exif);
+            let orientation = argument
+                .and_then(|argument| argument.parse().ok())
+                .and_then(Orientation::from_exif);
             let orientation = orientation.unwrap_or(Orientation::NoTransforms);
-            Ok(tiff::decoded_to_jpeg(input, orientation, BufWriter::new(&mut output))?)
+            Ok(tiff::decoded_to_jpeg(
+                input,
+                orientation,
+                BufWriter::new(&mut output),
+            )?)
         }
         WAVEFORM => {
             let sound = waveform::analyze_audio(Box::new(input));

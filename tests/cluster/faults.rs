@@ -28,15 +28,24 @@ async fn recovers(pair: &Pair, mut load: Load, what: &str) {
     let verifying = Instant::now();
     verify(pair, &seen).await;
     pair.are_well();
-    println!("{what}: {told}; ready after {ready:?}; in the end {}", seen.told());
-    println!("{what}: all files verified and all messages delivered after {:?}", verifying.elapsed());
+    println!(
+        "{what}: {told}; ready after {ready:?}; in the end {}",
+        seen.told()
+    );
+    println!(
+        "{what}: all files verified and all messages delivered after {:?}",
+        verifying.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_server_loses_no_acknowledged_data() {
     let _alone = alone().await;
     let mut pair = Pair::start().await;
-    let allowed = Allowed { cuts: true, ..Allowed::default() };
+    let allowed = Allowed {
+        cuts: true,
+        ..Allowed::default()
+    };
     let mut load = Load::start(&pair, &Arc::default(), allowed);
     for index in [0, 1, 0, 1, 0, 1] {
         load.rounds(SOME).await;
@@ -45,7 +54,10 @@ async fn killed_server_loses_no_acknowledged_data() {
         load.rounds(SOME).await;
         load.during(pair.restart(index)).await;
     }
-    assert!(load.seen.cuts.load(Ordering::SeqCst) > 0, "both servers were killed while they handled requests");
+    assert!(
+        load.seen.cuts.load(Ordering::SeqCst) > 0,
+        "both servers were killed while they handled requests"
+    );
     recovers(&pair, load, "killing each node three times").await;
 }
 
@@ -53,15 +65,23 @@ async fn killed_server_loses_no_acknowledged_data() {
 async fn postgresql_restart_loses_no_acknowledged_data() {
     let _alone = alone().await;
     let pair = Pair::start().await;
-    let allowed = Allowed { unavailable: true, unavailable_to_texts: true, ..Allowed::default() };
+    let allowed = Allowed {
+        unavailable: true,
+        unavailable_to_texts: true,
+        ..Allowed::default()
+    };
     let mut load = Load::start(&pair, &Arc::default(), allowed);
     for mode in ["fast", "immediate", "fast", "immediate"] {
         load.rounds(SOME).await;
-        load.uploads_used_after(Part::Postgres.ctl(&["restart", mode])).await;
+        load.uploads_used_after(Part::Postgres.ctl(&["restart", mode]))
+            .await;
     }
     load.rounds(SOME).await;
     load.during(Part::Postgres.outage()).await;
-    assert!(load.seen.unavailable.load(Ordering::SeqCst) > 0, "PostgreSQL was restarted under load");
+    assert!(
+        load.seen.unavailable.load(Ordering::SeqCst) > 0,
+        "PostgreSQL was restarted under load"
+    );
     recovers(&pair, load, "restarting PostgreSQL").await;
 }
 
@@ -69,7 +89,12 @@ async fn postgresql_restart_loses_no_acknowledged_data() {
 async fn garage_outage_loses_no_acknowledged_data() {
     let _alone = alone().await;
     let pair = Pair::start().await;
-    let allowed = Allowed { unavailable: true, short_files: true, no_bucket: true, ..Allowed::default() };
+    let allowed = Allowed {
+        unavailable: true,
+        short_files: true,
+        no_bucket: true,
+        ..Allowed::default()
+    };
     let mut load = Load::start(&pair, &Arc::default(), allowed);
     load.rounds(SOME).await;
     load.uploads_used_after(Part::Garage.ctl(&["stop"])).await;
@@ -78,7 +103,10 @@ async fn garage_outage_loses_no_acknowledged_data() {
     let texts = load.seen.texts.load(Ordering::SeqCst) - before;
     load.during(Part::Garage.ctl(&["start"])).await;
     assert!(texts > 0, "text messages are accepted during the outage");
-    assert!(load.seen.unavailable.load(Ordering::SeqCst) > 0, "Garage was unavailable under load");
+    assert!(
+        load.seen.unavailable.load(Ordering::SeqCst) > 0,
+        "Garage was unavailable under load"
+    );
     println!("without Garage: {texts} texts were sent");
     recovers(&pair, load, "stopping Garage").await;
 }

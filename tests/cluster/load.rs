@@ -110,15 +110,26 @@ struct Client {
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
+    value[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {field} in {value}"))
 }
 
 impl Client {
     fn new(pair: &Pair, seen: &Arc<Seen>, allowed: Allowed) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A new connection per call, so that the calls of one client reach both servers.
-        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(HANGS).build();
-        Self { http: http.expect("client"), base: format!("http://{}", pair.address), allowed, seen: Arc::clone(seen) }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .timeout(HANGS)
+            .build();
+        Self {
+            http: http.expect("client"),
+            base: format!("http://{}", pair.address),
+            allowed,
+            seen: Arc::clone(seen),
+        }
     }
 
     /// Repeats a call until the response has an expected status. Errors outside of `allowed` fail the test.
@@ -128,23 +139,39 @@ impl Client {
         let start = Instant::now();
         let mut repeated = false;
         loop {
-            assert!(start.elapsed() < outage() + 2 * HANGS, "{what} still fails after the outage");
+            assert!(
+                start.elapsed() < outage() + 2 * HANGS,
+                "{what} still fails after the outage"
+            );
             let asked = Instant::now();
             let answer = request.try_clone().expect("a body in memory").send().await;
             let took = asked.elapsed();
             assert!(took < HANGS, "{what} hangs");
             self.seen.took(took);
             let after = match answer {
-                Ok(answer) if is_upload && answer.status().is_server_error() && self.allowed.no_bucket => None,
+                Ok(answer)
+                    if is_upload && answer.status().is_server_error() && self.allowed.no_bucket =>
+                {
+                    None
+                }
                 Ok(answer) => {
                     let (status, headers) = (answer.status(), answer.headers().clone());
                     match answer.bytes().await {
                         Ok(bytes) if expected.contains(&status.as_u16()) => {
-                            return Passed { status, bytes: bytes.into(), repeated };
+                            return Passed {
+                                status,
+                                bytes: bytes.into(),
+                                repeated,
+                            };
                         }
                         Ok(bytes) => {
-                            let after = headers.get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
-                            let told = format!("{what}: {status} {headers:?} {}", String::from_utf8_lossy(&bytes));
+                            let after = headers
+                                .get("retry-after")
+                                .and_then(|after| after.to_str().ok()?.parse().ok());
+                            let told = format!(
+                                "{what}: {status} {headers:?} {}",
+                                String::from_utf8_lossy(&bytes)
+                            );
                             assert!(status == 503 && self.allowed.unavailable, "{told}");
                             let after = after.filter(|after| (1..=LATEST).contains(after));
                             self.seen.unavailable.fetch_add(1, Ordering::SeqCst);
@@ -152,7 +179,10 @@ impl Client {
                         }
                         Err(error) => {
                             assert!(!error.is_timeout(), "{what} hangs: {error:?}");
-                            assert!(self.allowed.cuts || self.allowed.short_files, "{what}: {error:?}");
+                            assert!(
+                                self.allowed.cuts || self.allowed.short_files,
+                                "{what}: {error:?}"
+                            );
                             self.seen.cuts.fetch_add(1, Ordering::SeqCst);
                             None
                         }
@@ -160,8 +190,19 @@ impl Client {
                 }
                 Err(error) => {
                     assert!(!error.is_timeout(), "{what} hangs: {error:?}");
-                    assert!(if is_upload { self.allowed.no_bucket } else { self.allowed.cuts }, "{what}: {error:?}");
-                    let count = if is_upload { &self.seen.not_uploaded } else { &self.seen.cuts };
+                    assert!(
+                        if is_upload {
+                            self.allowed.no_bucket
+                        } else {
+                            self.allowed.cuts
+                        },
+                        "{what}: {error:?}"
+                    );
+                    let count = if is_upload {
+                        &self.seen.not_uploaded
+                    } else {
+                        &self.seen.cuts
+                    };
                     count.fetch_add(1, Ordering::SeqCst);
                     None
                 }
@@ -173,7 +214,9 @@ impl Client {
     }
 
     fn api(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(KEY)
+        self.http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(KEY)
     }
 
     async fn round(&self) {
@@ -189,29 +232,60 @@ impl Client {
             // A fixed text prefix, so that the random bytes are never detected as another type, such as a
             // script.
             let begins = b"Some text: ".iter().copied();
-            begins.chain((0..size).map(|_| rng.random_range(b' '..=b'~'))).collect()
+            begins
+                .chain((0..size).map(|_| rng.random_range(b' '..=b'~')))
+                .collect()
         };
-        let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": bytes.len()});
-        let created = self.call("create", self.api(Method::POST, "/v3/attachments").json(&body), &[200]).await.json();
-        let put = self.http.put(text(&created, "upload_url")).header("content-type", "text/plain").body(bytes.clone());
+        let body =
+            json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": bytes.len()});
+        let created = self
+            .call(
+                "create",
+                self.api(Method::POST, "/v3/attachments").json(&body),
+                &[200],
+            )
+            .await
+            .json();
+        let put = self
+            .http
+            .put(text(&created, "upload_url"))
+            .header("content-type", "text/plain")
+            .body(bytes.clone());
         self.call("upload", put, &[200]).await;
         let path = target(text(&created, "download_url")).to_owned();
-        Uploaded { id: text(&created, "attachment_id").to_owned(), path, bytes }
+        Uploaded {
+            id: text(&created, "attachment_id").to_owned(),
+            path,
+            bytes,
+        }
     }
 
     /// Reads an attachment's metadata, then sends and downloads its file, or deletes it.
     async fn use_it(&self, Uploaded { id, path, bytes }: Uploaded) {
         let at = format!("/v3/attachments/{id}");
-        let found = self.call("look", self.api(Method::GET, &at), &[200]).await.json();
+        let found = self
+            .call("look", self.api(Method::GET, &at), &[200])
+            .await
+            .json();
         assert_eq!(found["status"], "complete", "{found}");
         if bytes.len().is_multiple_of(5) {
-            let deleted = self.call("delete", self.api(Method::DELETE, &at), &[204, 404]).await;
-            assert!(deleted.status == 204 || deleted.repeated, "an acknowledged file is missing");
+            let deleted = self
+                .call("delete", self.api(Method::DELETE, &at), &[204, 404])
+                .await;
+            assert!(
+                deleted.status == 204 || deleted.repeated,
+                "an acknowledged file is missing"
+            );
             self.seen.deleted.lock().expect("lock").push(path);
         } else {
-            self.seen.files.lock().expect("lock").insert(path.clone(), bytes.into());
+            self.seen
+                .files
+                .lock()
+                .expect("lock")
+                .insert(path.clone(), bytes.into());
             self.download(&path).await;
-            self.send(json!([{"type": "media", "attachment_id": id}])).await;
+            self.send(json!([{"type": "media", "attachment_id": id}]))
+                .await;
         }
     }
 
@@ -232,14 +306,24 @@ impl Client {
     async fn fetch(&self, url: &str, bytes: &Arc<[u8]>) {
         let sent = self.send(json!([{"type": "media", "url": url}])).await;
         let path = target(text(&sent["chat"]["message"]["parts"][0], "url")).to_owned();
-        self.seen.files.lock().expect("lock").insert(path.clone(), Arc::clone(bytes));
+        self.seen
+            .files
+            .lock()
+            .expect("lock")
+            .insert(path.clone(), Arc::clone(bytes));
         self.download(&path).await;
         self.seen.fetched.fetch_add(1, Ordering::SeqCst);
     }
 
     async fn download(&self, path: &str) {
         let bytes = Arc::clone(&self.seen.files.lock().expect("lock")[path]);
-        let got = self.call("download", self.http.get(format!("{}{path}", self.base)), &[200]).await;
+        let got = self
+            .call(
+                "download",
+                self.http.get(format!("{}{path}", self.base)),
+                &[200],
+            )
+            .await;
         assert!(got.bytes == *bytes, "{path} has wrong bytes");
     }
 
@@ -249,14 +333,38 @@ impl Client {
         let to = format!("{one}@example.com");
         let message = json!({"parts": parts, "idempotency_key": one.to_string()});
         let body = json!({"from": NUMBER, "to": [to], "message": message});
-        let sent = self.call("send", self.api(Method::POST, "/v3/chats").json(&body), &[201]).await.json();
-        let (chat, message) = (text(&sent["chat"], "id"), text(&sent["chat"]["message"], "id"));
+        let sent = self
+            .call(
+                "send",
+                self.api(Method::POST, "/v3/chats").json(&body),
+                &[201],
+            )
+            .await
+            .json();
+        let (chat, message) = (
+            text(&sent["chat"], "id"),
+            text(&sent["chat"]["message"], "id"),
+        );
         // Simulates a client that lost the response: real connections are rarely cut at this moment.
         if rand::rng().random_ratio(1, 4) {
-            let again = self.call("send again", self.api(Method::POST, "/v3/chats").json(&body), &[201]).await.json();
-            assert_eq!(again, sent, "a retry with the same idempotency key gets the same response");
+            let again = self
+                .call(
+                    "send again",
+                    self.api(Method::POST, "/v3/chats").json(&body),
+                    &[201],
+                )
+                .await
+                .json();
+            assert_eq!(
+                again, sent,
+                "a retry with the same idempotency key gets the same response"
+            );
         }
-        self.seen.messages.lock().expect("lock").push((message.to_owned(), chat.to_owned()));
+        self.seen
+            .messages
+            .lock()
+            .expect("lock")
+            .push((message.to_owned(), chat.to_owned()));
         sent
     }
 }
@@ -271,7 +379,10 @@ fn photo(pair: &Pair) -> (Arc<[u8]>, [String; 2]) {
         if request.to_lowercase().contains("if-none-match") {
             return answer("304 Not Modified", "ETag: \"1\"\nContent-Length: 0", b"");
         }
-        let headers = format!("ETag: \"1\"\nContent-Type: image/jpeg\nContent-Length: {}", whole.len());
+        let headers = format!(
+            "ETag: \"1\"\nContent-Type: image/jpeg\nContent-Length: {}",
+            whole.len()
+        );
         answer("200 OK", &headers, &whole)
     });
     let url = |path| origin.url_of("127.0.0.1", path);
@@ -315,16 +426,27 @@ impl Load {
                 client.read().await;
             }
         });
-        let texts = Allowed { unavailable: allowed.unavailable_to_texts, ..allowed };
+        let texts = Allowed {
+            unavailable: allowed.unavailable_to_texts,
+            ..allowed
+        };
         let (client, stopped) = (Client::new(pair, seen, texts), Arc::clone(&stop));
         clients.spawn(async move {
             while !stopped.load(Ordering::SeqCst) {
-                client.send(json!([{"type": "text", "value": "Hello"}])).await;
+                client
+                    .send(json!([{"type": "text", "value": "Hello"}]))
+                    .await;
                 client.seen.texts.fetch_add(1, Ordering::SeqCst);
             }
         });
         let client = Client::new(pair, seen, allowed);
-        Self { clients, late: JoinSet::new(), client, stop, seen: Arc::clone(seen) }
+        Self {
+            clients,
+            late: JoinSet::new(),
+            client,
+            stop,
+            seen: Arc::clone(seen),
+        }
     }
 
     /// Uploads files before `fault` and uses them after it.
@@ -337,7 +459,8 @@ impl Load {
         self.during(fault).await;
         for uploaded in uploads {
             let client = self.client.clone();
-            self.late.spawn(async move { client.use_it(uploaded).await });
+            self.late
+                .spawn(async move { client.use_it(uploaded).await });
         }
     }
 
@@ -346,8 +469,13 @@ impl Load {
         let wanted = self.seen.rounds.load(Ordering::SeqCst) + more;
         let start = Instant::now();
         while self.seen.rounds.load(Ordering::SeqCst) < wanted {
-            assert!(start.elapsed() < 4 * HANGS, "the load makes no progress: {}", self.seen.told());
-            self.during(tokio::time::sleep(Duration::from_millis(20))).await;
+            assert!(
+                start.elapsed() < 4 * HANGS,
+                "the load makes no progress: {}",
+                self.seen.told()
+            );
+            self.during(tokio::time::sleep(Duration::from_millis(20)))
+                .await;
         }
     }
 
@@ -376,25 +504,48 @@ impl Load {
 /// After the load: all acknowledged results must hold on both servers, each message exists once and is
 /// delivered.
 pub async fn verify(pair: &Pair, seen: &Seen) {
-    let http = reqwest::Client::builder().no_proxy().timeout(HANGS).build().expect("client");
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(HANGS)
+        .build()
+        .expect("client");
     let files = seen.files.lock().expect("lock").clone();
     let messages = seen.messages.lock().expect("lock").clone();
     let deleted = seen.deleted.lock().expect("lock").clone();
-    assert!(!files.is_empty() && !messages.is_empty() && !deleted.is_empty(), "nothing was acknowledged");
+    assert!(
+        !files.is_empty() && !messages.is_empty() && !deleted.is_empty(),
+        "nothing was acknowledged"
+    );
     for Node { address, .. } in &pair.nodes {
         for (path, bytes) in &files {
-            let got = http.get(format!("http://{address}{path}")).send().await.expect("answer");
+            let got = http
+                .get(format!("http://{address}{path}"))
+                .send()
+                .await
+                .expect("answer");
             assert_eq!(got.status(), 200, "{path}");
-            assert!(got.bytes().await.expect("body") == **bytes, "{path} has wrong bytes");
+            assert!(
+                got.bytes().await.expect("body") == **bytes,
+                "{path} has wrong bytes"
+            );
         }
         for path in &deleted {
-            let got = http.get(format!("http://{address}{path}")).send().await.expect("answer");
+            let got = http
+                .get(format!("http://{address}{path}"))
+                .send()
+                .await
+                .expect("answer");
             assert_eq!(got.status(), 404, "{path} was deleted but is still served");
         }
     }
     let address = pair.nodes[0].address;
     let get = async |path: String| -> Value {
-        let got = http.get(format!("http://{address}{path}")).bearer_auth(KEY).send().await.expect("answer");
+        let got = http
+            .get(format!("http://{address}{path}"))
+            .bearer_auth(KEY)
+            .send()
+            .await
+            .expect("answer");
         assert_eq!(got.status(), 200, "{path}");
         got.json().await.expect("JSON")
     };
@@ -402,8 +553,17 @@ pub async fn verify(pair: &Pair, seen: &Seen) {
     let deadline = Instant::now() + Duration::from_mins(2);
     for (message, chat) in &messages {
         let there = get(format!("/v3/chats/{chat}/messages")).await;
-        let there: Vec<&str> = there["messages"].as_array().expect("messages").iter().map(|m| text(m, "id")).collect();
-        assert_eq!(there, [message], "the chat contains the message exactly once");
+        let there: Vec<&str> = there["messages"]
+            .as_array()
+            .expect("messages")
+            .iter()
+            .map(|m| text(m, "id"))
+            .collect();
+        assert_eq!(
+            there,
+            [message],
+            "the chat contains the message exactly once"
+        );
         loop {
             let found = get(format!("/v3/messages/{message}")).await;
             if found["delivery_status"] == "delivered" {

@@ -41,9 +41,13 @@ impl Part {
             Self::Postgres => "HAVERSACK_TEST_POSTGRES_CTL",
             Self::Garage => "HAVERSACK_TEST_GARAGE_CTL",
         };
-        let program =
-            std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: see just test-cluster"));
-        let status = Command::new(program).args(words).status().await.expect("the program runs");
+        let program = std::env::var(variable)
+            .unwrap_or_else(|_| panic!("{variable} is not set: see just test-cluster"));
+        let status = Command::new(program)
+            .args(words)
+            .status()
+            .await
+            .expect("the program runs");
         assert!(status.success(), "{words:?}: {status}");
     }
 

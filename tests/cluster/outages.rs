@@ -26,7 +26,11 @@ impl Gateway for Slow {
     async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         self.got.lock().expect("lock").push(message.id.to_string());
         self.has.add_permits(1);
-        self.may_answer.acquire().await.expect("never closed").forget();
+        self.may_answer
+            .acquire()
+            .await
+            .expect("never closed")
+            .forget();
         Loopback.send(message).await
     }
 }
@@ -34,7 +38,11 @@ impl Gateway for Slow {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outcome_during_database_outage_is_recorded_and_not_sent_again() {
     let _alone = alone().await;
-    let gateway = Arc::new(Slow { got: Mutex::default(), has: Semaphore::new(0), may_answer: Semaphore::new(0) });
+    let gateway = Arc::new(Slow {
+        got: Mutex::default(),
+        has: Semaphore::new(0),
+        may_answer: Semaphore::new(0),
+    });
     let first = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     let second = first.another(gateway.clone()).await;
     let sent = first.api.send_text(&["a@example.com"], "one").await;
@@ -58,7 +66,9 @@ async fn outcome_during_database_outage_is_recorded_and_not_sent_again() {
     // Both workers still deliver.
     for (app, to) in [(&first, "b@example.com"), (&second, "c@example.com")] {
         let sent = app.api.send_text(&[to], "two").await;
-        app.api.message_with_status(sent["message"]["id"].as_str().expect("id"), "delivered").await;
+        app.api
+            .message_with_status(sent["message"]["id"].as_str().expect("id"), "delivered")
+            .await;
     }
     let got = gateway.got.lock().expect("lock").clone();
     assert_eq!(got.iter().filter(|got| **got == id).count(), 1, "{got:?}");
@@ -86,14 +96,24 @@ async fn database_outage_returns_503_for_calls_that_need_it() {
         Box::pin(app.api.get(&awaited_path)),
         Box::pin(app.api.post("/v3/attachments", &announce)),
         Box::pin(app.api.delete(&path)),
-        Box::pin(app.api.send_parts(json!([{"type": "text", "value": "Hello"}]))),
-        Box::pin(app.api.send_parts(json!([{"type": "media", "attachment_id": awaited.id}]))),
+        Box::pin(
+            app.api
+                .send_parts(json!([{"type": "text", "value": "Hello"}])),
+        ),
+        Box::pin(
+            app.api
+                .send_parts(json!([{"type": "media", "attachment_id": awaited.id}])),
+        ),
         Box::pin(anonymous.get(&uploaded.url)),
         Box::pin(anonymous.get(&awaited.url)),
         Box::pin(disk.api.put(&announced, b"abc")),
     ];
     for answer in within(join_all(calls)).await {
-        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"), "{answer:?}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("retry-after")),
+            (503, "1"),
+            "{answer:?}"
+        );
     }
     assert_eq!(within(anonymous.get("/readyz")).await.status, 503);
     Part::Postgres.ctl(&["start"]).await;
@@ -101,5 +121,9 @@ async fn database_outage_returns_503_for_calls_that_need_it() {
     until(async || (anonymous.get("/readyz").await.status == 200).then_some(())).await;
     assert_eq!(disk.api.put(&announced, b"abc").await.status, 200);
     app.api.get(&awaited_path).await.expect(200);
-    assert_eq!(app.api.delete(&path).await.status, 204, "the failed delete had no effect");
+    assert_eq!(
+        app.api.delete(&path).await.status,
+        204,
+        "the failed delete had no effect"
+    );
 }

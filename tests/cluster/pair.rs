@@ -28,7 +28,9 @@ impl Shared {
     /// Creates an empty database and an empty bucket prefix.
     pub async fn new(address: SocketAddr) -> Self {
         Self {
-            database: postgres::database().await.expect("HAVERSACK_TEST_DATABASE_URL: see just test-cluster"),
+            database: postgres::database()
+                .await
+                .expect("HAVERSACK_TEST_DATABASE_URL: see just test-cluster"),
             blobs: bucket::real().expect("HAVERSACK_TEST_BLOBS_URL: see just test-cluster"),
             public_url: format!("http://{address}"),
             origin: Origin::start(),
@@ -43,7 +45,10 @@ impl Shared {
             .env("HAVERSACK_BLOBS_URL", &self.blobs)
             .env("HAVERSACK_PUBLIC_URL", &self.public_url)
             .env("HAVERSACK_FETCH_ALLOW_NETS", "127.0.0.1/32")
-            .env("HAVERSACK_FETCH_ALLOW_PORTS", self.origin.address.port().to_string())
+            .env(
+                "HAVERSACK_FETCH_ALLOW_PORTS",
+                self.origin.address.port().to_string(),
+            )
             .env("HAVERSACK_FETCH_CA_FILE", self.origin.ca_file());
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
             command.env(name, bucket::variable(name).expect("a credential"));
@@ -62,21 +67,41 @@ pub struct Node {
 impl Node {
     fn new() -> Self {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { folder: tempfile::tempdir().expect("folder"), process: None, address: nowhere }
+        Self {
+            folder: tempfile::tempdir().expect("folder"),
+            process: None,
+            address: nowhere,
+        }
     }
 
     /// Starts the process and waits until it logs its address.
     async fn start(&mut self, shared: &Shared) {
         let path = self.folder.path().join("log");
         let said = std::fs::metadata(&path).map_or(0, |log| log.len());
-        let log = File::options().append(true).create(true).open(&path).expect("log");
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .expect("log");
         let mut command = shared.command(&self.folder);
-        self.process = Some(command.arg("serve").stdout(Stdio::null()).stderr(log).spawn().expect("start"));
+        self.process = Some(
+            command
+                .arg("serve")
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .expect("start"),
+        );
         self.address = until(async || {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            let log = self.log().split_off(usize::try_from(said).expect("a length"));
+            let log = self
+                .log()
+                .split_off(usize::try_from(said).expect("a length"));
             assert!(self.is_running(), "{log}");
-            let line = log.lines().find(|line| line.contains("serving address="))?.to_owned();
+            let line = log
+                .lines()
+                .find(|line| line.contains("serving address="))?
+                .to_owned();
             line.split_once("address=")?.1.trim().parse().ok()
         })
         .await;
@@ -88,9 +113,12 @@ impl Node {
     }
 
     fn is_running(&self) -> bool {
-        let Some(process) = &self.process else { return false };
+        let Some(process) = &self.process else {
+            return false;
+        };
         // Detects a zombie through /proc, since `Child::try_wait` needs a mutable reference.
-        let status = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
         !status.is_empty() && !status.contains(") Z ")
     }
 
@@ -123,7 +151,15 @@ impl Pair {
         let address = listener.local_addr().expect("address");
         let shared = Shared::new(address).await;
         let mut nodes = [Node::new(), Node::new()];
-        let add = ["partner", "add", "acme", "--api-key", KEY, "--phone-number", NUMBER];
+        let add = [
+            "partner",
+            "add",
+            "acme",
+            "--api-key",
+            KEY,
+            "--phone-number",
+            NUMBER,
+        ];
         let added = run(shared.command(&nodes[0].folder).args(add));
         assert!(added.status.success(), "{}", stderr(&added));
         for node in &mut nodes {
@@ -131,7 +167,12 @@ impl Pair {
         }
         let addresses = Arc::new(Mutex::new([nodes[0].address, nodes[1].address]));
         tokio::spawn(balance(listener, Arc::clone(&addresses)));
-        Self { nodes, address, shared, addresses }
+        Self {
+            nodes,
+            address,
+            shared,
+            addresses,
+        }
     }
 
     /// Kills a server with SIGKILL.
@@ -162,7 +203,9 @@ impl Pair {
         for node in &self.nodes {
             let log = node.log();
             assert!(node.is_running(), "{log}");
-            let told = log.lines().find(|line| line.contains("panicked") || line.contains("a background task ended"));
+            let told = log
+                .lines()
+                .find(|line| line.contains("panicked") || line.contains("a background task ended"));
             assert_eq!(told, None);
         }
     }

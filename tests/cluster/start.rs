@@ -20,15 +20,23 @@ async fn concurrent_first_starts_create_one_partner() {
         let folders = [(); 3].map(|()| tempfile::tempdir().expect("folder"));
         let starting = folders.each_ref().map(|folder| {
             let mut command = shared.command(folder);
-            tokio::task::spawn_blocking(move || Server::logging(command.arg("serve"), Stdio::inherit()))
+            tokio::task::spawn_blocking(move || {
+                Server::logging(command.arg("serve"), Stdio::inherit())
+            })
         });
         let mut servers = Vec::new();
         for server in starting {
             servers.push(server.await.expect("it starts"));
         }
-        let with_key = servers.iter().filter(|server| welcome(server) == "Haversack is ready.").count();
+        let with_key = servers
+            .iter()
+            .filter(|server| welcome(server) == "Haversack is ready.")
+            .count();
         assert_eq!(with_key, 1, "exactly one server shows the key");
-        let kept = folders.iter().filter(|folder| folder.path().join("local.toml").exists()).count();
+        let kept = folders
+            .iter()
+            .filter(|folder| folder.path().join("local.toml").exists())
+            .count();
         assert_eq!(kept, 1, "exactly one server stores a key file");
         drop(servers);
         // On restart, only the server with the key shows it.

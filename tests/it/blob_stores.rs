@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use haversack::blob::{
-    Blob, BlobKey, BlobStore, DirectAccess, Error, LocalStore, MemoryStore, ObjectHeaders, S3Store, StagedBlob,
+    Blob, BlobKey, BlobStore, DirectAccess, Error, LocalStore, MemoryStore, ObjectHeaders, S3Store,
+    StagedBlob,
 };
 use haversack::config::{Config, Flags};
 use haversack::domain::tier::Tier;
@@ -32,13 +33,22 @@ fn metadata() -> ObjectHeaders {
 async fn write(store: &dyn BlobStore, chunks: &[&[u8]]) -> Box<dyn StagedBlob> {
     let mut writer = store.create().await.expect("writer");
     for chunk in chunks {
-        writer.write(Bytes::copy_from_slice(chunk)).await.expect("write");
+        writer
+            .write(Bytes::copy_from_slice(chunk))
+            .await
+            .expect("write");
     }
     writer.seal().await.expect("seal")
 }
 
 async fn read(blob: Arc<dyn Blob>, range: std::ops::Range<u64>) -> Vec<u8> {
-    let pieces: Vec<Bytes> = blob.read(range).await.expect("read").try_collect().await.expect("all of it");
+    let pieces: Vec<Bytes> = blob
+        .read(range)
+        .await
+        .expect("read")
+        .try_collect()
+        .await
+        .expect("all of it");
     pieces.concat()
 }
 
@@ -55,7 +65,10 @@ async fn a_blob_is_seen_only_when_published_and_then_whole(store: &dyn BlobStore
     assert_eq!(blob.size(), whole.len() as u64);
     assert!(read(Arc::clone(&blob), 0..blob.size()).await == whole);
     assert_eq!(read(Arc::clone(&blob), 2..6).await, whole[2..6]);
-    assert_eq!(read(Arc::clone(&blob), blob.size() - 1..blob.size()).await, whole[whole.len() - 1..]);
+    assert_eq!(
+        read(Arc::clone(&blob), blob.size() - 1..blob.size()).await,
+        whole[whole.len() - 1..]
+    );
     assert_eq!(read(blob, 7..7).await, b"");
 }
 
@@ -87,13 +100,20 @@ async fn digests_are_those_of_the_bytes(store: &dyn BlobStore) {
 async fn what_is_dropped_or_removed_is_not_there(store: &dyn BlobStore) {
     let before = names(store).await;
     let mut writer = store.create().await.expect("writer");
-    writer.write(Bytes::from_static(b"half")).await.expect("write");
+    writer
+        .write(Bytes::from_static(b"half"))
+        .await
+        .expect("write");
     drop(writer);
     drop(write(store, &[b"sealed"]).await);
     assert_eq!(names(store).await, before);
 
     let key = key("a.txt");
-    write(store, &[b"x"]).await.publish(&key, &metadata()).await.expect("publish");
+    write(store, &[b"x"])
+        .await
+        .publish(&key, &metadata())
+        .await
+        .expect("publish");
     assert!(store.open(&key).await.expect("open").is_some());
     store.remove(&key).await.expect("remove");
     store.remove(&key).await.expect("remove again");
@@ -103,31 +123,59 @@ async fn what_is_dropped_or_removed_is_not_there(store: &dyn BlobStore) {
 
 async fn an_empty_blob_is_a_blob(store: &dyn BlobStore) {
     let key = key("empty");
-    write(store, &[]).await.publish(&key, &metadata()).await.expect("publish");
+    write(store, &[])
+        .await
+        .publish(&key, &metadata())
+        .await
+        .expect("publish");
     let blob = store.open(&key).await.expect("open").expect("blob");
-    assert_eq!((blob.size(), read(blob.clone(), 0..0).await), (0, Vec::new()));
+    assert_eq!(
+        (blob.size(), read(blob.clone(), 0..0).await),
+        (0, Vec::new())
+    );
     store.remove(&key).await.expect("remove");
 }
 
 async fn everything_is_listed(store: &dyn BlobStore) {
     let keys = [key("a b+c.txt"), key("ü.txt"), key("100%.txt")];
     for key in &keys {
-        write(store, &[b"1234"]).await.publish(key, &metadata()).await.expect("publish");
+        write(store, &[b"1234"])
+            .await
+            .publish(key, &metadata())
+            .await
+            .expect("publish");
     }
     let listed: Vec<_> = store.list().try_collect().await.expect("list");
     let ids: BTreeSet<_> = listed.iter().filter_map(|listed| listed.id).collect();
     for key in &keys {
         assert!(ids.contains(&key.id()));
-        let listed = listed.iter().find(|listed| listed.id == Some(key.id())).expect("listed");
-        assert!(listed.name == key.path() || listed.name == key.id().to_string(), "{}", listed.name);
+        let listed = listed
+            .iter()
+            .find(|listed| listed.id == Some(key.id()))
+            .expect("listed");
+        assert!(
+            listed.name == key.path() || listed.name == key.id().to_string(),
+            "{}",
+            listed.name
+        );
         assert_eq!(listed.size, 4);
-        assert!(listed.modified.elapsed().is_ok_and(|age| age.as_secs() < 600));
+        assert!(
+            listed
+                .modified
+                .elapsed()
+                .is_ok_and(|age| age.as_secs() < 600)
+        );
         store.remove(key).await.expect("remove");
     }
 }
 
 async fn names(store: &dyn BlobStore) -> BTreeSet<String> {
-    store.list().map_ok(|listed| listed.name).try_collect().await.expect("list")
+    store
+        .list()
+        .map_ok(|listed| listed.name)
+        .try_collect()
+        .await
+        .expect("list")
 }
 
 async fn check(store: &dyn BlobStore) {
@@ -143,8 +191,14 @@ async fn check(store: &dyn BlobStore) {
 /// The store in a bucket, and its folder.
 pub fn open(bucket: &BucketServer) -> (S3Store, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("folder");
-    let flags = Flags { blobs_url: Some(bucket.url()), ..Flags::default() };
-    let config = Config::load_with(flags, &crate::support::bucket::variable).expect("config").bucket.expect("a bucket");
+    let flags = Flags {
+        blobs_url: Some(bucket.url()),
+        ..Flags::default()
+    };
+    let config = Config::load_with(flags, &crate::support::bucket::variable)
+        .expect("config")
+        .bucket
+        .expect("a bucket");
     (S3Store::open(config, folder.path()).expect("store"), folder)
 }
 
@@ -171,7 +225,11 @@ async fn a_bucket_keeps_the_promises() {
 async fn content(sealed: Box<dyn StagedBlob>) -> (Box<dyn StagedBlob>, std::io::Result<Vec<u8>>) {
     let read = move || {
         let mut bytes = Vec::new();
-        let read = sealed.content().expect("content").read_to_end(&mut bytes).map(|_| bytes);
+        let read = sealed
+            .content()
+            .expect("content")
+            .read_to_end(&mut bytes)
+            .map(|_| bytes);
         (sealed, read)
     };
     tokio::task::spawn_blocking(read).await.expect("no panic")
@@ -181,11 +239,22 @@ async fn content(sealed: Box<dyn StagedBlob>) -> (Box<dyn StagedBlob>, std::io::
 async fn an_upload_is_read_and_copied_only_as_it_was_found() {
     let bucket = BucketServer::start().await;
     let (store, _folder) = open(&bucket);
-    let (id, client) = (AttachmentId::new(), Api::anonymous("127.0.0.1:1".parse().expect("address")));
+    let (id, client) = (
+        AttachmentId::new(),
+        Api::anonymous("127.0.0.1:1".parse().expect("address")),
+    );
     let put = async |bytes: &[u8]| {
         let url = store.presign_put(id, "text/plain", bytes.len() as u64, Duration::from_mins(1));
         assert_eq!(
-            client.request("PUT", &url, &[("content-type", "text/plain")], Some(bytes.into())).await.status,
+            client
+                .request(
+                    "PUT",
+                    &url,
+                    &[("content-type", "text/plain")],
+                    Some(bytes.into())
+                )
+                .await
+                .status,
             200
         );
     };
@@ -195,31 +264,70 @@ async fn an_upload_is_read_and_copied_only_as_it_was_found() {
     // Longer than a block, so that not all of it is read at once.
     let long: Vec<u8> = (0_u32..400_000).flat_map(u32::to_le_bytes).collect();
     put(&long).await;
-    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
-    assert_eq!((sealed.digests().size, sealed.digests().sha256.as_ref()), (long.len() as u64, None));
+    let sealed = store
+        .uploaded(id)
+        .await
+        .expect("answer")
+        .expect("an upload");
+    assert_eq!(
+        (sealed.digests().size, sealed.digests().sha256.as_ref()),
+        (long.len() as u64, None)
+    );
     let (sealed, bytes) = content(sealed).await;
     assert!(bytes.expect("read") == long);
     // Replaced between the look and the copy.
     put(b"another").await;
-    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::PreconditionFailed)));
+    assert!(matches!(
+        sealed.publish(&key, &metadata()).await,
+        Err(Error::PreconditionFailed)
+    ));
     assert!(store.open(&key).await.expect("answer").is_none());
 
     // Replaced before the look.
-    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
+    let sealed = store
+        .uploaded(id)
+        .await
+        .expect("answer")
+        .expect("an upload");
     put(b"a third").await;
     let (sealed, bytes) = content(sealed).await;
-    assert!(matches!(Error::from_read(bytes.expect_err("changed")), Error::PreconditionFailed));
+    assert!(matches!(
+        Error::from_read(bytes.expect_err("changed")),
+        Error::PreconditionFailed
+    ));
     assert!(matches!(sealed.check(), Err(Error::PreconditionFailed)));
     // Removed.
-    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
+    let sealed = store
+        .uploaded(id)
+        .await
+        .expect("answer")
+        .expect("an upload");
     store.remove_uploaded(id).await.expect("remove");
-    assert!(matches!(sealed.publish(&key, &metadata()).await, Err(Error::PreconditionFailed)));
+    assert!(matches!(
+        sealed.publish(&key, &metadata()).await,
+        Err(Error::PreconditionFailed)
+    ));
 
     put(b"the last").await;
-    let sealed = store.uploaded(id).await.expect("answer").expect("an upload");
+    let sealed = store
+        .uploaded(id)
+        .await
+        .expect("answer")
+        .expect("an upload");
     sealed.publish(&key, &metadata()).await.expect("publish");
-    assert_eq!(store.open(&key).await.expect("answer").expect("blob").size(), 8);
-    assert!(store.uploaded(id).await.expect("answer").is_some(), "until the row is written");
+    assert_eq!(
+        store
+            .open(&key)
+            .await
+            .expect("answer")
+            .expect("blob")
+            .size(),
+        8
+    );
+    assert!(
+        store.uploaded(id).await.expect("answer").is_some(),
+        "until the row is written"
+    );
 }
 
 #[tokio::test]
@@ -228,25 +336,46 @@ async fn what_is_wrong_with_a_bucket_is_said() {
     let (store, _folder) = open(&bucket);
     bucket.set_down(true);
     let away = store.check().await.expect_err("away");
-    assert!(away.is_transient() && !away.to_string().contains("X-Amz"), "{away}");
+    assert!(
+        away.is_transient() && !away.to_string().contains("X-Amz"),
+        "{away}"
+    );
     bucket.set_down(false);
     store.check().await.expect("there");
     assert!(bucket.objects().is_empty(), "the check leaves nothing");
     bucket.hide();
     let hidden = store.check().await.expect_err("hidden").to_string();
-    assert!(hidden.contains("403") && hidden.contains("s3:ListBucket"), "{hidden}");
+    assert!(
+        hidden.contains("403") && hidden.contains("s3:ListBucket"),
+        "{hidden}"
+    );
 
     let wrong = |name: &str| match name {
         "AWS_SECRET_ACCESS_KEY" => Some("something-else".to_owned()),
         name => crate::support::bucket::variable(name),
     };
-    let flags = Flags { blobs_url: Some(bucket.url()), ..Flags::default() };
-    let config = Config::load_with(flags, &wrong).expect("config").bucket.expect("bucket");
+    let flags = Flags {
+        blobs_url: Some(bucket.url()),
+        ..Flags::default()
+    };
+    let config = Config::load_with(flags, &wrong)
+        .expect("config")
+        .bucket
+        .expect("bucket");
     let folder = tempfile::tempdir().expect("folder");
-    let refused = S3Store::open(config, folder.path()).expect("store").check().await;
+    let refused = S3Store::open(config, folder.path())
+        .expect("store")
+        .check()
+        .await;
     let refused = refused.expect_err("refused").to_string();
-    assert!(refused.contains("AWS_SECRET_ACCESS_KEY") && !refused.contains("something-else"), "{refused}");
+    assert!(
+        refused.contains("AWS_SECRET_ACCESS_KEY") && !refused.contains("something-else"),
+        "{refused}"
+    );
     bucket.remove_bucket();
     let gone = store.check().await.expect_err("gone").to_string();
-    assert!(gone.contains("NoSuchBucket") && gone.contains("HAVERSACK_BLOBS_URL"), "{gone}");
+    assert!(
+        gone.contains("NoSuchBucket") && gone.contains("HAVERSACK_BLOBS_URL"),
+        "{gone}"
+    );
 }

@@ -22,18 +22,29 @@ async fn silent_and_half_sent_connections_are_closed() {
     let told = half.read_all().await;
     assert!(told.is_empty() || told.starts_with("HTTP/1.1 4"), "{told}");
     assert_eq!(idle.read_all().await.trim(), "");
-    assert!(start.elapsed() >= Duration::from_millis(900), "not before the time");
+    assert!(
+        start.elapsed() >= Duration::from_millis(900),
+        "not before the time"
+    );
 }
 
 #[tokio::test]
 async fn a_header_that_is_too_large_is_refused() {
     let app = TestApp::start().await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(20_000))).await;
+    raw.send(format!(
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n",
+        "x".repeat(20_000)
+    ))
+    .await;
     let answer = raw.read_all().await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     let mut raw = Raw::connect(app.address).await;
-    raw.send(format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(12_000))).await;
+    raw.send(format!(
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n",
+        "x".repeat(12_000)
+    ))
+    .await;
     assert!(raw.read_until("alive").await.starts_with("HTTP/1.1 200"));
 }
 
@@ -55,21 +66,42 @@ async fn beyond_the_cap_connections_wait_for_their_turn() {
 fn app_connections(app: &TestApp) -> usize {
     let port = format!(":{:04X}", app.address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").expect("table of connections");
-    let local = table.lines().filter_map(|line| line.split_whitespace().nth(1).zip(line.split_whitespace().nth(3)));
-    local.filter(|(local, state)| local.ends_with(&port) && *state == "01").count()
+    let local = table.lines().filter_map(|line| {
+        line.split_whitespace()
+            .nth(1)
+            .zip(line.split_whitespace().nth(3))
+    });
+    local
+        .filter(|(local, state)| local.ends_with(&port) && *state == "01")
+        .count()
 }
 
 #[tokio::test]
 async fn a_reader_that_takes_nothing_is_given_up() {
     let app = TestApp::with(|flags| flags.idle_timeout_seconds = Some(1)).await;
-    let file = app.api.upload("a.txt", "text/plain", &vec![b'x'; 30_000_000]).await;
+    let file = app
+        .api
+        .upload("a.txt", "text/plain", &vec![b'x'; 30_000_000])
+        .await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", target(&file.url))).await;
+    raw.send(format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        target(&file.url)
+    ))
+    .await;
     raw.read_until("\r\n\r\n").await;
     let open = async || {
         let metrics = app.anonymous().get("/metrics").await;
-        let line = metrics.text().lines().find(|line| line.starts_with("haversack_connections ")).expect("gauge");
-        line.rsplit_once(' ').expect("value").1.parse::<u64>().expect("number")
+        let line = metrics
+            .text()
+            .lines()
+            .find(|line| line.starts_with("haversack_connections "))
+            .expect("gauge");
+        line.rsplit_once(' ')
+            .expect("value")
+            .1
+            .parse::<u64>()
+            .expect("number")
     };
     let before = open().await;
     until(async || (open().await < before).then_some(())).await;
@@ -85,14 +117,20 @@ async fn stopping_lets_uploads_finish() {
     let url = target(created["upload_url"].as_str().expect("URL"));
     let mut upload = Raw::connect(app.address).await;
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
-    upload.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}")).await;
+    upload
+        .send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}"))
+        .await;
     upload.read_until("100 Continue\r\n\r\n").await;
     let mut idle = Raw::connect(app.address).await;
     idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     idle.read_until("alive").await;
 
     app.begin_stop();
-    assert_eq!(idle.read_all().await.trim(), "", "an idle connection is closed at once");
+    assert_eq!(
+        idle.read_all().await.trim(),
+        "",
+        "an idle connection is closed at once"
+    );
     upload.send("hello").await;
     assert!(upload.read_all().await.starts_with("HTTP/1.1 200"));
     assert!(app.stopped().await, "all finished in time");
@@ -109,7 +147,9 @@ async fn stopping_does_not_wait_for_ever() {
     let url = target(created["upload_url"].as_str().expect("URL"));
     let mut upload = Raw::connect(app.address).await;
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
-    upload.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}")).await;
+    upload
+        .send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}"))
+        .await;
     upload.read_until("100 Continue\r\n\r\n").await;
     app.begin_stop();
     assert!(!app.stopped().await);
@@ -121,10 +161,16 @@ async fn a_request_without_host_is_refused_as_any_other() {
     let mut raw = Raw::connect(app.address).await;
     raw.send("GET /healthz HTTP/1.1\r\n\r\n").await;
     let answer = raw.read_until("Host header").await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "),
+        "{answer}"
+    );
     let mut older = Raw::connect(app.address).await;
     older.send("GET /healthz HTTP/1.0\r\n\r\n").await;
-    assert!(older.read_until("alive").await.starts_with("HTTP/1.0 200"), "HTTP/1.0 has no Host");
+    assert!(
+        older.read_until("alive").await.starts_with("HTTP/1.0 200"),
+        "HTTP/1.0 has no Host"
+    );
 }
 
 #[tokio::test]
@@ -140,7 +186,10 @@ async fn what_is_not_http_is_refused() {
         raw.send(nonsense).await;
         let _ = tokio::io::AsyncWriteExt::shutdown(&mut raw.0).await;
         let answer = raw.read_all().await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?} {answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{nonsense:?} {answer}"
+        );
     }
 }
 
@@ -148,29 +197,49 @@ async fn what_is_not_http_is_refused() {
 async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
     let app = TestApp::start().await;
     let next = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    for head in ["POST /v3/nowhere HTTP/1.1", "DELETE /v3/webhook-subscriptions/x HTTP/1.1", "POST /v3/chats HTTP/1.1"]
-    {
+    for head in [
+        "POST /v3/nowhere HTTP/1.1",
+        "DELETE /v3/webhook-subscriptions/x HTTP/1.1",
+        "POST /v3/chats HTTP/1.1",
+    ] {
         let mut raw = Raw::connect(app.address).await;
-        raw.send(format!("{head}\r\nHost: x\r\nContent-Length: 7\r\n\r\n")).await;
+        raw.send(format!("{head}\r\nHost: x\r\nContent-Length: 7\r\n\r\n"))
+            .await;
         raw.send("{\"a\":1}").await;
         raw.send(next).await;
         let answers = raw.read_all().await;
-        assert!(answers.starts_with("HTTP/1.1 401") && answers.ends_with("alive\n"), "{answers}");
+        assert!(
+            answers.starts_with("HTTP/1.1 401") && answers.ends_with("alive\n"),
+            "{answers}"
+        );
     }
     // A body that was read leaves nothing, whichever way it is framed.
     let app_key = "acme-key-0123456789";
     let mut raw = Raw::connect(app.address).await;
-    let head =
-        format!("POST /v3/chats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {app_key}\r\nTransfer-Encoding: chunked");
-    raw.send(format!("{head}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{next}")).await;
+    let head = format!(
+        "POST /v3/chats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {app_key}\r\nTransfer-Encoding: chunked"
+    );
+    raw.send(format!("{head}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{next}"))
+        .await;
     let answers = raw.read_all().await;
-    assert!(answers.starts_with("HTTP/1.1 400") && answers.ends_with("alive\n"), "{answers}");
-    assert_eq!(answers.to_lowercase().matches("connection: close").count(), 1, "the last one only: {answers}");
+    assert!(
+        answers.starts_with("HTTP/1.1 400") && answers.ends_with("alive\n"),
+        "{answers}"
+    );
+    assert_eq!(
+        answers.to_lowercase().matches("connection: close").count(),
+        1,
+        "the last one only: {answers}"
+    );
     // A rest that is long is not waited for, and the client is told.
     let mut raw = Raw::connect(app.address).await;
-    raw.send("POST /v3/chats HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n").await;
+    raw.send("POST /v3/chats HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        .await;
     let answer = raw.read_all().await.to_lowercase();
-    assert!(answer.starts_with("http/1.1 401") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert!(
+        answer.starts_with("http/1.1 401") && answer.contains("\r\nconnection: close\r\n"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -194,9 +263,15 @@ async fn host_that_is_ambiguous_or_none_is_refused_before_routing() {
         ("http://x/metrics", ""),
     ] {
         let mut raw = Raw::connect(app.address).await;
-        raw.send(format!("GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n")).await;
+        raw.send(format!(
+            "GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n"
+        ))
+        .await;
         let answer = raw.read_all().await;
-        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "), "{hosts} {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "),
+            "{hosts} {answer}"
+        );
         assert!(answer.contains("\"code\":1005"), "{hosts} {answer}");
     }
     for (target, host, status) in [
@@ -206,17 +281,30 @@ async fn host_that_is_ambiguous_or_none_is_refused_before_routing() {
         ("/metrics", "[::1]:8080", 200),
     ] {
         let mut raw = Raw::connect(app.address).await;
-        raw.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await;
+        raw.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
         let answer = raw.read_all().await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target} {host} {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{target} {host} {answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn several_keys_are_refused() {
     let app = TestApp::start().await;
-    for other in ["Bearer rival-key-0123456789", "Bearer acme-key-0123456789", "Basic eA=="] {
-        let answer = app.api.get_with("/v3/chats", &[("authorization", other)]).await;
+    for other in [
+        "Bearer rival-key-0123456789",
+        "Bearer acme-key-0123456789",
+        "Basic eA==",
+    ] {
+        let answer = app
+            .api
+            .get_with("/v3/chats", &[("authorization", other)])
+            .await;
         assert_eq!(answer.error(), (401, 2004), "{other}");
     }
 }

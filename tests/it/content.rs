@@ -15,7 +15,10 @@ async fn put(app: &TestApp, filename: &str, content_type: &str, bytes: &[u8]) ->
 
 async fn attachment(app: &TestApp, created: &Value) -> Value {
     let id = created["attachment_id"].as_str().expect("id");
-    app.api.get(&format!("/v3/attachments/{id}")).await.expect(200)
+    app.api
+        .get(&format!("/v3/attachments/{id}"))
+        .await
+        .expect(200)
 }
 
 #[tokio::test]
@@ -24,14 +27,22 @@ async fn every_sample_is_what_its_bytes_are() {
     let manifest = String::from_utf8(corpus("manifest.tsv")).expect("UTF-8");
     let mut counts = (0, 0);
     for line in manifest.lines().filter(|line| !line.starts_with('#')) {
-        let [file, expected, _, note] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
-        let right: Vec<&str> =
-            std::iter::once(expected).chain(note.split("; ").filter_map(|note| note.strip_prefix("alt="))).collect();
+        let [file, expected, _, note] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let right: Vec<&str> = std::iter::once(expected)
+            .chain(
+                note.split("; ")
+                    .filter_map(|note| note.strip_prefix("alt=")),
+            )
+            .collect();
         let bytes = corpus(file);
         if bytes.is_empty() {
             continue;
         }
-        let extension = file.rsplit_once('.').and_then(|(_, extension)| haversack::media::by_extension(extension));
+        let extension = file
+            .rsplit_once('.')
+            .and_then(|(_, extension)| haversack::media::by_extension(extension));
         let declared = match (expected, extension) {
             ("reject", Some(media_type)) => media_type.name,
             ("reject", None) => "text/plain",
@@ -51,12 +62,23 @@ async fn every_sample_is_what_its_bytes_are() {
                 app.api.get(url).await.header("content-type").to_owned()
             } else {
                 let part = json!({"type": "media", "attachment_id": created["attachment_id"]});
-                assert_eq!(app.api.send_parts(json!([part])).await.error(), (400, 5004), "{file}");
+                assert_eq!(
+                    app.api.send_parts(json!([part])).await.error(),
+                    (400, 5004),
+                    "{file}"
+                );
                 "reject".to_owned()
             }
         };
-        assert!(right.contains(&settled.as_str()), "{file}: {settled}, not {right:?}");
-        if settled == "reject" { counts.0 += 1 } else { counts.1 += 1 }
+        assert!(
+            right.contains(&settled.as_str()),
+            "{file}: {settled}, not {right:?}"
+        );
+        if settled == "reject" {
+            counts.0 += 1
+        } else {
+            counts.1 += 1
+        }
     }
     assert!(counts.0 > 80 && counts.1 > 200, "{counts:?}");
 }
@@ -69,7 +91,10 @@ async fn bytes_that_are_refused_are_not_kept_and_say_why() {
     assert_eq!(attachment["status"], "failed");
     assert_eq!(attachment["content_type"], "application/pdf");
     assert_eq!(attachment.get("download_url"), None);
-    let reason = attachment["failure_reason"].as_str().expect("a reason").to_owned();
+    let reason = attachment["failure_reason"]
+        .as_str()
+        .expect("a reason")
+        .to_owned();
     assert!(reason.contains("Windows program"), "{reason}");
     let part = json!({"type": "media", "attachment_id": created["attachment_id"]});
     let refused = app.api.send_parts(json!([part])).await;
@@ -77,28 +102,50 @@ async fn bytes_that_are_refused_are_not_kept_and_say_why() {
     assert!(refused.message().contains(&reason), "{}", refused.message());
     let sticker = json!({"type": "text", "value": "x",
         "inline_stickers": [{"range": [0, 1], "attachment_id": created["attachment_id"]}]});
-    assert_eq!(app.api.send_parts(json!([sticker])).await.error(), (400, 5004));
+    assert_eq!(
+        app.api.send_parts(json!([sticker])).await.error(),
+        (400, 5004)
+    );
     let url = created["download_url"].as_str().expect("URL");
     assert_eq!(app.api.get(url).await.status, 404);
-    let by_url = app.api.send_parts(json!([{"type": "media", "url": url}])).await;
+    let by_url = app
+        .api
+        .send_parts(json!([{"type": "media", "url": url}]))
+        .await;
     assert_eq!(by_url.error(), (400, 5004));
     assert!(files(&app).await.is_empty());
 
     // The first complete body is the one, whatever came of it.
-    assert_eq!(app.api.put(&created, &corpus("setup.exe")).await.status, 200);
+    assert_eq!(
+        app.api.put(&created, &corpus("setup.exe")).await.status,
+        200
+    );
     let size = corpus("setup.exe").len();
     let other = app.api.put(&created, &vec![b'x'; size]).await;
     assert_eq!(other.status, 409);
-    assert!(other.text().contains("<Code>OperationAborted</Code>"), "{}", other.text());
+    assert!(
+        other.text().contains("<Code>OperationAborted</Code>"),
+        "{}",
+        other.text()
+    );
     let id = created["attachment_id"].as_str().expect("id");
-    assert_eq!(app.api.delete(&format!("/v3/attachments/{id}")).await.status, 204);
+    assert_eq!(
+        app.api
+            .delete(&format!("/v3/attachments/{id}"))
+            .await
+            .status,
+        204
+    );
 }
 
 #[tokio::test]
 async fn refused_bytes_are_forgotten_after_a_day() {
     let app = TestApp::on_disk().await;
     let created = put(&app, "a.pdf", "application/pdf", b"no PDF").await;
-    let path = format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
+    let path = format!(
+        "/v3/attachments/{}",
+        created["attachment_id"].as_str().expect("id")
+    );
     app.clock.advance(std::time::Duration::from_hours(24));
     app.service.sweep().await.expect("sweep");
     assert_eq!(app.api.get(&path).await.status, 200);
@@ -115,7 +162,12 @@ async fn inside_a_family_the_bytes_win() {
         ("a.mp4", "video/mp4", "clip.mov", "video/quicktime"),
         ("a.m4a", "audio/mp4", "tagged.mp3", "audio/mpeg"),
         ("a.mp4", "video/mp4", "recording-isom.m4a", "audio/x-m4a"),
-        ("a.zip", "application/zip", "book.epub", "application/epub+zip"),
+        (
+            "a.zip",
+            "application/zip",
+            "book.epub",
+            "application/epub+zip",
+        ),
         ("noname", "image/gif", "photo.jpg", "image/jpeg"),
     ] {
         let created = put(&app, filename, declared, &corpus(file)).await;
@@ -127,9 +179,16 @@ async fn inside_a_family_the_bytes_win() {
         );
         let part = json!({"type": "media", "attachment_id": created["attachment_id"]});
         let sent = app.api.send_parts(json!([part])).await.expect(201);
-        assert_eq!(sent["chat"]["message"]["parts"][0]["mime_type"], delivered, "{file}");
+        assert_eq!(
+            sent["chat"]["message"]["parts"][0]["mime_type"], delivered,
+            "{file}"
+        );
         let url = created["download_url"].as_str().expect("URL");
-        assert_eq!(app.api.get(url).await.header("content-type"), delivered, "{file}");
+        assert_eq!(
+            app.api.get(url).await.header("content-type"),
+            delivered,
+            "{file}"
+        );
     }
 }
 
@@ -147,11 +206,17 @@ async fn dimensions_and_durations_are_told_where_they_can_be() {
     ] {
         let created = put(&app, file, declared, &corpus(file)).await;
         let attachment = attachment(&app, &created).await;
-        assert_eq!(attachment["width"].is_u64() && attachment["height"].is_u64(), dimensions, "{attachment}");
+        assert_eq!(
+            attachment["width"].is_u64() && attachment["height"].is_u64(),
+            dimensions,
+            "{attachment}"
+        );
         match duration {
             None => assert_eq!(attachment.get("duration_ms"), None, "{attachment}"),
             Some(expected) => {
-                let found = attachment["duration_ms"].as_i64().unwrap_or_else(|| panic!("{attachment}"));
+                let found = attachment["duration_ms"]
+                    .as_i64()
+                    .unwrap_or_else(|| panic!("{attachment}"));
                 assert!((found - expected).abs() <= 100, "{file}: {found}");
             }
         }
@@ -162,6 +227,10 @@ async fn dimensions_and_durations_are_told_where_they_can_be() {
 fn the_documentation_lists_every_type() {
     let documented = include_str!("../../docs/media-types.md");
     for media_type in haversack::media::TYPES {
-        assert!(documented.contains(&media_type.row()), "docs/media-types.md must have: {}", media_type.row());
+        assert!(
+            documented.contains(&media_type.row()),
+            "docs/media-types.md must have: {}",
+            media_type.row()
+        );
     }
 }

@@ -14,14 +14,18 @@ const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
 /// The value of a series of `/metrics`, 0 if it is not there.
 async fn metric(app: &TestApp, series: &str) -> u64 {
     let page = app.anonymous().get("/metrics").await;
-    let line = page.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let line = page
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map_or(0, |value| value.parse().expect("a number"))
 }
 
 /// A message of `stickers` inline stickers, as many in a part as one may have, with media in between.
 fn with_stickers(stickers: &[String], file: &str) -> Value {
     let texts = stickers.chunks(100).map(|ids| {
-        let sticker = |(at, id): (usize, &String)| json!({"range": [at, at + 1], "attachment_id": id});
+        let sticker =
+            |(at, id): (usize, &String)| json!({"range": [at, at + 1], "attachment_id": id});
         let stickers: Vec<Value> = ids.iter().enumerate().map(sticker).collect();
         json!({"type": "text", "value": "x".repeat(ids.len()), "inline_stickers": stickers})
     });
@@ -30,7 +34,11 @@ fn with_stickers(stickers: &[String], file: &str) -> Value {
 }
 
 async fn send(api: &Api, message: &Value) -> Answer {
-    api.post("/v3/chats", &json!({"from": LINE, "to": [RECIPIENT], "message": message})).await
+    api.post(
+        "/v3/chats",
+        &json!({"from": LINE, "to": [RECIPIENT], "message": message}),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -41,7 +49,11 @@ async fn stickers_beyond_the_cap_of_part_or_message_are_refused() {
     send(&app.api, &of(200)).await.expect(201);
     let refused = send(&app.api, &of(201)).await;
     assert_eq!(refused.error(), (400, 1004));
-    assert!(refused.message().contains("at most 200 inline_stickers"), "{}", refused.message());
+    assert!(
+        refused.message().contains("at most 200 inline_stickers"),
+        "{}",
+        refused.message()
+    );
     let refused = send(&app.api, &of(5000)).await;
     assert_eq!(refused.error(), (400, 1004));
     let sticker = |at: usize| json!({"range": [at, at + 1], "attachment_id": file});
@@ -49,7 +61,11 @@ async fn stickers_beyond_the_cap_of_part_or_message_are_refused() {
     let part = json!({"type": "text", "value": "x".repeat(101), "inline_stickers": stickers});
     let refused = send(&app.api, &json!({"parts": [part]})).await;
     assert_eq!(refused.error(), (400, 1004));
-    assert!(refused.message().contains("at most 100 inline_stickers"), "{}", refused.message());
+    assert!(
+        refused.message().contains("at most 100 inline_stickers"),
+        "{}",
+        refused.message()
+    );
 }
 
 #[tokio::test]
@@ -79,12 +95,24 @@ async fn send_that_breaks_a_rule_never_reaches_the_writer() {
     let mut stickers = vec![file.clone(); 199];
     stickers.push(UNKNOWN.to_owned());
     let refused = within(send(&app.api, &with_stickers(&stickers, &file))).await;
-    assert_eq!(refused.error(), (404, 2003), "answered while nobody can write");
+    assert_eq!(
+        refused.error(),
+        (404, 2003),
+        "answered while nobody can write"
+    );
     let chat = format!("/v3/chats/{UNKNOWN}/messages");
     let text = json!({"message": {"parts": [{"type": "text", "value": "x"}]}});
-    assert_eq!(within(app.api.post(&chat, &text)).await.error(), (404, 2001));
+    assert_eq!(
+        within(app.api.post(&chat, &text)).await.error(),
+        (404, 2001)
+    );
     let foreign_line = json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": text["message"]});
-    assert_eq!(within(app.api.post("/v3/chats", &foreign_line)).await.error(), (403, 2006));
+    assert_eq!(
+        within(app.api.post("/v3/chats", &foreign_line))
+            .await
+            .error(),
+        (403, 2006)
+    );
     release.notify_one();
     within(held).await.expect("no panic").expect("committed");
 }
@@ -97,27 +125,55 @@ async fn partner_at_its_share_leaves_room_for_others() {
         flags.database_connections = Some(4);
     })
     .await;
-    let (budget, total) = if app.db.is_shared() { ("database_connections", 3) } else { ("database_writes", 256) };
+    let (budget, total) = if app.db.is_shared() {
+        ("database_connections", 3)
+    } else {
+        ("database_writes", 256)
+    };
     let create = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 5});
     // On PostgreSQL the look-up of a key that was not seen before counts as well, for another holder.
     for api in [&app.api, &app.rival] {
-        api.get(&format!("/v3/attachments/{UNKNOWN}")).await.expect(404);
+        api.get(&format!("/v3/attachments/{UNKNOWN}"))
+            .await
+            .expect(404);
     }
     let many = join_all((0..64).map(|_| app.api.post("/v3/attachments", &create))).await;
-    assert!(many.iter().all(|answer| answer.status == 200), "its further calls wait for its own");
-    let peak = metric(&app, &format!("haversack_budget_peak{{budget=\"{budget}\"}}")).await;
+    assert!(
+        many.iter().all(|answer| answer.status == 200),
+        "its further calls wait for its own"
+    );
+    let peak = metric(
+        &app,
+        &format!("haversack_budget_peak{{budget=\"{budget}\"}}"),
+    )
+    .await;
     assert!((1..=2).contains(&peak), "{peak} of one partner at a time");
-    assert_eq!(metric(&app, &format!("haversack_budget_limit{{budget=\"{budget}\"}}")).await, total);
+    assert_eq!(
+        metric(
+            &app,
+            &format!("haversack_budget_limit{{budget=\"{budget}\"}}")
+        )
+        .await,
+        total
+    );
 
     let both = join_all((0..64).map(|n| {
         let api = if n % 2 == 0 { &app.api } else { &app.rival };
         api.post("/v3/attachments", &create)
     }));
     assert!(both.await.iter().all(|answer| answer.status == 200));
-    let peak = metric(&app, &format!("haversack_budget_peak{{budget=\"{budget}\"}}")).await;
+    let peak = metric(
+        &app,
+        &format!("haversack_budget_peak{{budget=\"{budget}\"}}"),
+    )
+    .await;
     assert!((1..=4).contains(&peak), "{peak} of two partners");
     until(async || {
-        let used = metric(&app, &format!("haversack_budget_used{{budget=\"{budget}\"}}")).await;
+        let used = metric(
+            &app,
+            &format!("haversack_budget_used{{budget=\"{budget}\"}}"),
+        )
+        .await;
         (used == 0).then_some(())
     })
     .await;
@@ -130,17 +186,31 @@ async fn reads_of_one_partner_stay_within_its_share() {
         flags.database_connections_per_partner = Some(1);
     })
     .await;
-    let budget = if app.db.is_shared() { "database_connections" } else { "database_reads" };
+    let budget = if app.db.is_shared() {
+        "database_connections"
+    } else {
+        "database_reads"
+    };
     app.api.send_text(&[RECIPIENT], "hello").await;
     let lists = join_all((0..64).map(|_| app.api.get("/v3/chats?to=%2B12025550199"))).await;
     assert!(lists.iter().all(|answer| answer.status == 200));
     for key in ["unknown-key-0123456789", "another-key-0123456789"] {
         assert_eq!(app.api.with_key(key).get("/v3/chats").await.status, 401);
     }
-    let peak = metric(&app, &format!("haversack_budget_peak{{budget=\"{budget}\"}}")).await;
-    assert!((1..=3).contains(&peak), "{peak}: one of the partner's, one of unknown keys, one of nobody");
-    let refused =
-        metric(&app, &format!("haversack_budget_refusals_total{{budget=\"{budget}\",scope=\"share\"}}")).await;
+    let peak = metric(
+        &app,
+        &format!("haversack_budget_peak{{budget=\"{budget}\"}}"),
+    )
+    .await;
+    assert!(
+        (1..=3).contains(&peak),
+        "{peak}: one of the partner's, one of unknown keys, one of nobody"
+    );
+    let refused = metric(
+        &app,
+        &format!("haversack_budget_refusals_total{{budget=\"{budget}\",scope=\"share\"}}"),
+    )
+    .await;
     assert_eq!(refused, 0, "they waited");
 }
 
@@ -167,7 +237,11 @@ async fn repeated_call_gets_its_answer_although_it_breaks_a_rule_by_now() {
     let answers = join_all((0..8).map(|_| app.api.post("/v3/chats", &body))).await;
     let first = &answers[0].json;
     for answer in &answers {
-        assert_eq!((answer.status.as_u16(), &answer.json), (201, first), "the send itself has used up the limit");
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json),
+            (201, first),
+            "the send itself has used up the limit"
+        );
     }
     let list = app.api.get("/v3/chats").await.expect(200);
     assert_eq!(list["chats"].as_array().expect("list").len(), 1);
@@ -177,7 +251,9 @@ async fn repeated_call_gets_its_answer_although_it_breaks_a_rule_by_now() {
 async fn chats_are_filtered_by_rare_and_common_participants() {
     let app = TestApp::start().await;
     app.api.send_text(&[RECIPIENT], "direct").await;
-    app.api.send_text(&[RECIPIENT, "ann@example.com"], "group").await;
+    app.api
+        .send_text(&[RECIPIENT, "ann@example.com"], "group")
+        .await;
     app.api.send_text(&["bob@example.com"], "other").await;
     let count = async |query: &str| {
         let list = app.api.get(&format!("/v3/chats?{query}")).await.expect(200);
@@ -200,17 +276,37 @@ async fn chats_are_filtered_by_rare_and_common_participants() {
     };
     assert_eq!(found().await, [2, 1, 0, 3, 0, 2]);
     // As many chats of one recipient as make it common, by rows: each send would be a message.
-    let chat = app.api.get("/v3/chats?to=%2B12025550199&limit=1").await.expect(200)["chats"][0]["id"].clone();
+    let chat = app
+        .api
+        .get("/v3/chats?to=%2B12025550199&limit=1")
+        .await
+        .expect(200)["chats"][0]["id"]
+        .clone();
     add_chats(&app, chat.as_str().expect("id"), 1100).await;
-    assert_eq!(found().await, [20, 1, 0, 20, 0, 20], "a page of 20 each, by the other way");
+    assert_eq!(
+        found().await,
+        [20, 1, 0, 20, 0, 20],
+        "a page of 20 each, by the other way"
+    );
     let mut seen = std::collections::HashSet::new();
     let mut cursor = String::new();
     loop {
-        let page = app.api.get(&format!("/v3/chats?to=%2B12025550199&limit=100&cursor={cursor}")).await.expect(200);
+        let page = app
+            .api
+            .get(&format!(
+                "/v3/chats?to=%2B12025550199&limit=100&cursor={cursor}"
+            ))
+            .await
+            .expect(200);
         for chat in page["chats"].as_array().expect("list") {
-            assert!(seen.insert(chat["id"].as_str().expect("id").to_owned()), "none twice");
+            assert!(
+                seen.insert(chat["id"].as_str().expect("id").to_owned()),
+                "none twice"
+            );
         }
-        let Some(next) = page["next_cursor"].as_str() else { break };
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
         next.clone_into(&mut cursor);
     }
     assert_eq!(seen.len(), 1102);
@@ -242,5 +338,8 @@ async fn add_chats(app: &TestApp, chat: &str, count: usize) {
             Ok::<_, haversack::db::Error>(())
         })
     });
-    tokio::time::timeout(Duration::from_mins(1), copy).await.expect("in time").expect("copied");
+    tokio::time::timeout(Duration::from_mins(1), copy)
+        .await
+        .expect("in time")
+        .expect("copied");
 }

@@ -18,20 +18,28 @@ fn fault(name: &str) -> Vec<u8> {
 
 async fn memo(api: &Api, source: Value) -> Answer {
     let chat = api.send_text(&[RECIPIENT], "hi").await;
-    api.post(&format!("/v3/chats/{}/voicememo", chat["id"].as_str().expect("id")), &source).await
+    api.post(
+        &format!("/v3/chats/{}/voicememo", chat["id"].as_str().expect("id")),
+        &source,
+    )
+    .await
 }
 
 async fn send_file(api: &Api, name: &str, media_type: &str, bytes: &[u8]) -> Value {
     let uploaded = api.upload(name, media_type, bytes).await;
-    let sent = api.send_parts(json!([{"type": "media", "attachment_id": uploaded.id}])).await.expect(201);
+    let sent = api
+        .send_parts(json!([{"type": "media", "attachment_id": uploaded.id}]))
+        .await
+        .expect(201);
     sent["chat"]["message"]["parts"][0].clone()
 }
 
 /// A program in place of ffmpeg that converts nothing and never ends. Its argument tells it from those of other tests.
 fn endless_ffmpeg(folder: &tempfile::TempDir, mark: &str) -> String {
     let path = folder.path().join("ffmpeg");
-    let script =
-        format!("#!/bin/sh\n[ \"$1\" = -version ] && {{ echo 'ffmpeg version 0'; exit; }}\nexec sleep {mark}\n");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -version ] && {{ echo 'ffmpeg version 0'; exit; }}\nexec sleep {mark}\n"
+    );
     std::fs::write(&path, script).expect("write");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode");
     path.to_str().expect("path").to_owned()
@@ -40,8 +48,14 @@ fn endless_ffmpeg(folder: &tempfile::TempDir, mark: &str) -> String {
 /// The value of a metric.
 async fn metric(app: &TestApp, name: &str) -> u64 {
     let metrics = app.api.get("/metrics").await;
-    let line = metrics.text().lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
-    line.unwrap_or_else(|| panic!("no {name}")).trim().parse().expect("a number")
+    let line = metrics
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix(name).map(str::to_owned));
+    line.unwrap_or_else(|| panic!("no {name}"))
+        .trim()
+        .parse()
+        .expect("a number")
 }
 
 #[tokio::test]
@@ -52,21 +66,37 @@ async fn sound_that_makes_a_decoder_crash_is_refused() {
         let bytes = fault(name);
         let uploaded = app.api.upload(name, "audio/x-m4a", &bytes).await;
         origin.file(&format!("/{name}"), "audio/x-m4a", &bytes);
-        for source in
-            [json!({"attachment_id": uploaded.id}), json!({"voice_memo_url": origin.url(&format!("/{name}"))})]
-        {
+        for source in [
+            json!({"attachment_id": uploaded.id}),
+            json!({"voice_memo_url": origin.url(&format!("/{name}"))}),
+        ] {
             let refused = memo(&app.api, source).await;
             assert_eq!(refused.error(), (400, 5004), "{name}");
-            assert!(refused.message().contains("holds no sound that can be played"), "{}", refused.message());
+            assert!(
+                refused
+                    .message()
+                    .contains("holds no sound that can be played"),
+                "{}",
+                refused.message()
+            );
         }
     }
-    assert_eq!(metric(&app, "haversack_budget_used{budget=\"conversions\"}").await, 0);
+    assert_eq!(
+        metric(&app, "haversack_budget_used{budget=\"conversions\"}").await,
+        0
+    );
 }
 
 #[tokio::test]
 async fn picture_that_makes_a_decoder_panic_is_delivered_as_it_is() {
     let app = TestApp::start().await;
-    let sent = send_file(&app.api, "tiles.tif", "image/tiff", &fault("tile_planar.tif")).await;
+    let sent = send_file(
+        &app.api,
+        "tiles.tif",
+        "image/tiff",
+        &fault("tile_planar.tif"),
+    )
+    .await;
     assert_eq!(sent["mime_type"], "image/tiff");
 }
 
@@ -88,8 +118,15 @@ fn one_pixel_strips(count: u32) -> Vec<u8> {
     ];
     let mut bytes = [&b"II*\0\x08\0\0\0"[..], &fields.to_le_bytes()].concat();
     for (tag, kind, count, value) in entries {
-        bytes
-            .extend([&tag.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes(), &value.to_le_bytes()].concat());
+        bytes.extend(
+            [
+                &tag.to_le_bytes()[..],
+                &kind.to_le_bytes(),
+                &count.to_le_bytes(),
+                &value.to_le_bytes(),
+            ]
+            .concat(),
+        );
     }
     bytes.extend([0, 0, 0, 0, 0x80, 0]);
     bytes.extend(base.to_le_bytes().repeat(count as usize));
@@ -100,9 +137,21 @@ fn one_pixel_strips(count: u32) -> Vec<u8> {
 #[tokio::test]
 async fn picture_that_no_jpeg_can_hold_is_not_decoded() {
     let app = TestApp::start().await;
-    let sent = send_file(&app.api, "strips.tif", "image/tiff", &one_pixel_strips(2_000_000)).await;
+    let sent = send_file(
+        &app.api,
+        "strips.tif",
+        "image/tiff",
+        &one_pixel_strips(2_000_000),
+    )
+    .await;
     assert_eq!(sent["mime_type"], "image/tiff");
-    let sent = send_file(&app.api, "strips.tif", "image/tiff", &one_pixel_strips(1000)).await;
+    let sent = send_file(
+        &app.api,
+        "strips.tif",
+        "image/tiff",
+        &one_pixel_strips(1000),
+    )
+    .await;
     assert_eq!(sent["mime_type"], "image/jpeg", "and one that can is");
 }
 
@@ -111,7 +160,13 @@ async fn sound_of_an_absurd_rate_is_delivered_without_being_decoded() {
     let folder = tempfile::tempdir().expect("folder");
     let ffmpeg = endless_ffmpeg(&folder, "4712.1");
     let app = TestApp::with(|flags| flags.ffmpeg = Some(ffmpeg)).await;
-    let sent = within(send_file(&app.api, "slow.caf", "audio/x-caf", &fault("caf_1hz.caf"))).await;
+    let sent = within(send_file(
+        &app.api,
+        "slow.caf",
+        "audio/x-caf",
+        &fault("caf_1hz.caf"),
+    ))
+    .await;
     assert_eq!(sent["mime_type"], "audio/x-caf");
     assert!(processes("4712.1").is_empty());
 }
@@ -130,34 +185,64 @@ async fn partner_with_endless_conversions_does_not_delay_another() {
         let api = app.api.clone();
         tokio::spawn(async move {
             let name = format!("{n}.caf");
-            let caf = api.upload(&name, "audio/x-caf", &corpus("voice-pcm.caf")).await;
-            api.send_parts(json!([{"type": "media", "attachment_id": caf.id}])).await
+            let caf = api
+                .upload(&name, "audio/x-caf", &corpus("voice-pcm.caf"))
+                .await;
+            api.send_parts(json!([{"type": "media", "attachment_id": caf.id}]))
+                .await
         })
     });
     let sends: Vec<_> = sends.collect();
     until(async || (!processes("sleep\x004712.2").is_empty()).then_some(())).await;
-    let tiff = app.rival.upload("a.tif", "image/tiff", &corpus("tiny-be.tif")).await;
+    let tiff = app
+        .rival
+        .upload("a.tif", "image/tiff", &corpus("tiny-be.tif"))
+        .await;
     let body = json!({"from": RIVAL_LINE, "to": [RECIPIENT],
         "message": {"parts": [{"type": "media", "attachment_id": tiff.id}]}});
     let sent = within(app.rival.post("/v3/chats", &body)).await.expect(201);
-    assert_eq!(sent["chat"]["message"]["parts"][0]["mime_type"], "image/jpeg");
+    assert_eq!(
+        sent["chat"]["message"]["parts"][0]["mime_type"],
+        "image/jpeg"
+    );
     assert_eq!(processes("sleep\x004712.2").len(), 1, "its share");
-    assert_eq!(metric(&app, "haversack_budget_peak{budget=\"conversions\"}").await, 2);
+    assert_eq!(
+        metric(&app, "haversack_budget_peak{budget=\"conversions\"}").await,
+        2
+    );
     sends.iter().for_each(tokio::task::JoinHandle::abort);
     until(async || processes("4712.2").is_empty().then_some(())).await;
-    until(async || (metric(&app, "haversack_budget_used{budget=\"conversions\"}").await == 0).then_some(())).await;
+    until(async || {
+        (metric(&app, "haversack_budget_used{budget=\"conversions\"}").await == 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn killed_server_takes_its_decoders_along() {
-    let (data, folder) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+    let (data, folder) = (
+        tempfile::tempdir().expect("folder"),
+        tempfile::tempdir().expect("folder"),
+    );
     let ffmpeg = endless_ffmpeg(&folder, "4712.3");
-    let server = Server::run(haversack(data.path()).env("HAVERSACK_FFMPEG", ffmpeg).arg("serve"));
+    let server = Server::run(
+        haversack(data.path())
+            .env("HAVERSACK_FFMPEG", ffmpeg)
+            .arg("serve"),
+    );
     let line = server.said("Phone number").to_owned();
     let key: &'static str = server.said("API key").to_owned().leak();
-    let address = server.said("API base").trim_start_matches("http://").split('/').next().expect("host").to_owned();
+    let address = server
+        .said("API base")
+        .trim_start_matches("http://")
+        .split('/')
+        .next()
+        .expect("host")
+        .to_owned();
     let api = Api::new(address.parse().expect("address"), key);
-    let caf = api.upload("a.caf", "audio/x-caf", &corpus("voice-pcm.caf")).await;
+    let caf = api
+        .upload("a.caf", "audio/x-caf", &corpus("voice-pcm.caf"))
+        .await;
     let body = json!({"from": line, "to": [RECIPIENT],
         "message": {"parts": [{"type": "media", "attachment_id": caf.id}]}});
     let send = tokio::spawn(async move { api.post("/v3/chats", &body).await });

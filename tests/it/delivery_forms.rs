@@ -7,7 +7,11 @@ use crate::support::{Origin, TestApp, corpus, files, on_disk};
 /// Whether the program that CAF needs is on this machine; the tests hold with it and without.
 async fn has_ffmpeg(app: &TestApp) -> bool {
     let ready = app.api.get("/readyz").await;
-    assert!(ready.text().starts_with("ready\nffmpeg: "), "{}", ready.text());
+    assert!(
+        ready.text().starts_with("ready\nffmpeg: "),
+        "{}",
+        ready.text()
+    );
     !ready.text().contains("ffmpeg: none")
 }
 
@@ -22,26 +26,61 @@ fn text<'a>(part: &'a Value, field: &str) -> &'a str {
 #[tokio::test]
 async fn tiff_is_delivered_as_jpeg() {
     let app = TestApp::start().await;
-    for file in ["scan-be.tif", "scan-le.tiff", "bigtiff.tif", "multipage.tif", "tiny-be.tif", "tiny-scan.tif"] {
+    for file in [
+        "scan-be.tif",
+        "scan-le.tiff",
+        "bigtiff.tif",
+        "multipage.tif",
+        "tiny-be.tif",
+        "tiny-scan.tif",
+    ] {
         let bytes = corpus(file);
         let uploaded = app.api.upload(file, "image/tiff", &bytes).await;
         let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
         let name = format!("{}.jpg", file.split('.').next().expect("a stem"));
-        assert_eq!((text(&sent, "filename"), text(&sent, "mime_type")), (name.as_str(), "image/jpeg"), "{file}");
+        assert_eq!(
+            (text(&sent, "filename"), text(&sent, "mime_type")),
+            (name.as_str(), "image/jpeg"),
+            "{file}"
+        );
         let delivered = app.api.get(text(&sent, "url")).await;
-        assert_eq!((delivered.status.as_u16(), delivered.header("content-type")), (200, "image/jpeg"), "{file}");
+        assert_eq!(
+            (delivered.status.as_u16(), delivered.header("content-type")),
+            (200, "image/jpeg"),
+            "{file}"
+        );
         assert_eq!(sent["size_bytes"], delivered.bytes.len(), "{file}");
-        assert!(delivered.bytes.starts_with(b"\xff\xd8\xff") && delivered.bytes.ends_with(b"\xff\xd9"), "{file}");
+        assert!(
+            delivered.bytes.starts_with(b"\xff\xd8\xff") && delivered.bytes.ends_with(b"\xff\xd9"),
+            "{file}"
+        );
         let measures = haversack::media::probe(std::io::Cursor::new(delivered.bytes), jpeg());
         assert!(measures.width.is_some(), "{file}");
 
         // What was uploaded is still there, and still what it was.
-        let attachment = app.api.get(&format!("/v3/attachments/{}", uploaded.id)).await.expect(200);
-        assert_eq!((text(&attachment, "content_type"), text(&attachment, "filename")), ("image/tiff", file));
+        let attachment = app
+            .api
+            .get(&format!("/v3/attachments/{}", uploaded.id))
+            .await
+            .expect(200);
+        assert_eq!(
+            (
+                text(&attachment, "content_type"),
+                text(&attachment, "filename")
+            ),
+            ("image/tiff", file)
+        );
         assert_eq!(attachment["size_bytes"], bytes.len());
-        assert_eq!((&attachment["width"], &attachment["height"]), (&json!(measures.width), &json!(measures.height)));
+        assert_eq!(
+            (&attachment["width"], &attachment["height"]),
+            (&json!(measures.width), &json!(measures.height))
+        );
         let original = app.api.get(text(&attachment, "download_url")).await;
-        assert_eq!((original.header("content-type"), &original.bytes), ("image/tiff", &bytes), "{file}");
+        assert_eq!(
+            (original.header("content-type"), &original.bytes),
+            ("image/tiff", &bytes),
+            "{file}"
+        );
     }
 }
 
@@ -53,20 +92,39 @@ fn jpeg() -> &'static haversack::media::MediaType {
 async fn a_file_is_converted_once() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
-    let uploaded = app.api.upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff")).await;
+    let uploaded = app
+        .api
+        .upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff"))
+        .await;
     let body = json!({"type": "media", "attachment_id": uploaded.id});
     let sends = futures_util::future::join_all((0..5).map(|_| part(&app, body.clone()))).await;
     assert!(sends.iter().all(|sent| sent == &sends[0]), "{sends:?}");
-    assert_eq!(files(&app).await.len(), 2, "as it was uploaded, and as it is delivered");
+    assert_eq!(
+        files(&app).await.len(),
+        2,
+        "as it was uploaded, and as it is delivered"
+    );
     // Both are named by URL, and both are this attachment.
     for url in [&uploaded.url, text(&sends[0], "url")] {
-        assert_eq!(part(&app, json!({"type": "media", "url": url})).await, sends[0]);
+        assert_eq!(
+            part(&app, json!({"type": "media", "url": url})).await,
+            sends[0]
+        );
     }
     let other = uploaded.url.replace("scan.tiff", "scan.png");
     assert_eq!(app.api.get(&other).await.status, 404);
-    let refused = app.api.send_parts(json!([{"type": "media", "url": other}])).await;
+    let refused = app
+        .api
+        .send_parts(json!([{"type": "media", "url": other}]))
+        .await;
     assert_eq!(refused.error(), (404, 2003));
-    assert_eq!(app.api.delete(&format!("/v3/attachments/{}", uploaded.id)).await.status, 204);
+    assert_eq!(
+        app.api
+            .delete(&format!("/v3/attachments/{}", uploaded.id))
+            .await
+            .status,
+        204
+    );
     assert!(files(&app).await.is_empty(), "both go");
     for url in [&uploaded.url, text(&sends[0], "url")] {
         assert_eq!(app.api.get(url).await.status, 404);
@@ -77,14 +135,21 @@ async fn a_file_is_converted_once() {
 async fn both_forms_have_names_of_their_own() {
     let app = TestApp::on_disk().await;
     for name in ["scan.jpg".to_owned(), format!("{}.jpg", "a".repeat(251))] {
-        let uploaded = app.api.upload(&name, "image/tiff", &corpus("scan-le.tiff")).await;
+        let uploaded = app
+            .api
+            .upload(&name, "image/tiff", &corpus("scan-le.tiff"))
+            .await;
         let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
         let delivered = app.api.get(text(&sent, "url")).await;
         assert_eq!(
             (delivered.header("content-type"), &sent["size_bytes"]),
             ("image/jpeg", &json!(delivered.bytes.len()))
         );
-        assert_eq!(app.api.get(&uploaded.url).await.bytes, corpus("scan-le.tiff"), "{name}");
+        assert_eq!(
+            app.api.get(&uploaded.url).await.bytes,
+            corpus("scan-le.tiff"),
+            "{name}"
+        );
     }
 }
 
@@ -104,12 +169,27 @@ async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
     let (first, second) = (part(&app, url.clone()).await, part(&app, url.clone()).await);
     assert_ne!(first["id"], second["id"]);
     for sent in [&first, &second] {
-        assert_eq!((text(sent, "filename"), text(sent, "mime_type")), ("scan.jpg", "image/jpeg"));
+        assert_eq!(
+            (text(sent, "filename"), text(sent, "mime_type")),
+            ("scan.jpg", "image/jpeg")
+        );
     }
     assert_eq!(files(&app).await.len(), 2);
-    assert_eq!(app.api.delete(&format!("/v3/attachments/{}", text(&first, "id"))).await.status, 204);
+    assert_eq!(
+        app.api
+            .delete(&format!("/v3/attachments/{}", text(&first, "id")))
+            .await
+            .status,
+        204
+    );
     assert_eq!(app.api.get(text(&second, "url")).await.status, 200);
-    assert_eq!(app.api.delete(&format!("/v3/attachments/{}", text(&second, "id"))).await.status, 204);
+    assert_eq!(
+        app.api
+            .delete(&format!("/v3/attachments/{}", text(&second, "id")))
+            .await
+            .status,
+        204
+    );
     assert!(files(&app).await.is_empty());
 }
 
@@ -134,7 +214,10 @@ async fn what_cannot_be_converted_is_delivered_as_it_is() {
     bomb.extend([0; 4]);
     let uploaded = app.api.upload("bomb.tiff", "image/tiff", &bomb).await;
     let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
-    assert_eq!((text(&sent, "filename"), text(&sent, "mime_type")), ("bomb.tiff", "image/tiff"));
+    assert_eq!(
+        (text(&sent, "filename"), text(&sent, "mime_type")),
+        ("bomb.tiff", "image/tiff")
+    );
     assert_eq!(app.api.get(text(&sent, "url")).await.bytes, bomb);
 }
 
@@ -156,20 +239,39 @@ async fn caf_is_delivered_as_m4a_where_there_is_ffmpeg() {
         let uploaded = app.api.upload(file, "audio/x-caf", &corpus(file)).await;
         let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
         let delivered = app.api.get(text(&sent, "url")).await;
-        assert_eq!(delivered.header("content-type"), text(&sent, "mime_type"), "{file}");
+        assert_eq!(
+            delivered.header("content-type"),
+            text(&sent, "mime_type"),
+            "{file}"
+        );
         if converts {
             assert_eq!(text(&sent, "filename"), file.replace(".caf", ".m4a"));
             assert_eq!(text(&sent, "mime_type"), "audio/mp4", "{file}");
             let m4a = haversack::media::by_extension("m4a").expect("M4A is a type");
-            let found = haversack::media::identify(std::io::Cursor::new(&delivered.bytes)).expect("bytes");
-            assert!(format!("{found:?}").contains("audio/x-m4a"), "{file}: {found:?}");
+            let found =
+                haversack::media::identify(std::io::Cursor::new(&delivered.bytes)).expect("bytes");
+            assert!(
+                format!("{found:?}").contains("audio/x-m4a"),
+                "{file}: {found:?}"
+            );
             let measures = haversack::media::probe(std::io::Cursor::new(delivered.bytes), m4a);
             let duration = measures.duration_ms.expect("a duration");
             assert!(duration.abs_diff(2510) <= 60, "{file}: {duration}");
-            let attachment = app.api.get(&format!("/v3/attachments/{}", uploaded.id)).await.expect(200);
-            assert_eq!(attachment["waveform"].as_array().map(Vec::len), Some(64), "{file}");
+            let attachment = app
+                .api
+                .get(&format!("/v3/attachments/{}", uploaded.id))
+                .await
+                .expect(200);
+            assert_eq!(
+                attachment["waveform"].as_array().map(Vec::len),
+                Some(64),
+                "{file}"
+            );
         } else {
-            assert_eq!((text(&sent, "filename"), text(&sent, "mime_type")), (file, "audio/x-caf"));
+            assert_eq!(
+                (text(&sent, "filename"), text(&sent, "mime_type")),
+                (file, "audio/x-caf")
+            );
         }
     }
 }
@@ -178,20 +280,36 @@ async fn caf_is_delivered_as_m4a_where_there_is_ffmpeg() {
 async fn without_ffmpeg_caf_stays_caf() {
     let app = TestApp::with(|flags| flags.ffmpeg = Some("none".to_owned())).await;
     assert!(!has_ffmpeg(&app).await);
-    let uploaded = app.api.upload("a.caf", "audio/x-caf", &corpus("voice-pcm.caf")).await;
+    let uploaded = app
+        .api
+        .upload("a.caf", "audio/x-caf", &corpus("voice-pcm.caf"))
+        .await;
     let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
-    assert_eq!((text(&sent, "filename"), text(&sent, "mime_type")), ("a.caf", "audio/x-caf"));
-    assert_eq!(app.api.get(text(&sent, "url")).await.bytes, corpus("voice-pcm.caf"));
+    assert_eq!(
+        (text(&sent, "filename"), text(&sent, "mime_type")),
+        ("a.caf", "audio/x-caf")
+    );
+    assert_eq!(
+        app.api.get(text(&sent, "url")).await.bytes,
+        corpus("voice-pcm.caf")
+    );
 }
 
 #[tokio::test]
 async fn a_program_that_is_no_ffmpeg_is_not_used() {
     let app = TestApp::with(|flags| flags.ffmpeg = Some("/bin/true".to_owned())).await;
     // Perhaps before it is known; nothing of that is kept.
-    let caf = app.api.upload("a.caf", "audio/x-caf", &corpus("voice-pcm.caf")).await;
+    let caf = app
+        .api
+        .upload("a.caf", "audio/x-caf", &corpus("voice-pcm.caf"))
+        .await;
     let sent = part(&app, json!({"type": "media", "attachment_id": caf.id})).await;
     assert_eq!(text(&sent, "mime_type"), "audio/x-caf");
-    let attachment = app.api.get(&format!("/v3/attachments/{}", caf.id)).await.expect(200);
+    let attachment = app
+        .api
+        .get(&format!("/v3/attachments/{}", caf.id))
+        .await
+        .expect(200);
     assert_eq!(attachment["duration_ms"], 2500);
     assert!(!has_ffmpeg(&app).await);
 }
@@ -207,7 +325,11 @@ fn decoded(bytes: &[u8], arguments: &[&str]) -> Vec<u8> {
         .arg("pipe:1")
         .output()
         .expect("ffmpeg");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
@@ -228,7 +350,9 @@ async fn another_decoder_finds_the_same_in_both_forms() {
         assert_ne!(original, delivered);
         let samples = |bytes: &[u8]| -> Vec<f64> {
             let pcm = decoded(bytes, &["-f", "s16le", "-ac", "1", "-ar", "8000"]);
-            pcm.chunks_exact(2).map(|sample| f64::from(i16::from_le_bytes([sample[0], sample[1]]))).collect()
+            pcm.chunks_exact(2)
+                .map(|sample| f64::from(i16::from_le_bytes([sample[0], sample[1]])))
+                .collect()
         };
         let (original, delivered) = (samples(&original), samples(&delivered));
         // Encoders add up to one frame of silence at the end.
@@ -238,7 +362,13 @@ async fn another_decoder_finds_the_same_in_both_forms() {
             original.len(),
             delivered.len()
         );
-        let loudness = |samples: &[f64]| samples.iter().map(|sample| sample * sample).sum::<f64>().sqrt();
+        let loudness = |samples: &[f64]| {
+            samples
+                .iter()
+                .map(|sample| sample * sample)
+                .sum::<f64>()
+                .sqrt()
+        };
         let ratio = loudness(&delivered) / loudness(&original);
         assert!((0.95..1.05).contains(&ratio), "{file}: {ratio}");
     }
@@ -246,11 +376,27 @@ async fn another_decoder_finds_the_same_in_both_forms() {
     for file in ["scan-be.tif", "scan-le.tiff"] {
         let (original, delivered) = forms(file, "image/tiff").await;
         let grey = |bytes: &[u8]| {
-            decoded(bytes, &["-frames:v", "1", "-vf", "scale=32:32", "-pix_fmt", "gray", "-f", "rawvideo"])
+            decoded(
+                bytes,
+                &[
+                    "-frames:v",
+                    "1",
+                    "-vf",
+                    "scale=32:32",
+                    "-pix_fmt",
+                    "gray",
+                    "-f",
+                    "rawvideo",
+                ],
+            )
         };
         let (original, delivered) = (grey(&original), grey(&delivered));
         assert_eq!(original.len(), 32 * 32, "{file}");
-        let apart: u32 = original.iter().zip(&delivered).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+        let apart: u32 = original
+            .iter()
+            .zip(&delivered)
+            .map(|(a, b)| u32::from(a.abs_diff(*b)))
+            .sum();
         assert!(apart / (32 * 32) <= 4, "{file}: {apart}");
     }
 }
@@ -270,18 +416,27 @@ async fn files_that_are_broken_inside_are_delivered_somehow() {
         let mut zeros = whole.clone();
         zeros[middle..].fill(0);
         let mut noise = whole.clone();
-        noise[middle..].iter_mut().enumerate().for_each(|(n, byte)| *byte ^= u8::try_from(n % 251).expect("small"));
+        noise[middle..]
+            .iter_mut()
+            .enumerate()
+            .for_each(|(n, byte)| *byte ^= u8::try_from(n % 251).expect("small"));
         for broken in [zeros, noise] {
             let created = app.api.create(file, content_type, broken.len()).await;
             assert_eq!(app.api.put(&created, &broken).await.status, 200);
-            let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}])).await;
+            let sent = app
+                .api
+                .send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}]))
+                .await;
             if sent.status == 400 {
                 assert_eq!(sent.error(), (400, 5004), "{file}");
                 continue;
             }
             let part = sent.expect(201)["chat"]["message"]["parts"][0].clone();
             let delivered = app.api.get(text(&part, "url")).await;
-            assert_eq!((delivered.status.as_u16(), delivered.header("content-type")), (200, text(&part, "mime_type")));
+            assert_eq!(
+                (delivered.status.as_u16(), delivered.header("content-type")),
+                (200, text(&part, "mime_type"))
+            );
             assert_eq!(part["size_bytes"], delivered.bytes.len(), "{file}");
         }
     }
@@ -299,23 +454,51 @@ async fn one_partners_slow_conversions_leave_room_for_others() {
     );
     std::fs::write(&program, script).expect("write");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).expect("mode");
-    let app = TestApp::with(|flags| flags.ffmpeg = Some(program.to_str().expect("path").to_owned())).await;
+    let app =
+        TestApp::with(|flags| flags.ffmpeg = Some(program.to_str().expect("path").to_owned()))
+            .await;
     let mut slow = tokio::task::JoinSet::new();
     for n in 0..3 {
-        let file = app.api.upload(&format!("{n}.caf"), "audio/x-caf", &corpus("voice-pcm.caf")).await;
+        let file = app
+            .api
+            .upload(&format!("{n}.caf"), "audio/x-caf", &corpus("voice-pcm.caf"))
+            .await;
         let api = app.api.clone();
-        slow.spawn(async move { api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.status });
+        slow.spawn(async move {
+            api.send_parts(json!([{"type": "media", "attachment_id": file.id}]))
+                .await
+                .status
+        });
     }
     let working = app.folder.path().join("unfinished-conversions");
-    crate::support::until(async || (std::fs::read_dir(&working).expect("folder").count() > 0).then_some(())).await;
-    let scan = app.rival.upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff")).await;
+    crate::support::until(async || {
+        (std::fs::read_dir(&working).expect("folder").count() > 0).then_some(())
+    })
+    .await;
+    let scan = app
+        .rival
+        .upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff"))
+        .await;
     let body = json!({"from": crate::support::RIVAL_LINE, "to": [crate::support::RECIPIENT],
         "message": {"parts": [{"type": "media", "attachment_id": scan.id}]}});
-    let sent = crate::support::within(app.rival.post("/v3/chats", &body)).await.expect(201);
-    assert_eq!(sent["chat"]["message"]["parts"][0]["mime_type"], "image/jpeg");
+    let sent = crate::support::within(app.rival.post("/v3/chats", &body))
+        .await
+        .expect(201);
+    assert_eq!(
+        sent["chat"]["message"]["parts"][0]["mime_type"],
+        "image/jpeg"
+    );
     std::fs::write(&go, b"").expect("write");
     while let Some(status) = slow.join_next().await {
-        assert_eq!(status.expect("an answer"), 201, "what cannot be converted is delivered as it is");
+        assert_eq!(
+            status.expect("an answer"),
+            201,
+            "what cannot be converted is delivered as it is"
+        );
     }
-    assert_eq!(std::fs::read_dir(&working).expect("folder").count(), 0, "nothing of it stays");
+    assert_eq!(
+        std::fs::read_dir(&working).expect("folder").count(),
+        0,
+        "nothing of it stays"
+    );
 }

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use crate::support::origin::answer;
 use crate::support::program::{haversack, run, stderr, stdout};
 use crate::support::{
-    Api, BucketServer, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, Uploaded, corpus, files, on_disk, until,
+    Api, BucketServer, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, Uploaded, corpus, files,
+    on_disk, until,
 };
 
 pub const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
@@ -26,19 +27,27 @@ const KEY: &str = "acme-key-0123456789";
 /// the program waits for.
 pub async fn set_tier(app: &TestApp, arguments: &[&str]) {
     let mut command = haversack(app.folder.path());
-    command.env("HAVERSACK_DATABASE_URL", app.database_url.as_str()).args(arguments);
-    let output = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("no panic");
+    command
+        .env("HAVERSACK_DATABASE_URL", app.database_url.as_str())
+        .args(arguments);
+    let output = tokio::task::spawn_blocking(move || run(&mut command))
+        .await
+        .expect("no panic");
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
+    value[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {field} in {value}"))
 }
 
 /// Uploads a file and asks for it: in a bucket it is looked at only then.
 async fn upload(api: &Api, filename: &str, content_type: &str, bytes: &[u8]) -> Uploaded {
     let uploaded = api.upload(filename, content_type, bytes).await;
-    api.get(&format!("/v3/attachments/{}", uploaded.id)).await.expect(200);
+    api.get(&format!("/v3/attachments/{}", uploaded.id))
+        .await
+        .expect(200);
     uploaded
 }
 
@@ -59,7 +68,11 @@ fn cached() -> Origin {
         if request.contains("\r\nif-none-match: \"v1\"\r\n") {
             return answer("304 Not Modified", "etag: \"v1\"", b"");
         }
-        answer("200 OK", &format!("etag: \"v1\"\ncontent-length: {}", PHOTO.len()), PHOTO)
+        answer(
+            "200 OK",
+            &format!("etag: \"v1\"\ncontent-length: {}", PHOTO.len()),
+            PHOTO,
+        )
     });
     origin
 }
@@ -75,8 +88,16 @@ struct Stopped {
 impl Stopped {
     /// Another server on it.
     async fn start(&self, gateway: Arc<dyn Gateway>) -> (Api, JoinHandle<()>) {
-        let config = Config::load_with(self.flags.clone(), &crate::support::bucket::variable).expect("configuration");
-        let app = App::build(config, self.clock.clock(), gateway, Arc::new(SystemResolver)).await.expect("app");
+        let config = Config::load_with(self.flags.clone(), &crate::support::bucket::variable)
+            .expect("configuration");
+        let app = App::build(
+            config,
+            self.clock.clock(),
+            gateway,
+            Arc::new(SystemResolver),
+        )
+        .await
+        .expect("app");
         let api = Api::new(app.address(), KEY);
         let running = tokio::spawn(async move {
             app.run(std::future::pending()).await.expect("it runs");
@@ -89,7 +110,12 @@ async fn stop(mut app: TestApp) -> Stopped {
     let folder = std::mem::replace(&mut app.folder, tempfile::tempdir().expect("folder"));
     let (clock, flags, bucket) = (app.clock.clone(), app.flags.clone(), app.bucket.clone());
     assert!(app.stopped().await);
-    Stopped { folder, clock, flags, _bucket: bucket }
+    Stopped {
+        folder,
+        clock,
+        flags,
+        _bucket: bucket,
+    }
 }
 
 #[tokio::test]
@@ -112,7 +138,10 @@ async fn a_partners_tier_is_that_of_all_that_comes_from_then_on() {
         assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
     }
     for id in [during.id.as_str(), text(&fetched, "id")] {
-        assert_eq!(app.api.get(&format!("/v3/attachments/{id}")).await.error(), (404, 2003));
+        assert_eq!(
+            app.api.get(&format!("/v3/attachments/{id}")).await.error(),
+            (404, 2003)
+        );
     }
     assert_eq!(files(&app).await.len(), 3);
 }
@@ -133,28 +162,56 @@ async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
     let chosen_kept = app.api.post("/v3/messages", &body).await.expect(202);
     let body = json!({"to": ["+12025550198"], "message": message(media.clone())});
     let chosen = app.api.post("/v3/messages", &body).await.expect(202);
-    assert_eq!((text(&chosen_kept, "from"), text(&chosen, "from")), (SECOND_LINE, LINE));
+    assert_eq!(
+        (text(&chosen_kept, "from"), text(&chosen, "from")),
+        (SECOND_LINE, LINE)
+    );
     let chat = text(&chosen, "chat_id");
     let body = json!({"message": message(media)});
-    let in_chat = app.api.post(&format!("/v3/chats/{chat}/messages"), &body).await.expect(202);
+    let in_chat = app
+        .api
+        .post(&format!("/v3/chats/{chat}/messages"), &body)
+        .await
+        .expect(202);
     let body = json!({"voice_memo_url": origin.url("/a.m4a")});
-    let memo = app.api.post(&format!("/v3/chats/{chat}/voicememo"), &body).await.expect(202);
+    let memo = app
+        .api
+        .post(&format!("/v3/chats/{chat}/voicememo"), &body)
+        .await
+        .expect(202);
     // A pre-upload is the partner's, whichever line it is sent from.
     let upload = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
-    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": upload.id}])).await.expect(201);
+    let sent = app
+        .api
+        .send_parts(json!([{"type": "media", "attachment_id": upload.id}]))
+        .await
+        .expect(201);
 
     let part = |answer: &Value| answer["message"]["parts"][0].clone();
-    let ephemeral = [by_line, part(&chosen), part(&in_chat), memo["voice_memo"]["voice_memo"].clone()];
+    let ephemeral = [
+        by_line,
+        part(&chosen),
+        part(&in_chat),
+        memo["voice_memo"]["voice_memo"].clone(),
+    ];
     let persistent = [kept, part(&chosen_kept), part(&sent["chat"])];
     app.clock.advance(36 * HOUR);
     for file in &ephemeral {
         assert!(is_signed(file, "url"), "{file}");
-        assert_eq!(app.anonymous().get(text(file, "url")).await.status, 404, "{file}");
+        assert_eq!(
+            app.anonymous().get(text(file, "url")).await.status,
+            404,
+            "{file}"
+        );
     }
     app.service.sweep().await.expect("sweep");
     for file in &persistent {
         assert!(!is_signed(file, "url"), "{file}");
-        assert_eq!(app.anonymous().get(text(file, "url")).await.bytes, PHOTO, "{file}");
+        assert_eq!(
+            app.anonymous().get(text(file, "url")).await.bytes,
+            PHOTO,
+            "{file}"
+        );
     }
     assert_eq!(files(&app).await.len(), persistent.len());
 }
@@ -166,10 +223,16 @@ async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
     let created = app.api.create("a.jpg", "image/jpeg", PHOTO.len()).await;
     app.clock.advance(Duration::from_mins(10));
     assert_eq!(app.api.put(&created, PHOTO).await.status, 200);
-    let (id, path) = (text(&created, "attachment_id"), format!("/v3/attachments/{}", text(&created, "attachment_id")));
+    let (id, path) = (
+        text(&created, "attachment_id"),
+        format!("/v3/attachments/{}", text(&created, "attachment_id")),
+    );
     let part = json!([{"type": "media", "attachment_id": id}]);
     let sent = app.api.send_parts(part.clone()).await.expect(201);
-    let (chat, message) = (text(&sent["chat"], "id"), text(&sent["chat"]["message"], "id"));
+    let (chat, message) = (
+        text(&sent["chat"], "id"),
+        text(&sent["chat"]["message"], "id"),
+    );
 
     // Counted from the upload.
     app.clock.advance(Duration::from_millis(36 * 3_600_000 - 1));
@@ -185,19 +248,57 @@ async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
             app.service.sweep().await.expect("sweep");
             assert!(files(&app).await.is_empty());
         }
-        assert_eq!(app.api.get(&path).await.error(), (404, 2003), "swept: {swept}");
-        assert_eq!(app.anonymous().get(&url).await.status, 404, "swept: {swept}");
-        assert_eq!(app.api.delete(&path).await.error(), (404, 2003), "swept: {swept}");
-        assert_eq!(app.api.put(&created, PHOTO).await.status, 403, "the upload URL has expired; swept: {swept}");
-        assert_eq!(app.api.send_parts(part.clone()).await.error(), (404, 2003), "swept: {swept}");
-        let own = app.api.send_parts(json!([{"type": "media", "url": url}])).await;
+        assert_eq!(
+            app.api.get(&path).await.error(),
+            (404, 2003),
+            "swept: {swept}"
+        );
+        assert_eq!(
+            app.anonymous().get(&url).await.status,
+            404,
+            "swept: {swept}"
+        );
+        assert_eq!(
+            app.api.delete(&path).await.error(),
+            (404, 2003),
+            "swept: {swept}"
+        );
+        assert_eq!(
+            app.api.put(&created, PHOTO).await.status,
+            403,
+            "the upload URL has expired; swept: {swept}"
+        );
+        assert_eq!(
+            app.api.send_parts(part.clone()).await.error(),
+            (404, 2003),
+            "swept: {swept}"
+        );
+        let own = app
+            .api
+            .send_parts(json!([{"type": "media", "url": url}]))
+            .await;
         assert_eq!(own.error(), (404, 2003), "swept: {swept}");
-        let sticker =
-            json!([{"type": "text", "value": "x", "inline_stickers": [{"range": [0, 1], "attachment_id": id}]}]);
-        assert_eq!(app.api.send_parts(sticker).await.error(), (404, 2003), "swept: {swept}");
-        let read = app.api.get(&format!("/v3/messages/{message}")).await.expect(200);
-        let listed = app.api.get(&format!("/v3/chats/{chat}/messages")).await.expect(200);
-        let thread = app.api.get(&format!("/v3/messages/{message}/thread")).await.expect(200);
+        let sticker = json!([{"type": "text", "value": "x", "inline_stickers": [{"range": [0, 1], "attachment_id": id}]}]);
+        assert_eq!(
+            app.api.send_parts(sticker).await.error(),
+            (404, 2003),
+            "swept: {swept}"
+        );
+        let read = app
+            .api
+            .get(&format!("/v3/messages/{message}"))
+            .await
+            .expect(200);
+        let listed = app
+            .api
+            .get(&format!("/v3/chats/{chat}/messages"))
+            .await
+            .expect(200);
+        let thread = app
+            .api
+            .get(&format!("/v3/messages/{message}/thread"))
+            .await
+            .expect(200);
         for message in [&read, &listed["messages"][0], &thread["messages"][0]] {
             let nothing = json!({"type": "media", "id": "", "url": "", "filename": "", "mime_type": "",
                 "size_bytes": 0, "reactions": null});
@@ -205,10 +306,19 @@ async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
         }
     }
     app.clock.turn_back(12 * HOUR);
-    assert_eq!(app.api.get(&path).await.error(), (404, 2003), "and is not there again");
+    assert_eq!(
+        app.api.get(&path).await.error(),
+        (404, 2003),
+        "and is not there again"
+    );
     let open = std::fs::read_dir("/proc/self/fd").expect("descriptors");
     let open = open.filter_map(|entry| std::fs::read_link(entry.expect("entry").path()).ok());
-    assert_eq!(open.filter(|file| file.to_string_lossy().contains(id)).count(), 0, "an open file would keep its bytes");
+    assert_eq!(
+        open.filter(|file| file.to_string_lossy().contains(id))
+            .count(),
+        0,
+        "an open file would keep its bytes"
+    );
 }
 
 #[tokio::test]
@@ -232,7 +342,14 @@ async fn what_never_came_or_was_refused_goes_as_well() {
     assert_eq!(app.api.put(&refused, b"hello").await.status, 200);
     app.clock.advance(24 * HOUR);
     app.service.sweep().await.expect("sweep");
-    let get = async |created: &Value| app.api.get(&format!("/v3/attachments/{}", text(created, "attachment_id"))).await;
+    let get = async |created: &Value| {
+        app.api
+            .get(&format!(
+                "/v3/attachments/{}",
+                text(created, "attachment_id")
+            ))
+            .await
+    };
     for created in [&never, &refused] {
         assert_eq!(get(created).await.expect(200)["status"], "failed");
     }
@@ -277,7 +394,8 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
     app.clock.turn_back(22 * HOUR);
     let behind = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     app.clock.advance(11 * HOUR);
-    let is_there = async |id: &str| app.api.get(&format!("/v3/attachments/{id}")).await.status == 200;
+    let is_there =
+        async |id: &str| app.api.get(&format!("/v3/attachments/{id}")).await.status == 200;
     app.clock.advance(24 * HOUR);
     assert!(is_there(&ahead.id).await && is_there(&behind.id).await);
     app.clock.advance(23 * HOUR + Duration::from_mins(59));
@@ -289,7 +407,11 @@ async fn a_restart_loses_no_time() {
     let app = TestApp::start().await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
-    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
+    let sent = app
+        .api
+        .send_parts(json!([{"type": "media", "attachment_id": file.id}]))
+        .await
+        .expect(201);
     let message = format!("/v3/messages/{}", text(&sent["chat"]["message"], "id"));
     let path = crate::support::raw::target(&file.url).to_owned();
     let stopped = stop(app).await;
@@ -302,10 +424,20 @@ async fn a_restart_loses_no_time() {
 
     stopped.clock.advance(36 * HOUR);
     let (api, _running) = stopped.start(Arc::new(Loopback)).await;
-    assert_eq!(api.get(&format!("/v3/attachments/{}", file.id)).await.error(), (404, 2003));
+    assert_eq!(
+        api.get(&format!("/v3/attachments/{}", file.id))
+            .await
+            .error(),
+        (404, 2003)
+    );
     assert_eq!(api.get(&path).await.status, 404);
     assert_eq!(api.get(&message).await.expect(200)["parts"][0]["id"], "");
-    let blob = stopped.folder.path().join("blobs").join(&file.id[file.id.len() - 2..]).join(&file.id);
+    let blob = stopped
+        .folder
+        .path()
+        .join("blobs")
+        .join(&file.id[file.id.len() - 2..])
+        .join(&file.id);
     until(async || (!blob.exists()).then_some(())).await;
 }
 
@@ -325,7 +457,11 @@ async fn what_waits_while_the_server_is_stopped_is_not_handed_over_after_its_tim
     let app = TestApp::with_gateway(Arc::new(Away), |_| {}).await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
-    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
+    let sent = app
+        .api
+        .send_parts(json!([{"type": "media", "attachment_id": file.id}]))
+        .await
+        .expect(201);
     let message = text(&sent["chat"]["message"], "id").to_owned();
     let stopped = stop(app).await;
     stopped.clock.advance(36 * HOUR);
@@ -338,14 +474,24 @@ async fn a_shared_file_goes_with_the_last_that_names_it() {
     let origin = cached();
     let app = TestApp::with_origin(&origin, on_disk).await;
     set_tier(&app, &["line", "set", LINE, "--tier", "ephemeral"]).await;
-    let (path, url) = (|part: &Value| format!("/v3/attachments/{}", text(part, "id")), origin.url("/a.jpg"));
+    let (path, url) = (
+        |part: &Value| format!("/v3/attachments/{}", text(part, "id")),
+        origin.url("/a.jpg"),
+    );
     let first = send_from(&app, LINE, &url).await;
     let kept = send_from(&app, SECOND_LINE, &url).await;
     app.clock.advance(HOUR);
     let later = send_from(&app, LINE, &url).await;
     assert_eq!(files(&app).await, [text(&first, "id")], "stored once");
     assert!(!is_signed(&kept, "url") && is_signed(&later, "url"));
-    assert_eq!(origin.requests().iter().filter(|request| request.contains("if-none-match")).count(), 2);
+    assert_eq!(
+        origin
+            .requests()
+            .iter()
+            .filter(|request| request.contains("if-none-match"))
+            .count(),
+        2
+    );
 
     app.clock.advance(35 * HOUR);
     app.service.sweep().await.expect("sweep");
@@ -357,7 +503,13 @@ async fn a_shared_file_goes_with_the_last_that_names_it() {
     // The last in memory has a minute left: its file is not counted on.
     app.clock.advance(Duration::from_mins(59));
     let anew = send_from(&app, LINE, &url).await;
-    assert!(!origin.requests().last().expect("request").contains("if-none-match"));
+    assert!(
+        !origin
+            .requests()
+            .last()
+            .expect("request")
+            .contains("if-none-match")
+    );
     app.clock.advance(Duration::from_mins(1));
     app.service.sweep().await.expect("sweep");
     assert_eq!(app.api.get(&path(&later)).await.status, 404);
@@ -368,44 +520,90 @@ async fn a_shared_file_goes_with_the_last_that_names_it() {
     app.service.sweep().await.expect("sweep");
     assert!(files(&app).await.is_empty());
     send_from(&app, SECOND_LINE, &url).await;
-    assert!(!origin.requests().last().expect("request").contains("if-none-match"), "that was forgotten with it");
+    assert!(
+        !origin
+            .requests()
+            .last()
+            .expect("request")
+            .contains("if-none-match"),
+        "that was forgotten with it"
+    );
 }
 
 #[test]
 fn operators_set_tiers_and_see_them() {
     let folder = tempfile::tempdir().expect("folder");
     let haversack = |arguments: &[&str]| run(haversack(folder.path()).args(arguments));
-    let added = haversack(&["partner", "add", "acme", "--phone-number", LINE, "--phone-number", SECOND_LINE]);
+    let added = haversack(&[
+        "partner",
+        "add",
+        "acme",
+        "--phone-number",
+        LINE,
+        "--phone-number",
+        SECOND_LINE,
+    ]);
     assert!(added.status.success(), "{}", stderr(&added));
     for (arguments, listed) in [
-        (["line", "set", SECOND_LINE, "--tier", "ephemeral"], "acme  +12025550100 +12025550101 (ephemeral)\n"),
+        (
+            ["line", "set", SECOND_LINE, "--tier", "ephemeral"],
+            "acme  +12025550100 +12025550101 (ephemeral)\n",
+        ),
         (
             ["partner", "set", "acme", "--tier", "ephemeral"],
             "acme (ephemeral)  +12025550100 +12025550101 (ephemeral)\n",
         ),
-        (["line", "set", SECOND_LINE, "--tier", "persistent"], "acme (ephemeral)  +12025550100 +12025550101\n"),
-        (["partner", "set", "acme", "--tier", "persistent"], "acme  +12025550100 +12025550101\n"),
+        (
+            ["line", "set", SECOND_LINE, "--tier", "persistent"],
+            "acme (ephemeral)  +12025550100 +12025550101\n",
+        ),
+        (
+            ["partner", "set", "acme", "--tier", "persistent"],
+            "acme  +12025550100 +12025550101\n",
+        ),
     ] {
         let set = haversack(&arguments);
-        assert!(set.status.success() && stdout(&set).contains(arguments[4]), "{}{}", stdout(&set), stderr(&set));
+        assert!(
+            set.status.success() && stdout(&set).contains(arguments[4]),
+            "{}{}",
+            stdout(&set),
+            stderr(&set)
+        );
         let list = haversack(&["partner", "list"]);
         assert!(stdout(&list).ends_with(listed), "{}", stdout(&list));
     }
     for (arguments, problem) in [
-        (["partner", "set", "nobody", "--tier", "ephemeral"], "there is no partner \"nobody\"; haversack partner list"),
-        (["line", "set", "+12025550177", "--tier", "ephemeral"], "+12025550177 is no partner's phone number"),
-        (["line", "set", "2025550177", "--tier", "ephemeral"], "E.164"),
-        (["line", "set", LINE, "--tier", "forever"], "persistent or ephemeral"),
+        (
+            ["partner", "set", "nobody", "--tier", "ephemeral"],
+            "there is no partner \"nobody\"; haversack partner list",
+        ),
+        (
+            ["line", "set", "+12025550177", "--tier", "ephemeral"],
+            "+12025550177 is no partner's phone number",
+        ),
+        (
+            ["line", "set", "2025550177", "--tier", "ephemeral"],
+            "E.164",
+        ),
+        (
+            ["line", "set", LINE, "--tier", "forever"],
+            "persistent or ephemeral",
+        ),
     ] {
         let refused = haversack(&arguments);
-        assert!(!refused.status.success() && stderr(&refused).contains(problem), "{}", stderr(&refused));
+        assert!(
+            !refused.status.success() && stderr(&refused).contains(problem),
+            "{}",
+            stderr(&refused)
+        );
     }
 }
 
 #[tokio::test]
 async fn an_upload_window_is_no_longer_than_the_promise_allows() {
     let app = TestApp::with(|flags| flags.upload_url_ttl_seconds = Some(3 * 24 * 3600)).await;
-    let window = async |app: &TestApp| app.api.create("a.txt", "text/plain", 5).await["expires_at"].clone();
+    let window =
+        async |app: &TestApp| app.api.create("a.txt", "text/plain", 5).await["expires_at"].clone();
     assert_eq!(window(&app).await, "2026-01-18T10:30:00.000Z");
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     assert_eq!(window(&app).await, "2026-01-15T16:30:00.000Z");

@@ -10,7 +10,9 @@ use crate::support::raw::target;
 use crate::support::{RECIPIENT, TestApp, corpus, files};
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
+    value[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {field} in {value}"))
 }
 
 /// A server whose partner under test is ephemeral.
@@ -22,7 +24,13 @@ async fn ephemeral() -> TestApp {
 
 /// The moment a URL expires, as it says.
 fn expires(url: &str) -> Timestamp {
-    let expires = url.split_once("?expires=").expect("a signed URL").1.split_once('&').expect("a signature").0;
+    let expires = url
+        .split_once("?expires=")
+        .expect("a signed URL")
+        .1
+        .split_once('&')
+        .expect("a signature")
+        .0;
     Timestamp::from_millis(expires.parse().expect("milliseconds"))
 }
 
@@ -30,45 +38,129 @@ fn expires(url: &str) -> Timestamp {
 async fn a_url_is_good_for_fifteen_minutes() {
     let app = ephemeral().await;
     let file = app.api.upload("a b.jpg", "image/jpeg", PHOTO).await;
-    assert!(file.url.starts_with(&app.url("/attachments/partners/")), "{}", file.url);
-    assert!(file.url.contains(&format!("/{}/a%20b.jpg?expires=", file.id)), "{}", file.url);
-    assert_eq!(expires(&file.url), app.clock.clock().now() + Duration::from_mins(15));
+    assert!(
+        file.url.starts_with(&app.url("/attachments/partners/")),
+        "{}",
+        file.url
+    );
+    assert!(
+        file.url
+            .contains(&format!("/{}/a%20b.jpg?expires=", file.id)),
+        "{}",
+        file.url
+    );
+    assert_eq!(
+        expires(&file.url),
+        app.clock.clock().now() + Duration::from_mins(15)
+    );
 
     let anonymous = app.anonymous();
     let whole = anonymous.get(&file.url).await;
-    assert_eq!((whole.status.as_u16(), whole.bytes.as_slice()), (200, PHOTO));
+    assert_eq!(
+        (whole.status.as_u16(), whole.bytes.as_slice()),
+        (200, PHOTO)
+    );
     assert_eq!(whole.header("cache-control"), "private, no-store");
-    assert_eq!(anonymous.request("HEAD", &file.url, &[], None).await.status, 200);
-    let range = anonymous.get_with(&file.url, &[("range", "bytes=0-3")]).await;
-    assert_eq!((range.status.as_u16(), range.header("cache-control")), (206, "private, no-store"));
-    let same = anonymous.get_with(&file.url, &[("if-none-match", whole.header("etag"))]).await;
-    assert_eq!((same.status.as_u16(), same.header("cache-control")), (304, "private, no-store"));
+    assert_eq!(
+        anonymous.request("HEAD", &file.url, &[], None).await.status,
+        200
+    );
+    let range = anonymous
+        .get_with(&file.url, &[("range", "bytes=0-3")])
+        .await;
+    assert_eq!(
+        (range.status.as_u16(), range.header("cache-control")),
+        (206, "private, no-store")
+    );
+    let same = anonymous
+        .get_with(&file.url, &[("if-none-match", whole.header("etag"))])
+        .await;
+    assert_eq!(
+        (same.status.as_u16(), same.header("cache-control")),
+        (304, "private, no-store")
+    );
 
-    app.clock.advance(Duration::from_mins(15) - Duration::from_millis(1));
+    app.clock
+        .advance(Duration::from_mins(15) - Duration::from_millis(1));
     assert_eq!(anonymous.get(&file.url).await.status, 200);
     app.clock.advance(Duration::from_millis(1));
     for method in ["GET", "HEAD"] {
-        let late = anonymous.request(method, &file.url, &[("if-none-match", whole.header("etag"))], None).await;
-        assert_eq!((late.status.as_u16(), late.header("cache-control")), (403, "no-store"), "{method}");
-        assert!(method == "HEAD" || late.text().starts_with("this URL has expired"), "{}", late.text());
+        let late = anonymous
+            .request(
+                method,
+                &file.url,
+                &[("if-none-match", whole.header("etag"))],
+                None,
+            )
+            .await;
+        assert_eq!(
+            (late.status.as_u16(), late.header("cache-control")),
+            (403, "no-store"),
+            "{method}"
+        );
+        assert!(
+            method == "HEAD" || late.text().starts_with("this URL has expired"),
+            "{}",
+            late.text()
+        );
     }
-    let fresh = app.api.get(&format!("/v3/attachments/{}", file.id)).await.expect(200);
-    assert_eq!(anonymous.get(text(&fresh, "download_url")).await.bytes, PHOTO);
+    let fresh = app
+        .api
+        .get(&format!("/v3/attachments/{}", file.id))
+        .await
+        .expect(200);
+    assert_eq!(
+        anonymous.get(text(&fresh, "download_url")).await.bytes,
+        PHOTO
+    );
 }
 
 #[tokio::test]
 async fn every_answer_has_a_fresh_one() {
     let app = ephemeral().await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
-    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
-    let (chat, message) = (text(&sent["chat"], "id").to_owned(), text(&sent["chat"]["message"], "id").to_owned());
+    let sent = app
+        .api
+        .send_parts(json!([{"type": "media", "attachment_id": file.id}]))
+        .await
+        .expect(201);
+    let (chat, message) = (
+        text(&sent["chat"], "id").to_owned(),
+        text(&sent["chat"]["message"], "id").to_owned(),
+    );
     app.clock.advance(Duration::from_hours(1));
-    let again = app.api.send_parts(json!([{"type": "media", "url": file.url}])).await.expect(201);
-    let read = app.api.get(&format!("/v3/messages/{message}")).await.expect(200);
-    let listed = app.api.get(&format!("/v3/chats/{chat}/messages?limit=1")).await.expect(200);
-    let thread = app.api.get(&format!("/v3/messages/{message}/thread")).await.expect(200);
-    let attachment = app.api.get(&format!("/v3/attachments/{}", file.id)).await.expect(200);
-    assert_eq!(app.anonymous().get(text(&sent["chat"]["message"]["parts"][0], "url")).await.status, 403);
+    let again = app
+        .api
+        .send_parts(json!([{"type": "media", "url": file.url}]))
+        .await
+        .expect(201);
+    let read = app
+        .api
+        .get(&format!("/v3/messages/{message}"))
+        .await
+        .expect(200);
+    let listed = app
+        .api
+        .get(&format!("/v3/chats/{chat}/messages?limit=1"))
+        .await
+        .expect(200);
+    let thread = app
+        .api
+        .get(&format!("/v3/messages/{message}/thread"))
+        .await
+        .expect(200);
+    let attachment = app
+        .api
+        .get(&format!("/v3/attachments/{}", file.id))
+        .await
+        .expect(200);
+    assert_eq!(
+        app.anonymous()
+            .get(text(&sent["chat"]["message"]["parts"][0], "url"))
+            .await
+            .status,
+        403
+    );
     for url in [
         text(&again["chat"]["message"]["parts"][0], "url"),
         text(&read["parts"][0], "url"),
@@ -76,17 +168,27 @@ async fn every_answer_has_a_fresh_one() {
         text(&thread["messages"][0]["parts"][0], "url"),
         text(&attachment, "download_url"),
     ] {
-        assert_eq!(expires(url), app.clock.clock().now() + Duration::from_mins(15), "{url}");
+        assert_eq!(
+            expires(url),
+            app.clock.clock().now() + Duration::from_mins(15),
+            "{url}"
+        );
         assert_eq!(app.anonymous().get(url).await.bytes, PHOTO, "{url}");
     }
-    assert_eq!(again["chat"]["message"]["parts"][0]["id"], file.id, "a URL of ours is the file, expired or not");
+    assert_eq!(
+        again["chat"]["message"]["parts"][0]["id"], file.id,
+        "a URL of ours is the file, expired or not"
+    );
 }
 
 #[tokio::test]
 async fn an_altered_url_is_refused() {
     let app = ephemeral().await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
-    let other = app.api.upload("a.jpg", "image/jpeg", &corpus("tiny.jpg")).await;
+    let other = app
+        .api
+        .upload("a.jpg", "image/jpeg", &corpus("tiny.jpg"))
+        .await;
     let (path, query) = file.url.split_once('?').expect("a query");
     let (other_path, other_query) = other.url.split_once('?').expect("a query");
     let mut altered = vec![
@@ -107,12 +209,23 @@ async fn an_altered_url_is_refused() {
     for at in 0..query.len() {
         let mut bytes = query.as_bytes().to_vec();
         bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
-        altered.push(format!("{path}?{}", String::from_utf8(bytes).expect("text")));
+        altered.push(format!(
+            "{path}?{}",
+            String::from_utf8(bytes).expect("text")
+        ));
     }
     for url in altered {
         let answer = app.anonymous().get(&url).await;
-        assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (403, "no-store"), "{url}");
-        assert!(answer.text().starts_with("this file needs a signed URL"), "{url} {}", answer.text());
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("cache-control")),
+            (403, "no-store"),
+            "{url}"
+        );
+        assert!(
+            answer.text().starts_with("this file needs a signed URL"),
+            "{url} {}",
+            answer.text()
+        );
         // A key is no signature.
         assert_eq!(app.api.get(&url).await.status, 403, "{url}");
     }
@@ -121,7 +234,8 @@ async fn an_altered_url_is_refused() {
     for url in [
         text(&pending, "download_url").to_owned(),
         file.url.replace("a.jpg", "b.jpg"),
-        file.url.replace(&file.id, "01990000-0000-7000-8000-000000000001"),
+        file.url
+            .replace(&file.id, "01990000-0000-7000-8000-000000000001"),
         path.replace("a.jpg", "b.jpg"),
     ] {
         assert_eq!(app.anonymous().get(&url).await.status, 404, "{url}");
@@ -132,12 +246,27 @@ async fn an_altered_url_is_refused() {
 #[tokio::test]
 async fn the_two_forms_of_a_file_are_signed_apart() {
     let app = ephemeral().await;
-    let file = app.api.upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff")).await;
-    let sent = app.api.send_parts(json!([{"type": "media", "attachment_id": file.id}])).await.expect(201);
+    let file = app
+        .api
+        .upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff"))
+        .await;
+    let sent = app
+        .api
+        .send_parts(json!([{"type": "media", "attachment_id": file.id}]))
+        .await
+        .expect(201);
     let url = text(&sent["chat"]["message"]["parts"][0], "url").to_owned();
-    assert_eq!(app.anonymous().get(&url).await.header("content-type"), "image/jpeg");
-    assert_eq!(app.anonymous().get(&file.url).await.header("content-type"), "image/tiff");
-    let mixed = url.split_once('?').expect("a query").0.to_owned() + "?" + file.url.split_once('?').expect("a query").1;
+    assert_eq!(
+        app.anonymous().get(&url).await.header("content-type"),
+        "image/jpeg"
+    );
+    assert_eq!(
+        app.anonymous().get(&file.url).await.header("content-type"),
+        "image/tiff"
+    );
+    let mixed = url.split_once('?').expect("a query").0.to_owned()
+        + "?"
+        + file.url.split_once('?').expect("a query").1;
     assert_eq!(app.anonymous().get(&mixed).await.status, 403);
     assert_eq!(files(&app).await.len(), 2);
 
@@ -149,16 +278,34 @@ async fn the_two_forms_of_a_file_are_signed_apart() {
 
 #[tokio::test]
 async fn no_cdn_stands_in_front_of_ephemeral_files() {
-    let app = TestApp::with(|flags| flags.cdn_url = Some("https://cdn.example.com".to_owned())).await;
+    let app =
+        TestApp::with(|flags| flags.cdn_url = Some("https://cdn.example.com".to_owned())).await;
     let kept = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
-    assert!(kept.url.starts_with("https://cdn.example.com/attachments/"), "{}", kept.url);
+    assert!(
+        kept.url.starts_with("https://cdn.example.com/attachments/"),
+        "{}",
+        kept.url
+    );
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
-    assert!(file.url.starts_with(&app.url("/attachments/")), "{}", file.url);
+    assert!(
+        file.url.starts_with(&app.url("/attachments/")),
+        "{}",
+        file.url
+    );
     assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
     let unsigned = target(file.url.split_once('?').expect("a query").0).to_owned();
-    let at_the_cdn = app.anonymous().get_with(&unsigned, &[("host", "cdn.example.com")]).await;
-    assert_eq!((at_the_cdn.status.as_u16(), at_the_cdn.header("cache-control")), (403, "no-store"));
+    let at_the_cdn = app
+        .anonymous()
+        .get_with(&unsigned, &[("host", "cdn.example.com")])
+        .await;
+    assert_eq!(
+        (
+            at_the_cdn.status.as_u16(),
+            at_the_cdn.header("cache-control")
+        ),
+        (403, "no-store")
+    );
 }
 
 #[tokio::test]
@@ -171,7 +318,11 @@ async fn a_url_of_a_clock_that_was_ahead_is_no_good_once_it_is_set_right() {
     let ahead = fresh().await;
     assert_eq!(app.anonymous().get(&ahead).await.status, 200);
     app.clock.turn_back(Duration::from_hours(11));
-    assert_eq!(app.anonymous().get(&ahead).await.status, 403, "it would else be good for eleven hours");
+    assert_eq!(
+        app.anonymous().get(&ahead).await.status,
+        403,
+        "it would else be good for eleven hours"
+    );
     assert_eq!(app.anonymous().get(&fresh().await).await.status, 200);
     // Two servers may be a little apart.
     let ahead = fresh().await;
@@ -183,11 +334,18 @@ async fn a_url_of_a_clock_that_was_ahead_is_no_good_once_it_is_set_right() {
 async fn a_kept_answer_is_kept_as_it_was_given() {
     let app = ephemeral().await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
-    let message = json!({"parts": [{"type": "media", "attachment_id": file.id}], "idempotency_key": "k"});
+    let message =
+        json!({"parts": [{"type": "media", "attachment_id": file.id}], "idempotency_key": "k"});
     let body = json!({"to": [RECIPIENT], "message": message});
     let first = app.api.post("/v3/messages", &body).await;
     app.clock.advance(Duration::from_hours(1));
     let again = app.api.post("/v3/messages", &body).await;
     assert_eq!((again.status, &again.bytes), (first.status, &first.bytes));
-    assert_eq!(app.anonymous().get(text(&again.json["message"]["parts"][0], "url")).await.status, 403);
+    assert_eq!(
+        app.anonymous()
+            .get(text(&again.json["message"]["parts"][0], "url"))
+            .await
+            .status,
+        403
+    );
 }

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::hostile_http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, STATUS_200, frame,
-    http2_origin, literal,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    STATUS_200, frame, http2_origin, literal,
 };
 use crate::hostile_origins::{expect_nothing, send};
 use crate::support::origin::{Step, answer};
@@ -20,8 +20,13 @@ const OVERHEAD: u64 = 256 * 1024;
 
 async fn counter(app: &TestApp, name: &str) -> u64 {
     let metrics = app.anonymous().get("/metrics").await;
-    let line = metrics.text().lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
+    let line = metrics
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{name} ")));
+    line.unwrap_or_else(|| panic!("no {name}"))
+        .parse()
+        .expect("a number")
 }
 
 /// Sends the URL of an origin that floods; that it is refused for that, after no more bytes than there may be.
@@ -33,13 +38,30 @@ async fn expect_flood(origin: &Origin, what: &str, reason: &str) {
     })
     .await;
     let refused = within(send(&app, &origin.url("/a.txt"))).await;
-    assert_eq!(refused.error(), (500, 5002), "{what}: {}", refused.message());
-    assert!(refused.message().ends_with(reason), "{what}: {}", refused.message());
+    assert_eq!(
+        refused.error(),
+        (500, 5002),
+        "{what}: {}",
+        refused.message()
+    );
+    assert!(
+        refused.message().ends_with(reason),
+        "{what}: {}",
+        refused.message()
+    );
     let raw = counter(&app, "haversack_fetch_raw_bytes_total").await;
     let file = counter(&app, "haversack_fetched_bytes_total").await;
-    assert!(raw > 0 && raw <= OVERHEAD + file + file / 5, "{what}: {raw} bytes for {file}");
+    assert!(
+        raw > 0 && raw <= OVERHEAD + file + file / 5,
+        "{what}: {raw} bytes for {file}"
+    );
     let metrics = app.anonymous().get("/metrics").await;
-    assert!(metrics.text().contains("haversack_fetches_total{outcome=\"flood\"} 1"), "{what}");
+    assert!(
+        metrics
+            .text()
+            .contains("haversack_fetches_total{outcome=\"flood\"} 1"),
+        "{what}"
+    );
     expect_nothing(&app).await;
     until(async || (origin.open() == 0).then_some(())).await;
 }
@@ -50,14 +72,26 @@ const PIECES: &str = "the host sent far more than the file: it came in too many 
 #[tokio::test]
 async fn http1_floods_end_at_the_allowance() {
     let chunked = |repeated: &[u8]| {
-        [answer("200 OK", "transfer-encoding: chunked", b""), vec![Step::Repeat(repeated.repeat(100))]].concat()
+        [
+            answer("200 OK", "transfer-encoding: chunked", b""),
+            vec![Step::Repeat(repeated.repeat(100))],
+        ]
+        .concat()
     };
     let interim = |text: &str| vec![Step::Repeat(text.as_bytes().repeat(100))];
     let zeros = [b"0".repeat(4000), b"1\r\nx\r\n".to_vec()].concat();
     let padded_size = [&b"00000000000040\r\n"[..], &[b'x'; 64], b"\r\n"].concat();
     for (what, reason, steps) in [
-        ("100 Continue", BYTES, interim("HTTP/1.1 100 Continue\r\n\r\n")),
-        ("103 Early Hints", BYTES, interim("HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n")),
+        (
+            "100 Continue",
+            BYTES,
+            interim("HTTP/1.1 100 Continue\r\n\r\n"),
+        ),
+        (
+            "103 Early Hints",
+            BYTES,
+            interim("HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n"),
+        ),
         ("zeros in sizes", BYTES, chunked(&padded_size)),
         ("one-byte chunks", PIECES, chunked(b"1\r\nx\r\n")),
         ("leading zeros", PIECES, chunked(b"00000001\r\nx\r\n")),
@@ -73,16 +107,28 @@ async fn http1_floods_end_at_the_allowance() {
         ("an endless size", chunked(b"0000000000")),
         (
             "trailers",
-            [answer("200 OK", "transfer-encoding: chunked", b"1\r\nx\r\n0\r\n"), chunked(b"x: y\r\n")].concat(),
+            [
+                answer("200 OK", "transfer-encoding: chunked", b"1\r\nx\r\n0\r\n"),
+                chunked(b"x: y\r\n"),
+            ]
+            .concat(),
         ),
     ] {
         let origin = Origin::start();
         origin.script("/a.txt", steps);
-        let app = TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(60)).await;
-        assert_eq!(within(send(&app, &origin.url("/a.txt"))).await.error(), (500, 5002), "{what}");
+        let app =
+            TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(60)).await;
+        assert_eq!(
+            within(send(&app, &origin.url("/a.txt"))).await.error(),
+            (500, 5002),
+            "{what}"
+        );
         let file = counter(&app, "haversack_fetched_bytes_total").await;
         let raw = counter(&app, "haversack_fetch_raw_bytes_total").await;
-        assert!(raw <= OVERHEAD + file + file / 5, "{what}: {raw} bytes for {file}");
+        assert!(
+            raw <= OVERHEAD + file + file / 5,
+            "{what}: {raw} bytes for {file}"
+        );
         expect_nothing(&app).await;
     }
 }
@@ -91,39 +137,80 @@ async fn http1_floods_end_at_the_allowance() {
 async fn http2_floods_end_at_the_allowance() {
     let head = [STATUS_200, &literal("content-length", "900000")].concat();
     let begun = || Step::Send(frame(HEADERS, END_HEADERS, 1, &head));
-    let repeat = |kind, flags, stream, payload: &[u8]| Step::Repeat(frame(kind, flags, stream, payload).repeat(100));
+    let repeat = |kind, flags, stream, payload: &[u8]| {
+        Step::Repeat(frame(kind, flags, stream, payload).repeat(100))
+    };
     let padded = [&[255][..], b"x", &[0; 255]].concat();
     for (what, steps) in [
-        ("WINDOW_UPDATE", vec![begun(), repeat(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])]),
-        ("WINDOW_UPDATE of the stream", vec![begun(), repeat(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])]),
-        ("PRIORITY", vec![begun(), repeat(PRIORITY, 0, 1, &[0, 0, 0, 3, 7])]),
-        ("PRIORITY of other streams", vec![repeat(PRIORITY, 0, 5, &[0, 0, 0, 3, 7])]),
-        ("SETTINGS", vec![repeat(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])]),
+        (
+            "WINDOW_UPDATE",
+            vec![begun(), repeat(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])],
+        ),
+        (
+            "WINDOW_UPDATE of the stream",
+            vec![begun(), repeat(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])],
+        ),
+        (
+            "PRIORITY",
+            vec![begun(), repeat(PRIORITY, 0, 1, &[0, 0, 0, 3, 7])],
+        ),
+        (
+            "PRIORITY of other streams",
+            vec![repeat(PRIORITY, 0, 5, &[0, 0, 0, 3, 7])],
+        ),
+        (
+            "SETTINGS",
+            vec![repeat(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])],
+        ),
         ("empty SETTINGS", vec![begun(), repeat(SETTINGS, 0, 0, &[])]),
         ("PING", vec![repeat(PING, 0, 0, &[0; 8])]),
         ("PING answers", vec![begun(), repeat(PING, 1, 0, &[0; 8])]),
-        ("unknown frames", vec![begun(), repeat(UNKNOWN, 0, 0, b"whatever")]),
+        (
+            "unknown frames",
+            vec![begun(), repeat(UNKNOWN, 0, 0, b"whatever")],
+        ),
         ("empty unknown frames", vec![repeat(UNKNOWN, 0, 1, b"")]),
     ] {
         expect_flood(&http2_origin(steps), what, BYTES).await;
     }
     // Those that the HTTP library ends sooner.
     for (what, steps) in [
-        ("GOAWAY", vec![repeat(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]),
+        (
+            "GOAWAY",
+            vec![repeat(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])],
+        ),
         ("RST_STREAM", vec![repeat(RST_STREAM, 0, 3, &[0, 0, 0, 8])]),
         ("one-byte DATA", vec![begun(), repeat(DATA, 0, 1, b"x")]),
-        ("padded DATA", vec![begun(), repeat(DATA, PADDED, 1, &padded)]),
+        (
+            "padded DATA",
+            vec![begun(), repeat(DATA, PADDED, 1, &padded)],
+        ),
         ("empty DATA", vec![begun(), repeat(DATA, 0, 1, b"")]),
-        ("CONTINUATION", vec![Step::Send(frame(HEADERS, 0, 1, STATUS_200)), repeat(CONTINUATION, 0, 1, b"")]),
+        (
+            "CONTINUATION",
+            vec![
+                Step::Send(frame(HEADERS, 0, 1, STATUS_200)),
+                repeat(CONTINUATION, 0, 1, b""),
+            ],
+        ),
         ("garbage", vec![Step::Repeat(vec![0xff; 5000])]),
     ] {
         let origin = http2_origin(steps);
-        let app = TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(60)).await;
+        let app =
+            TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(60)).await;
         let refused = within(send(&app, &origin.url("/a.txt"))).await;
-        assert_eq!(refused.error(), (500, 5002), "{what}: {}", refused.message());
+        assert_eq!(
+            refused.error(),
+            (500, 5002),
+            "{what}: {}",
+            refused.message()
+        );
         let file = counter(&app, "haversack_fetched_bytes_total").await;
         let raw = counter(&app, "haversack_fetch_raw_bytes_total").await;
-        assert!(raw <= OVERHEAD + file + file / 5, "{what}: {raw} bytes for {file}");
+        assert!(
+            raw <= OVERHEAD + file + file / 5,
+            "{what}: {raw} bytes for {file}"
+        );
         expect_nothing(&app).await;
     }
 }
@@ -132,13 +219,28 @@ async fn http2_floods_end_at_the_allowance() {
 async fn interim_answers_over_http2_are_not_gathered() {
     // Each refers to headers of the one before it: a byte on the wire is a header in memory.
     let link = [vec![0x40, 4], b"link".to_vec(), vec![100], vec![b'x'; 100]].concat();
-    let hints = |headers: &[u8]| frame(HEADERS, END_HEADERS, 1, &[&[8, 3], &b"103"[..], headers].concat());
-    let origin = http2_origin(vec![Step::Send(hints(&link)), Step::Repeat(hints(&[0xbe; 400]))]);
+    let hints = |headers: &[u8]| {
+        frame(
+            HEADERS,
+            END_HEADERS,
+            1,
+            &[&[8, 3], &b"103"[..], headers].concat(),
+        )
+    };
+    let origin = http2_origin(vec![
+        Step::Send(hints(&link)),
+        Step::Repeat(hints(&[0xbe; 400])),
+    ]);
     let reason = "the host sent far more than the file: it came with more than 8 header blocks";
     expect_flood(&origin, "103", reason).await;
 
     // A few are what honest origins send.
-    let head = [STATUS_200, &literal("content-type", "text/plain"), &literal("content-length", "5")].concat();
+    let head = [
+        STATUS_200,
+        &literal("content-type", "text/plain"),
+        &literal("content-length", "5"),
+    ]
+    .concat();
     let origin = http2_origin(vec![
         Step::Send(hints(&link).repeat(3)),
         Step::Send(frame(HEADERS, END_HEADERS, 1, &head)),
@@ -160,7 +262,13 @@ async fn redirects_share_one_allowance() {
     }
     let refused = send(&app, &origin.url("/0.txt")).await;
     assert_eq!(refused.error(), (500, 5002));
-    assert!(refused.message().ends_with(&format!("after a redirect: {BYTES}")), "{}", refused.message());
+    assert!(
+        refused
+            .message()
+            .ends_with(&format!("after a redirect: {BYTES}")),
+        "{}",
+        refused.message()
+    );
     assert!(counter(&app, "haversack_fetch_raw_bytes_total").await <= OVERHEAD);
 }
 
@@ -169,11 +277,21 @@ async fn honest_files_are_fetched_in_full() {
     let file = vec![b'x'; 10 * 1024 * 1024];
     let over_http1 = Origin::start();
     over_http1.file("/a.txt", "text/plain", &file);
-    let chunks: Vec<u8> = file.chunks(100).flat_map(|chunk| [b"64\r\n", chunk, b"\r\n"].concat()).collect();
+    let chunks: Vec<u8> = file
+        .chunks(100)
+        .flat_map(|chunk| [b"64\r\n", chunk, b"\r\n"].concat())
+        .collect();
     let whole = file.len() / 100 * 100;
-    let rest = format!("{:x}\r\n{}\r\n0\r\n\r\n", file.len() - whole, "x".repeat(file.len() - whole));
+    let rest = format!(
+        "{:x}\r\n{}\r\n0\r\n\r\n",
+        file.len() - whole,
+        "x".repeat(file.len() - whole)
+    );
     let chunks = [&chunks[..whole / 100 * 106], rest.as_bytes()].concat();
-    over_http1.script("/chunks.txt", answer("200 OK", "transfer-encoding: chunked", &chunks));
+    over_http1.script(
+        "/chunks.txt",
+        answer("200 OK", "transfer-encoding: chunked", &chunks),
+    );
     let app = TestApp::with_origin(&over_http1, |_| {}).await;
     for path in ["/a.txt", "/chunks.txt"] {
         let part = json!([{"type": "media", "url": over_http1.url(path)}]);
@@ -182,7 +300,9 @@ async fn honest_files_are_fetched_in_full() {
     // As much as is taken without the flow control that this origin does not have (RFC 9113 section 6.9.2).
     let small = vec![b'x'; 60_000];
     let head_of_small = [STATUS_200, &literal("content-length", "60000")].concat();
-    let frames = small.chunks(10_000).flat_map(|chunk| frame(DATA, 0, 1, chunk));
+    let frames = small
+        .chunks(10_000)
+        .flat_map(|chunk| frame(DATA, 0, 1, chunk));
     let over_http2 = http2_origin(vec![
         Step::Send(frame(HEADERS, END_HEADERS, 1, &head_of_small)),
         Step::Send(frames.collect()),

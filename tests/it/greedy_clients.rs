@@ -36,20 +36,39 @@ async fn json_bodies_one_byte_short_hold_the_share_of_their_address_only() {
     refused.send(send_head(size, "")).await;
     refused.send(vec![b' '; 100_000]).await;
     let answer = refused.read_all().await.to_lowercase();
-    assert!(answer.starts_with("http/1.1 503") && answer.contains("\"code\":4004"), "{answer}");
-    assert!(answer.contains("\r\nretry-after: ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
-    assert_eq!(app.metric("haversack_budget_refusals_total{budget=\"json_bytes\",scope=\"share\"}"), 1);
+    assert!(
+        answer.starts_with("http/1.1 503") && answer.contains("\"code\":4004"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("\r\nretry-after: ") && answer.contains("\r\nconnection: close\r\n"),
+        "{answer}"
+    );
+    assert_eq!(
+        app.metric("haversack_budget_refusals_total{budget=\"json_bytes\",scope=\"share\"}"),
+        1
+    );
 
     let mut neighbour = Raw::connect_from(NEIGHBOUR, app.address).await;
     neighbour.send(send_head(2, "")).await;
     neighbour.send("{}").await;
-    assert!(neighbour.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 400"), "it was read");
+    assert!(
+        neighbour
+            .read_until("\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 400"),
+        "it was read"
+    );
 
     drop(held);
     until(async || (app.budget_used("json_bytes") == 0).then_some(())).await;
     app.api.create("a.txt", "text/plain", 5).await;
     assert_eq!(app.budget_used("json_bytes"), 0);
-    assert!(app.budget_peak("json_bytes") <= 4 * SIZE + 4096, "{}", app.budget_peak("json_bytes"));
+    assert!(
+        app.budget_peak("json_bytes") <= 4 * SIZE + 4096,
+        "{}",
+        app.budget_peak("json_bytes")
+    );
 }
 
 #[tokio::test]
@@ -58,7 +77,10 @@ async fn json_lists_are_counted_until_they_were_handled() {
     let to: Vec<String> = (0..1001).map(|_| "x".to_owned()).collect();
     let body = serde_json::json!({"from": "x", "to": to, "message": {"parts": []}}).to_string();
     assert_eq!(app.api.post_raw("/v3/chats", &body).await.status, 400);
-    assert!(app.budget_peak("json_bytes") >= 16 * body.len() as u64, "the text and its lists");
+    assert!(
+        app.budget_peak("json_bytes") >= 16 * body.len() as u64,
+        "the text and its lists"
+    );
     assert_eq!(app.budget_used("json_bytes"), 0);
 }
 
@@ -73,7 +95,10 @@ async fn json_body_that_stalls_or_drips_is_given_up_after_the_grace_time() {
     stalled.send(send_head(5_000_000, "")).await;
     stalled.send(vec![b' '; 4_999_999]).await;
     let answer = stalled.read_all().await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("in time"), "long before the idle timeout: {answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("in time"),
+        "long before the idle timeout: {answer}"
+    );
 
     let mut dripping = Raw::connect(app.address).await;
     dripping.send(send_head(8_000_000, "")).await;
@@ -86,7 +111,10 @@ async fn json_body_that_stalls_or_drips_is_given_up_after_the_grace_time() {
     let mut answer = Vec::new();
     let _ = within(read.read_to_end(&mut answer)).await;
     let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("in time"), "never idle for long: {answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("in time"),
+        "never idle for long: {answer}"
+    );
     drip.abort();
 }
 
@@ -103,13 +131,24 @@ async fn connections_beyond_the_share_of_an_address_are_answered_and_closed() {
     until(async || (app.budget_used("connections") == 3).then_some(())).await;
     for _ in 0..20 {
         let answer = Raw::connect(app.address).await.read_all().await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After: "), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After: "),
+            "{answer}"
+        );
     }
     let mut neighbour = Raw::connect_from(NEIGHBOUR, app.address).await;
     neighbour.send(HEALTH).await;
-    assert!(neighbour.read_until("alive").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        neighbour
+            .read_until("alive")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     assert_eq!(app.budget_peak("connections"), 4);
-    assert_eq!(app.metric("haversack_budget_refusals_total{budget=\"connections\",scope=\"share\"}"), 20);
+    assert_eq!(
+        app.metric("haversack_budget_refusals_total{budget=\"connections\",scope=\"share\"}"),
+        20
+    );
 
     open.pop();
     until(async || (app.budget_used("connections") == 3).then_some(())).await;
@@ -128,18 +167,31 @@ async fn clients_behind_a_trusted_proxy_have_shares_of_their_own() {
     let mut running = Vec::new();
     for count in 1..=2 {
         let mut raw = Raw::connect(app.address).await;
-        raw.send(send_head(2, "X-Forwarded-For: 203.0.113.1, 198.51.100.1\r\n")).await;
+        raw.send(send_head(
+            2,
+            "X-Forwarded-For: 203.0.113.1, 198.51.100.1\r\n",
+        ))
+        .await;
         until(async || (app.budget_used("proxied_requests") == count).then_some(())).await;
         running.push(raw);
     }
     let ask = async |from: &str, header: &str| {
         let mut raw = Raw::connect_from(from, app.address).await;
-        raw.send(format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n")).await;
+        raw.send(format!(
+            "GET /healthz HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
         raw.read_all().await
     };
-    for header in ["X-Forwarded-For: 198.51.100.1", "Forwarded: for=198.51.100.1;proto=https"] {
+    for header in [
+        "X-Forwarded-For: 198.51.100.1",
+        "Forwarded: for=198.51.100.1;proto=https",
+    ] {
         let refused = ask("127.0.0.1", header).await.to_lowercase();
-        assert!(refused.starts_with("http/1.1 503") && refused.contains("\"code\":4004"), "{refused}");
+        assert!(
+            refused.starts_with("http/1.1 503") && refused.contains("\"code\":4004"),
+            "{refused}"
+        );
         assert!(refused.contains("\r\nretry-after: "), "{refused}");
     }
     for (from, header) in [
@@ -150,20 +202,38 @@ async fn clients_behind_a_trusted_proxy_have_shares_of_their_own() {
         // A stranger names whom it likes.
         (NEIGHBOUR, "X-Forwarded-For: 198.51.100.1"),
     ] {
-        assert!(ask(from, header).await.starts_with("HTTP/1.1 200"), "{from} {header}");
+        assert!(
+            ask(from, header).await.starts_with("HTTP/1.1 200"),
+            "{from} {header}"
+        );
     }
     running[0].send("{}").await;
-    assert!(running[0].read_until("\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    assert!(
+        running[0]
+            .read_until("\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 400")
+    );
     until(async || (app.budget_used("proxied_requests") == 1).then_some(())).await;
-    assert!(ask("127.0.0.1", "X-Forwarded-For: 198.51.100.1").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        ask("127.0.0.1", "X-Forwarded-For: 198.51.100.1")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
 }
 
 #[tokio::test]
 async fn unread_download_behind_a_trusted_proxy_keeps_its_place() {
     let app = TestApp::with(|flags| flags.trusted_proxies = Some("127.0.0.1/32".to_owned())).await;
-    let file = app.api.upload("a.txt", "text/plain", &vec![b'x'; 30_000_000]).await;
+    let file = app
+        .api
+        .upload("a.txt", "text/plain", &vec![b'x'; 30_000_000])
+        .await;
     let mut raw = Raw::connect(app.address).await;
-    let head = format!("GET {} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n", target(&file.url));
+    let head = format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n",
+        target(&file.url)
+    );
     raw.send(head).await;
     raw.read_until("\r\n\r\n").await;
     assert_eq!(app.budget_used("proxied_requests"), 1);
@@ -178,10 +248,17 @@ async fn reader_that_takes_too_little_is_ended() {
         flags.download_min_bytes_per_second = Some(1_000_000_000);
     })
     .await;
-    let file = app.api.upload("a.txt", "text/plain", &vec![b'x'; 30_000_000]).await;
+    let file = app
+        .api
+        .upload("a.txt", "text/plain", &vec![b'x'; 30_000_000])
+        .await;
     let others = app.budget_used("connections");
     let mut raw = Raw::connect(app.address).await;
-    raw.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", target(&file.url))).await;
+    raw.send(format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        target(&file.url)
+    ))
+    .await;
     raw.read_until("\r\n\r\n").await;
     // Long before the idle timeout, which is as long as anything here is waited for.
     until(async || (app.budget_used("connections") <= others).then_some(())).await;

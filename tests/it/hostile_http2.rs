@@ -8,7 +8,9 @@ use crate::support::{Origin, TestApp, until, within};
 
 /// An HTTP/2 frame (RFC 9113 section 4.1).
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    let length = u32::try_from(payload.len())
+        .expect("a short frame")
+        .to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
@@ -31,14 +33,25 @@ pub fn literal(name: &str, value: &str) -> Vec<u8> {
 }
 
 pub fn http2_origin(steps: Vec<Step>) -> Origin {
-    let origin = Origin::with(&Certificate { alpn: &[b"h2", b"http/1.1"], ..Certificate::default() });
-    origin.script("h2", [vec![Step::Send(frame(SETTINGS, 0, 0, &[]))], steps].concat());
+    let origin = Origin::with(&Certificate {
+        alpn: &[b"h2", b"http/1.1"],
+        ..Certificate::default()
+    });
+    origin.script(
+        "h2",
+        [vec![Step::Send(frame(SETTINGS, 0, 0, &[]))], steps].concat(),
+    );
     origin
 }
 
 #[tokio::test]
 async fn http2_is_spoken() {
-    let head = [STATUS_200, &literal("content-type", "text/plain"), &literal("content-length", "5")].concat();
+    let head = [
+        STATUS_200,
+        &literal("content-type", "text/plain"),
+        &literal("content-length", "5"),
+    ]
+    .concat();
     let origin = http2_origin(vec![
         Step::Send(frame(HEADERS, END_HEADERS, 1, &head)),
         Step::Send(frame(DATA, 0, 1, b"he")),
@@ -56,31 +69,91 @@ async fn http2_misbehaviour() {
     let head = |length: &str| [STATUS_200, &literal("content-length", length)].concat();
     let headers = |length: &str| Step::Send(frame(HEADERS, END_HEADERS, 1, &head(length)));
     let data = |bytes: &[u8], flags| Step::Send(frame(DATA, flags, 1, bytes));
-    let many: Vec<u8> = (0..100).flat_map(|_| literal("x", &"y".repeat(120))).collect();
+    let many: Vec<u8> = (0..100)
+        .flat_map(|_| literal("x", &"y".repeat(120)))
+        .collect();
     let cases: Vec<(&str, Vec<Step>, Option<&str>)> = vec![
         (
             "reset",
-            vec![headers("5"), data(b"he", 0), Step::Send(frame(RST_STREAM, 0, 1, &[0, 0, 0, 2])), Step::Hang],
+            vec![
+                headers("5"),
+                data(b"he", 0),
+                Step::Send(frame(RST_STREAM, 0, 1, &[0, 0, 0, 2])),
+                Step::Hang,
+            ],
             None,
         ),
-        ("goaway", vec![Step::Send(frame(GOAWAY, 0, 0, &[0; 8])), Step::Hang], None),
-        ("shorter", vec![headers("9"), data(b"hello", END_STREAM), Step::Hang], None),
-        ("longer", vec![headers("2"), data(b"hello", END_STREAM), Step::Hang], None),
-        ("cut", vec![headers("9"), data(b"hello", 0), Step::Cut], None),
+        (
+            "goaway",
+            vec![Step::Send(frame(GOAWAY, 0, 0, &[0; 8])), Step::Hang],
+            None,
+        ),
+        (
+            "shorter",
+            vec![headers("9"), data(b"hello", END_STREAM), Step::Hang],
+            None,
+        ),
+        (
+            "longer",
+            vec![headers("2"), data(b"hello", END_STREAM), Step::Hang],
+            None,
+        ),
+        (
+            "cut",
+            vec![headers("9"), data(b"hello", 0), Step::Cut],
+            None,
+        ),
         ("closed", vec![headers("9"), data(b"hello", 0)], None),
         ("garbage", vec![Step::Repeat(b"garbage".to_vec())], None),
-        ("large frame", vec![headers("90000"), data(&[b'x'; 70_000], 0), Step::Hang], None),
-        ("wrong stream", vec![Step::Send(frame(HEADERS, END_HEADERS, 2, &head("5"))), Step::Hang], None),
         (
-            "endless headers",
-            vec![Step::Send(frame(HEADERS, 0, 1, &many)), Step::Repeat(frame(CONTINUATION, 0, 1, &many))],
+            "large frame",
+            vec![headers("90000"), data(&[b'x'; 70_000], 0), Step::Hang],
             None,
         ),
-        ("pings", vec![Step::Repeat(frame(PING, 0, 0, &[0; 8]))], None),
-        ("settings", vec![Step::Repeat(frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]))], None),
-        ("empty frames", vec![headers("5"), Step::Repeat(frame(DATA, 0, 1, &[]))], None),
-        ("window", vec![headers("900000"), Step::Repeat(frame(DATA, 0, 1, &[b'x'; 16_384]))], None),
-        ("silence", vec![Step::Hang], Some("the host sent nothing for 1 s")),
+        (
+            "wrong stream",
+            vec![
+                Step::Send(frame(HEADERS, END_HEADERS, 2, &head("5"))),
+                Step::Hang,
+            ],
+            None,
+        ),
+        (
+            "endless headers",
+            vec![
+                Step::Send(frame(HEADERS, 0, 1, &many)),
+                Step::Repeat(frame(CONTINUATION, 0, 1, &many)),
+            ],
+            None,
+        ),
+        (
+            "pings",
+            vec![Step::Repeat(frame(PING, 0, 0, &[0; 8]))],
+            None,
+        ),
+        (
+            "settings",
+            vec![Step::Repeat(frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]))],
+            None,
+        ),
+        (
+            "empty frames",
+            vec![headers("5"), Step::Repeat(frame(DATA, 0, 1, &[]))],
+            None,
+        ),
+        (
+            "window",
+            vec![
+                headers("900000"),
+                Step::Repeat(frame(DATA, 0, 1, &[b'x'; 16_384])),
+            ],
+            None,
+        ),
+        (
+            "silence",
+            vec![Step::Hang],
+            Some("the host sent nothing for 1 s"),
+        ),
     ];
     join_all(cases.into_iter().map(async |(name, steps, reason)| {
         let origin = http2_origin(steps);
@@ -90,7 +163,12 @@ async fn http2_misbehaviour() {
         })
         .await;
         let refused = within(send(&app, &origin.url("/a.txt"))).await;
-        assert_eq!(refused.error(), (500, 5002), "{name}: {}", refused.message());
+        assert_eq!(
+            refused.error(),
+            (500, 5002),
+            "{name}: {}",
+            refused.message()
+        );
         if let Some(reason) = reason {
             expect_reason(&refused, reason);
         }

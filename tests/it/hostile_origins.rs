@@ -11,14 +11,20 @@ use crate::support::{Answer, Api, Origin, TestApp, files, until, within};
 const TEXT: &str = "content-type: text/plain\ncontent-length: 5";
 
 pub async fn send(app: &TestApp, url: &str) -> Answer {
-    app.api.send_parts(json!([{"type": "media", "url": url}])).await
+    app.api
+        .send_parts(json!([{"type": "media", "url": url}]))
+        .await
 }
 
 /// Sends a URL that must fail, with 5002, for this reason.
 #[track_caller]
 pub fn expect_reason(answer: &Answer, reason: &str) {
     assert_eq!(answer.error(), (500, 5002), "{}", answer.message());
-    assert!(answer.message().ends_with(&format!(": {reason}")), "{}", answer.message());
+    assert!(
+        answer.message().ends_with(&format!(": {reason}")),
+        "{}",
+        answer.message()
+    );
 }
 
 /// Nothing of a refused send is left: no chat, no file, not even a half one.
@@ -33,20 +39,45 @@ async fn answers_that_bring_no_file() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     for (n, (status, headers, body, reason)) in [
-        ("404 Not Found", "content-length: 0", "", "the host answered 404"),
-        ("403 Forbidden", "content-length: 6", "secret", "the host answered 403"),
+        (
+            "404 Not Found",
+            "content-length: 0",
+            "",
+            "the host answered 404",
+        ),
+        (
+            "403 Forbidden",
+            "content-length: 6",
+            "secret",
+            "the host answered 403",
+        ),
         ("500 Oh", "content-length: 0", "", "the host answered 500"),
         ("204 No Content", "x: y", "", "the host answered 204"),
-        ("205 Reset Content", "content-length: 0", "", "the host answered 205"),
+        (
+            "205 Reset Content",
+            "content-length: 0",
+            "",
+            "the host answered 205",
+        ),
         ("304 Not Modified", "x: y", "", "the host answered 304"),
-        ("300 Multiple Choices", "content-length: 0", "", "the host answered 300"),
+        (
+            "300 Multiple Choices",
+            "content-length: 0",
+            "",
+            "the host answered 300",
+        ),
         (
             "206 Partial Content",
             "content-range: bytes 0-4/9\ncontent-length: 5",
             "hello",
             "the host sent only a part of the file",
         ),
-        ("206 Partial Content", TEXT, "hello", "the host sent only a part of the file"),
+        (
+            "206 Partial Content",
+            TEXT,
+            "hello",
+            "the host sent only a part of the file",
+        ),
         (
             "200 OK",
             "content-encoding: gzip\ncontent-length: 5",
@@ -59,9 +90,24 @@ async fn answers_that_bring_no_file() {
             "hello",
             "the host sent the file with a content encoding; it must send it as it is",
         ),
-        ("200 OK", "content-length: 9", "hello", "the connection ended before the whole file had come"),
-        ("200 OK", "content-length: 5\ncontent-length: 6", "hello!", "the host's answer is not valid HTTP"),
-        ("200 OK", "content-length: five", "hello", "the host's answer is not valid HTTP"),
+        (
+            "200 OK",
+            "content-length: 9",
+            "hello",
+            "the connection ended before the whole file had come",
+        ),
+        (
+            "200 OK",
+            "content-length: 5\ncontent-length: 6",
+            "hello!",
+            "the host's answer is not valid HTTP",
+        ),
+        (
+            "200 OK",
+            "content-length: five",
+            "hello",
+            "the host's answer is not valid HTTP",
+        ),
         (
             "200 OK",
             "transfer-encoding: chunked",
@@ -80,7 +126,12 @@ async fn answers_that_bring_no_file() {
             "hello",
             "the host sent the file with a content encoding; it must send it as it is",
         ),
-        ("200 OK\r\nbroken header", TEXT, "hello", "the host's answer is not valid HTTP"),
+        (
+            "200 OK\r\nbroken header",
+            TEXT,
+            "hello",
+            "the host's answer is not valid HTTP",
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -92,14 +143,28 @@ async fn answers_that_bring_no_file() {
         expect_reason(&refused, reason);
         assert!(!refused.message().contains("secret"));
     }
-    for (path, garbage) in [("/a.txt", &b"SSH-2.0-OpenSSH_9.2\r\n"[..]), ("/b.txt", b"\0\0\0"), ("/c.txt", b"")] {
+    for (path, garbage) in [
+        ("/a.txt", &b"SSH-2.0-OpenSSH_9.2\r\n"[..]),
+        ("/b.txt", b"\0\0\0"),
+        ("/c.txt", b""),
+    ] {
         origin.script(path, vec![Step::Send(garbage.to_vec())]);
         let refused = send(&app, &origin.url(path)).await;
         assert_eq!(refused.error(), (500, 5002), "{path}");
         assert!(!refused.message().contains("OpenSSH"));
     }
-    origin.script("/cut.txt", [answer("200 OK", "content-type: text/plain", b"hello"), vec![Step::Cut]].concat());
-    expect_reason(&send(&app, &origin.url("/cut.txt")).await, "the connection ended before the whole file had come");
+    origin.script(
+        "/cut.txt",
+        [
+            answer("200 OK", "content-type: text/plain", b"hello"),
+            vec![Step::Cut],
+        ]
+        .concat(),
+    );
+    expect_reason(
+        &send(&app, &origin.url("/cut.txt")).await,
+        "the connection ended before the whole file had come",
+    );
     expect_nothing(&app).await;
     until(async || (origin.open() == 0).then_some(())).await;
 }
@@ -109,11 +174,31 @@ async fn lengths_that_are_missing_or_lie() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     for (path, status, headers, body) in [
-        ("/until-closed.txt", "200 OK", "content-type: text/plain", "hello"),
-        ("/chunked.txt", "200 OK", "transfer-encoding: chunked", "2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nx: y\r\n\r\n"),
+        (
+            "/until-closed.txt",
+            "200 OK",
+            "content-type: text/plain",
+            "hello",
+        ),
+        (
+            "/chunked.txt",
+            "200 OK",
+            "transfer-encoding: chunked",
+            "2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nx: y\r\n\r\n",
+        ),
         ("/longer.txt", "200 OK", TEXT, "hello and more"),
-        ("/whole-part.txt", "206 Partial Content", "content-range: bytes 0-4/5\ncontent-length: 5", "hello"),
-        ("/203.txt", "203 Non-Authoritative Information", TEXT, "hello"),
+        (
+            "/whole-part.txt",
+            "206 Partial Content",
+            "content-range: bytes 0-4/5\ncontent-length: 5",
+            "hello",
+        ),
+        (
+            "/203.txt",
+            "203 Non-Authoritative Information",
+            TEXT,
+            "hello",
+        ),
         (
             "/continue.txt",
             "100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK",
@@ -123,7 +208,10 @@ async fn lengths_that_are_missing_or_lie() {
     ] {
         origin.script(path, answer(status, headers, body.as_bytes()));
         let sent = send(&app, &origin.url(path)).await.expect(201);
-        assert_eq!(sent["chat"]["message"]["parts"][0]["size_bytes"], 5, "{path}");
+        assert_eq!(
+            sent["chat"]["message"]["parts"][0]["size_bytes"], 5,
+            "{path}"
+        );
     }
 }
 
@@ -133,18 +221,60 @@ async fn files_that_are_too_large() {
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_max_bytes = Some(65_536)).await;
     let chunk = [b"8000\r\n".as_slice(), &vec![b'x'; 0x8000], b"\r\n"].concat();
     let chunked = answer("200 OK", "transfer-encoding: chunked", b"");
-    origin.script("/endless.txt", [chunked, vec![Step::Repeat(chunk)]].concat());
-    origin.script("/until-closed.txt", [answer("200 OK", "x: y", b""), vec![Step::Repeat(vec![b'x'; 4096])]].concat());
+    origin.script(
+        "/endless.txt",
+        [chunked, vec![Step::Repeat(chunk)]].concat(),
+    );
+    origin.script(
+        "/until-closed.txt",
+        [
+            answer("200 OK", "x: y", b""),
+            vec![Step::Repeat(vec![b'x'; 4096])],
+        ]
+        .concat(),
+    );
     // Nothing of it is read.
-    origin.script("/announced.txt", [answer("200 OK", "content-length: 65537", b""), vec![Step::Hang]].concat());
-    origin.script("/one-more.txt", answer("200 OK", "transfer-encoding: chunked", &chunked_body(65_537)));
-    for path in ["/endless.txt", "/until-closed.txt", "/announced.txt", "/one-more.txt"] {
+    origin.script(
+        "/announced.txt",
+        [
+            answer("200 OK", "content-length: 65537", b""),
+            vec![Step::Hang],
+        ]
+        .concat(),
+    );
+    origin.script(
+        "/one-more.txt",
+        answer(
+            "200 OK",
+            "transfer-encoding: chunked",
+            &chunked_body(65_537),
+        ),
+    );
+    for path in [
+        "/endless.txt",
+        "/until-closed.txt",
+        "/announced.txt",
+        "/one-more.txt",
+    ] {
         let refused = send(&app, &origin.url(path)).await;
         assert_eq!(refused.error(), (400, 5005), "{path}");
-        assert!(refused.message().ends_with("the file is larger than 65536 bytes"), "{}", refused.message());
+        assert!(
+            refused
+                .message()
+                .ends_with("the file is larger than 65536 bytes"),
+            "{}",
+            refused.message()
+        );
     }
     expect_nothing(&app).await;
-    origin.script("/just.txt", answer("200 OK", "transfer-encoding: chunked", &chunked_body(65_536)));
+    origin.script(
+        "/just.txt",
+        answer(
+            "200 OK",
+            "transfer-encoding: chunked",
+            &chunked_body(65_536),
+        ),
+    );
     assert_eq!(send(&app, &origin.url("/just.txt")).await.status, 201);
     until(async || (origin.open() == 0).then_some(())).await;
 }
@@ -158,10 +288,18 @@ async fn headers_without_end() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(2)).await;
     let start = || Step::Send(b"HTTP/1.1 200 OK\r\n".to_vec());
-    origin
-        .script("/endless.txt", vec![start(), Step::Repeat(b"x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".to_vec())]);
+    origin.script(
+        "/endless.txt",
+        vec![
+            start(),
+            Step::Repeat(b"x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".to_vec()),
+        ],
+    );
     origin.script("/long.txt", vec![start(), Step::Repeat(vec![b'x'; 4096])]);
-    origin.script("/interim.txt", vec![Step::Repeat(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec())]);
+    origin.script(
+        "/interim.txt",
+        vec![Step::Repeat(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec())],
+    );
     let too_large = "the header of the answer is larger than 65536 bytes";
     for path in ["/endless.txt", "/long.txt"] {
         expect_reason(&send(&app, &origin.url(path)).await, too_large);
@@ -177,7 +315,10 @@ async fn headers_without_end() {
     let too_large = format!("x: {}\n{TEXT}", "y".repeat(66_000));
     origin.script("/too-large.txt", answer("200 OK", &too_large, b"hello"));
     let refused = send(&app, &origin.url("/too-large.txt")).await;
-    expect_reason(&refused, "the header of the answer is larger than 65536 bytes");
+    expect_reason(
+        &refused,
+        "the header of the answer is larger than 65536 bytes",
+    );
     until(async || (origin.open() == 0).then_some(())).await;
 }
 
@@ -192,9 +333,19 @@ async fn hosts_that_keep_us_waiting() {
     })
     .await;
     origin.script("/silent.txt", vec![Step::Hang]);
-    origin.script("/stalled.txt", [answer("200 OK", "content-length: 9", b"hello"), vec![Step::Hang]].concat());
+    origin.script(
+        "/stalled.txt",
+        [
+            answer("200 OK", "content-length: 9", b"hello"),
+            vec![Step::Hang],
+        ]
+        .concat(),
+    );
     let endless = answer("200 OK", "content-length: 1000000", b"");
-    origin.script("/slow.txt", [endless, vec![Step::Drip(b"x".to_vec(), 50)]].concat());
+    origin.script(
+        "/slow.txt",
+        [endless, vec![Step::Drip(b"x".to_vec(), 50)]].concat(),
+    );
     // A listener that never accepts TLS.
     let mute = TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let mute_app = TestApp::with_origin(&origin, |flags| {
@@ -202,7 +353,10 @@ async fn hosts_that_keep_us_waiting() {
         flags.fetch_allow_ports = Some(mute.local_addr().expect("address").port().to_string());
     })
     .await;
-    let mute_url = format!("https://origin.test:{}/a.txt", mute.local_addr().expect("address").port());
+    let mute_url = format!(
+        "https://origin.test:{}/a.txt",
+        mute.local_addr().expect("address").port()
+    );
     let (stalled, slow, silent, unresolved) = (
         origin.url("/stalled.txt"),
         origin.url("/slow.txt"),
@@ -220,7 +374,10 @@ async fn hosts_that_keep_us_waiting() {
     expect_reason(&answers.1, "the host sent nothing for 1 s");
     expect_reason(&answers.2, "it took longer than 2 s");
     expect_reason(&answers.3, "its host name could not be resolved within 1 s");
-    expect_reason(&answers.4, "the host did not accept a connection within 1 s");
+    expect_reason(
+        &answers.4,
+        "the host did not accept a connection within 1 s",
+    );
     expect_nothing(&app).await;
     until(async || (origin.open() == 0).then_some(())).await;
 }
@@ -230,22 +387,58 @@ async fn redirects() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     origin.file("/end.txt", "text/plain", b"hello");
-    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
-        origin.script("/r.txt", answer(status, "location: end.txt\ncontent-length: 0", b""));
+    for status in [
+        "301 Moved",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary",
+        "308 Permanent",
+    ] {
+        origin.script(
+            "/r.txt",
+            answer(status, "location: end.txt\ncontent-length: 0", b""),
+        );
         let sent = send(&app, &origin.url("/r.txt")).await.expect(201);
         let part = &sent["chat"]["message"]["parts"][0];
-        assert_eq!((&part["filename"], &part["size_bytes"]), (&json!("r.txt"), &json!(5)), "{status}");
+        assert_eq!(
+            (&part["filename"], &part["size_bytes"]),
+            (&json!("r.txt"), &json!(5)),
+            "{status}"
+        );
     }
     for hop in 1..=6 {
-        let target = if hop == 6 { "/end.txt".to_owned() } else { format!("/{}.txt", hop + 1) };
-        let location = format!("location: {}\ncontent-length: 0", origin.url_of("other.origin.test", &target));
-        origin.script(&format!("/{hop}.txt"), answer("302 Found", &location.replace("other.", ""), b""));
+        let target = if hop == 6 {
+            "/end.txt".to_owned()
+        } else {
+            format!("/{}.txt", hop + 1)
+        };
+        let location = format!(
+            "location: {}\ncontent-length: 0",
+            origin.url_of("other.origin.test", &target)
+        );
+        origin.script(
+            &format!("/{hop}.txt"),
+            answer("302 Found", &location.replace("other.", ""), b""),
+        );
     }
-    assert_eq!(send(&app, &origin.url("/2.txt")).await.status, 201, "five redirects");
-    expect_reason(&send(&app, &origin.url("/1.txt")).await, "it redirects more than 5 times");
+    assert_eq!(
+        send(&app, &origin.url("/2.txt")).await.status,
+        201,
+        "five redirects"
+    );
+    expect_reason(
+        &send(&app, &origin.url("/1.txt")).await,
+        "it redirects more than 5 times",
+    );
     for (location, reason) in [
-        ("http://origin.test/end.txt", "it redirects to a URL that cannot be fetched: it does not start with https://"),
-        ("ftp://origin.test/", "it redirects to a URL that cannot be fetched: it does not start with https://"),
+        (
+            "http://origin.test/end.txt",
+            "it redirects to a URL that cannot be fetched: it does not start with https://",
+        ),
+        (
+            "ftp://origin.test/",
+            "it redirects to a URL that cannot be fetched: it does not start with https://",
+        ),
         (
             "https://u:p@origin.test/",
             "it redirects to a URL that cannot be fetched: it holds a user name or password; only what is public can be fetched",
@@ -256,11 +449,21 @@ async fn redirects() {
             "after a redirect: port 22 is not allowed; only 443 is, unless the operator allows more",
         ),
     ] {
-        origin.script("/bad.txt", answer("302 Found", &format!("location: {location}\ncontent-length: 0"), b""));
+        origin.script(
+            "/bad.txt",
+            answer(
+                "302 Found",
+                &format!("location: {location}\ncontent-length: 0"),
+                b"",
+            ),
+        );
         expect_reason(&send(&app, &origin.url("/bad.txt")).await, reason);
     }
     origin.script("/none.txt", answer("302 Found", "content-length: 0", b""));
-    expect_reason(&send(&app, &origin.url("/none.txt")).await, "it redirects without saying where to");
+    expect_reason(
+        &send(&app, &origin.url("/none.txt")).await,
+        "it redirects without saying where to",
+    );
 }
 
 #[tokio::test]
@@ -270,15 +473,28 @@ async fn redirects_of_the_list_lead_nowhere() {
     let list = include_str!("data/fetch_urls.tsv");
     let mut lines = 0;
     for line in list.lines() {
-        let Some((_, hint)) = line.split_once("[redirect 302 ") else { continue };
+        let Some((_, hint)) = line.split_once("[redirect 302 ") else {
+            continue;
+        };
         let (location, _) = hint.split_once("] ").expect("a reason");
-        let location = location.replace("redirect.test", &format!("origin.test:{}", origin.address.port()));
-        let redirect = answer("302 Found", &format!("location: {location}\ncontent-length: 0"), b"");
+        let location = location.replace(
+            "redirect.test",
+            &format!("origin.test:{}", origin.address.port()),
+        );
+        let redirect = answer(
+            "302 Found",
+            &format!("location: {location}\ncontent-length: 0"),
+            b"",
+        );
         origin.script("/r", redirect.clone());
         origin.script("/loop", redirect);
         let refused = send(&app, &origin.url("/r")).await;
         assert_eq!(refused.error(), (500, 5002), "{line}");
-        assert!(!refused.message().contains("169.254"), "{}", refused.message());
+        assert!(
+            !refused.message().contains("169.254"),
+            "{}",
+            refused.message()
+        );
         lines += 1;
     }
     assert!(lines >= 7, "{lines}");
@@ -287,12 +503,17 @@ async fn redirects_of_the_list_lead_nowhere() {
 
 /// A listener on an address that is not allowed, at the port that is.
 async fn forbidden(origin: &Origin) -> TcpListener {
-    TcpListener::bind(("127.0.0.2", origin.address.port())).await.expect("listen")
+    TcpListener::bind(("127.0.0.2", origin.address.port()))
+        .await
+        .expect("listen")
 }
 
 /// Whether nobody has connected.
 async fn untouched(listener: &TcpListener) -> bool {
-    std::future::poll_fn(|context| std::task::Poll::Ready(listener.poll_accept(context).is_pending())).await
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(listener.poll_accept(context).is_pending())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -301,28 +522,63 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let inside = forbidden(&origin).await;
     origin.file("/a.txt", "text/plain", b"hello");
-    origin.names.set("origin.test", &[&["127.0.0.1"], &["127.0.0.2"]]);
+    origin
+        .names
+        .set("origin.test", &[&["127.0.0.1"], &["127.0.0.2"]]);
     assert_eq!(send(&app, &origin.url("/a.txt")).await.status, 201);
-    assert_eq!(origin.names.asked().len(), 1, "one lookup for a connection, and no other way to an address");
-    expect_reason(&send(&app, &origin.url("/a.txt")).await, "its address is not public");
+    assert_eq!(
+        origin.names.asked().len(),
+        1,
+        "one lookup for a connection, and no other way to an address"
+    );
+    expect_reason(
+        &send(&app, &origin.url("/a.txt")).await,
+        "its address is not public",
+    );
 
     // Between the first request and the redirect.
-    origin.names.set("origin.test", &[&["127.0.0.1"], &["127.0.0.2"]]);
-    origin.script("/r.txt", answer("302 Found", "location: /a.txt\ncontent-length: 0", b""));
-    expect_reason(&send(&app, &origin.url("/r.txt")).await, "after a redirect: its address is not public");
+    origin
+        .names
+        .set("origin.test", &[&["127.0.0.1"], &["127.0.0.2"]]);
+    origin.script(
+        "/r.txt",
+        answer("302 Found", "location: /a.txt\ncontent-length: 0", b""),
+    );
+    expect_reason(
+        &send(&app, &origin.url("/r.txt")).await,
+        "after a redirect: its address is not public",
+    );
 
     let connections = origin.connections();
-    origin.names.set("mixed.test", &[&["127.0.0.1", "127.0.0.2"]]);
-    expect_reason(&send(&app, &origin.url_of("mixed.test", "/a.txt")).await, "its address is not public");
+    origin
+        .names
+        .set("mixed.test", &[&["127.0.0.1", "127.0.0.2"]]);
+    expect_reason(
+        &send(&app, &origin.url_of("mixed.test", "/a.txt")).await,
+        "its address is not public",
+    );
     for host in ["127.0.0.2", "[::ffff:127.0.0.2]", "[::1]", "10.0.0.1"] {
-        expect_reason(&send(&app, &origin.url_of(host, "/a.txt")).await, "its address is not public");
+        expect_reason(
+            &send(&app, &origin.url_of(host, "/a.txt")).await,
+            "its address is not public",
+        );
     }
     origin.names.set("printer.local", &[&["93.184.215.14"]]);
     let local = send(&app, &origin.url_of("printer.local", "/a.txt")).await;
     expect_reason(&local, "its host is a name for local use, not a public one");
-    assert_eq!(origin.connections(), connections, "refused before any connection");
+    assert_eq!(
+        origin.connections(),
+        connections,
+        "refused before any connection"
+    );
     assert!(untouched(&inside).await);
-    assert_eq!(send(&app, &origin.url_of("127.0.0.1", "/a.txt")).await.status, 201, "the operator allowed it");
+    assert_eq!(
+        send(&app, &origin.url_of("127.0.0.1", "/a.txt"))
+            .await
+            .status,
+        201,
+        "the operator allowed it"
+    );
 }
 
 #[tokio::test]
@@ -350,12 +606,24 @@ async fn urls_that_are_refused_before_anything_is_done() {
 async fn certificates_that_are_not_good() {
     for (certificate, reason) in [
         (
-            Certificate { names: &["other.test"], ..Certificate::default() },
+            Certificate {
+                names: &["other.test"],
+                ..Certificate::default()
+            },
             "the host's certificate is for another name",
         ),
-        (Certificate { until: 2001, ..Certificate::default() }, "the host's certificate has expired"),
         (
-            Certificate { trusted: false, ..Certificate::default() },
+            Certificate {
+                until: 2001,
+                ..Certificate::default()
+            },
+            "the host's certificate has expired",
+        ),
+        (
+            Certificate {
+                trusted: false,
+                ..Certificate::default()
+            },
             "the host's certificate is not signed by an authority that is trusted here",
         ),
     ] {
@@ -363,7 +631,10 @@ async fn certificates_that_are_not_good() {
         origin.file("/a.txt", "text/plain", b"hello");
         let app = TestApp::with_origin(&origin, |_| {}).await;
         expect_reason(&send(&app, &origin.url("/a.txt")).await, reason);
-        assert!(origin.requests().is_empty(), "nothing is said to a host that is not known");
+        assert!(
+            origin.requests().is_empty(),
+            "nothing is said to a host that is not known"
+        );
     }
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_ca_file = None).await;
@@ -375,12 +646,26 @@ async fn certificates_that_are_not_good() {
 #[tokio::test]
 async fn nobody_there() {
     let origin = Origin::start();
-    let closed = TcpListener::bind("127.0.0.1:0").await.expect("listen").local_addr().expect("address").port();
-    let app = TestApp::with_origin(&origin, |flags| flags.fetch_allow_ports = Some(closed.to_string())).await;
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("listen")
+        .local_addr()
+        .expect("address")
+        .port();
+    let app = TestApp::with_origin(&origin, |flags| {
+        flags.fetch_allow_ports = Some(closed.to_string())
+    })
+    .await;
     let url = format!("https://origin.test:{closed}/a.txt");
-    expect_reason(&send(&app, &url).await, "the host does not accept connections");
+    expect_reason(
+        &send(&app, &url).await,
+        "the host does not accept connections",
+    );
     origin.names.set("nowhere.test", &[&[]]);
-    expect_reason(&send(&app, &url.replace("origin", "nowhere")).await, "its host name could not be resolved");
+    expect_reason(
+        &send(&app, &url.replace("origin", "nowhere")).await,
+        "its host name could not be resolved",
+    );
 }
 
 #[tokio::test]
@@ -397,7 +682,10 @@ async fn one_partners_stalled_origins_do_not_stop_anothers_sends() {
     origin.file("/a.txt", "text/plain", b"hello");
     let stalled = |count: usize| {
         let (api, url) = (app.api.clone(), origin.url("/stalled.txt"));
-        tokio::spawn(async move { api.send_parts(json!(vec![json!({"type": "media", "url": url}); count])).await })
+        tokio::spawn(async move {
+            api.send_parts(json!(vec![json!({"type": "media", "url": url}); count]))
+                .await
+        })
     };
     let running = [stalled(1), stalled(1)];
     until(async || (origin.requests().len() == 2).then_some(())).await;
@@ -408,7 +696,11 @@ async fn one_partners_stalled_origins_do_not_stop_anothers_sends() {
     assert_eq!(send(&app, &origin.url("/a.txt")).await.error(), (503, 4004));
     let text = json!({"from": crate::support::LINE, "to": [crate::support::RECIPIENT],
         "message": {"parts": [{"type": "text", "value": "hi"}]}});
-    assert_eq!(app.api.post("/v3/chats", &text).await.status, 201, "what fetches nothing is not held up");
+    assert_eq!(
+        app.api.post("/v3/chats", &text).await.status,
+        201,
+        "what fetches nothing is not held up"
+    );
     let body = json!({"from": crate::support::RIVAL_LINE, "to": [crate::support::RECIPIENT],
         "message": {"parts": [{"type": "media", "url": origin.url("/a.txt")}]}});
     assert_eq!(app.rival.post("/v3/chats", &body).await.status, 201);
@@ -426,14 +718,20 @@ async fn a_lookup_that_nobody_waits_for_any_more_still_counts() {
     })
     .await;
     let unresolved = send(&app, &origin.url_of("silent.test", "/a.txt")).await;
-    expect_reason(&unresolved, "its host name could not be resolved within 1 s");
+    expect_reason(
+        &unresolved,
+        "its host name could not be resolved within 1 s",
+    );
     assert_eq!(send(&app, &origin.url("/a.txt")).await.error(), (503, 4004));
 }
 
 #[tokio::test]
 async fn a_partner_fills_the_disk_no_further_than_its_share() {
     let origin = Origin::start();
-    origin.script("/large.txt", answer("200 OK", "content-length: 60000", &vec![b'x'; 60_000]));
+    origin.script(
+        "/large.txt",
+        answer("200 OK", "content-length: 60000", &vec![b'x'; 60_000]),
+    );
     let app = TestApp::with_origin(&origin, |flags| {
         flags.max_temporary_bytes_per_partner = Some(100_000);
     })
@@ -441,7 +739,11 @@ async fn a_partner_fills_the_disk_no_further_than_its_share() {
     let parts = vec![json!({"type": "media", "url": origin.url("/large.txt")}); 2];
     assert_eq!(app.api.send_parts(json!(parts)).await.error(), (503, 4004));
     for _ in 0..3 {
-        assert_eq!(app.api.send_parts(json!(parts[..1])).await.status, 201, "what was sent does not count");
+        assert_eq!(
+            app.api.send_parts(json!(parts[..1])).await.status,
+            201,
+            "what was sent does not count"
+        );
     }
 }
 
@@ -454,14 +756,22 @@ async fn a_client_that_goes_away_ends_the_fetch() {
         flags.fetch_idle_timeout_seconds = Some(60);
     })
     .await;
-    let stalled = [answer("200 OK", "content-length: 100000", &vec![b'x'; 50_000]), vec![Step::Hang]].concat();
+    let stalled = [
+        answer("200 OK", "content-length: 100000", &vec![b'x'; 50_000]),
+        vec![Step::Hang],
+    ]
+    .concat();
     origin.script("/stalled.txt", stalled);
     let (api, url) = (app.api.clone(), origin.url("/stalled.txt"));
-    let client = tokio::spawn(async move { api.send_parts(json!([{"type": "media", "url": url}])).await });
+    let client =
+        tokio::spawn(async move { api.send_parts(json!([{"type": "media", "url": url}])).await });
     until(async || files(&app).await.first().cloned()).await;
     assert_eq!(origin.open(), 1);
     client.abort();
-    within(until(async || (origin.open() == 0 && files(&app).await.is_empty()).then_some(()))).await;
+    within(until(async || {
+        (origin.open() == 0 && files(&app).await.is_empty()).then_some(())
+    }))
+    .await;
     expect_nothing(&app).await;
 }
 
@@ -474,26 +784,51 @@ async fn memory_and_sockets_stay_bounded() {
         haversack(folder.path())
             .arg("serve")
             .env("HAVERSACK_FETCH_ALLOW_NETS", "127.0.0.1/32")
-            .env("HAVERSACK_FETCH_ALLOW_PORTS", origin.address.port().to_string())
+            .env(
+                "HAVERSACK_FETCH_ALLOW_PORTS",
+                origin.address.port().to_string(),
+            )
             .env("HAVERSACK_FETCH_CA_FILE", origin.ca_file())
             .env("HAVERSACK_FETCH_TIMEOUT_SECONDS", "3"),
     );
-    let endless = |head: &str| [answer("200 OK", head, b""), vec![Step::Repeat(vec![b'x'; 65_536])]].concat();
+    let endless = |head: &str| {
+        [
+            answer("200 OK", head, b""),
+            vec![Step::Repeat(vec![b'x'; 65_536])],
+        ]
+        .concat()
+    };
     origin.script("/until-closed.txt", endless("x: y"));
     origin.script(
         "/chunk.txt",
-        [answer("200 OK", "transfer-encoding: chunked", b"7fffffff\r\n"), endless("x: y")].concat(),
+        [
+            answer("200 OK", "transfer-encoding: chunked", b"7fffffff\r\n"),
+            endless("x: y"),
+        ]
+        .concat(),
     );
     origin.script(
         "/headers.txt",
-        vec![Step::Send(b"HTTP/1.1 200 OK\r\n".to_vec()), Step::Repeat(b"x: yyyyyy\r\n".repeat(500))],
+        vec![
+            Step::Send(b"HTTP/1.1 200 OK\r\n".to_vec()),
+            Step::Repeat(b"x: yyyyyy\r\n".repeat(500)),
+        ],
     );
     origin.script(
         "/stalled.txt",
-        [answer("200 OK", "content-length: 9000000", &vec![b'x'; 4_000_000]), vec![Step::Hang]].concat(),
+        [
+            answer("200 OK", "content-length: 9000000", &vec![b'x'; 4_000_000]),
+            vec![Step::Hang],
+        ]
+        .concat(),
     );
     let key = server.said("API key").to_owned().leak();
-    let address = server.said("API base").trim_start_matches("http://").split('/').next().expect("address");
+    let address = server
+        .said("API base")
+        .trim_start_matches("http://")
+        .split('/')
+        .next()
+        .expect("address");
     let api = Api::new(address.parse().expect("address"), key);
     let number = server.said("Phone number");
     let before = server.peak_memory();
@@ -505,12 +840,18 @@ async fn memory_and_sockets_stay_bounded() {
         async move { api.post("/v3/chats", &body).await.error() }
     });
     let errors = within(join_all(sends)).await;
-    assert!(errors.iter().all(|error| matches!(error, (400, 5005) | (500, 5002) | (503, 4004))), "{errors:?}");
+    assert!(
+        errors
+            .iter()
+            .all(|error| matches!(error, (400, 5005) | (500, 5002) | (503, 4004))),
+        "{errors:?}"
+    );
     let grown = server.peak_memory() - before;
     // Sixteen files of 10 MiB at a time; 32 MiB is what all writers together aim to hold.
     assert!(grown < 80 * 1024 * 1024, "{} KiB more", grown / 1024);
     until(async || (origin.open() == 0).then_some(())).await;
     // A file that a thread is writing to goes when that is done.
     let unfinished = folder.path().join("unfinished-uploads");
-    until(async || (std::fs::read_dir(&unfinished).expect("folder").count() == 0).then_some(())).await;
+    until(async || (std::fs::read_dir(&unfinished).expect("folder").count() == 0).then_some(()))
+        .await;
 }

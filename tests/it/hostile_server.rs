@@ -29,13 +29,21 @@ struct Counted<'a>(TcpStream, &'a AtomicU64);
 impl Counted<'_> {
     fn send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.0.write_all(bytes.as_ref())?;
-        self.1.fetch_add(bytes.as_ref().len() as u64, Ordering::SeqCst);
+        self.1
+            .fetch_add(bytes.as_ref().len() as u64, Ordering::SeqCst);
         Ok(())
     }
 
-    fn answer(&mut self, status: &str, headers: &str, body: impl AsRef<[u8]>) -> std::io::Result<()> {
+    fn answer(
+        &mut self,
+        status: &str,
+        headers: &str,
+        body: impl AsRef<[u8]>,
+    ) -> std::io::Result<()> {
         let length = body.as_ref().len();
-        self.send(format!("HTTP/1.1 {status}\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n"))?;
+        self.send(format!(
+            "HTTP/1.1 {status}\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n"
+        ))?;
         self.send(body)
     }
 
@@ -55,15 +63,22 @@ impl Counted<'_> {
 }
 
 impl Hostile {
-    fn start(handler: impl Fn(&str, &mut Counted<'_>) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+    fn start(
+        handler: impl Fn(&str, &mut Counted<'_>) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let address = listener.local_addr().expect("address");
         let (requests, sent): (Arc<Mutex<Vec<String>>>, Arc<AtomicU64>) = Default::default();
-        let (seen, counter, handler) = (Arc::clone(&requests), Arc::clone(&sent), Arc::new(handler));
+        let (seen, counter, handler) =
+            (Arc::clone(&requests), Arc::clone(&sent), Arc::new(handler));
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.expect("a connection");
-                let (seen, counter, handler) = (Arc::clone(&seen), Arc::clone(&counter), Arc::clone(&handler));
+                let (seen, counter, handler) = (
+                    Arc::clone(&seen),
+                    Arc::clone(&counter),
+                    Arc::clone(&handler),
+                );
                 thread::spawn(move || {
                     let head = read_head(&mut stream);
                     seen.lock().expect("lock").push(head.clone());
@@ -72,7 +87,11 @@ impl Hostile {
                 });
             }
         });
-        Self { address, requests, sent }
+        Self {
+            address,
+            requests,
+            sent,
+        }
     }
 
     /// An API that answers `uploads` with an upload URL and headers, and then as `rest` does.
@@ -86,7 +105,8 @@ impl Hostile {
                 return rest(head, stream);
             }
             let url = url(stream.0.local_addr()?);
-            let upload = json!({"attachment_id": "a", "upload_url": url, "required_headers": headers});
+            let upload =
+                json!({"attachment_id": "a", "upload_url": url, "required_headers": headers});
             stream.answer("200 OK", "", upload.to_string())
         })
     }
@@ -109,11 +129,22 @@ fn read_head(stream: &mut TcpStream) -> String {
 fn send(server: &Hostile, size: u64) -> Output {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("a.txt");
-    std::fs::File::create(&file).and_then(|file| file.set_len(size)).expect("file");
+    std::fs::File::create(&file)
+        .and_then(|file| file.set_len(size))
+        .expect("file");
     let base = format!("http://{}", server.address);
     let mut command = haversack(folder.path());
-    command.arg("send").arg(&file).args(["--to", "+12025550199", "--from", "+12025550100", "--timeout-seconds", "1"]);
-    let output = run(command.args(["--base-url", &base, "--api-key", KEY]).env("NO_PROXY", "*"));
+    command.arg("send").arg(&file).args([
+        "--to",
+        "+12025550199",
+        "--from",
+        "+12025550100",
+        "--timeout-seconds",
+        "1",
+    ]);
+    let output = run(command
+        .args(["--base-url", &base, "--api-key", KEY])
+        .env("NO_PROXY", "*"));
     assert!(!stderr(&output).contains(KEY) && !stdout(&output).contains(KEY));
     output
 }
@@ -122,7 +153,11 @@ fn send(server: &Hostile, size: u64) -> Output {
 #[track_caller]
 fn expect_failure(server: &Hostile, size: u64, reason: &str) {
     let output = send(server, size);
-    assert!(!output.status.success() && stderr(&output).contains(reason), "{}", stderr(&output));
+    assert!(
+        !output.status.success() && stderr(&output).contains(reason),
+        "{}",
+        stderr(&output)
+    );
 }
 
 fn own_upload(address: SocketAddr) -> String {
@@ -133,7 +168,9 @@ fn own_upload(address: SocketAddr) -> String {
 fn an_answer_without_end_is_not_read() {
     let endless = |status: &'static str| {
         move |_: &str, stream: &mut Counted<'_>| {
-            stream.send(format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\r\n"))?;
+            stream.send(format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\r\n"
+            ))?;
             stream.flood(&b" ".repeat(65_536))
         }
     };
@@ -153,7 +190,10 @@ fn an_answer_without_end_is_not_read() {
     });
     expect_failure(&header, 5, "cannot reach");
     let length = Hostile::start(|_, stream| {
-        stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", u64::MAX))?;
+        stream.send(format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+            u64::MAX
+        ))?;
         stream.flood(&b" ".repeat(65_536))
     });
     assert!(!send(&length, 5).status.success());
@@ -164,7 +204,8 @@ fn an_answer_without_end_is_not_read() {
 fn a_server_that_keeps_silent_is_given_up() {
     let silent = Hostile::start(|_, _| Counted::hang());
     expect_failure(&silent, 5, "sent no answer within 1 s");
-    let interim = Hostile::start(|_, stream| stream.flood(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100)));
+    let interim =
+        Hostile::start(|_, stream| stream.flood(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100)));
     expect_failure(&interim, 5, "sent no answer within 1 s");
     let stalled = Hostile::start(|_, stream| {
         stream.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")?;
@@ -172,16 +213,27 @@ fn a_server_that_keeps_silent_is_given_up() {
     });
     expect_failure(&stalled, 5, "the answer was not whole after 1 s");
     let unanswered = Hostile::with_upload(own_upload, json!({}), |_, _| Counted::hang());
-    expect_failure(&unanswered, 5, "the server took nothing of the upload for 1 s");
+    expect_failure(
+        &unanswered,
+        5,
+        "the server took nothing of the upload for 1 s",
+    );
     // More than the buffers of two sockets hold.
-    expect_failure(&unanswered, 64 * MEBIBYTE, "the server took nothing of the upload for 1 s");
+    expect_failure(
+        &unanswered,
+        64 * MEBIBYTE,
+        "the server took nothing of the upload for 1 s",
+    );
 }
 
 #[test]
 fn nothing_of_a_server_reaches_the_terminal_unescaped() {
-    let hostile = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\u{2066}\r\nstatus  delivered";
-    let error = json!({"error": {"code": 1005, "message": hostile}, "trace_id": hostile}).to_string();
-    let bad_request = move |_: &str, stream: &mut Counted<'_>| stream.answer("400 Bad Request", "", &error);
+    let hostile =
+        "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\u{2066}\r\nstatus  delivered";
+    let error =
+        json!({"error": {"code": 1005, "message": hostile}, "trace_id": hostile}).to_string();
+    let bad_request =
+        move |_: &str, stream: &mut Counted<'_>| stream.answer("400 Bad Request", "", &error);
     let part = json!({"url": hostile});
     let message = move |id: &str, status: &str| {
         let message = json!({"id": id, "delivery_status": status, "parts": [part]});
@@ -197,12 +249,21 @@ fn nothing_of_a_server_reaches_the_terminal_unescaped() {
         }
     };
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
-    let refused = move |_: &str, stream: &mut Counted<'_>| stream.answer("403 Forbidden", "", hostile);
+    let refused =
+        move |_: &str, stream: &mut Counted<'_>| stream.answer("403 Forbidden", "", hostile);
     let url = move |address: SocketAddr| format!("http://{address}/{hostile}");
     for server in [
         Hostile::start(bad_request),
-        Hostile::start(move |_, stream| stream.answer("200 OK", "", format!("{{\"{hostile}\": 1}}"))),
-        Hostile::start(move |_, stream| stream.answer("200 OK", "", json!({"attachment_id": [hostile]}).to_string())),
+        Hostile::start(move |_, stream| {
+            stream.answer("200 OK", "", format!("{{\"{hostile}\": 1}}"))
+        }),
+        Hostile::start(move |_, stream| {
+            stream.answer(
+                "200 OK",
+                "",
+                json!({"attachment_id": [hostile]}).to_string(),
+            )
+        }),
         Hostile::start(move |_, stream| stream.answer("500 \u{1b}[31mred", "", "")),
         Hostile::with_upload(own_upload, json!({}), refused),
         Hostile::with_upload(url, json!({}), refused),
@@ -216,9 +277,15 @@ fn nothing_of_a_server_reaches_the_terminal_unescaped() {
         let output = send(&server, 5);
         let said = [stdout(&output), stderr(&output)].concat();
         assert!(!said.is_empty());
-        let is_active = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{2066}');
+        let is_active =
+            |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{2066}');
         assert!(!said.contains(is_active), "{said:?}");
-        assert!(!said.lines().any(|line| line.starts_with("status  delivered") && line.contains("owned")), "{said:?}");
+        assert!(
+            !said
+                .lines()
+                .any(|line| line.starts_with("status  delivered") && line.contains("owned")),
+            "{said:?}"
+        );
     }
 }
 
@@ -234,37 +301,80 @@ fn an_upload_carries_neither_the_key_nor_headers_of_the_servers_choice() {
         ("Content-Length", "4"),
         ("Content-Type", "text/plain\r\nCookie: a=b"),
     ] {
-        let server =
-            Hostile::with_upload(own_upload, json!({name: value}), |_, stream| stream.answer("200 OK", "", ""));
+        let server = Hostile::with_upload(own_upload, json!({name: value}), |_, stream| {
+            stream.answer("200 OK", "", "")
+        });
         expect_failure(&server, 5, "Content-");
         assert_eq!(server.requests().len(), 1, "{name}: nothing is uploaded");
     }
-    for url in ["http://user:password@127.0.0.1:1/", "file:///etc/passwd", "ftp://127.0.0.1/", "/uploads/a"] {
-        let server =
-            Hostile::with_upload(move |_| url.to_owned(), json!({}), |_, stream| stream.answer("200 OK", "", ""));
+    for url in [
+        "http://user:password@127.0.0.1:1/",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/",
+        "/uploads/a",
+    ] {
+        let server = Hostile::with_upload(
+            move |_| url.to_owned(),
+            json!({}),
+            |_, stream| stream.answer("200 OK", "", ""),
+        );
         expect_failure(&server, 5, "the upload URL");
         assert_eq!(server.requests().len(), 1, "{url}: nothing is uploaded");
     }
     let headers = json!({"Content-Type": "text/plain; charset=utf-8", "content-length": "5"});
-    let server = Hostile::with_upload(own_upload, headers, |_, stream| stream.answer("403 Forbidden", "", "no"));
+    let server = Hostile::with_upload(own_upload, headers, |_, stream| {
+        stream.answer("403 Forbidden", "", "no")
+    });
     expect_failure(&server, 5, "the upload was refused with 403 Forbidden: no");
     let requests = server.requests();
     let upload = requests[1].to_ascii_lowercase();
-    let mut names: Vec<_> =
-        upload.lines().skip(1).filter_map(|line| line.split_once(": ")).map(|pair| pair.0).collect();
+    let mut names: Vec<_> = upload
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(": "))
+        .map(|pair| pair.0)
+        .collect();
     names.sort_unstable();
-    assert_eq!(names, ["accept", "content-length", "content-type", "host", "user-agent"]);
-    assert!(upload.contains("content-type: text/plain; charset=utf-8") && upload.contains("content-length: 5"));
-    assert!(requests[0].to_ascii_lowercase().contains(&format!("authorization: bearer {KEY}")), "{requests:?}");
+    assert_eq!(
+        names,
+        [
+            "accept",
+            "content-length",
+            "content-type",
+            "host",
+            "user-agent"
+        ]
+    );
+    assert!(
+        upload.contains("content-type: text/plain; charset=utf-8")
+            && upload.contains("content-length: 5")
+    );
+    assert!(
+        requests[0]
+            .to_ascii_lowercase()
+            .contains(&format!("authorization: bearer {KEY}")),
+        "{requests:?}"
+    );
 }
 
 #[test]
 fn the_key_goes_to_the_api_alone() {
-    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
+    for status in [
+        "301 Moved",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary",
+        "308 Permanent",
+    ] {
         let other = Hostile::start(|_, stream| stream.answer("200 OK", "", "{}"));
         let location = format!("location: http://{}/stolen\r\n", other.address);
-        let redirect = move |_: &str, stream: &mut Counted<'_>| stream.answer(status, &location, "");
-        expect_failure(&Hostile::start(redirect.clone()), 5, "redirects are not followed");
+        let redirect =
+            move |_: &str, stream: &mut Counted<'_>| stream.answer(status, &location, "");
+        expect_failure(
+            &Hostile::start(redirect.clone()),
+            5,
+            "redirects are not followed",
+        );
         let upload = Hostile::with_upload(own_upload, json!({}), redirect);
         expect_failure(&upload, 5, "the upload was refused with 30");
         assert_eq!(other.requests(), [""; 0], "{status}");
@@ -278,6 +388,12 @@ fn the_key_goes_to_the_api_alone() {
     );
     expect_failure(&server, 5, "the upload was refused with 403");
     let requests = other.requests();
-    assert!(requests.len() == 1 && !requests[0].contains(KEY), "{requests:?}");
-    assert!(!requests[0].to_ascii_lowercase().contains("authorization"), "{requests:?}");
+    assert!(
+        requests.len() == 1 && !requests[0].contains(KEY),
+        "{requests:?}"
+    );
+    assert!(
+        !requests[0].to_ascii_lowercase().contains("authorization"),
+        "{requests:?}"
+    );
 }

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
 use crate::support::origin::{Step, answer};
-use crate::support::{Answer, LINE, Origin, RECIPIENT, RIVAL_LINE, TestApp, corpus, files, on_disk};
+use crate::support::{
+    Answer, LINE, Origin, RECIPIENT, RIVAL_LINE, TestApp, corpus, files, on_disk,
+};
 
 const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
 
@@ -41,18 +43,37 @@ async fn a_photo_is_fetched_on_every_send() {
     let file = app.api.get(text(&first, "url")).await;
     assert_eq!((file.status.as_u16(), file.bytes.as_slice()), (200, PHOTO));
     assert_eq!(file.header("content-type"), "image/jpeg");
-    let attachment = app.api.get(&format!("/v3/attachments/{}", text(&first, "id"))).await.expect(200);
+    let attachment = app
+        .api
+        .get(&format!("/v3/attachments/{}", text(&first, "id")))
+        .await
+        .expect(200);
     assert_eq!(attachment["status"], "complete");
     assert_eq!(attachment["content_type"], "image/jpeg");
     assert_eq!(attachment["download_url"], first["url"]);
-    assert_eq!((&attachment["width"], &attachment["height"]), (&json!(160), &json!(120)));
+    assert_eq!(
+        (&attachment["width"], &attachment["height"]),
+        (&json!(160), &json!(120))
+    );
 
-    assert_ne!(part(&app, &url).await["id"], first["id"], "a new attachment each time");
+    assert_ne!(
+        part(&app, &url).await["id"],
+        first["id"],
+        "a new attachment each time"
+    );
     assert_eq!(origin.requests().len(), 2);
     let request = origin.requests()[1].to_lowercase();
     let host = format!("host: origin.test:{}\r\n", origin.address.port());
-    assert!(request.starts_with("get /a/holiday%20photo.jpg?size=1 http/1.1\r\n"), "{request}");
-    for header in [&host, "accept-encoding: identity\r\n", "user-agent: haversack/", "accept: */*\r\n"] {
+    assert!(
+        request.starts_with("get /a/holiday%20photo.jpg?size=1 http/1.1\r\n"),
+        "{request}"
+    );
+    for header in [
+        &host,
+        "accept-encoding: identity\r\n",
+        "user-agent: haversack/",
+        "accept: */*\r\n",
+    ] {
         assert!(request.contains(header), "{request}");
     }
     for header in ["cookie", "authorization", "referer", "range", "if-"] {
@@ -97,7 +118,12 @@ async fn the_bytes_and_the_extension_must_agree() {
             Ok("application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
         ),
         ("/a.mov", "video/mp4", "clip.mp4", Ok("video/mp4")),
-        ("/a.mp4", "video/mp4", "recording-isom.m4a", Ok("audio/x-m4a")),
+        (
+            "/a.mp4",
+            "video/mp4",
+            "recording-isom.m4a",
+            Ok("audio/x-m4a"),
+        ),
         ("/a.txt", "text/plain", "data.json", Ok("text/plain")),
         ("/a.jpg", "image/jpeg", "page.html", Err(5006)),
         ("/a.jpg", "image/jpeg", "setup.exe", Err(5004)),
@@ -112,9 +138,18 @@ async fn the_bytes_and_the_extension_must_agree() {
         let answer = send(&app, &origin.url(path)).await;
         match expected {
             Ok(mime_type) => {
-                assert_eq!(answer.expect(201)["chat"]["message"]["parts"][0]["mime_type"], mime_type, "{path} {file}");
+                assert_eq!(
+                    answer.expect(201)["chat"]["message"]["parts"][0]["mime_type"],
+                    mime_type,
+                    "{path} {file}"
+                );
             }
-            Err(code) => assert_eq!(answer.error(), (400, code), "{path} {file}: {}", answer.message()),
+            Err(code) => assert_eq!(
+                answer.error(),
+                (400, code),
+                "{path} {file}: {}",
+                answer.message()
+            ),
         }
     }
 }
@@ -128,16 +163,48 @@ async fn what_cannot_be_sent_is_not_fetched() {
     let unknown = "01990000-0000-7000-8000-000000000001";
     let body = |from: &str, parts: Value| json!({"from": from, "to": [RECIPIENT], "message": {"parts": parts}});
     for (path, body, expected) in [
-        ("/v3/chats".to_owned(), body("+12025550000", json!([photo])), (403, 2006)),
-        (format!("/v3/chats/{unknown}/messages"), json!({"message": {"parts": [photo]}}), (404, 2001)),
-        ("/v3/chats".to_owned(), body(LINE, json!([photo, {"type": "media", "attachment_id": unknown}])), (404, 2003)),
-        ("/v3/chats".to_owned(), body(LINE, json!([photo, {"type": "text", "value": "www.example.com"}])), (400, 1005)),
-        ("/v3/chats".to_owned(), body(LINE, json!([photo, media("http://a.example/")])), (400, 1005)),
+        (
+            "/v3/chats".to_owned(),
+            body("+12025550000", json!([photo])),
+            (403, 2006),
+        ),
+        (
+            format!("/v3/chats/{unknown}/messages"),
+            json!({"message": {"parts": [photo]}}),
+            (404, 2001),
+        ),
+        (
+            "/v3/chats".to_owned(),
+            body(
+                LINE,
+                json!([photo, {"type": "media", "attachment_id": unknown}]),
+            ),
+            (404, 2003),
+        ),
+        (
+            "/v3/chats".to_owned(),
+            body(
+                LINE,
+                json!([photo, {"type": "text", "value": "www.example.com"}]),
+            ),
+            (400, 1005),
+        ),
+        (
+            "/v3/chats".to_owned(),
+            body(LINE, json!([photo, media("http://a.example/")])),
+            (400, 1005),
+        ),
     ] {
         assert_eq!(app.api.post(&path, &body).await.error(), expected, "{body}");
     }
     app.api.send_text(&[RECIPIENT], "one").await;
-    assert_eq!(app.api.post("/v3/chats", &body(LINE, json!([photo]))).await.error(), (429, 1007));
+    assert_eq!(
+        app.api
+            .post("/v3/chats", &body(LINE, json!([photo])))
+            .await
+            .error(),
+        (429, 1007)
+    );
     assert_eq!(origin.connections(), 0);
 }
 
@@ -149,18 +216,31 @@ async fn files_of_one_message_come_side_by_side_and_in_order() {
     let parts: Vec<Value> = (0..5)
         .map(|n| {
             let path = format!("/{n}.txt");
-            let body = answer("200 OK", "content-type: text/plain\ncontent-length: 1", n.to_string().as_bytes());
+            let body = answer(
+                "200 OK",
+                "content-type: text/plain\ncontent-length: 1",
+                n.to_string().as_bytes(),
+            );
             // Nothing is answered before all five have asked.
-            origin.script(&path, [vec![Step::Meet(Arc::clone(&barrier))], body].concat());
+            origin.script(
+                &path,
+                [vec![Step::Meet(Arc::clone(&barrier))], body].concat(),
+            );
             media(&origin.url(&path))
         })
         .collect();
     let sent = app.api.send_parts(json!(parts)).await.expect(201);
-    let stored = sent["chat"]["message"]["parts"].as_array().expect("parts").clone();
+    let stored = sent["chat"]["message"]["parts"]
+        .as_array()
+        .expect("parts")
+        .clone();
     assert_eq!(stored.len(), 5);
     for (n, part) in stored.iter().enumerate() {
         assert_eq!(part["filename"], format!("{n}.txt"));
-        assert_eq!(app.api.get(text(part, "url")).await.bytes, n.to_string().as_bytes());
+        assert_eq!(
+            app.api.get(text(part, "url")).await.bytes,
+            n.to_string().as_bytes()
+        );
     }
 }
 
@@ -174,10 +254,23 @@ async fn one_file_that_cannot_be_had_sends_none() {
     let urls = ["/a.jpg", "/stalled.jpg", "/gone.jpg"].map(|path| media(&origin.url(path)));
     let refused = app.api.send_parts(json!(urls)).await;
     assert_eq!(refused.error(), (500, 5002));
-    let expected = format!("could not fetch {}: the host answered 410", origin.url("/gone.jpg"));
-    assert_eq!(refused.message(), expected, "without waiting for the one that stalls");
-    assert_eq!(app.api.get("/v3/chats").await.expect(200)["chats"], json!([]));
-    crate::support::until(async || (files(&app).await.is_empty() && origin.open() == 0).then_some(())).await;
+    let expected = format!(
+        "could not fetch {}: the host answered 410",
+        origin.url("/gone.jpg")
+    );
+    assert_eq!(
+        refused.message(),
+        expected,
+        "without waiting for the one that stalls"
+    );
+    assert_eq!(
+        app.api.get("/v3/chats").await.expect(200)["chats"],
+        json!([])
+    );
+    crate::support::until(async || {
+        (files(&app).await.is_empty() && origin.open() == 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -186,7 +279,13 @@ async fn queries_are_not_repeated_in_messages() {
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let refused = send(&app, &origin.url("/a.jpg?signature=secret")).await;
     assert_eq!(refused.error(), (500, 5002));
-    assert!(refused.message().contains("/a.jpg?...: the host answered 404"), "{}", refused.message());
+    assert!(
+        refused
+            .message()
+            .contains("/a.jpg?...: the host answered 404"),
+        "{}",
+        refused.message()
+    );
 }
 
 #[tokio::test]
@@ -195,18 +294,30 @@ async fn our_own_files_are_found_and_not_fetched() {
     let file = app.api.upload("a b.jpg", "image/jpeg", PHOTO).await;
     let rival = app.rival.upload("a b.jpg", "image/jpeg", PHOTO).await;
     let pending = app.api.create("a b.jpg", "image/jpeg", 5).await;
-    let encoded = file.url.replace("attachments", "%61ttachments").replace("/partners", "/x/../partners");
+    let encoded = file
+        .url
+        .replace("attachments", "%61ttachments")
+        .replace("/partners", "/x/../partners");
     for url in [file.url.clone(), file.url.clone() + "?x=1", encoded] {
         let part = part(&app, &url).await;
         assert_eq!(part["id"], file.id, "{url}");
         assert_eq!(part["url"], file.url);
     }
     let deleted = app.api.upload("a b.jpg", "image/jpeg", PHOTO).await;
-    assert_eq!(app.api.delete(&format!("/v3/attachments/{}", deleted.id)).await.status, 204);
+    assert_eq!(
+        app.api
+            .delete(&format!("/v3/attachments/{}", deleted.id))
+            .await
+            .status,
+        204
+    );
     let partner = |url: &str| url.split('/').nth(5).expect("partner").to_owned();
     for (url, expected) in [
         (rival.url.clone(), (404, 2003)),
-        (file.url.replace(&partner(&file.url), &partner(&rival.url)), (404, 2003)),
+        (
+            file.url.replace(&partner(&file.url), &partner(&rival.url)),
+            (404, 2003),
+        ),
         (file.url.replace("a%20b.jpg", "b.jpg"), (404, 2003)),
         (file.url.replace(&file.id, &rival.id), (404, 2003)),
         (deleted.url, (404, 2003)),
@@ -217,7 +328,11 @@ async fn our_own_files_are_found_and_not_fetched() {
         assert_eq!(send(&app, &url).await.error(), expected, "{url}");
     }
     let many = vec![media(&file.url); 41];
-    assert_eq!(app.api.send_parts(json!(many)).await.status, 201, "they do not count as external");
+    assert_eq!(
+        app.api.send_parts(json!(many)).await.status,
+        201,
+        "they do not count as external"
+    );
 }
 
 #[tokio::test]
@@ -228,9 +343,26 @@ async fn a_cdn_of_its_own_is_ours_too() {
     })
     .await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
-    assert!(file.url.starts_with("https://cdn.example.com/files/attachments/"), "{}", file.url);
-    assert_eq!(part(&app, &file.url.replace("cdn.example.com", "CDN.Example.com:443")).await["id"], file.id);
-    assert_eq!(send(&app, "https://cdn.example.com/files/none.jpg").await.error(), (404, 2003));
+    assert!(
+        file.url
+            .starts_with("https://cdn.example.com/files/attachments/"),
+        "{}",
+        file.url
+    );
+    assert_eq!(
+        part(
+            &app,
+            &file.url.replace("cdn.example.com", "CDN.Example.com:443")
+        )
+        .await["id"],
+        file.id
+    );
+    assert_eq!(
+        send(&app, "https://cdn.example.com/files/none.jpg")
+            .await
+            .error(),
+        (404, 2003)
+    );
     let http = send(&app, &file.url.replace("https:", "http:")).await;
     assert_eq!(http.error(), (400, 1005));
     assert!(origin.names.asked().is_empty());
@@ -251,34 +383,78 @@ fn cached(validator: &'static str, condition: &'static str) -> Origin {
 
 #[tokio::test]
 async fn an_origin_may_say_that_nothing_has_changed() {
-    let modified = ("last-modified: Thu, 15 Jan 2026 10:00:00 GMT", "if-modified-since: Thu, 15 Jan 2026 10:00:00 GMT");
-    for (validator, condition) in
-        [("etag: \"v1\"", "if-none-match: \"v1\""), ("etag: W/\"v1\"", "if-none-match: W/\"v1\""), modified]
-    {
+    let modified = (
+        "last-modified: Thu, 15 Jan 2026 10:00:00 GMT",
+        "if-modified-since: Thu, 15 Jan 2026 10:00:00 GMT",
+    );
+    for (validator, condition) in [
+        ("etag: \"v1\"", "if-none-match: \"v1\""),
+        ("etag: W/\"v1\"", "if-none-match: W/\"v1\""),
+        modified,
+    ] {
         let origin = cached(validator, condition);
         let app = TestApp::with_origin(&origin, on_disk).await;
         let url = origin.url("/a.jpg");
-        let (first, second, third) = (part(&app, &url).await, part(&app, &url).await, part(&app, &url).await);
+        let (first, second, third) = (
+            part(&app, &url).await,
+            part(&app, &url).await,
+            part(&app, &url).await,
+        );
         let asked = origin.requests();
-        assert_eq!(asked.iter().filter(|request| request.contains(condition)).count(), 2, "asked every time");
-        assert!(first["id"] != second["id"] && second["id"] != third["id"], "a new attachment all the same");
+        assert_eq!(
+            asked
+                .iter()
+                .filter(|request| request.contains(condition))
+                .count(),
+            2,
+            "asked every time"
+        );
+        assert!(
+            first["id"] != second["id"] && second["id"] != third["id"],
+            "a new attachment all the same"
+        );
         assert_eq!(files(&app).await.len(), 1, "stored once");
         for part in [&first, &second, &third] {
-            assert_eq!((&part["mime_type"], &part["size_bytes"]), (&json!("image/jpeg"), &json!(PHOTO.len())));
+            assert_eq!(
+                (&part["mime_type"], &part["size_bytes"]),
+                (&json!("image/jpeg"), &json!(PHOTO.len()))
+            );
             assert_eq!(app.api.get(text(part, "url")).await.bytes, PHOTO);
         }
         // The file stays as long as anyone names it.
         for (part, others) in [(&first, vec![&second, &third]), (&third, vec![&second])] {
-            assert_eq!(app.api.delete(&format!("/v3/attachments/{}", text(part, "id"))).await.status, 204);
+            assert_eq!(
+                app.api
+                    .delete(&format!("/v3/attachments/{}", text(part, "id")))
+                    .await
+                    .status,
+                204
+            );
             assert_eq!(app.api.get(text(part, "url")).await.status, 404);
             for other in others {
                 assert_eq!(app.api.get(text(other, "url")).await.bytes, PHOTO);
             }
         }
-        assert_eq!(app.api.delete(&format!("/v3/attachments/{}", text(&second, "id"))).await.status, 204);
+        assert_eq!(
+            app.api
+                .delete(&format!("/v3/attachments/{}", text(&second, "id")))
+                .await
+                .status,
+            204
+        );
         assert!(files(&app).await.is_empty());
-        assert_eq!(part(&app, &url).await["size_bytes"], PHOTO.len(), "and is fetched anew after that");
-        assert!(!origin.requests().last().expect("request").contains(condition));
+        assert_eq!(
+            part(&app, &url).await["size_bytes"],
+            PHOTO.len(),
+            "and is fetched anew after that"
+        );
+        assert!(
+            !origin
+                .requests()
+                .last()
+                .expect("request")
+                .contains(condition)
+        );
     }
 }
 
@@ -295,7 +471,11 @@ async fn what_has_changed_is_fetched_and_failures_are_not_remembered() {
     origin.script("/a.jpg", answer("200 OK", &headers, &tiny));
     let changed = part(&app, &url).await;
     assert_eq!(app.api.get(text(&changed, "url")).await.bytes, tiny);
-    assert_eq!(app.api.get(text(&first, "url")).await.bytes, PHOTO, "what was sent stays what it was");
+    assert_eq!(
+        app.api.get(text(&first, "url")).await.bytes,
+        PHOTO,
+        "what was sent stays what it was"
+    );
     part(&app, &url).await;
     assert!(origin.requests()[2].contains("if-none-match: \"v1\""));
     assert!(origin.requests()[3].contains("if-none-match: \"v2\""));
@@ -306,15 +486,26 @@ async fn what_has_changed_is_fetched_and_failures_are_not_remembered() {
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     part(&app, &url).await;
     part(&app, &url).await;
-    assert!(!origin.requests().last().expect("request").contains("if-none-match"));
+    assert!(
+        !origin
+            .requests()
+            .last()
+            .expect("request")
+            .contains("if-none-match")
+    );
 }
 
 #[tokio::test]
 async fn a_304_counts_only_for_the_version_that_is_there() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, on_disk).await;
-    let photo =
-        |etag: &str, bytes: &[u8]| answer("200 OK", &format!("etag: {etag}\ncontent-length: {}", bytes.len()), bytes);
+    let photo = |etag: &str, bytes: &[u8]| {
+        answer(
+            "200 OK",
+            &format!("etag: {etag}\ncontent-length: {}", bytes.len()),
+            bytes,
+        )
+    };
     let url = origin.url("/a.jpg");
     origin.script("/a.jpg", photo("\"1\"", PHOTO));
     part(&app, &url).await;
@@ -322,7 +513,11 @@ async fn a_304_counts_only_for_the_version_that_is_there() {
     let tiny = corpus("tiny.jpg");
     let changed = photo("\"2\"", &tiny);
     origin.on("/a.jpg", move |request| {
-        if request.contains("if-none-match") { answer("304 Not Modified", "etag: \"2\"", b"") } else { changed.clone() }
+        if request.contains("if-none-match") {
+            answer("304 Not Modified", "etag: \"2\"", b"")
+        } else {
+            changed.clone()
+        }
     });
     assert_eq!(part(&app, &url).await["size_bytes"], tiny.len());
     // The stored bytes are lost: the file is fetched again.
@@ -334,13 +529,24 @@ async fn a_304_counts_only_for_the_version_that_is_there() {
     let whole = part(&app, &url).await;
     assert_eq!(app.api.get(text(&whole, "url")).await.bytes, tiny);
     // What is no validator is not sent back.
-    for validator in ["etag: *", "etag: v1", "last-modified: yesterday", "last-modified: Thu, 15 Jan 2099 10:00:00 GMT"]
-    {
+    for validator in [
+        "etag: *",
+        "etag: v1",
+        "last-modified: yesterday",
+        "last-modified: Thu, 15 Jan 2099 10:00:00 GMT",
+    ] {
         let headers = format!("{validator}\ncontent-length: {}", PHOTO.len());
         origin.script("/b.jpg", answer("200 OK", &headers, PHOTO));
         part(&app, &origin.url("/b.jpg")).await;
         part(&app, &origin.url("/b.jpg")).await;
-        assert!(!origin.requests().last().expect("request").contains("\r\nif-"), "{validator}");
+        assert!(
+            !origin
+                .requests()
+                .last()
+                .expect("request")
+                .contains("\r\nif-"),
+            "{validator}"
+        );
     }
 }
 
@@ -353,25 +559,55 @@ async fn validators_are_a_partners_own_and_for_the_url_they_came_from() {
     app.rival.post("/v3/chats", &body).await.expect(201);
     origin.file("/a.jpg?x", "image/jpeg", PHOTO);
     part(&app, &origin.url("/a.jpg?x")).await;
-    assert!(!origin.requests().iter().any(|request| request.contains("if-none-match")));
+    assert!(
+        !origin
+            .requests()
+            .iter()
+            .any(|request| request.contains("if-none-match"))
+    );
 
     // Through a redirect: only the last URL is asked with them, and only while it is the same.
-    origin.script("/r.jpg", answer("302 Found", "location: /a.jpg\ncontent-length: 0", b""));
-    let (first, second) = (part(&app, &origin.url("/r.jpg")).await, part(&app, &origin.url("/r.jpg")).await);
+    origin.script(
+        "/r.jpg",
+        answer("302 Found", "location: /a.jpg\ncontent-length: 0", b""),
+    );
+    let (first, second) = (
+        part(&app, &origin.url("/r.jpg")).await,
+        part(&app, &origin.url("/r.jpg")).await,
+    );
     let asked = origin.requests();
-    let conditional: Vec<&String> = asked.iter().filter(|request| request.contains("if-none-match")).collect();
-    assert!(conditional.len() == 1 && conditional[0].starts_with("GET /a.jpg "), "{conditional:?}");
-    assert_eq!((&first["filename"], &second["filename"]), (&json!("r.jpg"), &json!("r.jpg")));
+    let conditional: Vec<&String> = asked
+        .iter()
+        .filter(|request| request.contains("if-none-match"))
+        .collect();
+    assert!(
+        conditional.len() == 1 && conditional[0].starts_with("GET /a.jpg "),
+        "{conditional:?}"
+    );
+    assert_eq!(
+        (&first["filename"], &second["filename"]),
+        (&json!("r.jpg"), &json!("r.jpg"))
+    );
     origin.file("/c.jpg", "image/jpeg", PHOTO);
-    origin.script("/r.jpg", answer("302 Found", "location: /c.jpg\ncontent-length: 0", b""));
+    origin.script(
+        "/r.jpg",
+        answer("302 Found", "location: /c.jpg\ncontent-length: 0", b""),
+    );
     part(&app, &origin.url("/r.jpg")).await;
-    assert!(!origin.requests().last().expect("request").contains("if-none-match"));
+    assert!(
+        !origin
+            .requests()
+            .last()
+            .expect("request")
+            .contains("if-none-match")
+    );
 }
 
 #[tokio::test]
 async fn what_was_fetched_is_forgotten_after_a_while() {
     let origin = cached("etag: \"v1\"", "if-none-match: \"v1\"");
-    let app = TestApp::with_origin(&origin, |flags| flags.fetch_revalidate_seconds = Some(3600)).await;
+    let app =
+        TestApp::with_origin(&origin, |flags| flags.fetch_revalidate_seconds = Some(3600)).await;
     part(&app, &origin.url("/a.jpg")).await;
     app.clock.advance(Duration::from_secs(3601));
     app.service.sweep().await.expect("sweep");
@@ -387,7 +623,16 @@ async fn one_key_used_at_once_sends_one_file() {
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let body = json!({"from": LINE, "to": [RECIPIENT],
         "message": {"parts": [media(&origin.url("/a.jpg"))], "idempotency_key": "k"}});
-    let answers = futures_util::future::join_all((0..5).map(|_| app.api.post("/v3/chats", &body))).await;
-    assert!(answers.iter().all(|answer| answer.status == 201 && answer.bytes == answers[0].bytes));
-    assert_eq!(files(&app).await.len(), 1, "what the others fetched is gone");
+    let answers =
+        futures_util::future::join_all((0..5).map(|_| app.api.post("/v3/chats", &body))).await;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 201 && answer.bytes == answers[0].bytes)
+    );
+    assert_eq!(
+        files(&app).await.len(),
+        1,
+        "what the others fetched is gone"
+    );
 }

@@ -8,7 +8,13 @@ use crate::support::{TestApp, on_disk};
 async fn health_readiness_and_metrics_need_no_key() {
     let app = TestApp::on_disk().await;
     assert_eq!(app.anonymous().get("/healthz").await.text(), "alive\n");
-    assert!(app.anonymous().get("/readyz").await.text().starts_with("ready\nffmpeg: "));
+    assert!(
+        app.anonymous()
+            .get("/readyz")
+            .await
+            .text()
+            .starts_with("ready\nffmpeg: ")
+    );
     let file = app.api.upload("a.txt", "text/plain", b"hello").await;
     app.anonymous().get(&file.url).await;
     app.api.get("/v3/nowhere").await;
@@ -21,7 +27,11 @@ async fn health_readiness_and_metrics_need_no_key() {
         "haversack_http_requests_total{route=\"unmatched\",method=\"GET\",status=\"404\"} 1",
         "haversack_http_request_duration_seconds_count 6",
     ] {
-        assert!(metrics.text().lines().any(|found| found == line), "{line} in {}", metrics.text());
+        assert!(
+            metrics.text().lines().any(|found| found == line),
+            "{line} in {}",
+            metrics.text()
+        );
     }
     assert!(!metrics.text().contains(&file.id), "no ids in labels");
 }
@@ -36,22 +46,39 @@ async fn a_store_that_cannot_be_written_is_not_ready() {
     let put = app.api.put(&created, b"hello").await;
     assert_eq!(put.status, 500);
     assert!(put.text().contains("<Code>InternalError</Code>"));
-    assert!(!put.text().contains("unfinished"), "paths of ours are nobody's business: {}", put.text());
+    assert!(
+        !put.text().contains("unfinished"),
+        "paths of ours are nobody's business: {}",
+        put.text()
+    );
     std::fs::create_dir(app.folder.path().join("unfinished-uploads")).expect("create");
-    assert_eq!(app.api.put(&created, b"hello").await.status, 200, "the same URL works again");
+    assert_eq!(
+        app.api.put(&created, b"hello").await.status,
+        200,
+        "the same URL works again"
+    );
 }
 
 #[tokio::test]
 async fn a_file_that_is_lost_or_cut_is_an_error_and_no_lie() {
     let app = TestApp::on_disk().await;
-    let path = |id: &str| app.folder.path().join("blobs").join(&id[id.len() - 2..]).join(id);
+    let path = |id: &str| {
+        app.folder
+            .path()
+            .join("blobs")
+            .join(&id[id.len() - 2..])
+            .join(id)
+    };
     let lost = app.api.upload("a.txt", "text/plain", b"hello").await;
     std::fs::remove_file(path(&lost.id)).expect("remove");
     let cut = app.api.upload("a.txt", "text/plain", b"hello").await;
     std::fs::write(path(&cut.id), b"hel").expect("cut");
     for file in [lost, cut] {
         let answer = app.anonymous().get(&file.url).await;
-        assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (500, "no-store"));
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("cache-control")),
+            (500, "no-store")
+        );
     }
 }
 
@@ -62,7 +89,13 @@ async fn made_up_methods_make_no_labels() {
         app.anonymous().request(method, "/healthz", &[], None).await;
     }
     let metrics = app.anonymous().get("/metrics").await;
-    assert!(metrics.text().contains("method=\"other\",status=\"405\"} 2"), "{}", metrics.text());
+    assert!(
+        metrics
+            .text()
+            .contains("method=\"other\",status=\"405\"} 2"),
+        "{}",
+        metrics.text()
+    );
     assert!(!metrics.text().contains("BREW"));
 }
 
@@ -77,7 +110,11 @@ async fn the_openapi_document_is_the_committed_one() {
         committed.trim_end() == fresh,
         "docs/openapi.json is not what the code says: run `cargo run --example openapi > docs/openapi.json`"
     );
-    for path in ["/v3/attachments", "/v3/chats/{chat_id}/messages", "/v3/messages/{message_id}/thread"] {
+    for path in [
+        "/v3/attachments",
+        "/v3/chats/{chat_id}/messages",
+        "/v3/messages/{message_id}/thread",
+    ] {
         assert!(served.json["paths"][path].is_object(), "{path}");
     }
 }
@@ -90,7 +127,10 @@ async fn what_was_never_uploaded_is_swept() {
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let path = format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
+    let path = format!(
+        "/v3/attachments/{}",
+        created["attachment_id"].as_str().expect("id")
+    );
     let service = app.service.clone();
     // A file without its row, as a crash between rename and commit leaves it.
     let id = created["attachment_id"].as_str().expect("id");
@@ -100,7 +140,10 @@ async fn what_was_never_uploaded_is_swept() {
 
     app.clock.advance(Duration::from_mins(16));
     service.sweep().await.expect("sweep");
-    assert!(orphan.join(id).exists(), "an upload that began in time may still be running");
+    assert!(
+        orphan.join(id).exists(),
+        "an upload that began in time may still be running"
+    );
     app.clock.advance(Duration::from_hours(1));
     service.sweep().await.expect("sweep");
     assert!(!orphan.join(id).exists());
@@ -111,5 +154,9 @@ async fn what_was_never_uploaded_is_swept() {
     let kept = app.api.upload("a.txt", "text/plain", b"hello").await;
     app.clock.advance(Duration::from_secs(1_000_000));
     service.sweep().await.expect("sweep");
-    assert_eq!(app.anonymous().get(&kept.url).await.bytes, b"hello", "what was uploaded stays");
+    assert_eq!(
+        app.anonymous().get(&kept.url).await.bytes,
+        b"hello",
+        "what was uploaded stays"
+    );
 }

@@ -10,11 +10,19 @@ use crate::support::origin::{Step, answer};
 use crate::support::{Api, Origin, TestApp, corpus, files};
 
 const CDN: &str = "https://cdn.example.com/files";
-const NO_FILE: &str = "after a redirect: it redirects to this server, but not to a file that is stored here";
+const NO_FILE: &str =
+    "after a redirect: it redirects to this server, but not to a file that is stored here";
 
 /// Makes a path of the origin redirect.
 fn redirect(origin: &Origin, path: &str, location: &str) -> String {
-    origin.script(path, answer("302 Found", &format!("location: {location}\ncontent-length: 0"), b""));
+    origin.script(
+        path,
+        answer(
+            "302 Found",
+            &format!("location: {location}\ncontent-length: 0"),
+            b"",
+        ),
+    );
     origin.url(path)
 }
 
@@ -38,22 +46,52 @@ async fn a_redirect_to_ones_own_file_is_that_file() {
         format!("https://cdn.example.com/x/../files{path}"),
         format!("https://cdn.example.com/%66iles{path}"),
     ] {
-        let sent = send(&app, &redirect(&origin, "/r.txt", &url)).await.expect(201);
+        let sent = send(&app, &redirect(&origin, "/r.txt", &url))
+            .await
+            .expect(201);
         let part = &sent["chat"]["message"]["parts"][0];
-        assert_eq!((&part["id"], &part["url"]), (&json!(file.id), &json!(file.url)), "{url}");
+        assert_eq!(
+            (&part["id"], &part["url"]),
+            (&json!(file.id), &json!(file.url)),
+            "{url}"
+        );
     }
     assert_eq!(files(&app).await.len(), stored, "nothing was stored again");
     let metrics = app.anonymous().get("/metrics").await;
-    assert!(metrics.text().contains("haversack_fetches_total{outcome=\"own\"} 7"), "{}", metrics.text());
+    assert!(
+        metrics
+            .text()
+            .contains("haversack_fetches_total{outcome=\"own\"} 7"),
+        "{}",
+        metrics.text()
+    );
 
     // After a redirect of another, beside a file that is fetched, and twice.
-    redirect(&origin, "/first.txt", &redirect(&origin, "/second.txt", &file.url));
+    redirect(
+        &origin,
+        "/first.txt",
+        &redirect(&origin, "/second.txt", &file.url),
+    );
     origin.file("/b.txt", "text/plain", b"another");
     let media = |path: &str| json!({"type": "media", "url": origin.url(path)});
-    let sent = app.api.send_parts(json!([media("/first.txt"), media("/b.txt"), media("/r.txt")])).await.expect(201);
+    let sent = app
+        .api
+        .send_parts(json!([
+            media("/first.txt"),
+            media("/b.txt"),
+            media("/r.txt")
+        ]))
+        .await
+        .expect(201);
     let parts = &sent["chat"]["message"]["parts"];
-    assert_eq!((&parts[0]["id"], &parts[2]["id"]), (&json!(file.id), &json!(file.id)));
-    assert_eq!((&parts[1]["filename"], &parts[1]["size_bytes"]), (&json!("b.txt"), &json!(7)));
+    assert_eq!(
+        (&parts[0]["id"], &parts[2]["id"]),
+        (&json!(file.id), &json!(file.id))
+    );
+    assert_eq!(
+        (&parts[1]["filename"], &parts[1]["size_bytes"]),
+        (&json!("b.txt"), &json!(7))
+    );
 }
 
 #[tokio::test]
@@ -68,28 +106,59 @@ async fn a_redirect_to_a_file_one_may_not_send_is_refused_as_its_url_is() {
     let stored = files(&app).await;
     for (url, error) in [
         (foreign.url.clone(), (404, 2003)),
-        (foreign.url.replace("https://cdn.example.com", "http://CDN.example.com."), (404, 2003)),
+        (
+            foreign
+                .url
+                .replace("https://cdn.example.com", "http://CDN.example.com."),
+            (404, 2003),
+        ),
         (own.url.replace("a.txt", "b.txt"), (404, 2003)),
-        (own.url.replace(&own.id, "01890a5d-ac96-774b-bcce-b302099a8057"), (404, 2003)),
+        (
+            own.url
+                .replace(&own.id, "01890a5d-ac96-774b-bcce-b302099a8057"),
+            (404, 2003),
+        ),
         (pending.to_owned(), (404, 2007)),
     ] {
         let redirected = send(&app, &redirect(&origin, "/r.txt", &url)).await;
         assert_eq!(redirected.error(), error, "{url}");
         let direct = send(&app, &url.replace("http://", "https://")).await;
-        assert_eq!((direct.error(), direct.message()), (error, redirected.message()), "{url}");
-        let parts = ["/fetched.txt", "/r.txt"].map(|path| json!({"type": "media", "url": origin.url(path)}));
-        assert_eq!(app.api.send_parts(json!(parts)).await.error(), error, "{url}");
+        assert_eq!(
+            (direct.error(), direct.message()),
+            (error, redirected.message()),
+            "{url}"
+        );
+        let parts = ["/fetched.txt", "/r.txt"]
+            .map(|path| json!({"type": "media", "url": origin.url(path)}));
+        assert_eq!(
+            app.api.send_parts(json!(parts)).await.error(),
+            error,
+            "{url}"
+        );
     }
-    assert_eq!(files(&app).await, stored, "what was fetched beside it is not kept");
-    assert_eq!(app.api.get("/v3/chats").await.expect(200)["chats"], json!([]));
+    assert_eq!(
+        files(&app).await,
+        stored,
+        "what was fetched beside it is not kept"
+    );
+    assert_eq!(
+        app.api.get("/v3/chats").await.expect(200)["chats"],
+        json!([])
+    );
 }
 
 #[tokio::test]
 async fn a_voice_memo_that_redirects_to_ones_own_file_is_that_file() {
     let origin = Origin::start();
     let app = with_cdn(&origin).await;
-    let sound = app.api.upload("a.mp3", "audio/mpeg", &corpus("song-cbr-id3v1.mp3")).await;
-    let foreign = app.rival.upload("a.mp3", "audio/mpeg", &corpus("song-cbr-id3v1.mp3")).await;
+    let sound = app
+        .api
+        .upload("a.mp3", "audio/mpeg", &corpus("song-cbr-id3v1.mp3"))
+        .await;
+    let foreign = app
+        .rival
+        .upload("a.mp3", "audio/mpeg", &corpus("song-cbr-id3v1.mp3"))
+        .await;
     let text = app.api.upload("a.txt", "text/plain", b"hello").await;
     let chat = app.api.send_text(&["+12025550199"], "hi").await;
     let path = format!("/v3/chats/{}/voicememo", chat["id"].as_str().expect("id"));
@@ -97,7 +166,10 @@ async fn a_voice_memo_that_redirects_to_ones_own_file_is_that_file() {
         let url = redirect(&origin, "/r.mp3", location);
         app.api.post(&path, &json!({"voice_memo_url": url})).await
     };
-    assert_eq!(memo(&sound.url).await.expect(202)["voice_memo"]["voice_memo"]["id"], json!(sound.id));
+    assert_eq!(
+        memo(&sound.url).await.expect(202)["voice_memo"]["voice_memo"]["id"],
+        json!(sound.id)
+    );
     assert_eq!(memo(&foreign.url).await.error(), (404, 2003));
     assert_eq!(memo(&text.url).await.error(), (400, 5004));
     expect_reason(&memo(&app.url("/metrics")).await, NO_FILE);
@@ -123,13 +195,26 @@ async fn a_redirect_to_our_api_is_refused() {
         format!("{CDN}/attachments/partners"),
         "http://cdn.example.com.:80//FILES/%2561".to_owned(),
     ] {
-        expect_reason(&send(&app, &redirect(&origin, "/r.txt", &location)).await, NO_FILE);
+        expect_reason(
+            &send(&app, &redirect(&origin, "/r.txt", &location)).await,
+            NO_FILE,
+        );
     }
     let asked = origin.names.asked();
     assert!(asked.iter().all(|name| name == "origin.test"), "{asked:?}");
     let metrics = app.anonymous().get("/metrics").await;
-    assert!(!metrics.text().contains("route=\"/metrics\""), "{}", metrics.text());
-    assert!(metrics.text().contains("haversack_fetches_total{outcome=\"forbidden\"} 13"), "{}", metrics.text());
+    assert!(
+        !metrics.text().contains("route=\"/metrics\""),
+        "{}",
+        metrics.text()
+    );
+    assert!(
+        metrics
+            .text()
+            .contains("haversack_fetches_total{outcome=\"forbidden\"} 13"),
+        "{}",
+        metrics.text()
+    );
 }
 
 #[tokio::test]
@@ -149,7 +234,10 @@ async fn a_name_of_a_strangers_that_means_our_socket_is_refused() {
     let url = format!("https://alias.test:{port}/metrics");
     expect_reason(&send(&app, &url).await, reason);
     let after = format!("after a redirect: {reason}");
-    expect_reason(&send(&app, &redirect(&origin, "/r.txt", &url)).await, &after);
+    expect_reason(
+        &send(&app, &redirect(&origin, "/r.txt", &url)).await,
+        &after,
+    );
 }
 
 /// Passes a request on to a server, as a proxy does, and gives its answer.
@@ -157,14 +245,25 @@ fn pass_on(app: &TestApp) -> impl Fn(&str) -> Vec<Step> + Send + Sync + 'static 
     let address = app.address;
     let exchange = move |head: &str| -> std::io::Result<Vec<u8>> {
         let mut server = TcpStream::connect(address)?;
-        let target = head.split(' ').nth(1).expect("a request target").replace("/proxied", "");
+        let target = head
+            .split(' ')
+            .nth(1)
+            .expect("a request target")
+            .replace("/proxied", "");
         let (_, headers) = head.split_once("\r\n").expect("a request line");
-        write!(server, "GET {target} HTTP/1.1\r\nConnection: close\r\n{headers}")?;
+        write!(
+            server,
+            "GET {target} HTTP/1.1\r\nConnection: close\r\n{headers}"
+        )?;
         let mut answer = Vec::new();
         server.read_to_end(&mut answer)?;
         Ok(answer)
     };
-    move |head| vec![Step::Send(tokio::task::block_in_place(|| exchange(head)).expect("an answer"))]
+    move |head| {
+        vec![Step::Send(
+            tokio::task::block_in_place(|| exchange(head)).expect("an answer"),
+        )]
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -172,23 +271,51 @@ async fn a_request_of_ours_that_comes_back_through_a_proxy_is_refused() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let foreign = app.rival.upload("a.txt", "text/plain", b"secret").await;
-    let path = foreign.url.strip_prefix(&app.url("")).expect("a path").to_owned();
-    for target in ["/metrics".to_owned(), "/openapi.json".to_owned(), "/nowhere".to_owned(), path.clone()] {
+    let path = foreign
+        .url
+        .strip_prefix(&app.url(""))
+        .expect("a path")
+        .to_owned();
+    for target in [
+        "/metrics".to_owned(),
+        "/openapi.json".to_owned(),
+        "/nowhere".to_owned(),
+        path.clone(),
+    ] {
         origin.on(&format!("/proxied{target}"), pass_on(&app));
-        expect_reason(&send(&app, &origin.url(&format!("/proxied{target}"))).await, "the host answered 508");
+        expect_reason(
+            &send(&app, &origin.url(&format!("/proxied{target}"))).await,
+            "the host answered 508",
+        );
     }
-    let sent = origin
-        .requests()
-        .into_iter()
-        .find_map(|head| head.lines().find_map(|line| line.strip_prefix("cdn-loop: ").map(str::to_owned)));
+    let sent = origin.requests().into_iter().find_map(|head| {
+        head.lines()
+            .find_map(|line| line.strip_prefix("cdn-loop: ").map(str::to_owned))
+    });
     let sent = sent.expect("each request says who it is from");
-    let looped = app.anonymous().get_with("/healthz", &[("cdn-loop", &sent)]).await;
+    let looped = app
+        .anonymous()
+        .get_with("/healthz", &[("cdn-loop", &sent)])
+        .await;
     assert_eq!(looped.error(), (508, 1005));
     for other in ["cdn.example", "haversack-0123456789abcdef0123456789abcdef"] {
-        assert_eq!(app.anonymous().get_with(&path, &[("cdn-loop", other)]).await.status, 200, "{other}");
+        assert_eq!(
+            app.anonymous()
+                .get_with(&path, &[("cdn-loop", other)])
+                .await
+                .status,
+            200,
+            "{other}"
+        );
     }
 
     // Another server is not this one, unless it shares the database.
     let other = TestApp::with_origin(&origin, |_| {}).await;
-    assert_eq!(Api::anonymous(other.address).get_with("/healthz", &[("cdn-loop", &sent)]).await.status, 200);
+    assert_eq!(
+        Api::anonymous(other.address)
+            .get_with("/healthz", &[("cdn-loop", &sent)])
+            .await
+            .status,
+        200
+    );
 }

@@ -12,7 +12,9 @@ const PHOTO: &str = "photo-exif-rotated.jpg";
 fn tells(bytes: &[u8]) -> bool {
     let mut file = tempfile::tempfile().expect("file");
     std::io::Write::write_all(&mut file, bytes).expect("write");
-    !strip_metadata::patches(&mut file).expect("readable").is_empty()
+    !strip_metadata::patches(&mut file)
+        .expect("readable")
+        .is_empty()
 }
 
 #[tokio::test]
@@ -26,22 +28,48 @@ async fn files_stay_as_they_are_by_default() {
 #[tokio::test]
 async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that() {
     let origin = Origin::start();
-    origin.script("/a.jpg", answer("200 OK", &format!("content-length: {}", corpus(PHOTO).len()), &corpus(PHOTO)));
-    let app = TestApp::with_origin(&origin, |flags| flags.strip_private_metadata = Some(true)).await;
+    origin.script(
+        "/a.jpg",
+        answer(
+            "200 OK",
+            &format!("content-length: {}", corpus(PHOTO).len()),
+            &corpus(PHOTO),
+        ),
+    );
+    let app =
+        TestApp::with_origin(&origin, |flags| flags.strip_private_metadata = Some(true)).await;
     let bytes = corpus(PHOTO);
     let created = app.api.create("a.jpg", "image/jpeg", bytes.len()).await;
     let first = app.api.put(&created, &bytes).await;
     let again = app.api.put(&created, &bytes).await;
-    assert_eq!((first.status.as_u16(), again.status.as_u16()), (200, 200), "the same bytes are the same bytes");
+    assert_eq!(
+        (first.status.as_u16(), again.status.as_u16()),
+        (200, 200),
+        "the same bytes are the same bytes"
+    );
     assert_eq!(first.header("etag"), again.header("etag"));
-    let sent = app.api.send_parts(json!([{"type": "media", "url": origin.url("/a.jpg")}])).await.expect(201);
-    let fetched = sent["chat"]["message"]["parts"][0]["url"].as_str().expect("URL");
+    let sent = app
+        .api
+        .send_parts(json!([{"type": "media", "url": origin.url("/a.jpg")}]))
+        .await
+        .expect(201);
+    let fetched = sent["chat"]["message"]["parts"][0]["url"]
+        .as_str()
+        .expect("URL");
     for url in [created["download_url"].as_str().expect("URL"), fetched] {
         let stored = app.api.get(url).await;
         assert_eq!(stored.bytes.len(), bytes.len());
         assert!(!tells(&stored.bytes), "{url}");
-        let differing = stored.bytes.iter().zip(&bytes).filter(|(a, b)| a != b).count();
-        assert!((1..200).contains(&differing), "{differing}: and nothing else is touched");
+        let differing = stored
+            .bytes
+            .iter()
+            .zip(&bytes)
+            .filter(|(a, b)| a != b)
+            .count();
+        assert!(
+            (1..200).contains(&differing),
+            "{differing}: and nothing else is touched"
+        );
     }
     assert_eq!(files(&app).await.len(), 2, "what was removed is nowhere");
     // What cannot be cleaned does not pass.
@@ -49,20 +77,38 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
     many.extend(b"Exif\0\0II*\0\x08\0\0\0\0\0".repeat(600));
     let created = app.api.create("many.jpg", "image/jpeg", many.len()).await;
     assert_eq!(app.api.put(&created, &many).await.status, 200);
-    let refused = app.api.send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}])).await;
+    let refused = app
+        .api
+        .send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}]))
+        .await;
     assert_eq!(refused.error(), (400, 5004));
-    assert!(refused.message().contains("more metadata than any file has"), "{}", refused.message());
+    assert!(
+        refused
+            .message()
+            .contains("more metadata than any file has"),
+        "{}",
+        refused.message()
+    );
     // Nothing to remove.
-    let plain = app.api.upload("b.jpg", "image/jpeg", &corpus("photo.jpg")).await;
+    let plain = app
+        .api
+        .upload("b.jpg", "image/jpeg", &corpus("photo.jpg"))
+        .await;
     assert_eq!(app.api.get(&plain.url).await.bytes, corpus("photo.jpg"));
 }
 
 /// A PNG of these chunks.
 fn png(chunks: impl IntoIterator<Item = (&'static [u8; 4], Vec<u8>)>) -> Vec<u8> {
     let header = (b"IHDR", vec![0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0]);
-    let pixel = (b"IDAT", vec![0x78, 0x9c, 0x63, 0x60, 0x60, 0x60, 0, 0, 0, 4, 0, 1]);
+    let pixel = (
+        b"IDAT",
+        vec![0x78, 0x9c, 0x63, 0x60, 0x60, 0x60, 0, 0, 0, 4, 0, 1],
+    );
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
-    for (kind, data) in std::iter::once(header).chain(chunks).chain([pixel, (b"IEND", Vec::new())]) {
+    for (kind, data) in std::iter::once(header)
+        .chain(chunks)
+        .chain([pixel, (b"IEND", Vec::new())])
+    {
         bytes.extend(u32::try_from(data.len()).expect("short").to_be_bytes());
         bytes.extend(kind);
         bytes.extend(&data);
@@ -76,10 +122,21 @@ fn jpeg_with_looping_directories() -> Vec<u8> {
     const ENTRIES: u16 = 500;
     let (sub, tail) = (6014_u32, 12_020_u32);
     let entry = |tag: u16, kind: u16, count: u32, value: u32| {
-        [&tag.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes(), &value.to_le_bytes()].concat()
+        [
+            &tag.to_le_bytes()[..],
+            &kind.to_le_bytes(),
+            &count.to_le_bytes(),
+            &value.to_le_bytes(),
+        ]
+        .concat()
     };
     let directory = |entry: Vec<u8>, next: u32| {
-        [&ENTRIES.to_le_bytes()[..], &entry.repeat(ENTRIES.into()), &next.to_le_bytes()].concat()
+        [
+            &ENTRIES.to_le_bytes()[..],
+            &entry.repeat(ENTRIES.into()),
+            &next.to_le_bytes(),
+        ]
+        .concat()
     };
     let note = vec![b'n'; 40_000];
     let exif = [
@@ -104,8 +161,14 @@ async fn directories_that_point_at_each_other_are_read_once() {
     let file = app.api.upload("loops.jpg", "image/jpeg", &bytes).await;
     let stored = app.api.get(&file.url).await.bytes;
     assert_eq!(stored.len(), bytes.len());
-    assert!(stored.ends_with(&corpus("photo.jpg")[2..]), "the picture is not touched");
-    assert!(!stored.windows(10).any(|piece| piece == b"nnnnnnnnnn"), "the maker's note is gone");
+    assert!(
+        stored.ends_with(&corpus("photo.jpg")[2..]),
+        "the picture is not touched"
+    );
+    assert!(
+        !stored.windows(10).any(|piece| piece == b"nnnnnnnnnn"),
+        "the maker's note is gone"
+    );
 }
 
 #[tokio::test]
@@ -123,10 +186,22 @@ async fn places_behind_many_chunks_are_removed() {
 #[tokio::test]
 async fn more_profiles_than_any_picture_has_are_refused() {
     let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
-    let bytes = png(std::iter::repeat_n((b"tEXt", b"Raw profile type".to_vec()), 501));
+    let bytes = png(std::iter::repeat_n(
+        (b"tEXt", b"Raw profile type".to_vec()),
+        501,
+    ));
     let created = app.api.create("many.png", "image/png", bytes.len()).await;
     assert_eq!(app.api.put(&created, &bytes).await.status, 200);
-    let refused = app.api.send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}])).await;
+    let refused = app
+        .api
+        .send_parts(json!([{"type": "media", "attachment_id": created["attachment_id"]}]))
+        .await;
     assert_eq!(refused.error(), (400, 5004));
-    assert!(refused.message().contains("more metadata than any file has"), "{}", refused.message());
+    assert!(
+        refused
+            .message()
+            .contains("more metadata than any file has"),
+        "{}",
+        refused.message()
+    );
 }

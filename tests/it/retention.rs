@@ -12,7 +12,11 @@ const DAY: Duration = Duration::from_hours(24);
 async fn count(app: &TestApp, table: &'static str) -> i64 {
     let statement = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) AS rows FROM {table}"));
     let mut db = app.db.read().await.expect("connection");
-    sqlx::query(statement).fetch_one(&mut *db).await.expect("a count").get("rows")
+    sqlx::query(statement)
+        .fetch_one(&mut *db)
+        .await
+        .expect("a count")
+        .get("rows")
 }
 
 async fn send_and_delete(app: &TestApp) {
@@ -20,8 +24,20 @@ async fn send_and_delete(app: &TestApp) {
         "message": {"parts": [{"type": "text", "value": "x"}], "idempotency_key": "key"}});
     app.api.post("/v3/chats", &body).await.expect(201);
     let id = app.api.upload("a.txt", "text/plain", b"hello").await.id;
-    assert_eq!(app.api.delete(&format!("/v3/attachments/{id}")).await.status, 204);
-    assert_eq!((count(app, "idempotency_keys").await, count(app, "audit_records").await), (1, 1));
+    assert_eq!(
+        app.api
+            .delete(&format!("/v3/attachments/{id}"))
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        (
+            count(app, "idempotency_keys").await,
+            count(app, "audit_records").await
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -30,10 +46,20 @@ async fn answers_and_audit_records_are_removed_once_their_time_is_over() {
     send_and_delete(&app).await;
     app.clock.advance(30 * DAY);
     app.service.sweep().await.expect("swept");
-    assert_eq!(count(&app, "idempotency_keys").await, 1, "to the last moment");
+    assert_eq!(
+        count(&app, "idempotency_keys").await,
+        1,
+        "to the last moment"
+    );
     app.clock.advance(Duration::from_secs(1));
     app.service.sweep().await.expect("swept");
-    assert_eq!((count(&app, "idempotency_keys").await, count(&app, "audit_records").await), (0, 1));
+    assert_eq!(
+        (
+            count(&app, "idempotency_keys").await,
+            count(&app, "audit_records").await
+        ),
+        (0, 1)
+    );
     assert_eq!(count(&app, "recent_sends").await, 0);
     app.clock.advance(30 * DAY);
     app.service.sweep().await.expect("swept");
@@ -50,7 +76,13 @@ async fn retention_of_zero_keeps_rows_for_ever() {
     send_and_delete(&app).await;
     app.clock.advance(4000 * DAY);
     app.service.sweep().await.expect("swept");
-    assert_eq!((count(&app, "idempotency_keys").await, count(&app, "audit_records").await), (1, 1));
+    assert_eq!(
+        (
+            count(&app, "idempotency_keys").await,
+            count(&app, "audit_records").await
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -70,5 +102,11 @@ async fn more_rows_than_a_batch_are_removed_in_one_sweep() {
     });
     insert.await.expect("inserted");
     app.service.sweep().await.expect("swept");
-    assert_eq!((count(&app, "idempotency_keys").await, count(&app, "recent_sends").await), (0, 0));
+    assert_eq!(
+        (
+            count(&app, "idempotency_keys").await,
+            count(&app, "recent_sends").await
+        ),
+        (0, 0)
+    );
 }

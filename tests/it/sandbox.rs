@@ -7,7 +7,12 @@ use haversack::sandbox::{Confinement, Error, Job, Limits, Run, Sandbox};
 
 use crate::support::{until, within};
 
-const LIMITS: Limits = Limits { memory: 256 << 20, cpu_seconds: 1, output: 1 << 20, deadline: Duration::from_secs(20) };
+const LIMITS: Limits = Limits {
+    memory: 256 << 20,
+    cpu_seconds: 1,
+    output: 1 << 20,
+    deadline: Duration::from_secs(20),
+};
 
 fn sandbox() -> Sandbox {
     Sandbox::new(env!("CARGO_BIN_EXE_haversack").into())
@@ -15,9 +20,18 @@ fn sandbox() -> Sandbox {
 
 /// A shell command in a folder of its own.
 fn shell<'a>(command: &str, folder: &'a Path, limits: Limits) -> Job<'a> {
-    let executable = ["/bin", "/usr", "/lib", "/lib64"].map(PathBuf::from).to_vec();
+    let executable = ["/bin", "/usr", "/lib", "/lib64"]
+        .map(PathBuf::from)
+        .to_vec();
     let run = Run::Program("/bin/sh".into(), vec!["-c".into(), command.into()]);
-    Job { limits, run, input: None, output: None, folder: Some(folder), executable }
+    Job {
+        limits,
+        run,
+        input: None,
+        output: None,
+        folder: Some(folder),
+        executable,
+    }
 }
 
 async fn run(command: &str, limits: Limits) -> Result<(), Error> {
@@ -29,20 +43,26 @@ async fn run(command: &str, limits: Limits) -> Result<(), Error> {
 pub fn processes(text: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("proc");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(text)))
-        .filter(|pid| {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            // A zombie has ended.
-            !status.is_empty() && !status.contains("State:\tZ")
-        })
-        .collect()
+    pids.filter(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.contains(text))
+    })
+    .filter(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        // A zombie has ended.
+        !status.is_empty() && !status.contains("State:\tZ")
+    })
+    .collect()
 }
 
 /// Whether the kernel has Landlock.
 fn has_landlock() -> bool {
     use landlock::{AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    ruleset.handle_access(AccessFs::ReadFile).and_then(landlock::Ruleset::create).is_ok()
+    ruleset
+        .handle_access(AccessFs::ReadFile)
+        .and_then(landlock::Ruleset::create)
+        .is_ok()
 }
 
 #[tokio::test]
@@ -61,7 +81,10 @@ async fn confined_process_has_limits_and_neither_files_nor_network() {
 #[tokio::test]
 async fn program_with_endless_work_ends_at_its_cpu_limit() {
     let ended = run("while :; do :; done", LIMITS).await;
-    assert!(matches!(ended, Err(Error::LimitExceeded("CPU time"))), "{ended:?}");
+    assert!(
+        matches!(ended, Err(Error::LimitExceeded("CPU time"))),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]
@@ -72,14 +95,23 @@ async fn program_with_endless_output_ends_at_its_output_limit() {
         assert!(matches!(ended, Err(Error::Failed { .. })), "{ended:?}");
     }
     let ended = run("while echo 0123456789; do :; done > out", LIMITS).await;
-    assert!(matches!(ended, Err(Error::LimitExceeded("output"))), "{ended:?}");
+    assert!(
+        matches!(ended, Err(Error::LimitExceeded("output"))),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]
 async fn program_that_waits_is_killed_at_its_deadline() {
-    let limits = Limits { deadline: Duration::from_millis(300), ..LIMITS };
+    let limits = Limits {
+        deadline: Duration::from_millis(300),
+        ..LIMITS
+    };
     let ended = run("exec sleep 4711.1", limits).await;
-    assert!(matches!(&ended, Err(error @ Error::TimedOut(_)) if !error.is_of_input()), "{ended:?}");
+    assert!(
+        matches!(&ended, Err(error @ Error::TimedOut(_)) if !error.is_of_input()),
+        "{ended:?}"
+    );
     until(async || processes("4711.1").is_empty().then_some(())).await;
 }
 
@@ -88,26 +120,47 @@ async fn program_cannot_read_files_of_the_system() {
     if !has_landlock() {
         return;
     }
-    for command in ["cat /etc/passwd", "cat /proc/1/environ", "ls /tmp", "echo x > /tmp/haversack-escaped"] {
+    for command in [
+        "cat /etc/passwd",
+        "cat /proc/1/environ",
+        "ls /tmp",
+        "echo x > /tmp/haversack-escaped",
+    ] {
         let ended = run(command, LIMITS).await;
-        assert!(matches!(ended, Err(Error::Failed { .. })), "{command}: {ended:?}");
+        assert!(
+            matches!(ended, Err(Error::Failed { .. })),
+            "{command}: {ended:?}"
+        );
     }
-    assert!(run("echo x > out && exec cat out", LIMITS).await.is_ok(), "its own folder is its own");
+    assert!(
+        run("echo x > out && exec cat out", LIMITS).await.is_ok(),
+        "its own folder is its own"
+    );
 }
 
 #[tokio::test]
 async fn program_cannot_start_processes_that_outlive_it() {
     let ended = run("sleep 4711.3 & wait", LIMITS).await;
-    assert!(matches!(&ended, Err(Error::Failed { message, .. }) if message.contains("fork")), "{ended:?}");
+    assert!(
+        matches!(&ended, Err(Error::Failed { message, .. }) if message.contains("fork")),
+        "{ended:?}"
+    );
     assert!(processes("4711.3").is_empty());
 }
 
 #[tokio::test]
 async fn cancelled_caller_ends_the_program() {
     let folder = tempfile::tempdir().expect("folder");
-    let limits = Limits { deadline: Duration::from_mins(10), ..LIMITS };
+    let limits = Limits {
+        deadline: Duration::from_mins(10),
+        ..LIMITS
+    };
     let path = folder.path().to_owned();
-    let running = tokio::spawn(async move { sandbox().run(shell("exec sleep 4711.2", &path, limits)).await });
+    let running = tokio::spawn(async move {
+        sandbox()
+            .run(shell("exec sleep 4711.2", &path, limits))
+            .await
+    });
     until(async || (!processes("sleep\x004711.2").is_empty()).then_some(())).await;
     running.abort();
     until(async || processes("4711.2").is_empty().then_some(())).await;

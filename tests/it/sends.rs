@@ -18,7 +18,10 @@ fn chat(parts: &Value) -> Value {
 }
 
 async fn chats(api: &Api) -> usize {
-    api.get("/v3/chats?limit=100").await.expect(200)["chats"].as_array().expect("chats").len()
+    api.get("/v3/chats?limit=100").await.expect(200)["chats"]
+        .as_array()
+        .expect("chats")
+        .len()
 }
 
 #[tokio::test]
@@ -27,20 +30,56 @@ async fn what_is_wrong_with_a_call_is_told_in_order() {
     let message = json!({"parts": [text("hi")]});
     for (body, expected) in [
         (json!({"from": 5}), (400, 1003)),
-        (json!({"from": LINE, "to": RECIPIENT, "message": message}), (400, 1003)),
-        (json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [5]}}), (400, 1003)),
+        (
+            json!({"from": LINE, "to": RECIPIENT, "message": message}),
+            (400, 1003),
+        ),
+        (
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [5]}}),
+            (400, 1003),
+        ),
         (json!({"to": [RECIPIENT], "message": message}), (400, 1001)),
-        (json!({"from": "", "to": ["x"], "message": message}), (400, 1001)),
-        (json!({"from": "x", "to": [], "message": message}), (400, 1001)),
+        (
+            json!({"from": "", "to": ["x"], "message": message}),
+            (400, 1001),
+        ),
+        (
+            json!({"from": "x", "to": [], "message": message}),
+            (400, 1001),
+        ),
         (json!({"from": "x", "to": [RECIPIENT]}), (400, 1001)),
-        (json!({"from": "12025550100", "to": [RECIPIENT], "message": {"parts": []}}), (400, 1002)),
-        (json!({"from": LINE, "to": ["2025550199"], "message": message}), (400, 1002)),
-        (json!({"from": LINE, "to": [LINE], "message": message}), (400, 1005)),
-        (json!({"from": LINE, "to": [RECIPIENT], "message": {}}), (400, 1001)),
-        (json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": null, "preferred_service": "SMS"}}), (400, 1004)),
-        (json!({"from": LINE, "to": [RECIPIENT], "message": message, "override_optout": "yes"}), (400, 1003)),
-        (json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": {"parts": []}}), (400, 1004)),
-        (json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": message}), (403, 2006)),
+        (
+            json!({"from": "12025550100", "to": [RECIPIENT], "message": {"parts": []}}),
+            (400, 1002),
+        ),
+        (
+            json!({"from": LINE, "to": ["2025550199"], "message": message}),
+            (400, 1002),
+        ),
+        (
+            json!({"from": LINE, "to": [LINE], "message": message}),
+            (400, 1005),
+        ),
+        (
+            json!({"from": LINE, "to": [RECIPIENT], "message": {}}),
+            (400, 1001),
+        ),
+        (
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": null, "preferred_service": "SMS"}}),
+            (400, 1004),
+        ),
+        (
+            json!({"from": LINE, "to": [RECIPIENT], "message": message, "override_optout": "yes"}),
+            (400, 1003),
+        ),
+        (
+            json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": {"parts": []}}),
+            (400, 1004),
+        ),
+        (
+            json!({"from": RIVAL_LINE, "to": [RECIPIENT], "message": message}),
+            (403, 2006),
+        ),
         (
             json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "preferred_service": "Fax"}}),
             (400, 1005),
@@ -49,7 +88,10 @@ async fn what_is_wrong_with_a_call_is_told_in_order() {
             json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "effect": {"name": "boom"}}}),
             (400, 1005),
         ),
-        (json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "experience": {}}}), (403, 2011)),
+        (
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "experience": {}}}),
+            (403, 2011),
+        ),
         (
             json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": "k".repeat(256)}}),
             (400, 1005),
@@ -58,14 +100,32 @@ async fn what_is_wrong_with_a_call_is_told_in_order() {
         let answer = app.api.post("/v3/chats", &body).await;
         assert_eq!(answer.error(), expected, "{body} {}", answer.message());
     }
-    let many: Vec<String> = (0..32).map(|n| format!("+120255501{n:02}")).filter(|number| number != LINE).collect();
+    let many: Vec<String> = (0..32)
+        .map(|n| format!("+120255501{n:02}"))
+        .filter(|number| number != LINE)
+        .collect();
     let to: Vec<&String> = many.iter().chain(std::iter::once(&many[0])).collect();
-    let answer = app.api.post("/v3/chats", &json!({"from": LINE, "to": to, "message": message})).await;
-    assert_eq!(answer.status, 201, "31 recipients, one of them twice: {answer:?}");
+    let answer = app
+        .api
+        .post(
+            "/v3/chats",
+            &json!({"from": LINE, "to": to, "message": message}),
+        )
+        .await;
+    assert_eq!(
+        answer.status, 201,
+        "31 recipients, one of them twice: {answer:?}"
+    );
     let mut more = many.clone();
     more.push("someone@example.com".to_owned());
     assert_eq!(
-        app.api.post("/v3/chats", &json!({"from": LINE, "to": more, "message": message})).await.error(),
+        app.api
+            .post(
+                "/v3/chats",
+                &json!({"from": LINE, "to": more, "message": message})
+            )
+            .await
+            .error(),
         (400, 1005)
     );
     assert_eq!(chats(&app.api).await, 1, "what is refused makes no chat");
@@ -78,8 +138,9 @@ async fn parts_are_checked() {
     let pending = app.api.create("a.txt", "text/plain", 5).await;
     let rival = app.rival.upload("a.txt", "text/plain", b"hello").await;
     let file = app.api.upload("a.txt", "text/plain", b"hello").await;
-    let external: Vec<Value> =
-        (0..41).map(|n| json!({"type": "media", "url": format!("https://a.example/{n}")})).collect();
+    let external: Vec<Value> = (0..41)
+        .map(|n| json!({"type": "media", "url": format!("https://a.example/{n}")}))
+        .collect();
     for (parts, expected) in [
         (json!([]), (400, 1004)),
         (json!([{}]), (400, 1004)),
@@ -89,27 +150,54 @@ async fn parts_are_checked() {
         (json!([text(&"x".repeat(10_001))]), (400, 1004)),
         (json!([text("a"), text("b")]), (400, 1004)),
         (json!(vec![media(&file.id); 101]), (400, 1004)),
-        (json!([{"type": "link", "value": "https://a.example"}, media(&file.id)]), (400, 1004)),
-        (json!([{"type": "link", "value": "ftp://a.example"}]), (400, 1004)),
+        (
+            json!([{"type": "link", "value": "https://a.example"}, media(&file.id)]),
+            (400, 1004),
+        ),
+        (
+            json!([{"type": "link", "value": "ftp://a.example"}]),
+            (400, 1004),
+        ),
         (json!([{"type": "media"}]), (400, 1004)),
-        (json!([{"type": "media", "url": "https://a.example/x", "attachment_id": file.id}]), (400, 1004)),
+        (
+            json!([{"type": "media", "url": "https://a.example/x", "attachment_id": file.id}]),
+            (400, 1004),
+        ),
         (json!(external), (400, 1004)),
-        (json!([{"type": "text", "value": "hi", "mention_range": [0, 1]}]), (400, 1004)),
+        (
+            json!([{"type": "text", "value": "hi", "mention_range": [0, 1]}]),
+            (400, 1004),
+        ),
         (
             json!([{"type": "text", "value": "hi", "text_decorations": [{"range": [0, 3], "style": "bold"}]}]),
             (400, 1004),
         ),
-        (json!([{"type": "link", "value": "https://a.example"}]), (400, 1005)),
+        (
+            json!([{"type": "link", "value": "https://a.example"}]),
+            (400, 1005),
+        ),
         (json!([text("see www.example.com")]), (400, 1005)),
-        (json!([{"type": "media", "url": "http://a.example/x"}]), (400, 1005)),
+        (
+            json!([{"type": "media", "url": "http://a.example/x"}]),
+            (400, 1005),
+        ),
         (json!([{"type": "media", "url": "nonsense"}]), (400, 1005)),
         (json!([media("nonsense")]), (400, 1005)),
-        (json!([{"type": "media", "url": "https://a.example:22/x"}]), (500, 5002)),
+        (
+            json!([{"type": "media", "url": "https://a.example:22/x"}]),
+            (500, 5002),
+        ),
         (json!([{"type": "imessage_app"}]), (403, 2011)),
-        (json!([{"type": "text", "value": "Juan", "mention": RECIPIENT}]), (409, 2023)),
+        (
+            json!([{"type": "text", "value": "Juan", "mention": RECIPIENT}]),
+            (409, 2023),
+        ),
         (json!([media(UNKNOWN)]), (404, 2003)),
         (json!([media(&rival.id)]), (404, 2003)),
-        (json!([media(pending["attachment_id"].as_str().expect("id"))]), (404, 2007)),
+        (
+            json!([media(pending["attachment_id"].as_str().expect("id"))]),
+            (404, 2007),
+        ),
         (json!([media(UNKNOWN), text("")]), (400, 1004)),
     ] {
         let answer = app.api.send_parts(parts.clone()).await;
@@ -117,7 +205,16 @@ async fn parts_are_checked() {
     }
     assert_eq!(chats(&app.api).await, 0);
 
-    let answer = app.api.send_parts(json!([text("a"), media(&file.id), text(" "), media(&file.id)])).await.expect(201);
+    let answer = app
+        .api
+        .send_parts(json!([
+            text("a"),
+            media(&file.id),
+            text(" "),
+            media(&file.id)
+        ]))
+        .await
+        .expect(201);
     let parts = &answer["chat"]["message"]["parts"];
     assert_eq!(
         parts[0],
@@ -135,25 +232,44 @@ async fn parts_are_checked() {
 #[tokio::test]
 async fn words_keep_what_is_done_to_them() {
     let app = TestApp::start().await;
-    let file = app.api.upload("a.png", "image/png", &corpus("tiny.png")).await;
+    let file = app
+        .api
+        .upload("a.png", "image/png", &corpus("tiny.png"))
+        .await;
     let part = json!({"type": "text", "value": "Hi 🥤",
         "text_decorations": [{"range": [0, 2], "style": "bold"}],
         "inline_stickers": [{"range": [3, 5], "url": file.url}]});
     let sent = app.api.send_parts(json!([part])).await.expect(201);
     let stored = &sent["chat"]["message"]["parts"][0];
-    assert_eq!(stored["text_decorations"], json!([{"range": [0, 2], "style": "bold"}]));
-    assert_eq!(stored["inline_stickers"], json!([{"range": [3, 5], "id": file.id}]));
-    let rival = app.rival.upload("a.png", "image/png", &corpus("tiny.png")).await;
+    assert_eq!(
+        stored["text_decorations"],
+        json!([{"range": [0, 2], "style": "bold"}])
+    );
+    assert_eq!(
+        stored["inline_stickers"],
+        json!([{"range": [3, 5], "id": file.id}])
+    );
+    let rival = app
+        .rival
+        .upload("a.png", "image/png", &corpus("tiny.png"))
+        .await;
     let part = json!({"type": "text", "value": "x", "inline_stickers": [{"range": [0, 1], "url": rival.url}]});
     assert_eq!(app.api.send_parts(json!([part])).await.error(), (404, 2003));
 
-    let mention = json!({"type": "text", "value": "Hey Juan", "mention": RECIPIENT, "mention_range": [4, 8]});
+    let mention =
+        json!({"type": "text", "value": "Hey Juan", "mention": RECIPIENT, "mention_range": [4, 8]});
     let group = json!({"from": LINE, "to": [RECIPIENT, "ann@example.com"], "message": {"parts": [mention]}});
     let sent = app.api.post("/v3/chats", &group).await.expect(201);
     let stored = &sent["chat"]["message"]["parts"][0];
-    assert_eq!(stored["mentions"], json!([{"handle": RECIPIENT, "is_me": false, "range": [4, 8]}]));
+    assert_eq!(
+        stored["mentions"],
+        json!([{"handle": RECIPIENT, "is_me": false, "range": [4, 8]}])
+    );
     assert_eq!(sent["chat"]["is_group"], true);
-    assert_eq!(sent["chat"]["display_name"], "+12025550199, ann@example.com");
+    assert_eq!(
+        sent["chat"]["display_name"],
+        "+12025550199, ann@example.com"
+    );
 }
 
 #[tokio::test]
@@ -161,7 +277,12 @@ async fn effects_belong_to_imessage() {
     let app = TestApp::start().await;
     let send = async |effect: Value, service: Value| {
         let message = json!({"parts": [text("x")], "effect": effect, "preferred_service": service});
-        app.api.post("/v3/chats", &json!({"from": LINE, "to": [RECIPIENT], "message": message})).await
+        app.api
+            .post(
+                "/v3/chats",
+                &json!({"from": LINE, "to": [RECIPIENT], "message": message}),
+            )
+            .await
     };
     let slam = json!({"type": "bubble", "name": "slam"});
     for (effect, service, kept) in [
@@ -173,34 +294,66 @@ async fn effects_belong_to_imessage() {
         let answer = send(effect.clone(), service).await.expect(201);
         assert_eq!(answer["chat"]["message"]["effect"], kept, "{effect}");
     }
-    for effect in [json!({"type": "sound"}), json!({"type": "bubble"}), json!({"type": "screen", "name": "slam"})] {
-        assert_eq!(send(effect.clone(), json!(null)).await.error(), (400, 1005), "{effect}");
+    for effect in [
+        json!({"type": "sound"}),
+        json!({"type": "bubble"}),
+        json!({"type": "screen", "name": "slam"}),
+    ] {
+        assert_eq!(
+            send(effect.clone(), json!(null)).await.error(),
+            (400, 1005),
+            "{effect}"
+        );
     }
 }
 
 #[tokio::test]
 async fn the_same_numbers_are_the_same_chat() {
     let app = TestApp::start().await;
-    let first = app.api.send_text(&[RECIPIENT, "Ann@Example.com"], "one").await;
-    let again = app.api.send_text(&["ann@example.com", RECIPIENT, RECIPIENT], "see https://a.example").await;
+    let first = app
+        .api
+        .send_text(&[RECIPIENT, "Ann@Example.com"], "one")
+        .await;
+    let again = app
+        .api
+        .send_text(
+            &["ann@example.com", RECIPIENT, RECIPIENT],
+            "see https://a.example",
+        )
+        .await;
     assert_eq!(first["id"], again["id"], "and a URL is allowed by now");
     assert_ne!(first["message"]["id"], again["message"]["id"]);
     assert_eq!(first["handles"], again["handles"]);
     let other = app.api.send_text(&[RECIPIENT], "one").await;
     assert_ne!(first["id"], other["id"]);
     let body = json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [text("x")]}});
-    assert_ne!(app.api.post("/v3/chats", &body).await.expect(201)["chat"]["id"], other["id"]);
+    assert_ne!(
+        app.api.post("/v3/chats", &body).await.expect(201)["chat"]["id"],
+        other["id"]
+    );
 
     let id = other["id"].as_str().expect("id");
     let link = json!({"message": {"parts": [{"type": "link", "value": "https://a.example"}]}});
-    assert_eq!(app.api.post(&format!("/v3/chats/{id}/messages"), &link).await.status, 202);
+    assert_eq!(
+        app.api
+            .post(&format!("/v3/chats/{id}/messages"), &link)
+            .await
+            .status,
+        202
+    );
     for (path, expected) in [
         (format!("/v3/chats/{UNKNOWN}/messages"), (404, 2001)),
         ("/v3/chats/nonsense/messages".to_owned(), (400, 1005)),
     ] {
         assert_eq!(app.api.post(&path, &link).await.error(), expected);
     }
-    assert_eq!(app.rival.post(&format!("/v3/chats/{id}/messages"), &link).await.error(), (404, 2001));
+    assert_eq!(
+        app.rival
+            .post(&format!("/v3/chats/{id}/messages"), &link)
+            .await
+            .error(),
+        (404, 2001)
+    );
 }
 
 #[tokio::test]
@@ -209,7 +362,11 @@ async fn one_chat_comes_of_many_calls_at_once() {
     let (body, path) = (chat(&json!([text("hi")])), "/v3/chats");
     let answers = join_all((0..20).map(|_| app.api.post(path, &body))).await;
     let first = &answers[0].json["chat"]["id"];
-    assert!(answers.iter().all(|answer| answer.status == 201 && answer.json["chat"]["id"] == *first));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 201 && answer.json["chat"]["id"] == *first)
+    );
     assert_eq!(chats(&app.api).await, 1);
 }
 
@@ -217,24 +374,67 @@ async fn one_chat_comes_of_many_calls_at_once() {
 async fn a_message_without_from_finds_its_line() {
     let app = TestApp::start().await;
     let body = |exclude: Value| json!({"to": [RECIPIENT], "message": {"parts": [text("www.example.com")]}, "exclude_from": exclude});
-    let new = app.api.post("/v3/messages", &body(json!(null))).await.expect(202);
+    let new = app
+        .api
+        .post("/v3/messages", &body(json!(null)))
+        .await
+        .expect(202);
     assert_eq!(new["from"], LINE);
     assert_eq!(new["created_new_chat"], true);
-    assert_eq!(new["from_selection"], json!({"reason": "new_best_number", "reused_existing_chat": false}));
-    let reused = app.api.post("/v3/messages", &body(json!([SECOND_LINE]))).await.expect(202);
+    assert_eq!(
+        new["from_selection"],
+        json!({"reason": "new_best_number", "reused_existing_chat": false})
+    );
+    let reused = app
+        .api
+        .post("/v3/messages", &body(json!([SECOND_LINE])))
+        .await
+        .expect(202);
     assert_eq!(reused["chat_id"], new["chat_id"]);
-    assert_eq!(reused["from_selection"], json!({"reason": "reused_active_chat", "reused_existing_chat": true}));
-    let other = app.api.post("/v3/messages", &body(json!([LINE]))).await.expect(202);
+    assert_eq!(
+        reused["from_selection"],
+        json!({"reason": "reused_active_chat", "reused_existing_chat": true})
+    );
+    let other = app
+        .api
+        .post("/v3/messages", &body(json!([LINE])))
+        .await
+        .expect(202);
     assert_eq!(
         (other["from"].as_str(), other["previous_chat_id"].as_str()),
         (Some(SECOND_LINE), new["chat_id"].as_str())
     );
     assert_eq!(other["from_selection"]["reason"], "failover_flagged");
-    let latest = app.api.post("/v3/messages", &body(json!([]))).await.expect(202);
-    assert_eq!(latest["chat_id"], other["chat_id"], "the most recently active one");
-    assert_eq!(app.api.post("/v3/messages", &body(json!([LINE, SECOND_LINE]))).await.error(), (400, 1005));
-    assert_eq!(app.api.post("/v3/messages", &body(json!(["x"]))).await.error(), (400, 1002));
-    assert_eq!(app.api.post("/v3/messages", &json!({"message": {}})).await.error(), (400, 1001));
+    let latest = app
+        .api
+        .post("/v3/messages", &body(json!([])))
+        .await
+        .expect(202);
+    assert_eq!(
+        latest["chat_id"], other["chat_id"],
+        "the most recently active one"
+    );
+    assert_eq!(
+        app.api
+            .post("/v3/messages", &body(json!([LINE, SECOND_LINE])))
+            .await
+            .error(),
+        (400, 1005)
+    );
+    assert_eq!(
+        app.api
+            .post("/v3/messages", &body(json!(["x"])))
+            .await
+            .error(),
+        (400, 1002)
+    );
+    assert_eq!(
+        app.api
+            .post("/v3/messages", &json!({"message": {}}))
+            .await
+            .error(),
+        (400, 1001)
+    );
 }
 
 #[tokio::test]
@@ -246,27 +446,63 @@ async fn a_key_gets_the_same_answer_and_sends_nothing() {
     let chat_id = first.json["chat"]["id"].as_str().expect("id").to_owned();
     for (path, other) in [
         ("/v3/chats".to_owned(), body("two")),
-        ("/v3/chats".to_owned(), json!({"message": {"idempotency_key": "k1"}})),
-        (format!("/v3/chats/{chat_id}/messages"), json!({"message": {"parts": [text("x")], "idempotency_key": "k1"}})),
+        (
+            "/v3/chats".to_owned(),
+            json!({"message": {"idempotency_key": "k1"}}),
+        ),
+        (
+            format!("/v3/chats/{chat_id}/messages"),
+            json!({"message": {"parts": [text("x")], "idempotency_key": "k1"}}),
+        ),
     ] {
         let again = app.api.post(&path, &other).await;
-        assert_eq!((again.status, &again.bytes), (first.status, &first.bytes), "{path}");
+        assert_eq!(
+            (again.status, &again.bytes),
+            (first.status, &first.bytes),
+            "{path}"
+        );
     }
-    let header = [("idempotency-key", "k1"), ("content-type", "application/json")];
+    let header = [
+        ("idempotency-key", "k1"),
+        ("content-type", "application/json"),
+    ];
     // An empty key in the body is no key.
-    let by_header = json!({"to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": ""}}).to_string();
-    let again = app.api.request("POST", "/v3/messages", &header, Some(by_header.into())).await;
+    let by_header =
+        json!({"to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": ""}})
+            .to_string();
+    let again = app
+        .api
+        .request("POST", "/v3/messages", &header, Some(by_header.into()))
+        .await;
     assert_eq!(again.bytes, first.bytes);
-    let listed = app.api.get(&format!("/v3/chats/{chat_id}/messages")).await.expect(200);
+    let listed = app
+        .api
+        .get(&format!("/v3/chats/{chat_id}/messages"))
+        .await
+        .expect(200);
     assert_eq!(listed["messages"].as_array().expect("messages").len(), 1);
 
     let mut foreign = body("one");
     foreign["from"] = json!(RIVAL_LINE);
-    assert_eq!(app.rival.post("/v3/chats", &foreign).await.status, 201, "another partner's keys are its own");
+    assert_eq!(
+        app.rival.post("/v3/chats", &foreign).await.status,
+        201,
+        "another partner's keys are its own"
+    );
 
     let message = first.json["chat"]["message"]["id"].as_str().expect("id");
-    assert_eq!(app.api.delete(&format!("/v3/messages/{message}")).await.status, 204);
-    assert_eq!(app.api.post("/v3/chats", &body("one")).await.error(), (404, 2002), "never sent again");
+    assert_eq!(
+        app.api
+            .delete(&format!("/v3/messages/{message}"))
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        app.api.post("/v3/chats", &body("one")).await.error(),
+        (404, 2002),
+        "never sent again"
+    );
 }
 
 #[tokio::test]
@@ -274,8 +510,13 @@ async fn a_key_in_the_header_may_be_any_text() {
     let app = TestApp::start().await;
     let body = json!({"to": [RECIPIENT], "message": {"parts": [text("x")]}}).to_string();
     let send = async || {
-        let header = [("idempotency-key", "clé-鍵"), ("content-type", "application/json")];
-        app.api.request("POST", "/v3/messages", &header, Some(body.clone().into())).await
+        let header = [
+            ("idempotency-key", "clé-鍵"),
+            ("content-type", "application/json"),
+        ];
+        app.api
+            .request("POST", "/v3/messages", &header, Some(body.clone().into()))
+            .await
     };
     let first = send().await;
     assert_eq!(first.status, 202);
@@ -287,8 +528,15 @@ async fn several_keys_in_the_header_are_refused() {
     let app = TestApp::start().await;
     let body = json!({"to": [RECIPIENT], "message": {"parts": [text("x")]}}).to_string();
     for other in ["k2", "k1"] {
-        let headers = [("idempotency-key", "k1"), ("idempotency-key", other), ("content-type", "application/json")];
-        let answer = app.api.request("POST", "/v3/messages", &headers, Some(body.clone().into())).await;
+        let headers = [
+            ("idempotency-key", "k1"),
+            ("idempotency-key", other),
+            ("content-type", "application/json"),
+        ];
+        let answer = app
+            .api
+            .request("POST", "/v3/messages", &headers, Some(body.clone().into()))
+            .await;
         assert_eq!(answer.error(), (400, 1005), "{other}");
     }
     assert_eq!(chats(&app.api).await, 0, "nothing was sent");
@@ -306,11 +554,18 @@ async fn a_list_that_is_far_too_long_is_refused_as_one_that_is_a_little() {
     let message = json!({"parts": [text("x")]});
     for (count, status) in [(1000, 201), (1001, 400), (100_000, 400)] {
         let body = json!({"from": LINE, "to": vec![RECIPIENT; count], "message": message});
-        assert_eq!(app.api.post("/v3/chats", &body).await.status, status, "{count} times the same recipient");
+        assert_eq!(
+            app.api.post("/v3/chats", &body).await.status,
+            status,
+            "{count} times the same recipient"
+        );
     }
     let lines = vec![SECOND_LINE; 1001];
     let body = json!({"to": [RECIPIENT], "message": message, "exclude_from": lines});
-    assert_eq!(app.api.post("/v3/messages", &body).await.error(), (400, 1005));
+    assert_eq!(
+        app.api.post("/v3/messages", &body).await.error(),
+        (400, 1005)
+    );
 }
 
 #[tokio::test]
@@ -319,7 +574,11 @@ async fn one_key_used_at_once_sends_once() {
     let body = json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": "k"}});
     let path = "/v3/chats";
     let answers = join_all((0..20).map(|_| app.api.post(path, &body))).await;
-    assert!(answers.iter().all(|answer| answer.status == 201 && answer.bytes == answers[0].bytes));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 201 && answer.bytes == answers[0].bytes)
+    );
 }
 
 #[tokio::test]
@@ -329,7 +588,10 @@ async fn a_refused_call_does_not_use_up_its_key() {
         json!({"from": LINE, "to": [RECIPIENT],
         "message": {"parts": [{"type": "media", "attachment_id": id}], "idempotency_key": "k"}})
     };
-    assert_eq!(app.api.post("/v3/chats", &body(UNKNOWN)).await.error(), (404, 2003));
+    assert_eq!(
+        app.api.post("/v3/chats", &body(UNKNOWN)).await.error(),
+        (404, 2003)
+    );
     let file = app.api.upload("a.txt", "text/plain", b"hello").await;
     assert_eq!(app.api.post("/v3/chats", &body(&file.id)).await.status, 201);
 }
@@ -343,26 +605,55 @@ async fn thirty_messages_a_minute_to_one_recipient() {
         if n == 15 {
             app.clock.advance(Duration::from_secs(20));
         }
-        let refused = app.api.send_parts(json!([{"type": "media", "attachment_id": UNKNOWN}])).await;
-        assert_eq!(refused.error(), (404, 2003), "what is refused does not count");
+        let refused = app
+            .api
+            .send_parts(json!([{"type": "media", "attachment_id": UNKNOWN}]))
+            .await;
+        assert_eq!(
+            refused.error(),
+            (404, 2003),
+            "what is refused does not count"
+        );
         let body = json!({"message": {"parts": [text("x")], "idempotency_key": format!("k{n}")}});
         assert_eq!(app.api.post(&path, &body).await.status, 202, "{n}");
     }
     let body = json!({"message": {"parts": [text("x")]}});
     let refused = app.api.post(&path, &body).await;
     assert_eq!(refused.error(), (429, 1007));
-    assert_eq!((refused.json["error"]["retry_after"].as_u64(), refused.header("retry-after")), (Some(40), "40"));
+    assert_eq!(
+        (
+            refused.json["error"]["retry_after"].as_u64(),
+            refused.header("retry-after")
+        ),
+        (Some(40), "40")
+    );
     let replay = json!({"message": {"parts": [text("x")], "idempotency_key": "k7"}});
-    assert_eq!(app.api.post(&path, &replay).await.status, 202, "a replay is no send");
+    assert_eq!(
+        app.api.post(&path, &replay).await.status,
+        202,
+        "a replay is no send"
+    );
     let group = json!({"from": LINE, "to": [RECIPIENT, "ann@example.com"], "message": {"parts": [text("x")]}});
-    assert_eq!(app.api.post("/v3/chats", &group).await.error(), (429, 1007), "each recipient of a group counts");
+    assert_eq!(
+        app.api.post("/v3/chats", &group).await.error(),
+        (429, 1007),
+        "each recipient of a group counts"
+    );
     let second = json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [text("x")]}});
-    assert_eq!(app.api.post("/v3/chats", &second).await.status, 201, "another line has its own count");
+    assert_eq!(
+        app.api.post("/v3/chats", &second).await.status,
+        201,
+        "another line has its own count"
+    );
 
     app.clock.advance(Duration::from_millis(39_999));
     assert_eq!(app.api.post(&path, &body).await.error(), (429, 1007));
     app.clock.advance(Duration::from_millis(1));
-    assert_eq!(app.api.post(&path, &body).await.status, 202, "the window slides");
+    assert_eq!(
+        app.api.post(&path, &body).await.status,
+        202,
+        "the window slides"
+    );
 }
 
 #[tokio::test]
@@ -372,11 +663,19 @@ async fn replies_make_a_thread() {
     let path = format!("/v3/chats/{}/messages", chat["id"].as_str().expect("id"));
     let reply = async |to: &str, index: Value| {
         let reply_to = json!({"message_id": to, "part_index": index});
-        app.api.post(&path, &json!({"message": {"parts": [text("re")], "reply_to": reply_to}})).await
+        app.api
+            .post(
+                &path,
+                &json!({"message": {"parts": [text("re")], "reply_to": reply_to}}),
+            )
+            .await
     };
     let root = chat["message"]["id"].as_str().expect("id").to_owned();
     let first = reply(&root, json!(null)).await.expect(202);
-    assert_eq!(first["message"]["reply_to"], json!({"message_id": root, "part_index": 0}));
+    assert_eq!(
+        first["message"]["reply_to"],
+        json!({"message_id": root, "part_index": 0})
+    );
     let first = first["message"]["id"].as_str().expect("id").to_owned();
     reply(&first, json!(0)).await.expect(202);
     assert_eq!(reply(UNKNOWN, json!(0)).await.error(), (404, 2002));
@@ -384,7 +683,12 @@ async fn replies_make_a_thread() {
     assert_eq!(reply(&root, json!(1)).await.error(), (400, 1005));
     assert_eq!(reply(&root, json!(-1)).await.error(), (400, 1005));
     let other = app.api.send_text(&["ann@example.com"], "x").await;
-    assert_eq!(reply(other["message"]["id"].as_str().expect("id"), json!(0)).await.error(), (404, 2002));
+    assert_eq!(
+        reply(other["message"]["id"].as_str().expect("id"), json!(0))
+            .await
+            .error(),
+        (404, 2002)
+    );
     let new = json!({"from": LINE, "to": ["bob@example.com"],
         "message": {"parts": [text("x")], "reply_to": {"message_id": root}}});
     assert_eq!(app.api.post("/v3/chats", &new).await.error(), (400, 1005));
@@ -392,7 +696,12 @@ async fn replies_make_a_thread() {
     let thread = |query: &str| format!("/v3/messages/{first}/thread{query}");
     let all = app.api.get(&thread("")).await.expect(200);
     let ids = |page: &Value| -> Vec<String> {
-        page["messages"].as_array().expect("m").iter().map(|m| m["id"].as_str().expect("id").to_owned()).collect()
+        page["messages"]
+            .as_array()
+            .expect("m")
+            .iter()
+            .map(|m| m["id"].as_str().expect("id").to_owned())
+            .collect()
     };
     let ordered = ids(&all);
     assert_eq!(ordered.len(), 3);
@@ -401,13 +710,20 @@ async fn replies_make_a_thread() {
     reversed.reverse();
     assert_eq!(reversed, ordered);
     let page = app.api.get(&thread("?limit=2")).await.expect(200);
-    let rest = format!("?limit=2&cursor={}", page["next_cursor"].as_str().expect("cursor"));
+    let rest = format!(
+        "?limit=2&cursor={}",
+        page["next_cursor"].as_str().expect("cursor")
+    );
     let rest = app.api.get(&thread(&rest)).await.expect(200);
     assert_eq!([ids(&page), ids(&rest)].concat(), ordered);
     assert_eq!(rest["next_cursor"], json!(null));
     assert_eq!(app.api.get(&thread("?order=up")).await.error(), (400, 1005));
     let alone = other["message"]["id"].as_str().expect("id");
-    let alone = app.api.get(&format!("/v3/messages/{alone}/thread")).await.expect(200);
+    let alone = app
+        .api
+        .get(&format!("/v3/messages/{alone}/thread"))
+        .await
+        .expect(200);
     assert_eq!(alone["messages"].as_array().expect("messages").len(), 1);
 }
 
@@ -420,9 +736,19 @@ async fn every_character_comes_back_as_it_was_given() {
     let body = json!({"from": LINE, "to": [RECIPIENT], "message": message});
     let first = app.api.post("/v3/chats", &body).await;
     let sent = first.json["chat"]["message"].clone();
-    assert_eq!((first.status.as_u16(), &sent["parts"][0]["value"]), (201, &json!(odd)));
-    assert_eq!(app.api.post("/v3/chats", &body).await.bytes, first.bytes, "the kept answer");
-    let delivered = app.api.message_with_status(sent["id"].as_str().expect("id"), "delivered").await;
+    assert_eq!(
+        (first.status.as_u16(), &sent["parts"][0]["value"]),
+        (201, &json!(odd))
+    );
+    assert_eq!(
+        app.api.post("/v3/chats", &body).await.bytes,
+        first.bytes,
+        "the kept answer"
+    );
+    let delivered = app
+        .api
+        .message_with_status(sent["id"].as_str().expect("id"), "delivered")
+        .await;
     assert_eq!(delivered["parts"][0]["value"], odd);
 }
 
@@ -431,10 +757,13 @@ async fn a_group_of_the_longest_addresses_is_one_chat() {
     let app = TestApp::start().await;
     // Nothing that could be compressed: what an index takes is counted after that.
     let random = || uuid::Uuid::new_v4().simple().to_string();
-    let to: Vec<String> = (0..31).map(|_| format!("{}{}@{}.{}.com", random(), random(), random(), random())).collect();
+    let to: Vec<String> = (0..31)
+        .map(|_| format!("{}{}@{}.{}.com", random(), random(), random(), random()))
+        .collect();
     let mut chats = Vec::new();
     for _ in 0..2 {
-        let body = json!({"from": LINE, "to": to, "message": {"parts": [{"type": "text", "value": "x"}]}});
+        let body =
+            json!({"from": LINE, "to": to, "message": {"parts": [{"type": "text", "value": "x"}]}});
         chats.push(app.api.post("/v3/chats", &body).await.expect(201)["chat"]["id"].clone());
     }
     assert_eq!(chats[0], chats[1]);

@@ -9,8 +9,13 @@ use crate::support::{TestApp, on_disk, until};
 
 fn code(answer: &crate::support::Answer) -> (u16, &str) {
     let text = answer.text();
-    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
-    (answer.status.as_u16(), code.unwrap_or_else(|| panic!("no XML but {text}")).0)
+    let code = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"));
+    (
+        answer.status.as_u16(),
+        code.unwrap_or_else(|| panic!("no XML but {text}")).0,
+    )
 }
 
 fn head(created: &Value, method: &str, more: &str) -> String {
@@ -20,8 +25,12 @@ fn head(created: &Value, method: &str, more: &str) -> String {
 
 fn files(app: &TestApp, folder: &str) -> usize {
     fn count(path: &std::path::Path) -> usize {
-        let entries = std::fs::read_dir(path).expect("folder").map(|entry| entry.expect("entry").path());
-        entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
+        let entries = std::fs::read_dir(path)
+            .expect("folder")
+            .map(|entry| entry.expect("entry").path());
+        entries
+            .map(|path| if path.is_dir() { count(&path) } else { 1 })
+            .sum()
     }
     count(&app.folder.path().join(folder))
 }
@@ -33,11 +42,19 @@ async fn what_is_not_signed_is_refused() {
     let url = created["upload_url"].as_str().expect("URL").to_owned();
     let text = [("content-type", "text/plain")];
     let put = async |url: &str, headers: &[(&str, &str)], body: &[u8]| {
-        app.anonymous().request("PUT", url, headers, Some(body.into())).await
+        app.anonymous()
+            .request("PUT", url, headers, Some(body.into()))
+            .await
     };
     let other = app.api.create("b.txt", "text/plain", 5).await;
     let (path, query) = url.split_once('?').expect("query");
-    let other_path = other["upload_url"].as_str().expect("URL").split_once('?').expect("query").0.to_owned();
+    let other_path = other["upload_url"]
+        .as_str()
+        .expect("URL")
+        .split_once('?')
+        .expect("query")
+        .0
+        .to_owned();
     for altered in [
         path.to_owned(),
         format!("{url}&x=1"),
@@ -45,14 +62,21 @@ async fn what_is_not_signed_is_refused() {
         url.replace("expires=1", "expires=2"),
         url.replace("signature=", "Signature="),
         format!("{other_path}?{query}"),
-        path.to_uppercase().replace("HTTP", "http").replace("UPLOADS", "uploads") + "?" + query,
+        path.to_uppercase()
+            .replace("HTTP", "http")
+            .replace("UPLOADS", "uploads")
+            + "?"
+            + query,
     ] {
         let answer = put(&altered, &text, b"hello").await;
         assert_eq!(code(&answer), (403, "SignatureDoesNotMatch"), "{altered}");
     }
     for (headers, body) in [
         (vec![("content-type", "text/html")], b"hello".as_slice()),
-        (vec![("content-type", "text/plain; charset=utf-8")], b"hello"),
+        (
+            vec![("content-type", "text/plain; charset=utf-8")],
+            b"hello",
+        ),
         (vec![("content-type", "TEXT/PLAIN")], b"hello"),
         (vec![], b"hello"),
         (text.to_vec(), b"hell"),
@@ -60,7 +84,9 @@ async fn what_is_not_signed_is_refused() {
     ] {
         let answer = put(&url, &headers, body).await;
         assert_eq!(code(&answer), (403, "SignatureDoesNotMatch"), "{headers:?}");
-        let told = answer.text().contains("signed for Content-Type \"text/plain\" and Content-Length 5");
+        let told = answer
+            .text()
+            .contains("signed for Content-Type \"text/plain\" and Content-Length 5");
         assert!(told, "{}", answer.text());
         assert_eq!(answer.header("content-type"), "application/xml");
     }
@@ -70,7 +96,10 @@ async fn what_is_not_signed_is_refused() {
 
     let stored = app.api.put(&created, b"hello").await;
     assert_eq!((stored.status.as_u16(), stored.bytes.len()), (200, 0));
-    assert_eq!(stored.header("etag"), "\"5d41402abc4b2a76b9719d911017c592\"");
+    assert_eq!(
+        stored.header("etag"),
+        "\"5d41402abc4b2a76b9719d911017c592\""
+    );
 }
 
 #[tokio::test]
@@ -79,7 +108,12 @@ async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let begun = app.api.create("b.txt", "text/plain", 5).await;
     let mut slow = Raw::connect(app.address).await;
-    slow.send(head(&begun, "PUT", "Content-Length: 5\r\nExpect: 100-continue\r\n")).await;
+    slow.send(head(
+        &begun,
+        "PUT",
+        "Content-Length: 5\r\nExpect: 100-continue\r\n",
+    ))
+    .await;
     slow.read_until("100 Continue\r\n\r\n").await;
 
     app.clock.advance(Duration::from_mins(15));
@@ -88,9 +122,19 @@ async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
     assert!(answer.text().contains("Request has expired"));
 
     slow.send("hello").await;
-    assert!(slow.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        slow.read_until("\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     let id = begun["attachment_id"].as_str().expect("id");
-    assert_eq!(app.api.get(&format!("/v3/attachments/{id}")).await.expect(200)["status"], "complete");
+    assert_eq!(
+        app.api
+            .get(&format!("/v3/attachments/{id}"))
+            .await
+            .expect(200)["status"],
+        "complete"
+    );
 }
 
 #[tokio::test]
@@ -104,14 +148,19 @@ async fn other_methods_and_bodies_without_length_are_refused() {
         assert_eq!(answer.header("allow"), "PUT");
     }
     let mut raw = Raw::connect(app.address).await;
-    raw.send(head(&created, "PUT", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\n0\r\n\r\n").await;
+    raw.send(head(&created, "PUT", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\n0\r\n\r\n")
+        .await;
     let answer = raw.read_until("</Error>").await;
-    assert!(answer.starts_with("HTTP/1.1 411") && answer.contains("<Code>MissingContentLength</Code>"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 411") && answer.contains("<Code>MissingContentLength</Code>"),
+        "{answer}"
+    );
 
     // Both is how requests are smuggled (RFC 9112 section 6.1).
     let mut raw = Raw::connect(app.address).await;
     let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
-    raw.send(head(&created, "PUT", both) + "9\r\nhello you\r\n0\r\n\r\n").await;
+    raw.send(head(&created, "PUT", both) + "9\r\nhello you\r\n0\r\n\r\n")
+        .await;
     assert!(raw.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 4"));
     assert_eq!(files(&app, "blobs"), 0);
 }
@@ -130,11 +179,17 @@ async fn nothing_is_sent_in_vain_by_a_client_that_waits() {
         let mut raw = Raw::connect(app.address).await;
         raw.send(&altered).await;
         let answer = raw.read_until("\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 40"), "refused before 100 Continue: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 40"),
+            "refused before 100 Continue: {answer}"
+        );
     }
     let mut raw = Raw::connect(app.address).await;
     raw.send(head(&created, "PUT", expect)).await;
-    assert_eq!(raw.read_until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(
+        raw.read_until("\r\n\r\n").await,
+        "HTTP/1.1 100 Continue\r\n\r\n"
+    );
     raw.send("hello").await;
     assert!(raw.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 200"));
 }
@@ -144,7 +199,10 @@ async fn a_large_body_that_is_refused_still_gets_its_answer() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 20_000_000).await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(head(&created, "PUT", "Content-Length: 20000000\r\n").replace("text/plain", "text/html")).await;
+    raw.send(
+        head(&created, "PUT", "Content-Length: 20000000\r\n").replace("text/plain", "text/html"),
+    )
+    .await;
     // Written without looking at the answer, as simple clients do; a reset would lose it.
     raw.send(vec![b'x'; 5_000_000]).await;
     let answer = raw.read_until("</Error>").await;
@@ -156,18 +214,34 @@ async fn a_cut_connection_leaves_nothing_and_the_url_works_again() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
+    raw.send(head(&created, "PUT", "Content-Length: 300000\r\n"))
+        .await;
     raw.send(vec![b'x'; 200_000]).await;
     until(async || (files(&app, "unfinished-uploads") == 1).then_some(())).await;
     drop(raw);
     until(async || (files(&app, "unfinished-uploads") == 0).then_some(())).await;
-    let path = format!("/v3/attachments/{}", created["attachment_id"].as_str().expect("id"));
+    let path = format!(
+        "/v3/attachments/{}",
+        created["attachment_id"].as_str().expect("id")
+    );
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "pending");
-    assert_eq!(app.api.get(created["download_url"].as_str().expect("URL")).await.status, 404);
+    assert_eq!(
+        app.api
+            .get(created["download_url"].as_str().expect("URL"))
+            .await
+            .status,
+        404
+    );
 
     let whole = vec![b'y'; 300_000];
     assert_eq!(app.api.put(&created, &whole).await.status, 200);
-    assert_eq!(app.api.get(created["download_url"].as_str().expect("URL")).await.bytes, whole);
+    assert_eq!(
+        app.api
+            .get(created["download_url"].as_str().expect("URL"))
+            .await
+            .bytes,
+        whole
+    );
 }
 
 #[tokio::test]
@@ -175,10 +249,16 @@ async fn a_body_that_ends_early_is_told_if_the_client_still_listens() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel").await;
-    tokio::io::AsyncWriteExt::shutdown(&mut raw.0).await.expect("half close");
+    raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel")
+        .await;
+    tokio::io::AsyncWriteExt::shutdown(&mut raw.0)
+        .await
+        .expect("half close");
     let answer = raw.read_all().await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("<Code>IncompleteBody</Code>"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("<Code>IncompleteBody</Code>"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -187,9 +267,21 @@ async fn the_first_complete_body_is_the_file_for_ever() {
     let created = app.api.create("a.txt", "text/plain", 5).await;
     assert_eq!(app.api.put(&created, b"hello").await.status, 200);
     let again = app.api.put(&created, b"hello").await;
-    assert_eq!((again.status.as_u16(), again.header("etag")), (200, "\"5d41402abc4b2a76b9719d911017c592\""));
-    assert_eq!(code(&app.api.put(&created, b"world").await), (409, "OperationAborted"));
-    assert_eq!(app.api.get(created["download_url"].as_str().expect("URL")).await.bytes, b"hello");
+    assert_eq!(
+        (again.status.as_u16(), again.header("etag")),
+        (200, "\"5d41402abc4b2a76b9719d911017c592\"")
+    );
+    assert_eq!(
+        code(&app.api.put(&created, b"world").await),
+        (409, "OperationAborted")
+    );
+    assert_eq!(
+        app.api
+            .get(created["download_url"].as_str().expect("URL"))
+            .await
+            .bytes,
+        b"hello"
+    );
     assert_eq!(files(&app, "unfinished-uploads"), 0);
 }
 
@@ -199,13 +291,23 @@ async fn of_many_bodies_at_once_one_wins_whole() {
     let size = 400_000;
     let created = app.api.create("a.txt", "text/plain", size).await;
     let bodies: Vec<Vec<u8>> = (0..16).map(|n| vec![b'a' + n; size]).collect();
-    let answers = futures_util::future::join_all(bodies.iter().map(|body| app.api.put(&created, body))).await;
+    let answers =
+        futures_util::future::join_all(bodies.iter().map(|body| app.api.put(&created, body))).await;
     let winners: Vec<usize> = (0..16).filter(|n| answers[*n].status == 200).collect();
     assert_eq!(winners.len(), 1, "{answers:?}");
-    assert_eq!(answers.iter().filter(|answer| answer.status == 409).count(), 15);
-    let file = app.api.get(created["download_url"].as_str().expect("URL")).await;
+    assert_eq!(
+        answers.iter().filter(|answer| answer.status == 409).count(),
+        15
+    );
+    let file = app
+        .api
+        .get(created["download_url"].as_str().expect("URL"))
+        .await;
     assert!(file.bytes == bodies[winners[0]]);
-    assert_eq!((files(&app, "unfinished-uploads"), files(&app, "blobs")), (0, 1));
+    assert_eq!(
+        (files(&app, "unfinished-uploads"), files(&app, "blobs")),
+        (0, 1)
+    );
 }
 
 #[tokio::test]
@@ -217,9 +319,13 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel").await;
+    raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel")
+        .await;
     let answer = raw.read_all().await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("<Code>RequestTimeout</Code>"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("<Code>RequestTimeout</Code>"),
+        "{answer}"
+    );
     assert_eq!(files(&app, "unfinished-uploads"), 0);
 
     let app = TestApp::with(|flags| {
@@ -230,9 +336,13 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     .await;
     let created = app.api.create("a.txt", "text/plain", 5_000_000).await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(head(&created, "PUT", "Content-Length: 5000000\r\n") + "hel").await;
+    raw.send(head(&created, "PUT", "Content-Length: 5000000\r\n") + "hel")
+        .await;
     let answer = raw.read_until("</Error>").await;
-    assert!(answer.contains("<Code>RequestTimeout</Code>"), "never idle for long, but below the least rate: {answer}");
+    assert!(
+        answer.contains("<Code>RequestTimeout</Code>"),
+        "never idle for long, but below the least rate: {answer}"
+    );
 }
 
 #[tokio::test]
@@ -240,8 +350,14 @@ async fn a_key_is_not_needed_and_ignored() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let url = created["upload_url"].as_str().expect("URL");
-    let headers = [("content-type", "text/plain"), ("authorization", "Bearer nonsense")];
-    let answer = app.anonymous().request("PUT", url, &headers, Some(b"hello".into())).await;
+    let headers = [
+        ("content-type", "text/plain"),
+        ("authorization", "Bearer nonsense"),
+    ];
+    let answer = app
+        .anonymous()
+        .request("PUT", url, &headers, Some(b"hello".into()))
+        .await;
     assert_eq!(answer.status, 200);
 }
 
@@ -252,7 +368,10 @@ async fn several_content_types_are_refused() {
     let url = created["upload_url"].as_str().expect("URL");
     for other in ["text/html", "text/plain"] {
         let headers = [("content-type", "text/plain"), ("content-type", other)];
-        let answer = app.anonymous().request("PUT", url, &headers, Some(b"hello".into())).await;
+        let answer = app
+            .anonymous()
+            .request("PUT", url, &headers, Some(b"hello".into()))
+            .await;
         assert_eq!(code(&answer), (403, "SignatureDoesNotMatch"), "{other}");
     }
     assert_eq!(app.api.put(&created, b"hello").await.status, 200);
@@ -267,16 +386,34 @@ async fn newer_upload_replaces_one_that_stalls() {
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
     let mut older = Raw::connect(app.address).await;
-    older.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
+    older
+        .send(head(&created, "PUT", "Content-Length: 300000\r\n"))
+        .await;
     older.send(vec![b'x'; 200_000]).await;
     until(async || (app.budget_used("temporary_bytes") == 200_000).then_some(())).await;
     let whole = vec![b'y'; 300_000];
     assert_eq!(app.api.put(&created, &whole).await.status, 200);
     let answer = older.read_until("</Error>").await;
-    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("<Code>OperationAborted</Code>"), "{answer}");
-    assert_eq!(app.api.get(created["download_url"].as_str().expect("URL")).await.bytes, whole);
-    assert_eq!((files(&app, "unfinished-uploads"), files(&app, "blobs")), (0, 1));
-    assert_eq!(app.budget_peak("temporary_bytes"), 300_000, "never two bodies");
+    assert!(
+        answer.starts_with("HTTP/1.1 409") && answer.contains("<Code>OperationAborted</Code>"),
+        "{answer}"
+    );
+    assert_eq!(
+        app.api
+            .get(created["download_url"].as_str().expect("URL"))
+            .await
+            .bytes,
+        whole
+    );
+    assert_eq!(
+        (files(&app, "unfinished-uploads"), files(&app, "blobs")),
+        (0, 1)
+    );
+    assert_eq!(
+        app.budget_peak("temporary_bytes"),
+        300_000,
+        "never two bodies"
+    );
 }
 
 #[tokio::test]
@@ -289,7 +426,13 @@ async fn newer_upload_is_refused_while_the_older_keeps_coming() {
     let size = 20_000_000;
     let created = app.api.create("a.txt", "text/plain", size).await;
     let mut older = Raw::connect(app.address).await;
-    older.send(head(&created, "PUT", &format!("Content-Length: {size}\r\n"))).await;
+    older
+        .send(head(
+            &created,
+            "PUT",
+            &format!("Content-Length: {size}\r\n"),
+        ))
+        .await;
     older.send("x").await;
     until(async || (app.budget_used("temporary_bytes") == 1).then_some(())).await;
     let mut sent = 1;
@@ -310,8 +453,17 @@ async fn newer_upload_is_refused_while_the_older_keeps_coming() {
     assert!(refused.text().contains("under way"), "{refused:?}");
     assert_eq!(files(&app, "unfinished-uploads"), 1);
     older.send(vec![b'x'; size - sent]).await;
-    assert!(older.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 200"));
-    assert_eq!(app.budget_peak("temporary_bytes"), size as u64, "never two bodies");
+    assert!(
+        older
+            .read_until("\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    assert_eq!(
+        app.budget_peak("temporary_bytes"),
+        size as u64,
+        "never two bodies"
+    );
 }
 
 #[tokio::test]
@@ -324,11 +476,17 @@ async fn client_that_lost_its_connection_can_upload_again_at_once() {
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
+    raw.send(head(&created, "PUT", "Content-Length: 300000\r\n"))
+        .await;
     raw.send(vec![b'x'; 200_000]).await;
     until(async || (app.budget_used("temporary_bytes") == 200_000).then_some(())).await;
     drop(raw);
-    assert_eq!(crate::support::within(app.api.put(&created, &vec![b'y'; 300_000])).await.status, 200);
+    assert_eq!(
+        crate::support::within(app.api.put(&created, &vec![b'y'; 300_000]))
+            .await
+            .status,
+        200
+    );
 }
 
 #[tokio::test]
@@ -340,16 +498,31 @@ async fn upload_beyond_the_temporary_bytes_of_its_partner_is_refused() {
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
     let mut raw = Raw::connect(app.address).await;
-    raw.send(head(&created, "PUT", "Content-Length: 300000\r\n")).await;
+    raw.send(head(&created, "PUT", "Content-Length: 300000\r\n"))
+        .await;
     raw.send(vec![b'x'; 150_000]).await;
     until(async || (app.budget_used("temporary_bytes") == 150_000).then_some(())).await;
     let second = app.api.create("b.txt", "text/plain", 100_000).await;
     let refused = app.api.put(&second, &vec![b'y'; 100_000]).await;
     assert_eq!(code(&refused), (503, "SlowDown"));
-    assert!(refused.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{refused:?}");
-    app.rival.upload("c.txt", "text/plain", &vec![b'z'; 100_000]).await;
+    assert!(
+        refused
+            .header("retry-after")
+            .parse::<u64>()
+            .is_ok_and(|seconds| seconds > 0),
+        "{refused:?}"
+    );
+    app.rival
+        .upload("c.txt", "text/plain", &vec![b'z'; 100_000])
+        .await;
     drop(raw);
     until(async || (app.budget_used("temporary_bytes") == 0).then_some(())).await;
     assert_eq!(app.api.put(&second, &vec![b'y'; 100_000]).await.status, 200);
-    assert_eq!((app.budget_used("temporary_bytes"), files(&app, "unfinished-uploads")), (0, 0));
+    assert_eq!(
+        (
+            app.budget_used("temporary_bytes"),
+            files(&app, "unfinished-uploads")
+        ),
+        (0, 0)
+    );
 }

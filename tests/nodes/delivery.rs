@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use haversack::delivery::{Accepted, Gateway, GatewayError, Loopback, OutgoingMessage, OutgoingPart};
+use haversack::delivery::{
+    Accepted, Gateway, GatewayError, Loopback, OutgoingMessage, OutgoingPart,
+};
 use tokio::sync::Notify;
 
 use crate::support::{TestApp, until, within};
@@ -17,10 +19,17 @@ struct Recorder(Mutex<HashMap<String, Vec<String>>>);
 #[async_trait]
 impl Gateway for Recorder {
     async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
-        let [OutgoingPart::Text(text)] = message.parts.as_slice() else { panic!("a text") };
+        let [OutgoingPart::Text(text)] = message.parts.as_slice() else {
+            panic!("a text")
+        };
         // Lets other tasks interleave.
         tokio::task::yield_now().await;
-        self.0.lock().expect("lock").entry(message.to[0].clone()).or_default().push(text.value.clone());
+        self.0
+            .lock()
+            .expect("lock")
+            .entry(message.to[0].clone())
+            .or_default()
+            .push(text.value.clone());
         Loopback.send(message).await
     }
 }
@@ -34,7 +43,10 @@ async fn messages_are_sent_once_and_in_order_per_chat() {
     for n in 0..20 {
         last.clear();
         for (index, person) in people.iter().enumerate() {
-            let sent = apps[(n + index) % 2].api.send_text(&[person], &n.to_string()).await;
+            let sent = apps[(n + index) % 2]
+                .api
+                .send_text(&[person], &n.to_string())
+                .await;
             last.push(sent["message"]["id"].as_str().expect("id").to_owned());
         }
     }
@@ -69,17 +81,30 @@ async fn expired_lease_of_dead_server_is_taken_over() {
     let later = second.api.send_text(&["a@example.com"], "two").await["message"]["id"].clone();
     // A message behind the leased one waits; another chat is not blocked.
     let other = second.api.send_text(&["b@example.com"], "x").await["message"]["id"].clone();
-    second.api.message_with_status(other.as_str().expect("id"), "delivered").await;
-    second.api.message_with_status(later.as_str().expect("id"), "pending").await;
+    second
+        .api
+        .message_with_status(other.as_str().expect("id"), "delivered")
+        .await;
+    second
+        .api
+        .message_with_status(later.as_str().expect("id"), "pending")
+        .await;
     until(async || {
         second.clock.advance(std::time::Duration::from_secs(61));
         // A new message wakes the worker immediately; otherwise it polls once a second.
         second.api.send_text(&["c@example.com"], "wake up").await;
-        let message = second.api.get(&format!("/v3/messages/{id}")).await.expect(200);
+        let message = second
+            .api
+            .get(&format!("/v3/messages/{id}"))
+            .await
+            .expect(200);
         (message["delivery_status"] == "delivered").then_some(())
     })
     .await;
-    second.api.message_with_status(later.as_str().expect("id"), "delivered").await;
+    second
+        .api
+        .message_with_status(later.as_str().expect("id"), "delivered")
+        .await;
 }
 
 /// A gateway that records messages in order, in a list shared with others. It answers one text only after
@@ -95,17 +120,32 @@ struct Mortal {
 }
 
 impl Mortal {
-    fn new(handed: &Arc<Mutex<Vec<(String, String)>>>, waits_for: &'static str, dies_of: &'static str) -> Arc<Self> {
+    fn new(
+        handed: &Arc<Mutex<Vec<(String, String)>>>,
+        waits_for: &'static str,
+        dies_of: &'static str,
+    ) -> Arc<Self> {
         let (has, may_answer) = (Notify::new(), Notify::new());
-        Arc::new(Self { handed: Arc::clone(handed), waits_for, dies_of, has, may_answer })
+        Arc::new(Self {
+            handed: Arc::clone(handed),
+            waits_for,
+            dies_of,
+            has,
+            may_answer,
+        })
     }
 }
 
 #[async_trait]
 impl Gateway for Mortal {
     async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
-        let [OutgoingPart::Text(text)] = message.parts.as_slice() else { panic!("a text") };
-        self.handed.lock().expect("lock").push((message.id.to_string(), text.value.clone()));
+        let [OutgoingPart::Text(text)] = message.parts.as_slice() else {
+            panic!("a text")
+        };
+        self.handed
+            .lock()
+            .expect("lock")
+            .push((message.id.to_string(), text.value.clone()));
         if text.value == self.waits_for {
             self.has.notify_one();
             self.may_answer.notified().await;
@@ -135,14 +175,25 @@ async fn dead_server_causes_duplicate_only_for_message_at_the_gateway() {
     within(mortal.has.notified()).await;
     first.api.message_with_status(&done, "delivered").await;
     first.api.message_with_status(&behind, "queued").await;
-    let second = first.another(Mortal::new(&handed, "nothing", "nothing")).await;
+    let second = first
+        .another(Mortal::new(&handed, "nothing", "nothing"))
+        .await;
     first.die().await;
 
     second.clock.advance(std::time::Duration::from_secs(61));
     for id in [&with_gateway, &behind] {
         second.api.message_with_status(id, "delivered").await;
     }
-    let expected = [(&done, "first"), (&with_gateway, "second"), (&with_gateway, "second"), (&behind, "third")];
+    let expected = [
+        (&done, "first"),
+        (&with_gateway, "second"),
+        (&with_gateway, "second"),
+        (&behind, "third"),
+    ];
     let expected = expected.map(|(id, text)| (id.clone(), text.to_owned()));
-    assert_eq!(*handed.lock().expect("lock"), expected, "only the message at the gateway is sent twice");
+    assert_eq!(
+        *handed.lock().expect("lock"),
+        expected,
+        "only the message at the gateway is sent twice"
+    );
 }

@@ -21,7 +21,10 @@ async fn two() -> [TestApp; 2] {
 }
 
 async fn two_with(gateway: impl Fn() -> Arc<dyn Gateway>) -> [TestApp; 2] {
-    assert!(std::env::var("HAVERSACK_TEST_DATABASE_URL").is_ok(), "see tests/cluster/with-postgres.sh");
+    assert!(
+        std::env::var("HAVERSACK_TEST_DATABASE_URL").is_ok(),
+        "see tests/cluster/with-postgres.sh"
+    );
     let first = TestApp::with_gateway(gateway(), |_| {}).await;
     let second = first.another(gateway()).await;
     [first, second]

@@ -11,12 +11,21 @@ fn message(text: &str, key: Option<&str>) -> Value {
 }
 
 async fn send(app: &TestApp, to: &str, message: Value) -> Answer {
-    app.api.post("/v3/chats", &json!({"from": LINE, "to": [to], "message": message})).await
+    app.api
+        .post(
+            "/v3/chats",
+            &json!({"from": LINE, "to": [to], "message": message}),
+        )
+        .await
 }
 
 #[tokio::test]
 async fn concurrent_starts_on_empty_database_succeed() {
-    let url = crate::support::postgres::database().await.expect("PostgreSQL").parse().expect("URL");
+    let url = crate::support::postgres::database()
+        .await
+        .expect("PostgreSQL")
+        .parse()
+        .expect("URL");
     for opened in join_all((0..4).map(|_| haversack::db::Db::open(&url))).await {
         opened.expect("database").check().await.expect("it works");
     }
@@ -27,8 +36,17 @@ async fn concurrent_sends_to_same_recipient_create_one_chat() {
     let apps = two().await;
     for round in 0..10 {
         let to = format!("round{round}@example.com");
-        let sent = join_all(apps.iter().cycle().take(6).map(|app| send(app, &to, message("x", None)))).await;
-        let mut chats: Vec<String> = sent.into_iter().map(|sent| sent.expect(201)["chat"]["id"].to_string()).collect();
+        let sent = join_all(
+            apps.iter()
+                .cycle()
+                .take(6)
+                .map(|app| send(app, &to, message("x", None))),
+        )
+        .await;
+        let mut chats: Vec<String> = sent
+            .into_iter()
+            .map(|sent| sent.expect(201)["chat"]["id"].to_string())
+            .collect();
         chats.sort();
         chats.dedup();
         assert_eq!(chats.len(), 1, "{chats:?}");
@@ -46,10 +64,16 @@ async fn concurrent_sends_with_same_idempotency_key_send_once() {
         let first = sent[0].bytes.clone();
         for answer in sent {
             assert_eq!(answer.status, 201);
-            assert_eq!(answer.bytes, first, "all concurrent sends get the same response");
+            assert_eq!(
+                answer.bytes, first,
+                "all concurrent sends get the same response"
+            );
         }
         let chat: Value = serde_json::from_slice(&first).expect("JSON");
-        let url = format!("/v3/chats/{}/messages", chat["chat"]["id"].as_str().expect("id"));
+        let url = format!(
+            "/v3/chats/{}/messages",
+            chat["chat"]["id"].as_str().expect("id")
+        );
         let messages = apps[1].api.get(&url).await.expect(200);
         assert_eq!(messages["messages"].as_array().expect("messages").len(), 1);
     }
@@ -59,8 +83,16 @@ async fn concurrent_sends_with_same_idempotency_key_send_once() {
 async fn rate_limit_counts_sends_of_all_servers() {
     let apps = two().await;
     // Creates the chat first, so that the servers contend for the rate limit only.
-    send(&apps[0], RECIPIENT, message("first", None)).await.expect(201);
-    let sent = join_all(apps.iter().cycle().take(60).map(|app| send(app, RECIPIENT, message("x", None)))).await;
+    send(&apps[0], RECIPIENT, message("first", None))
+        .await
+        .expect(201);
+    let sent = join_all(
+        apps.iter()
+            .cycle()
+            .take(60)
+            .map(|app| send(app, RECIPIENT, message("x", None))),
+    )
+    .await;
     let (passed, refused): (Vec<_>, Vec<_>) = sent.iter().partition(|answer| answer.status == 201);
     assert_eq!((passed.len(), refused.len()), (29, 31));
     assert!(refused.iter().all(|answer| answer.error() == (429, 1007)));
@@ -85,9 +117,14 @@ async fn groups_with_shared_recipients_do_not_deadlock() {
 
 #[tokio::test]
 async fn pending_quota_is_exceeded_by_one_sixteenth_per_server_at_most() {
-    assert!(std::env::var("HAVERSACK_TEST_DATABASE_URL").is_ok(), "see tests/cluster/with-postgres.sh");
+    assert!(
+        std::env::var("HAVERSACK_TEST_DATABASE_URL").is_ok(),
+        "see tests/cluster/with-postgres.sh"
+    );
     let first = TestApp::with(|flags| flags.max_pending_attachments = Some(64)).await;
-    let second = first.another(std::sync::Arc::new(haversack::delivery::Loopback)).await;
+    let second = first
+        .another(std::sync::Arc::new(haversack::delivery::Loopback))
+        .await;
     let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 1});
     let mut made = 0;
     for n in 0..200 {

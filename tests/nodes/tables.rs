@@ -10,11 +10,16 @@ use crate::two;
 async fn migration_under_running_servers_causes_only_transient_503() {
     let [first, second] = two().await;
     let made = first.api.create("a.txt", "text/plain", 5).await;
-    let path = format!("/v3/attachments/{}", made["attachment_id"].as_str().expect("id"));
+    let path = format!(
+        "/v3/attachments/{}",
+        made["attachment_id"].as_str().expect("id")
+    );
     for app in [&first, &second] {
         app.api.get(&path).await.expect(200);
     }
-    let mut connection = AnyConnection::connect(first.database_url.as_str()).await.expect("PostgreSQL answers");
+    let mut connection = AnyConnection::connect(first.database_url.as_str())
+        .await
+        .expect("PostgreSQL answers");
     sqlx::query("ALTER TABLE attachments ADD COLUMN of_a_later_version TEXT")
         .execute(&mut connection)
         .await
@@ -25,7 +30,10 @@ async fn migration_under_running_servers_causes_only_transient_503() {
         for _ in 0..10 {
             let answer = app.api.get(&path).await;
             if answer.status != 200 {
-                assert_eq!((answer.error(), answer.header("retry-after")), ((503, 4004), "1"));
+                assert_eq!(
+                    (answer.error(), answer.header("retry-after")),
+                    ((503, 4004), "1")
+                );
             }
             answers.push(answer.status.as_u16());
         }
@@ -35,17 +43,29 @@ async fn migration_under_running_servers_causes_only_transient_503() {
 
 #[tokio::test]
 async fn role_without_ddl_rights_can_serve() {
-    let url = postgres::database().await.expect("see tests/cluster/with-postgres.sh");
+    let url = postgres::database()
+        .await
+        .expect("see tests/cluster/with-postgres.sh");
     drop(Db::open(&url.parse().expect("URL")).await.expect("tables"));
-    let mut owner = AnyConnection::connect(&url).await.expect("PostgreSQL answers");
-    let schema: String =
-        sqlx::query("SELECT current_schema()::text").fetch_one(&mut owner).await.expect("schema").get(0);
+    let mut owner = AnyConnection::connect(&url)
+        .await
+        .expect("PostgreSQL answers");
+    let schema: String = sqlx::query("SELECT current_schema()::text")
+        .fetch_one(&mut owner)
+        .await
+        .expect("schema")
+        .get(0);
     for statement in [
         format!("CREATE ROLE {schema} LOGIN"),
         format!("GRANT USAGE ON SCHEMA {schema} TO {schema}"),
-        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {schema}"),
+        format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {schema}"
+        ),
     ] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut owner).await.expect("rights");
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut owner)
+            .await
+            .expect("rights");
     }
     let mut url: url::Url = url.parse().expect("URL");
     url.set_username(&schema).expect("a user");
@@ -64,7 +84,14 @@ async fn postgresql_timeouts_release_locks_of_frozen_server() {
         ("statement_timeout", "1min"),
         ("tcp_keepalives_idle", "10"),
     ] {
-        let row = sqlx::query("SELECT current_setting($1)").bind(setting).fetch_one(&mut *connection).await;
-        assert_eq!(row.expect("a setting").get::<String, _>(0), wanted, "{setting}");
+        let row = sqlx::query("SELECT current_setting($1)")
+            .bind(setting)
+            .fetch_one(&mut *connection)
+            .await;
+        assert_eq!(
+            row.expect("a setting").get::<String, _>(0),
+            wanted,
+            "{setting}"
+        );
     }
 }

@@ -8,8 +8,8 @@ use futures_util::{StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::RngExt;
 use reqwest::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    IF_MATCH, RANGE,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
+    HeaderValue, IF_MATCH, RANGE,
 };
 use reqwest::redirect::Policy;
 use reqwest::{Body, Method, Response, StatusCode};
@@ -46,7 +46,12 @@ const SIGNED_FOR: Duration = Duration::from_mins(5);
 const PIECE: usize = 128 * 1024;
 
 /// Percent-encode set for the source of a copy (RFC 3986).
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
 
 /// Size and entity tag of an object, as returned by HEAD.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +111,10 @@ impl<'a> Call<'a> {
     }
 
     fn header(mut self, name: HeaderName, value: &str) -> Self {
-        self.headers.insert(name, HeaderValue::from_str(value).expect("a valid header value"));
+        self.headers.insert(
+            name,
+            HeaderValue::from_str(value).expect("a valid header value"),
+        );
         self
     }
 
@@ -131,9 +139,19 @@ impl Client {
         Ok(Self { http, config })
     }
 
-    pub(super) fn presign_put(&self, object: &str, content_type: &str, length: u64, lifetime: Duration) -> String {
-        let signed = [("content-length", length.to_string()), ("content-type", content_type.to_owned())];
-        self.sign(&Method::PUT, Some(object), None, &signed, lifetime).into()
+    pub(super) fn presign_put(
+        &self,
+        object: &str,
+        content_type: &str,
+        length: u64,
+        lifetime: Duration,
+    ) -> String {
+        let signed = [
+            ("content-length", length.to_string()),
+            ("content-type", content_type.to_owned()),
+        ];
+        self.sign(&Method::PUT, Some(object), None, &signed, lifetime)
+            .into()
     }
 
     pub(super) fn presign_get(&self, object: &str, reading: Reading, lifetime: Duration) -> String {
@@ -151,9 +169,15 @@ impl Client {
             Err(Error::NotFound) => return Ok(None),
             response => response?,
         };
-        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let text = |name| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
         let size = text(CONTENT_LENGTH).and_then(|size| size.parse().ok());
-        let etag = text(ETAG).map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+        let etag =
+            text(ETAG).map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
         // The entity tag is embedded in `If-Match` headers, where a quote or comma would terminate it.
         let etag = etag.filter(|etag| !etag.is_empty() && !etag.contains(['"', ',']));
         match (size, etag) {
@@ -162,7 +186,8 @@ impl Client {
                 action: call.action,
                 status: response.status().as_u16(),
                 code: String::new(),
-                hint: ": it tells no Content-Length or no ETag of objects, which Haversack needs".to_owned(),
+                hint: ": it tells no Content-Length or no ETag of objects, which Haversack needs"
+                    .to_owned(),
             }),
         }
     }
@@ -186,8 +211,14 @@ impl Client {
             wanted = Some(part.end - part.start);
         }
         let response = self.send(&call).await?;
-        let expected = if part.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-        if response.status() != expected || (wanted.is_some() && response.content_length() != wanted) {
+        let expected = if part.is_some() {
+            StatusCode::PARTIAL_CONTENT
+        } else {
+            StatusCode::OK
+        };
+        if response.status() != expected
+            || (wanted.is_some() && response.content_length() != wanted)
+        {
             return Err(Error::Unavailable {
                 action,
                 problem: "the bucket gave another part than was asked".to_owned(),
@@ -195,26 +226,41 @@ impl Client {
         }
         let pieces = response.bytes_stream().boxed();
         Ok(stream::try_unfold(pieces, move |mut pieces| async move {
-            let stalled = || Error::Unavailable { action, problem: "no byte came for a while".to_owned() };
+            let stalled = || Error::Unavailable {
+                action,
+                problem: "no byte came for a while".to_owned(),
+            };
             match timeout(IDLE, pieces.next()).await {
                 Err(_) => Err(std::io::Error::other(stalled())),
                 Ok(None) => Ok(None),
                 Ok(Some(Ok(piece))) => Ok(Some((piece, pieces))),
-                Ok(Some(Err(error))) => Err(std::io::Error::other(error::from_transport(action, error))),
+                Ok(Some(Err(error))) => {
+                    Err(std::io::Error::other(error::from_transport(action, error)))
+                }
             }
         })
         .boxed())
     }
 
     /// Reads a range into memory. Retries once if the body is cut off.
-    pub(super) async fn get_bytes(&self, object: &str, part: Range<u64>, found: &ObjectMeta) -> Result<Bytes, Error> {
+    pub(super) async fn get_bytes(
+        &self,
+        object: &str,
+        part: Range<u64>,
+        found: &ObjectMeta,
+    ) -> Result<Bytes, Error> {
         match self.collect(object, part.clone(), found).await {
             Err(error) if error.is_transient() => self.collect(object, part, found).await,
             done => done,
         }
     }
 
-    async fn collect(&self, object: &str, part: Range<u64>, found: &ObjectMeta) -> Result<Bytes, Error> {
+    async fn collect(
+        &self,
+        object: &str,
+        part: Range<u64>,
+        found: &ObjectMeta,
+    ) -> Result<Bytes, Error> {
         let mut pieces = self.get(object, Some(part), Some(found)).await?;
         let mut bytes = Vec::new();
         while let Some(piece) = pieces.next().await {
@@ -223,10 +269,17 @@ impl Client {
         Ok(bytes.into())
     }
 
-    pub(super) async fn put_file(&self, object: &str, file: &Spooled, metadata: &ObjectHeaders) -> Result<(), Error> {
+    pub(super) async fn put_file(
+        &self,
+        object: &str,
+        file: &Spooled,
+        metadata: &ObjectHeaders,
+    ) -> Result<(), Error> {
         let mut call = Call::new("write an object", Method::PUT, Some(object)).describing(metadata);
-        call.headers.insert(CONTENT_LENGTH, file.digests.size.into());
-        call.response_timeout = RESPONSE_TIMEOUT + Duration::from_secs(file.digests.size / MIN_UPLOAD_RATE);
+        call.headers
+            .insert(CONTENT_LENGTH, file.digests.size.into());
+        call.response_timeout =
+            RESPONSE_TIMEOUT + Duration::from_secs(file.digests.size / MIN_UPLOAD_RATE);
         call.body = Payload::File(file);
         self.send(&call).await.map(drop)
     }
@@ -248,7 +301,10 @@ impl Client {
         let source = format!("{}/{}{from}", self.config.bucket.name(), self.config.prefix);
         let mut call = Call::new("copy an object", Method::PUT, Some(to)).describing(metadata);
         call.signed = vec![
-            ("x-amz-copy-source", format!("/{}", utf8_percent_encode(&source, PATH))),
+            (
+                "x-amz-copy-source",
+                format!("/{}", utf8_percent_encode(&source, PATH)),
+            ),
             ("x-amz-copy-source-if-match", found.quoted()),
             ("x-amz-metadata-directive", "REPLACE".to_owned()),
         ];
@@ -285,20 +341,31 @@ impl Client {
     }
 
     pub(super) async fn delete(&self, object: &str) -> Result<(), Error> {
-        match self.send(&Call::new("remove an object", Method::DELETE, Some(object))).await {
+        match self
+            .send(&Call::new("remove an object", Method::DELETE, Some(object)))
+            .await
+        {
             Err(Error::NotFound) => Ok(()),
             done => done.map(drop),
         }
     }
 
     /// Returns one page of the objects below the prefix, and the continuation token of the next page.
-    pub(super) async fn list(&self, token: Option<&str>) -> Result<(Vec<BlobMeta>, Option<String>), Error> {
+    pub(super) async fn list(
+        &self,
+        token: Option<&str>,
+    ) -> Result<(Vec<BlobMeta>, Option<String>), Error> {
         let action = "list objects";
         let mut call = Call::new(action, Method::GET, None);
         call.token = token;
         let response = self.send(&call).await?;
-        let stalled = || Error::Unavailable { action, problem: "no byte came for a while".to_owned() };
-        let xml = timeout(IDLE, response.text()).await.map_err(|_| stalled())?;
+        let stalled = || Error::Unavailable {
+            action,
+            problem: "no byte came for a while".to_owned(),
+        };
+        let xml = timeout(IDLE, response.text())
+            .await
+            .map_err(|_| stalled())?;
         let xml = xml.map_err(|error| error::from_transport(action, error))?;
         let page = ListObjectsV2::parse_response(&xml).map_err(|error| Error::Rejected {
             action,
@@ -308,7 +375,10 @@ impl Client {
         })?;
         let listed = page.contents.iter().filter_map(|object| {
             let name = object.key.strip_prefix(&self.config.prefix)?;
-            let modified = object.last_modified.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+            let modified = object
+                .last_modified
+                .as_deref()
+                .and_then(|at| at.parse::<jiff::Timestamp>().ok());
             let modified = modified.map_or(0, jiff::Timestamp::as_millisecond);
             let modified = Timestamp::from_millis(modified).to_system_time();
             Some(listed(name, object.size.unwrap_or_default(), modified))
@@ -324,7 +394,11 @@ impl Client {
         headers: &[(&'static str, String)],
         lifetime: Duration,
     ) -> Url {
-        let S3Config { bucket, prefix, credentials } = &self.config;
+        let S3Config {
+            bucket,
+            prefix,
+            credentials,
+        } = &self.config;
         let credentials = Some(&credentials.0);
         let Some(object) = object else {
             let mut list = bucket.list_objects_v2(credentials);
@@ -349,7 +423,11 @@ impl Client {
         let mut attempt = 1;
         loop {
             match self.attempt(call).await {
-                Err(error) if error.is_transient() && attempt < ATTEMPTS && start.elapsed() < RETRY_BUDGET => {
+                Err(error)
+                    if error.is_transient()
+                        && attempt < ATTEMPTS
+                        && start.elapsed() < RETRY_BUDGET =>
+                {
                     tracing::debug!(%error, attempt, "call to the bucket failed; retrying");
                     sleep(backoff(attempt)).await;
                     attempt += 1;
@@ -360,8 +438,17 @@ impl Client {
     }
 
     async fn attempt(&self, call: &Call<'_>) -> Result<Response, Error> {
-        let url = self.sign(&call.method, call.object, call.token, &call.signed, SIGNED_FOR);
-        let mut request = self.http.request(call.method.clone(), url).headers(call.headers.clone());
+        let url = self.sign(
+            &call.method,
+            call.object,
+            call.token,
+            &call.signed,
+            SIGNED_FOR,
+        );
+        let mut request = self
+            .http
+            .request(call.method.clone(), url)
+            .headers(call.headers.clone());
         for (name, value) in &call.signed {
             request = request.header(*name, value);
         }
@@ -375,20 +462,31 @@ impl Client {
         };
         let late = || Error::Unavailable {
             action: call.action,
-            problem: format!("the bucket gave no answer in {} s", call.response_timeout.as_secs()),
+            problem: format!(
+                "the bucket gave no answer in {} s",
+                call.response_timeout.as_secs()
+            ),
         };
-        let response = timeout(call.response_timeout, request.send()).await.map_err(|_| late())?;
+        let response = timeout(call.response_timeout, request.send())
+            .await
+            .map_err(|_| late())?;
         let response = response.map_err(|error| error::from_transport(call.action, error))?;
         if response.status().is_success() {
             return Ok(response);
         }
         let response_timeout = call.response_timeout;
-        timeout(response_timeout, error::from_answer(call.action, response)).await.map_or_else(|_| Err(late()), Err)
+        timeout(response_timeout, error::from_answer(call.action, response))
+            .await
+            .map_or_else(|_| Err(late()), Err)
     }
 }
 
 /// Signs with wall-clock time even under a mock clock: the bucket verifies it.
-fn signed<'a>(mut action: impl S3Action<'a>, headers: &'a [(&'static str, String)], lifetime: Duration) -> Url {
+fn signed<'a>(
+    mut action: impl S3Action<'a>,
+    headers: &'a [(&'static str, String)],
+    lifetime: Duration,
+) -> Url {
     for (name, value) in headers {
         action.headers_mut().insert(*name, value.as_str());
     }
@@ -398,7 +496,11 @@ fn signed<'a>(mut action: impl S3Action<'a>, headers: &'a [(&'static str, String
 /// Maps a missing copy source to `Changed`: whether it was replaced or deleted, it is no longer the object
 /// that was found.
 fn not_found_as_changed(error: Error) -> Error {
-    if matches!(error, Error::NotFound) { Error::PreconditionFailed } else { error }
+    if matches!(error, Error::NotFound) {
+        Error::PreconditionFailed
+    } else {
+        error
+    }
 }
 
 /// Returns the backoff delay with jitter of up to one half, so that clients that failed together do not retry

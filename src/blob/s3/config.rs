@@ -62,15 +62,27 @@ impl S3Config {
             S3Style::Path => UrlStyle::Path,
             S3Style::Virtual => UrlStyle::VirtualHost,
         };
-        let whole = Bucket::new(endpoint, url_style, bucket.to_owned(), region).map_err(|error| {
-            format!("bucket {bucket:?} makes no URL at that endpoint ({error}); style=path may help")
-        })?;
-        Ok(Self { bucket: whole, prefix, credentials })
+        let whole =
+            Bucket::new(endpoint, url_style, bucket.to_owned(), region).map_err(|error| {
+                format!(
+                    "bucket {bucket:?} makes no URL at that endpoint ({error}); style=path may help"
+                )
+            })?;
+        Ok(Self {
+            bucket: whole,
+            prefix,
+            credentials,
+        })
     }
 
     /// Returns the location for display to operators.
     #[must_use]
     pub fn place(&self) -> String {
-        format!("{}{} in region {}", self.bucket.base_url(), self.prefix, self.bucket.region())
+        format!(
+            "{}{} in region {}",
+            self.bucket.base_url(),
+            self.prefix,
+            self.bucket.region()
+        )
     }
 }

@@ -41,21 +41,45 @@ pub(super) async fn from_answer(action: &'static str, mut response: Response) ->
 }
 
 /// Maps an error response whose body has been read.
-pub(super) fn from_xml(action: &'static str, status: StatusCode, headers: &HeaderMap, xml: &str) -> Error {
+pub(super) fn from_xml(
+    action: &'static str,
+    status: StatusCode,
+    headers: &HeaderMap,
+    xml: &str,
+) -> Error {
     // Responses to HEAD have no body.
     let code = element(xml, "Code").unwrap_or_default();
-    let passing = ["InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"];
+    let passing = [
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+    ];
     if status == StatusCode::PRECONDITION_FAILED || code == "PreconditionFailed" {
         return Error::PreconditionFailed;
     }
     if code == "NoSuchKey" || (status == StatusCode::NOT_FOUND && code.is_empty()) {
         return Error::NotFound;
     }
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || passing.contains(&code) {
-        return Error::Unavailable { action, problem: format!("the bucket answered {} {code}", status.as_u16()) };
+    if status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || passing.contains(&code)
+    {
+        return Error::Unavailable {
+            action,
+            problem: format!("the bucket answered {} {code}", status.as_u16()),
+        };
     }
-    let hint = hint(status, code, headers, xml).map(|hint| format!(": {hint}")).unwrap_or_default();
-    Error::Rejected { action, status: status.as_u16(), code: code.to_owned(), hint }
+    let hint = hint(status, code, headers, xml)
+        .map(|hint| format!(": {hint}"))
+        .unwrap_or_default();
+    Error::Rejected {
+        action,
+        status: status.as_u16(),
+        code: code.to_owned(),
+        hint,
+    }
 }
 
 fn hint(status: StatusCode, code: &str, headers: &HeaderMap, xml: &str) -> Option<String> {
@@ -66,7 +90,8 @@ fn hint(status: StatusCode, code: &str, headers: &HeaderMap, xml: &str) -> Optio
             off.as_secs()
         ));
     }
-    let region = element(xml, "Region").or_else(|| headers.get("x-amz-bucket-region")?.to_str().ok());
+    let region =
+        element(xml, "Region").or_else(|| headers.get("x-amz-bucket-region")?.to_str().ok());
     Some(match (code, region) {
         ("NoSuchBucket", _) => {
             "there is no such bucket; make it, or correct its name, endpoint or region in HAVERSACK_BLOBS_URL"
@@ -102,15 +127,22 @@ const ALLOW: &str = "the credentials need s3:GetObject, s3:PutObject and s3:Dele
 fn clock_off(headers: &HeaderMap) -> Option<Duration> {
     let theirs = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
     let ours = Clock::system().now().to_system_time();
-    Some(ours.duration_since(theirs).unwrap_or_else(|ahead| ahead.duration()))
+    Some(
+        ours.duration_since(theirs)
+            .unwrap_or_else(|ahead| ahead.duration()),
+    )
 }
 
 /// Returns the text of the first element with this name, if it consists of harmless characters only.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let text = rest.split_once('<')?.0.trim();
-    (!text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)))
-        .then_some(text)
+    (!text.is_empty()
+        && text.len() <= 100
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)))
+    .then_some(text)
 }
 
 #[cfg(test)]
@@ -118,15 +150,25 @@ mod tests {
     use super::*;
 
     fn told(status: u16, headers: &[(&'static str, &str)], xml: &str) -> Error {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (reqwest::header::HeaderName::from_static(name), value.parse().expect("value")));
-        from_xml("write an object", StatusCode::from_u16(status).expect("status"), &headers.collect(), xml)
+        let headers = headers.iter().map(|(name, value)| {
+            (
+                reqwest::header::HeaderName::from_static(name),
+                value.parse().expect("value"),
+            )
+        });
+        from_xml(
+            "write an object",
+            StatusCode::from_u16(status).expect("status"),
+            &headers.collect(),
+            xml,
+        )
     }
 
     #[test]
     fn error_text_contains_a_remedy_and_no_secret() {
-        let error = |code: &str| format!("<Error><Code>{code}</Code><Message>Secret things</Message></Error>");
+        let error = |code: &str| {
+            format!("<Error><Code>{code}</Code><Message>Secret things</Message></Error>")
+        };
         for (status, code, named) in [
             (404, "NoSuchBucket", "make it"),
             (403, "AccessDenied", "s3:PutObject"),
@@ -135,13 +177,28 @@ mod tests {
             (400, "AuthorizationHeaderMalformed", "region=..."),
         ] {
             let told = told(status, &[], &error(code)).to_string();
-            assert!(told.contains(named) && told.contains(code) && !told.contains("Secret"), "{told}");
+            assert!(
+                told.contains(named) && told.contains(code) && !told.contains("Secret"),
+                "{told}"
+            );
         }
         let elsewhere = told(301, &[("x-amz-bucket-region", "eu-west-3")], "");
-        assert!(elsewhere.to_string().contains("region=eu-west-3"), "{elsewhere}");
-        let elsewhere = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-3</Region></Error>";
-        assert!(told(400, &[], elsewhere).to_string().contains("region=eu-west-3"));
-        let skewed = told(403, &[("date", "Thu, 15 Jan 2015 10:45:00 GMT")], &error("RequestTimeTooSkewed"));
+        assert!(
+            elsewhere.to_string().contains("region=eu-west-3"),
+            "{elsewhere}"
+        );
+        let elsewhere =
+            "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-3</Region></Error>";
+        assert!(
+            told(400, &[], elsewhere)
+                .to_string()
+                .contains("region=eu-west-3")
+        );
+        let skewed = told(
+            403,
+            &[("date", "Thu, 15 Jan 2015 10:45:00 GMT")],
+            &error("RequestTimeTooSkewed"),
+        );
         assert!(skewed.to_string().contains("clock"), "{skewed}");
     }
 
@@ -151,8 +208,14 @@ mod tests {
         assert!(told(429, &[], "").is_transient());
         assert!(told(200, &[], "<Error><Code>InternalError</Code></Error>").is_transient());
         assert!(matches!(told(412, &[], ""), Error::PreconditionFailed));
-        assert!(matches!(told(404, &[], "<Error><Code>NoSuchKey</Code></Error>"), Error::NotFound));
-        assert!(matches!(told(404, &[], "<Error><Code>NoSuchBucket</Code></Error>"), Error::Rejected { .. }));
+        assert!(matches!(
+            told(404, &[], "<Error><Code>NoSuchKey</Code></Error>"),
+            Error::NotFound
+        ));
+        assert!(matches!(
+            told(404, &[], "<Error><Code>NoSuchBucket</Code></Error>"),
+            Error::Rejected { .. }
+        ));
         assert!(matches!(told(403, &[], ""), Error::Rejected { .. }));
     }
 }

@@ -26,8 +26,8 @@ pub use config::{S3Config, S3Credentials, S3Style};
 use self::client::{Client, ObjectMeta};
 use super::staging::{Spool, SpoolWriter, Spooled};
 use super::{
-    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, DirectAccess, Error, ObjectHeaders,
-    RandomAccess, Reading, StagedBlob,
+    Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, DirectAccess, Error,
+    ObjectHeaders, RandomAccess, Reading, StagedBlob,
 };
 use crate::blob::s3::ranged_reader::Remote;
 use crate::id::AttachmentId;
@@ -51,7 +51,10 @@ impl S3Store {
     /// # Errors
     /// The folder cannot be created or emptied, or no certificate authorities are found.
     pub fn open(config: S3Config, folder: &Path) -> Result<Self, Error> {
-        Ok(Self { client: Arc::new(Client::new(config)?), spool: Spool::open(folder, false)? })
+        Ok(Self {
+            client: Arc::new(Client::new(config)?),
+            spool: Spool::open(folder, false)?,
+        })
     }
 
     /// Verifies all required features of the bucket, including conditional requests. More expensive than
@@ -61,8 +64,13 @@ impl S3Store {
     /// A call fails, or a required feature is missing.
     pub async fn probe(&self) -> Result<(), Error> {
         self.check().await?;
-        let (from, to) = (format!("{CHECKS}{}", Uuid::new_v4()), format!("{CHECKS}{}", Uuid::new_v4()));
-        self.client.put_bytes(&from, Bytes::from_static(b"haversack")).await?;
+        let (from, to) = (
+            format!("{CHECKS}{}", Uuid::new_v4()),
+            format!("{CHECKS}{}", Uuid::new_v4()),
+        );
+        self.client
+            .put_bytes(&from, Bytes::from_static(b"haversack"))
+            .await?;
         let guarded = self.check_conditional_requests(&from, &to).await;
         self.client.delete(&from).await?;
         self.client.delete(&to).await?;
@@ -73,18 +81,23 @@ impl S3Store {
     /// (TOCTOU).
     async fn check_conditional_requests(&self, from: &str, to: &str) -> Result<(), Error> {
         let found = self.client.head(from).await?.ok_or(Error::NotFound)?;
-        let other = ObjectMeta { etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(), ..found.clone() };
+        let other = ObjectMeta {
+            etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(),
+            ..found.clone()
+        };
         let metadata = ObjectHeaders {
             content_type: "text/plain".to_owned(),
             content_disposition: "attachment".to_owned(),
             cache_control: "no-store",
         };
-        let ignored = |action| Error::Rejected {
+        let ignored = |action| {
+            Error::Rejected {
             action,
             status: 200,
             code: String::new(),
             hint: ": it does not keep to conditions (If-Match, x-amz-copy-source-if-match), which Haversack needs"
                 .to_owned(),
+        }
         };
         match self.client.copy(from, &other, to, &metadata).await {
             Err(Error::PreconditionFailed) => {}
@@ -106,26 +119,41 @@ impl S3Store {
     /// Returns an existing object for inspection and conditional copy, pinned to its current entity tag.
     async fn remote(&self, object: String) -> Result<Option<Box<dyn StagedBlob>>, Error> {
         let info = self.client.head(&object).await?;
-        Ok(info.map(|info| Box::new(Remote::new(Arc::clone(&self.client), object, info)) as Box<dyn StagedBlob>))
+        Ok(info.map(|info| {
+            Box::new(Remote::new(Arc::clone(&self.client), object, info)) as Box<dyn StagedBlob>
+        }))
     }
 }
 
 /// Returns the object key of a blob below the prefix. Keys without a path stem from versions without bucket
 /// support.
 fn object(key: &BlobKey) -> String {
-    if key.path().is_empty() { format!("blobs/{}", key.id()) } else { key.path().to_owned() }
+    if key.path().is_empty() {
+        format!("blobs/{}", key.id())
+    } else {
+        key.path().to_owned()
+    }
 }
 
 #[async_trait]
 impl BlobStore for S3Store {
     async fn create(&self) -> Result<Box<dyn BlobWriter>, Error> {
-        Ok(Box::new(Writer { client: Arc::clone(&self.client), writer: self.spool.create().await? }))
+        Ok(Box::new(Writer {
+            client: Arc::clone(&self.client),
+            writer: self.spool.create().await?,
+        }))
     }
 
     async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error> {
         let object = object(key);
         let info = self.client.head(&object).await?;
-        Ok(info.map(|info| Arc::new(S3Blob { client: Arc::clone(&self.client), object, info }) as Arc<dyn Blob>))
+        Ok(info.map(|info| {
+            Arc::new(S3Blob {
+                client: Arc::clone(&self.client),
+                object,
+                info,
+            }) as Arc<dyn Blob>
+        }))
     }
 
     async fn remove(&self, key: &BlobKey) -> Result<(), Error> {
@@ -135,7 +163,9 @@ impl BlobStore for S3Store {
     async fn check(&self) -> Result<(), Error> {
         self.spool.check().await?;
         let object = format!("{CHECKS}{}", Uuid::new_v4());
-        self.client.put_bytes(&object, Bytes::from_static(b"haversack")).await?;
+        self.client
+            .put_bytes(&object, Bytes::from_static(b"haversack"))
+            .await?;
         let read = self.client.get(&object, None, None).await;
         self.client.delete(&object).await?;
         drop(read?);
@@ -145,11 +175,12 @@ impl BlobStore for S3Store {
     }
 
     fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>> {
-        let pages = stream::try_unfold(Some(None), move |page: Option<Option<String>>| async move {
-            let Some(token) = page else { return Ok(None) };
-            let (listed, next) = self.client.list(token.as_deref()).await?;
-            Ok::<_, Error>(Some((listed, next.map(Some))))
-        });
+        let pages =
+            stream::try_unfold(Some(None), move |page: Option<Option<String>>| async move {
+                let Some(token) = page else { return Ok(None) };
+                let (listed, next) = self.client.list(token.as_deref()).await?;
+                Ok::<_, Error>(Some((listed, next.map(Some))))
+            });
         pages
             .flat_map(|page| {
                 stream::iter(match page {
@@ -167,8 +198,15 @@ impl BlobStore for S3Store {
 
 #[async_trait]
 impl DirectAccess for S3Store {
-    fn presign_put(&self, id: AttachmentId, content_type: &str, content_length: u64, lifetime: Duration) -> String {
-        self.client.presign_put(&Self::upload(id), content_type, content_length, lifetime)
+    fn presign_put(
+        &self,
+        id: AttachmentId,
+        content_type: &str,
+        content_length: u64,
+        lifetime: Duration,
+    ) -> String {
+        self.client
+            .presign_put(&Self::upload(id), content_type, content_length, lifetime)
     }
 
     fn presign_get(&self, key: &BlobKey, reading: Reading, lifetime: Duration) -> String {
@@ -200,7 +238,10 @@ impl BlobWriter for Writer {
     }
 
     async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error> {
-        Ok(Box::new(Sealed { client: self.client, spooled: self.writer.seal().await? }))
+        Ok(Box::new(Sealed {
+            client: self.client,
+            spooled: self.writer.seal().await?,
+        }))
     }
 }
 
@@ -221,8 +262,14 @@ impl StagedBlob for Sealed {
         Ok(Box::new(self.spooled.reopen()?))
     }
 
-    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &ObjectHeaders) -> Result<(), Error> {
-        self.client.put_file(&object(key), &self.spooled, metadata).await
+    async fn publish(
+        self: Box<Self>,
+        key: &BlobKey,
+        metadata: &ObjectHeaders,
+    ) -> Result<(), Error> {
+        self.client
+            .put_file(&object(key), &self.spooled, metadata)
+            .await
     }
 }
 
@@ -258,6 +305,14 @@ fn listed(name: &str, size: u64, modified: SystemTime) -> BlobMeta {
         .iter()
         .find_map(|shelf| name.strip_prefix(shelf))
         .and_then(|path| path.split('/').nth(1));
-    let id = name.strip_prefix(UPLOADS).or(path).and_then(AttachmentId::parse);
-    BlobMeta { name: name.to_owned(), id, size, modified }
+    let id = name
+        .strip_prefix(UPLOADS)
+        .or(path)
+        .and_then(AttachmentId::parse);
+    BlobMeta {
+        name: name.to_owned(),
+        id,
+        size,
+        modified,
+    }
 }

@@ -51,7 +51,10 @@ impl Failure {
     fn to_error(&self) -> Error {
         match self {
             Self::Changed => Error::PreconditionFailed,
-            Self::Other(problem) => Error::Unavailable { action: "look at an upload", problem: problem.clone() },
+            Self::Other(problem) => Error::Unavailable {
+                action: "look at an upload",
+                problem: problem.clone(),
+            },
         }
     }
 }
@@ -59,9 +62,25 @@ impl Failure {
 impl Remote {
     /// Wraps an object found by HEAD. Must be called within a Tokio runtime.
     pub(super) fn new(client: Arc<Client>, object: String, info: ObjectMeta) -> Self {
-        let digests = Digests { size: info.size, sha256: None, md5: info.etag.clone() };
-        let state = Mutex::new(State { kept: LruCache::new(CACHE_BLOCKS), failed: None });
-        Self { blocks: Arc::new(Blocks { client, object, info, runtime: Handle::current(), state }), digests }
+        let digests = Digests {
+            size: info.size,
+            sha256: None,
+            md5: info.etag.clone(),
+        };
+        let state = Mutex::new(State {
+            kept: LruCache::new(CACHE_BLOCKS),
+            failed: None,
+        });
+        Self {
+            blocks: Arc::new(Blocks {
+                client,
+                object,
+                info,
+                runtime: Handle::current(),
+                state,
+            }),
+            digests,
+        }
     }
 }
 
@@ -72,17 +91,32 @@ impl StagedBlob for Remote {
     }
 
     fn content(&self) -> Result<Box<dyn RandomAccess>, Error> {
-        Ok(Box::new(Cursor { blocks: Arc::clone(&self.blocks), position: 0 }))
+        Ok(Box::new(Cursor {
+            blocks: Arc::clone(&self.blocks),
+            position: 0,
+        }))
     }
 
     fn check(&self) -> Result<(), Error> {
         let state = self.blocks.state.lock().expect("no panic while locked");
-        state.failed.as_ref().map_or(Ok(()), |failure| Err(failure.to_error()))
+        state
+            .failed
+            .as_ref()
+            .map_or(Ok(()), |failure| Err(failure.to_error()))
     }
 
-    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &ObjectHeaders) -> Result<(), Error> {
+    async fn publish(
+        self: Box<Self>,
+        key: &BlobKey,
+        metadata: &ObjectHeaders,
+    ) -> Result<(), Error> {
         self.check()?;
-        let Blocks { client, object: from, info, .. } = &*self.blocks;
+        let Blocks {
+            client,
+            object: from,
+            info,
+            ..
+        } = &*self.blocks;
         client.copy(from, info, &object(key), metadata).await
     }
 }
@@ -101,7 +135,9 @@ impl Blocks {
         }
         let start = number * BLOCK;
         let part = start..(start + BLOCK).min(self.info.size);
-        let read = self.runtime.block_on(self.client.get_bytes(&self.object, part, &self.info));
+        let read = self
+            .runtime
+            .block_on(self.client.get_bytes(&self.object, part, &self.info));
         let mut state = self.state.lock().expect("no panic while locked");
         match read {
             Ok(block) => {
@@ -131,7 +167,10 @@ impl Read for Cursor {
         if self.position >= self.blocks.info.size || buffer.is_empty() {
             return Ok(0);
         }
-        let block = self.blocks.block(self.position / BLOCK).map_err(io::Error::other)?;
+        let block = self
+            .blocks
+            .block(self.position / BLOCK)
+            .map_err(io::Error::other)?;
         let skip = usize::try_from(self.position % BLOCK).expect("less than a block");
         let rest = block.get(skip..).unwrap_or_default();
         let read = rest.len().min(buffer.len());
@@ -148,8 +187,9 @@ impl Seek for Cursor {
             SeekFrom::End(offset) => self.blocks.info.size.checked_add_signed(offset),
             SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
         };
-        self.position =
-            position.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek to before the start"))?;
+        self.position = position.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a seek to before the start")
+        })?;
         Ok(self.position)
     }
 }

@@ -20,7 +20,9 @@ use crate::domain::attachment::{Status, UploadState};
 use crate::id::AttachmentId;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(create)).routes(routes!(get, delete))
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        .routes(routes!(get, delete))
 }
 
 /// A file to be uploaded.
@@ -100,7 +102,9 @@ async fn create(
     let new = NewAttachment {
         filename: required(body.filename, "filename")?,
         content_type: required(body.content_type, "content_type")?,
-        size_bytes: body.size_bytes.ok_or(crate::service::Error::MissingField("size_bytes"))?,
+        size_bytes: body
+            .size_bytes
+            .ok_or(crate::service::Error::MissingField("size_bytes"))?,
     };
     let awaited = app.service.create_attachment(partner, new).await?;
     let attachment = awaited.attachment;
@@ -130,7 +134,8 @@ async fn get(
     let status = attachment.status(now);
     Ok(Json(AttachmentBody {
         id: attachment.id.to_string(),
-        download_url: (status == Status::Complete).then(|| app.service.file_urls().uploaded(&attachment)),
+        download_url: (status == Status::Complete)
+            .then(|| app.service.file_urls().uploaded(&attachment)),
         filename: attachment.filename,
         content_type: attachment.declared_type,
         size_bytes: attachment.size_bytes,
@@ -165,7 +170,9 @@ async fn delete(
 /// A whole number of any size: one beyond every integer type is too large a file, not malformed JSON.
 fn any_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
     use serde::de::Error;
-    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
     if let Some(integer) = number.as_i128() {
         return Ok(Some(integer));
     }
@@ -173,6 +180,8 @@ fn any_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128
         // JSON writes integers beyond 64 bits like any other; serde_json reads them as floats.
         Some(float) if float >= 1e18 => Ok(Some(i128::MAX)),
         Some(float) if float <= -1e18 => Ok(Some(i128::MIN)),
-        _ => Err(D::Error::custom(format!("invalid number {number}, expected a whole number"))),
+        _ => Err(D::Error::custom(format!(
+            "invalid number {number}, expected a whole number"
+        ))),
     }
 }

@@ -4,7 +4,8 @@
 use std::fmt;
 
 use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
+    self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Unexpected,
+    VariantAccess, Visitor,
 };
 
 use crate::quote::{Excerpt, quoted};
@@ -27,19 +28,33 @@ impl de::Error for Short {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format_args!("invalid type: {}, expected {expected}", Found(found)))
+        Self::custom(format_args!(
+            "invalid type: {}, expected {expected}",
+            Found(found)
+        ))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format_args!("invalid value: {}, expected {expected}", Found(found)))
+        Self::custom(format_args!(
+            "invalid value: {}, expected {expected}",
+            Found(found)
+        ))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format_args!("unknown variant {}, expected one of {}", quoted(variant), expected.join(", ")))
+        Self::custom(format_args!(
+            "unknown variant {}, expected one of {}",
+            quoted(variant),
+            expected.join(", ")
+        ))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format_args!("unknown field {}, expected one of {}", quoted(field), expected.join(", ")))
+        Self::custom(format_args!(
+            "unknown field {}, expected one of {}",
+            quoted(field),
+            expected.join(", ")
+        ))
     }
 }
 
@@ -199,7 +214,10 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Bounded<S> {
 impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Bounded<A> {
     type Error = A::Error;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
         self.0.next_element_seed(Bounded(seed))
     }
 
@@ -211,7 +229,10 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Bounded<A> {
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Bounded<A> {
     type Error = A::Error;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
         self.0.next_key_seed(Bounded(seed))
     }
 
@@ -224,7 +245,10 @@ impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for Bounded<A> {
     type Error = A::Error;
     type Variant = Bounded<A::Variant>;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Self::Variant), A::Error> {
         let (value, variant) = self.0.variant_seed(Bounded(seed))?;
         Ok((value, Bounded(variant)))
     }
@@ -241,7 +265,11 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Bounded<A> {
         self.0.newtype_variant_seed(Bounded(seed))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, A::Error> {
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, A::Error> {
         self.0.tuple_variant(length, Bounded(visitor))
     }
 
@@ -272,18 +300,32 @@ mod tests {
     fn errors_about_long_strings_are_short() {
         let long = "\u{7f}".repeat(1_000_000);
         for at in ["flag", "list", "number", "inner"] {
-            for body in [format!("{{\"{at}\":\"{long}\"}}"), format!("{{\"inner\":{{\"{at}\":\"{long}\"}}}}")] {
+            for body in [
+                format!("{{\"{at}\":\"{long}\"}}"),
+                format!("{{\"inner\":{{\"{at}\":\"{long}\"}}}}"),
+            ] {
                 let mut json = serde_json::Deserializer::from_str(&body);
-                let told = Body::deserialize(Bounded(&mut json)).expect_err("a string").to_string();
-                assert!(told.len() < 500 && told.contains("(1000000 bytes)"), "{at}: {} bytes", told.len());
+                let told = Body::deserialize(Bounded(&mut json))
+                    .expect_err("a string")
+                    .to_string();
+                assert!(
+                    told.len() < 500 && told.contains("(1000000 bytes)"),
+                    "{at}: {} bytes",
+                    told.len()
+                );
             }
         }
     }
 
     #[test]
     fn values_are_read_as_without_it() {
-        let body = r#"{"flag":true,"list":[[1,2]],"number":-3,"inner":{"flag":null},"unknown":"x"}"#;
-        let read = Body::deserialize(Bounded(&mut serde_json::Deserializer::from_str(body))).expect("valid");
-        assert_eq!(format!("{read:?}"), format!("{:?}", serde_json::from_str::<Body>(body).expect("valid")));
+        let body =
+            r#"{"flag":true,"list":[[1,2]],"number":-3,"inner":{"flag":null},"unknown":"x"}"#;
+        let read = Body::deserialize(Bounded(&mut serde_json::Deserializer::from_str(body)))
+            .expect("valid");
+        assert_eq!(
+            format!("{read:?}"),
+            format!("{:?}", serde_json::from_str::<Body>(body).expect("valid"))
+        );
     }
 }

@@ -16,8 +16,8 @@ use super::extract::{JsonBody, PathId, QueryParams, at_most};
 use super::idempotency::{answer, respond};
 use super::message_request::{MessageContent, idempotency_key, required_message};
 use super::models::{
-    self, ChatBody, HandleBody, HealthBody, MAX_LISTED, MessageBody, SentMessageBody, phone_number, recipients,
-    required,
+    self, ChatBody, HandleBody, HealthBody, MAX_LISTED, MessageBody, SentMessageBody, phone_number,
+    recipients, required,
 };
 use super::pagination::{self, Cursor};
 use crate::db::pages::{ChatCursor, ChatFilter};
@@ -119,7 +119,11 @@ async fn create(
     }
     let from = phone_number(&from, "from")?;
     let to = recipients(to)?;
-    if to.as_slice().iter().any(|recipient| recipient.as_str() == from.as_str()) {
+    if to
+        .as_slice()
+        .iter()
+        .any(|recipient| recipient.as_str() == from.as_str())
+    {
         return Err(Error::InvalidParameter("to holds the from number itself".to_owned()).into());
     }
     let draft = message.draft(app.service.file_urls(), Destination::Line { from, to }, key)?;
@@ -153,7 +157,10 @@ async fn list(
     query: QueryParams,
 ) -> Result<Json<ChatList>, ApiError> {
     let filter = ChatFilter {
-        line: query.get("from").map(|from| phone_number(&with_plus(from), "from")).transpose()?,
+        line: query
+            .get("from")
+            .map(|from| phone_number(&with_plus(from), "from"))
+            .transpose()?,
         participant: query.get("to").map(participant).transpose()?,
     };
     let (limit, cursor) = (pagination::limit(&query, 20)?, ChatCursor::of(&query)?);
@@ -167,12 +174,22 @@ async fn list(
 /// In a query a `+` may arrive as a space, or have been left out.
 fn with_plus(number: &str) -> String {
     let digits = number.trim();
-    if digits.starts_with(|first: char| first.is_ascii_digit()) { format!("+{digits}") } else { digits.to_owned() }
+    if digits.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("+{digits}")
+    } else {
+        digits.to_owned()
+    }
 }
 
 fn participant(value: &str) -> Result<String, Error> {
-    let value = if value.contains('@') { value.replace(' ', "+") } else { with_plus(value) };
-    Recipient::parse(&value).map(|recipient| recipient.to_string()).ok_or(Error::InvalidNumber { field: "to", value })
+    let value = if value.contains('@') {
+        value.replace(' ', "+")
+    } else {
+        with_plus(value)
+    };
+    Recipient::parse(&value)
+        .map(|recipient| recipient.to_string())
+        .ok_or(Error::InvalidNumber { field: "to", value })
 }
 
 /// Reads a chat.
@@ -205,7 +222,13 @@ async fn send(
     let draft = message.draft(app.service.file_urls(), Destination::Chat(id), key)?;
     let render = |files: &_, sent: &SendOutcome| {
         let message = models::sent_message(files, &sent.chat, &sent.message);
-        answer(StatusCode::ACCEPTED, &SentIntoChat { chat_id: sent.chat.id.to_string(), message })
+        answer(
+            StatusCode::ACCEPTED,
+            &SentIntoChat {
+                chat_id: sent.chat.id.to_string(),
+                message,
+            },
+        )
     };
     Ok(respond(app.service.send(partner, draft, render).await?))
 }
@@ -222,10 +245,17 @@ async fn messages(
     query: QueryParams,
 ) -> Result<Json<MessageList>, ApiError> {
     let (limit, before) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
-    let (chat, page) = app.service.chat_messages(partner, id, before, limit).await?;
+    let (chat, page) = app
+        .service
+        .chat_messages(partner, id, before, limit)
+        .await?;
     let files = app.service.file_urls();
     Ok(Json(MessageList {
-        messages: page.items.iter().map(|message| models::message(files, &chat, message)).collect(),
+        messages: page
+            .items
+            .iter()
+            .map(|message| models::message(files, &chat, message))
+            .collect(),
         next_cursor: page.next.map(|next| next.encode()),
     }))
 }

@@ -30,7 +30,8 @@ impl ApiError {
 
     /// A request of this server itself (RFC 5842 section 7.2).
     pub(crate) fn loop_detected() -> Self {
-        let message = "this server fetches no media URL from itself; use the URL that it gave for the file";
+        let message =
+            "this server fetches no media URL from itself; use the URL that it gave for the file";
         Self::new(StatusCode::LOOP_DETECTED, 1005, message)
     }
 
@@ -41,12 +42,19 @@ impl ApiError {
 
     /// A route that does not exist.
     pub(crate) fn no_route(path: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, 2001, format!("there is no resource at {}", shown(path)))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            2001,
+            format!("there is no resource at {}", shown(path)),
+        )
     }
 
     /// A route that exists, called by another method.
     pub(crate) fn wrong_method(method: &str) -> Self {
-        let message = format!("{} is not allowed here; see the Allow header", shown(method));
+        let message = format!(
+            "{} is not allowed here; see the Allow header",
+            shown(method)
+        );
         Self::new(StatusCode::METHOD_NOT_ALLOWED, 1005, message)
     }
 
@@ -57,7 +65,12 @@ impl ApiError {
 
     fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
         // Whatever it quotes, and however often.
-        Self { status, code, message: quote::bounded(message.into()), retry_after: None }
+        Self {
+            status,
+            code,
+            message: quote::bounded(message.into()),
+            retry_after: None,
+        }
     }
 }
 
@@ -69,7 +82,9 @@ impl From<service::Error> for ApiError {
             E::InvalidNumber { .. } => (StatusCode::BAD_REQUEST, 1002),
             E::InvalidContent(_) => (StatusCode::BAD_REQUEST, 1004),
             E::InvalidParameter(_) => (StatusCode::BAD_REQUEST, 1005),
-            E::RateLimited { .. } | E::TooManyPending { .. } => (StatusCode::TOO_MANY_REQUESTS, 1007),
+            E::RateLimited { .. } | E::TooManyPending { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, 1007)
+            }
             E::ChatNotFound => (StatusCode::NOT_FOUND, 2001),
             E::MessageNotFound => (StatusCode::NOT_FOUND, 2002),
             E::AttachmentNotFound => (StatusCode::NOT_FOUND, 2003),
@@ -95,10 +110,14 @@ impl From<service::Error> for ApiError {
             E::Blob(_) | E::BlobMissing(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
         };
         let retry_after = match &error {
-            E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => Some(*retry_after),
-            E::AtCapacity(refused) | E::Fetch { source: fetch::Error::AtCapacity(refused), .. } => {
-                Some(refused.retry_after)
+            E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => {
+                Some(*retry_after)
             }
+            E::AtCapacity(refused)
+            | E::Fetch {
+                source: fetch::Error::AtCapacity(refused),
+                ..
+            } => Some(refused.retry_after),
             E::AttachmentDeleted | E::Unprepared(_) | E::Unsettled(_) => Some(1),
             E::Db(error) if error.is_transient() => Some(1),
             _ => None,
@@ -108,20 +127,37 @@ impl From<service::Error> for ApiError {
         {
             // What is wrong with it is the operator's business; that it passes is the client's.
             tracing::warn!(%error, "store or database is not reachable");
-            let told = Self::new(status, code, "storage is not reachable at the moment; please try again");
-            return Self { retry_after: Some(1), ..told };
+            let told = Self::new(
+                status,
+                code,
+                "storage is not reachable at the moment; please try again",
+            );
+            return Self {
+                retry_after: Some(1),
+                ..told
+            };
         }
         // What is another host's fault, or the moment's, is the client's business.
         let ours = !matches!(
             error,
-            E::Fetch { .. } | E::AttachmentDeleted | E::Unprepared(_) | E::Unsettled(_) | E::AtCapacity(_)
+            E::Fetch { .. }
+                | E::AttachmentDeleted
+                | E::Unprepared(_)
+                | E::Unsettled(_)
+                | E::AtCapacity(_)
         );
         if status.is_server_error() && ours {
             // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
             tracing::error!(%error, "request failed");
-            return Self { retry_after, ..Self::new(status, code, OUR_FAULT) };
+            return Self {
+                retry_after,
+                ..Self::new(status, code, OUR_FAULT)
+            };
         }
-        Self { retry_after, ..Self::new(status, code, Excerpt::of(&error)) }
+        Self {
+            retry_after,
+            ..Self::new(status, code, Excerpt::of(&error))
+        }
     }
 }
 
@@ -153,21 +189,31 @@ struct ErrorDetail {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self { status, code, message, retry_after } = self;
+        let Self {
+            status,
+            code,
+            message,
+            retry_after,
+        } = self;
         let body = ErrorBody {
             success: false,
             error: ErrorDetail {
                 status: status.as_u16(),
                 code,
                 message,
-                doc_url: format!("https://docs.linqapp.com/error/codes/{}xxx/{code}/", code / 1000),
+                doc_url: format!(
+                    "https://docs.linqapp.com/error/codes/{}xxx/{code}/",
+                    code / 1000
+                ),
                 retry_after: retry_after.filter(|_| status == StatusCode::TOO_MANY_REQUESTS),
             },
             trace_id: TraceId::current().to_string(),
         };
         let mut response = (status, Json(body)).into_response();
         if let Some(seconds) = retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -39,9 +39,9 @@ impl<T: ParseId, S: Send + Sync> FromRequestParts<S> for PathId<T> {
             .await
             .map_err(|_| Error::InvalidParameter("the path is not valid UTF-8".to_owned()))?;
         let text = segments.into_values().next().unwrap_or_default();
-        T::parse(&text)
-            .map(Self)
-            .ok_or_else(|| Error::InvalidParameter(format!("{} in the path is not a UUID", quoted(&text))).into())
+        T::parse(&text).map(Self).ok_or_else(|| {
+            Error::InvalidParameter(format!("{} in the path is not a UUID", quoted(&text))).into()
+        })
     }
 }
 
@@ -68,7 +68,10 @@ pub(crate) struct QueryParams(HashMap<String, String>);
 impl QueryParams {
     /// The value of a parameter; an empty one counts as absent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 }
 
@@ -99,25 +102,35 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
             return Err(ApiError::malformed_body("the body must be a JSON object"));
         }
         let _permit = match caller {
-            Some(Caller(partner)) if body.len() > LARGE_BODY => {
-                Some(app.service.parse_permit(partner).await.map_err(Error::from)?)
-            }
+            Some(Caller(partner)) if body.len() > LARGE_BODY => Some(
+                app.service
+                    .parse_permit(partner)
+                    .await
+                    .map_err(Error::from)?,
+            ),
             _ => None,
         };
         let json = &mut serde_json::Deserializer::from_slice(&body);
         let value = serde_path_to_error::deserialize(Bounded(&mut *json)).map_err(|error| {
             let path = Excerpt::of(error.path());
-            let place = if path == "." || path == "?" { String::new() } else { format!("{}: ", shown(&path)) };
+            let place = if path == "." || path == "?" {
+                String::new()
+            } else {
+                format!("{}: ", shown(&path))
+            };
             ApiError::malformed_body(format!("{place}{}", Excerpt::of(error.inner())))
         })?;
-        json.end().map_err(|error| ApiError::malformed_body(error.to_string()))?;
+        json.end()
+            .map_err(|error| ApiError::malformed_body(error.to_string()))?;
         Ok(Self(value, held))
     }
 }
 
 /// A list of which at most `MOST` items and one more are kept, so that its length can be refused without holding all
 /// that a body can name.
-pub(crate) fn at_most<'de, D, T, const MOST: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+pub(crate) fn at_most<'de, D, T, const MOST: usize>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

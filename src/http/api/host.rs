@@ -10,12 +10,17 @@ use axum::http::{HeaderValue, Version, header};
 pub(super) fn check(request: &Request) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (None, _) if request.version() == Version::HTTP_11 => return Err("an HTTP/1.1 request needs a Host header"),
+        (None, _) if request.version() == Version::HTTP_11 => {
+            return Err("an HTTP/1.1 request needs a Host header");
+        }
         (Some(_), Some(_)) => return Err("a request has one Host header, not several"),
         (host, _) => host,
     };
     // An absolute request target wins over the header, which must be right all the same.
-    let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let target = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
     for host in host.map(HeaderValue::as_bytes).into_iter().chain(target) {
         if !str::from_utf8(host).is_ok_and(is_host) {
             return Err("the host is not a name or an address, with a port or without one");
@@ -28,7 +33,9 @@ pub(super) fn check(request: &Request) -> Result<(), &'static str> {
 /// host, are refused.
 fn is_host(text: &str) -> bool {
     let after_name = if let Some(rest) = text.strip_prefix('[') {
-        let Some((address, rest)) = rest.split_once(']') else { return false };
+        let Some((address, rest)) = rest.split_once(']') else {
+            return false;
+        };
         if address.parse::<Ipv6Addr>().is_err() {
             return false;
         }
@@ -36,13 +43,20 @@ fn is_host(text: &str) -> bool {
     } else {
         let end = text.find(':').unwrap_or(text.len());
         let (name, rest) = text.split_at(end);
-        if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c)) {
+        if name.is_empty()
+            || !name
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
+        {
             return false;
         }
         rest
     };
     match after_name.strip_prefix(':') {
-        Some(port) => port.bytes().all(|c| c.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok()),
+        Some(port) => {
+            port.bytes().all(|c| c.is_ascii_digit())
+                && (port.is_empty() || port.parse::<u16>().is_ok())
+        }
         None => after_name.is_empty(),
     }
 }
@@ -53,8 +67,16 @@ mod tests {
 
     #[test]
     fn hosts_are_names_and_addresses() {
-        for host in ["x", "cdn.example.com", "cdn.example.com.", "a_b:8080", "127.0.0.1:80", "[::1]", "[::1]:443", "x:"]
-        {
+        for host in [
+            "x",
+            "cdn.example.com",
+            "cdn.example.com.",
+            "a_b:8080",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:443",
+            "x:",
+        ] {
             assert!(is_host(host), "{host}");
         }
         for nonsense in [

@@ -12,7 +12,10 @@ use crate::service::Error;
 /// Renders an answer.
 pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> StoredResponse {
     let body = serde_json::to_string(body).expect("bodies are made of strings, numbers and lists");
-    StoredResponse { status: status.as_u16(), body }
+    StoredResponse {
+        status: status.as_u16(),
+        body,
+    }
 }
 
 /// Gives an answer, fresh or kept.
@@ -24,7 +27,11 @@ pub(crate) fn respond(answer: StoredResponse) -> Response {
 
 impl ApiState {
     /// The answer kept under a key: given before anything else of a repeated call is looked at.
-    pub(crate) async fn replay(&self, partner: PartnerId, key: Option<&str>) -> Result<Option<StoredResponse>, Error> {
+    pub(crate) async fn replay(
+        &self,
+        partner: PartnerId,
+        key: Option<&str>,
+    ) -> Result<Option<StoredResponse>, Error> {
         match key {
             Some(key) => self.service.replay(partner, key).await,
             None => Ok(None),

@@ -32,19 +32,36 @@ const PIECE: usize = 32 * 1024;
 
 /// Moves the answer into a file if it is large.
 pub(super) async fn spool(State(app): State<ApiState>, request: Request, next: Next) -> Response {
-    let holder = match (request.extensions().get::<Caller>(), request.extensions().get::<ClientAddress>()) {
+    let holder = match (
+        request.extensions().get::<Caller>(),
+        request.extensions().get::<ClientAddress>(),
+    ) {
         (Some(Caller(partner)), _) => partner.to_string(),
         (None, client) => client.copied().unwrap_or_default().to_string(),
     };
     let response = next.run(request).await;
-    let Some(size) = response.body().size_hint().exact().filter(|size| *size > MAX_HELD) else { return response };
-    let held = match app.service.budgets().temporary_bytes.try_reserve(&holder, size) {
+    let Some(size) = response
+        .body()
+        .size_hint()
+        .exact()
+        .filter(|size| *size > MAX_HELD)
+    else {
+        return response;
+    };
+    let held = match app
+        .service
+        .budgets()
+        .temporary_bytes
+        .try_reserve(&holder, size)
+    {
         Ok(held) => held,
         Err(refused) => return ApiError::from(Error::AtCapacity(refused)).into_response(),
     };
     let (mut parts, body) = response.into_parts();
     // Of a stream nobody else knows it.
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    parts
+        .headers
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
     match in_file(app.answers.clone(), body, size, held).await {
         Ok(body) => Response::from_parts(parts, body),
         Err(error) => {
@@ -67,9 +84,10 @@ async fn in_file(folder: PathBuf, body: Body, size: u64, held: Reservation) -> i
         if left == 0 {
             return Ok::<_, io::Error>(None);
         }
-        let (piece, file) = spawn_blocking(move || read(&mut file, left).map(|piece| (piece, file)))
-            .await
-            .map_err(io::Error::other)??;
+        let (piece, file) =
+            spawn_blocking(move || read(&mut file, left).map(|piece| (piece, file)))
+                .await
+                .map_err(io::Error::other)??;
         let left = left - piece.len() as u64;
         Ok(Some((piece, (file, left, held))))
     });

@@ -48,27 +48,45 @@ pub(crate) struct ReplyToRequest {
 }
 
 /// The key of a send: of the body, or of the `Idempotency-Key` header; an empty one counts as absent.
-pub(crate) fn idempotency_key(header: Option<&str>, content: Option<&MessageContent>) -> Option<String> {
+pub(crate) fn idempotency_key(
+    header: Option<&str>,
+    content: Option<&MessageContent>,
+) -> Option<String> {
     let body = content.and_then(|content| content.idempotency_key.as_deref());
-    [body, header].into_iter().flatten().find(|key| !key.is_empty()).map(str::to_owned)
+    [body, header]
+        .into_iter()
+        .flatten()
+        .find(|key| !key.is_empty())
+        .map(str::to_owned)
 }
 
 fn check_key(key: &str) -> Result<(), Error> {
     if key.chars().count() > MAX_IDEMPOTENCY_KEY_LENGTH {
         let most = MAX_IDEMPOTENCY_KEY_LENGTH;
-        return Err(Error::InvalidParameter(format!("idempotency_key has more than {most} characters")));
+        return Err(Error::InvalidParameter(format!(
+            "idempotency_key has more than {most} characters"
+        )));
     }
     Ok(())
 }
 
 /// The message of a call; an empty object counts as absent.
 pub(crate) fn required_message(content: Option<MessageContent>) -> Result<MessageContent, Error> {
-    content.filter(|content| !content.is_empty()).ok_or(Error::MissingField("message"))
+    content
+        .filter(|content| !content.is_empty())
+        .ok_or(Error::MissingField("message"))
 }
 
 impl MessageContent {
     fn is_empty(&self) -> bool {
-        let Self { parts, effect, reply_to, preferred_service, idempotency_key, experience } = self;
+        let Self {
+            parts,
+            effect,
+            reply_to,
+            preferred_service,
+            idempotency_key,
+            experience,
+        } = self;
         parts.is_none()
             && effect.is_none()
             && reply_to.is_none()
@@ -85,14 +103,20 @@ impl MessageContent {
         idempotency_key: Option<String>,
     ) -> Result<Draft, Error> {
         idempotency_key.as_deref().map(check_key).transpose()?;
-        let preferred_service = self.preferred_service.as_deref().map(preferred_service).transpose()?;
+        let preferred_service = self
+            .preferred_service
+            .as_deref()
+            .map(preferred_service)
+            .transpose()?;
         let effect = self.effect.map(EffectRequest::check).transpose()?.flatten();
         // Effects are iMessage's own; elsewhere they are ignored.
         let effect = effect.filter(|_| matches!(preferred_service, None | Some(Service::IMessage)));
         let reply_to = self.reply_to.map(ReplyToRequest::check).transpose()?;
         let parts = parts::drafts(files, self.parts)?;
         if self.experience.is_some() {
-            return Err(Error::NotAvailable("message.experience is not available on this server".to_owned()));
+            return Err(Error::NotAvailable(
+                "message.experience is not available on this server".to_owned(),
+            ));
         }
         Ok(Draft {
             destination,
@@ -108,8 +132,12 @@ impl MessageContent {
 }
 
 fn preferred_service(name: &str) -> Result<Service, Error> {
-    let unknown =
-        || Error::InvalidParameter(format!("preferred_service is iMessage, RCS or SMS; not {}", quoted(name)));
+    let unknown = || {
+        Error::InvalidParameter(format!(
+            "preferred_service is iMessage, RCS or SMS; not {}",
+            quoted(name)
+        ))
+    };
     Service::parse(name).ok_or_else(unknown)
 }
 
@@ -118,9 +146,9 @@ impl EffectRequest {
     fn check(self) -> Result<Option<Effect>, Error> {
         match (self.r#type, self.name) {
             (None, None) => Ok(None),
-            (kind, name) => {
-                Effect::new(kind.as_deref(), &name.unwrap_or_default()).map(Some).map_err(Error::InvalidParameter)
-            }
+            (kind, name) => Effect::new(kind.as_deref(), &name.unwrap_or_default())
+                .map(Some)
+                .map_err(Error::InvalidParameter),
         }
     }
 }
@@ -128,11 +156,16 @@ impl EffectRequest {
 impl ReplyToRequest {
     fn check(self) -> Result<ReplyTo, Error> {
         let id = required(self.message_id, "message.reply_to.message_id")?;
-        let message_id = MessageId::parse(&id)
-            .ok_or_else(|| Error::InvalidParameter(format!("reply_to.message_id {} is not a UUID", quoted(&id))))?;
+        let message_id = MessageId::parse(&id).ok_or_else(|| {
+            Error::InvalidParameter(format!("reply_to.message_id {} is not a UUID", quoted(&id)))
+        })?;
         let index = self.part_index.unwrap_or(0);
-        let part_index = u32::try_from(index)
-            .map_err(|_| Error::InvalidParameter(format!("reply_to.part_index {index} is out of range")))?;
-        Ok(ReplyTo { message_id, part_index })
+        let part_index = u32::try_from(index).map_err(|_| {
+            Error::InvalidParameter(format!("reply_to.part_index {index} is out of range"))
+        })?;
+        Ok(ReplyTo {
+            message_id,
+            part_index,
+        })
     }
 }

@@ -18,7 +18,8 @@ use super::extract::{JsonBody, PathId, QueryParams, at_most};
 use super::idempotency::{answer, respond};
 use super::message_request::{MessageContent, idempotency_key, required_message};
 use super::models::{
-    self, HandleBody, MAX_LISTED, MessageBody, SentMessageBody, check_listed, phone_number, recipients,
+    self, HandleBody, MAX_LISTED, MessageBody, SentMessageBody, check_listed, phone_number,
+    recipients,
 };
 use super::pagination::{self, Cursor};
 use crate::db::pages::Order;
@@ -29,7 +30,10 @@ use crate::send::{Destination, SendOutcome};
 use crate::service::Error;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(create)).routes(routes!(get, delete)).routes(routes!(thread))
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        .routes(routes!(get, delete))
+        .routes(routes!(thread))
 }
 
 /// A message from whichever of your numbers is best.
@@ -96,20 +100,38 @@ async fn create(
     let to = recipients(body.to)?;
     let excluded = body.exclude_from.unwrap_or_default();
     check_listed(&excluded, "exclude_from")?;
-    let excluded = excluded.iter().map(|line| phone_number(line, "exclude_from")).collect::<Result<_, _>>()?;
-    let draft = message.draft(app.service.file_urls(), Destination::Anyone { to, excluded }, key)?;
+    let excluded = excluded
+        .iter()
+        .map(|line| phone_number(line, "exclude_from"))
+        .collect::<Result<_, _>>()?;
+    let draft = message.draft(
+        app.service.file_urls(),
+        Destination::Anyone { to, excluded },
+        key,
+    )?;
     Ok(respond(
-        app.service.send(partner, draft, |files, sent| answer(StatusCode::ACCEPTED, &created(files, sent))).await?,
+        app.service
+            .send(partner, draft, |files, sent| {
+                answer(StatusCode::ACCEPTED, &created(files, sent))
+            })
+            .await?,
     ))
 }
 
 /// The `Idempotency-Key` header. Of several none is the right one.
 fn key_header(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let mut all = headers.get_all("idempotency-key").iter();
-    let key = all.next().map(|value| std::str::from_utf8(value.as_bytes())).transpose();
-    let key = key.map_err(|_| Error::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned()))?;
+    let key = all
+        .next()
+        .map(|value| std::str::from_utf8(value.as_bytes()))
+        .transpose();
+    let key = key.map_err(|_| {
+        Error::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned())
+    })?;
     if all.next().is_some() {
-        return Err(Error::InvalidParameter("a request has one Idempotency-Key header, not several".to_owned()));
+        return Err(Error::InvalidParameter(
+            "a request has one Idempotency-Key header, not several".to_owned(),
+        ));
     }
     Ok(key)
 }
@@ -124,7 +146,10 @@ fn created(files: &crate::service::FileUrls, sent: &SendOutcome) -> CreatedMessa
         chat_id: sent.chat.id.to_string(),
         created_new_chat: sent.created_chat,
         from: sent.chat.line.to_string(),
-        from_selection: FromSelection { reason, reused_existing_chat: !sent.created_chat },
+        from_selection: FromSelection {
+            reason,
+            reused_existing_chat: !sent.created_chat,
+        },
         handles: models::handles(&sent.chat),
         is_group: sent.chat.is_group(),
         service: models::CHAT_SERVICE,
@@ -142,7 +167,11 @@ async fn get(
     PathId(id): PathId<MessageId>,
 ) -> Result<Json<MessageBody>, ApiError> {
     let (chat, message) = app.service.message(partner, id).await?;
-    Ok(Json(models::message(app.service.file_urls(), &chat, &message)))
+    Ok(Json(models::message(
+        app.service.file_urls(),
+        &chat,
+        &message,
+    )))
 }
 
 /// Deletes a message from our side; recipients keep it.
@@ -172,14 +201,22 @@ async fn thread(
         None | Some("asc") => Order::Ascending,
         Some("desc") => Order::Descending,
         Some(other) => {
-            return Err(Error::InvalidParameter(format!("order is asc or desc, not {}", quoted(other))).into());
+            return Err(Error::InvalidParameter(format!(
+                "order is asc or desc, not {}",
+                quoted(other)
+            ))
+            .into());
         }
     };
     let (limit, after) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
     let (chat, page) = app.service.thread(partner, id, order, after, limit).await?;
     let files = app.service.file_urls();
     Ok(Json(MessageList {
-        messages: page.items.iter().map(|message| models::message(files, &chat, message)).collect(),
+        messages: page
+            .items
+            .iter()
+            .map(|message| models::message(files, &chat, message))
+            .collect(),
         next_cursor: page.next.map(|next| next.encode()),
     }))
 }

@@ -66,7 +66,10 @@ struct BearerKey;
 impl Modify for BearerKey {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        document.components.get_or_insert_default().add_security_scheme("api_key", scheme);
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("api_key", scheme);
     }
 }
 
@@ -82,7 +85,10 @@ fn documented() -> (Router<ApiState>, String) {
         .merge(phone_numbers::router())
         .merge(voice_memos::router())
         .split_for_parts();
-    (router, document.to_pretty_json().expect("the document is JSON"))
+    (
+        router,
+        document.to_pretty_json().expect("the document is JSON"),
+    )
 }
 
 /// The `OpenAPI` document, as served at `/openapi.json` and committed as `docs/openapi.json`.
@@ -118,5 +124,7 @@ async fn wrong_method(method: Method) -> ApiError {
 /// Routes with trace ids, counted and logged, that this server does not call itself.
 pub(crate) fn traced(app: ApiState, routes: Router<ApiState>) -> Router {
     let routes = routes.layer(from_fn_with_state(app.clone(), loops::refuse));
-    routes.layer(from_fn_with_state(app.clone(), request_id::trace)).with_state(app)
+    routes
+        .layer(from_fn_with_state(app.clone(), request_id::trace))
+        .with_state(app)
 }

@@ -11,12 +11,17 @@ use crate::service::{Error, FileUrls};
 
 /// A string that must be there.
 pub(crate) fn required(value: Option<String>, field: &'static str) -> Result<String, Error> {
-    value.filter(|value| !value.is_empty()).ok_or(Error::MissingField(field))
+    value
+        .filter(|value| !value.is_empty())
+        .ok_or(Error::MissingField(field))
 }
 
 /// A phone number of the partner's.
 pub(crate) fn phone_number(value: &str, field: &'static str) -> Result<PhoneNumber, Error> {
-    PhoneNumber::parse(value).ok_or_else(|| Error::InvalidNumber { field, value: value.to_owned() })
+    PhoneNumber::parse(value).ok_or_else(|| Error::InvalidNumber {
+        field,
+        value: value.to_owned(),
+    })
 }
 
 /// Most entries of a list of numbers, duplicates included.
@@ -25,20 +30,27 @@ pub(crate) const MAX_LISTED: usize = 1000;
 /// Refuses a list of which entries beyond [`MAX_LISTED`] were not kept.
 pub(crate) fn check_listed(list: &[String], field: &str) -> Result<(), Error> {
     if list.len() > MAX_LISTED {
-        return Err(Error::InvalidParameter(format!("{field} has more than {MAX_LISTED} entries")));
+        return Err(Error::InvalidParameter(format!(
+            "{field} has more than {MAX_LISTED} entries"
+        )));
     }
     Ok(())
 }
 
 /// Recipients: phone numbers or e-mail addresses, each counted once.
 pub(crate) fn recipients(to: Option<Vec<String>>) -> Result<Recipients, Error> {
-    let to = to.filter(|to| !to.is_empty()).ok_or(Error::MissingField("to"))?;
+    let to = to
+        .filter(|to| !to.is_empty())
+        .ok_or(Error::MissingField("to"))?;
     check_listed(&to, "to")?;
-    let parse = |value: String| Recipient::parse(&value).ok_or(Error::InvalidNumber { field: "to", value });
+    let parse =
+        |value: String| Recipient::parse(&value).ok_or(Error::InvalidNumber { field: "to", value });
     let recipients = Recipients::new(to.into_iter().map(parse).collect::<Result<_, _>>()?);
     let most = crate::domain::chat::MAX_RECIPIENTS;
     if recipients.as_slice().len() > most {
-        return Err(Error::InvalidParameter(format!("to holds more than {most} recipients")));
+        return Err(Error::InvalidParameter(format!(
+            "to holds more than {most} recipients"
+        )));
     }
     Ok(recipients)
 }
@@ -171,20 +183,31 @@ pub(crate) struct MessageBody {
 }
 
 pub(crate) fn sent_message(files: &FileUrls, chat: &Chat, message: &Message) -> SentMessageBody {
-    let sender = chat.participants.iter().find(|participant| participant.id == message.sender);
+    let sender = chat
+        .participants
+        .iter()
+        .find(|participant| participant.id == message.sender);
     SentMessageBody {
         id: message.id.to_string(),
-        parts: message.parts.iter().map(|part| PartBody::new(files, chat, part)).collect(),
+        parts: message
+            .parts
+            .iter()
+            .map(|part| PartBody::new(files, chat, part))
+            .collect(),
         delivery_status: message.status.as_str(),
         is_read: false,
         created_at: message.created_at.to_string(),
         sent_at: message.sent_at.map(|at| at.to_string()),
         delivered_at: message.delivered_at.map(|at| at.to_string()),
-        effect: message.effect.clone().map(|effect| EffectBody { r#type: effect.kind, name: effect.name }),
+        effect: message.effect.clone().map(|effect| EffectBody {
+            r#type: effect.kind,
+            name: effect.name,
+        }),
         from_handle: sender.map(handle),
-        reply_to: message
-            .reply_to
-            .map(|reply| ReplyToBody { message_id: reply.message_id.to_string(), part_index: reply.part_index }),
+        reply_to: message.reply_to.map(|reply| ReplyToBody {
+            message_id: reply.message_id.to_string(),
+            part_index: reply.part_index,
+        }),
         service: message.service.map(Service::as_str),
         preferred_service: message.preferred_service.map(Service::as_str),
     }

@@ -11,7 +11,12 @@ use super::ApiState;
 
 pub(super) fn router(openapi: String) -> Router<ApiState> {
     let openapi: Arc<str> = openapi.into();
-    let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], openapi.to_string()) };
+    let document = move || async move {
+        (
+            [(header::CONTENT_TYPE, "application/json")],
+            openapi.to_string(),
+        )
+    };
     Router::new()
         .route("/healthz", routing::get(async || "alive\n"))
         .route("/readyz", routing::get(ready))
@@ -23,7 +28,10 @@ async fn ready(State(app): State<ApiState>) -> Response {
     let problems = app.service.check().await;
     if problems.is_empty() {
         let ffmpeg = app.service.converter().ffmpeg().await;
-        let ffmpeg = ffmpeg.map_or_else(|| "none; CAF is delivered as it is".to_owned(), |it| it.version.clone());
+        let ffmpeg = ffmpeg.map_or_else(
+            || "none; CAF is delivered as it is".to_owned(),
+            |it| it.version.clone(),
+        );
         return format!("ready\nffmpeg: {ffmpeg}\n").into_response();
     }
     tracing::warn!(?problems, "not ready");
@@ -32,5 +40,9 @@ async fn ready(State(app): State<ApiState>) -> Response {
 
 async fn metrics(State(app): State<ApiState>) -> Response {
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, openmetrics)], app.service.metrics().render()).into_response()
+    (
+        [(header::CONTENT_TYPE, openmetrics)],
+        app.service.metrics().render(),
+    )
+        .into_response()
 }

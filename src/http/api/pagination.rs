@@ -14,8 +14,13 @@ const MAX_LIMIT: u32 = 100;
 
 /// The `limit` of a list, 1 to 100.
 pub(crate) fn limit(query: &QueryParams, default: u32) -> Result<u32, Error> {
-    let Some(text) = query.get("limit") else { return Ok(default) };
-    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    let Some(text) = query.get("limit") else {
+        return Ok(default);
+    };
+    let limit = text
+        .parse()
+        .ok()
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| {
         Error::InvalidParameter(format!(
             "limit must be a whole number from 1 to {MAX_LIMIT}, not {text}",
@@ -36,10 +41,19 @@ pub(crate) trait Cursor: Sized {
 
     /// From the query's `cursor`.
     fn of(query: &QueryParams) -> Result<Option<Self>, Error> {
-        let Some(text) = query.get("cursor") else { return Ok(None) };
-        let decoded = BASE64_URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let Some(text) = query.get("cursor") else {
+            return Ok(None);
+        };
+        let decoded = BASE64_URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok());
         let cursor = decoded.and_then(|text| Self::from_text(&text));
-        let bad = || Error::InvalidParameter("cursor must be a next_cursor of the same list, unchanged".to_owned());
+        let bad = || {
+            Error::InvalidParameter(
+                "cursor must be a next_cursor of the same list, unchanged".to_owned(),
+            )
+        };
         cursor.ok_or_else(bad).map(Some)
     }
 }
@@ -61,6 +75,9 @@ impl Cursor for ChatCursor {
 
     fn from_text(text: &str) -> Option<Self> {
         let (as_of, after) = text.split_once('/')?;
-        Some(Self { as_of: MessageId::parse(as_of)?, after: MessageId::parse(after)? })
+        Some(Self {
+            as_of: MessageId::parse(as_of)?,
+            after: MessageId::parse(after)?,
+        })
     }
 }

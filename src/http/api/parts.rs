@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::extract::at_most;
 use crate::domain::chat::Chat;
 use crate::domain::part::{
-    Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS, MAX_STICKERS,
-    MAX_STICKERS_OF_MESSAGE, Mention, Part, Range, Sticker, Text,
+    Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS,
+    MAX_STICKERS, MAX_STICKERS_OF_MESSAGE, Mention, Part, Range, Sticker, Text,
 };
 use crate::fetch::FetchUrl;
 use crate::id::AttachmentId;
@@ -56,7 +56,12 @@ pub(super) fn file_at(files: &FileUrls, url: &str, what: &str) -> Result<DraftPa
     }
     // Without its query, which may hold a signature.
     let shown = url.split_once('?').map_or(url, |(path, _)| path);
-    let problem = |e| Error::InvalidParameter(format!("{what} {} is not one to fetch from: {e}", quoted(shown)));
+    let problem = |e| {
+        Error::InvalidParameter(format!(
+            "{what} {} is not one to fetch from: {e}",
+            quoted(shown)
+        ))
+    };
     FetchUrl::parse(url).map(DraftPart::Url).map_err(problem)
 }
 
@@ -66,29 +71,51 @@ fn invalid(message: impl Into<String>) -> Error {
 
 /// Checks parts and turns them into drafts. All that is wrong with the content comes first, whichever part it is in;
 /// then values that cannot be read; then what this server does not have.
-pub(super) fn drafts(files: &FileUrls, parts: Option<Vec<PartRequest>>) -> Result<Vec<DraftPart>, Error> {
-    let parts =
-        parts.filter(|parts| !parts.is_empty()).ok_or_else(|| invalid("message.parts needs at least one part"))?;
+pub(super) fn drafts(
+    files: &FileUrls,
+    parts: Option<Vec<PartRequest>>,
+) -> Result<Vec<DraftPart>, Error> {
+    let parts = parts
+        .filter(|parts| !parts.is_empty())
+        .ok_or_else(|| invalid("message.parts needs at least one part"))?;
     if parts.len() > MAX_PARTS {
-        return Err(invalid(format!("message.parts has more than {MAX_PARTS} parts")));
+        return Err(invalid(format!(
+            "message.parts has more than {MAX_PARTS} parts"
+        )));
     }
-    let stickers = parts.iter().filter_map(|part| part.inline_stickers.as_deref()).map(<[_]>::len).sum::<usize>();
+    let stickers = parts
+        .iter()
+        .filter_map(|part| part.inline_stickers.as_deref())
+        .map(<[_]>::len)
+        .sum::<usize>();
     if stickers > MAX_STICKERS_OF_MESSAGE {
         return Err(invalid(format!(
             "a message has at most {MAX_STICKERS_OF_MESSAGE} inline_stickers in all its parts"
         )));
     }
     for (at, part) in parts.iter().enumerate() {
-        part.check(parts.len()).map_err(|problem| invalid(format!("message.parts[{at}]: {problem}")))?;
+        part.check(parts.len())
+            .map_err(|problem| invalid(format!("message.parts[{at}]: {problem}")))?;
     }
-    if parts.windows(2).any(|pair| pair.iter().all(|part| part.kind() == "text")) {
-        return Err(invalid("two text parts cannot follow one another; join them into one"));
+    if parts
+        .windows(2)
+        .any(|pair| pair.iter().all(|part| part.kind() == "text"))
+    {
+        return Err(invalid(
+            "two text parts cannot follow one another; join them into one",
+        ));
     }
     let is_external = |part: &&PartRequest| {
-        part.kind() == "media" && part.url.as_deref().is_some_and(|url| files.parse_local(url).is_none())
+        part.kind() == "media"
+            && part
+                .url
+                .as_deref()
+                .is_some_and(|url| files.parse_local(url).is_none())
     };
     if parts.iter().filter(is_external).count() > MAX_EXTERNAL_URLS {
-        return Err(invalid(format!("at most {MAX_EXTERNAL_URLS} media parts may name an external url")));
+        return Err(invalid(format!(
+            "at most {MAX_EXTERNAL_URLS} media parts may name an external url"
+        )));
     }
     for part in &parts {
         part.check_references(files)?;
@@ -108,14 +135,24 @@ impl PartRequest {
                     return Err("mention_range needs mention".to_owned());
                 }
                 let stickers = self.inline_stickers.iter().flatten();
-                if stickers.clone().any(|sticker| sticker.url.is_some() == sticker.attachment_id.is_some()) {
-                    return Err("an inline sticker has exactly one of url and attachment_id".to_owned());
+                if stickers
+                    .clone()
+                    .any(|sticker| sticker.url.is_some() == sticker.attachment_id.is_some())
+                {
+                    return Err(
+                        "an inline sticker has exactly one of url and attachment_id".to_owned()
+                    );
                 }
-                let stickers = stickers.map(|sticker| Sticker { range: sticker.range, attachment_id: String::new() });
+                let stickers = stickers.map(|sticker| Sticker {
+                    range: sticker.range,
+                    attachment_id: String::new(),
+                });
                 self.text(stickers.collect()).check()
             }
             "media" => match (&self.url, &self.attachment_id) {
-                (Some(_), Some(_)) => Err("a media part has url or attachment_id, not both".to_owned()),
+                (Some(_), Some(_)) => {
+                    Err("a media part has url or attachment_id, not both".to_owned())
+                }
                 (None, None) => Err("a media part needs attachment_id or url".to_owned()),
                 _ => Ok(()),
             },
@@ -128,11 +165,16 @@ impl PartRequest {
                 if value.len() <= MAX_LINK_LENGTH && Url::parse(value).is_ok_and(is_link) {
                     return Ok(());
                 }
-                Err(format!("a link part needs an http or https URL of at most {MAX_LINK_LENGTH} bytes as value"))
+                Err(format!(
+                    "a link part needs an http or https URL of at most {MAX_LINK_LENGTH} bytes as value"
+                ))
             }
             "imessage_app" | "app_clip" => Ok(()),
             "" => Err("type is missing: text, media or link".to_owned()),
-            other => Err(format!("type {} is not known: use text, media or link", quoted(other))),
+            other => Err(format!(
+                "type {} is not known: use text, media or link",
+                quoted(other)
+            )),
         }
     }
 
@@ -144,9 +186,10 @@ impl PartRequest {
             file_at(files, url, "media url")?;
         }
         match &self.attachment_id {
-            Some(id) if AttachmentId::parse(id).is_none() => {
-                Err(Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(id))))
-            }
+            Some(id) if AttachmentId::parse(id).is_none() => Err(Error::InvalidParameter(format!(
+                "attachment_id {} is not a UUID",
+                quoted(id)
+            ))),
             _ => Ok(()),
         }
     }
@@ -154,15 +197,23 @@ impl PartRequest {
     fn draft(self, files: &FileUrls) -> Result<DraftPart, Error> {
         match (self.kind(), &self.attachment_id, &self.url) {
             ("text", ..) => {
-                let stickers = self.inline_stickers.iter().flatten().map(|sticker| sticker.resolve(files));
-                Ok(DraftPart::Text(self.text(stickers.collect::<Result<_, _>>()?)))
+                let stickers = self
+                    .inline_stickers
+                    .iter()
+                    .flatten()
+                    .map(|sticker| sticker.resolve(files));
+                Ok(DraftPart::Text(
+                    self.text(stickers.collect::<Result<_, _>>()?),
+                ))
             }
             ("link", ..) => Ok(DraftPart::Link(self.value.unwrap_or_default())),
-            ("media", Some(id), _) => {
-                Ok(DraftPart::Attachment(AttachmentId::parse(id).ok_or(Error::AttachmentNotFound)?))
-            }
+            ("media", Some(id), _) => Ok(DraftPart::Attachment(
+                AttachmentId::parse(id).ok_or(Error::AttachmentNotFound)?,
+            )),
             ("media", None, Some(url)) => file_at(files, url, "media url"),
-            (kind, ..) => Err(Error::NotAvailable(format!("{kind} parts are not available on this server"))),
+            (kind, ..) => Err(Error::NotAvailable(format!(
+                "{kind} parts are not available on this server"
+            ))),
         }
     }
 
@@ -170,7 +221,10 @@ impl PartRequest {
         Text {
             value: self.value.clone().unwrap_or_default(),
             decorations: self.text_decorations.clone().unwrap_or_default(),
-            mention: self.mention.clone().map(|handle| Mention { handle, range: self.mention_range }),
+            mention: self.mention.clone().map(|handle| Mention {
+                handle,
+                range: self.mention_range,
+            }),
             stickers,
         }
     }
@@ -180,18 +234,24 @@ impl StickerRequest {
     /// A sticker's picture is one of our own files, by id or by URL.
     fn resolve(&self, files: &FileUrls) -> Result<Sticker, Error> {
         let id = match (&self.attachment_id, &self.url) {
-            (Some(id), _) => AttachmentId::parse(id)
-                .ok_or_else(|| Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(id))))?,
+            (Some(id), _) => AttachmentId::parse(id).ok_or_else(|| {
+                Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(id)))
+            })?,
             (None, url) => {
                 let url = url.as_deref().unwrap_or_default();
                 let own = files.parse_local(url).ok_or_else(|| {
                     let url = quoted(url);
-                    Error::InvalidParameter(format!("inline sticker url {url} is not the URL of a file stored here"))
+                    Error::InvalidParameter(format!(
+                        "inline sticker url {url} is not the URL of a file stored here"
+                    ))
                 })?;
                 own.ok_or(Error::AttachmentNotFound)?.id
             }
         };
-        Ok(Sticker { range: self.range, attachment_id: id.to_string() })
+        Ok(Sticker {
+            range: self.range,
+            attachment_id: id.to_string(),
+        })
     }
 }
 
@@ -241,7 +301,10 @@ pub(crate) struct StickerBody {
 
 impl StickerBody {
     fn new(sticker: Sticker) -> Self {
-        Self { range: sticker.range, id: sticker.attachment_id }
+        Self {
+            range: sticker.range,
+            id: sticker.attachment_id,
+        }
     }
 }
 
@@ -258,7 +321,10 @@ impl PartBody {
     pub(super) fn new(files: &FileUrls, chat: &Chat, part: &Part) -> Self {
         match part {
             Part::Text(text) => Self::text(chat, text),
-            Part::Link(url) => Self::Link { value: url.clone(), reactions: None },
+            Part::Link(url) => Self::Link {
+                value: url.clone(),
+                reactions: None,
+            },
             Part::Media(Some(attachment)) => Self::Media {
                 id: attachment.id.to_string(),
                 url: files.delivered(attachment),
@@ -281,7 +347,10 @@ impl PartBody {
 
     fn text(chat: &Chat, text: &Text) -> Self {
         let mentions = text.mention.as_ref().map(|mention| {
-            let whole = [0, u32::try_from(text.value.encode_utf16().count()).unwrap_or(u32::MAX)];
+            let whole = [
+                0,
+                u32::try_from(text.value.encode_utf16().count()).unwrap_or(u32::MAX),
+            ];
             vec![MentionBody {
                 handle: mention.handle.clone(),
                 is_me: mention.handle == chat.line.as_str(),

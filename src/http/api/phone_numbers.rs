@@ -14,7 +14,9 @@ use super::error::ApiError;
 const HEALTH_DOC: &str = "https://docs.linqapp.com/guides/phone-numbers/reputation#healthy";
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(list_deprecated))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(list_deprecated))
 }
 
 /// Your phone numbers.
@@ -69,8 +71,14 @@ pub(crate) struct Capabilities {
 /// Lists your phone numbers.
 #[utoipa::path(get, path = "/v3/phone_numbers", tag = "Phone numbers",
     responses((status = 200, body = PhoneNumberList)))]
-async fn list(State(app): State<ApiState>, Caller(partner): Caller) -> Result<Json<PhoneNumberList>, ApiError> {
-    let reputation = || ReputationBody { status: "HEALTHY", doc_url: HEALTH_DOC };
+async fn list(
+    State(app): State<ApiState>,
+    Caller(partner): Caller,
+) -> Result<Json<PhoneNumberList>, ApiError> {
+    let reputation = || ReputationBody {
+        status: "HEALTHY",
+        doc_url: HEALTH_DOC,
+    };
     let lines = app.service.lines(partner).await?;
     let phone_numbers = lines.into_iter().map(|line| PhoneNumberBody {
         id: line.id.to_string(),
@@ -80,7 +88,9 @@ async fn list(State(app): State<ApiState>, Caller(partner): Caller) -> Result<Js
         reputation: reputation(),
         health_status: reputation(),
     });
-    Ok(Json(PhoneNumberList { phone_numbers: phone_numbers.collect() }))
+    Ok(Json(PhoneNumberList {
+        phone_numbers: phone_numbers.collect(),
+    }))
 }
 
 /// Lists your phone numbers, in the older form.
@@ -96,7 +106,13 @@ async fn list_deprecated(
         phone_number: line.phone_number.to_string(),
         r#type: None,
         country_code: None,
-        capabilities: Capabilities { mms: true, sms: true, voice: false },
+        capabilities: Capabilities {
+            mms: true,
+            sms: true,
+            voice: false,
+        },
     });
-    Ok(Json(DeprecatedPhoneNumberList { phone_numbers: phone_numbers.collect() }))
+    Ok(Json(DeprecatedPhoneNumberList {
+        phone_numbers: phone_numbers.collect(),
+    }))
 }

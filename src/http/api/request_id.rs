@@ -71,8 +71,16 @@ fn known_method(method: &Method) -> &'static str {
 /// connection.
 fn admit(app: &ApiState, request: &Request) -> Result<Option<Reservation>, ApiError> {
     host::check(request).map_err(|problem| Error::InvalidParameter(problem.to_owned()))?;
-    let client = request.extensions().get::<ClientAddress>().filter(|client| client.is_forwarded());
-    let reserve = |client: &ClientAddress| app.service.budgets().proxied_requests.try_reserve(&client.to_string(), 1);
+    let client = request
+        .extensions()
+        .get::<ClientAddress>()
+        .filter(|client| client.is_forwarded());
+    let reserve = |client: &ClientAddress| {
+        app.service
+            .budgets()
+            .proxied_requests
+            .try_reserve(&client.to_string(), 1)
+    };
     Ok(client.map(reserve).transpose().map_err(Error::AtCapacity)?)
 }
 
@@ -86,7 +94,10 @@ impl http_body::Body for Placed {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -103,19 +114,29 @@ impl http_body::Body for Placed {
 pub(crate) async fn trace(State(app): State<ApiState>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let id = TraceId(rand::random());
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str);
     let labels = (route.to_owned(), known_method(request.method()));
     let span = tracing::error_span!("request", trace_id = %id, method = labels.1, route = labels.0);
 
     let answer = async {
         match admit(&app, &request) {
             // Until the answer has been taken: a client that does not read it holds its place.
-            Ok(Some(place)) => next.run(request).await.map(|body| Body::new(Placed { body, _place: place })),
+            Ok(Some(place)) => next.run(request).await.map(|body| {
+                Body::new(Placed {
+                    body,
+                    _place: place,
+                })
+            }),
             Ok(None) => next.run(request).await,
             Err(error) => error.into_response(),
         }
     };
-    let answer = AssertUnwindSafe(answer).catch_unwind().map(|answer| answer.unwrap_or_else(|_| bug()));
+    let answer = AssertUnwindSafe(answer)
+        .catch_unwind()
+        .map(|answer| answer.unwrap_or_else(|_| bug()));
     let mut response = CURRENT.scope(id, answer).instrument(span.clone()).await;
 
     let status = response.status().as_u16();
@@ -123,6 +144,13 @@ pub(crate) async fn trace(State(app): State<ApiState>, request: Request, next: N
     response.headers_mut().insert(HEADER, value);
     let duration = start.elapsed();
     span.in_scope(|| tracing::debug!(status, ?duration, "answered"));
-    app.service.metrics().request(&RequestLabels { route: labels.0, method: labels.1, status }, duration);
+    app.service.metrics().request(
+        &RequestLabels {
+            route: labels.0,
+            method: labels.1,
+            status,
+        },
+        duration,
+    );
     response
 }

@@ -12,19 +12,22 @@ use crate::service::Error;
 
 async fn not_available(uri: Uri) -> Response {
     let path = shown(uri.path());
-    let message = format!("{path} is not available on this server; docs/compatibility.md lists what is");
+    let message =
+        format!("{path} is not available on this server; docs/compatibility.md lists what is");
     ApiError::from(Error::NotAvailable(message)).into_response()
 }
 
 fn on(methods: &str) -> MethodRouter<ApiState> {
-    methods.split(' ').fold(MethodRouter::new(), |router, method| match method {
-        "GET" => router.get(not_available),
-        "POST" => router.post(not_available),
-        "PUT" => router.put(not_available),
-        "PATCH" => router.patch(not_available),
-        "DELETE" => router.merge(routing::delete(not_available)),
-        other => unreachable!("{other} is not used below"),
-    })
+    methods
+        .split(' ')
+        .fold(MethodRouter::new(), |router, method| match method {
+            "GET" => router.get(not_available),
+            "POST" => router.post(not_available),
+            "PUT" => router.put(not_available),
+            "PATCH" => router.patch(not_available),
+            "DELETE" => router.merge(routing::delete(not_available)),
+            other => unreachable!("{other} is not used below"),
+        })
 }
 
 /// Methods and paths of the newest SDK that are not served.
@@ -72,5 +75,9 @@ static ENDPOINTS: &[(&str, &str)] = &[
 ];
 
 pub(crate) fn router() -> Router<ApiState> {
-    ENDPOINTS.iter().fold(Router::new(), |router, (methods, path)| router.route(path, on(methods)))
+    ENDPOINTS
+        .iter()
+        .fold(Router::new(), |router, (methods, path)| {
+            router.route(path, on(methods))
+        })
 }

@@ -103,7 +103,9 @@ async fn send(
         idempotency_key: None,
         trace_id: TraceId::current().to_string(),
     };
-    let render = |files: &_, sent: &SendOutcome| answer(StatusCode::ACCEPTED, &SentVoiceMemo::new(files, sent));
+    let render = |files: &_, sent: &SendOutcome| {
+        answer(StatusCode::ACCEPTED, &SentVoiceMemo::new(files, sent))
+    };
     Ok(respond(app.service.send(partner, draft, render).await?))
 }
 
@@ -111,13 +113,15 @@ fn part(files: &FileUrls, body: &SendVoiceMemo) -> Result<DraftPart, Error> {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     match (given(&body.voice_memo_url), given(&body.attachment_id)) {
         (None, None) => Err(Error::MissingField("voice_memo_url or attachment_id")),
-        (Some(_), Some(_)) => {
-            Err(Error::InvalidParameter("a voice memo has voice_memo_url or attachment_id, not both".to_owned()))
-        }
+        (Some(_), Some(_)) => Err(Error::InvalidParameter(
+            "a voice memo has voice_memo_url or attachment_id, not both".to_owned(),
+        )),
         (Some(url), None) => parts::file_at(files, &url, "voice_memo_url"),
         (None, Some(id)) => AttachmentId::parse(&id)
             .map(DraftPart::Attachment)
-            .ok_or_else(|| Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(&id)))),
+            .ok_or_else(|| {
+                Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(&id)))
+            }),
     }
 }
 

@@ -42,15 +42,21 @@ pub(super) fn evaluate(headers: &HeaderMap, etag: &str, modified: SystemTime) ->
     {
         return Outcome::NotModified;
     }
-    Outcome::Proceed { ranges: if_range(headers, etag, modified) }
+    Outcome::Proceed {
+        ranges: if_range(headers, etag, modified),
+    }
 }
 
 /// Section 13.1.5: an entity tag must match strongly, a date exactly. Ours is a strong validator, as a file never
 /// changes.
 fn if_range(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
     let mut values = headers.get_all(header::IF_RANGE).iter();
-    let Some(value) = values.next() else { return true };
-    let Ok(value) = value.to_str() else { return false };
+    let Some(value) = values.next() else {
+        return true;
+    };
+    let Ok(value) = value.to_str() else {
+        return false;
+    };
     if values.next().is_some() {
         return false;
     }
@@ -81,7 +87,10 @@ fn any_match(tags: &str, etag: &str, comparison: Comparison) -> bool {
 /// All values of a header as one list (section 5.3); what is not text matches nothing.
 fn list(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     headers.contains_key(&name).then(|| {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let values = headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
         values.collect::<Vec<_>>().join(",")
     })
 }
@@ -97,7 +106,9 @@ fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
 }
 
 fn whole_seconds(time: SystemTime) -> SystemTime {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
@@ -122,19 +133,31 @@ mod tests {
             (vec![("if-match", "\"x\""), ("if-match", ETAG)], all),
             (vec![("if-match", "W/\"abc\"")], Outcome::Failed),
             (vec![("if-match", "\"nope\"")], Outcome::Failed),
-            (vec![("if-match", ""), ("if-none-match", ETAG)], Outcome::Failed),
-            (vec![("if-match", ETAG), ("if-unmodified-since", BEFORE)], all),
+            (
+                vec![("if-match", ""), ("if-none-match", ETAG)],
+                Outcome::Failed,
+            ),
+            (
+                vec![("if-match", ETAG), ("if-unmodified-since", BEFORE)],
+                all,
+            ),
             (vec![("if-unmodified-since", BEFORE)], Outcome::Failed),
             (vec![("if-unmodified-since", DATE)], all),
             (vec![("if-unmodified-since", "yesterday")], all),
             (vec![("if-none-match", ETAG)], Outcome::NotModified),
             (vec![("if-none-match", "W/\"abc\"")], Outcome::NotModified),
             (vec![("if-none-match", "*")], Outcome::NotModified),
-            (vec![("if-none-match", "\"x\""), ("if-modified-since", DATE)], all),
+            (
+                vec![("if-none-match", "\"x\""), ("if-modified-since", DATE)],
+                all,
+            ),
             (vec![("if-modified-since", DATE)], Outcome::NotModified),
             (vec![("if-modified-since", AFTER)], Outcome::NotModified),
             (vec![("if-modified-since", BEFORE)], all),
-            (vec![("if-match", ETAG), ("if-none-match", ETAG)], Outcome::NotModified),
+            (
+                vec![("if-match", ETAG), ("if-none-match", ETAG)],
+                Outcome::NotModified,
+            ),
             (vec![("if-range", ETAG)], all),
             (vec![("if-range", DATE)], all),
             (vec![("if-range", "W/\"abc\"")], whole),
@@ -150,7 +173,8 @@ mod tests {
                     map.append(name, value);
                     map
                 });
-            let modified = httpdate::parse_http_date(DATE).expect("date") + Duration::from_millis(700);
+            let modified =
+                httpdate::parse_http_date(DATE).expect("date") + Duration::from_millis(700);
             assert_eq!(evaluate(&map, ETAG, modified), expected, "{headers:?}");
         }
     }

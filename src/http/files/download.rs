@@ -20,9 +20,18 @@ use crate::service::Error;
 
 /// On every answer. A file is never a document of our origin: it may run no script and is not guessed at.
 const SAFETY: [(HeaderName, HeaderValue); 4] = [
-    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
-    (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; sandbox"),
+    ),
+    (
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        HeaderValue::from_static("*"),
+    ),
     (
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static(
@@ -42,11 +51,20 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Response {
     // A path that is not UTF-8 names no file.
-    let Ok(Path((partner, id, segment))) = path else { return not_found().await };
+    let Ok(Path((partner, id, segment))) = path else {
+        return not_found().await;
+    };
     let found = match (PartnerId::parse(&partner), AttachmentId::parse(&id)) {
         (Some(partner), Some(id)) => {
             let found = app.service.stored_file(partner, id, &segment).await;
-            found.map(|file| file.map(|file| (app.service.file_urls().check(id, &file, query.as_deref()), file)))
+            found.map(|file| {
+                file.map(|file| {
+                    (
+                        app.service.file_urls().check(id, &file, query.as_deref()),
+                        file,
+                    )
+                })
+            })
         }
         _ => Ok(None),
     };
@@ -55,7 +73,9 @@ pub(super) async fn get(
         Ok(Some((Err(unusable), _))) => refuse(StatusCode::FORBIDDEN, format!("{unusable}\n")),
         Ok(Some((Ok(()), file))) => match redirect(&app, &file, &method) {
             Some(response) => response,
-            None => answer(&app, &file, &method, &headers).await.unwrap_or_else(|error| unread(&app, &file, error)),
+            None => answer(&app, &file, &method, &headers)
+                .await
+                .unwrap_or_else(|error| unread(&app, &file, error)),
         },
         Ok(None) => refuse(StatusCode::NOT_FOUND, "there is no such file\n"),
         Err(error) => failed(&error),
@@ -66,20 +86,45 @@ pub(super) async fn get(
 
 /// Paths that can name no file.
 pub(super) async fn not_found() -> Response {
-    (SAFETY, refuse(StatusCode::NOT_FOUND, "there is no such file\n")).into_response()
+    (
+        SAFETY,
+        refuse(StatusCode::NOT_FOUND, "there is no such file\n"),
+    )
+        .into_response()
 }
 
 /// Every other method.
 pub(super) async fn wrong_method() -> Response {
-    let refused = refuse(StatusCode::METHOD_NOT_ALLOWED, "a file takes GET and HEAD only\n");
-    ([(header::ALLOW, HeaderValue::from_static("GET, HEAD"))], SAFETY, refused).into_response()
+    let refused = refuse(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "a file takes GET and HEAD only\n",
+    );
+    (
+        [(header::ALLOW, HeaderValue::from_static("GET, HEAD"))],
+        SAFETY,
+        refused,
+    )
+        .into_response()
 }
 
 /// To the store itself, which has everything that is told of the file.
 fn redirect(app: &ApiState, file: &FileHandle, method: &Method) -> Option<Response> {
-    let reading = if method == Method::HEAD { Reading::Head } else { Reading::Get };
+    let reading = if method == Method::HEAD {
+        Reading::Head
+    } else {
+        Reading::Get
+    };
     let url = app.service.direct_url(file, reading)?;
-    Some((StatusCode::FOUND, [(header::LOCATION, value(&url)), (header::CACHE_CONTROL, NO_STORE)]).into_response())
+    Some(
+        (
+            StatusCode::FOUND,
+            [
+                (header::LOCATION, value(&url)),
+                (header::CACHE_CONTROL, NO_STORE),
+            ],
+        )
+            .into_response(),
+    )
 }
 
 fn unread(app: &ApiState, file: &FileHandle, error: blob::Error) -> Response {
@@ -97,8 +142,15 @@ fn unread(app: &ApiState, file: &FileHandle, error: blob::Error) -> Response {
 fn failed(error: &Error) -> Response {
     let passing = match error {
         Error::AtCapacity(refused) => {
-            let told = refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is at capacity; try again\n");
-            return ([(header::RETRY_AFTER, HeaderValue::from(refused.retry_after))], told).into_response();
+            let told = refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server is at capacity; try again\n",
+            );
+            return (
+                [(header::RETRY_AFTER, HeaderValue::from(refused.retry_after))],
+                told,
+            )
+                .into_response();
         }
         Error::Blob(blob) => blob.is_transient() || matches!(blob, blob::Error::PreconditionFailed),
         Error::Db(db) => db.is_transient(),
@@ -106,11 +158,21 @@ fn failed(error: &Error) -> Response {
     };
     if passing {
         tracing::warn!(%error, "store or database is not reachable");
-        let refused = refuse(StatusCode::SERVICE_UNAVAILABLE, "the file is not reachable at the moment; try again\n");
-        return ([(header::RETRY_AFTER, HeaderValue::from_static("1"))], refused).into_response();
+        let refused = refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the file is not reachable at the moment; try again\n",
+        );
+        return (
+            [(header::RETRY_AFTER, HeaderValue::from_static("1"))],
+            refused,
+        )
+            .into_response();
     }
     tracing::error!(%error, "download failed");
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong on our side; please try again\n")
+    refuse(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "something went wrong on our side; please try again\n",
+    )
 }
 
 fn refuse(status: StatusCode, message: impl IntoResponse) -> Response {
@@ -127,14 +189,23 @@ async fn answer(
     let modified = file.stored_at.to_system_time();
     let mut response = match conditional::evaluate(headers, &etag, modified) {
         Outcome::Failed => {
-            return Ok(refuse(StatusCode::PRECONDITION_FAILED, "the file is not the one you asked for\n"));
+            return Ok(refuse(
+                StatusCode::PRECONDITION_FAILED,
+                "the file is not the one you asked for\n",
+            ));
         }
         Outcome::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Outcome::Proceed { ranges } => {
             let size = file.blob.size();
             // Range is defined for GET only (RFC 9110 section 14.2).
             let requested = if ranges && method == Method::GET {
-                range::requested(headers.get_all(header::RANGE).iter().map(HeaderValue::as_bytes), size)
+                range::requested(
+                    headers
+                        .get_all(header::RANGE)
+                        .iter()
+                        .map(HeaderValue::as_bytes),
+                    size,
+                )
             } else {
                 Requested::Whole
             };
@@ -146,8 +217,14 @@ async fn answer(
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, value(&etag));
-    headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(modified)));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(download::cache_control(file.tier())));
+    headers.insert(
+        header::LAST_MODIFIED,
+        value(&httpdate::fmt_http_date(modified)),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static(download::cache_control(file.tier())),
+    );
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     Ok(response)
 }
@@ -175,11 +252,19 @@ async fn content(
             if let [range] = ranges.as_slice() {
                 let (first, last) = (*range.start(), *range.end());
                 let content_range = format!("bytes {first}-{last}/{size}");
-                (StatusCode::PARTIAL_CONTENT, Some(content_range), single(first..last + 1).await?)
+                (
+                    StatusCode::PARTIAL_CONTENT,
+                    Some(content_range),
+                    single(first..last + 1).await?,
+                )
             } else {
                 let parts = Multipart::new(ranges, &file.media_type, size);
                 let (length, media_type) = (parts.content_length(), parts.content_type());
-                (StatusCode::PARTIAL_CONTENT, None, (length, parts.stream(file.blob.clone()), media_type))
+                (
+                    StatusCode::PARTIAL_CONTENT,
+                    None,
+                    (length, parts.stream(file.blob.clone()), media_type),
+                )
             }
         }
     };
@@ -187,7 +272,10 @@ async fn content(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, value(&media_type));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    headers.insert(header::CONTENT_DISPOSITION, value(&disposition::for_file(&file.media_type, &file.filename)));
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        value(&disposition::for_file(&file.media_type, &file.filename)),
+    );
     if let Some(content_range) = content_range {
         headers.insert(header::CONTENT_RANGE, value(&content_range));
     }
@@ -195,8 +283,15 @@ async fn content(
 }
 
 fn unsatisfiable(size: u64) -> Response {
-    let refused = refuse(StatusCode::RANGE_NOT_SATISFIABLE, "the file has no such range\n");
-    ([(header::CONTENT_RANGE, value(&format!("bytes */{size}")))], refused).into_response()
+    let refused = refuse(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "the file has no such range\n",
+    );
+    (
+        [(header::CONTENT_RANGE, value(&format!("bytes */{size}")))],
+        refused,
+    )
+        .into_response()
 }
 
 fn counted(app: &ApiState, stream: ByteStream) -> ByteStream {

@@ -28,7 +28,11 @@ impl Multipart {
             );
             (Bytes::from(head), range)
         });
-        Self { parts: parts.collect(), end: Bytes::from(format!("\r\n--{boundary}--\r\n")), boundary }
+        Self {
+            parts: parts.collect(),
+            end: Bytes::from(format!("\r\n--{boundary}--\r\n")),
+            boundary,
+        }
     }
 
     /// `Content-Type` of the answer.
@@ -38,7 +42,10 @@ impl Multipart {
 
     /// `Content-Length` of the answer.
     pub(super) fn content_length(&self) -> u64 {
-        let parts = self.parts.iter().map(|(head, range)| head.len() as u64 + range.end() - range.start() + 1);
+        let parts = self
+            .parts
+            .iter()
+            .map(|(head, range)| head.len() as u64 + range.end() - range.start() + 1);
         parts.sum::<u64>() + self.end.len() as u64
     }
 

@@ -21,13 +21,22 @@ pub(super) enum Requested {
 /// A header that breaks the grammar, names another unit, or comes twice is ignored, as the RFC allows. So is one that
 /// asks for more bytes in all than the file has (section 17.15), and any on an empty file, which has no byte to name.
 pub(super) fn requested<'a>(mut headers: impl Iterator<Item = &'a [u8]>, size: u64) -> Requested {
-    let Some(header) = headers.next() else { return Requested::Whole };
+    let Some(header) = headers.next() else {
+        return Requested::Whole;
+    };
     if headers.next().is_some() || size == 0 {
         return Requested::Whole;
     }
-    let Some(specs) = std::str::from_utf8(header).ok().and_then(parse) else { return Requested::Whole };
-    let ranges: Vec<_> = specs.into_iter().filter_map(|spec| spec.within(size)).collect();
-    let wanted: u64 = ranges.iter().fold(0, |sum, range| sum.saturating_add(range.end() - range.start() + 1));
+    let Some(specs) = std::str::from_utf8(header).ok().and_then(parse) else {
+        return Requested::Whole;
+    };
+    let ranges: Vec<_> = specs
+        .into_iter()
+        .filter_map(|spec| spec.within(size))
+        .collect();
+    let wanted: u64 = ranges.iter().fold(0, |sum, range| {
+        sum.saturating_add(range.end() - range.start() + 1)
+    });
     match ranges.len() {
         0 => Requested::Unsatisfiable,
         count if count > MAX_RANGES || wanted > size => Requested::Whole,
@@ -46,7 +55,9 @@ enum Spec {
 impl Spec {
     fn within(&self, size: u64) -> Option<RangeInclusive<u64>> {
         match *self {
-            Self::From(first, last) => (first < size).then(|| first..=last.unwrap_or(u64::MAX).min(size - 1)),
+            Self::From(first, last) => {
+                (first < size).then(|| first..=last.unwrap_or(u64::MAX).min(size - 1))
+            }
             Self::Suffix(length) => (length > 0).then(|| size.saturating_sub(length)..=size - 1),
         }
     }
@@ -58,7 +69,10 @@ fn parse(header: &str) -> Option<Vec<Spec>> {
         return None;
     }
     // A list may hold empty elements (RFC 9110 section 5.6.1.2), but not nothing else.
-    let elements = set.split(',').map(|element| element.trim_matches([' ', '\t'])).filter(|e| !e.is_empty());
+    let elements = set
+        .split(',')
+        .map(|element| element.trim_matches([' ', '\t']))
+        .filter(|e| !e.is_empty());
     let specs: Vec<Spec> = elements.map(parse_one).collect::<Option<_>>()?;
     (!specs.is_empty()).then_some(specs)
 }
@@ -71,7 +85,8 @@ fn parse_one(element: &str) -> Option<Spec> {
         (false, true) => Some(Spec::From(number(first)?, None)),
         (false, false) => {
             // Compared as written: two numbers beyond u64 may be in the wrong order as well.
-            let (first_digits, last_digits) = (first.trim_start_matches('0'), last.trim_start_matches('0'));
+            let (first_digits, last_digits) =
+                (first.trim_start_matches('0'), last.trim_start_matches('0'));
             let ordered = (first_digits.len(), first_digits) <= (last_digits.len(), last_digits);
             let spec = Spec::From(number(first)?, Some(number(last)?));
             ordered.then_some(spec)
@@ -120,8 +135,14 @@ mod tests {
             ("bytes=0-499,100-599", ranges(&[(0, 499), (100, 599)])),
             ("bytes=1000-", Requested::Unsatisfiable),
             ("bytes=-0", Requested::Unsatisfiable),
-            ("bytes=18446744073709551616-18446744073709551617", Requested::Unsatisfiable),
-            ("bytes=18446744073709551617-18446744073709551616", Requested::Whole),
+            (
+                "bytes=18446744073709551616-18446744073709551617",
+                Requested::Unsatisfiable,
+            ),
+            (
+                "bytes=18446744073709551617-18446744073709551616",
+                Requested::Whole,
+            ),
             ("bytes=5-4", Requested::Whole),
             ("bytes=-", Requested::Whole),
             ("bytes=", Requested::Whole),
@@ -142,7 +163,10 @@ mod tests {
         assert!(matches!(of(&many(MAX_RANGES), 1000), Requested::Ranges(_)));
         assert_eq!(of(&many(MAX_RANGES + 1), 1000), Requested::Whole);
         assert_eq!(of("bytes=0-", 0), Requested::Whole);
-        assert_eq!(requested([b"bytes=0-1".as_slice(), b"bytes=2-3"].into_iter(), 1000), Requested::Whole);
+        assert_eq!(
+            requested([b"bytes=0-1".as_slice(), b"bytes=2-3"].into_iter(), 1000),
+            Requested::Whole
+        );
         assert_eq!(requested(std::iter::empty(), 1000), Requested::Whole);
     }
 

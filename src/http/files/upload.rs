@@ -20,14 +20,18 @@ pub(super) async fn put(
 ) -> Response {
     let id = path.map(|Path(id)| id).unwrap_or_default();
     if request.method() != Method::PUT {
-        let refused =
-            s3_error::error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "an upload URL takes PUT only");
+        let refused = s3_error::error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            "an upload URL takes PUT only",
+        );
         return ([(header::ALLOW, HeaderValue::from_static("PUT"))], refused).into_response();
     }
     match receive(&app, &id, request).await {
         Ok(md5) => {
             app.service.metrics().upload("stored");
-            let etag = HeaderValue::from_str(&format!("\"{md5}\"")).expect("hexadecimal is a header value");
+            let etag = HeaderValue::from_str(&format!("\"{md5}\""))
+                .expect("hexadecimal is a header value");
             (StatusCode::OK, [(header::ETAG, etag)]).into_response()
         }
         Err(error) => {
@@ -43,22 +47,34 @@ async fn receive(app: &ApiState, id: &str, request: Request) -> Result<String, E
     // The canonical spelling only: the signature covers it.
     let id = AttachmentId::parse(id)
         .filter(|parsed| parsed.to_string() == id)
-        .ok_or_else(|| Error::BadSignature("the path names no upload: use upload_url unchanged".to_owned()))?;
+        .ok_or_else(|| {
+            Error::BadSignature("the path names no upload: use upload_url unchanged".to_owned())
+        })?;
     let head = UploadHead {
         id,
         query: parts.uri.query().unwrap_or_default(),
         content_type: content_type(&parts.headers)?,
-        content_length: text(&parts.headers, header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
+        content_length: text(&parts.headers, header::CONTENT_LENGTH)
+            .and_then(|length| length.parse().ok()),
     };
     let attachment = app.service.authorize_upload(head).await?;
     let body: Body = body;
-    let digests = app.service.clone().receive_upload(&attachment, body.into_data_stream()).await?;
+    let digests = app
+        .service
+        .clone()
+        .receive_upload(&attachment, body.into_data_stream())
+        .await?;
     Ok(digests.md5)
 }
 
 /// The one `Content-Type`: of several, one might be signed and another one believed.
 fn content_type(headers: &HeaderMap) -> Result<&str, Error> {
-    if headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
+    if headers
+        .get_all(header::CONTENT_TYPE)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
         return Err(Error::BadSignature(
             "the request has several Content-Type headers: send the one that was given".to_owned(),
         ));

@@ -23,14 +23,20 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(limits: &Limits, proxies: Vec<IpNet>, metrics: &Metrics) -> Self {
-        Self { connections: Budget::new("connections", limits.connections(), metrics), proxies }
+        Self {
+            connections: Budget::new("connections", limits.connections(), metrics),
+            proxies,
+        }
     }
 
     /// Reserves a connection of the peer's share. Each connection of a trusted proxy is a holder of its own, so a proxy
     /// may have any number.
     pub(super) fn admit(&self, peer: SocketAddr) -> Result<Reservation, AtCapacity> {
-        let holder =
-            if self.trusts(peer.ip()) { peer.to_string() } else { ClientAddress::of_peer(peer.ip()).to_string() };
+        let holder = if self.trusts(peer.ip()) {
+            peer.to_string()
+        } else {
+            ClientAddress::of_peer(peer.ip()).to_string()
+        };
         self.connections.try_reserve(&holder, 1)
     }
 
@@ -42,7 +48,10 @@ impl Clients {
             return direct;
         }
         let standard = self.client(forwarded::hops(&values(headers, &header::FORWARDED)));
-        let customary = self.client(forwarded::customary_hops(&values(headers, &X_FORWARDED_FOR)));
+        let customary = self.client(forwarded::customary_hops(&values(
+            headers,
+            &X_FORWARDED_FOR,
+        )));
         match (standard, customary) {
             // One of them may be the client's own, passed on by a proxy that writes the other.
             (Some(standard), Some(customary)) if standard != customary => direct,
@@ -71,7 +80,10 @@ impl Clients {
 
 /// All lines of a header as one list (RFC 9110 section 5.3).
 fn values(headers: &HeaderMap, name: &HeaderName) -> String {
-    let lines = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("unreadable"));
+    let lines = headers
+        .get_all(name)
+        .iter()
+        .map(|value| value.to_str().unwrap_or("unreadable"));
     lines.collect::<Vec<_>>().join(",")
 }
 
@@ -86,25 +98,56 @@ mod tests {
         let clients = Clients::new(&limits, proxies.into(), &Metrics::default());
         let headers = headers
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value")))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    value.parse().expect("a value"),
+                )
+            })
             .collect();
-        clients.address(peer.parse().expect("address"), &headers).to_string()
+        clients
+            .address(peer.parse().expect("address"), &headers)
+            .to_string()
     }
 
     #[test]
     fn headers_of_strangers_are_not_read() {
-        assert_eq!(seen("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.1");
-        assert_eq!(seen("192.0.2.1", &[("forwarded", "for=198.51.100.1")]), "192.0.2.1");
+        assert_eq!(
+            seen("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]),
+            "192.0.2.1"
+        );
+        assert_eq!(
+            seen("192.0.2.1", &[("forwarded", "for=198.51.100.1")]),
+            "192.0.2.1"
+        );
     }
 
     #[test]
     fn nearest_hop_that_is_no_proxy_is_the_client() {
         for (headers, client) in [
             (&[("x-forwarded-for", "198.51.100.1")][..], "198.51.100.1"),
-            (&[("x-forwarded-for", "203.0.113.9, 198.51.100.1,10.1.1.1")], "198.51.100.1"),
-            (&[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "198.51.100.1:4711")], "198.51.100.1"),
-            (&[("forwarded", "for=203.0.113.9, for=198.51.100.1;proto=https, for=\"[fd00::1]:80\"")], "198.51.100.1"),
-            (&[("forwarded", "For=\"[2001:db8:1:2::3]:4711\";by=x")], "2001:db8:1:2::/64"),
+            (
+                &[("x-forwarded-for", "203.0.113.9, 198.51.100.1,10.1.1.1")],
+                "198.51.100.1",
+            ),
+            (
+                &[
+                    ("x-forwarded-for", "203.0.113.9"),
+                    ("x-forwarded-for", "198.51.100.1:4711"),
+                ],
+                "198.51.100.1",
+            ),
+            (
+                &[(
+                    "forwarded",
+                    "for=203.0.113.9, for=198.51.100.1;proto=https, for=\"[fd00::1]:80\"",
+                )],
+                "198.51.100.1",
+            ),
+            (
+                &[("forwarded", "For=\"[2001:db8:1:2::3]:4711\";by=x")],
+                "2001:db8:1:2::/64",
+            ),
             (&[("x-forwarded-for", "10.0.0.7, 10.0.0.8")], "10.0.0.7"),
         ] {
             assert_eq!(seen("10.0.0.1", headers), client, "{headers:?}");
@@ -120,7 +163,10 @@ mod tests {
             &[("forwarded", "for=unknown")],
             &[("forwarded", "for=_hidden, proto=https")],
             &[("forwarded", "for=\"198.51.100.1")],
-            &[("forwarded", "for=203.0.113.9"), ("x-forwarded-for", "198.51.100.1")],
+            &[
+                ("forwarded", "for=203.0.113.9"),
+                ("x-forwarded-for", "198.51.100.1"),
+            ],
         ] {
             assert_eq!(seen("10.0.0.1", headers), "10.0.0.1", "{headers:?}");
         }

@@ -62,7 +62,10 @@ impl Body for DrainableBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut state = self.0.lock().expect("no panic while locked");
         let frame = Pin::new(&mut state.body).poll_frame(context);
         state.ended |= matches!(frame, Poll::Ready(None)) || state.body.is_end_stream();
@@ -74,6 +77,10 @@ impl Body for DrainableBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.lock().expect("no panic while locked").body.size_hint()
+        self.0
+            .lock()
+            .expect("no panic while locked")
+            .body
+            .size_hint()
     }
 }

@@ -7,7 +7,9 @@ pub(super) fn hops(header: &str) -> Vec<Option<IpAddr>> {
     if header.is_empty() {
         return Vec::new();
     }
-    let Some(elements) = split(header, ',') else { return vec![None] };
+    let Some(elements) = split(header, ',') else {
+        return vec![None];
+    };
     elements.into_iter().map(hop).collect()
 }
 
@@ -30,12 +32,22 @@ fn hop(element: &str) -> Option<IpAddr> {
         return None;
     }
     // No address holds a character that would be escaped.
-    node(value.strip_prefix('"').map_or(Some(value), |quoted| quoted.strip_suffix('"'))?)
+    node(
+        value
+            .strip_prefix('"')
+            .map_or(Some(value), |quoted| quoted.strip_suffix('"'))?,
+    )
 }
 
 /// An address, with or without brackets and a port (section 6).
 fn node(text: &str) -> Option<IpAddr> {
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from);
+    let bracketed = || {
+        text.strip_prefix('[')?
+            .strip_suffix(']')?
+            .parse::<Ipv6Addr>()
+            .ok()
+            .map(IpAddr::from)
+    };
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     text.parse().ok().or_else(with_port).or_else(bracketed)
 }
@@ -67,9 +79,15 @@ mod tests {
     #[test]
     fn separators_within_quotes_separate_nothing() {
         let ip = |text: &str| Some(text.parse::<IpAddr>().expect("address"));
-        assert_eq!(hops("for=\"_a,b;c\\\",\", for=192.0.2.1;host=\"x,y\""), vec![None, ip("192.0.2.1")]);
+        assert_eq!(
+            hops("for=\"_a,b;c\\\",\", for=192.0.2.1;host=\"x,y\""),
+            vec![None, ip("192.0.2.1")]
+        );
         assert_eq!(hops("proto=https"), vec![None]);
         assert_eq!(hops("for=192.0.2.1;for=192.0.2.2"), vec![None]);
-        assert_eq!(customary_hops("::1, [::1], [::1]:1,x"), vec![ip("::1"), ip("::1"), ip("::1"), None]);
+        assert_eq!(
+            customary_hops("::1, [::1], [::1]:1,x"),
+            vec![ip("::1"), ip("::1"), ip("::1"), None]
+        );
     }
 }

@@ -36,7 +36,10 @@ impl OneAtATime {
         if body.size_hint().exact() == Some(0) {
             return body;
         }
-        Body::new(Self { body, written: Arc::default() })
+        Body::new(Self {
+            body,
+            written: Arc::default(),
+        })
     }
 }
 
@@ -44,7 +47,10 @@ impl hyper::body::Body for OneAtATime {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.written.is_held.load(Ordering::Acquire) {
             self.written.waker.register(cx.waker());
             // It may have been written just now.
@@ -58,7 +64,10 @@ impl hyper::body::Body for OneAtATime {
                 frame.map(|frame| {
                     frame.map_data(|bytes| {
                         self.written.is_held.store(true, Ordering::Release);
-                        Bytes::from_owner(Piece { bytes, written: Arc::clone(&self.written) })
+                        Bytes::from_owner(Piece {
+                            bytes,
+                            written: Arc::clone(&self.written),
+                        })
                     })
                 })
             })
@@ -95,14 +104,19 @@ mod tests {
 
     #[test]
     fn next_piece_waits_for_the_one_before() {
-        let pieces = stream::iter(["a", "b"].map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece))));
+        let pieces =
+            stream::iter(["a", "b"].map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece))));
         let mut body = OneAtATime::limit(Body::from_stream(pieces));
         let cx = &mut Context::from_waker(Waker::noop());
         let mut next = || Pin::new(&mut body).poll_frame(cx);
-        let Poll::Ready(Some(Ok(first))) = next() else { panic!("a piece") };
+        let Poll::Ready(Some(Ok(first))) = next() else {
+            panic!("a piece")
+        };
         assert!(next().is_pending());
         drop(first);
-        let Poll::Ready(Some(Ok(second))) = next() else { panic!("a piece") };
+        let Poll::Ready(Some(Ok(second))) = next() else {
+            panic!("a piece")
+        };
         assert_eq!(second.into_data().expect("data"), "b");
         assert!(matches!(next(), Poll::Ready(None)));
     }

@@ -31,13 +31,27 @@ pub(crate) struct IdleTimeoutStream {
 impl IdleTimeoutStream {
     /// Over `tcp`, for a peer that takes bytes at this pace.
     pub(crate) fn new(tcp: TcpStream, pace: Pace) -> Self {
-        Self { tcp, pace, waiting: None, timer: None, lingering: false }
+        Self {
+            tcp,
+            pace,
+            waiting: None,
+            timer: None,
+            lingering: false,
+        }
     }
 
     /// Passes on the result of a write, or fails if the peer took nothing for too long, or too little.
-    fn bounded(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn bounded(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = written {
-            let waited = self.waiting.take().map(|since| since.elapsed()).unwrap_or_default();
+            let waited = self
+                .waiting
+                .take()
+                .map(|since| since.elapsed())
+                .unwrap_or_default();
             self.pace.moved(waited, *result.as_ref().unwrap_or(&0));
             return Poll::Ready(result);
         }
@@ -50,20 +64,33 @@ impl IdleTimeoutStream {
                 None => self.timer = Some(Box::pin(sleep(next_chunk_timeout))),
             }
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(next_chunk_timeout)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep(next_chunk_timeout)));
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes, or too few")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the peer takes no bytes, or too few",
+        )))
     }
 }
 
 impl AsyncRead for IdleTimeoutStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for IdleTimeoutStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
         self.bounded(cx, written)
     }
@@ -95,7 +122,11 @@ impl AsyncWrite for IdleTimeoutStream {
         }
         let mut sink = [0; 8192];
         loop {
-            if self.timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready()) {
+            if self
+                .timer
+                .as_mut()
+                .is_none_or(|timer| timer.as_mut().poll(cx).is_ready())
+            {
                 return Poll::Ready(Ok(()));
             }
             let mut buf = ReadBuf::new(&mut sink);

@@ -60,8 +60,17 @@ pub struct HostRouter {
 impl HostRouter {
     fn router(&self, request: &hyper::Request<Incoming>) -> Router {
         // An absolute request target wins over the Host header (RFC 9112 section 3.2.2).
-        let header = || request.headers().get(hyper::header::HOST).and_then(|host| host.to_str().ok());
-        let host = request.uri().authority().map(hyper::http::uri::Authority::as_str).or_else(header);
+        let header = || {
+            request
+                .headers()
+                .get(hyper::header::HOST)
+                .and_then(|host| host.to_str().ok())
+        };
+        let host = request
+            .uri()
+            .authority()
+            .map(hyper::http::uri::Authority::as_str)
+            .or_else(header);
         match &self.files {
             Some((cdn, files)) if host.is_some_and(|host| matches_host(cdn, host)) => files.clone(),
             _ => self.all.clone(),
@@ -92,13 +101,18 @@ pub async fn serve(
 ) -> bool {
     let http = builder(limits);
     let clients = Clients::new(limits, trusted_proxies, metrics);
-    let permits = usize::try_from(limits.max_connections).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
+    let permits = usize::try_from(limits.max_connections)
+        .unwrap_or(Semaphore::MAX_PERMITS)
+        .min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(permits));
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+            let permit = Arc::clone(&permits)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
             (listener.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
@@ -119,8 +133,10 @@ pub async fn serve(
                 continue;
             }
         };
-        let connection =
-            http.serve_connection(wrap_stream(tcp, limits), connection_service(hosts.clone(), clients.clone(), peer));
+        let connection = http.serve_connection(
+            wrap_stream(tcp, limits),
+            connection_service(hosts.clone(), clients.clone(), peer),
+        );
         let connection = graceful.watch(connection);
         let open = OpenConnection::count(metrics);
         tokio::spawn(async move {
@@ -133,7 +149,9 @@ pub async fn serve(
     }
     drop(listener);
     let grace = Duration::from_secs(limits.shutdown_grace_seconds);
-    tokio::time::timeout(grace, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(grace, graceful.shutdown())
+        .await
+        .is_ok()
 }
 
 /// Counted as long as it lives, however its task ends.
@@ -201,10 +219,14 @@ fn connection_service(
         let router = hosts.router(&request);
         let expects_continue = request.headers().contains_key(header::EXPECT);
         let (mut parts, body) = request.into_parts();
-        parts.extensions.insert(clients.address(peer.ip(), &parts.headers));
+        parts
+            .extensions
+            .insert(clients.address(peer.ip(), &parts.headers));
         let body = DrainableBody::new(body);
         async move {
-            let mut answer = router.oneshot(Request::from_parts(parts, Body::new(body.clone()))).await?;
+            let mut answer = router
+                .oneshot(Request::from_parts(parts, Body::new(body.clone())))
+                .await?;
             body.finish(expects_continue, answer.headers_mut()).await;
             Ok(answer.map(OneAtATime::limit))
         }
@@ -212,7 +234,10 @@ fn connection_service(
 }
 
 async fn pause(error: &io::Error) {
-    let of_the_client = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+    let of_the_client = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    );
     if !of_the_client {
         tracing::error!(%error, "cannot accept connections");
         tokio::time::sleep(ACCEPT_PAUSE).await;

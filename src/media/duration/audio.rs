@@ -11,23 +11,37 @@ const FRAMES: u32 = 4_000_000;
 
 /// Converts samples at `rate` per second to milliseconds. Returns `None` if the rate is 0.
 fn millis(samples: u64, rate: u64) -> Option<u64> {
-    u64::try_from(u128::from(samples) * 1000 / u128::from(rate.max(1))).ok().filter(|_| rate > 0)
+    u64::try_from(u128::from(samples) * 1000 / u128::from(rate.max(1)))
+        .ok()
+        .filter(|_| rate > 0)
 }
 
 /// Returns the duration of a WAV file, including RF64 (EBU Tech 3306).
-pub(in crate::media) fn wav<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<u64>> {
-    let Some(format) = find(source, 12, Layout::Riff, *b"fmt ")?.map(|format| format.start) else { return Ok(None) };
-    let Some(data) = find(source, 12, Layout::Riff, *b"data")? else { return Ok(None) };
+pub(in crate::media) fn wav<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Option<u64>> {
+    let Some(format) = find(source, 12, Layout::Riff, *b"fmt ")?.map(|format| format.start) else {
+        return Ok(None);
+    };
+    let Some(data) = find(source, 12, Layout::Riff, *b"data")? else {
+        return Ok(None);
+    };
     let there = source.len().saturating_sub(data.start);
     let wide = find(source, 12, Layout::Riff, *b"ds64")?;
     // Writers to a pipe cannot seek back to fill in the size; they leave the maximum value, or one that
     // exceeds the file.
     let size = match wide {
-        Some(wide) if data.size == 0xffff_ffff => source.le64(wide.start + 8)?.unwrap_or(u64::MAX).min(there),
+        Some(wide) if data.size == 0xffff_ffff => {
+            source.le64(wide.start + 8)?.unwrap_or(u64::MAX).min(there)
+        }
         _ => data.size.min(there),
     };
-    let Some((codec, rate)) = source.le16(format)?.zip(source.le32(format + 4)?) else { return Ok(None) };
-    let Some((speed, block)) = source.le32(format + 8)?.zip(source.le16(format + 12)?) else { return Ok(None) };
+    let Some((codec, rate)) = source.le16(format)?.zip(source.le32(format + 4)?) else {
+        return Ok(None);
+    };
+    let Some((speed, block)) = source.le32(format + 8)?.zip(source.le16(format + 12)?) else {
+        return Ok(None);
+    };
     let (speed, block) = (u64::from(speed), u64::from(block));
     // PCM, float, A-law, µ-law, and the extensible format, which in practice is one of these: a block is
     // one sample frame.
@@ -39,15 +53,31 @@ pub(in crate::media) fn wav<R: Read + Seek>(source: &mut BoundedReader<R>) -> io
         Some(fact) if size == data.size => source.le32(fact.start)?.filter(|&samples| samples > 0),
         _ => None,
     };
-    Ok(fact.map_or_else(|| millis(size, speed), |samples| millis(samples.into(), rate.into())))
+    Ok(fact.map_or_else(
+        || millis(size, speed),
+        |samples| millis(samples.into(), rate.into()),
+    ))
 }
 
 /// Returns the duration of an AIFF or AIFF-C file: the number of sample frames divided by their rate.
-pub(in crate::media) fn aiff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<u64>> {
-    let Some(common) = find(source, 12, Layout::Iff, *b"COMM")?.map(|common| common.start) else { return Ok(None) };
-    let Some((frames, rate)) = source.be32(common + 2)?.zip(source.array::<10>(common + 8)?) else { return Ok(None) };
+pub(in crate::media) fn aiff<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Option<u64>> {
+    let Some(common) = find(source, 12, Layout::Iff, *b"COMM")?.map(|common| common.start) else {
+        return Ok(None);
+    };
+    let Some((frames, rate)) = source
+        .be32(common + 2)?
+        .zip(source.array::<10>(common + 8)?)
+    else {
+        return Ok(None);
+    };
     // QuickTime's IMA codec counts packets of 64 samples.
-    let each = if source.at(common + 18, 4)? == b"ima4" { 64 } else { 1 };
+    let each = if source.at(common + 18, 4)? == b"ima4" {
+        64
+    } else {
+        1
+    };
     Ok(millis(u64::from(frames) * each, extended(rate)))
 }
 
@@ -58,14 +88,22 @@ fn extended(number: [u8; 10]) -> u64 {
     let exponent = u32::from(u16::from_be_bytes([high & 0x7f, low]));
     // Bits of the mantissa after the binary point.
     let behind = (16_383 + 63_u32).checked_sub(exponent);
-    behind.and_then(|behind| u64::from_be_bytes(mantissa).checked_shr(behind)).unwrap_or(0)
+    behind
+        .and_then(|behind| u64::from_be_bytes(mantissa).checked_shr(behind))
+        .unwrap_or(0)
 }
 
 /// Returns the duration of a CAF file (Apple Core Audio Format Specification), from the frame count in the
 /// packet table, or from the constant packet size.
-pub(in crate::media) fn caf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<u64>> {
+pub(in crate::media) fn caf<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Option<u64>> {
     const DESCRIPTION: u64 = 20;
-    let Some(rate) = source.be64(DESCRIPTION)?.map(f64::from_bits).filter(|rate| (1.0..=1e7).contains(rate)) else {
+    let Some(rate) = source
+        .be64(DESCRIPTION)?
+        .map(f64::from_bits)
+        .filter(|rate| (1.0..=1e7).contains(rate))
+    else {
         return Ok(None);
     };
     #[expect(
@@ -80,19 +118,29 @@ pub(in crate::media) fn caf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io
     }
     if frames.is_none()
         && let Some(data) = find(source, 8, Layout::Caf, *b"data")?
-        && let Some((bytes, each)) = source.be32(DESCRIPTION + 16)?.zip(source.be32(DESCRIPTION + 20)?)
+        && let Some((bytes, each)) = source
+            .be32(DESCRIPTION + 16)?
+            .zip(source.be32(DESCRIPTION + 20)?)
     {
         // An interrupted recording has size -1, which as an unsigned number exceeds the file. The data
         // starts with a 4-byte edit counter.
-        let size = data.size.min(source.len().saturating_sub(data.start)).saturating_sub(4);
-        frames = size.checked_div(bytes.into()).and_then(|packets| packets.checked_mul(each.into()));
+        let size = data
+            .size
+            .min(source.len().saturating_sub(data.start))
+            .saturating_sub(4);
+        frames = size
+            .checked_div(bytes.into())
+            .and_then(|packets| packets.checked_mul(each.into()));
     }
     Ok(frames.and_then(|frames| millis(frames.checked_mul(1000)?, rate)))
 }
 
 /// Returns the duration of an AMR file, 20 ms per frame (RFC 4867 section 5); `None` if multichannel.
-pub(in crate::media) fn amr<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<u64>> {
-    let Some((mut at, sizes)) = frames::amr_start(source.at(0, 16)?).filter(|(at, _)| *at < 16) else {
+pub(in crate::media) fn amr<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Option<u64>> {
+    let Some((mut at, sizes)) = frames::amr_start(source.at(0, 16)?).filter(|(at, _)| *at < 16)
+    else {
         return Ok(None);
     };
     let mut frames = 0;
@@ -110,9 +158,13 @@ pub(in crate::media) fn amr<R: Read + Seek>(source: &mut BoundedReader<R>) -> io
 }
 
 /// Returns the duration of an MP3 or ADTS stream.
-pub(in crate::media) fn stream<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<u64>> {
+pub(in crate::media) fn stream<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Option<u64>> {
     let start = frames::untagged(source)?;
-    let Some((start, first)) = frames::sound(source, start)? else { return Ok(None) };
+    let Some((start, first)) = frames::sound(source, start)? else {
+        return Ok(None);
+    };
     let rate = u64::from(first.rate);
     if let Some(samples) = announced(source, start, first)? {
         let told = millis(samples, rate);
@@ -123,7 +175,9 @@ pub(in crate::media) fn stream<R: Read + Seek>(source: &mut BoundedReader<R>) ->
     }
     let (mut at, mut samples, mut gaps) = (start, 0, 0);
     for _ in 0..FRAMES {
-        match frame(source.at(at, 7)?).filter(|frame| frame.codec == first.codec && frame.rate == first.rate) {
+        match frame(source.at(at, 7)?)
+            .filter(|frame| frame.codec == first.codec && frame.rate == first.rate)
+        {
             Some(frame) => {
                 at += u64::from(frame.size);
                 // A truncated last frame cannot be played.
@@ -133,13 +187,15 @@ pub(in crate::media) fn stream<R: Read + Seek>(source: &mut BoundedReader<R>) ->
                 samples += u64::from(frame.samples);
             }
             // Concatenated recordings have tags and stray bytes in between.
-            None if gaps < 20 => match frames::sound(source, at)?.filter(|(_, next)| next.codec == first.codec) {
-                Some((next, _)) => {
-                    gaps += 1;
-                    at = next;
+            None if gaps < 20 => {
+                match frames::sound(source, at)?.filter(|(_, next)| next.codec == first.codec) {
+                    Some((next, _)) => {
+                        gaps += 1;
+                        at = next;
+                    }
+                    None => break,
                 }
-                None => break,
-            },
+            }
             None => break,
         }
     }
@@ -149,8 +205,14 @@ pub(in crate::media) fn stream<R: Read + Seek>(source: &mut BoundedReader<R>) ->
 /// Returns the number of samples from the header that encoders hide in a silent first frame: Xing or Info,
 /// minus the padding that LAME reports for both ends (<http://gabriel.mp3-tech.org/mp3infotag.html>), or
 /// VBRI.
-fn announced<R: Read + Seek>(source: &mut BoundedReader<R>, start: u64, first: Frame) -> io::Result<Option<u64>> {
-    let Codec::Mpeg { version, layer: 3 } = first.codec else { return Ok(None) };
+fn announced<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    start: u64,
+    first: Frame,
+) -> io::Result<Option<u64>> {
+    let Codec::Mpeg { version, layer: 3 } = first.codec else {
+        return Ok(None);
+    };
     let side = match (version, first.mono) {
         (10, false) => 32,
         (10, true) | (_, false) => 17,
@@ -158,16 +220,29 @@ fn announced<R: Read + Seek>(source: &mut BoundedReader<R>, start: u64, first: F
     };
     let each = u64::from(first.samples);
     if source.at(start + 36, 4)? == b"VBRI" {
-        return Ok(source.be32(start + 36 + 14)?.map(|frames| u64::from(frames) * each));
+        return Ok(source
+            .be32(start + 36 + 14)?
+            .map(|frames| u64::from(frames) * each));
     }
     let header = start + 4 + side;
     if !matches!(source.at(header, 4)?, b"Xing" | b"Info") {
         return Ok(None);
     }
     let flags = source.be32(header + 4)?.unwrap_or(0);
-    let Some(frames) = source.be32(header + 8)?.filter(|&frames| flags & 1 != 0 && frames > 0) else { return Ok(None) };
+    let Some(frames) = source
+        .be32(header + 8)?
+        .filter(|&frames| flags & 1 != 0 && frames > 0)
+    else {
+        return Ok(None);
+    };
     let fields = [(1, 4), (2, 4), (4, 100), (8, 4)];
-    let encoder = header + 8 + fields.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, size)| size).sum::<u64>();
+    let encoder = header
+        + 8
+        + fields
+            .iter()
+            .filter(|(bit, _)| flags & bit != 0)
+            .map(|(_, size)| size)
+            .sum::<u64>();
     let added = match source.at(encoder, 24)? {
         [b'L', b'A', b'M' | b'v', b'E' | b'f' | b'c', rest @ ..] if rest.len() == 20 => {
             let [a, b, c] = [rest[17], rest[18], rest[19]].map(u64::from);

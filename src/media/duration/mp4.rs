@@ -15,10 +15,16 @@ struct Track {
 }
 
 /// Returns the duration in milliseconds.
-pub(in crate::media) fn duration<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<u64>> {
+pub(in crate::media) fn duration<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Option<u64>> {
     let len = source.len();
-    let Some(movie) = find(source, 0, len, *b"moov")?.map(|movie| movie.before(len)) else { return Ok(None) };
-    let Some(header) = inside(source, movie, *b"mvhd")? else { return Ok(None) };
+    let Some(movie) = find(source, 0, len, *b"moov")?.map(|movie| movie.before(len)) else {
+        return Ok(None);
+    };
+    let Some(header) = inside(source, movie, *b"mvhd")? else {
+        return Ok(None);
+    };
     let (timescale, whole) = times(source, header.start)?;
     let Some(extends) = inside(source, movie, *b"mvex")? else {
         return Ok(millis(whole, timescale));
@@ -27,13 +33,20 @@ pub(in crate::media) fn duration<R: Read + Seek>(source: &mut BoundedReader<R>) 
     // Also if the header tells the duration: runs that cannot be are refused.
     fragments(source, movie.end, &mut tracks)?;
     if let Some(header) = inside(source, extends, *b"mehd")? {
-        let width = if source.at(header.start, 1)? == [1] { 8 } else { 4 };
+        let width = if source.at(header.start, 1)? == [1] {
+            8
+        } else {
+            4
+        };
         let fragmented = source.uint(header.start + 4, width, false)?.unwrap_or(0);
         if let Some(millis) = millis(fragmented, timescale) {
             return Ok(Some(millis));
         }
     }
-    let longest = tracks.iter().filter_map(|track| millis(track.reach, track.timescale)).max();
+    let longest = tracks
+        .iter()
+        .filter_map(|track| millis(track.reach, track.timescale))
+        .max();
     Ok(longest.max(millis(whole, timescale)))
 }
 
@@ -41,44 +54,82 @@ pub(in crate::media) fn duration<R: Read + Seek>(source: &mut BoundedReader<R>) 
 /// the timescale is 0.
 fn millis(units: u64, timescale: u32) -> Option<u64> {
     let millis = u128::from(units) * 1000 / u128::from(timescale).max(1);
-    u64::try_from(millis).ok().filter(|&millis| millis > 0 && timescale > 0)
+    u64::try_from(millis)
+        .ok()
+        .filter(|&millis| millis > 0 && timescale > 0)
 }
 
 /// Returns the timescale and duration of a movie header or a media header (sections 8.2.2 and 8.4.2), which
 /// start alike. A duration of all ones is unknown and returned as 0.
 fn times<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<(u32, u64)> {
-    let (scale, width) = if source.at(at, 1)? == [1] { (20, 8) } else { (12, 4) };
+    let (scale, width) = if source.at(at, 1)? == [1] {
+        (20, 8)
+    } else {
+        (12, 4)
+    };
     let timescale = source.be32(at + scale)?.unwrap_or(0);
     let duration = source.uint(at + scale + 4, width, false)?.unwrap_or(0);
-    let unknown = if width == 8 { u64::MAX } else { u64::from(u32::MAX) };
+    let unknown = if width == 8 {
+        u64::MAX
+    } else {
+        u64::from(u32::MAX)
+    };
     Ok((timescale, if duration == unknown { 0 } else { duration }))
 }
 
 /// Returns the tracks of the movie, each with its duration before any fragments.
-fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, movie: Atom, extends: Atom) -> io::Result<Vec<Track>> {
+fn tracks<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    movie: Atom,
+    extends: Atom,
+) -> io::Result<Vec<Track>> {
     let mut tracks = Vec::new();
     let mut at = movie.start;
     // As many boxes as format detection visits, and of these at most the first hundred valid tracks.
     for _ in 0..1000 {
-        let Some(track) = child(source, at, movie)?.filter(|_| tracks.len() < 100) else { break };
+        let Some(track) = child(source, at, movie)?.filter(|_| tracks.len() < 100) else {
+            break;
+        };
         at = track.end;
         if track.name != *b"trak" {
             continue;
         }
-        let Some(header) = inside(source, track, *b"tkhd")? else { continue };
-        let Some(media) = inside(source, track, *b"mdia")? else { continue };
-        let Some(media) = inside(source, media, *b"mdhd")? else { continue };
-        let id = if source.at(header.start, 1)? == [1] { 20 } else { 12 };
-        let Some(id) = source.be32(header.start + id)? else { continue };
+        let Some(header) = inside(source, track, *b"tkhd")? else {
+            continue;
+        };
+        let Some(media) = inside(source, track, *b"mdia")? else {
+            continue;
+        };
+        let Some(media) = inside(source, media, *b"mdhd")? else {
+            continue;
+        };
+        let id = if source.at(header.start, 1)? == [1] {
+            20
+        } else {
+            12
+        };
+        let Some(id) = source.be32(header.start + id)? else {
+            continue;
+        };
         let (timescale, reach) = times(source, media.start)?;
-        tracks.push(Track { id, timescale, default: 0, reach });
+        tracks.push(Track {
+            id,
+            timescale,
+            default: 0,
+            reach,
+        });
     }
     let mut at = extends.start;
     for _ in 0..100 {
-        let Some(defaults) = child(source, at, extends)? else { break };
+        let Some(defaults) = child(source, at, extends)? else {
+            break;
+        };
         at = defaults.end;
         let track = source.be32(defaults.start + 4)?;
-        if let Some(track) = tracks.iter_mut().find(|known| defaults.name == *b"trex" && Some(known.id) == track) {
+        if let Some(track) = tracks
+            .iter_mut()
+            .find(|known| defaults.name == *b"trex" && Some(known.id) == track)
+        {
             track.default = source.be32(defaults.start + 12)?.unwrap_or(0);
         }
     }
@@ -86,7 +137,11 @@ fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, movie: Atom, extends: A
 }
 
 /// Walks the fragments (section 8.8) from `at` on and extends the tracks by them.
-fn fragments<R: Read + Seek>(source: &mut BoundedReader<R>, mut at: u64, tracks: &mut [Track]) -> io::Result<()> {
+fn fragments<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    mut at: u64,
+    tracks: &mut [Track],
+) -> io::Result<()> {
     let len = source.len();
     while let Some(fragment) = atom(source, at, len)?.map(|fragment| fragment.before(len)) {
         at = fragment.end;
@@ -109,9 +164,16 @@ fn check_runs<R: Read + Seek>(source: &mut BoundedReader<R>, fragment: Atom) -> 
     let mut at = fragment.start;
     while let Some(run) = child(source, at, fragment)? {
         at = run.end;
-        let count = if run.name == *b"trun" { source.be32(run.start + 4)? } else { None };
+        let count = if run.name == *b"trun" {
+            source.be32(run.start + 4)?
+        } else {
+            None
+        };
         if count.is_some_and(|count| u64::from(count) > source.len()) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a run of more samples than the file has bytes"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a run of more samples than the file has bytes",
+            ));
         }
     }
     Ok(())
@@ -123,31 +185,52 @@ fn track_fragment<R: Read + Seek>(
     tracks: &mut [Track],
 ) -> io::Result<()> {
     check_runs(source, fragment)?;
-    let Some(header) = inside(source, fragment, *b"tfhd")? else { return Ok(()) };
-    let Some((flags, id)) = source.be32(header.start)?.zip(source.be32(header.start + 4)?) else { return Ok(()) };
-    let Some(track) = tracks.iter_mut().find(|track| track.id == id) else { return Ok(()) };
+    let Some(header) = inside(source, fragment, *b"tfhd")? else {
+        return Ok(());
+    };
+    let Some((flags, id)) = source
+        .be32(header.start)?
+        .zip(source.be32(header.start + 4)?)
+    else {
+        return Ok(());
+    };
+    let Some(track) = tracks.iter_mut().find(|track| track.id == id) else {
+        return Ok(());
+    };
     let mut default = track.default;
     if flags & 0x08 != 0 {
         let before = if flags & 0x01 != 0 { 8 } else { 0 } + if flags & 0x02 != 0 { 4 } else { 0 };
         default = source.be32(header.start + 8 + before)?.unwrap_or(0);
     }
     if let Some(time) = inside(source, fragment, *b"tfdt")? {
-        let width = if source.at(time.start, 1)? == [1] { 8 } else { 4 };
+        let width = if source.at(time.start, 1)? == [1] {
+            8
+        } else {
+            4
+        };
         track.reach = source.uint(time.start + 4, width, false)?.unwrap_or(0);
     }
     let mut at = fragment.start;
     while let Some(run) = child(source, at, fragment)? {
         at = run.end;
         if run.name == *b"trun" {
-            track.reach = track.reach.saturating_add(run_duration(source, run, default)?);
+            track.reach = track
+                .reach
+                .saturating_add(run_duration(source, run, default)?);
         }
     }
     Ok(())
 }
 
 /// Returns the sum of the sample durations in a track run (section 8.8.8).
-fn run_duration<R: Read + Seek>(source: &mut BoundedReader<R>, run: Atom, default: u32) -> io::Result<u64> {
-    let Some((flags, count)) = source.be32(run.start)?.zip(source.be32(run.start + 4)?) else { return Ok(0) };
+fn run_duration<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+    run: Atom,
+    default: u32,
+) -> io::Result<u64> {
+    let Some((flags, count)) = source.be32(run.start)?.zip(source.be32(run.start + 4)?) else {
+        return Ok(0);
+    };
     if flags & 0x100 == 0 {
         return Ok(u64::from(count) * u64::from(default));
     }

@@ -6,7 +6,12 @@ fn binary(kind: &str) -> Detected {
     Detected::of(kind)
 }
 
-fn settled(content: Detected, filename: &str, declared: &str, route: Ingest) -> Result<&'static str, Rejection> {
+fn settled(
+    content: Detected,
+    filename: &str,
+    declared: &str,
+    route: Ingest,
+) -> Result<&'static str, Rejection> {
     let declared = (!declared.is_empty()).then(|| named(declared));
     resolve(content, &Claim { filename, declared }, route).map(|media_type| media_type.name)
 }
@@ -38,7 +43,11 @@ fn extension_within_family_is_ignored_on_upload_and_must_fit_by_url() {
     ] {
         let content_name = content;
         let content = binary(content_name);
-        assert_eq!(settled(content, filename, "", Ingest::Upload), Ok(content_name), "{filename}");
+        assert_eq!(
+            settled(content, filename, "", Ingest::Upload),
+            Ok(content_name),
+            "{filename}"
+        );
         match settled(content, filename, "", Ingest::Url) {
             Ok(name) => assert!(by_url && name == content_name, "{filename}: {name}"),
             Err(Rejection::Mismatch(_)) => assert!(!by_url, "{filename}"),
@@ -64,9 +73,15 @@ fn extension_of_another_family_is_refused() {
         ("application/x-iwork-keynote-sffkey", "a.pages"),
     ] {
         let upload = settled(binary(content), filename, "", Ingest::Upload);
-        assert!(matches!(upload, Err(Rejection::Unsupported(_))), "{filename} {upload:?}");
+        assert!(
+            matches!(upload, Err(Rejection::Unsupported(_))),
+            "{filename} {upload:?}"
+        );
         let by_url = settled(binary(content), filename, "", Ingest::Url);
-        assert!(matches!(by_url, Err(Rejection::Mismatch(_))), "{filename} {by_url:?}");
+        assert!(
+            matches!(by_url, Err(Rejection::Mismatch(_))),
+            "{filename} {by_url:?}"
+        );
     }
 }
 
@@ -83,7 +98,11 @@ fn declared_type_counts_on_upload_only() {
     ] {
         let upload = settled(binary(content), filename, declared, Ingest::Upload);
         assert_eq!(upload.is_ok(), passes, "{filename} {declared}");
-        assert_eq!(settled(binary(content), filename, declared, Ingest::Url), Ok(content), "{filename} {declared}");
+        assert_eq!(
+            settled(binary(content), filename, declared, Ingest::Url),
+            Ok(content),
+            "{filename} {declared}"
+        );
     }
 }
 
@@ -101,7 +120,11 @@ fn ambiguous_content_is_resolved_by_extension_then_declared_type() {
         (movie, "a.mov", "", "video/mp4"),
     ] {
         for route in [Ingest::Upload, Ingest::Url] {
-            assert_eq!(settled(content, filename, declared, route), Ok(expected), "{filename} {declared}");
+            assert_eq!(
+                settled(content, filename, declared, route),
+                Ok(expected),
+                "{filename} {declared}"
+            );
         }
     }
 }
@@ -143,7 +166,12 @@ fn text_gets_type_of_its_extension_if_content_fits() {
         (TextKind::Plain, "a", "text/vcard", Some("text/plain")),
         (TextKind::Scalar, "a", "text/csv", Some("text/csv")),
         (TextKind::Scalar, "a", "", Some("text/plain")),
-        (TextKind::Scalar, "a", "application/json", Some("application/json")),
+        (
+            TextKind::Scalar,
+            "a",
+            "application/json",
+            Some("application/json"),
+        ),
         (TextKind::Html, "a", "", Some("text/html")),
         (TextKind::Html, "a", "text/plain", Some("text/html")),
         (TextKind::Svg, "a", "text/xml", Some("text/xml")),
@@ -160,8 +188,24 @@ fn text_gets_type_of_its_extension_if_content_fits() {
         }
     }
     // A declared type is binding on upload, and only a hint by URL.
-    assert!(settled(Detected::Text(TextKind::Plain), "a.txt", "image/png", Ingest::Upload).is_err());
-    assert!(settled(Detected::Text(TextKind::Plain), "a.txt", "image/png", Ingest::Url).is_ok());
+    assert!(
+        settled(
+            Detected::Text(TextKind::Plain),
+            "a.txt",
+            "image/png",
+            Ingest::Upload
+        )
+        .is_err()
+    );
+    assert!(
+        settled(
+            Detected::Text(TextKind::Plain),
+            "a.txt",
+            "image/png",
+            Ingest::Url
+        )
+        .is_ok()
+    );
 }
 
 #[test]
@@ -170,7 +214,12 @@ fn refusals_name_the_detected_content() {
     let html = Detected::Text(TextKind::Html);
     for (content, filename, route, sentence) in [
         (Detected::Empty, "a.jpg", Ingest::Upload, "a.jpg is empty"),
-        (Detected::Unknown, "a.jpg", Ingest::Url, "a.jpg is no file of a supported type"),
+        (
+            Detected::Unknown,
+            "a.jpg",
+            Ingest::Url,
+            "a.jpg is no file of a supported type",
+        ),
         (
             Detected::Unsupported("a Windows program"),
             "a.jpg",
@@ -183,11 +232,36 @@ fn refusals_name_the_detected_content() {
             Ingest::Url,
             "a.jpg holds a JPEG image that is cut short",
         ),
-        (jpeg, "a.EXE", Ingest::Url, "a.EXE has the extension .exe, which is not supported"),
-        (jpeg, "a.pdf", Ingest::Upload, "a.pdf holds a JPEG image, not a PDF document"),
-        (html, "a.pdf", Ingest::Upload, "a.pdf holds an HTML page, not a PDF document"),
-        (html, "a.pdf", Ingest::Url, "a.pdf is an HTML page (text/html); name it .html"),
-        (jpeg, "a.png", Ingest::Url, "a.png is a JPEG image (image/jpeg); name it .jpg, or upload it instead"),
+        (
+            jpeg,
+            "a.EXE",
+            Ingest::Url,
+            "a.EXE has the extension .exe, which is not supported",
+        ),
+        (
+            jpeg,
+            "a.pdf",
+            Ingest::Upload,
+            "a.pdf holds a JPEG image, not a PDF document",
+        ),
+        (
+            html,
+            "a.pdf",
+            Ingest::Upload,
+            "a.pdf holds an HTML page, not a PDF document",
+        ),
+        (
+            html,
+            "a.pdf",
+            Ingest::Url,
+            "a.pdf is an HTML page (text/html); name it .html",
+        ),
+        (
+            jpeg,
+            "a.png",
+            Ingest::Url,
+            "a.png is a JPEG image (image/jpeg); name it .jpg, or upload it instead",
+        ),
         (
             Detected::Text(TextKind::Plain),
             "a.css",

@@ -27,7 +27,9 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
     }
 
     pub fn text(&self) -> &str {
@@ -38,11 +40,20 @@ impl Answer {
     #[track_caller]
     pub fn error(&self) -> (u16, u64) {
         let status = self.status.as_u16();
-        let code = self.json["error"]["code"].as_u64().unwrap_or_else(|| panic!("no error but {self:?}"));
+        let code = self.json["error"]["code"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no error but {self:?}"));
         assert_eq!(self.json["success"], json!(false));
         assert_eq!(self.json["error"]["status"], json!(status));
-        assert!(self.json["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
-        let doc_url = format!("https://docs.linqapp.com/error/codes/{}xxx/{code}/", code / 1000);
+        assert!(
+            self.json["error"]["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty())
+        );
+        let doc_url = format!(
+            "https://docs.linqapp.com/error/codes/{}xxx/{code}/",
+            code / 1000
+        );
         assert_eq!(self.json["error"]["doc_url"], json!(doc_url));
         assert_eq!(self.json["trace_id"], json!(self.header("x-trace-id")));
         (status, code)
@@ -67,29 +78,58 @@ pub struct Uploaded {
 
 impl Api {
     pub fn new(address: SocketAddr, key: &'static str) -> Self {
-        Self { key: Some(key), ..Self::anonymous(address) }
+        Self {
+            key: Some(key),
+            ..Self::anonymous(address)
+        }
     }
 
     pub fn anonymous(address: SocketAddr) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = Client::builder().no_proxy().build().expect("client");
-        Self { http, base: format!("http://{address}"), key: None }
+        Self {
+            http,
+            base: format!("http://{address}"),
+            key: None,
+        }
     }
 
     /// The same, but redirects are answers.
     pub fn unfollowed(&self) -> Self {
-        let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().expect("client");
-        Self { http, ..self.clone() }
+        let http = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("client");
+        Self {
+            http,
+            ..self.clone()
+        }
     }
 
     /// The same server with another key.
     pub fn with_key(&self, key: &'static str) -> Self {
-        Self { key: Some(key), ..self.clone() }
+        Self {
+            key: Some(key),
+            ..self.clone()
+        }
     }
 
-    pub async fn request(&self, method: &str, url: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Answer {
-        let url = if url.starts_with('/') { format!("{}{url}", self.base) } else { url.to_owned() };
-        let mut request = self.http.request(Method::from_bytes(method.as_bytes()).expect("method"), url);
+    pub async fn request(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Answer {
+        let url = if url.starts_with('/') {
+            format!("{}{url}", self.base)
+        } else {
+            url.to_owned()
+        };
+        let mut request = self
+            .http
+            .request(Method::from_bytes(method.as_bytes()).expect("method"), url);
         if let Some(key) = self.key {
             request = request.bearer_auth(key);
         }
@@ -103,7 +143,12 @@ impl Api {
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await.expect("a body").to_vec();
         let json = serde_json::from_slice(&bytes).unwrap_or_default();
-        Answer { status, headers, bytes, json }
+        Answer {
+            status,
+            headers,
+            bytes,
+            json,
+        }
     }
 
     pub async fn get(&self, url: &str) -> Answer {
@@ -123,7 +168,13 @@ impl Api {
     }
 
     pub async fn post_raw(&self, url: &str, body: &str) -> Answer {
-        self.request("POST", url, &[("content-type", "application/json")], Some(body.into())).await
+        self.request(
+            "POST",
+            url,
+            &[("content-type", "application/json")],
+            Some(body.into()),
+        )
+        .await
     }
 
     /// Announces a file.
@@ -134,11 +185,21 @@ impl Api {
 
     /// PUTs bytes with the headers that were asked for.
     pub async fn put(&self, created: &Value, bytes: &[u8]) -> Answer {
-        let content_type = created["required_headers"]["Content-Type"].as_str().expect("header");
+        let content_type = created["required_headers"]["Content-Type"]
+            .as_str()
+            .expect("header");
         let url = created["upload_url"].as_str().expect("URL");
-        Self { key: None, ..self.clone() }
-            .request("PUT", url, &[("content-type", content_type)], Some(bytes.into()))
-            .await
+        Self {
+            key: None,
+            ..self.clone()
+        }
+        .request(
+            "PUT",
+            url,
+            &[("content-type", content_type)],
+            Some(bytes.into()),
+        )
+        .await
     }
 
     /// Announces a file and uploads it.
@@ -147,18 +208,30 @@ impl Api {
         let put = self.put(&created, bytes).await;
         assert_eq!(put.status, 200, "{put:?}");
         let text = |key: &str| created[key].as_str().expect("text").to_owned();
-        Uploaded { id: text("attachment_id"), url: text("download_url") }
+        Uploaded {
+            id: text("attachment_id"),
+            url: text("download_url"),
+        }
     }
 
     /// Sends parts from the first line to one recipient, through `POST /v3/chats`.
     pub async fn send_parts(&self, parts: Value) -> Answer {
-        self.post("/v3/chats", &json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": parts}})).await
+        self.post(
+            "/v3/chats",
+            &json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": parts}}),
+        )
+        .await
     }
 
     /// Sends a text; the chat of the answer.
     pub async fn send_text(&self, to: &[&str], text: &str) -> Value {
         let message = json!({"parts": [{"type": "text", "value": text}]});
-        let answer = self.post("/v3/chats", &json!({"from": LINE, "to": to, "message": message})).await;
+        let answer = self
+            .post(
+                "/v3/chats",
+                &json!({"from": LINE, "to": to, "message": message}),
+            )
+            .await;
         answer.expect(201)["chat"].clone()
     }
 

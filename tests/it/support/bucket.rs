@@ -14,9 +14,9 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::auth::SimpleAuth;
 use s3s::dto::{
-    CopyObjectInput, CopyObjectOutput, DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, GetObjectInput,
-    GetObjectOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, PutObjectInput,
-    PutObjectOutput,
+    CopyObjectInput, CopyObjectOutput, DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition,
+    GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input,
+    ListObjectsV2Output, PutObjectInput, PutObjectOutput,
 };
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
@@ -54,7 +54,11 @@ struct Gate {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { closed: AtomicBool::new(false), waiting: Semaphore::new(0), open: Semaphore::new(0) }
+        Self {
+            closed: AtomicBool::new(false),
+            waiting: Semaphore::new(0),
+            open: Semaphore::new(0),
+        }
     }
 }
 
@@ -67,8 +71,16 @@ impl BucketServer {
         let files = FileSystem::new(folder.path()).expect("files");
         let (lock, bucket) = (RwLock::default(), folder.path().join(NAME));
         let secret = |name| variable(name).expect("a credential");
-        let mut builder = S3ServiceBuilder::new(Objects { files, folder: bucket, lock, state: Arc::clone(&state) });
-        builder.set_auth(SimpleAuth::from_single(secret("AWS_ACCESS_KEY_ID"), secret("AWS_SECRET_ACCESS_KEY")));
+        let mut builder = S3ServiceBuilder::new(Objects {
+            files,
+            folder: bucket,
+            lock,
+            state: Arc::clone(&state),
+        });
+        builder.set_auth(SimpleAuth::from_single(
+            secret("AWS_ACCESS_KEY_ID"),
+            secret("AWS_SECRET_ACCESS_KEY"),
+        ));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let address = listener.local_addr().expect("address");
         tokio::spawn(serve(listener, builder.build(), Arc::clone(&state)));
@@ -98,7 +110,13 @@ impl BucketServer {
 
     /// Waits until a copy waits.
     pub async fn copy_waits(&self) {
-        self.state.copies.waiting.acquire().await.expect("never closed").forget();
+        self.state
+            .copies
+            .waiting
+            .acquire()
+            .await
+            .expect("never closed")
+            .forget();
     }
 
     /// Lets the copy that waits go on, and those that follow.
@@ -118,7 +136,10 @@ impl BucketServer {
     /// The file that holds the one object whose name has this in it.
     pub fn path_of(&self, part: &str) -> PathBuf {
         let objects = self.objects();
-        let name = objects.keys().find(|name| name.contains(part)).expect("an object");
+        let name = objects
+            .keys()
+            .find(|name| name.contains(part))
+            .expect("an object");
         self.folder.path().join(NAME).join(PREFIX).join(name)
     }
 
@@ -150,12 +171,19 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 fn collect(root: &Path, folder: &Path, objects: &mut BTreeMap<String, Vec<u8>>) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
     for path in entries.map(|entry| entry.expect("entry").path()) {
         if path.is_dir() {
             collect(root, &path, objects);
         } else {
-            let name = path.strip_prefix(root).expect("below").to_str().expect("UTF-8").to_owned();
+            let name = path
+                .strip_prefix(root)
+                .expect("below")
+                .to_str()
+                .expect("UTF-8")
+                .to_owned();
             objects.insert(name, std::fs::read(&path).expect("read"));
         }
     }
@@ -173,7 +201,9 @@ async fn serve(listener: TcpListener, s3: S3Service, state: Arc<State>) {
                 }
                 let call = format!("{} {}", request.method(), request.uri().path());
                 state.calls.lock().expect("lock").push(call);
-                s3.call(request.map(s3s::Body::from)).await.map_err(|error| std::io::Error::other(format!("{error:?}")))
+                s3.call(request.map(s3s::Body::from))
+                    .await
+                    .map_err(|error| std::io::Error::other(format!("{error:?}")))
             }
         });
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
@@ -200,7 +230,10 @@ fn precondition(condition: Option<&ETagCondition>, etag: Option<&ETag>) -> S3Res
 
 #[async_trait]
 impl S3 for Objects {
-    async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+    async fn put_object(
+        &self,
+        req: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
         let _lock = self.lock.write().await;
         if !self.folder.exists() {
             return Err(s3_error!(NoSuchBucket));
@@ -208,12 +241,18 @@ impl S3 for Objects {
         self.files.put_object(req).await
     }
 
-    async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+    async fn delete_object(
+        &self,
+        req: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let _lock = self.lock.write().await;
         self.files.delete_object(req).await
     }
 
-    async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+    async fn get_object(
+        &self,
+        req: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
         let _lock = self.lock.read().await;
         let condition = req.input.if_match.clone();
         let response = self.files.get_object(req).await?;
@@ -221,13 +260,23 @@ impl S3 for Objects {
         Ok(response)
     }
 
-    async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+    async fn head_object(
+        &self,
+        req: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
         let _lock = self.lock.read().await;
         let found = self.files.head_object(req).await;
-        if found.is_err() && self.state.hidden.load(Ordering::SeqCst) { Err(s3_error!(AccessDenied)) } else { found }
+        if found.is_err() && self.state.hidden.load(Ordering::SeqCst) {
+            Err(s3_error!(AccessDenied))
+        } else {
+            found
+        }
     }
 
-    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+    async fn copy_object(
+        &self,
+        req: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
         let gate = &self.state.copies;
         if gate.closed.load(Ordering::SeqCst) {
             gate.waiting.add_permits(1);
@@ -237,12 +286,24 @@ impl S3 for Objects {
         self.files.copy_object(req).await
     }
 
-    async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+    async fn list_objects_v2(
+        &self,
+        req: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let _lock = self.lock.read().await;
         let encoded = req.input.encoding_type.is_some();
         let mut response = self.files.list_objects_v2(req).await?;
-        for object in response.output.contents.iter_mut().flatten().filter(|_| encoded) {
-            object.key = object.key.as_deref().map(|key| utf8_percent_encode(key, NON_ALPHANUMERIC).to_string());
+        for object in response
+            .output
+            .contents
+            .iter_mut()
+            .flatten()
+            .filter(|_| encoded)
+        {
+            object.key = object
+                .key
+                .as_deref()
+                .map(|key| utf8_percent_encode(key, NON_ALPHANUMERIC).to_string());
         }
         Ok(response)
     }

@@ -1,6 +1,10 @@
 //! What the tests stand on: a real server on a real socket, with a clock that the test moves, and clients for it.
 
-#![allow(dead_code, unused_imports, reason = "two sets of tests share this, and each leaves some of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "two sets of tests share this, and each leaves some of it"
+)]
 
 mod api;
 pub mod bucket;
@@ -103,7 +107,11 @@ impl TestApp {
         Self::with_origin(origin, |flags| flags.blobs_url = Some(bucket.url())).await
     }
 
-    async fn build(gateway: Arc<dyn Gateway>, resolver: Arc<dyn Resolve>, change: impl FnOnce(&mut Flags)) -> Self {
+    async fn build(
+        gateway: Arc<dyn Gateway>,
+        resolver: Arc<dyn Resolve>,
+        change: impl FnOnce(&mut Flags),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let mut flags = Flags {
             listen: Some("127.0.0.1:0".parse().expect("address")),
@@ -126,13 +134,21 @@ impl TestApp {
         };
         change(&mut flags);
         let clock = MockClock::at(Timestamp::from_millis(START));
-        let app = Self { bucket, ..Self::launch(flags, clock, folder, gateway, resolver).await };
+        let app = Self {
+            bucket,
+            ..Self::launch(flags, clock, folder, gateway, resolver).await
+        };
         for (name, key, lines) in [
             ("acme", "acme-key-0123456789", &[LINE, SECOND_LINE][..]),
             ("rival", "rival-key-0123456789", &[RIVAL_LINE]),
         ] {
-            let lines = lines.iter().map(|line| PhoneNumber::parse(line).expect("number")).collect();
-            partners::add(&app.db, &app.clock.clock(), name.to_owned(), key, lines).await.expect("partner");
+            let lines = lines
+                .iter()
+                .map(|line| PhoneNumber::parse(line).expect("number"))
+                .collect();
+            partners::add(&app.db, &app.clock.clock(), name.to_owned(), key, lines)
+                .await
+                .expect("partner");
         }
         app
     }
@@ -140,9 +156,22 @@ impl TestApp {
     /// Another server on the same database and store, with the same clock.
     pub async fn another(&self, gateway: Arc<dyn Gateway>) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let flags = Flags { data_dir: Some(folder.path().to_owned()), ..self.flags.clone() };
-        let another = Self::launch(flags, self.clock.clone(), folder, gateway, Arc::new(SystemResolver)).await;
-        Self { bucket: self.bucket.clone(), ..another }
+        let flags = Flags {
+            data_dir: Some(folder.path().to_owned()),
+            ..self.flags.clone()
+        };
+        let another = Self::launch(
+            flags,
+            self.clock.clone(),
+            folder,
+            gateway,
+            Arc::new(SystemResolver),
+        )
+        .await;
+        Self {
+            bucket: self.bucket.clone(),
+            ..another
+        }
     }
 
     /// A server on what is there already.
@@ -150,8 +179,19 @@ impl TestApp {
         let folder = tempfile::tempdir().expect("temporary folder");
         let data_dir = flags.data_dir.or_else(|| Some(folder.path().to_owned()));
         let listen = Some("127.0.0.1:0".parse().expect("address"));
-        let flags = Flags { data_dir, listen, ..flags };
-        Self::launch(flags, clock, folder, Arc::new(Loopback), Arc::new(SystemResolver)).await
+        let flags = Flags {
+            data_dir,
+            listen,
+            ..flags
+        };
+        Self::launch(
+            flags,
+            clock,
+            folder,
+            Arc::new(Loopback),
+            Arc::new(SystemResolver),
+        )
+        .await
     }
 
     async fn launch(
@@ -161,11 +201,14 @@ impl TestApp {
         gateway: Arc<dyn Gateway>,
         resolver: Arc<dyn Resolve>,
     ) -> Self {
-        let mut config = Config::load_with(flags.clone(), &bucket::variable).expect("configuration");
+        let mut config =
+            Config::load_with(flags.clone(), &bucket::variable).expect("configuration");
         // The running program is the tests' own.
         config.program = env!("CARGO_BIN_EXE_haversack").into();
         let database_url = config.database_url.clone();
-        let app = App::build(config, clock.clock(), gateway, resolver).await.expect("app");
+        let app = App::build(config, clock.clock(), gateway, resolver)
+            .await
+            .expect("app");
         let (db, blobs) = (app.db().clone(), Arc::clone(app.blobs()));
         let (address, service) = (app.address(), Arc::clone(app.service()));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -197,8 +240,12 @@ impl TestApp {
     #[track_caller]
     pub fn metric(&self, series: &str) -> u64 {
         let metrics = self.service.metrics().render();
-        let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series}")).parse().expect("a number")
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series}"))
+            .parse()
+            .expect("a number")
     }
 
     /// Units of a budget in use.
@@ -237,7 +284,10 @@ impl TestApp {
     /// Waits for it to stop; whether everything finished in time.
     pub async fn stopped(mut self) -> bool {
         self.begin_stop();
-        within(self.running).await.expect("the server does not panic").expect("no task of its own ends")
+        within(self.running)
+            .await
+            .expect("the server does not panic")
+            .expect("no task of its own ends")
     }
 }
 
@@ -255,14 +305,26 @@ pub fn corpus(name: &str) -> Vec<u8> {
 /// The ids of everything in the blob store, and what is half written.
 pub async fn files(app: &TestApp) -> Vec<String> {
     let listed: Vec<_> = app.blobs.list().try_collect().await.expect("a list");
-    let kept = listed.into_iter().map(|listed| listed.id.map_or(listed.name, |id| id.to_string()));
-    let unfinished = std::fs::read_dir(app.folder.path().join("unfinished-uploads")).expect("folder");
-    kept.chain(unfinished.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())).collect()
+    let kept = listed
+        .into_iter()
+        .map(|listed| listed.id.map_or(listed.name, |id| id.to_string()));
+    let unfinished =
+        std::fs::read_dir(app.folder.path().join("unfinished-uploads")).expect("folder");
+    kept.chain(unfinished.map(|entry| {
+        entry
+            .expect("entry")
+            .file_name()
+            .to_string_lossy()
+            .into_owned()
+    }))
+    .collect()
 }
 
 /// Nothing in these tests takes this long unless it hangs.
 pub async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), work).await.expect("this hangs")
+    tokio::time::timeout(Duration::from_secs(30), work)
+        .await
+        .expect("this hangs")
 }
 
 /// Asks again until the answer is there.

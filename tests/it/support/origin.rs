@@ -59,7 +59,13 @@ struct Seen {
 /// An answer with a status line, headers and a body, to the letter.
 pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<Step> {
     let headers = headers.replace('\n', "\r\n");
-    vec![Step::Send([format!("HTTP/1.1 {status}\r\n{headers}\r\n\r\n").as_bytes(), body].concat())]
+    vec![Step::Send(
+        [
+            format!("HTTP/1.1 {status}\r\n{headers}\r\n\r\n").as_bytes(),
+            body,
+        ]
+        .concat(),
+    )]
 }
 
 /// How an origin is set up.
@@ -76,7 +82,12 @@ pub struct Certificate {
 
 impl Default for Certificate {
     fn default() -> Self {
-        Self { names: &["origin.test", "127.0.0.1"], until: 2100, alpn: &[], trusted: true }
+        Self {
+            names: &["origin.test", "127.0.0.1"],
+            until: 2100,
+            alpn: &[],
+            trusted: true,
+        }
     }
 }
 
@@ -92,7 +103,10 @@ impl Names {
     /// What a name resolves to: the first answer first, the last for ever.
     pub fn set(&self, name: &str, answers: &[&[&str]]) {
         let parse = |ips: &&[&str]| ips.iter().map(|ip| ip.parse().expect("address")).collect();
-        self.answers.lock().expect("lock").insert(name.to_owned(), answers.iter().map(parse).collect());
+        self.answers
+            .lock()
+            .expect("lock")
+            .insert(name.to_owned(), answers.iter().map(parse).collect());
     }
 
     pub fn asked(&self) -> Vec<String> {
@@ -108,8 +122,14 @@ impl Resolve for Names {
             std::future::pending::<()>().await;
         }
         let mut answers = self.answers.lock().expect("lock");
-        let Some(answers) = answers.get_mut(name) else { return Ok(vec![Ipv4Addr::LOCALHOST.into()]) };
-        Ok(if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() })
+        let Some(answers) = answers.get_mut(name) else {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+        };
+        Ok(if answers.len() > 1 {
+            answers.remove(0)
+        } else {
+            answers[0].clone()
+        })
     }
 }
 
@@ -135,7 +155,8 @@ impl Origin {
                 while let Ok((stream, _)) = listener.accept().await {
                     seen.connections.fetch_add(1, Ordering::SeqCst);
                     seen.open.fetch_add(1, Ordering::SeqCst);
-                    let (acceptor, handlers, seen) = (acceptor.clone(), Arc::clone(&handlers), Arc::clone(&seen));
+                    let (acceptor, handlers, seen) =
+                        (acceptor.clone(), Arc::clone(&handlers), Arc::clone(&seen));
                     tokio::spawn(async move {
                         let _ = serve(stream, acceptor, &handlers, &seen).await;
                         seen.open.fetch_sub(1, Ordering::SeqCst);
@@ -143,7 +164,13 @@ impl Origin {
                 }
             }
         });
-        Self { address, names: Arc::default(), folder, handlers, seen }
+        Self {
+            address,
+            names: Arc::default(),
+            folder,
+            handlers,
+            seen,
+        }
     }
 
     pub fn ca_file(&self) -> PathBuf {
@@ -152,7 +179,10 @@ impl Origin {
 
     /// What is done for a path: its requests' headers make the steps.
     pub fn on(&self, path: &str, handler: impl Fn(&str) -> Vec<Step> + Send + Sync + 'static) {
-        self.handlers.lock().expect("lock").insert(path.to_owned(), Arc::new(handler));
+        self.handlers
+            .lock()
+            .expect("lock")
+            .insert(path.to_owned(), Arc::new(handler));
     }
 
     /// What is done for a path, always.
@@ -162,7 +192,10 @@ impl Origin {
 
     /// A file at a path.
     pub fn file(&self, path: &str, content_type: &str, bytes: &[u8]) {
-        let headers = format!("content-type: {content_type}\ncontent-length: {}", bytes.len());
+        let headers = format!(
+            "content-type: {content_type}\ncontent-length: {}",
+            bytes.len()
+        );
         self.script(path, answer("200 OK", &headers, bytes));
     }
 
@@ -200,7 +233,10 @@ async fn serve(
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     // Of HTTP/2 no more than the client's preface is read: what comes then is up to the test.
     let (head, path) = if http2 {
-        (read_until(&mut stream, b"SM\r\n\r\n").await?, "h2".to_owned())
+        (
+            read_until(&mut stream, b"SM\r\n\r\n").await?,
+            "h2".to_owned(),
+        )
     } else {
         let head = read_until(&mut stream, b"\r\n\r\n").await?;
         let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -210,7 +246,9 @@ async fn serve(
     let handler = handlers.lock().expect("lock").get(&path).cloned();
     let steps = match handler {
         Some(handler) => handler(&head),
-        None => vec![Step::Send(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec())],
+        None => vec![Step::Send(
+            b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
+        )],
     };
     for step in steps {
         match step {
@@ -219,7 +257,8 @@ async fn serve(
                 stream.write_all(&bytes).await?;
             },
             Step::Drip(bytes, milliseconds) => {
-                let mut tick = tokio::time::interval(std::time::Duration::from_millis(milliseconds));
+                let mut tick =
+                    tokio::time::interval(std::time::Duration::from_millis(milliseconds));
                 for byte in bytes.iter().cycle() {
                     tick.tick().await;
                     stream.write_all(&[*byte]).await?;
@@ -282,6 +321,10 @@ fn certificates(wanted: &Certificate) -> (String, ServerConfig) {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .expect("certificate");
-    tls.alpn_protocols = wanted.alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    tls.alpn_protocols = wanted
+        .alpn
+        .iter()
+        .map(|protocol| protocol.to_vec())
+        .collect();
     (pem, tls)
 }

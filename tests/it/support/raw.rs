@@ -18,7 +18,9 @@ impl Raw {
     /// From another address of this machine: to the server, another client.
     pub async fn connect_from(source: &str, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("socket");
-        socket.bind(SocketAddr::new(source.parse().expect("address"), 0)).expect("bind");
+        socket
+            .bind(SocketAddr::new(source.parse().expect("address"), 0))
+            .expect("bind");
         Self(socket.connect(address).await.expect("connection"))
     }
 
@@ -31,7 +33,11 @@ impl Raw {
         let mut read = Vec::new();
         within(async {
             while !String::from_utf8_lossy(&read).contains(end) {
-                let byte = self.0.read_u8().await.unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&read)));
+                let byte = self
+                    .0
+                    .read_u8()
+                    .await
+                    .unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&read)));
                 read.push(byte);
             }
         })
