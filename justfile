@@ -32,6 +32,6 @@ bench:
     cargo build --release
     bash bench/run.sh
 
-# Write docs/openapi.json anew
+# Write docs/reference/openapi.json anew
 openapi:
-    cargo run --quiet --example openapi > docs/openapi.json
+    cargo run --quiet --example openapi > docs/reference/openapi.json

@@ -1,4 +1,4 @@
-//! Prints the `OpenAPI` document: `cargo run --example openapi > docs/openapi.json`.
+//! Prints the `OpenAPI` document: `cargo run --example openapi > docs/reference/openapi.json`.
 
 fn main() {
     println!("{}", haversack::http::api::openapi());

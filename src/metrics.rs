@@ -1,4 +1,4 @@
-//! Counters and gauges in the Prometheus text format, at `/metrics`. Names and units: `docs/metrics.md`.
+//! Counters and gauges in the Prometheus text format, at `/metrics`. Names and units: `docs/reference/metrics.md`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -55,7 +55,7 @@ impl Service {
         }
         let declared = media::declared(&new.content_type).ok_or_else(|| {
             Error::UnsupportedType(format!(
-                "content_type {} is not supported; docs/media-types.md lists what is, without parameters",
+                "content_type {} is not supported; docs/reference/media-types.md lists what is, without parameters",
                 quoted(&new.content_type)
             ))
         })?;

@@ -546,10 +546,10 @@ mod tests {
     #[test]
     fn the_documentation_lists_every_setting() {
         let table = SETTINGS.iter().map(Setting::row).collect::<String>();
-        let documented = include_str!("../../docs/configuration.md");
+        let documented = include_str!("../../docs/reference/configuration.md");
         assert!(
             documented.contains(&table),
-            "docs/configuration.md must hold this table:\n{table}"
+            "docs/reference/configuration.md must hold this table:\n{table}"
         );
     }
 }

@@ -1,5 +1,5 @@
 //! The one list of settings: name, default and meaning of each. Flags, environment variables, the keys of the TOML
-//! file and the table in `docs/configuration.md` all come from here.
+//! file and the table in `docs/reference/configuration.md` all come from here.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -225,11 +225,11 @@ async fn dimensions_and_durations_are_told_where_they_can_be() {
 
 #[test]
 fn the_documentation_lists_every_type() {
-    let documented = include_str!("../../docs/media-types.md");
+    let documented = include_str!("../../docs/reference/media-types.md");
     for media_type in haversack::media::TYPES {
         assert!(
             documented.contains(&media_type.row()),
-            "docs/media-types.md must have: {}",
+            "docs/reference/media-types.md must have: {}",
             media_type.row()
         );
     }

@@ -103,12 +103,12 @@ async fn made_up_methods_make_no_labels() {
 async fn the_openapi_document_is_the_committed_one() {
     let app = TestApp::start().await;
     let served = app.anonymous().get("/openapi.json").await;
-    let committed = include_str!("../../docs/openapi.json");
+    let committed = include_str!("../../docs/reference/openapi.json");
     let fresh = haversack::http::api::openapi();
     assert_eq!(served.text(), fresh);
     assert!(
         committed.trim_end() == fresh,
-        "docs/openapi.json is not what the code says: run `cargo run --example openapi > docs/openapi.json`"
+        "docs/reference/openapi.json is not what the code says: run `cargo run --example openapi > docs/reference/openapi.json`"
     );
     for path in [
         "/v3/attachments",

@@ -91,7 +91,7 @@ fn documented() -> (Router<ApiState>, String) {
     )
 }
 
-/// The `OpenAPI` document, as served at `/openapi.json` and committed as `docs/openapi.json`.
+/// The `OpenAPI` document, as served at `/openapi.json` and committed as `docs/reference/openapi.json`.
 #[must_use]
 pub fn openapi() -> String {
     documented().1

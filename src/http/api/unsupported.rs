@@ -12,8 +12,9 @@ use crate::service::Error;
 
 async fn not_available(uri: Uri) -> Response {
     let path = shown(uri.path());
-    let message =
-        format!("{path} is not available on this server; docs/compatibility.md lists what is");
+    let message = format!(
+        "{path} is not available on this server; docs/reference/compatibility.md lists what is"
+    );
     ApiError::from(Error::NotAvailable(message)).into_response()
 }
 
