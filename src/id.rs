@@ -40,6 +40,8 @@ id! {
     /// A phone number that a partner may send from.
     LineId
     AttachmentId
+    /// A blob: the bytes of an upload or of a variant. Attachments with equal bytes may share one.
+    BlobId
     ChatId
     /// A participant of one chat.
     HandleId
@@ -51,15 +53,30 @@ id! {
 }
 
 impl AttachmentId {
-    /// Returns the blob id of this attachment's variant. It is deterministic, and its UUID version 8 keeps it
-    /// distinct from all attachment ids.
+    /// Returns the id of the blob that this attachment's upload is stored as: the same UUID.
     #[must_use]
-    pub fn made(self) -> Self {
-        Self(
+    pub fn blob_id(self) -> BlobId {
+        BlobId(self.0)
+    }
+
+    /// Returns the id of the blob that a variant of this attachment's upload is stored as. It is deterministic,
+    /// and its UUID version 8 keeps it distinct from the ids of uploads.
+    #[must_use]
+    pub fn variant_blob_id(self) -> BlobId {
+        BlobId(
             uuid::Builder::from_bytes(self.0.into_bytes())
                 .with_version(uuid::Version::Custom)
                 .into_uuid(),
         )
+    }
+}
+
+impl BlobId {
+    /// Returns the id of the attachment that the blob was uploaded for. No attachment has that id if the blob is
+    /// a variant.
+    #[must_use]
+    pub fn attachment_id(self) -> AttachmentId {
+        AttachmentId(self.0)
     }
 }
 
@@ -87,12 +104,14 @@ mod tests {
     #[test]
     fn variant_blob_id_is_deterministic_and_distinct() {
         let id = AttachmentId::new();
-        assert_eq!((id.made(), id.made().made()), (id.made(), id.made()));
+        assert_eq!(id.variant_blob_id(), id.variant_blob_id());
+        assert_ne!(id.variant_blob_id(), id.blob_id());
         assert_eq!(
-            id.made().to_string(),
+            id.variant_blob_id().to_string(),
             format!("{}8{}", &id.to_string()[..14], &id.to_string()[15..])
         );
-        assert_eq!(AttachmentId::parse(&id.made().to_string()), Some(id.made()));
+        let text = id.variant_blob_id().to_string();
+        assert_eq!(BlobId::parse(&text), Some(id.variant_blob_id()));
     }
 
     #[test]

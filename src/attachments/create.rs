@@ -83,7 +83,7 @@ impl Service {
             size_bytes,
             created_at: now,
             upload_expires_at: now + self.limits.upload_url_ttl(),
-            blob_id: id,
+            blob_id: id.blob_id(),
             measures: MediaInfo::default(),
             prepared: false,
             variant: None,
@@ -125,7 +125,7 @@ impl Service {
             let window =
                 attachment.upload_expires_at.as_millis() - attachment.created_at.as_millis();
             let window = Duration::from_millis(u64::try_from(window).unwrap_or(0));
-            return bucket.presign_put(*id, signed_type, *size_bytes, window);
+            return bucket.presign_put(id.blob_id(), signed_type, *size_bytes, window);
         }
         let expires = attachment.upload_expires_at;
         let grant = UploadGrant {

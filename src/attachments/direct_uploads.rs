@@ -199,7 +199,7 @@ impl Service {
             if attachment.state != UploadState::Pending {
                 return Ok(Some(attachment));
             }
-            let Some(sealed) = bucket.uploaded(id).await? else {
+            let Some(sealed) = bucket.uploaded(id.blob_id()).await? else {
                 return Ok(Some(attachment));
             };
             match self.accept(&attachment, sealed).await {
@@ -257,7 +257,7 @@ impl Service {
         match inspected {
             Ok(inspected) => {
                 self.publish_and_record(attachment, sealed, received, inspected)
-                    .await?
+                    .await?;
             }
             Err(refusal) => {
                 let (uploads, attachment, reason) =
@@ -320,7 +320,7 @@ impl Service {
         let Some(bucket) = self.blobs.bucket() else {
             return;
         };
-        if let Err(error) = bucket.remove_uploaded(id).await {
+        if let Err(error) = bucket.remove_uploaded(id.blob_id()).await {
             tracing::warn!(%id, %error, "an upload that is not needed cannot be removed; it will be tried again");
         }
     }
@@ -332,7 +332,7 @@ impl Service {
         key: String,
     ) -> Result<(), Error> {
         if let Some(bucket) = self.blobs.bucket() {
-            bucket.remove_uploaded(id).await?;
+            bucket.remove_uploaded(id.blob_id()).await?;
         }
         self.forget_deletion(Holder::Background, key).await
     }

@@ -15,7 +15,7 @@ use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, AudioInfo, Variant};
 use crate::domain::filename;
 use crate::domain::voice_memo;
-use crate::id::{AttachmentId, PartnerId};
+use crate::id::{AttachmentId, BlobId, PartnerId};
 use crate::sandbox;
 use crate::service::{Error, Service};
 use crate::transcode::{self, AudioAnalysis, Converted, Converter};
@@ -116,7 +116,7 @@ impl Service {
         // In a bucket it has the same name each time, so it must have the same id each time: what a crash left asked to be
         // removed is then this.
         if let Some((variant, _)) = &mut prepared.variant {
-            variant.blob_id = id.made();
+            variant.blob_id = id.variant_blob_id();
         }
         let (now, is_silent) = (self.clock.now(), prepared.is_silent);
         let (variant, sealed) = prepared.variant.unzip();
@@ -233,7 +233,7 @@ impl Service {
             media_type: media_type.to_owned(),
             size_bytes: sealed.digests().size,
             md5: sealed.digests().md5.clone(),
-            blob_id: AttachmentId::new(),
+            blob_id: BlobId::new(),
         };
         Ok((variant, sealed))
     }

@@ -22,7 +22,7 @@ use super::{
     Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, Error, ObjectHeaders,
     RandomAccess, StagedBlob,
 };
-use crate::id::AttachmentId;
+use crate::id::BlobId;
 
 /// The store.
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ fn list_folder(folder: &Path) -> Result<Vec<BlobMeta>, Error> {
                 Err(error) => return Err(error),
             };
             let name = entry.file_name().to_string_lossy().into_owned();
-            let id = AttachmentId::parse(&name);
+            let id = BlobId::parse(&name);
             listed.push(BlobMeta {
                 name,
                 id,
@@ -320,7 +320,7 @@ mod tests {
     async fn a_file_is_found_by_its_id_whatever_its_path() {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).expect("store");
-        let id = AttachmentId::new();
+        let id = BlobId::new();
         let metadata = ObjectHeaders {
             content_type: String::new(),
             content_disposition: String::new(),

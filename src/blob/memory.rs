@@ -17,14 +17,14 @@ use super::{
     RandomAccess, StagedBlob,
 };
 use crate::clock::Clock;
-use crate::id::AttachmentId;
+use crate::id::BlobId;
 
 /// An in-memory blob store; clones share their contents.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryStore(Arc<Mutex<HashMap<AttachmentId, (Bytes, SystemTime)>>>);
+pub struct MemoryStore(Arc<Mutex<HashMap<BlobId, (Bytes, SystemTime)>>>);
 
 impl MemoryStore {
-    fn blobs(&self) -> std::sync::MutexGuard<'_, HashMap<AttachmentId, (Bytes, SystemTime)>> {
+    fn blobs(&self) -> std::sync::MutexGuard<'_, HashMap<BlobId, (Bytes, SystemTime)>> {
         self.0.lock().expect("no panic while locked")
     }
 }

@@ -26,7 +26,7 @@ pub use memory::MemoryStore;
 pub use s3::S3Store;
 
 pub use crate::domain::blob_key::BlobKey;
-use crate::id::AttachmentId;
+use crate::id::BlobId;
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,7 @@ pub struct BlobMeta {
     /// Its name in the store: an id, or a path below the prefix of a bucket.
     pub name: String,
     /// The id in that name.
-    pub id: Option<AttachmentId>,
+    pub id: Option<BlobId>,
     /// Its size in bytes.
     pub size: u64,
     /// When it was written.
@@ -157,7 +157,7 @@ pub trait DirectAccess: Send + Sync {
     /// A URL that takes one upload of this type and length for so long.
     fn presign_put(
         &self,
-        id: AttachmentId,
+        id: BlobId,
         content_type: &str,
         content_length: u64,
         lifetime: Duration,
@@ -168,10 +168,10 @@ pub trait DirectAccess: Send + Sync {
 
     /// What was uploaded for an attachment, as it is now. If another upload replaces it, whatever is done with this one
     /// fails with [`Error::PreconditionFailed`].
-    async fn uploaded(&self, id: AttachmentId) -> Result<Option<Box<dyn StagedBlob>>, Error>;
+    async fn uploaded(&self, id: BlobId) -> Result<Option<Box<dyn StagedBlob>>, Error>;
 
     /// Removes what was uploaded for an attachment.
-    async fn remove_uploaded(&self, id: AttachmentId) -> Result<(), Error>;
+    async fn remove_uploaded(&self, id: BlobId) -> Result<(), Error>;
 
     /// A blob once more, to be published under another name.
     async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn StagedBlob>>, Error>;

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::domain::attachment::{Attachment, AudioInfo, UploadState, Variant};
 use crate::domain::blob_key::BlobKey;
 use crate::domain::tier::EPHEMERAL_LIFE;
-use crate::id::{AttachmentId, AuditId, PartnerId};
+use crate::id::{AttachmentId, AuditId, BlobId, PartnerId};
 use crate::media::MediaInfo;
 
 /// From a row that holds all columns of the table.
@@ -50,7 +50,7 @@ pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
         size_bytes: size(row, "size_bytes")?,
         created_at: time(row, "created_at")?,
         upload_expires_at: time(row, "upload_expires_at")?,
-        blob_id: optional(row, "blob_id", AttachmentId::parse)?.unwrap_or(id),
+        blob_id: optional(row, "blob_id", BlobId::parse)?.unwrap_or(id.blob_id()),
         measures: MediaInfo {
             width: pixels("width")?,
             height: pixels("height")?,
@@ -65,7 +65,7 @@ pub(super) fn read(row: &AnyRow) -> Result<Attachment, Error> {
 }
 
 fn variant(row: &AnyRow) -> Result<Option<Variant>, Error> {
-    let Some(blob) = optional(row, "variant_blob_id", AttachmentId::parse)? else {
+    let Some(blob) = optional(row, "variant_blob_id", BlobId::parse)? else {
         return Ok(None);
     };
     Ok(Some(Variant {
@@ -100,7 +100,7 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
             (None, None, None)
         }
     };
-    let shared = (attachment.blob_id != attachment.id).then(|| attachment.blob_id.to_string());
+    let shared = (!attachment.owns_blob()).then(|| attachment.blob_id.to_string());
     sqlx::query(
         "INSERT INTO attachments (id, partner_id, filename, declared_type, signed_type, media_type, size_bytes, \
          created_at, upload_expires_at, sha256, md5, stored_at, blob_id, width, height, duration_ms, expires_at) \
@@ -447,7 +447,7 @@ async fn delete_dependents(
 
 /// Whether any attachment has its bytes in this blob. Until the transaction ends nobody else who asks this gets an
 /// answer: one who comes to name a blob and one who drops it must not pass each other.
-pub async fn is_referenced(db: &mut Connection, blob: AttachmentId) -> Result<bool, Error> {
+pub async fn is_referenced(db: &mut Connection, blob: BlobId) -> Result<bool, Error> {
     locks::lock_names(db, &[format!("blob {blob}")]).await?;
     let named = sqlx::query(
         "SELECT 1 FROM attachments \

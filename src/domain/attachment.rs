@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::blob_key::BlobKey;
 use super::tier::Tier;
 use crate::clock::Timestamp;
-use crate::id::{AttachmentId, PartnerId};
+use crate::id::{AttachmentId, BlobId, PartnerId};
 use crate::media::MediaInfo;
 
 /// A file owned by a partner.
@@ -27,8 +27,8 @@ pub struct Attachment {
     pub created_at: Timestamp,
     /// When the upload window closes.
     pub upload_expires_at: Timestamp,
-    /// The attachment whose blob holds the bytes: usually this one, another if a blob is shared.
-    pub blob_id: AttachmentId,
+    /// The blob that holds the uploaded bytes: usually this attachment's own, another's if they share one.
+    pub blob_id: BlobId,
     /// Dimensions and duration, as far as they could be determined.
     pub measures: MediaInfo,
     /// True once the variant and the audio analysis were computed, on first send.
@@ -51,8 +51,7 @@ pub struct Variant {
     pub size_bytes: u64,
     /// MD5 of the variant, lowercase hexadecimal.
     pub md5: String,
-    /// Blob id of the variant; never the id of an attachment.
-    pub blob_id: AttachmentId,
+    pub blob_id: BlobId,
 }
 
 /// Number of points of a waveform.
@@ -144,6 +143,13 @@ impl Attachment {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 
+    /// Returns true if the uploaded bytes are in a blob of this attachment's own, and false if it shares that of
+    /// an earlier attachment.
+    #[must_use]
+    pub fn owns_blob(&self) -> bool {
+        self.blob_id == self.id.blob_id()
+    }
+
     #[must_use]
     pub fn tier(&self) -> Tier {
         if self.expires_at.is_some() {
@@ -179,7 +185,7 @@ impl Attachment {
             .chain(self.variant.as_ref().map(|made| self.made_key(made)))
     }
 
-    fn key(&self, blob: AttachmentId, filename: &str) -> BlobKey {
+    fn key(&self, blob: BlobId, filename: &str) -> BlobKey {
         BlobKey::for_file(blob, self.partner_id, self.blob_id, filename, self.tier())
     }
 

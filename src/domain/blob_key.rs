@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::filename;
 use super::tier::Tier;
-use crate::id::{AttachmentId, PartnerId};
+use crate::id::{BlobId, PartnerId};
 
 /// Maximum length of a path, in bytes. Together with the longest configurable prefix it stays within the 1024
 /// bytes that S3 allows for an object key.
@@ -17,19 +17,19 @@ const MAX_EXTENSION: usize = 16;
 /// can sit directly in front of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BlobKey {
-    id: AttachmentId,
+    id: BlobId,
     path: String,
 }
 
 impl BlobKey {
-    /// Builds the key of blob `id`, which is the file `filename` of an attachment. Ephemeral blobs have a
+    /// Builds the key of blob `id`: the file `filename` beside, or as, the blob `upload`. Ephemeral blobs have a
     /// separate path prefix: read access to `attachments/` in the bucket must not expose files that require a
     /// signed URL.
     #[must_use]
     pub fn for_file(
-        id: AttachmentId,
+        id: BlobId,
         partner: PartnerId,
-        attachment: AttachmentId,
+        upload: BlobId,
         filename: &str,
         tier: Tier,
     ) -> Self {
@@ -37,7 +37,7 @@ impl BlobKey {
             Tier::Persistent => "attachments",
             Tier::Ephemeral => "ephemeral",
         };
-        let folder = format!("{shelf}/partners/{partner}/{attachment}/");
+        let folder = format!("{shelf}/partners/{partner}/{upload}/");
         let segment = filename::url_segment(filename);
         let room = MAX_PATH - folder.len();
         let segment = if segment.len() <= room {
@@ -56,13 +56,13 @@ impl BlobKey {
     pub fn parse(text: &str) -> Option<Self> {
         let (id, path) = text.split_once(' ').unwrap_or((text, ""));
         Some(Self {
-            id: AttachmentId::parse(id)?,
+            id: BlobId::parse(id)?,
             path: path.to_owned(),
         })
     }
 
     #[must_use]
-    pub fn id(&self) -> AttachmentId {
+    pub fn id(&self) -> BlobId {
         self.id
     }
 
@@ -74,8 +74,8 @@ impl BlobKey {
 }
 
 /// Builds a key from an id when the path is unknown.
-impl From<AttachmentId> for BlobKey {
-    fn from(id: AttachmentId) -> Self {
+impl From<BlobId> for BlobKey {
+    fn from(id: BlobId) -> Self {
         Self {
             id,
             path: String::new(),
@@ -96,7 +96,7 @@ impl fmt::Display for BlobKey {
 
 /// Truncates a path segment to `room` bytes. The id is appended, so that names with a common prefix stay
 /// distinct.
-fn shortened(segment: &str, id: AttachmentId, room: usize) -> String {
+fn shortened(segment: &str, id: BlobId, room: usize) -> String {
     let extension = segment.rfind('.').map_or("", |dot| &segment[dot..]);
     let extension = if extension.len() <= MAX_EXTENSION {
         extension
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn id(last: u8) -> AttachmentId {
-        AttachmentId::parse(&format!("01990000-0000-7000-8000-0000000000{last:02}")).expect("id")
+    fn id(last: u8) -> BlobId {
+        BlobId::parse(&format!("01990000-0000-7000-8000-0000000000{last:02}")).expect("id")
     }
 
     fn key(blob: u8, filename: &str) -> BlobKey {

@@ -299,7 +299,7 @@ async fn copy_attachment(
     shape.set(
         &mut row,
         "blob_id",
-        (target.blob_id != target.id).then(|| target.blob_id.to_string()),
+        (!target.owns_blob()).then(|| target.blob_id.to_string()),
     );
     shape.set(
         &mut row,
@@ -319,10 +319,10 @@ async fn copy_attachment(
 /// cannot share a blob.
 fn at_target(attachment: &Attachment, to: &dyn BlobStore) -> Attachment {
     let mut target = attachment.clone();
-    if to.bucket().is_some() && target.blob_id != target.id {
-        target.blob_id = target.id;
+    if to.bucket().is_some() && !target.owns_blob() {
+        target.blob_id = target.id.blob_id();
         if let Some(made) = &mut target.variant {
-            made.blob_id = target.id.made();
+            made.blob_id = target.id.variant_blob_id();
         }
     }
     target
@@ -338,7 +338,7 @@ async fn copy_files(
     let UploadState::Stored { sha256, md5, .. } = &attachment.state else {
         if attachment.state == UploadState::Pending
             && let Some(bucket) = from.blobs.bucket()
-            && bucket.uploaded(attachment.id).await?.is_some()
+            && bucket.uploaded(attachment.id.blob_id()).await?.is_some()
         {
             let why = "it was uploaded to the bucket but never used: start a server on --from again, and stop it \
                        an hour after the upload window has closed";

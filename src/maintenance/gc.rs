@@ -150,7 +150,9 @@ async fn key_of(side: StorageRef<'_>, listed: &BlobMeta) -> Result<Option<BlobKe
     if side.blobs.bucket().is_none() {
         return Ok(Some(BlobKey::from(id)));
     }
-    let attachment = attachments::find_including_expired(&mut *side.db.read().await?, id).await?;
+    let attachment =
+        attachments::find_including_expired(&mut *side.db.read().await?, id.attachment_id())
+            .await?;
     if attachment
         .as_ref()
         .is_some_and(|attachment| attachment.state == UploadState::Pending)
@@ -159,7 +161,11 @@ async fn key_of(side: StorageRef<'_>, listed: &BlobMeta) -> Result<Option<BlobKe
     }
     let is_uploaded =
         attachment.is_none_or(|attachment| attachment.uploaded_key().path() == listed.name);
-    let blob = if is_uploaded { id } else { id.made() };
+    let blob = if is_uploaded {
+        id
+    } else {
+        id.attachment_id().variant_blob_id()
+    };
     Ok(BlobKey::parse(&format!("{blob} {}", listed.name)))
 }
 

@@ -21,7 +21,7 @@ use crate::domain::filename;
 use crate::domain::part::DraftPart;
 use crate::domain::tier::Tier;
 use crate::fetch::{self, Download, FetchUrl, Fetched, Validators};
-use crate::id::{AttachmentId, PartnerId};
+use crate::id::{AttachmentId, BlobId, PartnerId};
 use crate::media::{self, Ingest, Rejection};
 use crate::service::{Error, Service};
 
@@ -281,12 +281,12 @@ impl Service {
             sealed.push(copy(&earlier.made_key(made)).await?);
         }
         let variant = earlier.variant.clone().map(|made| Variant {
-            blob_id: AttachmentId::new(),
+            blob_id: BlobId::new(),
             ..made
         });
         let own = Attachment {
             id,
-            blob_id: id,
+            blob_id: id.blob_id(),
             created_at: now,
             upload_expires_at: now,
             expires_at,
@@ -364,17 +364,15 @@ impl Service {
 }
 
 impl FetchedAttachment {
-    fn is_new(&self) -> bool {
-        self.attachment.blob_id == self.attachment.id
-    }
-
     /// The blobs that were stored for it.
     fn new_blobs(&self) -> impl Iterator<Item = BlobKey> {
-        self.attachment.keys().filter(|_| self.is_new())
+        self.attachment
+            .keys()
+            .filter(|_| self.attachment.owns_blob())
     }
 
     /// The blobs of an earlier attachment that it shares.
-    pub(crate) fn shared_blobs(&self) -> impl Iterator<Item = AttachmentId> {
+    pub(crate) fn shared_blobs(&self) -> impl Iterator<Item = BlobId> {
         let made = self
             .attachment
             .variant
@@ -382,7 +380,7 @@ impl FetchedAttachment {
             .map(|variant| variant.blob_id);
         std::iter::once(self.attachment.blob_id)
             .chain(made)
-            .filter(|_| !self.is_new())
+            .filter(|_| !self.attachment.owns_blob())
     }
 
     /// Makes the file an attachment, in the transaction of the send.
@@ -408,7 +406,7 @@ impl FetchedAttachment {
         table::insert(db, &attachment).await?;
         match validators {
             Some(validators) => {
-                fetched_urls::remember(db, partner, &url_hash, id, &validators, now).await?
+                fetched_urls::remember(db, partner, &url_hash, id, &validators, now).await?;
             }
             None => fetched_urls::forget(db, partner, &url_hash).await?,
         }
@@ -487,7 +485,7 @@ fn new_attachment(
         size_bytes: digests.size,
         created_at: now,
         upload_expires_at: now,
-        blob_id: id,
+        blob_id: id.blob_id(),
         measures,
         prepared: false,
         variant: None,

@@ -13,12 +13,12 @@ use haversack::blob::{
 };
 use haversack::config::{Config, Flags};
 use haversack::domain::tier::Tier;
-use haversack::id::{AttachmentId, PartnerId};
+use haversack::id::{BlobId, PartnerId};
 
 use crate::support::{Api, BucketServer};
 
 fn key(filename: &str) -> BlobKey {
-    let id = AttachmentId::new();
+    let id = BlobId::new();
     BlobKey::for_file(id, PartnerId::new(), id, filename, Tier::Persistent)
 }
 
@@ -240,7 +240,7 @@ async fn an_upload_is_read_and_copied_only_as_it_was_found() {
     let bucket = BucketServer::start().await;
     let (store, _folder) = open(&bucket);
     let (id, client) = (
-        AttachmentId::new(),
+        BlobId::new(),
         Api::anonymous("127.0.0.1:1".parse().expect("address")),
     );
     let put = async |bytes: &[u8]| {

@@ -471,7 +471,7 @@ async fn what_is_of_no_type_that_is_taken_is_not_kept() {
     let id = AttachmentId::parse(text(&created, "attachment_id")).expect("id");
     let longer = open(&bucket)
         .0
-        .presign_put(id, "text/plain", 6, Duration::from_mins(1));
+        .presign_put(id.blob_id(), "text/plain", 6, Duration::from_mins(1));
     let client = app.anonymous();
     let put = client.request(
         "PUT",
@@ -602,9 +602,9 @@ async fn what_a_crash_left_asked_to_be_removed_is_not_what_was_made_again() {
         .expect("id");
     // As it is between giving the delivered form its name and writing the row.
     let key = BlobKey::for_file(
-        id.made(),
+        id.variant_blob_id(),
         partner,
-        id,
+        id.blob_id(),
         "scan.jpg",
         haversack::domain::tier::Tier::Persistent,
     )

@@ -30,7 +30,7 @@ use super::{
     ObjectHeaders, RandomAccess, Reading, StagedBlob,
 };
 use crate::blob::s3::ranged_reader::Remote;
-use crate::id::AttachmentId;
+use crate::id::BlobId;
 
 /// Key prefix of direct uploads.
 const UPLOADS: &str = "uploads/";
@@ -112,7 +112,7 @@ impl S3Store {
         self.client.copy(from, &found, to, &metadata).await
     }
 
-    fn upload(id: AttachmentId) -> String {
+    fn upload(id: BlobId) -> String {
         format!("{UPLOADS}{id}")
     }
 
@@ -200,7 +200,7 @@ impl BlobStore for S3Store {
 impl DirectAccess for S3Store {
     fn presign_put(
         &self,
-        id: AttachmentId,
+        id: BlobId,
         content_type: &str,
         content_length: u64,
         lifetime: Duration,
@@ -213,11 +213,11 @@ impl DirectAccess for S3Store {
         self.client.presign_get(&object(key), reading, lifetime)
     }
 
-    async fn uploaded(&self, id: AttachmentId) -> Result<Option<Box<dyn StagedBlob>>, Error> {
+    async fn uploaded(&self, id: BlobId) -> Result<Option<Box<dyn StagedBlob>>, Error> {
         self.remote(Self::upload(id)).await
     }
 
-    async fn remove_uploaded(&self, id: AttachmentId) -> Result<(), Error> {
+    async fn remove_uploaded(&self, id: BlobId) -> Result<(), Error> {
         self.client.delete(&Self::upload(id)).await
     }
 
@@ -305,10 +305,7 @@ fn listed(name: &str, size: u64, modified: SystemTime) -> BlobMeta {
         .iter()
         .find_map(|shelf| name.strip_prefix(shelf))
         .and_then(|path| path.split('/').nth(1));
-    let id = name
-        .strip_prefix(UPLOADS)
-        .or(path)
-        .and_then(AttachmentId::parse);
+    let id = name.strip_prefix(UPLOADS).or(path).and_then(BlobId::parse);
     BlobMeta {
         name: name.to_owned(),
         id,
