@@ -46,8 +46,7 @@ id! {
     /// A participant of one chat.
     HandleId
     MessageId
-    /// An entry of the outbox.
-    JobId
+    OutboxEntryId
     /// An audit record.
     AuditId
 }

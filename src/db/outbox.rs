@@ -1,19 +1,19 @@
-//! The outbox: messages to hand to the gateway. An entry is inserted by the transaction that accepts its
-//! message, and deleted by the one that records its outcome (transactional outbox).
+//! The outbox: messages to hand to the gateway. An entry is inserted by the transaction that accepts its message, and
+//! deleted by the one that records its outcome (transactional outbox).
 //!
-//! Several servers may lease entries. Leasing is serialised by an advisory lock, so that each server sees the
-//! leases of the others: the messages of one chat are never leased by two servers at once. The attempt number
-//! is a fencing token that identifies the latest lease.
+//! Several servers may lease entries. Leasing is serialized by an advisory lock, so each server sees the leases of the
+//! others: the messages of one chat are never leased by two servers at once. The attempt number is the fencing token of
+//! a lease: every later statement has it in its condition, so a server whose lease was taken over changes nothing.
 
 use super::row::{integer, parsed, size};
 use super::{Connection, Engine, Error, locks};
 use crate::clock::Timestamp;
-use crate::id::{ChatId, JobId, MessageId};
+use crate::id::{ChatId, MessageId, OutboxEntryId};
 
 /// A leased entry.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxEntry {
-    pub id: JobId,
+    pub id: OutboxEntryId,
     pub message_id: MessageId,
     pub chat_id: ChatId,
     /// Attempt number, from 1; the fencing token of the lease.
@@ -27,7 +27,7 @@ pub async fn insert(
     now: Timestamp,
 ) -> Result<(), Error> {
     sqlx::query("INSERT INTO outbox (id, chat_id, message_id, available_at, attempts, created_at) VALUES ($1, $2, $3, $4, 0, $4)")
-        .bind(JobId::new().to_string())
+        .bind(OutboxEntryId::new().to_string())
         .bind(chat.to_string())
         .bind(message.to_string())
         .bind(now.as_millis())
@@ -36,8 +36,8 @@ pub async fn insert(
     Ok(())
 }
 
-/// Selects the oldest due entries of chats without a lease.
-macro_rules! claim {
+/// Expands to the statement that leases the oldest due entries of chats without a lease.
+macro_rules! lease {
     ($locking:literal) => {
         concat!(
             "UPDATE outbox SET claimed_until = $1, attempts = attempts + 1 WHERE id IN \
@@ -51,7 +51,7 @@ macro_rules! claim {
 }
 
 /// Leases the oldest due entries until `until`; no other server can lease them before.
-pub async fn claim(
+pub async fn lease(
     db: &mut Connection,
     now: Timestamp,
     until: Timestamp,
@@ -59,9 +59,9 @@ pub async fn claim(
 ) -> Result<Vec<OutboxEntry>, Error> {
     locks::lock_names(db, &["outbox".to_owned()]).await?;
     let statement = match Engine::of_connection(db) {
-        Engine::Sqlite => claim!(""),
-        // Skip rows locked by another server that is recording an outcome.
-        Engine::Postgres => claim!(" FOR UPDATE SKIP LOCKED"),
+        Engine::Sqlite => lease!(""),
+        // Skips rows locked by another server that is recording an outcome.
+        Engine::Postgres => lease!(" FOR UPDATE SKIP LOCKED"),
     };
     let rows = sqlx::query(statement)
         .bind(until.as_millis())
@@ -69,66 +69,59 @@ pub async fn claim(
         .bind(i64::from(limit))
         .fetch_all(db)
         .await?;
-    let mut jobs = rows
+    let mut entries = rows
         .iter()
         .map(|row| {
             Ok(OutboxEntry {
-                id: parsed(row, "id", JobId::parse)?,
+                id: parsed(row, "id", OutboxEntryId::parse)?,
                 message_id: parsed(row, "message_id", MessageId::parse)?,
                 chat_id: parsed(row, "chat_id", ChatId::parse)?,
                 attempt: u32::try_from(integer(row, "attempts")?).unwrap_or(u32::MAX),
             })
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    jobs.sort_unstable_by_key(|job| job.id);
-    Ok(jobs)
+    entries.sort_unstable_by_key(|entry| entry.id);
+    Ok(entries)
 }
 
-/// Extends a lease. Returns false if the entry is gone or another server has leased it since.
-pub async fn extend(
+/// Renews a lease. Returns false if the entry was deleted or another server has leased it since.
+pub async fn renew(
     db: &mut Connection,
-    job: OutboxEntry,
+    entry: OutboxEntry,
     until: Timestamp,
 ) -> Result<bool, Error> {
-    let done = sqlx::query("UPDATE outbox SET claimed_until = $3 WHERE id = $1 AND attempts = $2")
-        .bind(job.id.to_string())
-        .bind(i64::from(job.attempt))
-        .bind(until.as_millis())
-        .execute(db)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    let renewed =
+        sqlx::query("UPDATE outbox SET claimed_until = $3 WHERE id = $1 AND attempts = $2")
+            .bind(entry.id.to_string())
+            .bind(i64::from(entry.attempt))
+            .bind(until.as_millis())
+            .execute(db)
+            .await?;
+    Ok(renewed.rows_affected() == 1)
 }
 
 /// Releases an entry, to be retried at `at`. Has no effect if another server has leased it since.
-pub async fn retry(db: &mut Connection, job: OutboxEntry, at: Timestamp) -> Result<(), Error> {
+pub async fn retry(db: &mut Connection, entry: OutboxEntry, at: Timestamp) -> Result<(), Error> {
     sqlx::query(
         "UPDATE outbox SET available_at = $3, claimed_until = 0 WHERE id = $1 AND attempts = $2",
     )
-    .bind(job.id.to_string())
-    .bind(i64::from(job.attempt))
+    .bind(entry.id.to_string())
+    .bind(i64::from(entry.attempt))
     .bind(at.as_millis())
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Deletes an entry whose message failed. Returns false if another server has leased it since.
-pub async fn give_up(db: &mut Connection, job: OutboxEntry) -> Result<bool, Error> {
-    let done = sqlx::query("DELETE FROM outbox WHERE id = $1 AND attempts = $2")
-        .bind(job.id.to_string())
-        .bind(i64::from(job.attempt))
+/// Deletes an entry that needs no further attempt. Returns false if another server has leased it since: that server
+/// deletes it, and until then the later messages of the chat wait.
+pub async fn complete(db: &mut Connection, entry: OutboxEntry) -> Result<bool, Error> {
+    let deleted = sqlx::query("DELETE FROM outbox WHERE id = $1 AND attempts = $2")
+        .bind(entry.id.to_string())
+        .bind(i64::from(entry.attempt))
         .execute(db)
         .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Deletes an entry whose outcome is recorded.
-pub async fn done(db: &mut Connection, id: JobId) -> Result<(), Error> {
-    sqlx::query("DELETE FROM outbox WHERE id = $1")
-        .bind(id.to_string())
-        .execute(db)
-        .await?;
-    Ok(())
+    Ok(deleted.rows_affected() == 1)
 }
 
 /// Returns the number of entries.
@@ -139,4 +132,44 @@ pub async fn count(db: &mut Connection) -> Result<u64, Error> {
             .await?,
         "waiting",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::db::Db;
+
+    #[tokio::test]
+    async fn expired_lease_cannot_change_the_entry_of_its_successor() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let url = format!("sqlite://{}/test.db?mode=rwc", folder.path().display());
+        let db = Db::open(&url.parse().expect("URL"))
+            .await
+            .expect("database");
+        db.write(|db| {
+            Box::pin(async move {
+                let (now, minute) = (Timestamp::from_millis(0), Duration::from_mins(1));
+                insert(db, ChatId::new(), MessageId::new(), now).await?;
+                let first = lease(db, now, now + minute, 1).await?[0];
+                let later = now + 2 * minute;
+                let second = lease(db, later, later + minute, 1).await?[0];
+                assert_eq!((first.id, second.attempt), (second.id, 2));
+
+                assert!(!renew(db, first, later + 5 * minute).await?);
+                retry(db, first, later + 5 * minute).await?;
+                assert!(!complete(db, first).await?, "fenced by the attempt number");
+                assert_eq!(count(db).await?, 1);
+
+                let after = later + 2 * minute;
+                let third = lease(db, after, after + minute, 1).await?[0];
+                assert!(!complete(db, second).await? && complete(db, third).await?);
+                assert_eq!(count(db).await?, 0);
+                Ok::<_, Error>(())
+            })
+        })
+        .await
+        .expect("transaction");
+    }
 }

@@ -116,7 +116,7 @@ impl DeliveryWorker {
             .db
             .write(move |db| {
                 Box::pin(async move {
-                    let jobs = outbox::claim(db, now, now + LEASE, BATCH).await?;
+                    let jobs = outbox::lease(db, now, now + LEASE, BATCH).await?;
                     for job in &jobs {
                         messages::mark_queued(db, job.message_id, now).await?;
                     }
@@ -168,7 +168,7 @@ impl DeliveryWorker {
         retry_while_unavailable(|| {
             let until = self.clock.now() + LEASE;
             self.db
-                .write(move |db| Box::pin(async move { outbox::extend(db, job, until).await }))
+                .write(move |db| Box::pin(async move { outbox::renew(db, job, until).await }))
         })
         .await
     }
@@ -261,10 +261,9 @@ impl DeliveryWorker {
                 Box::pin(async move {
                     messages::mark_sent(db, job.message_id, service, now).await?;
                     if last {
-                        outbox::done(db, job.id).await
-                    } else {
-                        Ok(())
+                        outbox::complete(db, job).await?;
                     }
+                    Ok::<_, db::Error>(())
                 })
             })
         })
@@ -278,7 +277,7 @@ impl DeliveryWorker {
             self.db.write(move |db| {
                 Box::pin(async move {
                     messages::mark_delivered(db, job.message_id, now).await?;
-                    outbox::done(db, job.id).await
+                    outbox::complete(db, job).await
                 })
             })
         })
@@ -317,7 +316,7 @@ impl DeliveryWorker {
             self.db.write(move |db| {
                 Box::pin(async move {
                     // Unless another server holds the lease now: its attempt may have succeeded.
-                    if outbox::give_up(db, job).await? {
+                    if outbox::complete(db, job).await? {
                         messages::mark_failed(db, job.message_id, code, &reason, now).await?;
                     }
                     Ok::<_, db::Error>(())
@@ -331,8 +330,9 @@ impl DeliveryWorker {
 
     async fn discard(&self, job: OutboxEntry) -> Result<(), db::Error> {
         self.db
-            .write(move |db| Box::pin(async move { outbox::done(db, job.id).await }))
+            .write(move |db| Box::pin(async move { outbox::complete(db, job).await }))
             .await
+            .map(drop)
     }
 }
 
