@@ -142,6 +142,19 @@ impl From<db::Error> for Error {
     }
 }
 
+impl Error {
+    /// Returns true if the same call may succeed in a moment.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::AtCapacity(_) => true,
+            Self::Db(error) => error.is_transient(),
+            Self::Blob(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
 /// After this, a blob that no transaction came to name is removed by the sweeper. Only a crash leaves one.
 pub(crate) const ORPHAN_TTL: Duration = Duration::from_hours(1);
 
