@@ -199,7 +199,7 @@ impl App {
                 worker.run(async { drop(stopping.await) }).await;
             }
         });
-        tasks.spawn(async move { service.sweep_forever().await });
+        tasks.spawn(async move { service.run_background_tasks().await });
         let mut ended = false;
         let stop = async {
             tokio::select! {

@@ -13,7 +13,7 @@ use crate::background::BATCH;
 use crate::blob::{self, StagedBlob};
 use crate::clock::Timestamp;
 use crate::db::attachments::{self as table, Received};
-use crate::db::{self, Connection};
+use crate::db::{self, Connection, blob_deletions};
 use crate::domain::attachment::{Attachment, UploadState};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Ingest, Rejection};
@@ -66,7 +66,7 @@ impl StagedUploads {
             return Ok(());
         }
         let not_before = attachment.upload_expires_at + self.longest;
-        table::enqueue_deletion(db, &format!("{REMOVAL}{}", attachment.id), not_before, now).await
+        blob_deletions::enqueue(db, &format!("{REMOVAL}{}", attachment.id), not_before, now).await
     }
 }
 
@@ -116,7 +116,7 @@ impl Service {
     ) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let overdue = table::overdue(
+            let overdue = table::find_overdue(
                 &mut *self.db.read(Holder::Background).await?,
                 closed_before,
                 after,
@@ -158,7 +158,7 @@ impl Service {
             Box::pin(async move {
                 if table::expire_pending(db, attachment.id, now).await? {
                     // A crash may have left it.
-                    table::enqueue_deletion(db, &attachment.uploaded_key().to_string(), now, now)
+                    blob_deletions::enqueue(db, &attachment.uploaded_key().to_string(), now, now)
                         .await?;
                     uploads.enqueue_deletion(db, &attachment, now).await?;
                 }
@@ -264,7 +264,7 @@ impl Service {
                     (self.uploads(), attachment.clone(), refusal.to_string());
                 let write = self.db.write(attachment.partner_id, move |db| {
                     Box::pin(async move {
-                        table::mark_refused(db, id, &received, &reason).await?;
+                        table::mark_rejected(db, id, &received, &reason).await?;
                         uploads.enqueue_deletion(db, &attachment, now).await
                     })
                 });
@@ -306,7 +306,7 @@ impl Service {
             // Deleted or given up meanwhile. Had another server stored it, the object would be the one it names.
             let text = key.to_string();
             let ask = self.db.write(partner, move |db| {
-                Box::pin(async move { table::enqueue_deletion(db, &text, now, now).await })
+                Box::pin(async move { blob_deletions::enqueue(db, &text, now, now).await })
             });
             ask.await?;
             self.remove_blob(partner.into(), &key).await?;

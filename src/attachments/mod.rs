@@ -1,5 +1,6 @@
 //! The life of an attachment: create, upload, inspect, build its variant, download.
 
+pub(crate) mod blob_deletion;
 pub mod create;
 pub(crate) mod direct_uploads;
 pub mod download;

@@ -319,7 +319,7 @@ impl Service {
             Err(refusal) => {
                 let reason = refusal.to_string();
                 let mark = self.db.write(partner, move |db| {
-                    Box::pin(async move { table::mark_refused(db, id, &received, &reason).await })
+                    Box::pin(async move { table::mark_rejected(db, id, &received, &reason).await })
                 });
                 mark.await?
             }

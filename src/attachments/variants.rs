@@ -11,7 +11,7 @@ use super::download::metadata;
 use super::inspect::InspectError;
 use crate::blob::{self, BlobKey, ObjectHeaders, RandomAccess, StagedBlob};
 use crate::budget::Reservation;
-use crate::db::attachments as table;
+use crate::db::{attachments as table, blob_deletions};
 use crate::domain::attachment::{Attachment, AudioInfo, Variant};
 use crate::domain::filename;
 use crate::domain::voice_memo;
@@ -134,7 +134,7 @@ impl Service {
                     let marked =
                         table::mark_prepared(db, id, variant.as_ref(), sound.as_ref(), now).await?;
                     if let Some(key) = asked.filter(|_| marked)
-                        && !table::cancel_deletion(db, &key.to_string()).await?
+                        && !blob_deletions::cancel(db, &key.to_string()).await?
                     {
                         return Err(Error::AttachmentDeleted);
                     }
@@ -304,7 +304,7 @@ impl Service {
             .write(partner, move |db| {
                 Box::pin(async move {
                     for key in asked {
-                        table::enqueue_deletion(
+                        blob_deletions::enqueue(
                             db,
                             &key.to_string(),
                             now + crate::service::ORPHAN_TTL,

@@ -57,6 +57,17 @@ pub async fn remember(
     Ok(())
 }
 
+pub(super) async fn delete_of_attachment(
+    db: &mut Connection,
+    attachment: AttachmentId,
+) -> Result<(), Error> {
+    sqlx::query("DELETE FROM fetched_urls WHERE attachment_id = $1")
+        .bind(attachment.to_string())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Forgets what a URL brought.
 pub async fn forget(db: &mut Connection, partner: PartnerId, url_hash: &str) -> Result<(), Error> {
     sqlx::query("DELETE FROM fetched_urls WHERE partner_id = $1 AND url_hash = $2")
@@ -68,7 +79,7 @@ pub async fn forget(db: &mut Connection, partner: PartnerId, url_hash: &str) -> 
 }
 
 /// Forgets what was last fetched before a moment, at most `limit`; says how many.
-pub async fn forget_before(
+pub async fn delete_before(
     db: &mut Connection,
     before: Timestamp,
     limit: u32,

@@ -67,7 +67,7 @@ pub async fn keep(
 }
 
 /// Forgets answers that were kept before a moment, at most `limit`; says how many.
-pub async fn forget_before(
+pub async fn delete_before(
     db: &mut Connection,
     before: Timestamp,
     limit: u32,

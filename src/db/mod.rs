@@ -12,6 +12,8 @@
 )]
 
 pub mod attachments;
+pub mod audit_records;
+pub mod blob_deletions;
 pub mod chats;
 pub mod fetched_urls;
 mod group_commit;
@@ -444,7 +446,7 @@ async fn connect_with_retry(url: &Url, options: &AnyConnectOptions) -> Result<Co
         };
         match failed {
             failed if failed.is_transient() && start.elapsed() < ACQUIRE_TIMEOUT => {
-                sleep(CONNECT_RETRY_INTERVAL).await
+                sleep(CONNECT_RETRY_INTERVAL).await;
             }
             Error::Sql(cause) if matches!(*cause, sqlx::Error::Io(_)) => {
                 let at = format!(

@@ -1,5 +1,7 @@
 //! What SQLite does for each statement: none may read a whole table that grows with what partners do.
 
+use std::path::{Path, PathBuf};
+
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Db;
@@ -64,23 +66,39 @@ fn filled(statement: &str) -> String {
         .replace("({placeholders})", "($1)")
 }
 
+/// Returns the source files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("folder");
+    entries
+        .map(|entry| entry.expect("entry").path())
+        .flat_map(|path| {
+            if path.is_dir() {
+                files_below(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
 fn sources() -> Vec<String> {
-    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/db")).expect("folder");
-    let files = folder
-        .map(|file| file.expect("file").path())
-        .filter(|path| {
-            // `haversack copy` reads whole tables, a page at a time; PostgreSQL's own statements are no business of SQLite.
-            ![
-                "table_copy.rs",
-                "plans.rs",
-                "postgres.rs",
-                "locks.rs",
-                "mod.rs",
-                "group_commit.rs",
-            ]
-            .iter()
-            .any(|name| path.ends_with(name))
-        });
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/db");
+    let files = files_below(&folder).into_iter().filter(|path| {
+        // `haversack copy` reads whole tables, a page at a time; PostgreSQL's own statements are no business of SQLite.
+        ![
+            "table_copy.rs",
+            "plans.rs",
+            "postgres.rs",
+            "locks.rs",
+            "mod.rs",
+            "group_commit.rs",
+        ]
+        .iter()
+        .any(|name| {
+            path.strip_prefix(&folder)
+                .is_ok_and(|path| path == Path::new(name))
+        })
+    });
     files
         .map(|path| std::fs::read_to_string(path).expect("source"))
         .collect()

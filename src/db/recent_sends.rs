@@ -76,7 +76,7 @@ pub async fn record(
 
 /// Forgets sends before a moment, at most `limit` moments of them; says how many. The table has no key: sends of one
 /// millisecond go together.
-pub async fn forget_before(
+pub async fn delete_before(
     db: &mut Connection,
     before: Timestamp,
     limit: u32,

@@ -13,7 +13,7 @@ use crate::db::table_copy::{
     AFTER_ATTACHMENTS, ATTACHMENTS, BEFORE_ATTACHMENTS, NEVER_DELETED, Row, Table, TableSchema,
     WITH_DELETIONS,
 };
-use crate::db::{self, Db, attachments};
+use crate::db::{self, Db, attachments, audit_records};
 use crate::domain::attachment::{Attachment, UploadState};
 use crate::id::AttachmentId;
 
@@ -175,7 +175,7 @@ async fn ensure_target_not_ahead(from: StorageRef<'_>, to: StorageRef<'_>) -> Re
             let is_stored = matches!(attachment.state, UploadState::Stored { .. });
             if is_stored
                 && !shape.is_there(&mut *from.db.read().await?, &row).await?
-                && !attachments::was_deleted(&mut *from.db.read().await?, attachment.id).await?
+                && !audit_records::was_deleted(&mut *from.db.read().await?, attachment.id).await?
             {
                 return Err(Error::InUse(format!("attachment {}", attachment.id)));
             }

@@ -12,8 +12,8 @@ use futures_util::TryStreamExt;
 use super::copy::{Error, StorageRef};
 use crate::blob::{BlobKey, BlobMeta, BlobStore};
 use crate::clock::Timestamp;
-use crate::db::attachments;
 use crate::db::table_copy::{ATTACHMENTS, Row, TableSchema};
+use crate::db::{attachments, blob_deletions};
 use crate::domain::attachment::{Attachment, UploadState};
 use crate::id::AttachmentId;
 
@@ -109,7 +109,7 @@ pub async fn enqueue_deletion(
         let write = side.db.write(move |db| {
             Box::pin(async move {
                 for key in keys {
-                    attachments::enqueue_deletion(db, &key, now, now).await?;
+                    blob_deletions::enqueue(db, &key, now, now).await?;
                 }
                 Ok::<_, Error>(())
             })

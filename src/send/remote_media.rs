@@ -15,7 +15,7 @@ use crate::attachments::variants::{UnpublishedBlob, needs_variant, unnamed};
 use crate::blob::{BlobKey, StagedBlob};
 use crate::budget::Reservation;
 use crate::clock::Timestamp;
-use crate::db::{Connection, attachments as table, fetched_urls};
+use crate::db::{Connection, attachments as table, blob_deletions, fetched_urls};
 use crate::domain::attachment::{Attachment, FileRef, UploadState, Variant};
 use crate::domain::filename;
 use crate::domain::part::DraftPart;
@@ -390,7 +390,7 @@ impl FetchedAttachment {
         now: Timestamp,
     ) -> Result<Attachment, Error> {
         for key in self.new_blobs() {
-            if !table::cancel_deletion(db, &key.to_string()).await? {
+            if !blob_deletions::cancel(db, &key.to_string()).await? {
                 return Err(Error::AttachmentDeleted);
             }
         }

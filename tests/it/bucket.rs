@@ -614,7 +614,7 @@ async fn what_a_crash_left_asked_to_be_removed_is_not_what_was_made_again() {
         app.clock.clock().now() + Duration::from_hours(1),
     );
     let ask = app.db.write::<_, db::Error, _>(move |db| {
-        Box::pin(async move { db::attachments::enqueue_deletion(db, &key, later, now).await })
+        Box::pin(async move { db::blob_deletions::enqueue(db, &key, later, now).await })
     });
     ask.await.expect("request");
 
