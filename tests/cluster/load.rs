@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::outage;
 use crate::pair::{KEY, NUMBER, Node, Pair};
-use crate::support::corpus;
-use crate::support::origin::answer;
-use crate::support::raw::target;
+use haversack_testkit::corpus;
+use haversack_testkit::origin::response;
+use haversack_testkit::raw::request_target;
 
 /// Number of clients that run complete rounds: upload, then send and download or delete.
 const CLIENTS: usize = 6;
@@ -252,7 +252,7 @@ impl Client {
             .header("content-type", "text/plain")
             .body(bytes.clone());
         self.call("upload", put, &[200]).await;
-        let path = target(text(&created, "download_url")).to_owned();
+        let path = request_target(text(&created, "download_url")).to_owned();
         Uploaded {
             id: text(&created, "attachment_id").to_owned(),
             path,
@@ -305,7 +305,7 @@ impl Client {
     /// Sends a file by URL; once acknowledged, the file must be available.
     async fn fetch(&self, url: &str, bytes: &Arc<[u8]>) {
         let sent = self.send(json!([{"type": "media", "url": url}])).await;
-        let path = target(text(&sent["chat"]["message"]["parts"][0], "url")).to_owned();
+        let path = request_target(text(&sent["chat"]["message"]["parts"][0], "url")).to_owned();
         self.seen
             .files
             .lock()
@@ -377,15 +377,15 @@ fn photo(pair: &Pair) -> (Arc<[u8]>, [String; 2]) {
     let whole = bytes.clone();
     origin.on("/same.jpg", move |request| {
         if request.to_lowercase().contains("if-none-match") {
-            return answer("304 Not Modified", "ETag: \"1\"\nContent-Length: 0", b"");
+            return response("304 Not Modified", "ETag: \"1\"\nContent-Length: 0", b"");
         }
         let headers = format!(
             "ETag: \"1\"\nContent-Type: image/jpeg\nContent-Length: {}",
             whole.len()
         );
-        answer("200 OK", &headers, &whole)
+        response("200 OK", &headers, &whole)
     });
-    let url = |path| origin.url_of("127.0.0.1", path);
+    let url = |path| origin.url_with_host("127.0.0.1", path);
     (bytes.into(), [url("/new.jpg"), url("/same.jpg")])
 }
 

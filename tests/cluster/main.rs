@@ -9,8 +9,6 @@ mod load;
 mod outages;
 mod pair;
 mod start;
-#[path = "../it/support/mod.rs"]
-mod support;
 
 use std::time::Duration;
 

@@ -10,8 +10,8 @@ use haversack::delivery::{Accepted, Gateway, GatewayError, Loopback, OutgoingMes
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::support::{Answer, TestApp, on_disk, until, within};
 use crate::{Part, alone};
+use haversack_testkit::{Response, TestApp, on_disk, until, within};
 
 /// A gateway that records a message, signals its arrival, and waits for permission to answer.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ async fn outcome_during_database_outage_is_recorded_and_not_sent_again() {
         may_answer: Semaphore::new(0),
     });
     let first = TestApp::with_gateway(gateway.clone(), |_| {}).await;
-    let second = first.another(gateway.clone()).await;
+    let second = first.start_peer(gateway.clone()).await;
     let sent = first.api.send_text(&["a@example.com"], "one").await;
     let id = sent["message"]["id"].as_str().expect("id").to_owned();
     gateway.has.acquire().await.expect("never closed").forget();
@@ -91,7 +91,7 @@ async fn database_outage_returns_503_for_calls_that_need_it() {
     let announce = json!({"filename": "d.txt", "content_type": "text/plain", "size_bytes": 1});
     let anonymous = app.anonymous();
     let awaited_path = format!("/v3/attachments/{}", awaited.id);
-    let calls: Vec<BoxFuture<'_, Answer>> = vec![
+    let calls: Vec<BoxFuture<'_, Response>> = vec![
         Box::pin(app.api.get(&path)),
         Box::pin(app.api.get(&awaited_path)),
         Box::pin(app.api.post("/v3/attachments", &announce)),

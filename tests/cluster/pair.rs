@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::program::{haversack, run, stderr};
-use crate::support::{Origin, bucket, postgres, until};
+use haversack_testkit::program::{haversack, run, stderr};
+use haversack_testkit::{Origin, bucket, postgres, until};
 
 pub const KEY: &str = "cluster-key-0123456789";
 pub const NUMBER: &str = "+12025550123";
@@ -28,10 +28,10 @@ impl Shared {
     /// Creates an empty database and an empty bucket prefix.
     pub async fn new(address: SocketAddr) -> Self {
         Self {
-            database: postgres::database()
+            database: postgres::create_schema()
                 .await
                 .expect("HAVERSACK_TEST_DATABASE_URL: see just test-cluster"),
-            blobs: bucket::real().expect("HAVERSACK_TEST_BLOBS_URL: see just test-cluster"),
+            blobs: bucket::external_url().expect("HAVERSACK_TEST_BLOBS_URL: see just test-cluster"),
             public_url: format!("http://{address}"),
             origin: Origin::start(),
         }
@@ -51,7 +51,7 @@ impl Shared {
             )
             .env("HAVERSACK_FETCH_CA_FILE", self.origin.ca_file());
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
-            command.env(name, bucket::variable(name).expect("a credential"));
+            command.env(name, bucket::credential(name).expect("a credential"));
         }
         command
     }

@@ -5,11 +5,11 @@ use std::process::Stdio;
 
 use crate::alone;
 use crate::pair::Shared;
-use crate::support::program::{Server, run, stderr};
+use haversack_testkit::program::{Server, run, stderr};
 
 /// Returns the first line that `serve` prints.
 fn welcome(server: &Server) -> &str {
-    server.welcome.lines().next().expect("a line")
+    server.banner.lines().next().expect("a line")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,7 +21,7 @@ async fn concurrent_first_starts_create_one_partner() {
         let starting = folders.each_ref().map(|folder| {
             let mut command = shared.command(folder);
             tokio::task::spawn_blocking(move || {
-                Server::logging(command.arg("serve"), Stdio::inherit())
+                Server::run_logged(command.arg("serve"), Stdio::inherit())
             })
         });
         let mut servers = Vec::new();

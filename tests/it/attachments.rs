@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, corpus, on_disk};
+use haversack_testkit::{TestApp, corpus, on_disk};
 
 const UNKNOWN: &str = "01990000-0000-7000-8000-000000000001";
 

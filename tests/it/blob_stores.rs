@@ -15,7 +15,7 @@ use haversack::config::{Config, Flags};
 use haversack::domain::tier::Tier;
 use haversack::id::{BlobId, PartnerId};
 
-use crate::support::{Api, BucketServer};
+use haversack_testkit::{Api, BucketServer};
 
 fn key(filename: &str) -> BlobKey {
     let id = BlobId::new();
@@ -195,7 +195,7 @@ pub fn open(bucket: &BucketServer) -> (S3Store, tempfile::TempDir) {
         blobs_url: Some(bucket.url()),
         ..Flags::default()
     };
-    let config = Config::load_with(flags, &crate::support::bucket::variable)
+    let config = Config::load_with(flags, &haversack_testkit::bucket::credential)
         .expect("config")
         .bucket
         .expect("a bucket");
@@ -343,7 +343,7 @@ async fn what_is_wrong_with_a_bucket_is_said() {
     bucket.set_down(false);
     store.check().await.expect("there");
     assert!(bucket.objects().is_empty(), "the check leaves nothing");
-    bucket.hide();
+    bucket.hide_missing_keys();
     let hidden = store.check().await.expect_err("hidden").to_string();
     assert!(
         hidden.contains("403") && hidden.contains("s3:ListBucket"),
@@ -352,7 +352,7 @@ async fn what_is_wrong_with_a_bucket_is_said() {
 
     let wrong = |name: &str| match name {
         "AWS_SECRET_ACCESS_KEY" => Some("something-else".to_owned()),
-        name => crate::support::bucket::variable(name),
+        name => haversack_testkit::bucket::credential(name),
     };
     let flags = Flags {
         blobs_url: Some(bucket.url()),
@@ -372,7 +372,7 @@ async fn what_is_wrong_with_a_bucket_is_said() {
         refused.contains("AWS_SECRET_ACCESS_KEY") && !refused.contains("something-else"),
         "{refused}"
     );
-    bucket.remove_bucket();
+    bucket.delete_bucket();
     let gone = store.check().await.expect_err("gone").to_string();
     assert!(
         gone.contains("NoSuchBucket") && gone.contains("HAVERSACK_BLOBS_URL"),

@@ -8,10 +8,10 @@ use haversack::id::{AttachmentId, PartnerId};
 use serde_json::{Value, json};
 
 use crate::blob_stores::open;
-use crate::support::bucket::PREFIX;
-use crate::support::origin::answer;
-use crate::support::program::{haversack, run, stderr, stdout};
-use crate::support::{Answer, Api, BucketServer, Origin, TestApp, corpus, within};
+use haversack_testkit::bucket::PREFIX;
+use haversack_testkit::origin::response;
+use haversack_testkit::program::{haversack, run, stderr, stdout};
+use haversack_testkit::{Api, BucketServer, Origin, Response, TestApp, corpus, within};
 
 /// After this no upload of ours can still be running.
 const LATE: Duration = Duration::from_hours(2);
@@ -26,7 +26,7 @@ fn status_path(created: &Value) -> String {
     format!("/v3/attachments/{}", text(created, "attachment_id"))
 }
 
-async fn send(api: &Api, id: &str) -> Answer {
+async fn send(api: &Api, id: &str) -> Response {
     api.send_parts(json!([{"type": "media", "attachment_id": id}]))
         .await
 }
@@ -86,10 +86,10 @@ async fn an_upload_goes_past_us_and_is_a_file_from_its_first_use_on() {
         (404, 2007)
     );
 
-    bucket.calls();
+    bucket.take_calls();
     assert_eq!(app.api.put(&created, &bytes).await.status, 200);
     assert_eq!(
-        bucket.calls(),
+        bucket.take_calls(),
         [format!("PUT /pack/{PREFIX}{}", staged(&created))]
     );
     let attachment = app.api.get(&status_path(&created)).await.expect(200);
@@ -98,7 +98,7 @@ async fn an_upload_goes_past_us_and_is_a_file_from_its_first_use_on() {
         ("complete", &json!(160))
     );
     assert_eq!(attachment["download_url"], created["download_url"]);
-    let calls = bucket.calls();
+    let calls = bucket.take_calls();
     assert!(
         calls
             .iter()
@@ -179,7 +179,10 @@ async fn a_send_or_a_download_can_be_the_first_use() {
         .api
         .upload("memo.m4a", "audio/x-m4a", &corpus("voice.m4a"))
         .await;
-    let chat = app.api.send_text(&[crate::support::RECIPIENT], "hi").await;
+    let chat = app
+        .api
+        .send_text(&[haversack_testkit::RECIPIENT], "hi")
+        .await;
     let path = format!("/v3/chats/{}/voicememo", text(&chat, "id"));
     let memo = app
         .api
@@ -314,7 +317,7 @@ async fn who_asks_for_a_file_is_sent_to_the_bucket_if_the_operator_wants_that() 
     for method in ["GET", "HEAD"] {
         let sent_on = app
             .anonymous()
-            .unfollowed()
+            .without_redirects()
             .request(method, &file.url, &[], None)
             .await;
         assert_eq!(
@@ -344,7 +347,7 @@ async fn who_asks_for_a_file_is_sent_to_the_bucket_if_the_operator_wants_that() 
     );
     let other = app
         .anonymous()
-        .unfollowed()
+        .without_redirects()
         .get(&file.url.replace("a.jpg", "b.jpg"))
         .await;
     assert_eq!(
@@ -354,7 +357,7 @@ async fn who_asks_for_a_file_is_sent_to_the_bucket_if_the_operator_wants_that() 
     let pending = app.api.create("c.jpg", "image/jpeg", 5).await;
     assert_eq!(
         app.anonymous()
-            .unfollowed()
+            .without_redirects()
             .get(text(&pending, "download_url"))
             .await
             .status,
@@ -411,10 +414,10 @@ async fn an_upload_that_is_replaced_between_the_look_and_the_copy_is_looked_at_a
     for (replacement, status) in [(&second, "complete"), (&program, "failed")] {
         let created = app.api.create("a.jpg", "image/jpeg", first.len()).await;
         assert_eq!(app.api.put(&created, &first).await.status, 200);
-        bucket.hold_copies();
+        bucket.block_copies();
         let (api, path) = (app.api.clone(), status_path(&created));
         let asked = tokio::spawn(async move { api.get(&path).await });
-        within(bucket.copy_waits()).await;
+        within(bucket.wait_for_blocked_copy()).await;
         assert_eq!(app.api.put(&created, replacement).await.status, 200);
         bucket.release_copies();
         let attachment = within(asked).await.expect("no panic").expect(200);
@@ -435,11 +438,11 @@ async fn of_many_first_uses_at_once_one_makes_the_file() {
         .api
         .upload("a.jpg", "image/jpeg", &corpus("photo.jpg"))
         .await;
-    bucket.calls();
+    bucket.take_calls();
     let asks = (0..20).map(|_| async { app.anonymous().get(&file.url).await.status.as_u16() });
     assert_eq!(futures_util::future::join_all(asks).await, [200; 20]);
     let copies = bucket
-        .calls()
+        .take_calls()
         .into_iter()
         .filter(|call| call.starts_with("PUT"));
     assert_eq!(copies.count(), 1);
@@ -691,14 +694,14 @@ async fn a_bucket_that_is_away_is_told_as_that_and_comes_back() {
 async fn what_a_304_stands_for_is_copied_within_the_bucket() {
     let (bucket, origin) = (BucketServer::start().await, Origin::start());
     let photo = corpus("photo.jpg");
-    let first = answer(
+    let first = response(
         "200 OK",
         &format!("etag: \"v1\"\ncontent-length: {}", photo.len()),
         &photo,
     );
     origin.on("/a.jpg", move |request| {
         if request.contains("if-none-match") {
-            answer("304 Not Modified", "etag: \"v1\"", b"")
+            response("304 Not Modified", "etag: \"v1\"", b"")
         } else {
             first.clone()
         }

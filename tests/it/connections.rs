@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
-use crate::support::raw::{Raw, target};
-use crate::support::{TestApp, on_disk, until, within};
+use haversack_testkit::raw::{RawConnection, request_target};
+use haversack_testkit::{TestApp, on_disk, until, within};
 
 #[tokio::test]
 async fn silent_and_half_sent_connections_are_closed() {
     let app = TestApp::with(|flags| flags.header_timeout_seconds = Some(1)).await;
     let start = tokio::time::Instant::now();
-    let mut silent = Raw::connect(app.address).await;
-    let mut half = Raw::connect(app.address).await;
+    let mut silent = RawConnection::connect(app.address).await;
+    let mut half = RawConnection::connect(app.address).await;
     half.send("GET /healthz HTTP/1.1\r\nHost: x\r\nX-").await;
-    let mut idle = Raw::connect(app.address).await;
+    let mut idle = RawConnection::connect(app.address).await;
     idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let answer = idle.read_until("alive").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -31,7 +31,7 @@ async fn silent_and_half_sent_connections_are_closed() {
 #[tokio::test]
 async fn a_header_that_is_too_large_is_refused() {
     let app = TestApp::start().await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(format!(
         "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n",
         "x".repeat(20_000)
@@ -39,7 +39,7 @@ async fn a_header_that_is_too_large_is_refused() {
     .await;
     let answer = raw.read_all().await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(format!(
         "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n",
         "x".repeat(12_000)
@@ -51,10 +51,10 @@ async fn a_header_that_is_too_large_is_refused() {
 #[tokio::test]
 async fn beyond_the_cap_connections_wait_for_their_turn() {
     let app = TestApp::with(|flags| flags.max_connections = Some(2)).await;
-    let first = Raw::connect(app.address).await;
-    let _second = Raw::connect(app.address).await;
+    let first = RawConnection::connect(app.address).await;
+    let _second = RawConnection::connect(app.address).await;
     until(async || (app_connections(&app) == 2).then_some(())).await;
-    let mut third = Raw::connect(app.address).await;
+    let mut third = RawConnection::connect(app.address).await;
     third.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let waited = tokio::time::timeout(Duration::from_millis(200), third.0.readable()).await;
     assert!(waited.is_err(), "the third is not served yet");
@@ -83,10 +83,10 @@ async fn a_reader_that_takes_nothing_is_given_up() {
         .api
         .upload("a.txt", "text/plain", &vec![b'x'; 30_000_000])
         .await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(format!(
         "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
-        target(&file.url)
+        request_target(&file.url)
     ))
     .await;
     raw.read_until("\r\n\r\n").await;
@@ -114,18 +114,18 @@ async fn a_reader_that_takes_nothing_is_given_up() {
 async fn stopping_lets_uploads_finish() {
     let mut app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let url = target(created["upload_url"].as_str().expect("URL"));
-    let mut upload = Raw::connect(app.address).await;
+    let url = request_target(created["upload_url"].as_str().expect("URL"));
+    let mut upload = RawConnection::connect(app.address).await;
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     upload
         .send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}"))
         .await;
     upload.read_until("100 Continue\r\n\r\n").await;
-    let mut idle = Raw::connect(app.address).await;
+    let mut idle = RawConnection::connect(app.address).await;
     idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     idle.read_until("alive").await;
 
-    app.begin_stop();
+    app.begin_shutdown();
     assert_eq!(
         idle.read_all().await.trim(),
         "",
@@ -133,7 +133,7 @@ async fn stopping_lets_uploads_finish() {
     );
     upload.send("hello").await;
     assert!(upload.read_all().await.starts_with("HTTP/1.1 200"));
-    assert!(app.stopped().await, "all finished in time");
+    assert!(app.shut_down().await, "all finished in time");
 }
 
 #[tokio::test]
@@ -144,28 +144,28 @@ async fn stopping_does_not_wait_for_ever() {
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let url = target(created["upload_url"].as_str().expect("URL"));
-    let mut upload = Raw::connect(app.address).await;
+    let url = request_target(created["upload_url"].as_str().expect("URL"));
+    let mut upload = RawConnection::connect(app.address).await;
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     upload
         .send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}"))
         .await;
     upload.read_until("100 Continue\r\n\r\n").await;
-    app.begin_stop();
-    assert!(!app.stopped().await);
+    app.begin_shutdown();
+    assert!(!app.shut_down().await);
 }
 
 #[tokio::test]
 async fn a_request_without_host_is_refused_as_any_other() {
     let app = TestApp::start().await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send("GET /healthz HTTP/1.1\r\n\r\n").await;
     let answer = raw.read_until("Host header").await;
     assert!(
         answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "),
         "{answer}"
     );
-    let mut older = Raw::connect(app.address).await;
+    let mut older = RawConnection::connect(app.address).await;
     older.send("GET /healthz HTTP/1.0\r\n\r\n").await;
     assert!(
         older.read_until("alive").await.starts_with("HTTP/1.0 200"),
@@ -182,7 +182,7 @@ async fn what_is_not_http_is_refused() {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "GET /a b c HTTP/1.1\r\n\r\n",
     ] {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(nonsense).await;
         let _ = tokio::io::AsyncWriteExt::shutdown(&mut raw.0).await;
         let answer = raw.read_all().await;
@@ -202,7 +202,7 @@ async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
         "DELETE /v3/webhook-subscriptions/x HTTP/1.1",
         "POST /v3/chats HTTP/1.1",
     ] {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(format!("{head}\r\nHost: x\r\nContent-Length: 7\r\n\r\n"))
             .await;
         raw.send("{\"a\":1}").await;
@@ -215,7 +215,7 @@ async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
     }
     // A body that was read leaves nothing, whichever way it is framed.
     let app_key = "acme-key-0123456789";
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     let head = format!(
         "POST /v3/chats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {app_key}\r\nTransfer-Encoding: chunked"
     );
@@ -232,7 +232,7 @@ async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
         "the last one only: {answers}"
     );
     // A rest that is long is not waited for, and the client is told.
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send("POST /v3/chats HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         .await;
     let answer = raw.read_all().await.to_lowercase();
@@ -262,7 +262,7 @@ async fn host_that_is_ambiguous_or_none_is_refused_before_routing() {
         ("http://x/metrics", "Host: a b\r\n"),
         ("http://x/metrics", ""),
     ] {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(format!(
             "GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n"
         ))
@@ -280,7 +280,7 @@ async fn host_that_is_ambiguous_or_none_is_refused_before_routing() {
         ("http://x/metrics", "cdn.example", 200),
         ("/metrics", "[::1]:8080", 200),
     ] {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(format!(
             "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         ))

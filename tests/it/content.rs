@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, corpus, files};
+use haversack_testkit::{TestApp, corpus};
 
 /// Uploads without a claim that all is well; the id.
 async fn put(app: &TestApp, filename: &str, content_type: &str, bytes: &[u8]) -> Value {
@@ -113,7 +113,7 @@ async fn bytes_that_are_refused_are_not_kept_and_say_why() {
         .send_parts(json!([{"type": "media", "url": url}]))
         .await;
     assert_eq!(by_url.error(), (400, 5004));
-    assert!(files(&app).await.is_empty());
+    assert!(app.stored_files().await.is_empty());
 
     // The first complete body is the one, whatever came of it.
     assert_eq!(

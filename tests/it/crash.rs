@@ -9,9 +9,9 @@ use std::time::Duration;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use crate::support::program::{Server, haversack};
-use crate::support::raw::target;
-use crate::support::until;
+use haversack_testkit::program::{Server, haversack};
+use haversack_testkit::raw::request_target;
+use haversack_testkit::until;
 
 const CLIENTS: usize = 6;
 
@@ -55,7 +55,7 @@ impl Client {
                 .header("content-type", "text/plain")
                 .body(bytes.clone());
             put.send().await?.error_for_status()?;
-            let path = target(created["download_url"].as_str().expect("URL")).to_owned();
+            let path = request_target(created["download_url"].as_str().expect("URL")).to_owned();
             let id = created["attachment_id"].as_str().expect("id");
             if bytes.len().is_multiple_of(5) {
                 // Asked to delete: from here on it may be there or not, until that is confirmed.
@@ -96,7 +96,7 @@ impl Client {
 
 fn client(server: &Server) -> (Client, SocketAddr) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let base = server.said("API base").to_owned();
+    let base = server.banner_value("API base").to_owned();
     let address = base
         .trim_start_matches("http://")
         .split('/')
@@ -112,8 +112,8 @@ fn client(server: &Server) -> (Client, SocketAddr) {
         Client {
             http,
             base,
-            key: server.said("API key").to_owned(),
-            number: server.said("Phone number").to_owned(),
+            key: server.banner_value("API key").to_owned(),
+            number: server.banner_value("Phone number").to_owned(),
         },
         address,
     )

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::support::{Answer, Api, LINE, RECIPIENT, RIVAL_LINE, TestApp, until, within};
+use haversack_testkit::{Api, LINE, RECIPIENT, RIVAL_LINE, Response, TestApp, until, within};
 
 const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
 
@@ -33,7 +33,7 @@ fn with_stickers(stickers: &[String], file: &str) -> Value {
     json!({"parts": texts.flat_map(|text| [text, media()]).collect::<Vec<_>>()})
 }
 
-async fn send(api: &Api, message: &Value) -> Answer {
+async fn send(api: &Api, message: &Value) -> Response {
     api.post(
         "/v3/chats",
         &json!({"from": LINE, "to": [RECIPIENT], "message": message}),

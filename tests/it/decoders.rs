@@ -7,16 +7,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::sandbox::processes;
-use crate::support::program::{Server, haversack};
-use crate::support::{Answer, Api, Origin, RECIPIENT, RIVAL_LINE, TestApp, corpus, until, within};
+use haversack_testkit::program::{Server, haversack};
+use haversack_testkit::{
+    Api, Origin, RECIPIENT, RIVAL_LINE, Response, TestApp, corpus, fault, until, within,
+};
 
-/// A file that once did harm; `tests/faults/README.tsv` says where it is from.
-fn fault(name: &str) -> Vec<u8> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/").to_owned() + name;
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-async fn memo(api: &Api, source: Value) -> Answer {
+async fn memo(api: &Api, source: Value) -> Response {
     let chat = api.send_text(&[RECIPIENT], "hi").await;
     api.post(
         &format!("/v3/chats/{}/voicememo", chat["id"].as_str().expect("id")),
@@ -230,10 +226,10 @@ async fn killed_server_takes_its_decoders_along() {
             .env("HAVERSACK_FFMPEG", ffmpeg)
             .arg("serve"),
     );
-    let line = server.said("Phone number").to_owned();
-    let key: &'static str = server.said("API key").to_owned().leak();
+    let line = server.banner_value("Phone number").to_owned();
+    let key: &'static str = server.banner_value("API key").to_owned().leak();
     let address = server
-        .said("API base")
+        .banner_value("API base")
         .trim_start_matches("http://")
         .split('/')
         .next()

@@ -12,7 +12,7 @@ use haversack::domain::message::Service;
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
-use crate::support::{LINE, RECIPIENT, TestApp, until, within};
+use haversack_testkit::{LINE, RECIPIENT, TestApp, until, within};
 
 /// A carrier that takes nothing until the test has said what it answers, and notes what it got.
 #[derive(Debug)]
@@ -356,11 +356,11 @@ async fn a_server_that_is_stopped_ends_what_it_is_delivering() {
         .message_with_status(sent.as_str().expect("id"), "queued")
         .await;
     let (db, statement) = (app.db.clone(), "SELECT status FROM messages");
-    app.begin_stop();
+    app.begin_shutdown();
     // It does not answer any more, and waits.
-    until(async || app.is_closed().await.then_some(())).await;
+    until(async || app.refuses_connections().await.then_some(())).await;
     gateway.0.notify_one();
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
     let row = sqlx::query(statement)
         .fetch_one(&mut *db.read().await.expect("connection"))
         .await

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Origin, TestApp, corpus, files, on_disk};
+use haversack_testkit::{Origin, TestApp, corpus, on_disk};
 
 /// Whether the program that CAF needs is on this machine; the tests hold with it and without.
 async fn has_ffmpeg(app: &TestApp) -> bool {
@@ -100,7 +100,7 @@ async fn a_file_is_converted_once() {
     let sends = futures_util::future::join_all((0..5).map(|_| part(&app, body.clone()))).await;
     assert!(sends.iter().all(|sent| sent == &sends[0]), "{sends:?}");
     assert_eq!(
-        files(&app).await.len(),
+        app.stored_files().await.len(),
         2,
         "as it was uploaded, and as it is delivered"
     );
@@ -125,7 +125,7 @@ async fn a_file_is_converted_once() {
             .status,
         204
     );
-    assert!(files(&app).await.is_empty(), "both go");
+    assert!(app.stored_files().await.is_empty(), "both go");
     for url in [&uploaded.url, text(&sends[0], "url")] {
         assert_eq!(app.api.get(url).await.status, 404);
     }
@@ -159,10 +159,10 @@ async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
     let bytes = corpus("scan-be.tif");
     origin.on("/scan.tif", move |request| {
         if request.contains("if-none-match: \"v1\"") {
-            return crate::support::origin::answer("304 Not Modified", "etag: \"v1\"", b"");
+            return haversack_testkit::origin::response("304 Not Modified", "etag: \"v1\"", b"");
         }
         let headers = format!("etag: \"v1\"\ncontent-length: {}", bytes.len());
-        crate::support::origin::answer("200 OK", &headers, &bytes)
+        haversack_testkit::origin::response("200 OK", &headers, &bytes)
     });
     let app = TestApp::with_origin(&origin, on_disk).await;
     let url = json!({"type": "media", "url": origin.url("/scan.tif")});
@@ -174,7 +174,7 @@ async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
             ("scan.jpg", "image/jpeg")
         );
     }
-    assert_eq!(files(&app).await.len(), 2);
+    assert_eq!(app.stored_files().await.len(), 2);
     assert_eq!(
         app.api
             .delete(&format!("/v3/attachments/{}", text(&first, "id")))
@@ -190,7 +190,7 @@ async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
             .status,
         204
     );
-    assert!(files(&app).await.is_empty());
+    assert!(app.stored_files().await.is_empty());
 }
 
 #[tokio::test]
@@ -471,7 +471,7 @@ async fn one_partners_slow_conversions_leave_room_for_others() {
         });
     }
     let working = app.folder.path().join("unfinished-conversions");
-    crate::support::until(async || {
+    haversack_testkit::until(async || {
         (std::fs::read_dir(&working).expect("folder").count() > 0).then_some(())
     })
     .await;
@@ -479,9 +479,9 @@ async fn one_partners_slow_conversions_leave_room_for_others() {
         .rival
         .upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff"))
         .await;
-    let body = json!({"from": crate::support::RIVAL_LINE, "to": [crate::support::RECIPIENT],
+    let body = json!({"from": haversack_testkit::RIVAL_LINE, "to": [haversack_testkit::RECIPIENT],
         "message": {"parts": [{"type": "media", "attachment_id": scan.id}]}});
-    let sent = crate::support::within(app.rival.post("/v3/chats", &body))
+    let sent = haversack_testkit::within(app.rival.post("/v3/chats", &body))
         .await
         .expect(201);
     assert_eq!(

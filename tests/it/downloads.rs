@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::raw::{Raw, target};
-use crate::support::{Answer, TestApp, Uploaded, corpus, on_disk};
+use haversack_testkit::raw::{RawConnection, request_target};
+use haversack_testkit::{Response, TestApp, Uploaded, corpus, on_disk};
 
 /// 1000 bytes of text, no two neighbours alike.
 fn bytes() -> Vec<u8> {
@@ -17,7 +17,7 @@ async fn file(app: &TestApp) -> Uploaded {
 }
 
 /// What a table of cases says of an answer: `304`, or `206:0-9/1000`, or `206:MP`.
-fn outcome(answer: &Answer) -> String {
+fn outcome(answer: &Response) -> String {
     let status = answer.status.as_u16();
     match (
         status,
@@ -351,7 +351,7 @@ async fn only_the_exact_url_finds_a_file() {
         200
     );
 
-    let path = target(&file.url)
+    let path = request_target(&file.url)
         .rsplit_once('/')
         .expect("path")
         .0
@@ -364,7 +364,7 @@ async fn only_the_exact_url_finds_a_file() {
         "%ff",
         "/etc/passwd",
     ] {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(format!(
             "GET {path}/{traversal} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         ))
@@ -412,7 +412,7 @@ async fn a_cdn_host_of_its_own_gives_files_only() {
         .anonymous()
         .request(
             "PUT",
-            target(upload),
+            request_target(upload),
             &[("content-type", "text/plain")],
             Some(b"hello".into()),
         )
@@ -421,7 +421,7 @@ async fn a_cdn_host_of_its_own_gives_files_only() {
 
     let on = async |host: &'static str, path: &str| app.api.get_with(path, &[("host", host)]).await;
     // The proxy in front takes the base's path away, as it does for the API.
-    let path = target(download)
+    let path = request_target(download)
         .strip_prefix("/files")
         .expect("base path")
         .to_owned();
@@ -440,7 +440,7 @@ async fn a_cdn_host_of_its_own_gives_files_only() {
         ] {
             assert_eq!(on(host, other).await.status, 404, "{host} {other}");
         }
-        let nothing = on(host, target(upload)).await;
+        let nothing = on(host, request_target(upload)).await;
         assert_eq!(
             (nothing.status.as_u16(), nothing.header("cache-control")),
             (404, "no-store"),

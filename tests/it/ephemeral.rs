@@ -12,11 +12,11 @@ use haversack::fetch::SystemResolver;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::support::origin::answer;
-use crate::support::program::{haversack, run, stderr, stdout};
-use crate::support::{
-    Api, BucketServer, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, Uploaded, corpus, files,
-    on_disk, until,
+use haversack_testkit::origin::response;
+use haversack_testkit::program::{haversack, run, stderr, stdout};
+use haversack_testkit::{
+    Api, BucketServer, LINE, Origin, RECIPIENT, SECOND_LINE, TestApp, Uploaded, corpus, on_disk,
+    until,
 };
 
 pub const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
@@ -66,9 +66,9 @@ fn cached() -> Origin {
     let origin = Origin::start();
     origin.on("/a.jpg", move |request| {
         if request.contains("\r\nif-none-match: \"v1\"\r\n") {
-            return answer("304 Not Modified", "etag: \"v1\"", b"");
+            return response("304 Not Modified", "etag: \"v1\"", b"");
         }
-        answer(
+        response(
             "200 OK",
             &format!("etag: \"v1\"\ncontent-length: {}", PHOTO.len()),
             PHOTO,
@@ -88,7 +88,7 @@ struct Stopped {
 impl Stopped {
     /// Another server on it.
     async fn start(&self, gateway: Arc<dyn Gateway>) -> (Api, JoinHandle<()>) {
-        let config = Config::load_with(self.flags.clone(), &crate::support::bucket::variable)
+        let config = Config::load_with(self.flags.clone(), &haversack_testkit::bucket::credential)
             .expect("configuration");
         let app = App::build(
             config,
@@ -109,7 +109,7 @@ impl Stopped {
 async fn stop(mut app: TestApp) -> Stopped {
     let folder = std::mem::replace(&mut app.folder, tempfile::tempdir().expect("folder"));
     let (clock, flags, bucket) = (app.clock.clone(), app.flags.clone(), app.bucket.clone());
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
     Stopped {
         folder,
         clock,
@@ -143,7 +143,7 @@ async fn a_partners_tier_is_that_of_all_that_comes_from_then_on() {
             (404, 2003)
         );
     }
-    assert_eq!(files(&app).await.len(), 3);
+    assert_eq!(app.stored_files().await.len(), 3);
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn a_lines_tier_is_that_of_what_is_fetched_for_it() {
             "{file}"
         );
     }
-    assert_eq!(files(&app).await.len(), persistent.len());
+    assert_eq!(app.stored_files().await.len(), persistent.len());
 }
 
 #[tokio::test]
@@ -244,9 +244,9 @@ async fn bytes_and_metadata_are_gone_between_24_and_48_hours() {
     // At once, and all the same after the sweep.
     for swept in [false, true] {
         if swept {
-            assert_eq!(files(&app).await, [id], "nothing was swept yet");
+            assert_eq!(app.stored_files().await, [id], "nothing was swept yet");
             app.service.sweep().await.expect("sweep");
-            assert!(files(&app).await.is_empty());
+            assert!(app.stored_files().await.is_empty());
         }
         assert_eq!(
             app.api.get(&path).await.error(),
@@ -327,10 +327,10 @@ async fn many_go_in_one_sweep() {
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let uploads = (0..250).map(|_| upload(&app.api, "a.txt", "text/plain", b"hello"));
     let uploaded = futures_util::future::join_all(uploads).await;
-    assert_eq!((uploaded.len(), files(&app).await.len()), (250, 250));
+    assert_eq!((uploaded.len(), app.stored_files().await.len()), (250, 250));
     app.clock.advance(36 * HOUR);
     app.service.sweep().await.expect("sweep");
-    assert!(files(&app).await.is_empty());
+    assert!(app.stored_files().await.is_empty());
 }
 
 #[tokio::test]
@@ -383,7 +383,7 @@ async fn a_clock_that_jumps_by_eleven_hours_breaks_no_promise() {
             app.clock.turn_back(11 * HOUR);
             assert_eq!(get().await.status, 404, "48 hours are almost over");
             app.service.sweep().await.expect("sweep");
-            assert!(files(&app).await.is_empty());
+            assert!(app.stored_files().await.is_empty());
         }
     }
     // A clock that was wrong when the file came, and was set right then.
@@ -413,7 +413,7 @@ async fn a_restart_loses_no_time() {
         .await
         .expect(201);
     let message = format!("/v3/messages/{}", text(&sent["chat"]["message"], "id"));
-    let path = crate::support::raw::target(&file.url).to_owned();
+    let path = haversack_testkit::raw::request_target(&file.url).to_owned();
     let stopped = stop(app).await;
 
     stopped.clock.advance(Duration::from_mins(10));
@@ -482,7 +482,11 @@ async fn a_shared_file_goes_with_the_last_that_names_it() {
     let kept = send_from(&app, SECOND_LINE, &url).await;
     app.clock.advance(HOUR);
     let later = send_from(&app, LINE, &url).await;
-    assert_eq!(files(&app).await, [text(&first, "id")], "stored once");
+    assert_eq!(
+        app.stored_files().await,
+        [text(&first, "id")],
+        "stored once"
+    );
     assert!(!is_signed(&kept, "url") && is_signed(&later, "url"));
     assert_eq!(
         origin
@@ -515,10 +519,10 @@ async fn a_shared_file_goes_with_the_last_that_names_it() {
     assert_eq!(app.api.get(&path(&later)).await.status, 404);
     assert_eq!(app.anonymous().get(text(&kept, "url")).await.bytes, PHOTO);
     assert_eq!(app.api.delete(&path(&kept)).await.status, 204);
-    assert_eq!(files(&app).await, [text(&anew, "id")]);
+    assert_eq!(app.stored_files().await, [text(&anew, "id")]);
     app.clock.advance(36 * HOUR);
     app.service.sweep().await.expect("sweep");
-    assert!(files(&app).await.is_empty());
+    assert!(app.stored_files().await.is_empty());
     send_from(&app, SECOND_LINE, &url).await;
     assert!(
         !origin

@@ -6,8 +6,8 @@ use haversack::clock::Timestamp;
 use serde_json::{Value, json};
 
 use crate::ephemeral::{PHOTO, set_tier};
-use crate::support::raw::target;
-use crate::support::{RECIPIENT, TestApp, corpus, files};
+use haversack_testkit::raw::request_target;
+use haversack_testkit::{RECIPIENT, TestApp, corpus};
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field]
@@ -268,12 +268,12 @@ async fn the_two_forms_of_a_file_are_signed_apart() {
         + "?"
         + file.url.split_once('?').expect("a query").1;
     assert_eq!(app.anonymous().get(&mixed).await.status, 403);
-    assert_eq!(files(&app).await.len(), 2);
+    assert_eq!(app.stored_files().await.len(), 2);
 
     app.clock.advance(Duration::from_hours(36));
     assert_eq!(app.anonymous().get(&url).await.status, 404);
     app.service.sweep().await.expect("sweep");
-    assert!(files(&app).await.is_empty(), "both forms are gone");
+    assert!(app.stored_files().await.is_empty(), "both forms are gone");
 }
 
 #[tokio::test]
@@ -294,7 +294,7 @@ async fn no_cdn_stands_in_front_of_ephemeral_files() {
         file.url
     );
     assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
-    let unsigned = target(file.url.split_once('?').expect("a query").0).to_owned();
+    let unsigned = request_target(file.url.split_once('?').expect("a query").0).to_owned();
     let at_the_cdn = app
         .anonymous()
         .get_with(&unsigned, &[("host", "cdn.example.com")])

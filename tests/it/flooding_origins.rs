@@ -7,8 +7,8 @@ use crate::hostile_http2::{
     STATUS_200, frame, http2_origin, literal,
 };
 use crate::hostile_origins::{expect_nothing, send};
-use crate::support::origin::{Step, answer};
-use crate::support::{Origin, TestApp, until, within};
+use haversack_testkit::origin::{Step, response};
+use haversack_testkit::{Origin, TestApp, until, within};
 
 const PRIORITY: u8 = 2;
 const WINDOW_UPDATE: u8 = 8;
@@ -63,7 +63,7 @@ async fn expect_flood(origin: &Origin, what: &str, reason: &str) {
         "{what}"
     );
     expect_nothing(&app).await;
-    until(async || (origin.open() == 0).then_some(())).await;
+    until(async || (origin.open_connections() == 0).then_some(())).await;
 }
 
 const BYTES: &str = "the host sent far more than the file: over 256 KiB that are not part of it";
@@ -73,7 +73,7 @@ const PIECES: &str = "the host sent far more than the file: it came in too many 
 async fn http1_floods_end_at_the_allowance() {
     let chunked = |repeated: &[u8]| {
         [
-            answer("200 OK", "transfer-encoding: chunked", b""),
+            response("200 OK", "transfer-encoding: chunked", b""),
             vec![Step::Repeat(repeated.repeat(100))],
         ]
         .concat()
@@ -108,7 +108,7 @@ async fn http1_floods_end_at_the_allowance() {
         (
             "trailers",
             [
-                answer("200 OK", "transfer-encoding: chunked", b"1\r\nx\r\n0\r\n"),
+                response("200 OK", "transfer-encoding: chunked", b"1\r\nx\r\n0\r\n"),
                 chunked(b"x: y\r\n"),
             ]
             .concat(),
@@ -258,7 +258,7 @@ async fn redirects_share_one_allowance() {
     let large = "y".repeat(60_000);
     for hop in 0..6 {
         let headers = format!("x: {large}\nlocation: /{}.txt\ncontent-length: 0", hop + 1);
-        origin.script(&format!("/{hop}.txt"), answer("302 Found", &headers, b""));
+        origin.script(&format!("/{hop}.txt"), response("302 Found", &headers, b""));
     }
     let refused = send(&app, &origin.url("/0.txt")).await;
     assert_eq!(refused.error(), (500, 5002));
@@ -290,7 +290,7 @@ async fn honest_files_are_fetched_in_full() {
     let chunks = [&chunks[..whole / 100 * 106], rest.as_bytes()].concat();
     over_http1.script(
         "/chunks.txt",
-        answer("200 OK", "transfer-encoding: chunked", &chunks),
+        response("200 OK", "transfer-encoding: chunked", &chunks),
     );
     let app = TestApp::with_origin(&over_http1, |_| {}).await;
     for path in ["/a.txt", "/chunks.txt"] {

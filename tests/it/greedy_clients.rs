@@ -2,8 +2,8 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::raw::{Raw, target};
-use crate::support::{TestApp, until, within};
+use haversack_testkit::raw::{RawConnection, request_target};
+use haversack_testkit::{TestApp, until, within};
 
 /// To the server, another client than those of 127.0.0.1.
 const NEIGHBOUR: &str = "127.0.0.2";
@@ -26,13 +26,13 @@ async fn json_bodies_one_byte_short_hold_the_share_of_their_address_only() {
     let size = usize::try_from(SIZE).expect("size");
     let mut held = Vec::new();
     for count in 1..=4 {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(send_head(size, "")).await;
         raw.send(vec![b' '; size - 1]).await;
         until(async || (app.budget_used("json_bytes") == count * SIZE).then_some(())).await;
         held.push(raw);
     }
-    let mut refused = Raw::connect(app.address).await;
+    let mut refused = RawConnection::connect(app.address).await;
     refused.send(send_head(size, "")).await;
     refused.send(vec![b' '; 100_000]).await;
     let answer = refused.read_all().await.to_lowercase();
@@ -49,7 +49,7 @@ async fn json_bodies_one_byte_short_hold_the_share_of_their_address_only() {
         1
     );
 
-    let mut neighbour = Raw::connect_from(NEIGHBOUR, app.address).await;
+    let mut neighbour = RawConnection::connect_from(NEIGHBOUR, app.address).await;
     neighbour.send(send_head(2, "")).await;
     neighbour.send("{}").await;
     assert!(
@@ -91,7 +91,7 @@ async fn json_body_that_stalls_or_drips_is_given_up_after_the_grace_time() {
         flags.json_min_bytes_per_second = Some(1_000_000_000);
     })
     .await;
-    let mut stalled = Raw::connect(app.address).await;
+    let mut stalled = RawConnection::connect(app.address).await;
     stalled.send(send_head(5_000_000, "")).await;
     stalled.send(vec![b' '; 4_999_999]).await;
     let answer = stalled.read_all().await;
@@ -100,7 +100,7 @@ async fn json_body_that_stalls_or_drips_is_given_up_after_the_grace_time() {
         "long before the idle timeout: {answer}"
     );
 
-    let mut dripping = Raw::connect(app.address).await;
+    let mut dripping = RawConnection::connect(app.address).await;
     dripping.send(send_head(8_000_000, "")).await;
     let (mut read, mut write) = dripping.0.into_split();
     let drip = tokio::spawn(async move {
@@ -123,20 +123,20 @@ async fn connections_beyond_the_share_of_an_address_are_answered_and_closed() {
     let app = TestApp::with(|flags| flags.max_connections_per_address = Some(3)).await;
     let mut open = Vec::new();
     for _ in 0..3 {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         // Half a header: it stays open for a while.
         raw.send("GET /healthz HTTP/1.1\r\n").await;
         open.push(raw);
     }
     until(async || (app.budget_used("connections") == 3).then_some(())).await;
     for _ in 0..20 {
-        let answer = Raw::connect(app.address).await.read_all().await;
+        let answer = RawConnection::connect(app.address).await.read_all().await;
         assert!(
             answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After: "),
             "{answer}"
         );
     }
-    let mut neighbour = Raw::connect_from(NEIGHBOUR, app.address).await;
+    let mut neighbour = RawConnection::connect_from(NEIGHBOUR, app.address).await;
     neighbour.send(HEALTH).await;
     assert!(
         neighbour
@@ -152,7 +152,7 @@ async fn connections_beyond_the_share_of_an_address_are_answered_and_closed() {
 
     open.pop();
     until(async || (app.budget_used("connections") == 3).then_some(())).await;
-    let mut again = Raw::connect(app.address).await;
+    let mut again = RawConnection::connect(app.address).await;
     again.send(HEALTH).await;
     assert!(again.read_until("alive").await.starts_with("HTTP/1.1 200"));
 }
@@ -166,7 +166,7 @@ async fn clients_behind_a_trusted_proxy_have_shares_of_their_own() {
     .await;
     let mut running = Vec::new();
     for count in 1..=2 {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(send_head(
             2,
             "X-Forwarded-For: 203.0.113.1, 198.51.100.1\r\n",
@@ -176,7 +176,7 @@ async fn clients_behind_a_trusted_proxy_have_shares_of_their_own() {
         running.push(raw);
     }
     let ask = async |from: &str, header: &str| {
-        let mut raw = Raw::connect_from(from, app.address).await;
+        let mut raw = RawConnection::connect_from(from, app.address).await;
         raw.send(format!(
             "GET /healthz HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n"
         ))
@@ -229,10 +229,10 @@ async fn unread_download_behind_a_trusted_proxy_keeps_its_place() {
         .api
         .upload("a.txt", "text/plain", &vec![b'x'; 30_000_000])
         .await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     let head = format!(
         "GET {} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n",
-        target(&file.url)
+        request_target(&file.url)
     );
     raw.send(head).await;
     raw.read_until("\r\n\r\n").await;
@@ -253,10 +253,10 @@ async fn reader_that_takes_too_little_is_ended() {
         .upload("a.txt", "text/plain", &vec![b'x'; 30_000_000])
         .await;
     let others = app.budget_used("connections");
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(format!(
         "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
-        target(&file.url)
+        request_target(&file.url)
     ))
     .await;
     raw.read_until("\r\n\r\n").await;

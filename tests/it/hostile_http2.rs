@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 
 use crate::hostile_origins::{expect_nothing, expect_reason, send};
-use crate::support::origin::{Certificate, Step};
-use crate::support::{Origin, TestApp, until, within};
+use haversack_testkit::origin::{Certificate, Step};
+use haversack_testkit::{Origin, TestApp, until, within};
 
 /// An HTTP/2 frame (RFC 9113 section 4.1).
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -33,7 +33,7 @@ pub fn literal(name: &str, value: &str) -> Vec<u8> {
 }
 
 pub fn http2_origin(steps: Vec<Step>) -> Origin {
-    let origin = Origin::with(&Certificate {
+    let origin = Origin::with_certificate(&Certificate {
         alpn: &[b"h2", b"http/1.1"],
         ..Certificate::default()
     });
@@ -61,7 +61,7 @@ async fn http2_is_spoken() {
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let sent = send(&app, &origin.url("/a.txt")).await.expect(201);
     assert_eq!(sent["chat"]["message"]["parts"][0]["size_bytes"], 5);
-    until(async || (origin.open() == 0).then_some(())).await;
+    until(async || (origin.open_connections() == 0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn http2_misbehaviour() {
         ),
         (
             "cut",
-            vec![headers("9"), data(b"hello", 0), Step::Cut],
+            vec![headers("9"), data(b"hello", 0), Step::Reset],
             None,
         ),
         ("closed", vec![headers("9"), data(b"hello", 0)], None),
@@ -173,7 +173,7 @@ async fn http2_misbehaviour() {
             expect_reason(&refused, reason);
         }
         expect_nothing(&app).await;
-        until(async || (origin.open() == 0).then_some(())).await;
+        until(async || (origin.open_connections() == 0).then_some(())).await;
     }))
     .await;
 }

@@ -4,13 +4,13 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::support::origin::{Certificate, Step, answer};
-use crate::support::program::{Server, haversack};
-use crate::support::{Answer, Api, Origin, TestApp, files, until, within};
+use haversack_testkit::origin::{Certificate, Step, response};
+use haversack_testkit::program::{Server, haversack};
+use haversack_testkit::{Api, Origin, Response, TestApp, until, within};
 
 const TEXT: &str = "content-type: text/plain\ncontent-length: 5";
 
-pub async fn send(app: &TestApp, url: &str) -> Answer {
+pub async fn send(app: &TestApp, url: &str) -> Response {
     app.api
         .send_parts(json!([{"type": "media", "url": url}]))
         .await
@@ -18,7 +18,7 @@ pub async fn send(app: &TestApp, url: &str) -> Answer {
 
 /// Sends a URL that must fail, with 5002, for this reason.
 #[track_caller]
-pub fn expect_reason(answer: &Answer, reason: &str) {
+pub fn expect_reason(answer: &Response, reason: &str) {
     assert_eq!(answer.error(), (500, 5002), "{}", answer.message());
     assert!(
         answer.message().ends_with(&format!(": {reason}")),
@@ -31,7 +31,7 @@ pub fn expect_reason(answer: &Answer, reason: &str) {
 pub async fn expect_nothing(app: &TestApp) {
     let chats = app.api.get("/v3/chats").await.expect(200);
     assert_eq!(chats["chats"], json!([]));
-    assert_eq!(files(app).await, Vec::<String>::new());
+    assert_eq!(app.stored_files().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn answers_that_bring_no_file() {
     .enumerate()
     {
         let path = format!("/{n}.txt");
-        origin.script(&path, answer(status, headers, body.as_bytes()));
+        origin.script(&path, response(status, headers, body.as_bytes()));
         let refused = send(&app, &origin.url(&path)).await;
         assert_eq!(refused.status, 500, "{status} {headers}: {refused:?}");
         expect_reason(&refused, reason);
@@ -156,8 +156,8 @@ async fn answers_that_bring_no_file() {
     origin.script(
         "/cut.txt",
         [
-            answer("200 OK", "content-type: text/plain", b"hello"),
-            vec![Step::Cut],
+            response("200 OK", "content-type: text/plain", b"hello"),
+            vec![Step::Reset],
         ]
         .concat(),
     );
@@ -166,7 +166,7 @@ async fn answers_that_bring_no_file() {
         "the connection ended before the whole file had come",
     );
     expect_nothing(&app).await;
-    until(async || (origin.open() == 0).then_some(())).await;
+    until(async || (origin.open_connections() == 0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn lengths_that_are_missing_or_lie() {
             "hello",
         ),
     ] {
-        origin.script(path, answer(status, headers, body.as_bytes()));
+        origin.script(path, response(status, headers, body.as_bytes()));
         let sent = send(&app, &origin.url(path)).await.expect(201);
         assert_eq!(
             sent["chat"]["message"]["parts"][0]["size_bytes"], 5,
@@ -220,7 +220,7 @@ async fn files_that_are_too_large() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| flags.fetch_max_bytes = Some(65_536)).await;
     let chunk = [b"8000\r\n".as_slice(), &vec![b'x'; 0x8000], b"\r\n"].concat();
-    let chunked = answer("200 OK", "transfer-encoding: chunked", b"");
+    let chunked = response("200 OK", "transfer-encoding: chunked", b"");
     origin.script(
         "/endless.txt",
         [chunked, vec![Step::Repeat(chunk)]].concat(),
@@ -228,7 +228,7 @@ async fn files_that_are_too_large() {
     origin.script(
         "/until-closed.txt",
         [
-            answer("200 OK", "x: y", b""),
+            response("200 OK", "x: y", b""),
             vec![Step::Repeat(vec![b'x'; 4096])],
         ]
         .concat(),
@@ -237,14 +237,14 @@ async fn files_that_are_too_large() {
     origin.script(
         "/announced.txt",
         [
-            answer("200 OK", "content-length: 65537", b""),
+            response("200 OK", "content-length: 65537", b""),
             vec![Step::Hang],
         ]
         .concat(),
     );
     origin.script(
         "/one-more.txt",
-        answer(
+        response(
             "200 OK",
             "transfer-encoding: chunked",
             &chunked_body(65_537),
@@ -269,14 +269,14 @@ async fn files_that_are_too_large() {
     expect_nothing(&app).await;
     origin.script(
         "/just.txt",
-        answer(
+        response(
             "200 OK",
             "transfer-encoding: chunked",
             &chunked_body(65_536),
         ),
     );
     assert_eq!(send(&app, &origin.url("/just.txt")).await.status, 201);
-    until(async || (origin.open() == 0).then_some(())).await;
+    until(async || (origin.open_connections() == 0).then_some(())).await;
 }
 
 fn chunked_body(size: usize) -> Vec<u8> {
@@ -307,19 +307,19 @@ async fn headers_without_end() {
     let flood = "the host sent far more than the file: over 256 KiB that are not part of it";
     expect_reason(&send(&app, &origin.url("/interim.txt")).await, flood);
     let many = format!("{}{TEXT}", "x: y\n".repeat(500));
-    origin.script("/many.txt", answer("200 OK", &many, b"hello"));
+    origin.script("/many.txt", response("200 OK", &many, b"hello"));
     assert_eq!(send(&app, &origin.url("/many.txt")).await.status, 201);
     let large = format!("x: {}\n{TEXT}", "y".repeat(60_000));
-    origin.script("/large.txt", answer("200 OK", &large, b"hello"));
+    origin.script("/large.txt", response("200 OK", &large, b"hello"));
     assert_eq!(send(&app, &origin.url("/large.txt")).await.status, 201);
     let too_large = format!("x: {}\n{TEXT}", "y".repeat(66_000));
-    origin.script("/too-large.txt", answer("200 OK", &too_large, b"hello"));
+    origin.script("/too-large.txt", response("200 OK", &too_large, b"hello"));
     let refused = send(&app, &origin.url("/too-large.txt")).await;
     expect_reason(
         &refused,
         "the header of the answer is larger than 65536 bytes",
     );
-    until(async || (origin.open() == 0).then_some(())).await;
+    until(async || (origin.open_connections() == 0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -336,12 +336,12 @@ async fn hosts_that_keep_us_waiting() {
     origin.script(
         "/stalled.txt",
         [
-            answer("200 OK", "content-length: 9", b"hello"),
+            response("200 OK", "content-length: 9", b"hello"),
             vec![Step::Hang],
         ]
         .concat(),
     );
-    let endless = answer("200 OK", "content-length: 1000000", b"");
+    let endless = response("200 OK", "content-length: 1000000", b"");
     origin.script(
         "/slow.txt",
         [endless, vec![Step::Drip(b"x".to_vec(), 50)]].concat(),
@@ -361,7 +361,7 @@ async fn hosts_that_keep_us_waiting() {
         origin.url("/stalled.txt"),
         origin.url("/slow.txt"),
         origin.url("/silent.txt"),
-        origin.url_of("silent.test", "/a.txt"),
+        origin.url_with_host("silent.test", "/a.txt"),
     );
     let answers = tokio::join!(
         send(&app, &silent),
@@ -379,7 +379,7 @@ async fn hosts_that_keep_us_waiting() {
         "the host did not accept a connection within 1 s",
     );
     expect_nothing(&app).await;
-    until(async || (origin.open() == 0).then_some(())).await;
+    until(async || (origin.open_connections() == 0).then_some(())).await;
 }
 
 #[tokio::test]
@@ -396,7 +396,7 @@ async fn redirects() {
     ] {
         origin.script(
             "/r.txt",
-            answer(status, "location: end.txt\ncontent-length: 0", b""),
+            response(status, "location: end.txt\ncontent-length: 0", b""),
         );
         let sent = send(&app, &origin.url("/r.txt")).await.expect(201);
         let part = &sent["chat"]["message"]["parts"][0];
@@ -414,11 +414,11 @@ async fn redirects() {
         };
         let location = format!(
             "location: {}\ncontent-length: 0",
-            origin.url_of("other.origin.test", &target)
+            origin.url_with_host("other.origin.test", &target)
         );
         origin.script(
             &format!("/{hop}.txt"),
-            answer("302 Found", &location.replace("other.", ""), b""),
+            response("302 Found", &location.replace("other.", ""), b""),
         );
     }
     assert_eq!(
@@ -451,7 +451,7 @@ async fn redirects() {
     ] {
         origin.script(
             "/bad.txt",
-            answer(
+            response(
                 "302 Found",
                 &format!("location: {location}\ncontent-length: 0"),
                 b"",
@@ -459,7 +459,7 @@ async fn redirects() {
         );
         expect_reason(&send(&app, &origin.url("/bad.txt")).await, reason);
     }
-    origin.script("/none.txt", answer("302 Found", "content-length: 0", b""));
+    origin.script("/none.txt", response("302 Found", "content-length: 0", b""));
     expect_reason(
         &send(&app, &origin.url("/none.txt")).await,
         "it redirects without saying where to",
@@ -481,7 +481,7 @@ async fn redirects_of_the_list_lead_nowhere() {
             "redirect.test",
             &format!("origin.test:{}", origin.address.port()),
         );
-        let redirect = answer(
+        let redirect = response(
             "302 Found",
             &format!("location: {location}\ncontent-length: 0"),
             b"",
@@ -523,11 +523,11 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
     let inside = forbidden(&origin).await;
     origin.file("/a.txt", "text/plain", b"hello");
     origin
-        .names
+        .dns
         .set("origin.test", &[&["127.0.0.1"], &["127.0.0.2"]]);
     assert_eq!(send(&app, &origin.url("/a.txt")).await.status, 201);
     assert_eq!(
-        origin.names.asked().len(),
+        origin.dns.queries().len(),
         1,
         "one lookup for a connection, and no other way to an address"
     );
@@ -538,11 +538,11 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
 
     // Between the first request and the redirect.
     origin
-        .names
+        .dns
         .set("origin.test", &[&["127.0.0.1"], &["127.0.0.2"]]);
     origin.script(
         "/r.txt",
-        answer("302 Found", "location: /a.txt\ncontent-length: 0", b""),
+        response("302 Found", "location: /a.txt\ncontent-length: 0", b""),
     );
     expect_reason(
         &send(&app, &origin.url("/r.txt")).await,
@@ -550,21 +550,19 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
     );
 
     let connections = origin.connections();
-    origin
-        .names
-        .set("mixed.test", &[&["127.0.0.1", "127.0.0.2"]]);
+    origin.dns.set("mixed.test", &[&["127.0.0.1", "127.0.0.2"]]);
     expect_reason(
-        &send(&app, &origin.url_of("mixed.test", "/a.txt")).await,
+        &send(&app, &origin.url_with_host("mixed.test", "/a.txt")).await,
         "its address is not public",
     );
     for host in ["127.0.0.2", "[::ffff:127.0.0.2]", "[::1]", "10.0.0.1"] {
         expect_reason(
-            &send(&app, &origin.url_of(host, "/a.txt")).await,
+            &send(&app, &origin.url_with_host(host, "/a.txt")).await,
             "its address is not public",
         );
     }
-    origin.names.set("printer.local", &[&["93.184.215.14"]]);
-    let local = send(&app, &origin.url_of("printer.local", "/a.txt")).await;
+    origin.dns.set("printer.local", &[&["93.184.215.14"]]);
+    let local = send(&app, &origin.url_with_host("printer.local", "/a.txt")).await;
     expect_reason(&local, "its host is a name for local use, not a public one");
     assert_eq!(
         origin.connections(),
@@ -573,7 +571,7 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
     );
     assert!(untouched(&inside).await);
     assert_eq!(
-        send(&app, &origin.url_of("127.0.0.1", "/a.txt"))
+        send(&app, &origin.url_with_host("127.0.0.1", "/a.txt"))
             .await
             .status,
         201,
@@ -599,7 +597,7 @@ async fn urls_that_are_refused_before_anything_is_done() {
         let refused = send(&app, url).await;
         assert_eq!(refused.error(), (400, 1005), "{url}");
     }
-    assert!(origin.names.asked().is_empty());
+    assert!(origin.dns.queries().is_empty());
 }
 
 #[tokio::test]
@@ -614,7 +612,7 @@ async fn certificates_that_are_not_good() {
         ),
         (
             Certificate {
-                until: 2001,
+                expires: 2001,
                 ..Certificate::default()
             },
             "the host's certificate has expired",
@@ -627,7 +625,7 @@ async fn certificates_that_are_not_good() {
             "the host's certificate is not signed by an authority that is trusted here",
         ),
     ] {
-        let origin = Origin::with(&certificate);
+        let origin = Origin::with_certificate(&certificate);
         origin.file("/a.txt", "text/plain", b"hello");
         let app = TestApp::with_origin(&origin, |_| {}).await;
         expect_reason(&send(&app, &origin.url("/a.txt")).await, reason);
@@ -661,7 +659,7 @@ async fn nobody_there() {
         &send(&app, &url).await,
         "the host does not accept connections",
     );
-    origin.names.set("nowhere.test", &[&[]]);
+    origin.dns.set("nowhere.test", &[&[]]);
     expect_reason(
         &send(&app, &url.replace("origin", "nowhere")).await,
         "its host name could not be resolved",
@@ -694,14 +692,14 @@ async fn one_partners_stalled_origins_do_not_stop_anothers_sends() {
     assert_eq!(refused.error(), (503, 4004));
     assert_eq!(refused.header("retry-after"), "5");
     assert_eq!(send(&app, &origin.url("/a.txt")).await.error(), (503, 4004));
-    let text = json!({"from": crate::support::LINE, "to": [crate::support::RECIPIENT],
+    let text = json!({"from": haversack_testkit::LINE, "to": [haversack_testkit::RECIPIENT],
         "message": {"parts": [{"type": "text", "value": "hi"}]}});
     assert_eq!(
         app.api.post("/v3/chats", &text).await.status,
         201,
         "what fetches nothing is not held up"
     );
-    let body = json!({"from": crate::support::RIVAL_LINE, "to": [crate::support::RECIPIENT],
+    let body = json!({"from": haversack_testkit::RIVAL_LINE, "to": [haversack_testkit::RECIPIENT],
         "message": {"parts": [{"type": "media", "url": origin.url("/a.txt")}]}});
     assert_eq!(app.rival.post("/v3/chats", &body).await.status, 201);
     running.iter().for_each(tokio::task::JoinHandle::abort);
@@ -717,7 +715,7 @@ async fn a_lookup_that_nobody_waits_for_any_more_still_counts() {
         flags.fetch_queue_timeout_seconds = Some(1);
     })
     .await;
-    let unresolved = send(&app, &origin.url_of("silent.test", "/a.txt")).await;
+    let unresolved = send(&app, &origin.url_with_host("silent.test", "/a.txt")).await;
     expect_reason(
         &unresolved,
         "its host name could not be resolved within 1 s",
@@ -730,7 +728,7 @@ async fn a_partner_fills_the_disk_no_further_than_its_share() {
     let origin = Origin::start();
     origin.script(
         "/large.txt",
-        answer("200 OK", "content-length: 60000", &vec![b'x'; 60_000]),
+        response("200 OK", "content-length: 60000", &vec![b'x'; 60_000]),
     );
     let app = TestApp::with_origin(&origin, |flags| {
         flags.max_temporary_bytes_per_partner = Some(100_000);
@@ -757,7 +755,7 @@ async fn a_client_that_goes_away_ends_the_fetch() {
     })
     .await;
     let stalled = [
-        answer("200 OK", "content-length: 100000", &vec![b'x'; 50_000]),
+        response("200 OK", "content-length: 100000", &vec![b'x'; 50_000]),
         vec![Step::Hang],
     ]
     .concat();
@@ -765,11 +763,11 @@ async fn a_client_that_goes_away_ends_the_fetch() {
     let (api, url) = (app.api.clone(), origin.url("/stalled.txt"));
     let client =
         tokio::spawn(async move { api.send_parts(json!([{"type": "media", "url": url}])).await });
-    until(async || files(&app).await.first().cloned()).await;
-    assert_eq!(origin.open(), 1);
+    until(async || app.stored_files().await.first().cloned()).await;
+    assert_eq!(origin.open_connections(), 1);
     client.abort();
     within(until(async || {
-        (origin.open() == 0 && files(&app).await.is_empty()).then_some(())
+        (origin.open_connections() == 0 && app.stored_files().await.is_empty()).then_some(())
     }))
     .await;
     expect_nothing(&app).await;
@@ -793,7 +791,7 @@ async fn memory_and_sockets_stay_bounded() {
     );
     let endless = |head: &str| {
         [
-            answer("200 OK", head, b""),
+            response("200 OK", head, b""),
             vec![Step::Repeat(vec![b'x'; 65_536])],
         ]
         .concat()
@@ -802,7 +800,7 @@ async fn memory_and_sockets_stay_bounded() {
     origin.script(
         "/chunk.txt",
         [
-            answer("200 OK", "transfer-encoding: chunked", b"7fffffff\r\n"),
+            response("200 OK", "transfer-encoding: chunked", b"7fffffff\r\n"),
             endless("x: y"),
         ]
         .concat(),
@@ -817,24 +815,24 @@ async fn memory_and_sockets_stay_bounded() {
     origin.script(
         "/stalled.txt",
         [
-            answer("200 OK", "content-length: 9000000", &vec![b'x'; 4_000_000]),
+            response("200 OK", "content-length: 9000000", &vec![b'x'; 4_000_000]),
             vec![Step::Hang],
         ]
         .concat(),
     );
-    let key = server.said("API key").to_owned().leak();
+    let key = server.banner_value("API key").to_owned().leak();
     let address = server
-        .said("API base")
+        .banner_value("API base")
         .trim_start_matches("http://")
         .split('/')
         .next()
         .expect("address");
     let api = Api::new(address.parse().expect("address"), key);
-    let number = server.said("Phone number");
+    let number = server.banner_value("Phone number");
     let before = server.peak_memory();
     let sends = (0..32).map(|n| {
         let path = ["/until-closed.txt", "/chunk.txt", "/headers.txt", "/stalled.txt"][n % 4];
-        let part = json!({"type": "media", "url": origin.url_of("127.0.0.1", path)});
+        let part = json!({"type": "media", "url": origin.url_with_host("127.0.0.1", path)});
         let body = json!({"from": number, "to": [format!("{n}@example.com")], "message": {"parts": [part]}});
         let api = api.clone();
         async move { api.post("/v3/chats", &body).await.error() }
@@ -849,7 +847,7 @@ async fn memory_and_sockets_stay_bounded() {
     let grown = server.peak_memory() - before;
     // Sixteen files of 10 MiB at a time; 32 MiB is what all writers together aim to hold.
     assert!(grown < 80 * 1024 * 1024, "{} KiB more", grown / 1024);
-    until(async || (origin.open() == 0).then_some(())).await;
+    until(async || (origin.open_connections() == 0).then_some(())).await;
     // A file that a thread is writing to goes when that is done.
     let unfinished = folder.path().join("unfinished-uploads");
     until(async || (std::fs::read_dir(&unfinished).expect("folder").count() == 0).then_some(()))

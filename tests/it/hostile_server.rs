@@ -10,7 +10,7 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::support::program::{haversack, run, stderr, stdout};
+use haversack_testkit::program::{haversack, run, stderr, stdout};
 
 const KEY: &str = "secret-key-0123456789";
 const MEBIBYTE: u64 = 1024 * 1024;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use crate::support::raw::Raw;
-use crate::support::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, until};
+use haversack_testkit::raw::RawConnection;
+use haversack_testkit::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, until};
 
 fn ids(items: &Value) -> Vec<String> {
     items
@@ -405,7 +405,7 @@ async fn large_answer_is_in_a_file_until_it_was_read() {
     let head = "Host: x\r\nAuthorization: Bearer acme-key-0123456789\r\n\r\n";
     let mut unread = Vec::new();
     for count in 1..=3 {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(format!("GET /v3/messages/{id} HTTP/1.1\r\n{head}"))
             .await;
         raw.read_until("\r\n\r\n").await;

@@ -31,7 +31,6 @@ mod retention;
 mod sandbox;
 mod sends;
 mod short_errors;
-mod support;
 mod tenancy;
 mod uploads;
 mod voice_memos;

@@ -6,10 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
-use crate::support::origin::{Step, answer};
-use crate::support::{
-    Answer, LINE, Origin, RECIPIENT, RIVAL_LINE, TestApp, corpus, files, on_disk,
-};
+use haversack_testkit::origin::{Step, response};
+use haversack_testkit::{LINE, Origin, RECIPIENT, RIVAL_LINE, Response, TestApp, corpus, on_disk};
 
 const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
 
@@ -22,7 +20,7 @@ async fn part(app: &TestApp, url: &str) -> Value {
     app.api.send_parts(json!([media(url)])).await.expect(201)["chat"]["message"]["parts"][0].clone()
 }
 
-async fn send(app: &TestApp, url: &str) -> Answer {
+async fn send(app: &TestApp, url: &str) -> Response {
     app.api.send_parts(json!([media(url)])).await
 }
 
@@ -216,7 +214,7 @@ async fn files_of_one_message_come_side_by_side_and_in_order() {
     let parts: Vec<Value> = (0..5)
         .map(|n| {
             let path = format!("/{n}.txt");
-            let body = answer(
+            let body = response(
                 "200 OK",
                 "content-type: text/plain\ncontent-length: 1",
                 n.to_string().as_bytes(),
@@ -224,7 +222,7 @@ async fn files_of_one_message_come_side_by_side_and_in_order() {
             // Nothing is answered before all five have asked.
             origin.script(
                 &path,
-                [vec![Step::Meet(Arc::clone(&barrier))], body].concat(),
+                [vec![Step::Wait(Arc::clone(&barrier))], body].concat(),
             );
             media(&origin.url(&path))
         })
@@ -250,7 +248,7 @@ async fn one_file_that_cannot_be_had_sends_none() {
     let app = TestApp::with_origin(&origin, |_| {}).await;
     origin.file("/a.jpg", "image/jpeg", PHOTO);
     origin.script("/stalled.jpg", vec![Step::Hang]);
-    origin.script("/gone.jpg", answer("410 Gone", "content-length: 0", b""));
+    origin.script("/gone.jpg", response("410 Gone", "content-length: 0", b""));
     let urls = ["/a.jpg", "/stalled.jpg", "/gone.jpg"].map(|path| media(&origin.url(path)));
     let refused = app.api.send_parts(json!(urls)).await;
     assert_eq!(refused.error(), (500, 5002));
@@ -267,8 +265,8 @@ async fn one_file_that_cannot_be_had_sends_none() {
         app.api.get("/v3/chats").await.expect(200)["chats"],
         json!([])
     );
-    crate::support::until(async || {
-        (files(&app).await.is_empty() && origin.open() == 0).then_some(())
+    haversack_testkit::until(async || {
+        (app.stored_files().await.is_empty() && origin.open_connections() == 0).then_some(())
     })
     .await;
 }
@@ -365,7 +363,7 @@ async fn a_cdn_of_its_own_is_ours_too() {
     );
     let http = send(&app, &file.url.replace("https:", "http:")).await;
     assert_eq!(http.error(), (400, 1005));
-    assert!(origin.names.asked().is_empty());
+    assert!(origin.dns.queries().is_empty());
 }
 
 /// An origin of one photo that answers 304 to what it gave as a validator.
@@ -373,10 +371,10 @@ fn cached(validator: &'static str, condition: &'static str) -> Origin {
     let origin = Origin::start();
     origin.on("/a.jpg", move |request| {
         if request.contains(&format!("\r\n{condition}\r\n")) {
-            return answer("304 Not Modified", validator, b"");
+            return response("304 Not Modified", validator, b"");
         }
         let headers = format!("{validator}\ncontent-length: {}", PHOTO.len());
-        answer("200 OK", &headers, PHOTO)
+        response("200 OK", &headers, PHOTO)
     });
     origin
 }
@@ -413,7 +411,7 @@ async fn an_origin_may_say_that_nothing_has_changed() {
             first["id"] != second["id"] && second["id"] != third["id"],
             "a new attachment all the same"
         );
-        assert_eq!(files(&app).await.len(), 1, "stored once");
+        assert_eq!(app.stored_files().await.len(), 1, "stored once");
         for part in [&first, &second, &third] {
             assert_eq!(
                 (&part["mime_type"], &part["size_bytes"]),
@@ -442,7 +440,7 @@ async fn an_origin_may_say_that_nothing_has_changed() {
                 .status,
             204
         );
-        assert!(files(&app).await.is_empty());
+        assert!(app.stored_files().await.is_empty());
         assert_eq!(
             part(&app, &url).await["size_bytes"],
             PHOTO.len(),
@@ -464,11 +462,11 @@ async fn what_has_changed_is_fetched_and_failures_are_not_remembered() {
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let url = origin.url("/a.jpg");
     let first = part(&app, &url).await;
-    origin.script("/a.jpg", answer("503 Busy", "content-length: 0", b""));
+    origin.script("/a.jpg", response("503 Busy", "content-length: 0", b""));
     assert_eq!(send(&app, &url).await.error(), (500, 5002));
     let tiny = corpus("tiny.jpg");
     let headers = format!("etag: \"v2\"\ncontent-length: {}", tiny.len());
-    origin.script("/a.jpg", answer("200 OK", &headers, &tiny));
+    origin.script("/a.jpg", response("200 OK", &headers, &tiny));
     let changed = part(&app, &url).await;
     assert_eq!(app.api.get(text(&changed, "url")).await.bytes, tiny);
     assert_eq!(
@@ -480,7 +478,7 @@ async fn what_has_changed_is_fetched_and_failures_are_not_remembered() {
     assert!(origin.requests()[2].contains("if-none-match: \"v1\""));
     assert!(origin.requests()[3].contains("if-none-match: \"v2\""));
     // An origin that answers 304 to no question.
-    origin.script("/b.jpg", answer("304 Not Modified", "etag: \"v1\"", b""));
+    origin.script("/b.jpg", response("304 Not Modified", "etag: \"v1\"", b""));
     assert_eq!(send(&app, &origin.url("/b.jpg")).await.error(), (500, 5002));
     // One that gives no validator any more.
     origin.file("/a.jpg", "image/jpeg", PHOTO);
@@ -500,7 +498,7 @@ async fn a_304_counts_only_for_the_version_that_is_there() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, on_disk).await;
     let photo = |etag: &str, bytes: &[u8]| {
-        answer(
+        response(
             "200 OK",
             &format!("etag: {etag}\ncontent-length: {}", bytes.len()),
             bytes,
@@ -514,7 +512,7 @@ async fn a_304_counts_only_for_the_version_that_is_there() {
     let changed = photo("\"2\"", &tiny);
     origin.on("/a.jpg", move |request| {
         if request.contains("if-none-match") {
-            answer("304 Not Modified", "etag: \"2\"", b"")
+            response("304 Not Modified", "etag: \"2\"", b"")
         } else {
             changed.clone()
         }
@@ -536,7 +534,7 @@ async fn a_304_counts_only_for_the_version_that_is_there() {
         "last-modified: Thu, 15 Jan 2099 10:00:00 GMT",
     ] {
         let headers = format!("{validator}\ncontent-length: {}", PHOTO.len());
-        origin.script("/b.jpg", answer("200 OK", &headers, PHOTO));
+        origin.script("/b.jpg", response("200 OK", &headers, PHOTO));
         part(&app, &origin.url("/b.jpg")).await;
         part(&app, &origin.url("/b.jpg")).await;
         assert!(
@@ -569,7 +567,7 @@ async fn validators_are_a_partners_own_and_for_the_url_they_came_from() {
     // Through a redirect: only the last URL is asked with them, and only while it is the same.
     origin.script(
         "/r.jpg",
-        answer("302 Found", "location: /a.jpg\ncontent-length: 0", b""),
+        response("302 Found", "location: /a.jpg\ncontent-length: 0", b""),
     );
     let (first, second) = (
         part(&app, &origin.url("/r.jpg")).await,
@@ -591,7 +589,7 @@ async fn validators_are_a_partners_own_and_for_the_url_they_came_from() {
     origin.file("/c.jpg", "image/jpeg", PHOTO);
     origin.script(
         "/r.jpg",
-        answer("302 Found", "location: /c.jpg\ncontent-length: 0", b""),
+        response("302 Found", "location: /c.jpg\ncontent-length: 0", b""),
     );
     part(&app, &origin.url("/r.jpg")).await;
     assert!(
@@ -613,7 +611,7 @@ async fn what_was_fetched_is_forgotten_after_a_while() {
     app.service.sweep().await.expect("sweep");
     part(&app, &origin.url("/a.jpg")).await;
     assert!(!origin.requests()[1].contains("if-none-match"));
-    assert_eq!(files(&app).await.len(), 2);
+    assert_eq!(app.stored_files().await.len(), 2);
 }
 
 #[tokio::test]
@@ -631,7 +629,7 @@ async fn one_key_used_at_once_sends_one_file() {
             .all(|answer| answer.status == 201 && answer.bytes == answers[0].bytes)
     );
     assert_eq!(
-        files(&app).await.len(),
+        app.stored_files().await.len(),
         1,
         "what the others fetched is gone"
     );

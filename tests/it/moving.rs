@@ -9,11 +9,11 @@ use haversack::config::Flags;
 use haversack::delivery::{Accepted, Gateway, GatewayError, OutgoingMessage};
 use serde_json::{Value, json};
 
-use crate::support::bucket::variable;
-use crate::support::origin::answer;
-use crate::support::program::{haversack, run, stderr, stdout};
-use crate::support::{
-    BucketServer, LINE, Origin, RECIPIENT, TestApp, corpus, files, on_disk, postgres,
+use haversack_testkit::bucket::credential;
+use haversack_testkit::origin::response;
+use haversack_testkit::program::{haversack, run, stderr, stdout};
+use haversack_testkit::{
+    BucketServer, LINE, Origin, RECIPIENT, TestApp, corpus, on_disk, postgres,
 };
 
 const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
@@ -22,7 +22,7 @@ const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
 async fn program(data_dir: &Path, arguments: &[&str]) -> Output {
     let mut command = haversack(data_dir);
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
-        command.env(name, variable(name).expect("a credential"));
+        command.env(name, credential(name).expect("a credential"));
     }
     command.args(arguments);
     tokio::task::spawn_blocking(move || run(&mut command))
@@ -41,7 +41,7 @@ impl Elsewhere {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let sqlite = format!("sqlite://{}/elsewhere.db?mode=rwc", folder.path().display());
-        let database = postgres::database().await.unwrap_or(sqlite);
+        let database = postgres::create_schema().await.unwrap_or(sqlite);
         Self {
             bucket: BucketServer::start().await,
             database,
@@ -105,9 +105,9 @@ async fn look(app: &TestApp, paths: &[String]) -> Seen {
 async fn furnished(origin: &Origin) -> (TestApp, Vec<String>) {
     origin.on("/a.jpg", |request| {
         if request.contains("\r\nif-none-match: \"v1\"\r\n") {
-            return answer("304 Not Modified", "etag: \"v1\"", b"");
+            return response("304 Not Modified", "etag: \"v1\"", b"");
         }
-        answer(
+        response(
             "200 OK",
             &format!("etag: \"v1\"\ncontent-length: {}", PHOTO.len()),
             PHOTO,
@@ -167,7 +167,7 @@ async fn furnished(origin: &Origin) -> (TestApp, Vec<String>) {
 async fn stop(mut app: TestApp) -> (tempfile::TempDir, MockClock) {
     let folder = std::mem::replace(&mut app.folder, tempfile::tempdir().expect("folder"));
     let clock = app.clock.clone();
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
     (folder, clock)
 }
 
@@ -192,7 +192,7 @@ async fn everything_moves_to_a_bucket_and_back() {
         "{}",
         stdout(&copied)
     );
-    let app = TestApp::on(elsewhere.flags(), clock.clone()).await;
+    let app = TestApp::start_on(elsewhere.flags(), clock.clone()).await;
     assert_eq!(look(&app, &paths).await, before);
     assert_eq!(elsewhere.bucket.objects().len(), 5);
     // Each is called what its URL says, so that a CDN finds it without us.
@@ -230,7 +230,7 @@ async fn everything_moves_to_a_bucket_and_back() {
         .filter(|path| !path.contains(&id(first)))
         .collect();
     let after = look(&app, &paths).await;
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
 
     let back = tempfile::tempdir().expect("folder");
     let to = back.path().to_str().expect("path").to_owned();
@@ -240,7 +240,7 @@ async fn everything_moves_to_a_bucket_and_back() {
     )
     .await;
     assert!(copied.status.success(), "{}", stderr(&copied));
-    let app = TestApp::on(
+    let app = TestApp::start_on(
         Flags {
             data_dir: Some(back.path().to_owned()),
             ..Flags::default()
@@ -249,7 +249,7 @@ async fn everything_moves_to_a_bucket_and_back() {
     )
     .await;
     assert_eq!(look(&app, &paths).await, after);
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
 }
 
 #[tokio::test]
@@ -296,7 +296,7 @@ async fn what_was_moved_is_not_moved_again_and_what_is_not_whole_not_at_all() {
         )),
         "{told}"
     );
-    let app = TestApp::on(elsewhere.flags(), clock.clone()).await;
+    let app = TestApp::start_on(elsewhere.flags(), clock.clone()).await;
     assert_eq!(look(&app, &paths).await, whole);
     assert_eq!(
         app.api
@@ -305,7 +305,7 @@ async fn what_was_moved_is_not_moved_again_and_what_is_not_whole_not_at_all() {
             .error(),
         (404, 2003)
     );
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
 
     std::fs::write(&blob, b"hello").expect("write");
     let copied = copy().await;
@@ -314,7 +314,7 @@ async fn what_was_moved_is_not_moved_again_and_what_is_not_whole_not_at_all() {
         "{}",
         stdout(&copied)
     );
-    let app = TestApp::on(elsewhere.flags(), clock).await;
+    let app = TestApp::start_on(elsewhere.flags(), clock).await;
     assert_eq!(
         app.api
             .get(&format!("/v3/attachments/{}", cut.id))
@@ -322,7 +322,7 @@ async fn what_was_moved_is_not_moved_again_and_what_is_not_whole_not_at_all() {
             .expect(200)["status"],
         "complete"
     );
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
 }
 
 #[tokio::test]
@@ -394,7 +394,7 @@ async fn what_nothing_names_is_found_and_removed_by_the_sweeper() {
         let removed = |id: &str| {
             let folder = app.folder.path().join("blobs").join(&id[id.len() - 2..]);
             if in_bucket {
-                bucket.path_of(id)
+                bucket.file_of(id)
             } else {
                 folder.join(id)
             }
@@ -435,15 +435,19 @@ async fn what_nothing_names_is_found_and_removed_by_the_sweeper() {
                 lost.id
             );
             assert!(told.contains(&problem) && !found.status.success(), "{told}");
-            assert_eq!(files(&app).await.len(), 2, "it removes nothing itself");
+            assert_eq!(
+                app.stored_files().await.len(),
+                2,
+                "it removes nothing itself"
+            );
             // The request is of now, and the server's clock is that of the test.
             app.service.sweep().await.expect("sweep");
-            assert_eq!(files(&app).await.len(), 2);
+            assert_eq!(app.stored_files().await.len(), 2);
         }
         app.clock
             .advance(std::time::Duration::from_hours(24 * 365 * 2));
         app.service.sweep().await.expect("sweep");
-        assert_eq!(files(&app).await.len(), 1);
+        assert_eq!(app.stored_files().await.len(), 1);
         assert_eq!(
             app.api
                 .get(&format!("/v3/attachments/{}", kept.id))
@@ -495,7 +499,7 @@ async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next(
     assert!(copy().await.status.success());
     assert_eq!(elsewhere.bucket.objects().len(), 2);
 
-    let app = TestApp::on(flags, clock.clone()).await;
+    let app = TestApp::start_on(flags, clock.clone()).await;
     app.api
         .delete(&format!("/v3/attachments/{}", gone.id))
         .await
@@ -505,7 +509,7 @@ async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next(
     app.api
         .message_with_status(sent.as_str().expect("id"), "delivered")
         .await;
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
     let copied = copy().await;
     assert!(
         stdout(&copied).contains("2 rows of an earlier copy were deleted"),
@@ -513,7 +517,7 @@ async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next(
         stdout(&copied)
     );
     assert_eq!(elsewhere.bucket.objects().len(), 1);
-    let app = TestApp::on(elsewhere.flags(), clock).await;
+    let app = TestApp::start_on(elsewhere.flags(), clock).await;
     assert_eq!(
         app.api
             .get(&format!("/v3/attachments/{}", gone.id))
@@ -551,7 +555,7 @@ async fn an_orphan_whose_name_is_given_again_is_not_removed() {
         .await
         .expect(200);
     // As a database that was restored finds it: what was made of the scan is there, and its row does not say so.
-    let orphan = bucket.path_of("scan.tiff").with_file_name("scan.jpg");
+    let orphan = bucket.file_of("scan.tiff").with_file_name("scan.jpg");
     std::fs::write(&orphan, b"an earlier one").expect("write");
     let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
     std::fs::File::options()
@@ -609,11 +613,11 @@ async fn what_was_used_since_a_copy_is_not_undone_by_another() {
         .await
     };
     assert!(copy(&here, &there).await.status.success());
-    let app = TestApp::on(elsewhere.flags(), clock.clone()).await;
+    let app = TestApp::start_on(elsewhere.flags(), clock.clone()).await;
     let new = app.api.upload("b.txt", "text/plain", b"hello").await;
     let path = format!("/v3/attachments/{}", new.id);
     app.api.get(&path).await.expect(200);
-    assert!(app.stopped().await);
+    assert!(app.shut_down().await);
     // The same once more, as on the day before; and from a place that is empty.
     let empty = Elsewhere::new().await;
     drop(
@@ -629,6 +633,6 @@ async fn what_was_used_since_a_copy_is_not_undone_by_another() {
             stderr(&refused)
         );
     }
-    let app = TestApp::on(elsewhere.flags(), clock).await;
+    let app = TestApp::start_on(elsewhere.flags(), clock).await;
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "complete");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{TestApp, on_disk};
+use haversack_testkit::{TestApp, on_disk};
 
 #[tokio::test]
 async fn health_readiness_and_metrics_need_no_key() {

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::hostile_origins::{expect_reason, send};
-use crate::support::origin::{Step, answer};
-use crate::support::{Api, Origin, TestApp, corpus, files};
+use haversack_testkit::origin::{Step, response};
+use haversack_testkit::{Api, Origin, TestApp, corpus};
 
 const CDN: &str = "https://cdn.example.com/files";
 const NO_FILE: &str =
@@ -17,7 +17,7 @@ const NO_FILE: &str =
 fn redirect(origin: &Origin, path: &str, location: &str) -> String {
     origin.script(
         path,
-        answer(
+        response(
             "302 Found",
             &format!("location: {location}\ncontent-length: 0"),
             b"",
@@ -36,7 +36,7 @@ async fn a_redirect_to_ones_own_file_is_that_file() {
     let app = with_cdn(&origin).await;
     let file = app.api.upload("a b.txt", "text/plain", b"hello").await;
     let path = file.url.strip_prefix(CDN).expect("a URL below the CDN");
-    let stored = files(&app).await.len();
+    let stored = app.stored_files().await.len();
     for url in [
         file.url.clone(),
         app.url(path),
@@ -56,7 +56,11 @@ async fn a_redirect_to_ones_own_file_is_that_file() {
             "{url}"
         );
     }
-    assert_eq!(files(&app).await.len(), stored, "nothing was stored again");
+    assert_eq!(
+        app.stored_files().await.len(),
+        stored,
+        "nothing was stored again"
+    );
     let metrics = app.anonymous().get("/metrics").await;
     assert!(
         metrics
@@ -103,7 +107,7 @@ async fn a_redirect_to_a_file_one_may_not_send_is_refused_as_its_url_is() {
     let pending = app.api.create("b.txt", "text/plain", 5).await;
     let pending = pending["download_url"].as_str().expect("URL");
     origin.file("/fetched.txt", "text/plain", b"beside it");
-    let stored = files(&app).await;
+    let stored = app.stored_files().await;
     for (url, error) in [
         (foreign.url.clone(), (404, 2003)),
         (
@@ -137,7 +141,7 @@ async fn a_redirect_to_a_file_one_may_not_send_is_refused_as_its_url_is() {
         );
     }
     assert_eq!(
-        files(&app).await,
+        app.stored_files().await,
         stored,
         "what was fetched beside it is not kept"
     );
@@ -200,7 +204,7 @@ async fn a_redirect_to_our_api_is_refused() {
             NO_FILE,
         );
     }
-    let asked = origin.names.asked();
+    let asked = origin.dns.queries();
     assert!(asked.iter().all(|name| name == "origin.test"), "{asked:?}");
     let metrics = app.anonymous().get("/metrics").await;
     assert!(
@@ -229,7 +233,7 @@ async fn a_name_of_a_strangers_that_means_our_socket_is_refused() {
         flags.fetch_allow_ports = Some(format!("{port},{}", origin.address.port()));
     })
     .await;
-    origin.names.set("alias.test", &[&[&ip]]);
+    origin.dns.set("alias.test", &[&[&ip]]);
     let reason = "its host is this server under another name; use the URL that this server gave";
     let url = format!("https://alias.test:{port}/metrics");
     expect_reason(&send(&app, &url).await, reason);

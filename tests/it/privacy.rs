@@ -3,8 +3,8 @@
 use haversack::transcode::strip_metadata;
 use serde_json::json;
 
-use crate::support::origin::answer;
-use crate::support::{Origin, TestApp, corpus, files};
+use haversack_testkit::origin::response;
+use haversack_testkit::{Origin, TestApp, corpus};
 
 /// A photograph with a place in its Exif.
 const PHOTO: &str = "photo-exif-rotated.jpg";
@@ -30,7 +30,7 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
     let origin = Origin::start();
     origin.script(
         "/a.jpg",
-        answer(
+        response(
             "200 OK",
             &format!("content-length: {}", corpus(PHOTO).len()),
             &corpus(PHOTO),
@@ -71,7 +71,11 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
             "{differing}: and nothing else is touched"
         );
     }
-    assert_eq!(files(&app).await.len(), 2, "what was removed is nowhere");
+    assert_eq!(
+        app.stored_files().await.len(),
+        2,
+        "what was removed is nowhere"
+    );
     // What cannot be cleaned does not pass.
     let mut many = corpus("photo.jpg");
     many.extend(b"Exif\0\0II*\0\x08\0\0\0\0\0".repeat(600));

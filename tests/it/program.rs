@@ -8,12 +8,12 @@ use rustix::process::Signal;
 use serde_json::json;
 use sqlx::Connection as _;
 
-use crate::support::program::{Server, haversack, run, stderr, stdout};
-use crate::support::raw::{Raw, target};
-use crate::support::{Api, within};
+use haversack_testkit::program::{Server, haversack, run, stderr, stdout};
+use haversack_testkit::raw::{RawConnection, request_target};
+use haversack_testkit::{Api, within};
 
 fn address(server: &Server) -> std::net::SocketAddr {
-    let base = server.said("API base");
+    let base = server.banner_value("API base");
     base.trim_start_matches("http://")
         .split('/')
         .next()
@@ -23,7 +23,7 @@ fn address(server: &Server) -> std::net::SocketAddr {
 }
 
 fn key(server: &Server) -> &'static str {
-    server.said("API key").to_owned().leak()
+    server.banner_value("API key").to_owned().leak()
 }
 
 /// The arguments of a pasted `curl` line, as a shell passes them on; curl itself may not be installed.
@@ -40,13 +40,13 @@ async fn first_start_makes_key_and_shows_it_later_starts_on_demand() {
     let data = folder.path().join("new").join("data");
     let server = Server::start(&data);
     let curl = server
-        .welcome
+        .banner
         .split("Try it:")
         .nth(1)
         .expect("a command")
         .trim()
         .to_owned();
-    let (first_key, number) = (key(&server), server.said("Phone number").to_owned());
+    let (first_key, number) = (key(&server), server.banner_value("Phone number").to_owned());
     let arguments = pasted(&curl);
     let [quiet, url, header_flag, header, data_flag, body] = &arguments[..] else {
         panic!("{arguments:?}")
@@ -63,12 +63,12 @@ async fn first_start_makes_key_and_shows_it_later_starts_on_demand() {
 
     let server = Server::start(&data);
     assert!(
-        !server.welcome.contains(first_key),
+        !server.banner.contains(first_key),
         "standard output ends up in logs: {}",
-        server.welcome
+        server.banner
     );
     let (file, _) = server
-        .said("The API key is in")
+        .banner_value("The API key is in")
         .split_once(';')
         .expect("a path");
     assert!(
@@ -88,12 +88,12 @@ async fn first_start_makes_key_and_shows_it_later_starts_on_demand() {
 
     let server = Server::run(haversack(&data).args(["serve", "--show-key"]));
     assert_eq!(
-        (key(&server), server.said("Phone number")),
+        (key(&server), server.banner_value("Phone number")),
         (first_key, number.as_str())
     );
     let local = std::fs::read_to_string(data.join("local.toml")).expect("local.toml");
     assert!(
-        local.contains(server.said("API base")),
+        local.contains(server.banner_value("API base")),
         "send must find it where it is now: {local}"
     );
     server.signal(Signal::INT);
@@ -260,12 +260,17 @@ async fn send_finds_the_local_server_and_its_key() {
     let downloaded = Api::anonymous(address(&server)).get(url).await;
     assert!(downloaded.bytes == std::fs::read(photo).expect("photo"));
 
-    let key = server.said("API key").to_owned();
-    let named = send(&["--base-url", server.said("API base"), "--api-key", &key]);
+    let key = server.banner_value("API key").to_owned();
+    let named = send(&[
+        "--base-url",
+        server.banner_value("API base"),
+        "--api-key",
+        &key,
+    ]);
     assert!(named.status.success(), "{}", stderr(&named));
     let wrong = send(&[
         "--base-url",
-        server.said("API base"),
+        server.banner_value("API base"),
         "--api-key",
         "nonsense",
     ]);
@@ -302,8 +307,8 @@ async fn sigterm_lets_an_upload_finish_and_urls_survive_a_restart() {
     let api = Api::new(address(&server), key);
     let created = api.create("a.txt", "text/plain", 5).await;
     let later = api.create("b.txt", "text/plain", 5).await;
-    let mut upload = Raw::connect(address(&server)).await;
-    let url = target(created["upload_url"].as_str().expect("URL"));
+    let mut upload = RawConnection::connect(address(&server)).await;
+    let url = request_target(created["upload_url"].as_str().expect("URL"));
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     upload
         .send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}"))
@@ -334,7 +339,7 @@ async fn sigterm_lets_an_upload_finish_and_urls_survive_a_restart() {
     let url = format!(
         "http://{}{}",
         address(&server),
-        target(later["upload_url"].as_str().expect("URL"))
+        request_target(later["upload_url"].as_str().expect("URL"))
     );
     let moved = json!({"upload_url": url, "required_headers": later["required_headers"]});
     assert_eq!(api.put(&moved, b"world").await.status, 200);
@@ -347,14 +352,14 @@ async fn a_second_signal_does_not_wait() {
     let created = Api::new(address(&server), key(&server))
         .create("a.txt", "text/plain", 5)
         .await;
-    let mut upload = Raw::connect(address(&server)).await;
-    let url = target(created["upload_url"].as_str().expect("URL"));
+    let mut upload = RawConnection::connect(address(&server)).await;
+    let url = request_target(created["upload_url"].as_str().expect("URL"));
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     upload
         .send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}"))
         .await;
     upload.read_until("100 Continue\r\n\r\n").await;
-    let mut idle = Raw::connect(address(&server)).await;
+    let mut idle = RawConnection::connect(address(&server)).await;
     idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     idle.read_until("alive").await;
     server.signal(Signal::TERM);
@@ -374,7 +379,7 @@ async fn the_log_has_no_secrets_of_urls() {
     let path = folder.path().join("log");
     let log = std::fs::File::create(&path).expect("log");
     let data = folder.path().join("data");
-    let server = Server::logging(
+    let server = Server::run_logged(
         haversack(&data).arg("serve").env("HAVERSACK_LOG", "debug"),
         log,
     );
@@ -384,7 +389,7 @@ async fn the_log_has_no_secrets_of_urls() {
         "https://a.example:22/a.jpg?signature=secret#secret",
     ] {
         let part = json!({"type": "media", "url": url});
-        let body = json!({"from": server.said("Phone number"), "to": ["a@example.com"], "message": {"parts": [part]}});
+        let body = json!({"from": server.banner_value("Phone number"), "to": ["a@example.com"], "message": {"parts": [part]}});
         assert_eq!(api.post("/v3/chats", &body).await.error(), (500, 5002));
     }
     server.signal(Signal::TERM);

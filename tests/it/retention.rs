@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::Row as _;
 
-use crate::support::{LINE, RECIPIENT, TestApp};
+use haversack_testkit::{LINE, RECIPIENT, TestApp};
 
 const DAY: Duration = Duration::from_hours(24);
 

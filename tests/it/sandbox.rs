@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use haversack::sandbox::{Confinement, Error, Job, Limits, Run, Sandbox};
 
-use crate::support::{until, within};
+use haversack_testkit::{until, within};
 
 const LIMITS: Limits = Limits {
     memory: 256 << 20,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, corpus};
+use haversack_testkit::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, corpus};
 
 const UNKNOWN: &str = "01990000-0000-7000-8000-000000000001";
 

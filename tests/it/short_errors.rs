@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, LINE, RECIPIENT, TestApp};
+use haversack_testkit::{Api, LINE, RECIPIENT, Response, TestApp};
 
 /// No error is larger than this, headers aside.
 const MOST: usize = 2048;
@@ -254,7 +254,7 @@ fn bodies(long: &str, chat: &str) -> Vec<(&'static str, String, Value)> {
     ]
 }
 
-fn check(what: &str, answer: &Answer, long: &mut Vec<String>) {
+fn check(what: &str, answer: &Response, long: &mut Vec<String>) {
     let size = answer.bytes.len();
     if !(answer.status.is_client_error() || answer.status.is_server_error()) || size > MOST {
         let start: String = answer.text().chars().take(200).collect();

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, LINE, RECIPIENT, RIVAL_LINE, TestApp};
+use haversack_testkit::{Api, LINE, RECIPIENT, RIVAL_LINE, Response, TestApp};
 
 const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
 
 /// All that tells one answer from another, but for the trace id and the id that was asked for.
-fn told(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>) {
+fn told(answer: &Response, id: &str) -> (u16, String, Vec<(String, String)>) {
     let mut body = answer.json.clone();
     if let Some(trace) = body.get_mut("trace_id") {
         *trace = Value::Null;
@@ -32,7 +32,7 @@ fn told(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>) {
 }
 
 /// Every call that names an attachment, a chat or a message.
-async fn calls(api: &Api, own_chat: &str, kind: &str, id: &str) -> Vec<(String, Answer)> {
+async fn calls(api: &Api, own_chat: &str, kind: &str, id: &str) -> Vec<(String, Response)> {
     let text = json!({"message": {"parts": [{"type": "text", "value": "x"}]}});
     let sticker = json!([{"range": [0, 1], "attachment_id": id}]);
     let of_attachment = [

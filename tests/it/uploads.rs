@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::raw::{Raw, target};
-use crate::support::{TestApp, on_disk, until};
+use haversack_testkit::raw::{RawConnection, request_target};
+use haversack_testkit::{TestApp, on_disk, until};
 
-fn code(answer: &crate::support::Answer) -> (u16, &str) {
+fn code(answer: &haversack_testkit::Response) -> (u16, &str) {
     let text = answer.text();
     let code = text
         .split_once("<Code>")
@@ -19,11 +19,11 @@ fn code(answer: &crate::support::Answer) -> (u16, &str) {
 }
 
 fn head(created: &Value, method: &str, more: &str) -> String {
-    let url = target(created["upload_url"].as_str().expect("URL"));
+    let url = request_target(created["upload_url"].as_str().expect("URL"));
     format!("{method} {url} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n{more}\r\n")
 }
 
-fn files(app: &TestApp, folder: &str) -> usize {
+fn files_in(app: &TestApp, folder: &str) -> usize {
     fn count(path: &std::path::Path) -> usize {
         let entries = std::fs::read_dir(path)
             .expect("folder")
@@ -92,7 +92,10 @@ async fn what_is_not_signed_is_refused() {
     }
     let odd = put(&app.url("/uploads/%ff"), &text, b"hello").await;
     assert_eq!(code(&odd), (403, "SignatureDoesNotMatch"));
-    assert_eq!(files(&app, "unfinished-uploads") + files(&app, "blobs"), 0);
+    assert_eq!(
+        files_in(&app, "unfinished-uploads") + files_in(&app, "blobs"),
+        0
+    );
 
     let stored = app.api.put(&created, b"hello").await;
     assert_eq!((stored.status.as_u16(), stored.bytes.len()), (200, 0));
@@ -107,7 +110,7 @@ async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let begun = app.api.create("b.txt", "text/plain", 5).await;
-    let mut slow = Raw::connect(app.address).await;
+    let mut slow = RawConnection::connect(app.address).await;
     slow.send(head(
         &begun,
         "PUT",
@@ -147,7 +150,7 @@ async fn other_methods_and_bodies_without_length_are_refused() {
         assert_eq!(code(&answer), (405, "MethodNotAllowed"), "{method}");
         assert_eq!(answer.header("allow"), "PUT");
     }
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\n0\r\n\r\n")
         .await;
     let answer = raw.read_until("</Error>").await;
@@ -157,12 +160,12 @@ async fn other_methods_and_bodies_without_length_are_refused() {
     );
 
     // Both is how requests are smuggled (RFC 9112 section 6.1).
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
     raw.send(head(&created, "PUT", both) + "9\r\nhello you\r\n0\r\n\r\n")
         .await;
     assert!(raw.read_until("\r\n\r\n").await.starts_with("HTTP/1.1 4"));
-    assert_eq!(files(&app, "blobs"), 0);
+    assert_eq!(files_in(&app, "blobs"), 0);
 }
 
 #[tokio::test]
@@ -176,7 +179,7 @@ async fn nothing_is_sent_in_vain_by_a_client_that_waits() {
         head(&created, "PUT", expect).replace("signature=", "signature=0"),
         head(&created, "POST", expect),
     ] {
-        let mut raw = Raw::connect(app.address).await;
+        let mut raw = RawConnection::connect(app.address).await;
         raw.send(&altered).await;
         let answer = raw.read_until("\r\n\r\n").await;
         assert!(
@@ -184,7 +187,7 @@ async fn nothing_is_sent_in_vain_by_a_client_that_waits() {
             "refused before 100 Continue: {answer}"
         );
     }
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", expect)).await;
     assert_eq!(
         raw.read_until("\r\n\r\n").await,
@@ -198,7 +201,7 @@ async fn nothing_is_sent_in_vain_by_a_client_that_waits() {
 async fn a_large_body_that_is_refused_still_gets_its_answer() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 20_000_000).await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(
         head(&created, "PUT", "Content-Length: 20000000\r\n").replace("text/plain", "text/html"),
     )
@@ -213,13 +216,13 @@ async fn a_large_body_that_is_refused_still_gets_its_answer() {
 async fn a_cut_connection_leaves_nothing_and_the_url_works_again() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 300000\r\n"))
         .await;
     raw.send(vec![b'x'; 200_000]).await;
-    until(async || (files(&app, "unfinished-uploads") == 1).then_some(())).await;
+    until(async || (files_in(&app, "unfinished-uploads") == 1).then_some(())).await;
     drop(raw);
-    until(async || (files(&app, "unfinished-uploads") == 0).then_some(())).await;
+    until(async || (files_in(&app, "unfinished-uploads") == 0).then_some(())).await;
     let path = format!(
         "/v3/attachments/{}",
         created["attachment_id"].as_str().expect("id")
@@ -248,7 +251,7 @@ async fn a_cut_connection_leaves_nothing_and_the_url_works_again() {
 async fn a_body_that_ends_early_is_told_if_the_client_still_listens() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel")
         .await;
     tokio::io::AsyncWriteExt::shutdown(&mut raw.0)
@@ -282,7 +285,7 @@ async fn the_first_complete_body_is_the_file_for_ever() {
             .bytes,
         b"hello"
     );
-    assert_eq!(files(&app, "unfinished-uploads"), 0);
+    assert_eq!(files_in(&app, "unfinished-uploads"), 0);
 }
 
 #[tokio::test]
@@ -305,7 +308,10 @@ async fn of_many_bodies_at_once_one_wins_whole() {
         .await;
     assert!(file.bytes == bodies[winners[0]]);
     assert_eq!(
-        (files(&app, "unfinished-uploads"), files(&app, "blobs")),
+        (
+            files_in(&app, "unfinished-uploads"),
+            files_in(&app, "blobs")
+        ),
         (0, 1)
     );
 }
@@ -318,7 +324,7 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel")
         .await;
     let answer = raw.read_all().await;
@@ -326,7 +332,7 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
         answer.starts_with("HTTP/1.1 400") && answer.contains("<Code>RequestTimeout</Code>"),
         "{answer}"
     );
-    assert_eq!(files(&app, "unfinished-uploads"), 0);
+    assert_eq!(files_in(&app, "unfinished-uploads"), 0);
 
     let app = TestApp::with(|flags| {
         on_disk(flags);
@@ -335,7 +341,7 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5_000_000).await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 5000000\r\n") + "hel")
         .await;
     let answer = raw.read_until("</Error>").await;
@@ -385,7 +391,7 @@ async fn newer_upload_replaces_one_that_stalls() {
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
-    let mut older = Raw::connect(app.address).await;
+    let mut older = RawConnection::connect(app.address).await;
     older
         .send(head(&created, "PUT", "Content-Length: 300000\r\n"))
         .await;
@@ -406,7 +412,10 @@ async fn newer_upload_replaces_one_that_stalls() {
         whole
     );
     assert_eq!(
-        (files(&app, "unfinished-uploads"), files(&app, "blobs")),
+        (
+            files_in(&app, "unfinished-uploads"),
+            files_in(&app, "blobs")
+        ),
         (0, 1)
     );
     assert_eq!(
@@ -425,7 +434,7 @@ async fn newer_upload_is_refused_while_the_older_keeps_coming() {
     .await;
     let size = 20_000_000;
     let created = app.api.create("a.txt", "text/plain", size).await;
-    let mut older = Raw::connect(app.address).await;
+    let mut older = RawConnection::connect(app.address).await;
     older
         .send(head(
             &created,
@@ -451,7 +460,7 @@ async fn newer_upload_is_refused_while_the_older_keeps_coming() {
     };
     assert_eq!(code(&refused), (409, "OperationAborted"));
     assert!(refused.text().contains("under way"), "{refused:?}");
-    assert_eq!(files(&app, "unfinished-uploads"), 1);
+    assert_eq!(files_in(&app, "unfinished-uploads"), 1);
     older.send(vec![b'x'; size - sent]).await;
     assert!(
         older
@@ -475,14 +484,14 @@ async fn client_that_lost_its_connection_can_upload_again_at_once() {
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 300000\r\n"))
         .await;
     raw.send(vec![b'x'; 200_000]).await;
     until(async || (app.budget_used("temporary_bytes") == 200_000).then_some(())).await;
     drop(raw);
     assert_eq!(
-        crate::support::within(app.api.put(&created, &vec![b'y'; 300_000]))
+        haversack_testkit::within(app.api.put(&created, &vec![b'y'; 300_000]))
             .await
             .status,
         200
@@ -497,7 +506,7 @@ async fn upload_beyond_the_temporary_bytes_of_its_partner_is_refused() {
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
-    let mut raw = Raw::connect(app.address).await;
+    let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 300000\r\n"))
         .await;
     raw.send(vec![b'x'; 150_000]).await;
@@ -521,7 +530,7 @@ async fn upload_beyond_the_temporary_bytes_of_its_partner_is_refused() {
     assert_eq!(
         (
             app.budget_used("temporary_bytes"),
-            files(&app, "unfinished-uploads")
+            files_in(&app, "unfinished-uploads")
         ),
         (0, 0)
     );

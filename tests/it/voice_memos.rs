@@ -7,7 +7,7 @@ use haversack::delivery::{Accepted, Gateway, GatewayError, OutgoingMessage, Outg
 use haversack::domain::message::Service;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Api, LINE, Origin, RECIPIENT, TestApp, corpus, until};
+use haversack_testkit::{Api, LINE, Origin, RECIPIENT, Response, TestApp, corpus, until};
 
 /// A chat to send into; the path of its voice memos.
 async fn memos(api: &Api) -> String {
@@ -15,11 +15,11 @@ async fn memos(api: &Api) -> String {
     format!("/v3/chats/{}/voicememo", chat["id"].as_str().expect("id"))
 }
 
-async fn by_url(api: &Api, path: &str, url: &str) -> Answer {
+async fn by_url(api: &Api, path: &str, url: &str) -> Response {
     api.post(path, &json!({"voice_memo_url": url})).await
 }
 
-async fn by_id(api: &Api, path: &str, id: &str) -> Answer {
+async fn by_id(api: &Api, path: &str, id: &str) -> Response {
     api.post(path, &json!({"attachment_id": id})).await
 }
 
@@ -372,7 +372,7 @@ async fn what_is_no_voice_memo_is_not_converted_first() {
         .upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff"))
         .await
         .id;
-    let before = crate::support::files(&app).await.len();
+    let before = app.stored_files().await.len();
     assert_eq!(
         by_url(&app.api, &path, &origin.url("/scan.tiff"))
             .await
@@ -380,7 +380,7 @@ async fn what_is_no_voice_memo_is_not_converted_first() {
         (400, 5004)
     );
     assert_eq!(by_id(&app.api, &path, &id).await.error(), (400, 5004));
-    assert_eq!(crate::support::files(&app).await.len(), before);
+    assert_eq!(app.stored_files().await.len(), before);
     let metrics = app.api.get("/metrics").await;
     assert!(
         metrics

@@ -9,8 +9,8 @@ use haversack::delivery::{
 };
 use tokio::sync::Notify;
 
-use crate::support::{TestApp, until, within};
 use crate::two_with;
+use haversack_testkit::{TestApp, until, within};
 
 /// A gateway that records texts by recipient.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ async fn expired_lease_of_dead_server_is_taken_over() {
     let sent = first.api.send_text(&["a@example.com"], "one").await;
     let id = sent["message"]["id"].as_str().expect("id").to_owned();
     first.api.message_with_status(&id, "queued").await;
-    let second = first.another(Arc::new(Loopback)).await;
+    let second = first.start_peer(Arc::new(Loopback)).await;
     let later = second.api.send_text(&["a@example.com"], "two").await["message"]["id"].clone();
     // A message behind the leased one waits; another chat is not blocked.
     let other = second.api.send_text(&["b@example.com"], "x").await["message"]["id"].clone();
@@ -176,9 +176,9 @@ async fn dead_server_causes_duplicate_only_for_message_at_the_gateway() {
     first.api.message_with_status(&done, "delivered").await;
     first.api.message_with_status(&behind, "queued").await;
     let second = first
-        .another(Mortal::new(&handed, "nothing", "nothing"))
+        .start_peer(Mortal::new(&handed, "nothing", "nothing"))
         .await;
-    first.die().await;
+    first.crash().await;
 
     second.clock.advance(std::time::Duration::from_secs(61));
     for id in [&with_gateway, &behind] {

@@ -1,12 +1,12 @@
 //! `haversack doctor` with PostgreSQL.
 
-use crate::support::postgres::database;
-use crate::support::program::{haversack, run, stdout};
+use haversack_testkit::postgres::create_schema;
+use haversack_testkit::program::{haversack, run, stdout};
 
 #[tokio::test]
 async fn doctor_reports_state_of_postgresql() {
     let folder = tempfile::tempdir().expect("folder");
-    let url = database()
+    let url = create_schema()
         .await
         .expect("see tests/cluster/with-postgres.sh");
     let doctor = |connections: &str| {

@@ -6,14 +6,12 @@
 mod delivery;
 mod doctor;
 mod sends;
-#[path = "../it/support/mod.rs"]
-mod support;
 mod tables;
 
 use std::sync::Arc;
 
 use haversack::delivery::{Gateway, Loopback};
-use support::TestApp;
+use haversack_testkit::TestApp;
 
 /// Starts two servers on one database.
 async fn two() -> [TestApp; 2] {
@@ -26,6 +24,6 @@ async fn two_with(gateway: impl Fn() -> Arc<dyn Gateway>) -> [TestApp; 2] {
         "see tests/cluster/with-postgres.sh"
     );
     let first = TestApp::with_gateway(gateway(), |_| {}).await;
-    let second = first.another(gateway()).await;
+    let second = first.start_peer(gateway()).await;
     [first, second]
 }

@@ -3,14 +3,14 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, LINE, RECIPIENT, TestApp};
 use crate::two;
+use haversack_testkit::{LINE, RECIPIENT, Response, TestApp};
 
 fn message(text: &str, key: Option<&str>) -> Value {
     json!({"parts": [{"type": "text", "value": text}], "idempotency_key": key})
 }
 
-async fn send(app: &TestApp, to: &str, message: Value) -> Answer {
+async fn send(app: &TestApp, to: &str, message: Value) -> Response {
     app.api
         .post(
             "/v3/chats",
@@ -21,7 +21,7 @@ async fn send(app: &TestApp, to: &str, message: Value) -> Answer {
 
 #[tokio::test]
 async fn concurrent_starts_on_empty_database_succeed() {
-    let url = crate::support::postgres::database()
+    let url = haversack_testkit::postgres::create_schema()
         .await
         .expect("PostgreSQL")
         .parse()
@@ -123,7 +123,7 @@ async fn pending_quota_is_exceeded_by_one_sixteenth_per_server_at_most() {
     );
     let first = TestApp::with(|flags| flags.max_pending_attachments = Some(64)).await;
     let second = first
-        .another(std::sync::Arc::new(haversack::delivery::Loopback))
+        .start_peer(std::sync::Arc::new(haversack::delivery::Loopback))
         .await;
     let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 1});
     let mut made = 0;

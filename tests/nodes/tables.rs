@@ -3,8 +3,8 @@
 use haversack::db::{Db, SchemaStatus};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 
-use crate::support::postgres;
 use crate::two;
+use haversack_testkit::postgres;
 
 #[tokio::test]
 async fn migration_under_running_servers_causes_only_transient_503() {
@@ -43,7 +43,7 @@ async fn migration_under_running_servers_causes_only_transient_503() {
 
 #[tokio::test]
 async fn role_without_ddl_rights_can_serve() {
-    let url = postgres::database()
+    let url = postgres::create_schema()
         .await
         .expect("see tests/cluster/with-postgres.sh");
     drop(Db::open(&url.parse().expect("URL")).await.expect("tables"));

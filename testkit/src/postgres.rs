@@ -1,9 +1,9 @@
-//! PostgreSQL, if `HAVERSACK_TEST_DATABASE_URL` names one: a schema for each test, so that none sees another's rows.
+//! PostgreSQL, if `HAVERSACK_TEST_DATABASE_URL` names a server: one schema per test.
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
-/// The URL of a database that is empty; `None`: tests are to use SQLite.
-pub async fn database() -> Option<String> {
+/// Creates an empty schema and returns its URL, or `None` if the tests run on SQLite.
+pub async fn create_schema() -> Option<String> {
     let url = std::env::var("HAVERSACK_TEST_DATABASE_URL").ok()?;
     sqlx::any::install_default_drivers();
     let schema = format!("test_{}", uuid::Uuid::now_v7().simple());

@@ -1,5 +1,5 @@
-//! An S3 server in this process: `s3s`, which checks every signature, over files of a temporary folder. What `s3s-fs`
-//! leaves out of a bucket is added: preconditions of reads, one writer at a time, and names that survive a listing.
+//! An S3 server in the test process: `s3s`, which verifies every signature, over a temporary folder. Adds features of
+//! a bucket that `s3s-fs` lacks: preconditions of reads, atomic writes, and URL-encoded keys in listings.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,11 +25,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, Semaphore};
 
-/// Below which everything of the server under test is.
+/// Prefix of all keys of the server under test.
 pub const PREFIX: &str = "some/place/";
 const NAME: &str = "pack";
 
-/// The server.
+/// An S3 server with one bucket.
 pub struct BucketServer {
     url: String,
     folder: TempDir,
@@ -39,13 +39,14 @@ pub struct BucketServer {
 #[derive(Default)]
 struct State {
     down: AtomicBool,
-    hidden: AtomicBool,
+    /// Missing keys are reported as forbidden.
+    hides_missing: AtomicBool,
     /// Method and path of every call, in order.
     calls: Mutex<Vec<String>>,
     copies: Gate,
 }
 
-/// Holds copies back until a test lets them go on.
+/// Blocks copies until a test releases them.
 struct Gate {
     closed: AtomicBool,
     waiting: Semaphore,
@@ -63,14 +64,14 @@ impl Default for Gate {
 }
 
 impl BucketServer {
-    /// Starts one with an empty bucket.
+    /// Starts a server with an empty bucket.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("folder");
         std::fs::create_dir(folder.path().join(NAME)).expect("bucket");
         let state = Arc::new(State::default());
         let files = FileSystem::new(folder.path()).expect("files");
         let (lock, bucket) = (RwLock::default(), folder.path().join(NAME));
-        let secret = |name| variable(name).expect("a credential");
+        let secret = |name| credential(name).expect("a credential");
         let mut builder = S3ServiceBuilder::new(Objects {
             files,
             folder: bucket,
@@ -88,28 +89,28 @@ impl BucketServer {
         Self { url, folder, state }
     }
 
-    /// What the setting says.
+    /// Returns the value for `HAVERSACK_BLOBS_URL`.
     pub fn url(&self) -> String {
         self.url.clone()
     }
 
-    /// Cuts every connection from now on, or takes them again.
+    /// Simulates an outage: while down, the server closes every connection without a response.
     pub fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
     }
 
-    /// Method and path of every call since this was asked for last.
-    pub fn calls(&self) -> Vec<String> {
+    /// Returns method and path of every call since the last call of this function.
+    pub fn take_calls(&self) -> Vec<String> {
         std::mem::take(&mut *self.state.calls.lock().expect("lock"))
     }
 
-    /// From now on a copy waits before it begins.
-    pub fn hold_copies(&self) {
+    /// Blocks copies before they begin.
+    pub fn block_copies(&self) {
         self.state.copies.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until a copy waits.
-    pub async fn copy_waits(&self) {
+    /// Waits until a copy is blocked.
+    pub async fn wait_for_blocked_copy(&self) {
         self.state
             .copies
             .waiting
@@ -119,13 +120,13 @@ impl BucketServer {
             .forget();
     }
 
-    /// Lets the copy that waits go on, and those that follow.
+    /// Releases the blocked copy, and stops blocking.
     pub fn release_copies(&self) {
         self.state.copies.closed.store(false, Ordering::SeqCst);
         self.state.copies.open.add_permits(1);
     }
 
-    /// The objects below the prefix and what they hold.
+    /// Returns the objects below [`PREFIX`]: key and content.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
         let root = self.folder.path().join(NAME).join(PREFIX);
         let mut objects = BTreeMap::new();
@@ -133,8 +134,8 @@ impl BucketServer {
         objects
     }
 
-    /// The file that holds the one object whose name has this in it.
-    pub fn path_of(&self, part: &str) -> PathBuf {
+    /// Returns the file of the first object whose key contains `part`.
+    pub fn file_of(&self, part: &str) -> PathBuf {
         let objects = self.objects();
         let name = objects
             .keys()
@@ -143,26 +144,26 @@ impl BucketServer {
         self.folder.path().join(NAME).join(PREFIX).join(name)
     }
 
-    /// From now on who asks for what is not there is told that it is forbidden, as AWS does without `s3:ListBucket`.
-    pub fn hide(&self) {
-        self.state.hidden.store(true, Ordering::SeqCst);
+    /// Reports missing keys as forbidden from now on, as AWS does to callers without `s3:ListBucket`.
+    pub fn hide_missing_keys(&self) {
+        self.state.hides_missing.store(true, Ordering::SeqCst);
     }
 
-    /// Removes the bucket itself.
-    pub fn remove_bucket(&self) {
+    /// Deletes the bucket itself.
+    pub fn delete_bucket(&self) {
         std::fs::remove_dir_all(self.folder.path().join(NAME)).expect("remove");
     }
 }
 
-/// A place of its own in the bucket of a real server, if `HAVERSACK_TEST_BLOBS_URL` names one.
-pub fn real() -> Option<String> {
+/// Returns a fresh prefix in the bucket of a real server, if `HAVERSACK_TEST_BLOBS_URL` names one.
+pub fn external_url() -> Option<String> {
     let url = std::env::var("HAVERSACK_TEST_BLOBS_URL").ok()?;
     let (bucket, query) = url.split_once('?').expect("a query");
     Some(format!("{bucket}/test-{}?{query}", uuid::Uuid::now_v7()))
 }
 
-/// The variables with the credentials: those of the real server, or of the one in this process.
-pub fn variable(name: &str) -> Option<String> {
+/// Returns an environment variable with credentials: of the real server, or of [`BucketServer`].
+pub fn credential(name: &str) -> Option<String> {
     std::env::var(name).ok().or(match name {
         "AWS_ACCESS_KEY_ID" => Some("AKIDTEST".to_owned()),
         "AWS_SECRET_ACCESS_KEY" => Some("not-a-secret".to_owned()),
@@ -192,10 +193,10 @@ fn collect(root: &Path, folder: &Path, objects: &mut BTreeMap<String, Vec<u8>>) 
 async fn serve(listener: TcpListener, s3: S3Service, state: Arc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (s3, state) = (s3.clone(), Arc::clone(&state));
-        let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
             let (s3, state) = (s3.clone(), Arc::clone(&state));
             async move {
-                // An error ends the connection without a word.
+                // hyper closes the connection without a response.
                 if state.down.load(Ordering::SeqCst) {
                     return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
                 }
@@ -206,15 +207,15 @@ async fn serve(listener: TcpListener, s3: S3Service, state: Arc<State>) {
                     .map_err(|error| std::io::Error::other(format!("{error:?}")))
             }
         });
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
 
 struct Objects {
     files: FileSystem,
-    /// Of the bucket.
+    /// The folder of the bucket.
     folder: PathBuf,
-    /// A write is seen whole or not at all, with its entity tag.
+    /// Makes a write and its entity tag visible together.
     lock: RwLock<()>,
     state: Arc<State>,
 }
@@ -266,7 +267,7 @@ impl S3 for Objects {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let _lock = self.lock.read().await;
         let found = self.files.head_object(req).await;
-        if found.is_err() && self.state.hidden.load(Ordering::SeqCst) {
+        if found.is_err() && self.state.hides_missing.load(Ordering::SeqCst) {
             Err(s3_error!(AccessDenied))
         } else {
             found

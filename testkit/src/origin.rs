@@ -1,5 +1,5 @@
-//! An origin that does whatever a test wants: TLS of an authority of its own, and behind it any bytes at all, in any
-//! order, as slowly as wanted. And a resolver that says what a test wants.
+//! A scripted HTTPS origin with its own certificate authority, which sends any bytes in any order at any pace, and a
+//! scripted DNS resolver.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,44 +20,44 @@ use tokio::sync::Barrier;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// One thing that an origin does.
+/// One step of a script.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Sends bytes.
     Send(Vec<u8>),
-    /// Sends bytes again and again until the client has gone.
+    /// Sends bytes repeatedly until the client disconnects.
     Repeat(Vec<u8>),
-    /// Sends these bytes one at a time, each this many milliseconds after the last, until the client has gone.
+    /// Sends these bytes repeatedly, one every so many milliseconds, until the client disconnects.
     Drip(Vec<u8>, u64),
-    /// Does nothing until as many connections have come to a step like this as the barrier wants.
-    Meet(Arc<Barrier>),
-    /// Does nothing until the client has gone.
+    /// Waits until as many connections have reached this step as the barrier demands.
+    Wait(Arc<Barrier>),
+    /// Waits until the client disconnects.
     Hang,
-    /// Ends the connection without a word: no TLS alert, no more bytes.
-    Cut,
+    /// Resets the connection, without a TLS alert.
+    Reset,
 }
 
 type Handler = Arc<dyn Fn(&str) -> Vec<Step> + Send + Sync>;
 
-/// The origin.
+/// An HTTPS server on a port of its own; its URLs use the host name `origin.test`.
 pub struct Origin {
     pub address: SocketAddr,
-    pub names: Arc<Names>,
+    pub dns: Arc<Dns>,
     folder: TempDir,
     handlers: Arc<Mutex<HashMap<String, Handler>>>,
-    seen: Arc<Seen>,
+    observed: Arc<Observed>,
 }
 
-/// What an origin saw.
+/// Counters and requests of an origin.
 #[derive(Debug, Default)]
-struct Seen {
+struct Observed {
     connections: AtomicUsize,
     open: AtomicUsize,
     requests: Mutex<Vec<String>>,
 }
 
-/// An answer with a status line, headers and a body, to the letter.
-pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<Step> {
+/// Returns a script that sends a response exactly as given.
+pub fn response(status: &str, headers: &str, body: &[u8]) -> Vec<Step> {
     let headers = headers.replace('\n', "\r\n");
     vec![Step::Send(
         [
@@ -68,15 +68,15 @@ pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<Step> {
     )]
 }
 
-/// How an origin is set up.
+/// The certificate and TLS settings of an origin.
 pub struct Certificate {
-    /// The names it is for.
+    /// The subject names.
     pub names: &'static [&'static str],
-    /// The year it ends.
-    pub until: i32,
-    /// Protocols that TLS agrees on.
+    /// The year in which it expires.
+    pub expires: i32,
+    /// Protocols offered by ALPN.
     pub alpn: &'static [&'static [u8]],
-    /// Whether the authority is the one in the origin's CA file.
+    /// True if it is signed by the authority in the origin's CA file.
     pub trusted: bool,
 }
 
@@ -84,23 +84,22 @@ impl Default for Certificate {
     fn default() -> Self {
         Self {
             names: &["origin.test", "127.0.0.1"],
-            until: 2100,
+            expires: 2100,
             alpn: &[],
             trusted: true,
         }
     }
 }
 
-/// What names resolve to. Every name is 127.0.0.1 unless it was said otherwise; one that starts with `silent` gets no
-/// answer.
+/// A scripted DNS resolver. Names without a script resolve to 127.0.0.1; names that start with `silent` never resolve.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct Dns {
     answers: Mutex<HashMap<String, Vec<Vec<IpAddr>>>>,
-    asked: Mutex<Vec<String>>,
+    queries: Mutex<Vec<String>>,
 }
 
-impl Names {
-    /// What a name resolves to: the first answer first, the last for ever.
+impl Dns {
+    /// Scripts the answers for a name: each is given once, the last one for all further queries.
     pub fn set(&self, name: &str, answers: &[&[&str]]) {
         let parse = |ips: &&[&str]| ips.iter().map(|ip| ip.parse().expect("address")).collect();
         self.answers
@@ -109,15 +108,16 @@ impl Names {
             .insert(name.to_owned(), answers.iter().map(parse).collect());
     }
 
-    pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("lock").clone()
+    /// Returns all names queried so far.
+    pub fn queries(&self) -> Vec<String> {
+        self.queries.lock().expect("lock").clone()
     }
 }
 
 #[async_trait]
-impl Resolve for Names {
+impl Resolve for Dns {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        self.asked.lock().expect("lock").push(name.to_owned());
+        self.queries.lock().expect("lock").push(name.to_owned());
         if name.starts_with("silent") {
             std::future::pending::<()>().await;
         }
@@ -135,10 +135,10 @@ impl Resolve for Names {
 
 impl Origin {
     pub fn start() -> Self {
-        Self::with(&Certificate::default())
+        Self::with_certificate(&Certificate::default())
     }
 
-    pub fn with(certificate: &Certificate) -> Self {
+    pub fn with_certificate(certificate: &Certificate) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let (authority, tls) = certificates(certificate);
         std::fs::write(folder.path().join("ca.pem"), authority).expect("write");
@@ -147,29 +147,32 @@ impl Origin {
         let listener = TcpListener::from_std(listener).expect("listener");
         let address = listener.local_addr().expect("address");
         let handlers: Arc<Mutex<HashMap<String, Handler>>> = Arc::default();
-        let seen: Arc<Seen> = Arc::default();
+        let observed: Arc<Observed> = Arc::default();
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         tokio::spawn({
-            let (handlers, seen) = (Arc::clone(&handlers), Arc::clone(&seen));
+            let (handlers, observed) = (Arc::clone(&handlers), Arc::clone(&observed));
             async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    seen.connections.fetch_add(1, Ordering::SeqCst);
-                    seen.open.fetch_add(1, Ordering::SeqCst);
-                    let (acceptor, handlers, seen) =
-                        (acceptor.clone(), Arc::clone(&handlers), Arc::clone(&seen));
+                    observed.connections.fetch_add(1, Ordering::SeqCst);
+                    observed.open.fetch_add(1, Ordering::SeqCst);
+                    let (acceptor, handlers, observed) = (
+                        acceptor.clone(),
+                        Arc::clone(&handlers),
+                        Arc::clone(&observed),
+                    );
                     tokio::spawn(async move {
-                        let _ = serve(stream, acceptor, &handlers, &seen).await;
-                        seen.open.fetch_sub(1, Ordering::SeqCst);
+                        let _ = serve(stream, acceptor, &handlers, &observed).await;
+                        observed.open.fetch_sub(1, Ordering::SeqCst);
                     });
                 }
             }
         });
         Self {
             address,
-            names: Arc::default(),
+            dns: Arc::default(),
             folder,
             handlers,
-            seen,
+            observed,
         }
     }
 
@@ -177,7 +180,7 @@ impl Origin {
         self.folder.path().join("ca.pem")
     }
 
-    /// What is done for a path: its requests' headers make the steps.
+    /// Handles a path by a function of the request head.
     pub fn on(&self, path: &str, handler: impl Fn(&str) -> Vec<Step> + Send + Sync + 'static) {
         self.handlers
             .lock()
@@ -185,41 +188,42 @@ impl Origin {
             .insert(path.to_owned(), Arc::new(handler));
     }
 
-    /// What is done for a path, always.
+    /// Handles a path by a fixed script.
     pub fn script(&self, path: &str, steps: Vec<Step>) {
         self.on(path, move |_| steps.clone());
     }
 
-    /// A file at a path.
+    /// Serves a file at a path.
     pub fn file(&self, path: &str, content_type: &str, bytes: &[u8]) {
         let headers = format!(
             "content-type: {content_type}\ncontent-length: {}",
             bytes.len()
         );
-        self.script(path, answer("200 OK", &headers, bytes));
+        self.script(path, response("200 OK", &headers, bytes));
     }
 
     pub fn url(&self, path: &str) -> String {
-        self.url_of("origin.test", path)
+        self.url_with_host("origin.test", path)
     }
 
-    pub fn url_of(&self, host: &str, path: &str) -> String {
+    /// Returns a URL of this origin by another host name.
+    pub fn url_with_host(&self, host: &str, path: &str) -> String {
         format!("https://{host}:{}{path}", self.address.port())
     }
 
-    /// The headers of all requests so far.
+    /// Returns the heads of all requests so far.
     pub fn requests(&self) -> Vec<String> {
-        self.seen.requests.lock().expect("lock").clone()
+        self.observed.requests.lock().expect("lock").clone()
     }
 
-    /// Connections so far.
+    /// Returns the number of connections accepted so far.
     pub fn connections(&self) -> usize {
-        self.seen.connections.load(Ordering::SeqCst)
+        self.observed.connections.load(Ordering::SeqCst)
     }
 
-    /// Connections that are open now.
-    pub fn open(&self) -> usize {
-        self.seen.open.load(Ordering::SeqCst)
+    /// Returns the number of open connections.
+    pub fn open_connections(&self) -> usize {
+        self.observed.open.load(Ordering::SeqCst)
     }
 }
 
@@ -227,11 +231,11 @@ async fn serve(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     handlers: &Mutex<HashMap<String, Handler>>,
-    seen: &Seen,
+    observed: &Observed,
 ) -> io::Result<()> {
     let mut stream = acceptor.accept(stream).await?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    // Of HTTP/2 no more than the client's preface is read: what comes then is up to the test.
+    // Of HTTP/2, only the client's preface is read; the script of the path `h2` sends the frames.
     let (head, path) = if http2 {
         (
             read_until(&mut stream, b"SM\r\n\r\n").await?,
@@ -242,7 +246,7 @@ async fn serve(
         let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
         (head, target)
     };
-    seen.requests.lock().expect("lock").push(head.clone());
+    observed.requests.lock().expect("lock").push(head.clone());
     let handler = handlers.lock().expect("lock").get(&path).cloned();
     let steps = match handler {
         Some(handler) => handler(&head),
@@ -265,7 +269,7 @@ async fn serve(
                     stream.flush().await?;
                 }
             }
-            Step::Meet(barrier) => {
+            Step::Wait(barrier) => {
                 barrier.wait().await;
             }
             Step::Hang => {
@@ -274,7 +278,7 @@ async fn serve(
                 stream.read_to_end(&mut rest).await?;
                 return Ok(());
             }
-            Step::Cut => {
+            Step::Reset => {
                 stream.flush().await?;
                 let (tcp, _) = stream.into_inner();
                 return tcp.set_zero_linger().and(Ok(()));
@@ -292,7 +296,7 @@ async fn read_until(stream: &mut TlsStream<TcpStream>, end: &[u8]) -> io::Result
     Ok(String::from_utf8_lossy(&read).into_owned())
 }
 
-/// An authority in PEM, and a server's side of TLS with a certificate of it.
+/// Returns a certificate authority in PEM, and a TLS configuration with a certificate.
 fn certificates(wanted: &Certificate) -> (String, ServerConfig) {
     let authority = |name: &str| {
         let mut params = CertificateParams::default();
@@ -304,12 +308,12 @@ fn certificates(wanted: &Certificate) -> (String, ServerConfig) {
     };
     let (pem, mut issuer) = authority("trusted");
     if !wanted.trusted {
-        issuer = authority("somebody").1;
+        issuer = authority("untrusted").1;
     }
     let names: Vec<String> = wanted.names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).expect("names");
     params.not_before = date_time_ymd(2000, 1, 1);
-    params.not_after = date_time_ymd(wanted.until, 1, 1);
+    params.not_after = date_time_ymd(wanted.expires, 1, 1);
     let key = KeyPair::generate().expect("key");
     let certificate = params.signed_by(&key, &issuer).expect("certificate");
     let chain = vec![CertificateDer::from(certificate)];

@@ -1,4 +1,4 @@
-//! A client of the API that shows everything of an answer.
+//! A client of the API that returns complete responses.
 
 use std::net::SocketAddr;
 
@@ -6,8 +6,9 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{LINE, RECIPIENT, until};
+use crate::{LINE, RECIPIENT, until};
 
+/// A client of one server with one API key, or none.
 #[derive(Clone)]
 pub struct Api {
     http: Client,
@@ -15,34 +16,35 @@ pub struct Api {
     key: Option<&'static str>,
 }
 
-/// An answer, whole.
+/// A response that was read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub bytes: Vec<u8>,
-    /// The body as JSON, or null.
+    /// The body as JSON, or null if it is none.
     pub json: Value,
 }
 
-impl Answer {
+impl Response {
+    /// Returns the value of a header, or an empty string.
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
-            .map_or("", |value| value.to_str().expect("text"))
+            .map_or("", |value| value.to_str().expect("ASCII"))
     }
 
     pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.bytes).expect("text")
+        std::str::from_utf8(&self.bytes).expect("UTF-8")
     }
 
-    /// HTTP status and code of an error, after checking the envelope.
+    /// Checks the envelope of an error, and returns its HTTP status and code.
     #[track_caller]
     pub fn error(&self) -> (u16, u64) {
         let status = self.status.as_u16();
         let code = self.json["error"]["code"]
             .as_u64()
-            .unwrap_or_else(|| panic!("no error but {self:?}"));
+            .unwrap_or_else(|| panic!("not an error: {self:?}"));
         assert_eq!(self.json["success"], json!(false));
         assert_eq!(self.json["error"]["status"], json!(status));
         assert!(
@@ -59,18 +61,20 @@ impl Answer {
         (status, code)
     }
 
+    /// Checks the HTTP status, and returns the body as JSON.
     #[track_caller]
     pub fn expect(self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         self.json
     }
 
+    /// Returns the message of an error.
     pub fn message(&self) -> &str {
         self.json["error"]["message"].as_str().expect("an error")
     }
 }
 
-/// An attachment whose bytes are there.
+/// An attachment with a completed upload.
 pub struct Uploaded {
     pub id: String,
     pub url: String,
@@ -94,8 +98,9 @@ impl Api {
         }
     }
 
-    /// The same, but redirects are answers.
-    pub fn unfollowed(&self) -> Self {
+    /// Returns a client that does not follow redirects.
+    #[must_use]
+    pub fn without_redirects(&self) -> Self {
         let http = Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -107,7 +112,8 @@ impl Api {
         }
     }
 
-    /// The same server with another key.
+    /// Returns a client with another key.
+    #[must_use]
     pub fn with_key(&self, key: &'static str) -> Self {
         Self {
             key: Some(key),
@@ -115,13 +121,14 @@ impl Api {
         }
     }
 
+    /// Sends a request to a path of the server or to a URL.
     pub async fn request(
         &self,
         method: &str,
         url: &str,
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
-    ) -> Answer {
+    ) -> Response {
         let url = if url.starts_with('/') {
             format!("{}{url}", self.base)
         } else {
@@ -139,11 +146,11 @@ impl Api {
         if let Some(body) = body {
             request = request.body(body);
         }
-        let response = request.send().await.expect("an answer");
+        let response = request.send().await.expect("a response");
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await.expect("a body").to_vec();
         let json = serde_json::from_slice(&bytes).unwrap_or_default();
-        Answer {
+        Response {
             status,
             headers,
             bytes,
@@ -151,23 +158,24 @@ impl Api {
         }
     }
 
-    pub async fn get(&self, url: &str) -> Answer {
+    pub async fn get(&self, url: &str) -> Response {
         self.request("GET", url, &[], None).await
     }
 
-    pub async fn get_with(&self, url: &str, headers: &[(&str, &str)]) -> Answer {
+    pub async fn get_with(&self, url: &str, headers: &[(&str, &str)]) -> Response {
         self.request("GET", url, headers, None).await
     }
 
-    pub async fn delete(&self, url: &str) -> Answer {
+    pub async fn delete(&self, url: &str) -> Response {
         self.request("DELETE", url, &[], None).await
     }
 
-    pub async fn post(&self, url: &str, body: &Value) -> Answer {
+    pub async fn post(&self, url: &str, body: &Value) -> Response {
         self.post_raw(url, &body.to_string()).await
     }
 
-    pub async fn post_raw(&self, url: &str, body: &str) -> Answer {
+    /// Posts a body that need not be JSON.
+    pub async fn post_raw(&self, url: &str, body: &str) -> Response {
         self.request(
             "POST",
             url,
@@ -177,14 +185,14 @@ impl Api {
         .await
     }
 
-    /// Announces a file.
+    /// Creates an attachment.
     pub async fn create(&self, filename: &str, content_type: &str, size: usize) -> Value {
         let body = json!({"filename": filename, "content_type": content_type, "size_bytes": size});
         self.post("/v3/attachments", &body).await.expect(200)
     }
 
-    /// PUTs bytes with the headers that were asked for.
-    pub async fn put(&self, created: &Value, bytes: &[u8]) -> Answer {
+    /// Uploads bytes with the required headers.
+    pub async fn put(&self, created: &Value, bytes: &[u8]) -> Response {
         let content_type = created["required_headers"]["Content-Type"]
             .as_str()
             .expect("header");
@@ -202,7 +210,7 @@ impl Api {
         .await
     }
 
-    /// Announces a file and uploads it.
+    /// Creates an attachment and uploads its bytes.
     pub async fn upload(&self, filename: &str, content_type: &str, bytes: &[u8]) -> Uploaded {
         let created = self.create(filename, content_type, bytes.len()).await;
         let put = self.put(&created, bytes).await;
@@ -214,8 +222,8 @@ impl Api {
         }
     }
 
-    /// Sends parts from the first line to one recipient, through `POST /v3/chats`.
-    pub async fn send_parts(&self, parts: Value) -> Answer {
+    /// Sends parts from [`LINE`] to [`RECIPIENT`] by `POST /v3/chats`.
+    pub async fn send_parts(&self, parts: Value) -> Response {
         self.post(
             "/v3/chats",
             &json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": parts}}),
@@ -223,19 +231,19 @@ impl Api {
         .await
     }
 
-    /// Sends a text; the chat of the answer.
+    /// Sends a text from [`LINE`], and returns the chat.
     pub async fn send_text(&self, to: &[&str], text: &str) -> Value {
         let message = json!({"parts": [{"type": "text", "value": text}]});
-        let answer = self
+        let response = self
             .post(
                 "/v3/chats",
                 &json!({"from": LINE, "to": to, "message": message}),
             )
             .await;
-        answer.expect(201)["chat"].clone()
+        response.expect(201)["chat"].clone()
     }
 
-    /// Waits until a message has this status.
+    /// Waits until a message has this delivery status, and returns it.
     pub async fn message_with_status(&self, id: &str, status: &str) -> Value {
         until(async || {
             let message = self.get(&format!("/v3/messages/{id}")).await.expect(200);

@@ -1,21 +1,21 @@
-//! Bytes over a socket, for what no HTTP client would send.
+//! A TCP connection for requests that no HTTP client would send.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::within;
+use crate::within;
 
-/// A connection.
-pub struct Raw(pub TcpStream);
+/// A connection that sends and receives bytes as they are.
+pub struct RawConnection(pub TcpStream);
 
-impl Raw {
+impl RawConnection {
     pub async fn connect(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.expect("connection"))
     }
 
-    /// From another address of this machine: to the server, another client.
+    /// Connects from another address of this machine, so that the server counts it as another client.
     pub async fn connect_from(source: &str, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("socket");
         socket
@@ -28,7 +28,7 @@ impl Raw {
         self.0.write_all(bytes.as_ref()).await.expect("write");
     }
 
-    /// Reads until `end` has come; what came.
+    /// Reads up to and including `end`, and returns everything read.
     pub async fn read_until(&mut self, end: &str) -> String {
         let mut read = Vec::new();
         within(async {
@@ -45,7 +45,7 @@ impl Raw {
         String::from_utf8_lossy(&read).into_owned()
     }
 
-    /// Reads until the server closes.
+    /// Reads until the server closes the connection.
     pub async fn read_all(&mut self) -> String {
         let mut read = Vec::new();
         let _ = within(self.0.read_to_end(&mut read)).await;
@@ -53,8 +53,8 @@ impl Raw {
     }
 }
 
-/// The path and query of a URL of the server.
-pub fn target(url: &str) -> &str {
+/// Returns path and query of a URL: the target of a request line.
+pub fn request_target(url: &str) -> &str {
     let (_, rest) = url.split_once("://").expect("URL");
     &rest[rest.find('/').expect("path")..]
 }

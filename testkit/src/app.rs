@@ -1,21 +1,7 @@
-//! What the tests stand on: a real server on a real socket, with a clock that the test moves, and clients for it.
-
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "two sets of tests share this, and each leaves some of it"
-)]
-
-mod api;
-pub mod bucket;
-pub mod origin;
-pub mod postgres;
-pub mod program;
-pub mod raw;
+//! A haversack server in the test process, with a clock that the test moves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use haversack::app::App;
@@ -29,23 +15,29 @@ use haversack::fetch::{Resolve, SystemResolver};
 use haversack::partners;
 use haversack::service::Service;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use url::Url;
 
-pub use api::{Answer, Api, Uploaded};
-pub use bucket::BucketServer;
-pub use origin::Origin;
+use crate::{Api, BucketServer, Origin, bucket, postgres, program, within};
 
-/// 2026-01-15T10:30:00Z
+/// Initial time of the clock: 2026-01-15T10:30:00Z, in milliseconds.
 const START: i64 = 1_768_473_000_000;
 
+const KEY: &str = "acme-key-0123456789";
+const RIVAL_KEY: &str = "rival-key-0123456789";
+
+/// The first line of the partner under test.
 pub const LINE: &str = "+12025550100";
+/// Its second line.
 pub const SECOND_LINE: &str = "+12025550101";
+/// The line of the rival.
 pub const RIVAL_LINE: &str = "+12025550150";
+/// A recipient that belongs to nobody.
 pub const RECIPIENT: &str = "+12025550199";
 
-/// A server of two partners: the one under test with two lines, and a rival with one.
+/// A running server with two partners: the one under test, which has two lines, and a rival with one.
 pub struct TestApp {
     pub address: SocketAddr,
     pub clock: MockClock,
@@ -55,7 +47,7 @@ pub struct TestApp {
     pub service: Arc<Service>,
     pub db: Db,
     pub blobs: Arc<dyn BlobStore>,
-    /// Where its files are, if they are in a bucket of this process.
+    /// The bucket with its files, if [`TestApp`] started one.
     pub bucket: Option<Arc<BucketServer>>,
     pub database_url: Url,
     pub flags: Flags,
@@ -64,22 +56,25 @@ pub struct TestApp {
 }
 
 impl TestApp {
+    /// Starts a server with default settings on SQLite and a folder; on PostgreSQL and a bucket if
+    /// `HAVERSACK_TEST_DATABASE_URL` is set.
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// With some settings changed.
+    /// Starts a server with some settings changed.
     pub async fn with(change: impl FnOnce(&mut Flags)) -> Self {
         Self::with_gateway(Arc::new(Loopback), change).await
     }
 
+    /// Starts a server that delivers messages to this gateway.
     pub async fn with_gateway(gateway: Arc<dyn Gateway>, change: impl FnOnce(&mut Flags)) -> Self {
         Self::build(gateway, Arc::new(SystemResolver), change).await
     }
 
-    /// One that may fetch from an origin, and resolves names as the origin's names say.
+    /// Starts a server that may fetch from an origin and uses its DNS resolver.
     pub async fn with_origin(origin: &Origin, change: impl FnOnce(&mut Flags)) -> Self {
-        Self::build(Arc::new(Loopback), origin.names.clone(), |flags| {
+        Self::build(Arc::new(Loopback), origin.dns.clone(), |flags| {
             flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
             flags.fetch_allow_ports = Some(origin.address.port().to_string());
             flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
@@ -88,12 +83,12 @@ impl TestApp {
         .await
     }
 
-    /// One that keeps files in its folder and takes uploads itself, whatever the others do: for tests of that.
+    /// Starts a server that stores files in its data folder and receives uploads itself, even if the tests run on a bucket.
     pub async fn on_disk() -> Self {
         Self::with(on_disk).await
     }
 
-    /// One that keeps files in a bucket.
+    /// Starts a server that stores files in a bucket.
     pub async fn with_bucket(bucket: &BucketServer, change: impl FnOnce(&mut Flags)) -> Self {
         Self::with(|flags| {
             flags.blobs_url = Some(bucket.url());
@@ -102,7 +97,7 @@ impl TestApp {
         .await
     }
 
-    /// Both.
+    /// Starts a server that may fetch from an origin and stores files in a bucket.
     pub async fn with_origin_and_bucket(origin: &Origin, bucket: &BucketServer) -> Self {
         Self::with_origin(origin, |flags| flags.blobs_url = Some(bucket.url())).await
     }
@@ -116,11 +111,11 @@ impl TestApp {
         let mut flags = Flags {
             listen: Some("127.0.0.1:0".parse().expect("address")),
             data_dir: Some(folder.path().to_owned()),
-            database_url: postgres::database().await,
+            database_url: postgres::create_schema().await,
             database_connections: Some(4),
             ..Flags::default()
         };
-        let bucket = match (&flags.database_url, bucket::real()) {
+        let bucket = match (&flags.database_url, bucket::external_url()) {
             (_, Some(url)) => {
                 flags.blobs_url = Some(url);
                 None
@@ -139,8 +134,8 @@ impl TestApp {
             ..Self::launch(flags, clock, folder, gateway, resolver).await
         };
         for (name, key, lines) in [
-            ("acme", "acme-key-0123456789", &[LINE, SECOND_LINE][..]),
-            ("rival", "rival-key-0123456789", &[RIVAL_LINE]),
+            ("acme", KEY, &[LINE, SECOND_LINE][..]),
+            ("rival", RIVAL_KEY, &[RIVAL_LINE]),
         ] {
             let lines = lines
                 .iter()
@@ -153,14 +148,14 @@ impl TestApp {
         app
     }
 
-    /// Another server on the same database and store, with the same clock.
-    pub async fn another(&self, gateway: Arc<dyn Gateway>) -> Self {
+    /// Starts another server on the same database, store and clock.
+    pub async fn start_peer(&self, gateway: Arc<dyn Gateway>) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let flags = Flags {
             data_dir: Some(folder.path().to_owned()),
             ..self.flags.clone()
         };
-        let another = Self::launch(
+        let peer = Self::launch(
             flags,
             self.clock.clone(),
             folder,
@@ -170,12 +165,12 @@ impl TestApp {
         .await;
         Self {
             bucket: self.bucket.clone(),
-            ..another
+            ..peer
         }
     }
 
-    /// A server on what is there already.
-    pub async fn on(flags: Flags, clock: MockClock) -> Self {
+    /// Starts a server on existing storage, without adding partners.
+    pub async fn start_on(flags: Flags, clock: MockClock) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let data_dir = flags.data_dir.or_else(|| Some(folder.path().to_owned()));
         let listen = Some("127.0.0.1:0".parse().expect("address"));
@@ -202,9 +197,9 @@ impl TestApp {
         resolver: Arc<dyn Resolve>,
     ) -> Self {
         let mut config =
-            Config::load_with(flags.clone(), &bucket::variable).expect("configuration");
-        // The running program is the tests' own.
-        config.program = env!("CARGO_BIN_EXE_haversack").into();
+            Config::load_with(flags.clone(), &bucket::credential).expect("configuration");
+        // The default is the running program, which is the test binary here.
+        config.program = program::path();
         let database_url = config.database_url.clone();
         let app = App::build(config, clock.clock(), gateway, resolver)
             .await
@@ -218,8 +213,8 @@ impl TestApp {
         Self {
             address,
             clock,
-            api: Api::new(address, "acme-key-0123456789"),
-            rival: Api::new(address, "rival-key-0123456789"),
+            api: Api::new(address, KEY),
+            rival: Api::new(address, RIVAL_KEY),
             folder,
             service,
             db,
@@ -232,11 +227,12 @@ impl TestApp {
         }
     }
 
+    /// Returns the URL of a path of this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// The value of a series, as `/metrics` shows it; no connection is made for it.
+    /// Returns the value of a metric series, without a request to `/metrics`.
     #[track_caller]
     pub fn metric(&self, series: &str) -> u64 {
         let metrics = self.service.metrics().render();
@@ -248,94 +244,64 @@ impl TestApp {
             .expect("a number")
     }
 
-    /// Units of a budget in use.
+    /// Returns the units of a budget in use.
     #[track_caller]
     pub fn budget_used(&self, budget: &str) -> u64 {
         self.metric(&format!("haversack_budget_used{{budget=\"{budget}\"}}"))
     }
 
-    /// Most units of a budget in use at a time.
+    /// Returns the peak of the units of a budget in use.
     #[track_caller]
     pub fn budget_peak(&self, budget: &str) -> u64 {
         self.metric(&format!("haversack_budget_peak{{budget=\"{budget}\"}}"))
     }
 
-    /// A client without a key.
+    /// Returns a client without a key.
     pub fn anonymous(&self) -> Api {
         Api::anonymous(self.address)
     }
 
-    /// Asks the server to stop; what is running goes on.
-    pub fn begin_stop(&mut self) {
+    /// Returns the ids of all blobs in the store, and the names of unfinished uploads.
+    pub async fn stored_files(&self) -> Vec<String> {
+        let listed: Vec<_> = self.blobs.list().try_collect().await.expect("a list");
+        let blobs = listed
+            .into_iter()
+            .map(|blob| blob.id.map_or(blob.name, |id| id.to_string()));
+        let unfinished = self.folder.path().join("unfinished-uploads");
+        let unfinished = std::fs::read_dir(unfinished).expect("folder").map(|entry| {
+            let name = entry.expect("entry").file_name();
+            name.to_string_lossy().into_owned()
+        });
+        blobs.chain(unfinished).collect()
+    }
+
+    /// Begins a graceful shutdown, which lets running requests finish.
+    pub fn begin_shutdown(&mut self) {
         drop(self.stop.take());
     }
 
-    /// Ends it where it is, as a crash does.
-    pub async fn die(self) {
+    /// Aborts the server, as a crash does.
+    pub async fn crash(self) {
         self.running.abort();
         let _ = self.running.await;
     }
 
-    /// Whether nobody listens any more.
-    pub async fn is_closed(&self) -> bool {
-        tokio::net::TcpStream::connect(self.address).await.is_err()
+    /// Returns true if the server refuses connections.
+    pub async fn refuses_connections(&self) -> bool {
+        TcpStream::connect(self.address).await.is_err()
     }
 
-    /// Waits for it to stop; whether everything finished in time.
-    pub async fn stopped(mut self) -> bool {
-        self.begin_stop();
+    /// Shuts the server down, and returns true if all requests finished in time.
+    pub async fn shut_down(mut self) -> bool {
+        self.begin_shutdown();
         within(self.running)
             .await
             .expect("the server does not panic")
-            .expect("no task of its own ends")
+            .expect("no background task ends early")
     }
 }
 
-/// Files are in the data folder.
+/// Stores files in the data folder.
 pub fn on_disk(flags: &mut Flags) {
     flags.blobs_url = None;
-}
-
-/// A sample file; `tests/corpus/manifest.tsv` says where it is from.
-pub fn corpus(name: &str) -> Vec<u8> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/").to_owned() + name;
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// The ids of everything in the blob store, and what is half written.
-pub async fn files(app: &TestApp) -> Vec<String> {
-    let listed: Vec<_> = app.blobs.list().try_collect().await.expect("a list");
-    let kept = listed
-        .into_iter()
-        .map(|listed| listed.id.map_or(listed.name, |id| id.to_string()));
-    let unfinished =
-        std::fs::read_dir(app.folder.path().join("unfinished-uploads")).expect("folder");
-    kept.chain(unfinished.map(|entry| {
-        entry
-            .expect("entry")
-            .file_name()
-            .to_string_lossy()
-            .into_owned()
-    }))
-    .collect()
-}
-
-/// Nothing in these tests takes this long unless it hangs.
-pub async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), work)
-        .await
-        .expect("this hangs")
-}
-
-/// Asks again until the answer is there.
-pub async fn until<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
-    within(async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
 }
