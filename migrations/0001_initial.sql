@@ -48,7 +48,7 @@ CREATE TABLE attachments (
     height            BIGINT,
     duration_ms       BIGINT,
     -- When the variant and the audio analysis were computed: on the first send.
-    prepared_at       BIGINT,
+    processed_at      BIGINT,
     -- The variant that is delivered, if it differs from the upload. Its blob has an id of its own.
     variant_blob_id   TEXT,
     variant_filename  TEXT,

@@ -11,7 +11,7 @@ fuzz_target!(|input: &[u8]| {
         Ok(Detected::Binary { kind, .. }) => kind,
         _ => &TYPES[input.len() % TYPES.len()],
     };
-    let measures = probe(Cursor::new(input.to_vec()), kind);
-    assert!(measures.duration_ms.is_none_or(|millis| millis > 0 && millis / 10 <= 8 * input.len() as u64));
-    assert!(measures.width != Some(0) && measures.height != Some(0));
+    let media_info = probe(Cursor::new(input.to_vec()), kind);
+    assert!(media_info.duration_ms.is_none_or(|millis| millis > 0 && millis / 10 <= 8 * input.len() as u64));
+    assert!(media_info.width != Some(0) && media_info.height != Some(0));
 });

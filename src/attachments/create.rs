@@ -84,10 +84,10 @@ impl Service {
             created_at: now,
             upload_expires_at: now + self.limits.upload_url_ttl(),
             blob_id: id.blob_id(),
-            measures: MediaInfo::default(),
-            prepared: false,
+            media_info: MediaInfo::default(),
+            processed: false,
             variant: None,
-            sound: None,
+            audio: None,
             expires_at: None,
             state: UploadState::Pending,
         };

@@ -282,7 +282,7 @@ impl Service {
         received: Received,
         Inspected {
             media_type,
-            measures,
+            media_info,
         }: Inspected,
     ) -> Result<(), Error> {
         let (id, key, now) = (attachment.id, attachment.uploaded_key(), received.at);
@@ -296,7 +296,7 @@ impl Service {
         let write = self.db.write(partner, move |db| {
             Box::pin(async move {
                 let stored =
-                    table::mark_stored(db, id, &received, media_type.name, measures).await?;
+                    table::mark_stored(db, id, &received, media_type.name, media_info).await?;
                 uploads.enqueue_deletion(db, &row, now).await?;
                 Ok::<_, Error>(stored)
             })

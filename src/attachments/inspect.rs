@@ -55,7 +55,7 @@ pub(crate) struct Inspected {
     /// Its type.
     pub media_type: &'static MediaType,
     /// What could be measured.
-    pub measures: MediaInfo,
+    pub media_info: MediaInfo,
 }
 
 impl Service {
@@ -90,7 +90,7 @@ impl Service {
             ) {
                 Ok(media_type) => Ok(Inspected {
                     media_type,
-                    measures: media::probe(sealed.content()?, media_type),
+                    media_info: media::probe(sealed.content()?, media_type),
                 }),
                 Err(refusal) => Err(refusal),
             };

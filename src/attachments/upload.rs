@@ -339,7 +339,7 @@ impl Service {
         received: Received,
         Inspected {
             media_type,
-            measures,
+            media_info,
         }: Inspected,
     ) -> Result<bool, Error> {
         let (id, key) = (attachment.id, attachment.uploaded_key());
@@ -354,7 +354,7 @@ impl Service {
             .db
             .write(attachment.partner_id, move |db| {
                 Box::pin(async move {
-                    table::mark_stored(db, id, &received, media_type.name, measures).await
+                    table::mark_stored(db, id, &received, media_type.name, media_info).await
                 })
             })
             .await?;

@@ -27,7 +27,7 @@ const PIECE: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct VariantBuild {
     pub variant: Option<(Variant, Box<dyn StagedBlob>)>,
-    pub sound: Option<AudioInfo>,
+    pub audio: Option<AudioInfo>,
     /// Whether it is sound of which nothing could be decoded.
     pub is_silent: bool,
 }
@@ -35,14 +35,14 @@ pub(crate) struct VariantBuild {
 impl VariantBuild {
     fn heard(heard: AudioAnalysis) -> Self {
         let is_silent = matches!(heard, AudioAnalysis::Nothing);
-        let sound = if let AudioAnalysis::Sound(sound) = heard {
-            Some(sound)
+        let audio = if let AudioAnalysis::Sound(audio) = heard {
+            Some(audio)
         } else {
             None
         };
         Self {
             variant: None,
-            sound,
+            audio,
             is_silent,
         }
     }
@@ -76,7 +76,7 @@ pub(crate) fn needs_variant(
 ) -> bool {
     // Of CAF without ffmpeg nothing can be found out here; once there is one, there is something to do.
     let listens = as_voice_memo && attachment.media_type != "audio/x-caf";
-    !attachment.prepared && (listens || converter.converts(&attachment.media_type))
+    !attachment.processed && (listens || converter.converts(&attachment.media_type))
 }
 
 impl Service {
@@ -95,7 +95,7 @@ impl Service {
             .await?;
         let _preparing = self.db.lock(partner, format!("prepare {id}")).await?;
         let stored = self.stored(partner, id).await?;
-        let Some(attachment) = stored.filter(|attachment| !attachment.prepared) else {
+        let Some(attachment) = stored.filter(|attachment| !attachment.processed) else {
             return Ok(());
         };
         // Whether there is an ffmpeg may not have been known before the permit came.
@@ -126,13 +126,14 @@ impl Service {
             self.publish_staged(partner, vec![unnamed(&attachment, variant, sealed)])
                 .await?;
         }
-        let sound = prepared.sound;
+        let audio = prepared.audio;
         let marked = self
             .db
             .write(partner, move |db| {
                 Box::pin(async move {
                     let marked =
-                        table::mark_prepared(db, id, variant.as_ref(), sound.as_ref(), now).await?;
+                        table::mark_processed(db, id, variant.as_ref(), audio.as_ref(), now)
+                            .await?;
                     if let Some(key) = asked.filter(|_| marked)
                         && !blob_deletions::cancel(db, &key.to_string()).await?
                     {

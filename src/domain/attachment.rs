@@ -30,13 +30,13 @@ pub struct Attachment {
     /// The blob that holds the uploaded bytes: usually this attachment's own, another's if they share one.
     pub blob_id: BlobId,
     /// Dimensions and duration, as far as they could be determined.
-    pub measures: MediaInfo,
+    pub media_info: MediaInfo,
     /// True once the variant and the audio analysis were computed, on first send.
-    pub prepared: bool,
+    pub processed: bool,
     /// The variant sent to recipients, if it differs from the uploaded file.
     pub variant: Option<Variant>,
     /// Audio analysis, if the file is audio that could be decoded.
-    pub sound: Option<AudioInfo>,
+    pub audio: Option<AudioInfo>,
     /// When an ephemeral file expires; `None` for persistent ones.
     pub expires_at: Option<Timestamp>,
     /// Upload state.

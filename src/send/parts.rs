@@ -47,7 +47,7 @@ pub(crate) fn check_voice_memo(attachment: &Attachment) -> Result<(), Error> {
     if attachment.size_bytes > voice_memo::MAX_BYTES {
         return Err(Error::VoiceMemoTooLarge(voice_memo::MAX_BYTES));
     }
-    if attachment.measures.duration_ms.is_none() {
+    if attachment.media_info.duration_ms.is_none() {
         return Err(Error::UnsupportedType(format!(
             "{filename} holds no sound that can be played"
         )));

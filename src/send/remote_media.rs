@@ -194,11 +194,11 @@ impl Service {
                         )
                         .await?;
                     // Not if it turned out that there is no ffmpeg after all: there may be one later.
-                    attachment.prepared =
+                    attachment.processed =
                         needs_variant(&self.converter, &attachment, as_voice_memo);
-                    attachment.sound = prepared.sound;
+                    attachment.audio = prepared.audio;
                     if prepared.is_silent {
-                        attachment.measures.duration_ms = None;
+                        attachment.media_info.duration_ms = None;
                     }
                     if let Some((variant, sealed)) = prepared.variant {
                         blobs.push(unnamed(&attachment, &variant, sealed));
@@ -466,7 +466,7 @@ fn new_attachment(
 ) -> Attachment {
     let Inspected {
         media_type,
-        measures,
+        media_info,
     } = inspected;
     let digests = sealed.digests();
     let id = AttachmentId::new();
@@ -486,10 +486,10 @@ fn new_attachment(
         created_at: now,
         upload_expires_at: now,
         blob_id: id.blob_id(),
-        measures,
-        prepared: false,
+        media_info,
+        processed: false,
         variant: None,
-        sound: None,
+        audio: None,
         expires_at: tier.expires_at(now),
         state: UploadState::Stored {
             sha256: digests.sha256.clone(),

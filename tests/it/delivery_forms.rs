@@ -54,8 +54,8 @@ async fn tiff_is_delivered_as_jpeg() {
             delivered.bytes.starts_with(b"\xff\xd8\xff") && delivered.bytes.ends_with(b"\xff\xd9"),
             "{file}"
         );
-        let measures = haversack::media::probe(std::io::Cursor::new(delivered.bytes), jpeg());
-        assert!(measures.width.is_some(), "{file}");
+        let media_info = haversack::media::probe(std::io::Cursor::new(delivered.bytes), jpeg());
+        assert!(media_info.width.is_some(), "{file}");
 
         // What was uploaded is still there, and still what it was.
         let attachment = app
@@ -73,7 +73,7 @@ async fn tiff_is_delivered_as_jpeg() {
         assert_eq!(attachment["size_bytes"], bytes.len());
         assert_eq!(
             (&attachment["width"], &attachment["height"]),
-            (&json!(measures.width), &json!(measures.height))
+            (&json!(media_info.width), &json!(media_info.height))
         );
         let original = app.api.get(text(&attachment, "download_url")).await;
         assert_eq!(
@@ -254,8 +254,8 @@ async fn caf_is_delivered_as_m4a_where_there_is_ffmpeg() {
                 format!("{found:?}").contains("audio/x-m4a"),
                 "{file}: {found:?}"
             );
-            let measures = haversack::media::probe(std::io::Cursor::new(delivered.bytes), m4a);
-            let duration = measures.duration_ms.expect("a duration");
+            let media_info = haversack::media::probe(std::io::Cursor::new(delivered.bytes), m4a);
+            let duration = media_info.duration_ms.expect("a duration");
             assert!(duration.abs_diff(2510) <= 60, "{file}: {duration}");
             let attachment = app
                 .api

@@ -20,7 +20,7 @@ pub use delete::{delete, delete_copied, delete_expired};
 pub use pending::{count_pending, delete_failed, expire_overdue, expire_pending, find_overdue};
 pub use row::insert;
 pub(in crate::db) use row::read;
-pub use state::{Received, mark_prepared, mark_rejected, mark_stored, mark_undecodable};
+pub use state::{Received, mark_processed, mark_rejected, mark_stored, mark_undecodable};
 
 /// Returns a partner's attachment, unless it has expired. A query with the id of another partner's attachment takes as
 /// long as one with an unknown id.

@@ -2,7 +2,7 @@
 
 use sqlx::any::AnyRow;
 
-use super::mark_prepared;
+use super::mark_processed;
 use crate::clock::Timestamp;
 use crate::db::row::{
     escape_nul, optional, optional_size, optional_text, optional_time, parsed, size, text, time,
@@ -46,14 +46,14 @@ pub(in crate::db) fn read(row: &AnyRow) -> Result<Attachment, Error> {
         created_at: time(row, "created_at")?,
         upload_expires_at: time(row, "upload_expires_at")?,
         blob_id: optional(row, "blob_id", BlobId::parse)?.unwrap_or(id.blob_id()),
-        measures: MediaInfo {
+        media_info: MediaInfo {
             width: pixels("width")?,
             height: pixels("height")?,
             duration_ms: optional_size(row, "duration_ms")?,
         },
-        prepared: optional_time(row, "prepared_at")?.is_some(),
+        processed: optional_time(row, "processed_at")?.is_some(),
         variant: variant(row)?,
-        sound: sound(row)?,
+        audio: audio(row)?,
         expires_at: optional_time(row, "expires_at")?,
         state,
     })
@@ -72,7 +72,7 @@ fn variant(row: &AnyRow) -> Result<Option<Variant>, Error> {
     }))
 }
 
-fn sound(row: &AnyRow) -> Result<Option<AudioInfo>, Error> {
+fn audio(row: &AnyRow) -> Result<Option<AudioInfo>, Error> {
     let decode = |hex: &str| base16ct::lower::decode_vec(hex).ok();
     let Some(waveform) = optional(row, "waveform", decode)? else {
         return Ok(None);
@@ -114,19 +114,19 @@ pub async fn insert(db: &mut Connection, attachment: &Attachment) -> Result<(), 
     .bind(md5)
     .bind(stored_at)
     .bind(shared)
-    .bind(attachment.measures.width.map(i64::from))
-    .bind(attachment.measures.height.map(i64::from))
-    .bind(attachment.measures.duration_ms.map(column))
+    .bind(attachment.media_info.width.map(i64::from))
+    .bind(attachment.media_info.height.map(i64::from))
+    .bind(attachment.media_info.duration_ms.map(column))
     .bind(attachment.expires_at.map(Timestamp::as_millis))
     .execute(&mut *db)
     .await?;
-    if attachment.prepared {
-        let (id, variant, sound) = (
+    if attachment.processed {
+        let (id, variant, audio) = (
             attachment.id,
             attachment.variant.as_ref(),
-            attachment.sound.as_ref(),
+            attachment.audio.as_ref(),
         );
-        mark_prepared(db, id, variant, sound, attachment.created_at).await?;
+        mark_processed(db, id, variant, audio, attachment.created_at).await?;
     }
     Ok(())
 }

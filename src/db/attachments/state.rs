@@ -27,7 +27,7 @@ pub async fn mark_stored(
     id: AttachmentId,
     received: &Received,
     media_type: &'static str,
-    measures: MediaInfo,
+    media_info: MediaInfo,
 ) -> Result<bool, Error> {
     // The lifetime of an ephemeral file starts when its bytes are stored.
     let done = sqlx::query(
@@ -40,9 +40,9 @@ pub async fn mark_stored(
     .bind(&received.md5)
     .bind(received.at.as_millis())
     .bind(media_type)
-    .bind(measures.width.map(i64::from))
-    .bind(measures.height.map(i64::from))
-    .bind(measures.duration_ms.map(column))
+    .bind(media_info.width.map(i64::from))
+    .bind(media_info.height.map(i64::from))
+    .bind(media_info.duration_ms.map(column))
     .bind((received.at + EPHEMERAL_LIFE).as_millis())
     .execute(db)
     .await?;
@@ -73,17 +73,17 @@ pub async fn mark_rejected(
 }
 
 /// Records the variant and the audio analysis. Returns false if the attachment was deleted or is already prepared.
-pub async fn mark_prepared(
+pub async fn mark_processed(
     db: &mut Connection,
     id: AttachmentId,
     variant: Option<&Variant>,
-    sound: Option<&AudioInfo>,
+    audio: Option<&AudioInfo>,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let done = sqlx::query(
-        "UPDATE attachments SET prepared_at = $2, variant_blob_id = $3, variant_filename = $4, variant_type = $5, \
+        "UPDATE attachments SET processed_at = $2, variant_blob_id = $3, variant_filename = $4, variant_type = $5, \
          variant_size = $6, variant_md5 = $7, channels = $8, sample_rate = $9, waveform = $10 \
-         WHERE id = $1 AND prepared_at IS NULL",
+         WHERE id = $1 AND processed_at IS NULL",
     )
     .bind(id.to_string())
     .bind(now.as_millis())
@@ -92,9 +92,9 @@ pub async fn mark_prepared(
     .bind(variant.map(|variant| variant.media_type.clone()))
     .bind(variant.map(|variant| column(variant.size_bytes)))
     .bind(variant.map(|variant| variant.md5.clone()))
-    .bind(sound.map(|sound| i64::from(sound.channels)))
-    .bind(sound.map(|sound| i64::from(sound.sample_rate)))
-    .bind(sound.map(|sound| base16ct::lower::encode_string(&sound.waveform)))
+    .bind(audio.map(|audio| i64::from(audio.channels)))
+    .bind(audio.map(|audio| i64::from(audio.sample_rate)))
+    .bind(audio.map(|audio| base16ct::lower::encode_string(&audio.waveform)))
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)

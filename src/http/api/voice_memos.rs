@@ -145,7 +145,7 @@ impl SentVoiceMemo {
                     filename: delivered.filename.to_owned(),
                     mime_type: delivered.media_type.to_owned(),
                     size_bytes: delivered.size_bytes,
-                    duration_ms: attachment.measures.duration_ms,
+                    duration_ms: attachment.media_info.duration_ms,
                 },
                 chat: VoiceMemoChat {
                     id: chat.id.to_string(),
