@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::bootstrap;
 use crate::app::App;
@@ -73,21 +75,27 @@ async fn either([terminate, interrupt]: &mut [Signal; 2]) {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).with_context(|| {
+    let filter = log_filter(&config.log).with_context(|| {
         format!(
             "HAVERSACK_LOG: {:?} is not a level or list of target=level",
             config.log
         )
     })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match config.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.with(lines).init(),
+        LogFormat::Json => log.with(lines.json()).init(),
     }
     Ok(())
+}
+
+/// Parses a level or a list of `target=level`. Empty items are ignored; `Targets` would read them as the level `error`.
+fn log_filter(list: &str) -> Result<Targets, ParseError> {
+    let items: Vec<_> = list.split(',').filter(|item| !item.is_empty()).collect();
+    items.join(",").parse()
 }
 
 /// Each connection and each open file takes a descriptor; the usual soft limit of 1024 is for programs that use
@@ -101,5 +109,35 @@ fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_filter_takes_levels_and_targets() {
+        use tracing::Level;
+        let filter = |list| log_filter(list).expect(list);
+        for list in [
+            "info",
+            "INFO",
+            "3",
+            "info,",
+            "error,info",
+            ",info,hyper=off",
+        ] {
+            let filter = filter(list);
+            assert!(filter.would_enable("haversack", &Level::INFO), "{list}");
+            assert!(!filter.would_enable("haversack", &Level::DEBUG), "{list}");
+        }
+        let one = filter("warn,haversack::fetch=debug");
+        assert!(one.would_enable("haversack::fetch::connect", &Level::DEBUG));
+        assert!(!one.would_enable("haversack::delivery", &Level::INFO));
+        assert!(!filter("off").would_enable("haversack", &Level::ERROR));
+        for list in ["haversack=loud", "a=info=b"] {
+            assert!(log_filter(list).is_err(), "{list}");
+        }
     }
 }

@@ -20,6 +20,7 @@ mod group_commit;
 pub mod idempotency;
 pub mod locks;
 pub mod messages;
+mod migrations;
 pub mod outbox;
 pub mod pages;
 pub mod partners;
@@ -48,6 +49,7 @@ use url::Url;
 use crate::budget::AtCapacity;
 use crate::quote::quoted;
 
+use migrations::MIGRATIONS;
 pub use postgres::ServerInfo;
 pub use sqlx::AnyConnection as Connection;
 
@@ -66,8 +68,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at a PostgreSQL that is not there yet.
 const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// What can go wrong with the database.
 #[derive(Clone, Debug, thiserror::Error)]
