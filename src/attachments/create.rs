@@ -49,9 +49,7 @@ impl Service {
     ) -> Result<UploadTicket, Error> {
         check_filename(&new.filename)?;
         if new.size_bytes < 1 {
-            return Err(Error::InvalidParameter(
-                "size_bytes must be at least 1".to_owned(),
-            ));
+            return Err(Error::EmptyFile);
         }
         let declared = media::declared(&new.content_type).ok_or_else(|| {
             Error::UnsupportedType(format!(
@@ -205,10 +203,7 @@ impl Service {
 fn check_filename(name: &str) -> Result<(), Error> {
     let length = name.chars().count();
     if length > filename::MAX_LENGTH {
-        let most = filename::MAX_LENGTH;
-        return Err(Error::InvalidParameter(format!(
-            "filename has {length} characters; at most {most} are accepted"
-        )));
+        return Err(Error::FilenameTooLong(length));
     }
     Ok(())
 }

@@ -111,11 +111,7 @@ pub(crate) async fn find_on_any_line(
                 .iter()
                 .all(|recipient| recipient.as_str() != line.phone_number.as_str())
     };
-    let line = lines.iter().find(is_usable).ok_or_else(|| {
-        Error::InvalidParameter(
-            "none of your phone numbers is left to send from: see exclude_from and to".to_owned(),
-        )
-    })?;
+    let line = lines.iter().find(is_usable).ok_or(Error::NoLineLeft)?;
     let previous = passed_over.first().map(|chat| chat.id);
     Ok(ChatTarget {
         chat: draft(partner, line.phone_number.clone(), &recipients, now),

@@ -129,11 +129,7 @@ async fn target(
 /// What the first message of a new chat must not be (`POST /v3/chats` only): carriers take a link from a stranger
 /// for spam.
 fn check_first_message(draft: &Draft) -> Result<(), Error> {
-    let refuse = |what: &str| {
-        Err(Error::InvalidParameter(format!(
-            "the first message of a new chat cannot {what}; send it as the second"
-        )))
-    };
+    let refuse = |what| Err(Error::FirstMessage(what));
     if draft
         .parts
         .iter()
@@ -165,11 +161,10 @@ async fn thread_root(
         .filter(|message| message.chat_id == chat.id)
         .ok_or(Error::MessageNotFound)?;
     if reply.part_index as usize >= answered.parts.len() {
-        return Err(Error::InvalidParameter(format!(
-            "reply_to.part_index {} is out of range: the message has {} parts",
-            reply.part_index,
-            answered.parts.len()
-        )));
+        return Err(Error::PartIndexOutOfRange {
+            part_index: reply.part_index,
+            parts: answered.parts.len(),
+        });
     }
     Ok(answered.thread_root.unwrap_or(answered.id))
 }

@@ -15,10 +15,10 @@ use crate::budget::{AtCapacity, Budget, Reservation};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, Limits};
 use crate::db::{self, Db};
+use crate::domain::filename;
 use crate::fetch::{self, Fetcher};
 use crate::id::{AttachmentId, PartnerId};
 use crate::metrics::Metrics;
-use crate::quote::quoted;
 use crate::transcode::Converter;
 use crate::url_signing::Signer;
 
@@ -26,23 +26,26 @@ use crate::url_signing::Signer;
 /// their codes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A required field is missing, null or empty.
-    #[error("{0} is required")]
-    MissingField(&'static str),
-    /// A phone number is not in E.164 form.
-    #[error("{field}: {} is not a phone number in E.164 form, such as +12025550199", quoted(.value))]
-    InvalidNumber {
-        /// The field.
-        field: &'static str,
-        /// What it held.
-        value: String,
+    /// The announced size of an attachment is zero or negative.
+    #[error("size_bytes must be at least 1")]
+    EmptyFile,
+    /// The filename of an attachment has this number of characters.
+    #[error("filename has {0} characters; at most {max} are accepted", max = filename::MAX_LENGTH)]
+    FilenameTooLong(usize),
+    /// A message cannot be the first of a new chat.
+    #[error("the first message of a new chat cannot {0}; send it as the second")]
+    FirstMessage(&'static str),
+    /// Every line of the partner is excluded or a recipient.
+    #[error("none of your phone numbers is left to send from: see exclude_from and to")]
+    NoLineLeft,
+    /// A reply names a part that its message does not have.
+    #[error("reply_to.part_index {part_index} is out of range: the message has {parts} parts")]
+    PartIndexOutOfRange {
+        /// The index given.
+        part_index: u32,
+        /// Number of parts of the message.
+        parts: usize,
     },
-    /// A parameter has a value it cannot have.
-    #[error("{0}")]
-    InvalidParameter(String),
-    /// The parts of a message break a rule.
-    #[error("{0}")]
-    InvalidContent(String),
     /// A type that is not accepted.
     #[error("{0}")]
     UnsupportedType(String),
@@ -78,9 +81,6 @@ pub enum Error {
     /// The `from` number is not a line of the partner.
     #[error("{0} is not one of your phone numbers; GET /v3/phone_numbers lists them")]
     LineNotOwned(String),
-    /// A part of the API that this server does not have.
-    #[error("{0}")]
-    NotAvailable(String),
     /// No such chat.
     #[error("Chat not found")]
     ChatNotFound,

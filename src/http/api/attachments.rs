@@ -104,7 +104,7 @@ async fn create(
         content_type: required(body.content_type, "content_type")?,
         size_bytes: body
             .size_bytes
-            .ok_or(crate::service::Error::MissingField("size_bytes"))?,
+            .ok_or(ApiError::MissingField("size_bytes"))?,
     };
     let awaited = app.service.create_attachment(partner, new).await?;
     let attachment = awaited.attachment;

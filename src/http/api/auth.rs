@@ -41,17 +41,17 @@ async fn identify(app: &ApiState, key: Result<String, ApiError>) -> Result<Calle
     let partner = app.service.authenticate(&key?).await?;
     partner
         .map(Caller)
-        .ok_or_else(|| ApiError::unauthorized("this API key is not known"))
+        .ok_or_else(|| ApiError::Unauthorized("this API key is not known"))
 }
 
 fn bearer_key(headers: &HeaderMap) -> Result<&str, ApiError> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let header = all.next().ok_or_else(|| {
-        ApiError::unauthorized("an API key is required: send it as Authorization: Bearer KEY")
+        ApiError::Unauthorized("an API key is required: send it as Authorization: Bearer KEY")
     })?;
     // A proxy and this server might each take another one for the right one.
     if all.next().is_some() {
-        return Err(ApiError::unauthorized(
+        return Err(ApiError::Unauthorized(
             "a request has one Authorization header, not several",
         ));
     }
@@ -60,6 +60,6 @@ fn bearer_key(headers: &HeaderMap) -> Result<&str, ApiError> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim());
     key.filter(|key| !key.is_empty()).ok_or_else(|| {
-        ApiError::unauthorized("the Authorization header is not of the form: Bearer KEY")
+        ApiError::Unauthorized("the Authorization header is not of the form: Bearer KEY")
     })
 }

@@ -10,7 +10,6 @@ use super::error::ApiError;
 use crate::budget::{AtCapacity, Reservation};
 use crate::config::Limits;
 use crate::domain::client_address::ClientAddress;
-use crate::service::Error;
 
 /// Capacity of the buffer of a small body.
 const SMALL: usize = 4096;
@@ -27,15 +26,13 @@ pub(super) async fn read(
         .get::<ClientAddress>()
         .copied()
         .unwrap_or_default();
-    let refused = |refused: AtCapacity| ApiError::from(Error::AtCapacity(refused));
     let mut reservation = app
         .service
         .budgets()
         .json_bytes
-        .try_reserve(&client.to_string(), 0)
-        .map_err(refused)?;
+        .try_reserve(&client.to_string(), 0)?;
     let too_large = || {
-        ApiError::malformed_body(format!(
+        ApiError::MalformedBody(format!(
             "the body ended early or is larger than {most} bytes"
         ))
     };
@@ -56,9 +53,7 @@ pub(super) async fn read(
             break;
         };
         let Some(frame) = frame else {
-            reservation
-                .try_grow(Limits::json_overhead(bytes.len() as u64))
-                .map_err(refused)?;
+            reservation.try_grow(Limits::json_overhead(bytes.len() as u64))?;
             return Ok((bytes, reservation));
         };
         // Copied: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
@@ -76,11 +71,12 @@ pub(super) async fn read(
             data.len(),
             declared.unwrap_or(most),
             &mut reservation,
-        )
-        .map_err(refused)?;
+        )?;
         bytes.extend_from_slice(&data);
     }
-    Err(ApiError::malformed_body("the body did not arrive in time"))
+    Err(ApiError::MalformedBody(
+        "the body did not arrive in time".to_owned(),
+    ))
 }
 
 /// Makes room for `more` bytes, and reserves that room first. The capacity doubles, so that a body is copied a few times

@@ -24,7 +24,6 @@ use crate::db::pages::{ChatCursor, ChatFilter};
 use crate::domain::handle::Recipient;
 use crate::id::{ChatId, MessageId};
 use crate::send::{Destination, SendOutcome};
-use crate::service::Error;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -115,7 +114,7 @@ async fn create(
     let from = required(body.from, "from")?;
     let (to, message) = (body.to, required_message(body.message)?);
     if to.as_ref().is_none_or(Vec::is_empty) {
-        return Err(Error::MissingField("to").into());
+        return Err(ApiError::MissingField("to"));
     }
     let from = phone_number(&from, "from")?;
     let to = recipients(to)?;
@@ -124,7 +123,9 @@ async fn create(
         .iter()
         .any(|recipient| recipient.as_str() == from.as_str())
     {
-        return Err(Error::InvalidParameter("to holds the from number itself".to_owned()).into());
+        return Err(ApiError::InvalidParameter(
+            "to holds the from number itself".to_owned(),
+        ));
     }
     let draft = message.draft(app.service.file_urls(), Destination::Line { from, to }, key)?;
     let render = |files: &_, sent: &SendOutcome| {
@@ -181,7 +182,7 @@ fn with_plus(number: &str) -> String {
     }
 }
 
-fn participant(value: &str) -> Result<String, Error> {
+fn participant(value: &str) -> Result<String, ApiError> {
     let value = if value.contains('@') {
         value.replace(' ', "+")
     } else {
@@ -189,7 +190,7 @@ fn participant(value: &str) -> Result<String, Error> {
     };
     Recipient::parse(&value)
         .map(|recipient| recipient.to_string())
-        .ok_or(Error::InvalidNumber { field: "to", value })
+        .ok_or(ApiError::InvalidNumber { field: "to", value })
 }
 
 /// Reads a chat.

@@ -7,156 +7,188 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::request_id::TraceId;
+use crate::budget::AtCapacity;
 use crate::fetch;
-use crate::quote::{self, Excerpt, shown};
+use crate::quote::{Excerpt, quoted, shown};
 use crate::service;
 
-const OUR_FAULT: &str = "something went wrong on our side; please try again";
+/// Message of an error whose cause is the operator's business.
+const INTERNAL: &str = "something went wrong on our side; please try again";
+/// Message of an error of a blob store that does not answer.
+const STORE_UNREACHABLE: &str = "storage is not reachable at the moment; please try again";
 
-/// A failure of an API call: HTTP status, code, and a sentence for the developer.
-#[derive(Debug)]
-pub(crate) struct ApiError {
-    status: StatusCode,
-    code: u16,
-    message: String,
-    retry_after: Option<u64>,
+/// A failed API call. The variants before [`ApiError::Service`] are what the API itself refuses.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// A required field is missing, null or empty.
+    #[error("{0} is required")]
+    MissingField(&'static str),
+    /// A phone number is not in E.164 form.
+    #[error("{field}: {} is not a phone number in E.164 form, such as +12025550199", quoted(.value))]
+    InvalidNumber { field: &'static str, value: String },
+    /// The body is not a JSON object of the expected form.
+    #[error("{0}")]
+    MalformedBody(String),
+    /// The parts of a message break a rule.
+    #[error("{0}")]
+    InvalidContent(String),
+    /// A parameter, a header or part of the path has an invalid value.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// The reference has it, this server does not.
+    #[error("{0}")]
+    NotAvailable(String),
+    #[error("there is no resource at {}", shown(.0))]
+    NoRoute(String),
+    #[error("{} is not allowed here; see the Allow header", shown(.0))]
+    WrongMethod(String),
+    /// The request was sent by this server itself (RFC 5842 section 7.2).
+    #[error("this server fetches no media URL from itself; use the URL that it gave for the file")]
+    LoopDetected,
+    #[error(transparent)]
+    AtCapacity(#[from] AtCapacity),
+    /// A panic, or a failed temporary file. It has been logged already.
+    #[error("{INTERNAL}")]
+    Internal,
+    #[error(transparent)]
+    Service(#[from] service::Error),
 }
 
-impl ApiError {
-    /// No key, or none that is known.
-    pub(crate) fn unauthorized(message: &str) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, 2004, message)
-    }
+/// How an error is answered.
+struct Answer {
+    status: StatusCode,
+    code: u16,
+    /// Seconds until a retry is useful.
+    retry_after: Option<u64>,
+    message: Message,
+}
 
-    /// A request of this server itself (RFC 5842 section 7.2).
-    pub(crate) fn loop_detected() -> Self {
-        let message =
-            "this server fetches no media URL from itself; use the URL that it gave for the file";
-        Self::new(StatusCode::LOOP_DETECTED, 1005, message)
-    }
+/// What the client reads, and whether the operator reads the error in the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Message {
+    /// The error itself. It is not logged: the client or another host is at fault.
+    Error,
+    /// A fixed text. The error is logged as a warning.
+    StoreUnreachable,
+    /// A fixed text. The error is logged as an error.
+    Internal,
+}
 
-    /// A panic.
-    pub(crate) fn bug() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, 3006, OUR_FAULT)
-    }
-
-    /// A route that does not exist.
-    pub(crate) fn no_route(path: &str) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            2001,
-            format!("there is no resource at {}", shown(path)),
-        )
-    }
-
-    /// A route that exists, called by another method.
-    pub(crate) fn wrong_method(method: &str) -> Self {
-        let message = format!(
-            "{} is not allowed here; see the Allow header",
-            shown(method)
-        );
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, 1005, message)
-    }
-
-    /// A body that is not the JSON it should be.
-    pub(crate) fn malformed_body(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, 1003, message)
-    }
-
-    fn new(status: StatusCode, code: u16, message: impl Into<String>) -> Self {
-        // Whatever it quotes, and however often.
+impl Answer {
+    fn new(status: StatusCode, code: u16) -> Self {
         Self {
             status,
             code,
-            message: quote::bounded(message.into()),
             retry_after: None,
+            message: Message::Error,
+        }
+    }
+
+    /// The client can retry.
+    fn unavailable(retry_after: u64) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, 4004)
+        }
+    }
+
+    fn too_many(retry_after: u64) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, 1007)
+        }
+    }
+
+    fn internal(code: u16) -> Self {
+        Self {
+            message: Message::Internal,
+            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code)
+        }
+    }
+
+    fn saying(self, message: Message) -> Self {
+        Self { message, ..self }
+    }
+}
+
+impl From<&ApiError> for Answer {
+    fn from(error: &ApiError) -> Self {
+        use ApiError as E;
+        use StatusCode as S;
+        match error {
+            E::MissingField(_) => Self::new(S::BAD_REQUEST, 1001),
+            E::InvalidNumber { .. } => Self::new(S::BAD_REQUEST, 1002),
+            E::MalformedBody(_) => Self::new(S::BAD_REQUEST, 1003),
+            E::InvalidContent(_) => Self::new(S::BAD_REQUEST, 1004),
+            E::InvalidParameter(_) => Self::new(S::BAD_REQUEST, 1005),
+            E::WrongMethod(_) => Self::new(S::METHOD_NOT_ALLOWED, 1005),
+            E::LoopDetected => Self::new(S::LOOP_DETECTED, 1005),
+            E::NoRoute(_) => Self::new(S::NOT_FOUND, 2001),
+            E::Unauthorized(_) => Self::new(S::UNAUTHORIZED, 2004),
+            E::NotAvailable(_) => Self::new(S::FORBIDDEN, 2011),
+            E::AtCapacity(refused) => Self::unavailable(refused.retry_after),
+            E::Internal => Self::new(S::INTERNAL_SERVER_ERROR, 3006),
+            E::Service(error) => Self::from(error),
         }
     }
 }
 
-impl From<service::Error> for ApiError {
-    fn from(error: service::Error) -> Self {
+impl From<&service::Error> for Answer {
+    fn from(error: &service::Error) -> Self {
+        use StatusCode as S;
         use service::Error as E;
-        let (status, code) = match &error {
-            E::MissingField(_) => (StatusCode::BAD_REQUEST, 1001),
-            E::InvalidNumber { .. } => (StatusCode::BAD_REQUEST, 1002),
-            E::InvalidContent(_) => (StatusCode::BAD_REQUEST, 1004),
-            E::InvalidParameter(_) => (StatusCode::BAD_REQUEST, 1005),
-            E::RateLimited { .. } | E::TooManyPending { .. } => {
-                (StatusCode::TOO_MANY_REQUESTS, 1007)
-            }
-            E::ChatNotFound => (StatusCode::NOT_FOUND, 2001),
-            E::MessageNotFound => (StatusCode::NOT_FOUND, 2002),
-            E::AttachmentNotFound => (StatusCode::NOT_FOUND, 2003),
-            E::LineNotOwned(_) => (StatusCode::FORBIDDEN, 2006),
-            E::AttachmentNotReady(_) => (StatusCode::NOT_FOUND, 2007),
-            E::NotAvailable(_) => (StatusCode::FORBIDDEN, 2011),
-            E::MentionInDirectChat => (StatusCode::CONFLICT, 2023),
-            E::UnsupportedType(_) => (StatusCode::BAD_REQUEST, 5004),
-            E::TooLarge(_) => (StatusCode::BAD_REQUEST, 5005),
-            E::TypeMismatch(_) => (StatusCode::BAD_REQUEST, 5006),
-            E::Fetch { source, .. } => match source.cause() {
-                fetch::Error::TooLarge(_) => (StatusCode::BAD_REQUEST, 5005),
-                fetch::Error::AtCapacity(_) => (StatusCode::SERVICE_UNAVAILABLE, 4004),
-                _ => (StatusCode::INTERNAL_SERVER_ERROR, 5002),
-            },
-            E::VoiceMemoTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, 5005),
-            E::AttachmentDeleted | E::Unprepared(_) | E::Unsettled(_) | E::AtCapacity(_) => {
-                (StatusCode::SERVICE_UNAVAILABLE, 4004)
-            }
-            E::Blob(blob) if blob.is_transient() => (StatusCode::SERVICE_UNAVAILABLE, 4004),
-            E::Db(error) if error.is_transient() => (StatusCode::SERVICE_UNAVAILABLE, 4004),
-            E::Db(_) => (StatusCode::INTERNAL_SERVER_ERROR, 3006),
-            E::Blob(_) | E::BlobMissing(_) => (StatusCode::INTERNAL_SERVER_ERROR, 5001),
-        };
-        let retry_after = match &error {
+        match error {
+            E::EmptyFile
+            | E::FilenameTooLong(_)
+            | E::FirstMessage(_)
+            | E::NoLineLeft
+            | E::PartIndexOutOfRange { .. } => Self::new(S::BAD_REQUEST, 1005),
             E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => {
-                Some(*retry_after)
+                Self::too_many(*retry_after)
             }
-            E::AtCapacity(refused)
-            | E::Fetch {
-                source: fetch::Error::AtCapacity(refused),
-                ..
-            } => Some(refused.retry_after),
-            E::AttachmentDeleted | E::Unprepared(_) | E::Unsettled(_) => Some(1),
-            E::Db(error) if error.is_transient() => Some(1),
-            _ => None,
-        };
-        if let E::Blob(blob) = &error
-            && blob.is_transient()
-        {
-            // What is wrong with it is the operator's business; that it passes is the client's.
-            tracing::warn!(%error, "store or database is not reachable");
-            let told = Self::new(
-                status,
-                code,
-                "storage is not reachable at the moment; please try again",
-            );
-            return Self {
-                retry_after: Some(1),
-                ..told
-            };
+            E::ChatNotFound => Self::new(S::NOT_FOUND, 2001),
+            E::MessageNotFound => Self::new(S::NOT_FOUND, 2002),
+            E::AttachmentNotFound => Self::new(S::NOT_FOUND, 2003),
+            E::LineNotOwned(_) => Self::new(S::FORBIDDEN, 2006),
+            E::AttachmentNotReady(_) => Self::new(S::NOT_FOUND, 2007),
+            E::MentionInDirectChat => Self::new(S::CONFLICT, 2023),
+            E::UnsupportedType(_) => Self::new(S::BAD_REQUEST, 5004),
+            E::TooLarge(_) => Self::new(S::BAD_REQUEST, 5005),
+            E::VoiceMemoTooLarge(_) => Self::new(S::PAYLOAD_TOO_LARGE, 5005),
+            E::TypeMismatch(_) => Self::new(S::BAD_REQUEST, 5006),
+            E::Fetch { source, .. } => match source.cause() {
+                fetch::Error::TooLarge(_) => Self::new(S::BAD_REQUEST, 5005),
+                fetch::Error::AtCapacity(refused) => Self::unavailable(refused.retry_after),
+                _ => Self::new(S::INTERNAL_SERVER_ERROR, 5002),
+            },
+            E::AtCapacity(refused) => Self::unavailable(refused.retry_after),
+            E::AttachmentDeleted | E::Unprepared(_) | E::Unsettled(_) => Self::unavailable(1),
+            E::Db(error) if error.is_transient() => Self::unavailable(1).saying(Message::Internal),
+            E::Db(_) => Self::internal(3006),
+            E::Blob(error) if error.is_transient() => {
+                Self::unavailable(1).saying(Message::StoreUnreachable)
+            }
+            E::Blob(_) | E::BlobMissing(_) => Self::internal(5001),
         }
-        // What is another host's fault, or the moment's, is the client's business.
-        let ours = !matches!(
-            error,
-            E::Fetch { .. }
-                | E::AttachmentDeleted
-                | E::Unprepared(_)
-                | E::Unsettled(_)
-                | E::AtCapacity(_)
-        );
-        if status.is_server_error() && ours {
-            // Told once, here; the client gets a fixed text and the trace id, which the log line carries too.
-            tracing::error!(%error, "request failed");
-            return Self {
-                retry_after,
-                ..Self::new(status, code, OUR_FAULT)
-            };
-        }
-        Self {
-            retry_after,
-            ..Self::new(status, code, Excerpt::of(&error))
+    }
+}
+
+impl ApiError {
+    /// Returns the text for the client, and logs the error if the client does not get it. The log line is within the
+    /// request's span, so it carries the trace id that the client gets.
+    fn message(&self, message: Message) -> String {
+        match message {
+            Message::Error => Excerpt::of(self),
+            Message::StoreUnreachable => {
+                tracing::warn!(error = %self, "store is not reachable");
+                STORE_UNREACHABLE.to_owned()
+            }
+            Message::Internal => {
+                tracing::error!(error = %self, "request failed");
+                INTERNAL.to_owned()
+            }
         }
     }
 }
@@ -189,18 +221,18 @@ struct ErrorDetail {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self {
+        let Answer {
             status,
             code,
-            message,
             retry_after,
-        } = self;
+            message,
+        } = Answer::from(&self);
         let body = ErrorBody {
             success: false,
             error: ErrorDetail {
                 status: status.as_u16(),
                 code,
-                message,
+                message: self.message(message),
                 doc_url: format!(
                     "https://docs.linqapp.com/error/codes/{}xxx/{code}/",
                     code / 1000

@@ -17,14 +17,13 @@ use super::error::ApiError;
 use super::{ApiState, body};
 use crate::budget::Reservation;
 use crate::quote::{Excerpt, quoted, shown};
-use crate::service::Error;
 
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
         let caller = parts.extensions.get::<Caller>().copied();
-        caller.ok_or_else(|| ApiError::unauthorized("an API key is required").into_response())
+        caller.ok_or_else(|| ApiError::Unauthorized("an API key is required").into_response())
     }
 }
 
@@ -37,10 +36,10 @@ impl<T: ParseId, S: Send + Sync> FromRequestParts<S> for PathId<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(segments) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
             .await
-            .map_err(|_| Error::InvalidParameter("the path is not valid UTF-8".to_owned()))?;
+            .map_err(|_| ApiError::InvalidParameter("the path is not valid UTF-8".to_owned()))?;
         let text = segments.into_values().next().unwrap_or_default();
         T::parse(&text).map(Self).ok_or_else(|| {
-            Error::InvalidParameter(format!("{} in the path is not a UUID", quoted(&text))).into()
+            ApiError::InvalidParameter(format!("{} in the path is not a UUID", quoted(&text)))
         })
     }
 }
@@ -79,9 +78,9 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Error::InvalidParameter("the query string cannot be read".to_owned()))?;
+        let Query(pairs) = Query::from_request_parts(parts, state).await.map_err(|_| {
+            ApiError::InvalidParameter("the query string cannot be read".to_owned())
+        })?;
         Ok(Self(pairs))
     }
 }
@@ -99,15 +98,14 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
         let caller = request.extensions().get::<Caller>().copied();
         let (body, held) = body::read(request, app).await?;
         if !body.trim_ascii_start().starts_with(b"{") {
-            return Err(ApiError::malformed_body("the body must be a JSON object"));
+            return Err(ApiError::MalformedBody(
+                "the body must be a JSON object".to_owned(),
+            ));
         }
         let _permit = match caller {
-            Some(Caller(partner)) if body.len() > LARGE_BODY => Some(
-                app.service
-                    .parse_permit(partner)
-                    .await
-                    .map_err(Error::from)?,
-            ),
+            Some(Caller(partner)) if body.len() > LARGE_BODY => {
+                Some(app.service.parse_permit(partner).await?)
+            }
             _ => None,
         };
         let json = &mut serde_json::Deserializer::from_slice(&body);
@@ -118,10 +116,10 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
             } else {
                 format!("{}: ", shown(&path))
             };
-            ApiError::malformed_body(format!("{place}{}", Excerpt::of(error.inner())))
+            ApiError::MalformedBody(format!("{place}{}", Excerpt::of(error.inner())))
         })?;
         json.end()
-            .map_err(|error| ApiError::malformed_body(error.to_string()))?;
+            .map_err(|error| ApiError::MalformedBody(error.to_string()))?;
         Ok(Self(value, held))
     }
 }

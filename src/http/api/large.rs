@@ -23,7 +23,6 @@ use super::auth::Caller;
 use super::error::ApiError;
 use crate::budget::Reservation;
 use crate::domain::client_address::ClientAddress;
-use crate::service::Error;
 
 /// Largest answer that is held in memory until it has been read, in bytes.
 const MAX_HELD: u64 = 256 * 1024;
@@ -55,7 +54,7 @@ pub(super) async fn spool(State(app): State<ApiState>, request: Request, next: N
         .try_reserve(&holder, size)
     {
         Ok(held) => held,
-        Err(refused) => return ApiError::from(Error::AtCapacity(refused)).into_response(),
+        Err(refused) => return ApiError::AtCapacity(refused).into_response(),
     };
     let (mut parts, body) = response.into_parts();
     // Of a stream nobody else knows it.
@@ -66,7 +65,7 @@ pub(super) async fn spool(State(app): State<ApiState>, request: Request, next: N
         Ok(body) => Response::from_parts(parts, body),
         Err(error) => {
             tracing::error!(%error, "cannot keep a large answer in a temporary file");
-            ApiError::bug().into_response()
+            ApiError::Internal.into_response()
         }
     }
 }

@@ -10,7 +10,7 @@ use super::error::ApiError;
 /// Refuses a request that a fetch of this server sent.
 pub(super) async fn refuse(State(app): State<ApiState>, request: Request, next: Next) -> Response {
     if app.service.fetcher().own().sent(request.headers()) {
-        return ApiError::loop_detected().into_response();
+        return ApiError::LoopDetected.into_response();
     }
     next.run(request).await
 }

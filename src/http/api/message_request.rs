@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
+use super::error::ApiError;
 use super::extract::at_most;
 use super::models::required;
 use super::parts::{self, PartRequest};
@@ -13,7 +14,7 @@ use crate::domain::part::MAX_PARTS;
 use crate::id::MessageId;
 use crate::quote::quoted;
 use crate::send::{Destination, Draft};
-use crate::service::{Error, FileUrls};
+use crate::service::FileUrls;
 
 /// A message to send.
 #[derive(Deserialize, ToSchema)]
@@ -60,10 +61,10 @@ pub(crate) fn idempotency_key(
         .map(str::to_owned)
 }
 
-fn check_key(key: &str) -> Result<(), Error> {
+fn check_key(key: &str) -> Result<(), ApiError> {
     if key.chars().count() > MAX_IDEMPOTENCY_KEY_LENGTH {
         let most = MAX_IDEMPOTENCY_KEY_LENGTH;
-        return Err(Error::InvalidParameter(format!(
+        return Err(ApiError::InvalidParameter(format!(
             "idempotency_key has more than {most} characters"
         )));
     }
@@ -71,10 +72,12 @@ fn check_key(key: &str) -> Result<(), Error> {
 }
 
 /// The message of a call; an empty object counts as absent.
-pub(crate) fn required_message(content: Option<MessageContent>) -> Result<MessageContent, Error> {
+pub(crate) fn required_message(
+    content: Option<MessageContent>,
+) -> Result<MessageContent, ApiError> {
     content
         .filter(|content| !content.is_empty())
-        .ok_or(Error::MissingField("message"))
+        .ok_or(ApiError::MissingField("message"))
 }
 
 impl MessageContent {
@@ -101,7 +104,7 @@ impl MessageContent {
         files: &FileUrls,
         destination: Destination,
         idempotency_key: Option<String>,
-    ) -> Result<Draft, Error> {
+    ) -> Result<Draft, ApiError> {
         idempotency_key.as_deref().map(check_key).transpose()?;
         let preferred_service = self
             .preferred_service
@@ -114,7 +117,7 @@ impl MessageContent {
         let reply_to = self.reply_to.map(ReplyToRequest::check).transpose()?;
         let parts = parts::drafts(files, self.parts)?;
         if self.experience.is_some() {
-            return Err(Error::NotAvailable(
+            return Err(ApiError::NotAvailable(
                 "message.experience is not available on this server".to_owned(),
             ));
         }
@@ -131,9 +134,9 @@ impl MessageContent {
     }
 }
 
-fn preferred_service(name: &str) -> Result<Service, Error> {
+fn preferred_service(name: &str) -> Result<Service, ApiError> {
     let unknown = || {
-        Error::InvalidParameter(format!(
+        ApiError::InvalidParameter(format!(
             "preferred_service is iMessage, RCS or SMS; not {}",
             quoted(name)
         ))
@@ -143,25 +146,25 @@ fn preferred_service(name: &str) -> Result<Service, Error> {
 
 impl EffectRequest {
     /// Objects of an older form have neither field and are ignored.
-    fn check(self) -> Result<Option<Effect>, Error> {
+    fn check(self) -> Result<Option<Effect>, ApiError> {
         match (self.r#type, self.name) {
             (None, None) => Ok(None),
             (kind, name) => Effect::new(kind.as_deref(), &name.unwrap_or_default())
                 .map(Some)
-                .map_err(Error::InvalidParameter),
+                .map_err(ApiError::InvalidParameter),
         }
     }
 }
 
 impl ReplyToRequest {
-    fn check(self) -> Result<ReplyTo, Error> {
+    fn check(self) -> Result<ReplyTo, ApiError> {
         let id = required(self.message_id, "message.reply_to.message_id")?;
         let message_id = MessageId::parse(&id).ok_or_else(|| {
-            Error::InvalidParameter(format!("reply_to.message_id {} is not a UUID", quoted(&id)))
+            ApiError::InvalidParameter(format!("reply_to.message_id {} is not a UUID", quoted(&id)))
         })?;
         let index = self.part_index.unwrap_or(0);
         let part_index = u32::try_from(index).map_err(|_| {
-            Error::InvalidParameter(format!("reply_to.part_index {index} is out of range"))
+            ApiError::InvalidParameter(format!("reply_to.part_index {index} is out of range"))
         })?;
         Ok(ReplyTo {
             message_id,

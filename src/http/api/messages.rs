@@ -27,7 +27,6 @@ use crate::id::MessageId;
 use crate::quote::quoted;
 use crate::send::chats::LineSelection;
 use crate::send::{Destination, SendOutcome};
-use crate::service::Error;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -94,7 +93,7 @@ async fn create(
         return Ok(respond(kept));
     }
     if body.to.as_ref().is_none_or(Vec::is_empty) {
-        return Err(Error::MissingField("to").into());
+        return Err(ApiError::MissingField("to"));
     }
     let message = required_message(body.message)?;
     let to = recipients(body.to)?;
@@ -119,17 +118,17 @@ async fn create(
 }
 
 /// The `Idempotency-Key` header. Of several none is the right one.
-fn key_header(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+fn key_header(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut all = headers.get_all("idempotency-key").iter();
     let key = all
         .next()
         .map(|value| std::str::from_utf8(value.as_bytes()))
         .transpose();
     let key = key.map_err(|_| {
-        Error::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned())
+        ApiError::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned())
     })?;
     if all.next().is_some() {
-        return Err(Error::InvalidParameter(
+        return Err(ApiError::InvalidParameter(
             "a request has one Idempotency-Key header, not several".to_owned(),
         ));
     }
@@ -201,11 +200,10 @@ async fn thread(
         None | Some("asc") => Order::Ascending,
         Some("desc") => Order::Descending,
         Some(other) => {
-            return Err(Error::InvalidParameter(format!(
+            return Err(ApiError::InvalidParameter(format!(
                 "order is asc or desc, not {}",
                 quoted(other)
-            ))
-            .into());
+            )));
         }
     };
     let (limit, after) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);

@@ -114,11 +114,11 @@ pub fn router(app: ApiState, files: Router<ApiState>) -> Router {
 }
 
 async fn no_route(uri: Uri) -> ApiError {
-    ApiError::no_route(uri.path())
+    ApiError::NoRoute(uri.path().to_owned())
 }
 
 async fn wrong_method(method: Method) -> ApiError {
-    ApiError::wrong_method(method.as_str())
+    ApiError::WrongMethod(method.to_string())
 }
 
 /// Routes with trace ids, counted and logged, that this server does not call itself.

@@ -3,22 +3,23 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::error::ApiError;
 use super::parts::PartBody;
 use crate::domain::chat::{Chat, Participant, Recipients};
 use crate::domain::handle::{PhoneNumber, Recipient};
 use crate::domain::message::{DeliveryStatus, Message, Service};
-use crate::service::{Error, FileUrls};
+use crate::service::FileUrls;
 
 /// A string that must be there.
-pub(crate) fn required(value: Option<String>, field: &'static str) -> Result<String, Error> {
+pub(crate) fn required(value: Option<String>, field: &'static str) -> Result<String, ApiError> {
     value
         .filter(|value| !value.is_empty())
-        .ok_or(Error::MissingField(field))
+        .ok_or(ApiError::MissingField(field))
 }
 
 /// A phone number of the partner's.
-pub(crate) fn phone_number(value: &str, field: &'static str) -> Result<PhoneNumber, Error> {
-    PhoneNumber::parse(value).ok_or_else(|| Error::InvalidNumber {
+pub(crate) fn phone_number(value: &str, field: &'static str) -> Result<PhoneNumber, ApiError> {
+    PhoneNumber::parse(value).ok_or_else(|| ApiError::InvalidNumber {
         field,
         value: value.to_owned(),
     })
@@ -28,9 +29,9 @@ pub(crate) fn phone_number(value: &str, field: &'static str) -> Result<PhoneNumb
 pub(crate) const MAX_LISTED: usize = 1000;
 
 /// Refuses a list of which entries beyond [`MAX_LISTED`] were not kept.
-pub(crate) fn check_listed(list: &[String], field: &str) -> Result<(), Error> {
+pub(crate) fn check_listed(list: &[String], field: &str) -> Result<(), ApiError> {
     if list.len() > MAX_LISTED {
-        return Err(Error::InvalidParameter(format!(
+        return Err(ApiError::InvalidParameter(format!(
             "{field} has more than {MAX_LISTED} entries"
         )));
     }
@@ -38,17 +39,18 @@ pub(crate) fn check_listed(list: &[String], field: &str) -> Result<(), Error> {
 }
 
 /// Recipients: phone numbers or e-mail addresses, each counted once.
-pub(crate) fn recipients(to: Option<Vec<String>>) -> Result<Recipients, Error> {
+pub(crate) fn recipients(to: Option<Vec<String>>) -> Result<Recipients, ApiError> {
     let to = to
         .filter(|to| !to.is_empty())
-        .ok_or(Error::MissingField("to"))?;
+        .ok_or(ApiError::MissingField("to"))?;
     check_listed(&to, "to")?;
-    let parse =
-        |value: String| Recipient::parse(&value).ok_or(Error::InvalidNumber { field: "to", value });
+    let parse = |value: String| {
+        Recipient::parse(&value).ok_or(ApiError::InvalidNumber { field: "to", value })
+    };
     let recipients = Recipients::new(to.into_iter().map(parse).collect::<Result<_, _>>()?);
     let most = crate::domain::chat::MAX_RECIPIENTS;
     if recipients.as_slice().len() > most {
-        return Err(Error::InvalidParameter(format!(
+        return Err(ApiError::InvalidParameter(format!(
             "to holds more than {most} recipients"
         )));
     }

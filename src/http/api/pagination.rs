@@ -3,17 +3,17 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
+use super::error::ApiError;
 use super::extract::QueryParams;
 use crate::db::pages::ChatCursor;
 use crate::id::MessageId;
 use crate::quote::quoted;
-use crate::service::Error;
 
 /// Most items of a page.
 const MAX_LIMIT: u32 = 100;
 
 /// The `limit` of a list, 1 to 100.
-pub(crate) fn limit(query: &QueryParams, default: u32) -> Result<u32, Error> {
+pub(crate) fn limit(query: &QueryParams, default: u32) -> Result<u32, ApiError> {
     let Some(text) = query.get("limit") else {
         return Ok(default);
     };
@@ -22,7 +22,7 @@ pub(crate) fn limit(query: &QueryParams, default: u32) -> Result<u32, Error> {
         .ok()
         .filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| {
-        Error::InvalidParameter(format!(
+        ApiError::InvalidParameter(format!(
             "limit must be a whole number from 1 to {MAX_LIMIT}, not {text}",
             text = quoted(text)
         ))
@@ -40,7 +40,7 @@ pub(crate) trait Cursor: Sized {
     }
 
     /// From the query's `cursor`.
-    fn of(query: &QueryParams) -> Result<Option<Self>, Error> {
+    fn of(query: &QueryParams) -> Result<Option<Self>, ApiError> {
         let Some(text) = query.get("cursor") else {
             return Ok(None);
         };
@@ -50,7 +50,7 @@ pub(crate) trait Cursor: Sized {
             .and_then(|bytes| String::from_utf8(bytes).ok());
         let cursor = decoded.and_then(|text| Self::from_text(&text));
         let bad = || {
-            Error::InvalidParameter(
+            ApiError::InvalidParameter(
                 "cursor must be a next_cursor of the same list, unchanged".to_owned(),
             )
         };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use utoipa::ToSchema;
 
+use super::error::ApiError;
 use super::extract::at_most;
 use crate::domain::chat::Chat;
 use crate::domain::part::{
@@ -13,7 +14,7 @@ use crate::domain::part::{
 use crate::fetch::FetchUrl;
 use crate::id::AttachmentId;
 use crate::quote::quoted;
-use crate::service::{Error, FileUrls};
+use crate::service::{self, FileUrls};
 
 /// A part of a message to send.
 #[derive(Deserialize, ToSchema)]
@@ -50,14 +51,14 @@ pub(crate) struct StickerRequest {
 }
 
 /// The file at a URL, ours or somebody else's.
-pub(super) fn file_at(files: &FileUrls, url: &str, what: &str) -> Result<DraftPart, Error> {
+pub(super) fn file_at(files: &FileUrls, url: &str, what: &str) -> Result<DraftPart, ApiError> {
     if let Some(file) = files.parse_local(url) {
         return Ok(DraftPart::OwnFile(file));
     }
     // Without its query, which may hold a signature.
     let shown = url.split_once('?').map_or(url, |(path, _)| path);
     let problem = |e| {
-        Error::InvalidParameter(format!(
+        ApiError::InvalidParameter(format!(
             "{what} {} is not one to fetch from: {e}",
             quoted(shown)
         ))
@@ -65,8 +66,8 @@ pub(super) fn file_at(files: &FileUrls, url: &str, what: &str) -> Result<DraftPa
     FetchUrl::parse(url).map(DraftPart::Url).map_err(problem)
 }
 
-fn invalid(message: impl Into<String>) -> Error {
-    Error::InvalidContent(message.into())
+fn invalid(message: impl Into<String>) -> ApiError {
+    ApiError::InvalidContent(message.into())
 }
 
 /// Checks parts and turns them into drafts. All that is wrong with the content comes first, whichever part it is in;
@@ -74,7 +75,7 @@ fn invalid(message: impl Into<String>) -> Error {
 pub(super) fn drafts(
     files: &FileUrls,
     parts: Option<Vec<PartRequest>>,
-) -> Result<Vec<DraftPart>, Error> {
+) -> Result<Vec<DraftPart>, ApiError> {
     let parts = parts
         .filter(|parts| !parts.is_empty())
         .ok_or_else(|| invalid("message.parts needs at least one part"))?;
@@ -178,7 +179,7 @@ impl PartRequest {
         }
     }
 
-    fn check_references(&self, files: &FileUrls) -> Result<(), Error> {
+    fn check_references(&self, files: &FileUrls) -> Result<(), ApiError> {
         if self.kind() != "media" {
             return Ok(());
         }
@@ -186,15 +187,14 @@ impl PartRequest {
             file_at(files, url, "media url")?;
         }
         match &self.attachment_id {
-            Some(id) if AttachmentId::parse(id).is_none() => Err(Error::InvalidParameter(format!(
-                "attachment_id {} is not a UUID",
-                quoted(id)
-            ))),
+            Some(id) if AttachmentId::parse(id).is_none() => Err(ApiError::InvalidParameter(
+                format!("attachment_id {} is not a UUID", quoted(id)),
+            )),
             _ => Ok(()),
         }
     }
 
-    fn draft(self, files: &FileUrls) -> Result<DraftPart, Error> {
+    fn draft(self, files: &FileUrls) -> Result<DraftPart, ApiError> {
         match (self.kind(), &self.attachment_id, &self.url) {
             ("text", ..) => {
                 let stickers = self
@@ -208,10 +208,10 @@ impl PartRequest {
             }
             ("link", ..) => Ok(DraftPart::Link(self.value.unwrap_or_default())),
             ("media", Some(id), _) => Ok(DraftPart::Attachment(
-                AttachmentId::parse(id).ok_or(Error::AttachmentNotFound)?,
+                AttachmentId::parse(id).ok_or(service::Error::AttachmentNotFound)?,
             )),
             ("media", None, Some(url)) => file_at(files, url, "media url"),
-            (kind, ..) => Err(Error::NotAvailable(format!(
+            (kind, ..) => Err(ApiError::NotAvailable(format!(
                 "{kind} parts are not available on this server"
             ))),
         }
@@ -232,20 +232,20 @@ impl PartRequest {
 
 impl StickerRequest {
     /// A sticker's picture is one of our own files, by id or by URL.
-    fn resolve(&self, files: &FileUrls) -> Result<Sticker, Error> {
+    fn resolve(&self, files: &FileUrls) -> Result<Sticker, ApiError> {
         let id = match (&self.attachment_id, &self.url) {
             (Some(id), _) => AttachmentId::parse(id).ok_or_else(|| {
-                Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(id)))
+                ApiError::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(id)))
             })?,
             (None, url) => {
                 let url = url.as_deref().unwrap_or_default();
                 let own = files.parse_local(url).ok_or_else(|| {
                     let url = quoted(url);
-                    Error::InvalidParameter(format!(
+                    ApiError::InvalidParameter(format!(
                         "inline sticker url {url} is not the URL of a file stored here"
                     ))
                 })?;
-                own.ok_or(Error::AttachmentNotFound)?.id
+                own.ok_or(service::Error::AttachmentNotFound)?.id
             }
         };
         Ok(Sticker {

@@ -23,7 +23,6 @@ use super::host;
 use crate::budget::Reservation;
 use crate::domain::client_address::ClientAddress;
 use crate::metrics::RequestLabels;
-use crate::service::Error;
 
 const HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
@@ -50,7 +49,7 @@ impl fmt::Display for TraceId {
 
 /// The answer after a panic, which the panic hook has reported already.
 fn bug() -> Response {
-    ApiError::bug().into_response()
+    ApiError::Internal.into_response()
 }
 
 /// The method as a label. Clients can make up any number of methods, but not of labels.
@@ -70,7 +69,7 @@ fn known_method(method: &Method) -> &'static str {
 /// Checks what hyper leaves to us, and counts a request that came through a trusted proxy. Others are counted by their
 /// connection.
 fn admit(app: &ApiState, request: &Request) -> Result<Option<Reservation>, ApiError> {
-    host::check(request).map_err(|problem| Error::InvalidParameter(problem.to_owned()))?;
+    host::check(request).map_err(|problem| ApiError::InvalidParameter(problem.to_owned()))?;
     let client = request
         .extensions()
         .get::<ClientAddress>()
@@ -81,7 +80,7 @@ fn admit(app: &ApiState, request: &Request) -> Result<Option<Reservation>, ApiEr
             .proxied_requests
             .try_reserve(&client.to_string(), 1)
     };
-    Ok(client.map(reserve).transpose().map_err(Error::AtCapacity)?)
+    Ok(client.map(reserve).transpose()?)
 }
 
 /// A body with what its request holds.

@@ -8,14 +8,13 @@ use axum::routing::{self, MethodRouter};
 use super::ApiState;
 use super::error::ApiError;
 use crate::quote::shown;
-use crate::service::Error;
 
 async fn not_available(uri: Uri) -> Response {
     let path = shown(uri.path());
     let message = format!(
         "{path} is not available on this server; docs/reference/compatibility.md lists what is"
     );
-    ApiError::from(Error::NotAvailable(message)).into_response()
+    ApiError::NotAvailable(message).into_response()
 }
 
 fn on(methods: &str) -> MethodRouter<ApiState> {

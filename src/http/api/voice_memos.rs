@@ -20,7 +20,7 @@ use crate::domain::part::{DraftPart, Part};
 use crate::id::{AttachmentId, ChatId};
 use crate::quote::quoted;
 use crate::send::{Destination, Draft, SendOutcome};
-use crate::service::{Error, FileUrls};
+use crate::service::FileUrls;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(send))
@@ -109,18 +109,18 @@ async fn send(
     Ok(respond(app.service.send(partner, draft, render).await?))
 }
 
-fn part(files: &FileUrls, body: &SendVoiceMemo) -> Result<DraftPart, Error> {
+fn part(files: &FileUrls, body: &SendVoiceMemo) -> Result<DraftPart, ApiError> {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     match (given(&body.voice_memo_url), given(&body.attachment_id)) {
-        (None, None) => Err(Error::MissingField("voice_memo_url or attachment_id")),
-        (Some(_), Some(_)) => Err(Error::InvalidParameter(
+        (None, None) => Err(ApiError::MissingField("voice_memo_url or attachment_id")),
+        (Some(_), Some(_)) => Err(ApiError::InvalidParameter(
             "a voice memo has voice_memo_url or attachment_id, not both".to_owned(),
         )),
         (Some(url), None) => parts::file_at(files, &url, "voice_memo_url"),
         (None, Some(id)) => AttachmentId::parse(&id)
             .map(DraftPart::Attachment)
             .ok_or_else(|| {
-                Error::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(&id)))
+                ApiError::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(&id)))
             }),
     }
 }
