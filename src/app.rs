@@ -21,9 +21,8 @@ use crate::config::{BaseUrl, CdnMode, Config};
 use crate::db::{Db, secrets};
 use crate::delivery::{DeliveryWorker, Gateway, Receipts};
 use crate::fetch::{Fetcher, OwnServer, Resolve};
-use crate::http::api;
-use crate::http::files;
 use crate::http::server::{self, HostRouter};
+use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
 use crate::sandbox::Sandbox;
 use crate::service::{Parts, Service};
@@ -182,11 +181,11 @@ impl App {
     /// # Errors
     /// A background task ended, which none should: a server that accepts messages and delivers none must not look alive.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
-        let state = api::ApiState::new(Arc::clone(&self.service), self.config.data_dir.clone());
+        let state = HttpState::new(Arc::clone(&self.service), self.config.data_dir.clone());
         let separate = self.cdn_url.as_url().host_str() != self.public_url.as_url().host_str();
         let hosts = HostRouter {
-            all: api::router(state.clone(), files::router()),
-            files: separate.then(|| (self.cdn_url.clone(), files::files_only(state))),
+            all: http::router(state.clone()),
+            files: separate.then(|| (self.cdn_url.clone(), http::files_router(state))),
         };
         let (mut tasks, mut delivery) = (JoinSet::new(), JoinSet::new());
         let (worker, service) = (self.worker, Arc::clone(&self.service));

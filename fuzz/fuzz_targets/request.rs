@@ -14,7 +14,7 @@ use haversack::config::{Config, Flags};
 use haversack::delivery::Loopback;
 use haversack::domain::handle::PhoneNumber;
 use haversack::fetch::Resolve;
-use haversack::http::{api, files};
+use haversack::http::{self, HttpState};
 use haversack::partners;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -51,10 +51,10 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         let app = App::build(config, Clock::system(), Arc::new(Loopback), Arc::new(Nobody)).await.expect("app");
         let number = PhoneNumber::parse("+12025550100").expect("number");
         partners::add(app.db(), &Clock::system(), "fuzz".to_owned(), KEY, vec![number]).await.expect("partner");
-        let state = api::ApiState::new(Arc::clone(app.service()), folder);
+        let state = HttpState::new(Arc::clone(app.service()), folder);
         // Its folder is locked for as long as it lives.
         std::mem::forget(app);
-        api::router(state, files::router())
+        http::router(state)
     });
     (runtime, router)
 });

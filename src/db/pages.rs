@@ -7,33 +7,12 @@ use sqlx::any::AnyRow;
 use super::row::{integer, size};
 use super::{Connection, Error, chats, messages};
 use crate::domain::chat::Chat;
-use crate::domain::handle::PhoneNumber;
 use crate::domain::message::Message;
+use crate::domain::page::{ChatCursor, ChatFilter, Order};
 use crate::id::{ChatId, MessageId, PartnerId};
 
 /// Sorts after every UUID.
 const AFTER_ALL: &str = "g";
-
-/// Which chats to list.
-#[derive(Clone, Debug, Default)]
-pub struct ChatFilter {
-    /// Only those of this line.
-    pub line: Option<PhoneNumber>,
-    /// Only those with this participant.
-    pub participant: Option<String>,
-}
-
-/// Where a listing of chats stands.
-///
-/// Chats are sorted by their newest message, which changes while a client turns the pages. So the listing shows them
-/// in the order they had when its first page was made: a message that is younger than `as_of` does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChatCursor {
-    /// The newest message when the listing began.
-    pub as_of: MessageId,
-    /// The newest message, as of then, of the last chat given.
-    pub after: MessageId,
-}
 
 /// A chat and the message it is sorted by.
 #[derive(Debug)]
@@ -237,15 +216,6 @@ pub async fn chat_messages(
         .fetch_all(&mut *db)
         .await?;
     message_page(db, rows, limit).await
-}
-
-/// In which order a thread is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Oldest first.
-    Ascending,
-    /// Newest first.
-    Descending,
 }
 
 /// A page of a thread: its first message and the replies.

@@ -1,5 +1,64 @@
-//! HTTP: the server, the API, and the files.
+//! HTTP: connections, middleware, the API and the files.
+//!
+//! [`api`], [`files`] and [`ops`] have the routes. This module puts them together and decides by position which of
+//! them need an API key.
 
 pub mod api;
-pub mod files;
+mod error;
+mod files;
+mod middleware;
+mod ops;
 pub mod server;
+mod state;
+mod trace_id;
+
+use axum::Router;
+use axum::extract::OriginalUri;
+use axum::handler::HandlerWithoutStateExt;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+
+use error::ApiError;
+use middleware::{auth, spool};
+pub use state::HttpState;
+
+/// The prefix that the official clients put before every path of the API.
+const CLIENT_PREFIX: &str = "/api/partner";
+
+/// Returns every route: the API, uploads, files, and the operators' endpoints.
+pub fn router(state: HttpState) -> Router {
+    let (api, openapi) = api::router();
+    let open = Router::new()
+        .merge(ops::router(openapi))
+        .merge(files::router())
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(state.clone(), spool::large_responses));
+    let routes = behind_key(&state, api).merge(open);
+    middleware::for_every_request(state, routes)
+}
+
+/// Returns the routes of files alone, for a host of their own.
+pub fn files_router(state: HttpState) -> Router {
+    middleware::for_every_request(state, files::downloads_only())
+}
+
+/// Returns the API below both of its prefixes. Every path below them needs a key, whether it exists or not.
+fn behind_key(state: &HttpState, api: Router<HttpState>) -> Router<HttpState> {
+    Router::new()
+        .merge(api.clone())
+        .nest(CLIENT_PREFIX, api)
+        .nest_service("/v3", no_route.into_service())
+        .nest_service(CLIENT_PREFIX, no_route.into_service())
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(state.clone(), spool::large_responses))
+        .layer(from_fn_with_state(state.clone(), auth::require_key))
+}
+
+async fn no_route(OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::NoRoute(uri.path().to_owned())
+}
+
+async fn wrong_method(method: Method) -> ApiError {
+    ApiError::WrongMethod(method.to_string())
+}

@@ -1,9 +1,10 @@
 //! Reading chats, messages and threads, one or a page at a time.
 
-use crate::db::pages::{self, ChatCursor, ChatFilter, MessagePage, Order, PageLimit};
+use crate::db::pages::{self, MessagePage, PageLimit};
 use crate::db::{chats, messages};
 use crate::domain::chat::Chat;
 use crate::domain::message::Message;
+use crate::domain::page::{ChatCursor, ChatFilter, Order};
 use crate::id::{ChatId, MessageId, PartnerId};
 use crate::service::{Error, Service};
 

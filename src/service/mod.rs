@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::transcode::Converter;
 use crate::url_signing::Signer;
 
-/// Why a call was refused. Each is one row of the table of errors in `docs/reference/errors.md`; only `http/api/error.rs` knows
+/// Why a call was refused. Each is one row of the table of errors in `docs/reference/errors.md`; only `http/error.rs` knows
 /// their codes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -15,8 +15,13 @@ async fn a_key_is_asked_for_before_anything_else() {
         "/v3/attachments",
         "/api/partner/v3/attachments",
         "/v3/nowhere",
-        "/api/partner/nowhere",
+        "/v3/nowhere/deeper",
         "/v3",
+        "/v3/",
+        "/api/partner/nowhere",
+        "/api/partner/v3/nowhere",
+        "/api/partner",
+        "/api/partner/",
     ] {
         assert_eq!(
             app.anonymous().get(path).await.error(),
@@ -25,6 +30,20 @@ async fn a_key_is_asked_for_before_anything_else() {
         );
         let unknown = app.anonymous().with_key("no-such-key-0123456789");
         assert_eq!(unknown.get(path).await.error(), (401, 2004), "{path}");
+    }
+    for path in [
+        "/",
+        "/nowhere",
+        "/v3nowhere",
+        "/v4/chats",
+        "/api",
+        "/api/partners",
+    ] {
+        assert_eq!(
+            app.anonymous().get(path).await.error(),
+            (404, 2001),
+            "{path}"
+        );
     }
     for header in [
         "acme-key-0123456789",

@@ -10,16 +10,16 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ApiState;
-use super::auth::Caller;
-use super::error::{ApiError, ErrorBody};
 use super::extract::{JsonBody, PathId};
 use super::models::required;
 use crate::attachments::create::NewAttachment;
 use crate::domain::attachment::{Status, UploadState};
+use crate::http::error::{ApiError, ErrorBody};
+use crate::http::middleware::auth::Caller;
+use crate::http::state::HttpState;
 use crate::id::AttachmentId;
 
-pub(super) fn router() -> OpenApiRouter<ApiState> {
+pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(create))
         .routes(routes!(get, delete))
@@ -95,7 +95,7 @@ pub(crate) struct AttachmentBody {
 #[utoipa::path(post, path = "/v3/attachments", tag = "Attachments", request_body = CreateAttachment,
     responses((status = 200, body = CreatedAttachment), (status = "4XX", body = ErrorBody)))]
 async fn create(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     JsonBody(body, _held): JsonBody<CreateAttachment>,
 ) -> Result<Json<CreatedAttachment>, ApiError> {
@@ -106,7 +106,7 @@ async fn create(
             .size_bytes
             .ok_or(ApiError::MissingField("size_bytes"))?,
     };
-    let awaited = app.service.create_attachment(partner, new).await?;
+    let awaited = state.service.create_attachment(partner, new).await?;
     let attachment = awaited.attachment;
     Ok(Json(CreatedAttachment {
         attachment_id: attachment.id.to_string(),
@@ -126,16 +126,16 @@ async fn create(
     params(("attachment_id" = String, Path)),
     responses((status = 200, body = AttachmentBody), (status = "4XX", body = ErrorBody)))]
 async fn get(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<AttachmentId>,
 ) -> Result<Json<AttachmentBody>, ApiError> {
-    let (attachment, now) = app.service.attachment(partner, id).await?;
+    let (attachment, now) = state.service.attachment(partner, id).await?;
     let status = attachment.status(now);
     Ok(Json(AttachmentBody {
         id: attachment.id.to_string(),
         download_url: (status == Status::Complete)
-            .then(|| app.service.file_urls().uploaded(&attachment)),
+            .then(|| state.service.file_urls().uploaded(&attachment)),
         filename: attachment.filename,
         content_type: attachment.declared_type,
         size_bytes: attachment.size_bytes,
@@ -159,11 +159,11 @@ async fn get(
     params(("attachment_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 async fn delete(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<AttachmentId>,
 ) -> Result<StatusCode, ApiError> {
-    app.service.delete_attachment(partner, id).await?;
+    state.service.delete_attachment(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

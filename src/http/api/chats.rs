@@ -9,9 +9,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ApiState;
-use super::auth::Caller;
-use super::error::{ApiError, ErrorBody};
 use super::extract::{JsonBody, PathId, QueryParams, at_most};
 use super::idempotency::{answer, respond};
 use super::message_request::{MessageContent, idempotency_key, required_message};
@@ -20,12 +17,15 @@ use super::models::{
     recipients, required,
 };
 use super::pagination::{self, Cursor};
-use crate::db::pages::{ChatCursor, ChatFilter};
 use crate::domain::handle::Recipient;
+use crate::domain::page::{ChatCursor, ChatFilter};
+use crate::http::error::{ApiError, ErrorBody};
+use crate::http::middleware::auth::Caller;
+use crate::http::state::HttpState;
 use crate::id::{ChatId, MessageId};
 use crate::send::{Destination, SendOutcome};
 
-pub(super) fn router() -> OpenApiRouter<ApiState> {
+pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(get))
@@ -103,12 +103,12 @@ pub(crate) struct MessageList {
 #[utoipa::path(post, path = "/v3/chats", tag = "Chats", request_body = CreateChat,
     responses((status = 201, body = CreatedChat), (status = "4XX", body = ErrorBody)))]
 async fn create(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     JsonBody(body, _held): JsonBody<CreateChat>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(None, body.message.as_ref());
-    if let Some(kept) = app.replay(partner, key.as_deref()).await? {
+    if let Some(kept) = state.replay(partner, key.as_deref()).await? {
         return Ok(respond(kept));
     }
     let from = required(body.from, "from")?;
@@ -127,7 +127,11 @@ async fn create(
             "to holds the from number itself".to_owned(),
         ));
     }
-    let draft = message.draft(app.service.file_urls(), Destination::Line { from, to }, key)?;
+    let draft = message.draft(
+        state.service.file_urls(),
+        Destination::Line { from, to },
+        key,
+    )?;
     let render = |files: &_, sent: &SendOutcome| {
         let message = models::sent_message(files, &sent.chat, &sent.message);
         let chat = &sent.chat;
@@ -142,7 +146,7 @@ async fn create(
         };
         answer(StatusCode::CREATED, &CreatedChat { chat })
     };
-    Ok(respond(app.service.send(partner, draft, render).await?))
+    Ok(respond(state.service.send(partner, draft, render).await?))
 }
 
 /// Lists chats, most recently active first.
@@ -153,7 +157,7 @@ async fn create(
         ("cursor" = Option<String>, Query)),
     responses((status = 200, body = ChatList), (status = "4XX", body = ErrorBody)))]
 async fn list(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     query: QueryParams,
 ) -> Result<Json<ChatList>, ApiError> {
@@ -165,7 +169,7 @@ async fn list(
         participant: query.get("to").map(participant).transpose()?,
     };
     let (limit, cursor) = (pagination::limit(&query, 20)?, ChatCursor::of(&query)?);
-    let page = app.service.chats(partner, filter, cursor, limit).await?;
+    let page = state.service.chats(partner, filter, cursor, limit).await?;
     Ok(Json(ChatList {
         chats: page.items.iter().map(models::chat).collect(),
         next_cursor: page.next.map(|next| next.encode()),
@@ -197,11 +201,11 @@ fn participant(value: &str) -> Result<String, ApiError> {
 #[utoipa::path(get, path = "/v3/chats/{chat_id}", tag = "Chats", params(("chat_id" = String, Path)),
     responses((status = 200, body = ChatBody), (status = "4XX", body = ErrorBody)))]
 async fn get(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<Json<ChatBody>, ApiError> {
-    Ok(Json(models::chat(&app.service.chat(partner, id).await?)))
+    Ok(Json(models::chat(&state.service.chat(partner, id).await?)))
 }
 
 /// Sends a message into a chat.
@@ -209,18 +213,18 @@ async fn get(
     request_body = SendMessage,
     responses((status = 202, body = SentIntoChat), (status = "4XX", body = ErrorBody)))]
 async fn send(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     id: Result<PathId<ChatId>, ApiError>,
     JsonBody(body, _held): JsonBody<SendMessage>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(None, body.message.as_ref());
-    if let Some(kept) = app.replay(partner, key.as_deref()).await? {
+    if let Some(kept) = state.replay(partner, key.as_deref()).await? {
         return Ok(respond(kept));
     }
     let message = required_message(body.message)?;
     let PathId(id) = id?;
-    let draft = message.draft(app.service.file_urls(), Destination::Chat(id), key)?;
+    let draft = message.draft(state.service.file_urls(), Destination::Chat(id), key)?;
     let render = |files: &_, sent: &SendOutcome| {
         let message = models::sent_message(files, &sent.chat, &sent.message);
         answer(
@@ -231,7 +235,7 @@ async fn send(
             },
         )
     };
-    Ok(respond(app.service.send(partner, draft, render).await?))
+    Ok(respond(state.service.send(partner, draft, render).await?))
 }
 
 /// Lists a chat's messages, newest first.
@@ -240,17 +244,17 @@ async fn send(
         ("cursor" = Option<String>, Query)),
     responses((status = 200, body = MessageList), (status = "4XX", body = ErrorBody)))]
 async fn messages(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
     query: QueryParams,
 ) -> Result<Json<MessageList>, ApiError> {
     let (limit, before) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
-    let (chat, page) = app
+    let (chat, page) = state
         .service
         .chat_messages(partner, id, before, limit)
         .await?;
-    let files = app.service.file_urls();
+    let files = state.service.file_urls();
     Ok(Json(MessageList {
         messages: page
             .items
@@ -265,11 +269,11 @@ async fn messages(
 #[utoipa::path(post, path = "/v3/chats/{chat_id}/read", tag = "Chats", params(("chat_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 async fn read(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<StatusCode, ApiError> {
-    app.service.chat(partner, id).await?;
+    state.service.chat(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -277,11 +281,11 @@ async fn read(
 #[utoipa::path(post, path = "/v3/chats/{chat_id}/typing", tag = "Chats", params(("chat_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 async fn start_typing(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<StatusCode, ApiError> {
-    app.service.chat(partner, id).await?;
+    state.service.chat(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -289,10 +293,10 @@ async fn start_typing(
 #[utoipa::path(delete, path = "/v3/chats/{chat_id}/typing", tag = "Chats", params(("chat_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 async fn stop_typing(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<StatusCode, ApiError> {
-    app.service.chat(partner, id).await?;
+    state.service.chat(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,25 +7,16 @@ use std::marker::PhantomData;
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::response::{IntoResponse, Response};
 use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::auth::Caller;
 use super::bounded_json::Bounded;
-use super::error::ApiError;
-use super::{ApiState, body};
+use super::json_body;
 use crate::budget::Reservation;
+use crate::http::error::ApiError;
+use crate::http::middleware::auth::Caller;
+use crate::http::state::HttpState;
 use crate::quote::{Excerpt, quoted, shown};
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        let caller = parts.extensions.get::<Caller>().copied();
-        caller.ok_or_else(|| ApiError::Unauthorized("an API key is required").into_response())
-    }
-}
 
 /// An id of the path.
 pub(crate) struct PathId<T>(pub(crate) T);
@@ -91,12 +82,12 @@ const LARGE_BODY: usize = 32 * 1024;
 /// A JSON object, whatever `Content-Type` says, and what it holds of the budget of JSON bodies until it was handled.
 pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Reservation);
 
-impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &ApiState) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &HttpState) -> Result<Self, ApiError> {
         let caller = request.extensions().get::<Caller>().copied();
-        let (body, held) = body::read(request, app).await?;
+        let (body, held) = json_body::read(request, state).await?;
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(ApiError::MalformedBody(
                 "the body must be a JSON object".to_owned(),
@@ -104,7 +95,7 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
         }
         let _permit = match caller {
             Some(Caller(partner)) if body.len() > LARGE_BODY => {
-                Some(app.service.parse_permit(partner).await?)
+                Some(state.service.parse_permit(partner).await?)
             }
             _ => None,
         };

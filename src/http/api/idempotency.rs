@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::ApiState;
+use crate::http::state::HttpState;
 use crate::id::PartnerId;
 use crate::send::StoredResponse;
 use crate::service::Error;
@@ -25,7 +25,7 @@ pub(crate) fn respond(answer: StoredResponse) -> Response {
     (status, [(header::CONTENT_TYPE, json)], answer.body).into_response()
 }
 
-impl ApiState {
+impl HttpState {
     /// The answer kept under a key: given before anything else of a repeated call is looked at.
     pub(crate) async fn replay(
         &self,

@@ -4,13 +4,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
-use super::error::ApiError;
 use super::extract::at_most;
 use super::models::required;
 use super::parts::{self, PartRequest};
-use super::request_id::TraceId;
 use crate::domain::message::{Effect, MAX_IDEMPOTENCY_KEY_LENGTH, ReplyTo, Service};
 use crate::domain::part::MAX_PARTS;
+use crate::http::error::ApiError;
+use crate::http::trace_id::TraceId;
 use crate::id::MessageId;
 use crate::quote::quoted;
 use crate::send::{Destination, Draft};

@@ -10,10 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ApiState;
-use super::auth::Caller;
 use super::chats::MessageList;
-use super::error::{ApiError, ErrorBody};
 use super::extract::{JsonBody, PathId, QueryParams, at_most};
 use super::idempotency::{answer, respond};
 use super::message_request::{MessageContent, idempotency_key, required_message};
@@ -22,13 +19,16 @@ use super::models::{
     recipients,
 };
 use super::pagination::{self, Cursor};
-use crate::db::pages::Order;
+use crate::domain::page::Order;
+use crate::http::error::{ApiError, ErrorBody};
+use crate::http::middleware::auth::Caller;
+use crate::http::state::HttpState;
 use crate::id::MessageId;
 use crate::quote::quoted;
 use crate::send::chats::LineSelection;
 use crate::send::{Destination, SendOutcome};
 
-pub(super) fn router() -> OpenApiRouter<ApiState> {
+pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(create))
         .routes(routes!(get, delete))
@@ -83,13 +83,13 @@ pub(crate) struct FromSelection {
     params(("Idempotency-Key" = Option<String>, Header, description = "The same as idempotency_key in the body")),
     responses((status = 202, body = CreatedMessage), (status = "4XX", body = ErrorBody)))]
 async fn create(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     headers: HeaderMap,
     JsonBody(body, _held): JsonBody<CreateMessage>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(key_header(&headers)?, body.message.as_ref());
-    if let Some(kept) = app.replay(partner, key.as_deref()).await? {
+    if let Some(kept) = state.replay(partner, key.as_deref()).await? {
         return Ok(respond(kept));
     }
     if body.to.as_ref().is_none_or(Vec::is_empty) {
@@ -104,12 +104,13 @@ async fn create(
         .map(|line| phone_number(line, "exclude_from"))
         .collect::<Result<_, _>>()?;
     let draft = message.draft(
-        app.service.file_urls(),
+        state.service.file_urls(),
         Destination::Anyone { to, excluded },
         key,
     )?;
     Ok(respond(
-        app.service
+        state
+            .service
             .send(partner, draft, |files, sent| {
                 answer(StatusCode::ACCEPTED, &created(files, sent))
             })
@@ -161,13 +162,13 @@ fn created(files: &crate::service::FileUrls, sent: &SendOutcome) -> CreatedMessa
 #[utoipa::path(get, path = "/v3/messages/{message_id}", tag = "Messages", params(("message_id" = String, Path)),
     responses((status = 200, body = MessageBody), (status = "4XX", body = ErrorBody)))]
 async fn get(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<MessageId>,
 ) -> Result<Json<MessageBody>, ApiError> {
-    let (chat, message) = app.service.message(partner, id).await?;
+    let (chat, message) = state.service.message(partner, id).await?;
     Ok(Json(models::message(
-        app.service.file_urls(),
+        state.service.file_urls(),
         &chat,
         &message,
     )))
@@ -177,11 +178,11 @@ async fn get(
 #[utoipa::path(delete, path = "/v3/messages/{message_id}", tag = "Messages", params(("message_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 async fn delete(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<MessageId>,
 ) -> Result<StatusCode, ApiError> {
-    app.service.delete_message(partner, id).await?;
+    state.service.delete_message(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -191,7 +192,7 @@ async fn delete(
         ("limit" = Option<u32>, Query, description = "1 to 100, 50 by default"), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = MessageList), (status = "4XX", body = ErrorBody)))]
 async fn thread(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     PathId(id): PathId<MessageId>,
     query: QueryParams,
@@ -207,8 +208,11 @@ async fn thread(
         }
     };
     let (limit, after) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
-    let (chat, page) = app.service.thread(partner, id, order, after, limit).await?;
-    let files = app.service.file_urls();
+    let (chat, page) = state
+        .service
+        .thread(partner, id, order, after, limit)
+        .await?;
+    let files = state.service.file_urls();
     Ok(Json(MessageList {
         messages: page
             .items

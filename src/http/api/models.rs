@@ -3,11 +3,11 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::ApiError;
 use super::parts::PartBody;
 use crate::domain::chat::{Chat, Participant, Recipients};
 use crate::domain::handle::{PhoneNumber, Recipient};
 use crate::domain::message::{DeliveryStatus, Message, Service};
+use crate::http::error::ApiError;
 use crate::service::FileUrls;
 
 /// A string that must be there.

@@ -3,9 +3,9 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use super::error::ApiError;
 use super::extract::QueryParams;
-use crate::db::pages::ChatCursor;
+use crate::domain::page::ChatCursor;
+use crate::http::error::ApiError;
 use crate::id::MessageId;
 use crate::quote::quoted;
 

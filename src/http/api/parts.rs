@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use utoipa::ToSchema;
 
-use super::error::ApiError;
 use super::extract::at_most;
 use crate::domain::chat::Chat;
 use crate::domain::part::{
@@ -12,6 +11,7 @@ use crate::domain::part::{
     MAX_STICKERS, MAX_STICKERS_OF_MESSAGE, Mention, Part, Range, Sticker, Text,
 };
 use crate::fetch::FetchUrl;
+use crate::http::error::ApiError;
 use crate::id::AttachmentId;
 use crate::quote::quoted;
 use crate::service::{self, FileUrls};

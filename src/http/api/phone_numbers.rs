@@ -7,13 +7,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ApiState;
-use super::auth::Caller;
-use super::error::ApiError;
+use crate::http::error::ApiError;
+use crate::http::middleware::auth::Caller;
+use crate::http::state::HttpState;
 
 const HEALTH_DOC: &str = "https://docs.linqapp.com/guides/phone-numbers/reputation#healthy";
 
-pub(super) fn router() -> OpenApiRouter<ApiState> {
+pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(list_deprecated))
@@ -72,14 +72,14 @@ pub(crate) struct Capabilities {
 #[utoipa::path(get, path = "/v3/phone_numbers", tag = "Phone numbers",
     responses((status = 200, body = PhoneNumberList)))]
 async fn list(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
 ) -> Result<Json<PhoneNumberList>, ApiError> {
     let reputation = || ReputationBody {
         status: "HEALTHY",
         doc_url: HEALTH_DOC,
     };
-    let lines = app.service.lines(partner).await?;
+    let lines = state.service.lines(partner).await?;
     let phone_numbers = lines.into_iter().map(|line| PhoneNumberBody {
         id: line.id.to_string(),
         phone_number: line.phone_number.to_string(),
@@ -97,10 +97,10 @@ async fn list(
 #[utoipa::path(get, path = "/v3/phonenumbers", tag = "Phone numbers",
     responses((status = 200, body = DeprecatedPhoneNumberList)))]
 async fn list_deprecated(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
 ) -> Result<Json<DeprecatedPhoneNumberList>, ApiError> {
-    let lines = app.service.lines(partner).await?;
+    let lines = state.service.lines(partner).await?;
     let phone_numbers = lines.into_iter().map(|line| DeprecatedPhoneNumberBody {
         id: line.id.to_string(),
         phone_number: line.phone_number.to_string(),

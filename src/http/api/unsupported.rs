@@ -5,8 +5,8 @@ use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 
-use super::ApiState;
-use super::error::ApiError;
+use crate::http::error::ApiError;
+use crate::http::state::HttpState;
 use crate::quote::shown;
 
 async fn not_available(uri: Uri) -> Response {
@@ -17,7 +17,7 @@ async fn not_available(uri: Uri) -> Response {
     ApiError::NotAvailable(message).into_response()
 }
 
-fn on(methods: &str) -> MethodRouter<ApiState> {
+fn on(methods: &str) -> MethodRouter<HttpState> {
     methods
         .split(' ')
         .fold(MethodRouter::new(), |router, method| match method {
@@ -74,7 +74,7 @@ static ENDPOINTS: &[(&str, &str)] = &[
     ("GET", "/v3/phone_numbers/{id}/reputation_audit/{audit}"),
 ];
 
-pub(crate) fn router() -> Router<ApiState> {
+pub(crate) fn router() -> Router<HttpState> {
     ENDPOINTS
         .iter()
         .fold(Router::new(), |router, (methods, path)| {

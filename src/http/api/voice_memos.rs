@@ -8,21 +8,21 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ApiState;
-use super::auth::Caller;
-use super::error::{ApiError, ErrorBody};
 use super::extract::{JsonBody, PathId};
 use super::idempotency::{answer, respond};
 use super::models::{self, HandleBody};
 use super::parts;
-use super::request_id::TraceId;
 use crate::domain::part::{DraftPart, Part};
+use crate::http::error::{ApiError, ErrorBody};
+use crate::http::middleware::auth::Caller;
+use crate::http::state::HttpState;
+use crate::http::trace_id::TraceId;
 use crate::id::{AttachmentId, ChatId};
 use crate::quote::quoted;
 use crate::send::{Destination, Draft, SendOutcome};
 use crate::service::FileUrls;
 
-pub(super) fn router() -> OpenApiRouter<ApiState> {
+pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new().routes(routes!(send))
 }
 
@@ -86,12 +86,12 @@ struct VoiceMemoChat {
     request_body = SendVoiceMemo,
     responses((status = 202, body = SentVoiceMemo), (status = "4XX", body = ErrorBody)))]
 async fn send(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     Caller(partner): Caller,
     id: Result<PathId<ChatId>, ApiError>,
     JsonBody(body, _held): JsonBody<SendVoiceMemo>,
 ) -> Result<Response, ApiError> {
-    let part = part(app.service.file_urls(), &body)?;
+    let part = part(state.service.file_urls(), &body)?;
     let PathId(id) = id?;
     let draft = Draft {
         destination: Destination::Chat(id),
@@ -106,7 +106,7 @@ async fn send(
     let render = |files: &_, sent: &SendOutcome| {
         answer(StatusCode::ACCEPTED, &SentVoiceMemo::new(files, sent))
     };
-    Ok(respond(app.service.send(partner, draft, render).await?))
+    Ok(respond(state.service.send(partner, draft, render).await?))
 }
 
 fn part(files: &FileUrls, body: &SendVoiceMemo) -> Result<DraftPart, ApiError> {

@@ -14,7 +14,7 @@ use super::range::{self, Requested};
 use crate::attachments::download::{self, FileHandle};
 use crate::blob::{self, ByteStream, Reading};
 use crate::domain::disposition;
-use crate::http::api::ApiState;
+use crate::http::state::HttpState;
 use crate::id::{AttachmentId, PartnerId};
 use crate::service::Error;
 
@@ -44,7 +44,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// GET and HEAD.
 pub(super) async fn get(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     path: Result<Path<(String, String, String)>, PathRejection>,
     RawQuery(query): RawQuery,
     method: Method,
@@ -56,11 +56,11 @@ pub(super) async fn get(
     };
     let found = match (PartnerId::parse(&partner), AttachmentId::parse(&id)) {
         (Some(partner), Some(id)) => {
-            let found = app.service.stored_file(partner, id, &segment).await;
+            let found = state.service.stored_file(partner, id, &segment).await;
             found.map(|file| {
                 file.map(|file| {
                     (
-                        app.service.file_urls().check(id, &file, query.as_deref()),
+                        state.service.file_urls().check(id, &file, query.as_deref()),
                         file,
                     )
                 })
@@ -71,11 +71,11 @@ pub(super) async fn get(
     let mut response = match found {
         // Before anything of the request is compared with the file.
         Ok(Some((Err(unusable), _))) => refuse(StatusCode::FORBIDDEN, format!("{unusable}\n")),
-        Ok(Some((Ok(()), file))) => match redirect(&app, &file, &method) {
+        Ok(Some((Ok(()), file))) => match redirect(&state, &file, &method) {
             Some(response) => response,
-            None => answer(&app, &file, &method, &headers)
+            None => answer(&state, &file, &method, &headers)
                 .await
-                .unwrap_or_else(|error| unread(&app, &file, error)),
+                .unwrap_or_else(|error| unread(&state, &file, error)),
         },
         Ok(None) => refuse(StatusCode::NOT_FOUND, "there is no such file\n"),
         Err(error) => failed(&error),
@@ -108,13 +108,13 @@ pub(super) async fn wrong_method() -> Response {
 }
 
 /// To the store itself, which has everything that is told of the file.
-fn redirect(app: &ApiState, file: &FileHandle, method: &Method) -> Option<Response> {
+fn redirect(state: &HttpState, file: &FileHandle, method: &Method) -> Option<Response> {
     let reading = if method == Method::HEAD {
         Reading::Head
     } else {
         Reading::Get
     };
-    let url = app.service.direct_url(file, reading)?;
+    let url = state.service.direct_url(file, reading)?;
     Some(
         (
             StatusCode::FOUND,
@@ -127,14 +127,14 @@ fn redirect(app: &ApiState, file: &FileHandle, method: &Method) -> Option<Respon
     )
 }
 
-fn unread(app: &ApiState, file: &FileHandle, error: blob::Error) -> Response {
+fn unread(state: &HttpState, file: &FileHandle, error: blob::Error) -> Response {
     if matches!(error, blob::Error::NotFound) {
-        app.service.evict(file);
+        state.service.evict(file);
         return refuse(StatusCode::NOT_FOUND, "there is no such file\n");
     }
     if matches!(error, blob::Error::PreconditionFailed) {
         // Put there anew by hands, from a backup say: it is opened anew the next time.
-        app.service.evict(file);
+        state.service.evict(file);
     }
     failed(&error.into())
 }
@@ -180,7 +180,7 @@ fn refuse(status: StatusCode, message: impl IntoResponse) -> Response {
 }
 
 async fn answer(
-    app: &ApiState,
+    state: &HttpState,
     file: &FileHandle,
     method: &Method,
     headers: &HeaderMap,
@@ -209,7 +209,7 @@ async fn answer(
             } else {
                 Requested::Whole
             };
-            match content(app, file, method, requested, size).await? {
+            match content(state, file, method, requested, size).await? {
                 Some(response) => response,
                 None => return Ok(unsatisfiable(size)),
             }
@@ -231,7 +231,7 @@ async fn answer(
 
 /// The whole file or parts of it; `None` if it has none of what was asked for. Nothing is read for a HEAD.
 async fn content(
-    app: &ApiState,
+    state: &HttpState,
     file: &FileHandle,
     method: &Method,
     requested: Requested,
@@ -268,7 +268,7 @@ async fn content(
             }
         }
     };
-    let mut response = (status, Body::from_stream(counted(app, stream))).into_response();
+    let mut response = (status, Body::from_stream(counted(state, stream))).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, value(&media_type));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -294,8 +294,8 @@ fn unsatisfiable(size: u64) -> Response {
         .into_response()
 }
 
-fn counted(app: &ApiState, stream: ByteStream) -> ByteStream {
-    let counter = app.service.metrics().downloaded_bytes.clone();
+fn counted(state: &HttpState, stream: ByteStream) -> ByteStream {
+    let counter = state.service.metrics().downloaded_bytes.clone();
     stream
         .inspect(move |chunk| {
             if let Ok(chunk) = chunk {

@@ -1,5 +1,5 @@
-//! The bytes over HTTP: the presigned PUT, and GET and HEAD of files with ranges, validators and safe headers. No key
-//! is needed here, and one that is sent is ignored.
+//! Files over HTTP: the presigned PUT, and GET and HEAD with ranges, conditional requests and headers that make files safe
+//! to open. These routes need no API key and ignore one.
 
 mod conditional;
 mod download;
@@ -11,24 +11,23 @@ mod upload;
 use axum::Router;
 use axum::routing::{any, get};
 
-use crate::http::api::{self, ApiState};
+use crate::http::state::HttpState;
 
-/// Routes of uploads and files.
-pub fn router() -> Router<ApiState> {
-    files().route("/uploads/{attachment_id}", any(upload::put))
+/// Returns the routes of uploads and downloads.
+pub(super) fn router() -> Router<HttpState> {
+    downloads().route("/uploads/{attachment_id}", any(upload::put))
 }
 
-/// Routes of files.
-fn files() -> Router<ApiState> {
+/// Returns the routes of downloads, and 404 for every other path.
+pub(super) fn downloads_only() -> Router<HttpState> {
+    downloads().fallback(download::not_found)
+}
+
+fn downloads() -> Router<HttpState> {
     Router::new()
         .route(
             "/attachments/partners/{partner_id}/{attachment_id}/{filename}",
             get(download::get).fallback(download::wrong_method),
         )
         .route("/attachments/{*other}", any(download::not_found))
-}
-
-/// Files and nothing else, for a host of their own.
-pub fn files_only(app: ApiState) -> Router {
-    api::traced(app, files().fallback(download::not_found))
 }

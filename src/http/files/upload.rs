@@ -9,12 +9,12 @@ use axum::response::{IntoResponse, Response};
 
 use super::s3_error::{self, UploadError};
 use crate::attachments::upload::{Error, UploadHead};
-use crate::http::api::ApiState;
+use crate::http::state::HttpState;
 use crate::id::AttachmentId;
 
 /// PUT of an upload URL.
 pub(super) async fn put(
-    State(app): State<ApiState>,
+    State(state): State<HttpState>,
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
@@ -27,22 +27,22 @@ pub(super) async fn put(
         );
         return ([(header::ALLOW, HeaderValue::from_static("PUT"))], refused).into_response();
     }
-    match receive(&app, &id, request).await {
+    match receive(&state, &id, request).await {
         Ok(md5) => {
-            app.service.metrics().upload("stored");
+            state.service.metrics().upload("stored");
             let etag = HeaderValue::from_str(&format!("\"{md5}\""))
                 .expect("hexadecimal is a header value");
             (StatusCode::OK, [(header::ETAG, etag)]).into_response()
         }
         Err(error) => {
             let error = UploadError(error);
-            app.service.metrics().upload(error.code());
+            state.service.metrics().upload(error.code());
             error.into_response()
         }
     }
 }
 
-async fn receive(app: &ApiState, id: &str, request: Request) -> Result<String, Error> {
+async fn receive(state: &HttpState, id: &str, request: Request) -> Result<String, Error> {
     let (parts, body) = request.into_parts();
     // The canonical spelling only: the signature covers it.
     let id = AttachmentId::parse(id)
@@ -57,9 +57,9 @@ async fn receive(app: &ApiState, id: &str, request: Request) -> Result<String, E
         content_length: text(&parts.headers, header::CONTENT_LENGTH)
             .and_then(|length| length.parse().ok()),
     };
-    let attachment = app.service.authorize_upload(head).await?;
+    let attachment = state.service.authorize_upload(head).await?;
     let body: Body = body;
-    let digests = app
+    let digests = state
         .service
         .clone()
         .receive_upload(&attachment, body.into_data_stream())

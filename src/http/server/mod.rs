@@ -1,10 +1,10 @@
 //! Connections: accepting them, bounding them, closing the silent and the slow, and finishing the running ones when
 //! the server stops. axum's own `serve` does none of the bounding.
 
+mod backpressure;
 mod clients;
 mod drain;
 mod forwarded;
-mod frames;
 mod idle_timeout;
 
 use std::convert::Infallible;
@@ -31,13 +31,13 @@ use tower::ServiceExt;
 use crate::budget::AtCapacity;
 use crate::config::{BaseUrl, Limits};
 use crate::metrics::Metrics;
+use backpressure::OneAtATime;
 use clients::Clients;
 use drain::DrainableBody;
-use frames::OneAtATime;
 use idle_timeout::IdleTimeoutStream;
 
 /// Bytes that hyper gathers of a request before it passes them on: with the batch being written, all that an upload
-/// holds in memory. Of an answer it holds one piece ([`frames`]). No more than the pieces of files, so that hyper writes one
+/// holds in memory. Of an answer it holds one piece ([`backpressure`]). No more than the pieces of files, so that hyper writes one
 /// before it asks for the next.
 const BUFFER: usize = 48 * 1024;
 /// Bytes that the system holds of an answer and has not sent yet. What the network can take at a time is not bounded by

@@ -5,11 +5,11 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::time::{Instant, timeout};
 
-use super::ApiState;
-use super::error::ApiError;
 use crate::budget::{AtCapacity, Reservation};
 use crate::config::Limits;
 use crate::domain::client_address::ClientAddress;
+use crate::http::error::ApiError;
+use crate::http::state::HttpState;
 
 /// Capacity of the buffer of a small body.
 const SMALL: usize = 4096;
@@ -17,16 +17,16 @@ const SMALL: usize = 4096;
 /// Reads a body. The reservation counts the text and what its lists can take once it is parsed.
 pub(super) async fn read(
     request: Request,
-    app: &ApiState,
+    state: &HttpState,
 ) -> Result<(Vec<u8>, Reservation), ApiError> {
-    let limits = app.service.limits();
+    let limits = state.service.limits();
     let most = usize::try_from(limits.max_json_bytes).unwrap_or(usize::MAX);
     let client = request
         .extensions()
         .get::<ClientAddress>()
         .copied()
         .unwrap_or_default();
-    let mut reservation = app
+    let mut reservation = state
         .service
         .budgets()
         .json_bytes

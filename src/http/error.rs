@@ -1,4 +1,4 @@
-//! Errors on the wire: the envelope, and the one place where failures become codes.
+//! Errors of the API and of middleware: the JSON envelope, and the mapping of each error to its status and code.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::request_id::TraceId;
+use super::trace_id::TraceId;
 use crate::budget::AtCapacity;
 use crate::fetch;
 use crate::quote::{Excerpt, quoted, shown};

@@ -1,4 +1,4 @@
-//! What operators and tools ask for: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
+//! Endpoints for operators and tools: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 
-use super::ApiState;
+use super::state::HttpState;
 
-pub(super) fn router(openapi: String) -> Router<ApiState> {
+pub(super) fn router(openapi: String) -> Router<HttpState> {
     let openapi: Arc<str> = openapi.into();
     let document = move || async move {
         (
@@ -24,10 +24,10 @@ pub(super) fn router(openapi: String) -> Router<ApiState> {
         .route("/openapi.json", routing::get(document))
 }
 
-async fn ready(State(app): State<ApiState>) -> Response {
-    let problems = app.service.check().await;
+async fn ready(State(state): State<HttpState>) -> Response {
+    let problems = state.service.check().await;
     if problems.is_empty() {
-        let ffmpeg = app.service.converter().ffmpeg().await;
+        let ffmpeg = state.service.converter().ffmpeg().await;
         let ffmpeg = ffmpeg.map_or_else(
             || "none; CAF is delivered as it is".to_owned(),
             |it| it.version.clone(),
@@ -38,11 +38,11 @@ async fn ready(State(app): State<ApiState>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "not ready: see the log\n").into_response()
 }
 
-async fn metrics(State(app): State<ApiState>) -> Response {
+async fn metrics(State(state): State<HttpState>) -> Response {
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     (
         [(header::CONTENT_TYPE, openmetrics)],
-        app.service.metrics().render(),
+        state.service.metrics().render(),
     )
         .into_response()
 }

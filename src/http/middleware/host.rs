@@ -1,36 +1,43 @@
-//! The host that a request is for (RFC 9110 section 7.2, RFC 9112 section 3.2). It decides which routes there are, so one
-//! that cannot be relied on is refused before any route is looked for.
+//! Checks the host that a request is for (RFC 9110 section 7.2, RFC 9112 section 3.2). The host decides which routes a
+//! request can reach, so an ambiguous one is refused.
 
 use std::net::Ipv6Addr;
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 
-/// Says what is wrong with a request's host, if anything is.
-pub(super) fn check(request: &Request) -> Result<(), &'static str> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
+use crate::http::error::ApiError;
+
+pub(super) async fn check(request: Request, next: Next) -> Response {
+    match problem(&request) {
+        Some(problem) => ApiError::InvalidParameter(problem.to_owned()).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn problem(request: &Request) -> Option<&'static str> {
+    let mut headers = request.headers().get_all(header::HOST).iter();
+    let header = match (headers.next(), headers.next()) {
         (None, _) if request.version() == Version::HTTP_11 => {
-            return Err("an HTTP/1.1 request needs a Host header");
+            return Some("an HTTP/1.1 request needs a Host header");
         }
-        (Some(_), Some(_)) => return Err("a request has one Host header, not several"),
-        (host, _) => host,
+        (Some(_), Some(_)) => return Some("a request has one Host header, not several"),
+        (header, _) => header,
     };
-    // An absolute request target wins over the header, which must be right all the same.
+    // An absolute request target takes precedence over the header, but both must be valid.
     let target = request
         .uri()
         .authority()
         .map(|authority| authority.as_str().as_bytes());
-    for host in host.map(HeaderValue::as_bytes).into_iter().chain(target) {
-        if !str::from_utf8(host).is_ok_and(is_host) {
-            return Err("the host is not a name or an address, with a port or without one");
-        }
-    }
-    Ok(())
+    let mut hosts = header.map(HeaderValue::as_bytes).into_iter().chain(target);
+    let is_valid = hosts.all(|host| str::from_utf8(host).is_ok_and(is_host));
+    (!is_valid).then_some("the host is not a name or an address, with a port or without one")
 }
 
-/// A name as DNS has them, or an address; then perhaps a port. Names with escapes, which are other spellings of the same
-/// host, are refused.
+/// Returns true for a DNS name or an IP address, with or without a port. Percent-encoded names are refused: they spell
+/// the same host in another way.
 fn is_host(text: &str) -> bool {
     let after_name = if let Some(rest) = text.strip_prefix('[') {
         let Some((address, rest)) = rest.split_once(']') else {

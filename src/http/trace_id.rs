@@ -1,0 +1,33 @@
+//! Trace ids: one per request, in the header `X-Trace-ID`, in error bodies, in stored messages and in log lines.
+
+use std::fmt;
+
+tokio::task_local! {
+    static CURRENT: TraceId;
+}
+
+/// 128 random bits, shown as 32 lowercase hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TraceId(u128);
+
+impl TraceId {
+    pub(super) fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// Returns the trace id of the request that the current task handles; zeros outside of a request.
+    pub(super) fn current() -> Self {
+        CURRENT.try_with(|id| *id).unwrap_or(Self(0))
+    }
+
+    /// Runs a future for which this is the current trace id.
+    pub(super) async fn scope<F: Future>(self, future: F) -> F::Output {
+        CURRENT.scope(self, future).await
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
