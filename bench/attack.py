@@ -1,12 +1,12 @@
-"""Runs one attack of bench/attack.sh and prints its line.
+"""Runs one attack of bench/attack.sh and prints its result line.
 
     attack.py list
     attack.py run ATTACK API KEY NEIGHBOUR_KEY PID FILES DATA_FOLDER SECONDS
     attack.py neighbour API KEY
 
-The neighbour is a process of its own, comes from another address of this machine (127.0.0.2), and has a key of its own. It
-creates attachments one after the other, first while the server is quiet, then under the attack, until its input ends. The
-attacker yields the processor to it: what is measured is the server.
+The neighbour is a separate process with another key and another source address (127.0.0.2). It creates attachments one
+after the other, first on an idle server, then under the attack, until its standard input ends. The attacker runs at a lower
+priority, so that the results show the server and not the contention of the clients.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ def attack(name):
 
 
 class Client:
-    """A client with one key and one address; each request has a connection of its own."""
+    """A client with one key and one source address, which opens a connection per request."""
 
     def __init__(self, api, key, address):
         url = urllib.parse.urlsplit(api)
@@ -48,7 +48,7 @@ class Client:
         return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
     async def request(self, method, path, body=b"", headers=()):
-        """Gives status and body; status 0 if there was no answer."""
+        """Returns status and body; status 0 if there was no response."""
         writer = None
         try:
             reader, writer = await self.connect()
@@ -98,14 +98,14 @@ class Attack:
         return time.monotonic() < self.until
 
     async def flood(self, connections, request):
-        """Repeats a request over so many connections."""
+        """Repeats a request over this number of connections."""
         async def one():
             while self.goes_on():
                 self.requests += 1
                 try:
                     await request()
                 except (AssertionError, OSError, ValueError, IndexError, asyncio.TimeoutError):
-                    # Refused, or the server is gone.
+                    # Rejected, or the server has died.
                     await asyncio.sleep(0.01)
 
         await asyncio.gather(*(one() for _ in range(connections)))
@@ -137,7 +137,7 @@ class Attack:
         await self.flood(connections, lambda: self.client.upload(path.name, media_type, content))
 
     async def hold(self, count, start):
-        """Opens connections, sends the start of a request, and keeps them open to the end."""
+        """Opens connections, sends the start of a request on each, and holds them open until the end."""
         opened = []
         for _ in range(count):
             try:
@@ -196,7 +196,7 @@ async def _(run):
 
 async def large_messages(run):
     chat = await run.client.chat(ATTACKER_LINE)
-    # 50 texts of 10,000 characters of three bytes, a link-free file between each two: 1.5 MB.
+    # 1.5 MB: 50 texts of 10,000 three-byte characters, separated by media parts.
     file = await run.client.upload("a.txt", "text/plain", b"hello")
     texts = [{"type": "text", "value": "€" * 10_000}, {"type": "media", "attachment_id": file}] * 50
     body = json.dumps({"message": {"parts": texts}}, ensure_ascii=False).encode()
@@ -301,12 +301,12 @@ def cpu_seconds(pid):
     if not os.path.exists(f"/proc/{pid}"):
         return float("nan")
     fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    # Its own, and that of children that have ended.
+    # User and system time of the process and of its ended children.
     return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def temporary(folder):
-    """Bytes of files that are not stored yet, those without a name included."""
+    """Returns the size of all temporary files."""
     size = 0
     for path in folder.glob("*/unfinished-*/**/*"):
         try:
@@ -329,7 +329,7 @@ async def watch(pid, folder, peaks):
 
 
 async def neighbour(api, key):
-    """Prints the milliseconds of each create and whether it failed, one a line."""
+    """Prints the milliseconds of each create, and 1 if it failed, one per line."""
     client = Client(api, key, "127.0.0.2")
     body = json.dumps({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 5}).encode()
     loop = asyncio.get_running_loop()
@@ -342,8 +342,8 @@ async def neighbour(api, key):
 
 
 async def observe(api, key, work):
-    """Runs the neighbour beside some work; its times and its failures."""
-    # Started with the priority of the server, before this process lowers its own.
+    """Runs the neighbour beside some work, and returns its times and its number of failures."""
+    # The neighbour starts with normal priority, before this process lowers its own.
     arguments = [sys.executable, __file__, "neighbour", api, key]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe)

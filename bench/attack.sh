@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Attacks a server as a partner with a key, or a stranger without one, would, and prints for each attack the peak memory of
-# the server with its children, its CPU time, its temporary files, and what a neighbour saw meanwhile: median and slowest
-# create, and failures. BENCH_ATTACKS names the attacks to run; BENCH_BINARY is the server.
+# Attacks a server as a partner with a key or as a client without one. Prints for each attack the
+# peak memory of the server and its children, temporary files, CPU time, and the effect on another
+# partner: median and slowest create, and failures. BENCH_ATTACKS selects the attacks; BENCH_BINARY
+# is the server.
 # shellcheck source=bench/common.sh
 . "$(dirname "$0")/common.sh"
 need ffmpeg ffmpeg

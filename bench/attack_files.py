@@ -22,7 +22,7 @@ def png_of_many_chunks(count=99_990):
 
 
 def jpeg_of_looping_directories(copies=12, entries=500):
-    """Directories of which each entry points to another directory, each of whose entries names a long maker note."""
+    """Returns Exif directories with entries that all point to a second directory, whose entries all name one maker note."""
     sub = 8 + 2 + entries * 12 + 4
     tail = sub + 2 + entries * 12 + 4
     exif = (
@@ -35,7 +35,7 @@ def jpeg_of_looping_directories(copies=12, entries=500):
 
 
 def tiff_of_small_strips(rows=65_000):
-    """A strip of one pixel for each row, all of them the same byte."""
+    """Returns a TIFF with a strip of one pixel per row, which all point to the same byte."""
     fields = 10
     base = 8 + 2 + fields * 12 + 4
     offsets = base + 2

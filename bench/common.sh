@@ -1,7 +1,7 @@
-# Shared by the benchmark scripts, which source it.
+# Functions of the benchmark scripts, which source this file.
 # shellcheck shell=bash disable=SC2034
 set -euo pipefail
-# Without it a failure within $(...) passes unseen.
+# Without inherit_errexit, a failure within $(...) would be ignored.
 shopt -s inherit_errexit
 export LC_ALL=C PATH=$PATH:/usr/sbin
 
@@ -12,10 +12,10 @@ ROUNDS=${BENCH_ROUNDS:-5}
 DURATION=${BENCH_SECONDS:-5}
 API_KEY=bench-key-0123456789abcdef
 FILE_BYTES=$((100 * 1024 * 1024))
-# A type with a signature, so that random bytes behind it pass for what they are declared to be.
+# A type that is recognized by its first bytes, so that random bytes may follow.
 FILE_TYPE=application/pdf
 
-# The caller's own settings must not change what is measured.
+# The caller's settings must not influence the results.
 unset "${!HAVERSACK_@}"
 
 if [ ! -x "$HAVERSACK" ]; then
@@ -49,12 +49,13 @@ stop() {
     wait "$@" 2>/dev/null || true
 }
 
-# need COMMAND PACKAGE: installs what is missing.
+# need COMMAND PACKAGE: installs the package if the command is missing.
 need() {
     command -v "$1" >/dev/null && return
     local as_root=() policy=/usr/sbin/policy-rc.d made=
     [ "$EUID" = 0 ] || as_root=(sudo)
-    # The package of a server starts it; ours is started with a configuration of its own.
+    # Prevents the package from starting its server; the scripts start it with their own
+    # configuration.
     if [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" install -m 755 /dev/stdin $policy
         made=yes
@@ -75,7 +76,7 @@ wait_ready() {
         curl -sf -o /dev/null "$1" && return
         sleep 0.01
     done
-    echo "$1 does not answer" >&2
+    echo "$1 does not respond" >&2
     return 1
 }
 
@@ -93,8 +94,8 @@ start_haversack() {
     wait_ready "$API/healthz"
 }
 
-# nginx_config FOLDER PORT: writes FOLDER/nginx.conf; files are in FOLDER/www, uploads in FOLDER/www/put. Whoever needs
-# another server writes it to FOLDER/*.server before.
+# nginx_config FOLDER PORT: writes FOLDER/nginx.conf; files are in FOLDER/www, uploads in
+# FOLDER/www/put. Includes further servers from FOLDER/*.server.
 nginx_config() {
     local folder=$1 port=$2
     if ! nginx -V 2>&1 | grep -q http_dav_module; then
@@ -116,7 +117,7 @@ http {
     keepalive_requests 100000000;
     client_max_body_size 200m;
     client_body_buffer_size 128k;
-    # On the file system of the uploads, so that the last step of a PUT is a rename.
+    # On the file system of the uploads, so that a PUT ends with a rename.
     client_body_temp_path $folder/body;
     proxy_temp_path $folder/proxy;
     fastcgi_temp_path $folder/fastcgi;
@@ -159,7 +160,7 @@ create_attachments() {
     python3 "$BENCH/create_attachments.py" "$API" "$API_KEY" "$FILE_TYPE" "$1" "$2"
 }
 
-# put FILE URL: prints the status and how long it took, in seconds.
+# put FILE URL: prints the status and the duration in seconds.
 put() {
     curl -sS -o /dev/null -w '%{http_code} %{time_total}\n' -H 'Expect:' -H "Content-Type: $FILE_TYPE" -T "$1" "$2"
 }
@@ -169,7 +170,7 @@ delete_attachment() {
     curl -sSf -o /dev/null -X DELETE -H "Authorization: Bearer $API_KEY" "$API/v3/attachments/$1"
 }
 
-# wrk_report WRK_ARGUMENTS...: prints requests per second; fails if any request did.
+# wrk_report WRK_ARGUMENTS...: prints requests per second; fails if any request failed.
 wrk_report() {
     local report
     report=$(wrk "$@" | awk '$1 == "report" { print $2, $3 }')
@@ -185,7 +186,8 @@ median() {
     printf '%s\n' "$@" | sort -g | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'
 }
 
-# result CASE UNIT OURS RIVAL VALUE higher|lower: one line; the ratio is above 1 if ours is better, whichever way that is.
+# result CASE UNIT OURS RIVAL VALUE higher|lower: prints a result line; the ratio is above 1 if
+# haversack is better.
 result() {
     awk -v name="$1" -v unit="$2" -v ours="$3" -v rival="$4" -v value="$5" -v better="$6" 'BEGIN {
         ratio = better == "higher" ? ours / value : value / ours
@@ -194,7 +196,7 @@ result() {
     }'
 }
 
-# progress WORDS...: for whoever watches; not part of the results.
+# progress WORDS...: prints progress to standard error.
 progress() {
     echo "# $*" >&2
 }

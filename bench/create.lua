@@ -1,4 +1,4 @@
--- Announces a file; the argument is the API key.
+-- Creates an attachment; the argument is the API key.
 dofile(os.getenv("BENCH") .. "/report.lua")
 
 function init(args)

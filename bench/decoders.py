@@ -40,7 +40,7 @@ class Server:
         return json.loads(content)
 
     def measure(self, kind, name, media_type):
-        """Milliseconds of the step in which the file is decoded."""
+        """Returns the milliseconds of the request that decodes the file."""
         with open(f"{corpus}/{name}", "rb") as file:
             content = file.read()
         created = self.call("POST", "/v3/attachments",
@@ -65,7 +65,7 @@ class Server:
 servers = [Server(now), Server(before)]
 for kind, name, media_type in FILES:
     times = [[], []]
-    # Round 0 warms up and does not count.
+    # Round 0 is a warm-up.
     for number in range(int(rounds) + 1):
         for server, own in zip(servers, times):
             took = server.measure(kind, name, media_type)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Cost of decoding in child processes: milliseconds of the first send of a sound as a voice memo and of a TIFF, and of an
-# upload whose metadata is removed, by this binary and by BENCH_BASELINE, an older one, in one run.
+# Cost of decoding in child processes: milliseconds of the first send of a voice memo and of a TIFF,
+# and of an upload with metadata removal, compared with BENCH_BASELINE, an older binary.
 # shellcheck source=bench/common.sh
 . "$(dirname "$0")/common.sh"
 need ffmpeg ffmpeg

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What is this file? For every accepted type, the samples of tests/corpus: haversack's detection against the file command.
+# Type detection of the samples in tests/corpus, for every accepted type, compared with the file
+# command.
 # shellcheck source=bench/common.sh
 . "$(dirname "$0")/common.sh"
 need file file
@@ -11,7 +12,7 @@ if [ ! -x "$DETECT" ]; then
 fi
 cd "$REPO/tests/corpus"
 
-# Names for the same type.
+# Different names of one type.
 SPELLINGS='s#^application/gzip$#application/x-gzip#
     s#^audio/mid$#audio/midi#
     s#^audio/x-hx-aac-adts$#audio/aac#
@@ -21,7 +22,7 @@ file_command() {
     file --brief --mime-type --files-from "$1"
 }
 
-# right: counts the lines whose second column is one of the types in the first.
+# right: counts the lines with the second column among the types of the first.
 right() {
     awk -F'\t' '
         { n = split($1, types, ","); for (i = 1; i <= n; i++) if (types[i] == $2) { right++; break } }
@@ -34,7 +35,7 @@ file_command "$WORK/all.list" | sed "$SPELLINGS" >"$WORK/answers"
 own_right=$(cut -f 2,3 "$WORK/samples" | right)
 file_right=$(cut -f 2 "$WORK/samples" | paste - "$WORK/answers" | right)
 
-# For each type a list that names its files over and over, so that the start of a process does not count.
+# For each type, a list that repeats its files, so that the start of the process is negligible.
 LISTED=500
 mapfile -t types < <(cut -f 2 "$WORK/samples" | cut -d , -f 1 | sort -u)
 for type in all "${types[@]}"; do
@@ -45,7 +46,7 @@ for type in all "${types[@]}"; do
     mv "$WORK/repeated" "$list"
 done
 
-# file_microseconds TYPE: of one file.
+# file_microseconds TYPE: prints the time per file of the file command.
 file_microseconds() {
     local list=$WORK/${1//\//.}.list begin end
     begin=$EPOCHREALTIME
@@ -54,14 +55,14 @@ file_microseconds() {
     awk -v begin="$begin" -v end="$end" -v files="$(wc -l <"$list")" 'BEGIN { print (end - begin) * 1e6 / files }'
 }
 
-# own_microseconds TYPE COLUMN: of one file, on average.
+# own_microseconds TYPE COLUMN: prints the average time per file of haversack.
 own_microseconds() {
     awk -F'\t' -v type="$1" -v column="$2" '
         { split($2, types, ",") } type == "all" || types[1] == type { sum += $column; files++ }
         END { print sum / files }' "$WORK/samples"
 }
 
-# Round 0 warms up and does not count.
+# Round 0 is a warm-up.
 for ((round = 0; round <= ROUNDS; round++)); do
     "$DETECT" >"$WORK/samples"
     for type in all "${types[@]}"; do
@@ -71,7 +72,7 @@ for ((round = 0; round <= ROUNDS; round++)); do
     [ $round = 0 ] || cat "$WORK/round" >>"$WORK/rounds"
 done
 
-# of TYPE COLUMN: the median of all rounds.
+# of TYPE COLUMN: prints the median of all rounds.
 of() {
     local numbers
     mapfile -t numbers < <(awk -v type="$1" -v column="$2" '$1 == type { print $column }' "$WORK/rounds")
@@ -82,6 +83,6 @@ for type in "${types[@]}"; do
     result "detect/$type" us/file "$(of "$type" 2)" file "$(of "$type" 4)" lower
 done
 result detect/all us/file "$(of all 2)" file "$(of all 4)" lower
-# The file command opens and reads each file; this is haversack when it does so too.
+# The file command opens and reads each file; in these lines haversack does as well.
 result detect/all/opened us/file "$(of all 3)" file "$(of all 4)" lower
 result "detect/right-of-$(wc -l <"$WORK/samples")" files "$own_right" file "$file_right" higher

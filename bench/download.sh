@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# GET of 64 KiB and 1 MiB files over 16 connections, against nginx's static files.
+# Downloads of 64 KiB and 1 MiB over 16 connections, compared with static files of nginx.
 # shellcheck source=bench/common.sh
 . "$(dirname "$0")/common.sh"
 need curl curl
@@ -25,7 +25,7 @@ for kib in 64 1024; do
     done
 
     ours=() nginx=()
-    # Round 0 warms up and does not count.
+    # Round 0 is a warm-up.
     for ((round = 0; round <= ROUNDS; round++)); do
         rival=$(requests_per_second "$nginx_url")
         own=$(requests_per_second "$ours_url")

@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 count, database = int(sys.argv[1]), sys.argv[2]
-# 2025-01-01: before anything that the benchmark makes.
+# 2025-01-01, before the rows that the benchmark creates.
 START = 1_735_689_600_000
 postgres = database.startswith("postgres:")
 
 
 def uuid(number, kind):
-    """Of version 7, as the server makes them: sorted by age, and different for each kind."""
+    """Returns a UUID of version 7, as the server creates them: sorted by age, and distinct per kind."""
     return f"{(START + number) >> 16:08x}-{(START + number) & 0xFFFF:04x}-7{kind:03x}-8000-{number:012x}"
 
 
@@ -62,9 +62,9 @@ insert(
 )
 insert(
     "participants",
-    "id chat_id handle is_me joined_at".split(),
+    "id chat_id partner_id handle is_me joined_at".split(),
     (
-        (uuid(2 * n + me, 3), uuid(n, 2), line if me else f"person{n}@example.com", me, START + n)
+        (uuid(2 * n + me, 3), uuid(n, 2), partner, line if me else f"person{n}@example.com", me, START + n)
         for n in range(chats) for me in (1, 0)
     ),
 )

@@ -1,4 +1,4 @@
--- Asks for one thing; the argument is the API key.
+-- Requests one URL; the argument is the API key.
 dofile(os.getenv("BENCH") .. "/report.lua")
 
 function init(args)

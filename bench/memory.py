@@ -1,4 +1,4 @@
-"""Uploads and downloads a file many times at once, as fast as the server goes, and checks every byte.
+"""Runs many concurrent uploads and downloads of a file, as fast as the server allows, and checks every byte.
 
 Standard input is the output of create_attachments.py: the first line is what all downloads read, the others are
 uploaded to. No transfer may take less than LEAST_SECONDS, so that all of them must be under way in the middle.
@@ -23,13 +23,13 @@ running = 0
 
 
 async def pace(started, moved):
-    """Waits until `moved` bytes may have been moved."""
+    """Waits until the rate limit allows `moved` bytes."""
     due = started + LEAST_SECONDS * moved / len(content)
     await asyncio.sleep(max(0, due - time.monotonic()))
 
 
 async def request(method, url, headers):
-    """Sends a request's header."""
+    """Sends the head of a request."""
     parts = urlsplit(url)
     target = parts.path + ("?" + parts.query if parts.query else "")
     lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc}", "Connection: close", *headers]
@@ -42,7 +42,7 @@ async def request(method, url, headers):
 
 
 async def response(sock):
-    """Reads an answer's header; returns it and what came after it."""
+    """Reads the head of a response; returns it and the bytes read beyond it."""
     received = b""
     while b"\r\n\r\n" not in received:
         more = await asyncio.get_running_loop().sock_recv(sock, CHUNK)
@@ -87,7 +87,7 @@ async def count(transfer):
 
 
 def connections():
-    """What the server says of its open connections, but for the one that asks."""
+    """Returns the number of open connections by the server's metrics, without this request's."""
     with urllib.request.urlopen(f"{api}/metrics") as answer:
         for line in answer.read().decode().splitlines():
             if line.startswith("haversack_connections "):
@@ -98,7 +98,7 @@ def connections():
 async def check_the_middle(expected):
     await asyncio.sleep(LEAST_SECONDS / 2)
     seen = await asyncio.to_thread(connections)
-    print(f"# in the middle: {running} transfers run, the server has {seen} connections", file=sys.stderr)
+    print(f"# halfway: {running} transfers run, the server has {seen} connections", file=sys.stderr)
     assert running == expected and seen >= expected, "the transfers do not overlap"
 
 
@@ -113,7 +113,7 @@ async def main():
         group.create_task(check_the_middle(len(transfers)))
     seconds = time.monotonic() - started
     rate = len(transfers) * len(content) / 1e6 / seconds
-    print(f"# {len(transfers)} transfers, all bytes right, {seconds:.0f} s, {rate:.0f} MB/s together", file=sys.stderr)
+    print(f"# {len(transfers)} transfers, all bytes correct, {seconds:.0f} s, {rate:.0f} MB/s together", file=sys.stderr)
 
 
 asyncio.run(main())

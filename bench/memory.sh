@@ -13,7 +13,7 @@ peak_mib() {
     awk '$1 == "VmHWM:" { print $2 / 1024 }' "/proc/$HAVERSACK_PID/status"
 }
 
-# Creates one attachment to download, the others to upload.
+# Creates one attachment for the downloads, and the others for the uploads.
 create_attachments $((TRANSFERS + 1)) "$FILE_BYTES" >"$WORK/created"
 progress "peak before: $(peak_mib) MiB"
 python3 "$BENCH/memory.py" "$API" "$FILE_TYPE" "$WORK/file" <"$WORK/created"

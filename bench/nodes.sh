@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Creates and sends a second with one server and with two on one PostgreSQL, 16 connections in all. Everything shares the
-# cores of one machine, so two servers show what they cost each other; more machines are needed to show what they bring.
+# Creates and sends per second with one server and with two servers on one PostgreSQL, over 16
+# connections in total. All processes share the cores of one machine, so this shows the overhead of
+# a second server and not its gain.
 [ -n "${HAVERSACK_TEST_DATABASE_URL:-}" ] || exec "$(dirname "$0")/../tests/cluster/with-postgres.sh" "$0" "$@"
 postgres=$HAVERSACK_TEST_DATABASE_URL
 # shellcheck source=bench/common.sh
@@ -22,11 +23,11 @@ for node in one two; do
     wait_ready "${nodes[-1]}/healthz"
 done
 
-# Sends into one chat wait for each other, so there are many.
+# Sends into one chat are serialized, so there are many chats.
 TEXT='{"type":"text","value":"Hello"}'
 CHATS=$(python3 "$BENCH/open_chats.py" "${nodes[0]}" "$API_KEY" 64 person "$TEXT" | xargs)
 
-# run WHAT NODE: 8 connections.
+# run WHAT NODE: runs one client with 8 connections.
 run() {
     local wrk=(-t1 -c8 -d"${DURATION}s")
     if [ "$1" = create ]; then
@@ -37,7 +38,7 @@ run() {
     fi
 }
 
-# both WHAT FIRST_NODE SECOND_NODE: the sum of two runs at the same time.
+# both WHAT FIRST_NODE SECOND_NODE: prints the sum of two concurrent runs.
 both() {
     run "$1" "$2" >"$WORK/first" &
     local first=$!

@@ -1,4 +1,4 @@
-"""Opens chats by a first message each, and prints their ids."""
+"""Creates chats by a message each, and prints their ids."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
--- One line that the scripts read: requests per second, and requests that failed in any way.
+-- Prints one line for the scripts: requests per second, and failed requests.
 function done(summary)
     local errors = summary.errors
     local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout

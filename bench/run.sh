@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every benchmark; the results go to standard output and to target/bench/results.txt.
+# Runs every benchmark, and writes the results to standard output and to target/bench/results.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 results=target/bench/results.txt

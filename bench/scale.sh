@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What it costs to have a million attachments: creates, sends and reads a second with 1,000 and with 1,000,000 in the
-# database, and the start, on SQLite and on PostgreSQL. The two sizes take turns. The comparison is with the small one, so
-# a ratio near 1 says that the number does not matter.
+# Effect of the database size: creates, sends and reads per second with 1,000 and with 1,000,000
+# attachments, and the start, on SQLite and on PostgreSQL. The two sizes alternate. The ratio
+# compares large with small, so 1 means no effect.
 [ -n "${HAVERSACK_TEST_DATABASE_URL:-}" ] || exec "$(dirname "$0")/../tests/cluster/with-postgres.sh" "$0" "$@"
 postgres=$HAVERSACK_TEST_DATABASE_URL
 # shellcheck source=bench/common.sh
@@ -15,7 +15,7 @@ PHOTO=$REPO/tests/sdk/photo.jpg
 FILE_TYPE=image/jpeg
 AIM=50
 
-# fill ENGINE NAME COUNT: makes a database and fills it; sets DATABASE.
+# fill ENGINE NAME COUNT: creates and fills a database; sets DATABASE.
 fill() {
     local engine=$1 name=$2 count=$3 target
     mkdir -p "$WORK/$name"
@@ -46,7 +46,8 @@ start() {
     wait_ready "$API/healthz"
 }
 
-# prepare: uploads a photo and opens 64 chats, since sends into one wait for each other; sets PART, CHATS and ATTACHMENT.
+# prepare: uploads a photo and creates 64 chats, since sends into one chat are serialized; sets
+# PART, CHATS and ATTACHMENT.
 prepare() {
     local upload_url
     read -r ATTACHMENT upload_url _ < <(create_attachments 1 "$(stat -c %s "$PHOTO")")
@@ -55,7 +56,7 @@ prepare() {
     CHATS=$(python3 "$BENCH/open_chats.py" "$API" "$API_KEY" 64 person "$PART" | xargs)
 }
 
-# rate WHAT: a second, of the server at API.
+# rate WHAT: prints the rate per second of the server at API.
 rate() {
     local wrk=(-t2 -c16 -d"${DURATION}s")
     case $1 in
@@ -65,7 +66,7 @@ rate() {
     read) wrk_report "${wrk[@]}" -s "$BENCH/get.lua" "$API/v3/attachments/$ATTACHMENT" -- "$API_KEY" ;;
     chats) wrk_report "${wrk[@]}" -s "$BENCH/get.lua" "$API/v3/chats?limit=20" -- "$API_KEY" ;;
     esac
-    # What was written and is still to be delivered must not slow down what follows.
+    # Waits for pending deliveries, which would slow down the next run.
     sleep 1
     sync -f "$WORK"
 }

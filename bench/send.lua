@@ -1,4 +1,4 @@
--- Sends a message; the arguments are the API key and the message's part, as JSON.
+-- Sends a message; the arguments are the API key and the part as JSON.
 dofile(os.getenv("BENCH") .. "/report.lua")
 
 function init(args)

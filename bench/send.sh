@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Messages a second with one photo of 64 KiB, over 16 connections: by attachment_id; by url, fetched from an HTTPS origin
-# for each; by url, where the origin answers 304.
+# Messages per second with one photo of 64 KiB, over 16 connections: by attachment_id, by url
+# fetched from an HTTPS origin, and by url revalidated with 304.
 # shellcheck source=bench/common.sh
 . "$(dirname "$0")/common.sh"
 need curl curl
@@ -12,7 +12,7 @@ FILE_TYPE=image/jpeg
 PHOTO=$WORK/photo.jpg
 PHOTO_BYTES=$((64 * 1024))
 
-# A small photo with more of what a decoder reads; a byte of 255 would be a marker.
+# A small photo with additional image data; a byte of 255 would be a marker.
 small=$REPO/tests/sdk/photo.jpg
 {
     head -c -2 "$small"
@@ -21,7 +21,7 @@ small=$REPO/tests/sdk/photo.jpg
 } >"$PHOTO"
 [ "$(stat -c %s "$PHOTO")" = $PHOTO_BYTES ]
 
-# The origin: the same nginx, over TLS, with the file once without anything to ask again with, and once with it.
+# The origin: nginx over TLS, which serves the file once without and once with an entity tag.
 mkdir -p "$WORK/nginx/www/bare" "$WORK/nginx/www/tagged"
 ln "$PHOTO" "$WORK/nginx/www/bare/photo.jpg"
 ln "$PHOTO" "$WORK/nginx/www/tagged/photo.jpg"
@@ -49,34 +49,35 @@ start_nginx "$WORK/nginx"
 start_haversack "$WORK/haversack" HAVERSACK_RATE_LIMIT_WINDOW_SECONDS=0 HAVERSACK_FETCH_CA_FILE="$WORK/origin.pem" \
     HAVERSACK_FETCH_ALLOW_NETS=127.0.0.1/32 HAVERSACK_FETCH_ALLOW_PORTS="$origin_port"
 
-# post PATH BODY: prints the answer.
+# post PATH BODY: prints the response.
 post() {
     curl -sSf -H "Authorization: Bearer $API_KEY" -H 'Content-Type: application/json' -d "$2" "$API$1"
 }
 
-# metric NAME: prints the value of a counter, 0 if it has none yet.
+# metric NAME: prints the value of a counter, 0 if it does not exist yet.
 metric() {
     curl -sSf "$API/metrics" | awk -v name="$1" '$1 == name { value = $2 } END { print value + 0 }'
 }
 
-# newest_is_delivered: whether the last message of the chat is.
+# newest_is_delivered: succeeds if the last message of the chat is delivered.
 newest_is_delivered() {
     local newest
     newest=$(curl -sSf -H "Authorization: Bearer $API_KEY" "$API/v3/chats/$chat/messages?limit=1")
     [[ $newest == *'"delivery_status":"delivered"'* ]]
 }
 
-# What one round left to do must not slow down the next: sends that were cut off, deliveries, dirty pages.
+# Waits for work left by a round, which would slow down the next: aborted sends, deliveries, dirty
+# pages.
 settle() {
     for _ in {1..600}; do
-        # The one connection is that of the question.
+        # The one connection is that of this request.
         if [ "$(metric haversack_connections)" = 1 ] && newest_is_delivered; then
             sync -f "$WORK"
             return
         fi
         sleep 0.1
     done
-    echo "messages are still under way after a minute" >&2
+    echo "messages are still undelivered after a minute" >&2
     return 1
 }
 
@@ -86,7 +87,7 @@ messages_per_second() {
     settle
 }
 
-# expect_no_more OUTCOME COUNT: fails if the fetches were not of the kind they were meant to be.
+# expect_no_more OUTCOME COUNT: fails if more fetches had this outcome.
 expect_no_more() {
     if [ "$(metric "haversack_fetches_total{outcome=\"$1\"}")" != "$2" ]; then
         echo "some fetches came out as $1" >&2
@@ -100,12 +101,13 @@ by_id="{\"type\":\"media\",\"attachment_id\":\"$attachment\"}"
 by_url="{\"type\":\"media\",\"url\":\"$ORIGIN/bare/photo.jpg\"}"
 by_tagged_url="{\"type\":\"media\",\"url\":\"$ORIGIN/tagged/photo.jpg\"}"
 
-# The chat that all go to. The last part is fetched here for the first time, so that it is asked for again later.
+# The chat of all messages. Its first message fetches the last part, so that later sends revalidate
+# it.
 created=$(post /v3/chats "{\"from\":\"+12025550160\",\"to\":[\"+12025550199\"],\"message\":{\"parts\":[$by_tagged_url]}}")
 chat=$(python3 -c 'import json, sys; print(json.load(sys.stdin)["chat"]["id"])' <<<"$created")
 
 ids=() urls=() unchanged=()
-# Round 0 warms up and does not count.
+# Round 0 is a warm-up.
 for ((round = 0; round <= ROUNDS; round++)); do
     fetched=$(metric 'haversack_fetches_total{outcome="fetched"}')
     id=$(messages_per_second "$by_id")

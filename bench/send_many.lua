@@ -1,4 +1,4 @@
--- Sends messages into many chats in turn; the arguments are the API key, the message's part as JSON, and the chats.
+-- Sends messages into many chats in turn; the arguments are the API key, the part as JSON, and the chats.
 dofile(os.getenv("BENCH") .. "/report.lua")
 
 local paths, turn = {}, 0

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From exec to the first 200 on /healthz: on an empty folder, on one that is in use, and nginx.
+# Time from exec to the first 200 of /healthz: with a new data folder, with an existing one, and of
+# nginx.
 # shellcheck source=bench/common.sh
 . "$(dirname "$0")/common.sh"
 need nginx nginx

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# PUT of a 100 MB file, with 1 and with 8 clients at once, against nginx's DAV PUT.
+# Uploads of 100 MiB by 1 and by 8 concurrent clients, compared with PUT of nginx (WebDAV).
 # shellcheck source=bench/common.sh
 . "$(dirname "$0")/common.sh"
 need curl curl
@@ -11,7 +11,8 @@ start_nginx "$WORK/nginx"
 start_haversack "$WORK/haversack"
 PUT_FOLDER=$WORK/nginx/www/put
 
-# client EXPECTED_STATUS URL [COMMAND...]: PUTs, then runs the command; prints when the PUT began and when all ended.
+# client EXPECTED_STATUS URL [COMMAND...]: uploads, then runs the command; prints the times of start
+# and end.
 client() {
     local expected=$1 url=$2 status seconds end
     shift 2
@@ -22,11 +23,11 @@ client() {
         return 1
     fi
     "$@"
-    # curl's own clock, so that its start as a process does not count.
+    # Measured by curl, to exclude the start of its process.
     awk -v end="$end" -v took="$seconds" -v done="$EPOCHREALTIME" 'BEGIN { printf "%.6f %s\n", end - took, done }'
 }
 
-# gather PID...: waits for the clients; prints MB/s from the first beginning to the last end.
+# gather PID...: waits for the clients; prints MB/s from the first start to the last end.
 gather() {
     local pid
     for pid; do wait "$pid"; done
@@ -36,7 +37,7 @@ gather() {
     rm "$WORK"/times.*
 }
 
-# What one server left to write must not slow down the next.
+# Flushes the writes of one server, which would slow down the next.
 settle() {
     sync -f "$WORK"
 }
@@ -69,7 +70,7 @@ haversack_round() {
 
 for clients in 1 8; do
     ours=() nginx=() nginx_fsync=()
-    # Round 0 warms up and does not count.
+    # Round 0 is a warm-up.
     for ((round = 0; round <= ROUNDS; round++)); do
         plain=$(nginx_round $clients no)
         own=$(haversack_round $clients)
@@ -79,6 +80,6 @@ for clients in 1 8; do
     done
     own=$(median "${ours[@]}")
     result "upload/$clients-client" MB/s "$own" nginx "$(median "${nginx[@]}")" higher
-    # haversack answers only when the file is on the disk; this is nginx when its client asks for the same.
+    # haversack responds once the file is on disk; here the clients of nginx sync the file as well.
     result "upload/$clients-client/synced" MB/s "$own" nginx+fsync "$(median "${nginx_fsync[@]}")" higher
 done

@@ -18,13 +18,13 @@ import urllib.request
 
 api, key, sends, output = sys.argv[1:]
 headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-# One connection, which stays open.
+# One persistent connection.
 connection = http.client.HTTPConnection(urllib.parse.urlsplit(api).netloc)
 connection.connect()
 
 
 def call(method, path, body=None):
-    """Gives the status, the answer, and the milliseconds until all of it was here."""
+    """Returns the status, the body, and the milliseconds until its end."""
     content = None if body is None else json.dumps(body).encode()
     started = time.perf_counter()
     connection.request(method, path, content, headers)
@@ -46,7 +46,7 @@ def upload(path, content_type):
 
 
 def wait_until_delivered(message_id):
-    """So that the delivery of one is no part of the time of the next."""
+    """Waits for the delivery, which would slow down the next request."""
     deadline = time.monotonic() + 10
     while call("GET", f"/v3/messages/{message_id}")[0]["delivery_status"] != "delivered":
         assert time.monotonic() < deadline, f"{message_id} is not delivered after 10 s"
@@ -90,11 +90,11 @@ chat_id = created["chat"]["id"]
 wait_until_delivered(created["chat"]["message"]["id"])
 
 times = {name: [] for name, *_ in formats}
-# Round 0 warms up and does not count.
+# Round 0 is a warm-up.
 for number in range(int(sends) + 1):
     for name, path, content_type, codec in formats:
         delivered_type = content_type if codec == "-" else "audio/mp4"
-        # A file of its own each time: the work of a first send is done once for each.
+        # A new file each time, since only the first send of a file analyzes it.
         attachment_id = upload(path, content_type)
         took = (
             send_memo(attachment_id, delivered_type),

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Milliseconds from POST voicememo to its answer, for each format: the first send of a file, which finds out what can be
-# heard in it and makes the form it is delivered in, and a later one; against ffprobe, and for CAF ffmpeg, by hand.
+# Milliseconds from POST voicememo to its response, for each format: the first send of a file, which
+# analyzes its audio and builds its variant, and a later one; compared with ffprobe, and ffmpeg for
+# CAF, by hand.
 # shellcheck source=bench/common.sh
 . "$(dirname "$0")/common.sh"
 need curl curl
@@ -12,14 +13,14 @@ if [[ $(curl -sSf "$API/readyz") == *"ffmpeg: none"* ]]; then
     exit 1
 fi
 
-# A sample of 2.5 seconds, 24 times over.
+# A sample of 2.5 seconds, repeated 24 times.
 long() {
     ffmpeg -nostdin -v error -stream_loop 23 -i "$REPO/tests/corpus/voice.m4a" "${@:2}" "$WORK/$1"
 }
 long minute.m4a -c:a aac
 long minute.caf -c:a pcm_s16le
 
-# Name, file, declared type, and what ffmpeg does with the sound by hand: - if nothing.
+# Name, file, declared type, and the audio codec for ffmpeg by hand, or - for none.
 cat >"$WORK/formats" <<END
 m4a $REPO/tests/corpus/voice.m4a audio/x-m4a -
 mp3 $REPO/tests/corpus/song-cbr-id3v2.mp3 audio/mpeg -
@@ -38,6 +39,6 @@ python3 "$BENCH/voice_memo.py" "$API" "$API_KEY" "${BENCH_SENDS:-30}" "$WORK/by-
 while read -r name first later message by_hand; do
     result "memo/$name/first" ms "$first" by-hand "$by_hand" lower
     result "memo/$name/later" ms "$later" by-hand "$by_hand" lower
-    # The same file in a message, not as a voice memo; about the same for all.
+    # The file as a media part of a message; nearly the same for all formats.
     [ "$name" != m4a ] || result "memo/$name/later" ms "$later" message "$message" lower
 done <"$WORK/medians"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs the SDK stories against a real server: tests/sdk/run.sh HAVERSACK_BINARY
-# STORY_FFMPEG is the server's HAVERSACK_FFMPEG; with none, CAF is delivered as it is. STORY_DATABASE_URL and
-# STORY_BLOBS_URL are its HAVERSACK_DATABASE_URL and HAVERSACK_BLOBS_URL; by default SQLite and a folder.
+# Runs the SDK stories against a real server: tests/sdk/run.sh HAVERSACK_BINARY STORY_FFMPEG is the
+# server's HAVERSACK_FFMPEG; with none, CAF is delivered unconverted. STORY_DATABASE_URL and
+# STORY_BLOBS_URL are its HAVERSACK_DATABASE_URL and HAVERSACK_BLOBS_URL; by default SQLite and a
+# folder.
 set -euo pipefail
 
 if [[ $# -ne 1 || ! -x $1 ]]; then
@@ -10,10 +11,10 @@ if [[ $# -ne 1 || ! -x $1 ]]; then
 fi
 bin=$(realpath "$1")
 here=$(cd "$(dirname "$0")" && pwd)
-# Everything fetched and built goes here, so that the source tree stays clean.
+# All downloads and build output go here, so that the source tree stays clean.
 cache=$(cd "$here/../.." && pwd)/target/sdk
 
-# Neither somebody's own settings nor a proxy may come between the clients and this server.
+# The caller's settings and proxies must not affect the clients.
 unset "${!HAVERSACK_@}" "${!LINQ_@}"
 export NO_PROXY=127.0.0.1${NO_PROXY:+,$NO_PROXY}
 export no_proxy=$NO_PROXY
@@ -46,7 +47,7 @@ mkdir -p "$cache/typescript"
 cp "$here"/typescript/{package.json,package-lock.json,.npmrc,tsconfig.json,story.ts} "$cache/typescript/"
 (cd "$cache/typescript" && npm ci --loglevel=error --no-audit --no-fund >/dev/null && npm run --silent build)
 
-# The server that files are fetched from. It says its ports when it is ready.
+# The origin of files fetched by URL. It prints its ports when it is ready.
 exec {ports}< <(exec "$cache/venv/bin/python" "$here/origin.py" "$work/origin-ca.pem" 2>"$work/origin.log")
 origin=$!
 if ! read -r origin_port control_port <&"$ports"; then
@@ -58,7 +59,7 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 url=http://127.0.0.1:$port
 export HAVERSACK_DATA_DIR=$work/data
 mkdir "$HAVERSACK_DATA_DIR"
-# In the work folder, so that no configuration file lying about is picked up.
+# In the work folder, which has no configuration file.
 cd "$work"
 [[ -z ${STORY_DATABASE_URL:-} ]] || export HAVERSACK_DATABASE_URL=$STORY_DATABASE_URL
 [[ -z ${STORY_BLOBS_URL:-} ]] || export HAVERSACK_BLOBS_URL=$STORY_BLOBS_URL
@@ -80,7 +81,7 @@ for ((tries = 0; ; tries++)); do
   sleep 0.2
 done
 
-# While the server runs: a new partner needs no restart.
+# Adding a partner needs no restart of the server.
 "$bin" partner add story --api-key story-key-0123456789abcdef \
   --phone-number +12025550100 --phone-number +12025550101 >/dev/null
 "$bin" partner add other --api-key other-key-0123456789abcdef --phone-number +12025550150 >/dev/null
@@ -95,7 +96,7 @@ export STORY_CORPUS=$here/../corpus
 export STORY_ORIGIN=https://127.0.0.1:$origin_port
 export STORY_ORIGIN_CONTROL=http://127.0.0.1:$control_port
 
-# Both run even if the first fails: where they differ is what one wants to know then.
+# Runs both stories even if the first fails, to show where they differ.
 failed=0
 "$cache/venv/bin/python" "$here/python/story.py" || failed=1
 node --enable-source-maps "$cache/typescript/dist/story.js" || failed=1

@@ -1,6 +1,6 @@
-"""The whole story, told by the official Python client against a running server.
+"""The complete story: the official Python client against a running server.
 
-Settings come from the environment; see run.sh beside this folder.
+Settings come from the environment; see ../run.sh.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SECOND_LINE = os.environ["STORY_SECOND_LINE"]
 PHOTO = Path(os.environ["STORY_PHOTO"]).read_bytes()
 CORPUS = Path(os.environ["STORY_CORPUS"])
 PICTURE = (CORPUS / "alpha-interlaced.png").read_bytes()
-# Sound of 2.5 seconds.
+# Audio of 2.5 seconds.
 MEMO = (CORPUS / "voice.m4a").read_bytes()
 
-# Another server, see origin.py: what the files on it are reached by, and what they are put there by.
+# The origin of files fetched by URL (see origin.py): its URL, and the URL of its control interface.
 ORIGIN = os.environ["STORY_ORIGIN"]
 ORIGIN_CONTROL = os.environ["STORY_ORIGIN_CONTROL"]
 
-# Every recipient here starts with +12025552, so this story and the TypeScript one never share a rate limit.
+# Every recipient here starts with +12025552, so that this story and the TypeScript one do not share a rate limit.
 FRIEND = "+12025552001"
 LIST_FRIENDS = ["+12025552002", "+12025552003", "+12025552004"]
 NEW_FRIEND = "+12025552005"
@@ -43,8 +43,8 @@ BUSY_FRIEND = "+12025552007"
 MEDIA_FRIEND = "+12025552008"
 MEMO_FRIEND = "+12025552009"
 
-# Strict validation makes the client check every answer against its own models, and raise if one does not fit.
-# No retries: a second attempt would hide what went wrong with the first.
+# Strict validation makes the client check every response against its models, and raise on a mismatch.
+# No retries, since a second attempt would hide the failure of the first.
 client = linq.LinqAPIV3(max_retries=0, _strict_response_validation=True)
 other = linq.LinqAPIV3(
     api_key=os.environ["STORY_OTHER_API_KEY"], max_retries=0, _strict_response_validation=True
@@ -63,7 +63,7 @@ def step(title: str) -> Callable[[Step], Step]:
 
 
 class Story:
-    """What earlier steps leave behind for later ones."""
+    """Results of earlier steps that later ones use."""
 
     photo: AttachmentCreateResponse
     chat_id: str
@@ -77,7 +77,7 @@ class Story:
 
 
 def fails(kind: type[linq.APIStatusError], code: int, call: Callable[[], Any]) -> linq.APIStatusError:
-    """Require that the call raises this exception with this code, and a complete error body."""
+    """Asserts that the call raises this exception with this code and a complete error body."""
     try:
         answer = call()
     except kind as error:
@@ -125,14 +125,14 @@ def start_chat(to: str, text: str, from_: str = LINE) -> str:
 
 
 def host(path: str, content: bytes) -> str:
-    """Put a file on the other server; returns its URL there."""
-    # In a folder of this story, so that the TypeScript one asks for none of these.
+    """Puts a file on the origin, and returns its URL."""
+    # Below a path of this story, which the TypeScript one does not request.
     httpx.put(f"{ORIGIN_CONTROL}/python/{path}", content=content).raise_for_status()
     return f"{ORIGIN}/python/{path}"
 
 
-def asked_for(url: str) -> list[tuple[str | None, int]]:
-    """The If-None-Match of every request for a file on the other server, and the status it was answered with."""
+def requests_for(url: str) -> list[tuple[str | None, int]]:
+    """Returns If-None-Match and response status of every request to the origin for this URL."""
     requests = httpx.get(f"{ORIGIN_CONTROL}/requests").json()
     return [(request["if_none_match"], request["status"]) for request in requests if ORIGIN + request["path"] == url]
 
@@ -155,7 +155,7 @@ def media_part(message: Message) -> MediaPartResponse:
 
 
 def send_memo(**source: Any) -> VoiceMemo:
-    """Send a voice memo, and require what every answer to that says."""
+    """Sends a voice memo, and checks the fields that every response has."""
     sent = client.chats.send_voicememo(Story.memo_chat_id, **source).voice_memo
     assert (sent.from_, sent.to, sent.status, sent.service) == (LINE, [MEMO_FRIEND], "queued", "iMessage"), sent
     assert abs(sent.created_at.timestamp() - time.time()) < 60, sent
@@ -163,7 +163,7 @@ def send_memo(**source: Any) -> VoiceMemo:
     assert sent.chat.is_active and not sent.chat.is_group and sent.chat.service == "iMessage", sent
     assert {(handle.handle, handle.is_me) for handle in sent.chat.handles} == {(LINE, True), (MEMO_FRIEND, False)}, sent
     memo = sent.voice_memo
-    # All samples of sound here are as long.
+    # All audio samples have the same duration.
     assert memo.duration_ms is not None and abs(memo.duration_ms - 2500) <= 50, sent
     answer = httpx.get(memo.url)
     assert answer.status_code == 200, answer
@@ -172,7 +172,7 @@ def send_memo(**source: Any) -> VoiceMemo:
     return sent
 
 
-# --- the way everything goes right ---
+# --- successful calls ---
 
 
 @step("list phone numbers")
@@ -182,14 +182,14 @@ def list_phone_numbers() -> None:
     assert all(number.reputation.status == "HEALTHY" for number in numbers), numbers
 
 
-@step("list phone numbers the deprecated way")
+@step("list phone numbers by the deprecated endpoint")
 def list_phone_numbers_deprecated() -> None:
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         numbers = client.phonenumbers.list().phone_numbers
     assert {number.phone_number for number in numbers} == {LINE, SECOND_LINE}, numbers
 
 
-@step("every answer carries a fresh trace id")
+@step("every response has a fresh trace id")
 def trace_ids() -> None:
     seen = {client.phone_numbers.with_raw_response.list().headers["X-Trace-ID"] for _ in range(3)}
     assert len(seen) == 3, seen
@@ -218,7 +218,7 @@ def pending_attachment() -> None:
     assert httpx.get(Story.photo.download_url).status_code == 404
 
 
-@step("an upload with another Content-Type or length is refused")
+@step("an upload with another Content-Type or length is rejected")
 def refused_uploads() -> None:
     attempts = [
         ({**Story.photo.required_headers, "Content-Type": "image/png"}, PHOTO),
@@ -227,7 +227,7 @@ def refused_uploads() -> None:
     for headers, content in attempts:
         answer = httpx.put(Story.photo.upload_url, headers=headers, content=content)
         assert answer.status_code == 403, answer
-        # Buckets have codes of their own for it: Garage says AccessDenied.
+        # Buckets have their own error codes: Garage returns AccessDenied.
         code = "<Code>" if os.environ.get("STORY_BLOBS_URL") else "<Code>SignatureDoesNotMatch</Code>"
         assert code in answer.text, answer.text
     assert client.attachments.retrieve(Story.photo.attachment_id).status == "pending"
@@ -299,7 +299,7 @@ def download_photo() -> None:
     assert unchanged.status_code == 304, unchanged
 
 
-@step("download a range, and ask with HEAD")
+@step("download a range, and make a HEAD request")
 def download_part() -> None:
     middle = httpx.get(Story.photo_url, headers={"Range": "bytes=100-199"})
     assert middle.status_code == 206, middle
@@ -376,7 +376,7 @@ def list_chats() -> None:
     assert with_friend == [Story.chat_id], with_friend
 
 
-@step("send without naming a line, twice with one idempotency key")
+@step("send without a line, twice with one idempotency key")
 def idempotent_send() -> None:
     key = f"python-{uuid.uuid4()}"
     first, second = [
@@ -417,7 +417,7 @@ def delete_message() -> None:
 
 @step("delete an attachment that was sent")
 def delete_attachment() -> None:
-    # A name that needs encoding in its URL, in a header and nowhere else.
+    # A filename that needs encoding in URLs and headers.
     name = "Zürich & café #1 50%.jpg"
     attachment_id = upload(name, PHOTO).attachment_id
     part: Any = {"type": "media", "attachment_id": attachment_id}
@@ -440,7 +440,7 @@ def delete_attachment() -> None:
     assert (left.id, left.url, left.filename, left.mime_type, left.size_bytes) == ("", "", "", "", 0), left
 
 
-# --- media by URL, and what files are found to be ---
+# --- media by URL, and detection of types ---
 
 
 @step("send a photo by URL")
@@ -450,7 +450,7 @@ def send_by_url() -> None:
     _, part = sent.parts
     assert isinstance(part, MediaPartResponse), part
     assert (part.filename, part.mime_type, part.size_bytes) == ("holiday photo.jpg", "image/jpeg", len(PHOTO)), part
-    assert asked_for(Story.hosted_photo) == [(None, 200)]
+    assert requests_for(Story.hosted_photo) == [(None, 200)]
     assert media_part(wait_until_delivered(sent.id)) == part
     Story.fetched_photo = part
 
@@ -469,16 +469,16 @@ def fetched_attachment() -> None:
     assert attachment.download_url == part.url, attachment
 
 
-@step("the same URL again is a new attachment, and its host is asked only whether it changed")
+@step("the same URL again is a new attachment, revalidated with the origin")
 def unchanged_url() -> None:
     part = send_url(Story.hosted_photo)
     assert part.id != Story.fetched_photo.id and part.url != Story.fetched_photo.url, part
     assert (part.filename, part.mime_type, part.size_bytes) == ("holiday photo.jpg", "image/jpeg", len(PHOTO)), part
-    _, (condition, status) = asked_for(Story.hosted_photo)
+    _, (condition, status) = requests_for(Story.hosted_photo)
     assert condition and status == 304, (condition, status)
     assert httpx.get(part.url).content == PHOTO
 
-    # Each is deleted on its own, although both are the same file.
+    # The attachments are deleted separately, although they share a blob.
     client.attachments.delete(Story.fetched_photo.id)
     assert httpx.get(Story.fetched_photo.url).status_code == 404
     assert httpx.get(part.url).content == PHOTO
@@ -492,14 +492,14 @@ def changed_url() -> None:
     assert host("news.txt", b"Today") == url
     new = send_url(url)
     assert (old.size_bytes, new.size_bytes) == (9, 5), (old, new)
-    assert [status for _, status in asked_for(url)] == [200, 200], asked_for(url)
+    assert [status for _, status in requests_for(url)] == [200, 200], requests_for(url)
     assert (httpx.get(old.url).content, httpx.get(new.url).content) == (b"Yesterday", b"Today")
 
 
 @step("several URLs in one message keep their order")
 def several_urls() -> None:
     sent = send_parts(
-        # The first comes in last.
+        # The first file arrives last.
         {"type": "media", "url": host("slow.jpg?wait=0.5", PHOTO)},
         {"type": "media", "url": host("picture.png", PICTURE)},
         {"type": "text", "value": "and a note"},
@@ -529,7 +529,7 @@ def idempotent_url() -> None:
         for _ in range(2)
     ]
     assert second.message.id == first.message.id, second
-    assert asked_for(url) == [(None, 200)]
+    assert requests_for(url) == [(None, 200)]
 
 
 @step("the URL of a stored file is that attachment again")
@@ -540,8 +540,8 @@ def own_url() -> None:
     assert httpx.get(f"{ORIGIN_CONTROL}/requests").json() == before
 
 
-@step("the bytes of an upload decide what it is")
-def judged_by_bytes() -> None:
+@step("the type of an upload is detected by its bytes")
+def detected_by_bytes() -> None:
     created = upload("picture.jpg", PICTURE)
     attachment = client.attachments.retrieve(created.attachment_id)
     assert (attachment.status, attachment.content_type) == ("complete", "image/jpeg"), attachment
@@ -550,7 +550,7 @@ def judged_by_bytes() -> None:
     assert httpx.get(part.url).headers["Content-Type"] == "image/png"
 
 
-# --- voice memos, and files that are delivered in another form ---
+# --- voice memos, and variants ---
 
 
 @step("send a voice memo by attachment id")
@@ -583,11 +583,11 @@ def memo_message() -> None:
 def memo_by_url() -> None:
     url = host("from%20me.m4a", MEMO)
     fetched = send_memo(voice_memo_url=url, override_optout=True).voice_memo
-    assert asked_for(url) == [(None, 200)]
+    assert requests_for(url) == [(None, 200)]
     assert (fetched.filename, fetched.mime_type) == ("from me.m4a", "audio/x-m4a"), fetched
     assert httpx.get(fetched.url).content == MEMO
     assert client.attachments.retrieve(fetched.id).download_url == fetched.url, fetched
-    # The URL of a stored file is that attachment.
+    # The URL of a stored file names its attachment.
     assert send_memo(voice_memo_url=Story.memo.voice_memo.url).voice_memo == Story.memo.voice_memo
 
 
@@ -609,7 +609,7 @@ def tiff_as_jpeg() -> None:
     assert original.headers["Content-Type"] == "image/tiff" and original.content == scan, original.headers
 
 
-@step("a CAF is delivered as M4A where the server has ffmpeg")
+@step("a CAF is delivered as M4A if the server has ffmpeg")
 def caf_as_m4a() -> None:
     ready = httpx.get(client.base_url.join("/readyz")).text
     assert re.match("ready\nffmpeg: .+\n", ready), ready
@@ -631,7 +631,7 @@ def caf_as_m4a() -> None:
     assert attachment.download_url and httpx.get(attachment.download_url).content == voice, attachment
 
 
-# --- errors, each as the exception the client has for it ---
+# --- errors, as exceptions of the client ---
 
 
 @step("a wrong key: AuthenticationError")
@@ -640,7 +640,7 @@ def wrong_key() -> None:
     fails(linq.AuthenticationError, 2004, lambda: stranger.phone_numbers.list())
 
 
-@step("a refused attachment: BadRequestError")
+@step("an invalid attachment: BadRequestError")
 def refused_attachments() -> None:
     def create(**changes: Any) -> AttachmentCreateResponse:
         good: dict[str, Any] = {"filename": "photo.jpg", "content_type": "image/jpeg", "size_bytes": 1}
@@ -693,8 +693,8 @@ def foreign_line() -> None:
     fails(linq.PermissionDeniedError, 2006, lambda: start_chat(STRANGER, "Hello", from_=foreign))
 
 
-@step("another partner's things: NotFoundError")
-def foreign_things() -> None:
+@step("resources of another partner: NotFoundError")
+def foreign_resources() -> None:
     theirs = other.attachments.create(
         filename="theirs.jpg", content_type="image/jpeg", size_bytes=len(PHOTO)
     ).attachment_id
@@ -716,22 +716,22 @@ def foreign_urls() -> None:
     theirs = upload("theirs.jpg", PHOTO, by=other)
     assert httpx.get(theirs.download_url).content == PHOTO
     fails(linq.NotFoundError, 2003, lambda: send_url(theirs.download_url, to=STRANGER))
-    # Of our own, but not uploaded yet.
+    # An own attachment without an upload.
     waiting = client.attachments.create(filename="photo.jpg", content_type="image/jpeg", size_bytes=1)
     fails(linq.NotFoundError, 2007, lambda: send_url(waiting.download_url, to=STRANGER))
 
 
-@step("a URL that brings no file: InternalServerError")
+@step("a URL without a file: InternalServerError")
 def unreachable_urls() -> None:
     missing = f"{ORIGIN}/python/missing.jpg"
     error = fails(linq.InternalServerError, 5002, lambda: send_url(missing, to=STRANGER))
     assert f"{missing}: the host answered 404" in error.message, error.message
-    assert asked_for(missing) == [(None, 404)]
+    assert requests_for(missing) == [(None, 404)]
     error = fails(linq.InternalServerError, 5002, lambda: send_url("https://10.0.0.1/a.jpg", to=STRANGER))
     assert "its address is not public" in error.message, error.message
 
 
-@step("a URL of a file that is refused: BadRequestError")
+@step("a URL of an unsupported file: BadRequestError")
 def refused_urls() -> None:
     def refused(code: int, url: str, reason: str) -> None:
         error = fails(linq.BadRequestError, code, lambda: send_url(url, to=STRANGER))
@@ -743,15 +743,15 @@ def refused_urls() -> None:
     refused(5004, host("junk.jpg", bytes(range(256))), "junk.jpg is no file of a supported type")
     refused(5005, host("large.jpg", PHOTO + bytes(10 * 1024 * 1024)), "the file is larger than 10 MiB")
     refused(1005, f"{ORIGIN_CONTROL}/python/picture.png", "it does not start with https://")
-    # One bad file among good ones, and nothing is sent.
+    # One invalid file fails the whole message.
     good, bad = [{"type": "media", "url": host(path, PHOTO)} for path in ("photo.jpg", "photo.png")]
     fails(linq.BadRequestError, 5006, lambda: send_parts(good, bad, to=STRANGER))
     assert list(client.chats.list_chats(to=STRANGER)) == [], "a refused send left a chat behind"
 
 
-@step("an upload that is not what it was declared: BadRequestError")
+@step("an upload of another type than declared: BadRequestError")
 def refused_bytes() -> None:
-    # The PUT itself is answered as a bucket would answer it.
+    # The PUT itself succeeds, as it would on a bucket.
     failed = upload("page.jpg", (CORPUS / "page-named.jpg").read_bytes()).attachment_id
     attachment = client.attachments.retrieve(failed)
     assert attachment.status == "failed" and attachment.download_url is None, attachment
@@ -760,7 +760,7 @@ def refused_bytes() -> None:
     assert "page.jpg holds an HTML page, not a JPEG image" in error.message, error.message
 
 
-@step("a voice memo that is refused: BadRequestError")
+@step("an invalid voice memo: BadRequestError")
 def refused_memos() -> None:
     def refused(code: int, reason: str, **source: Any) -> None:
         error = fails(linq.BadRequestError, code, lambda: send_memo(**source))
@@ -787,18 +787,18 @@ def large_memos() -> None:
         {"voice_memo_url": host("large.wav", large)},
         {"attachment_id": upload("large.wav", large, "audio/x-wav").attachment_id},
     ):
-        # The client has no exception of its own for this status.
+        # The client has no specific exception for this status.
         error = fails(linq.APIStatusError, 5005, lambda: send_memo(**source))
         assert error.status_code == 413 and "too large for a voice memo" in error.message, error.message
 
 
-@step("a voice memo of or for something unknown: NotFoundError")
+@step("a voice memo with an unknown attachment or chat: NotFoundError")
 def unknown_memos() -> None:
     unknown = str(uuid.uuid4())
     known = Story.memo.voice_memo
     fails(linq.NotFoundError, 2003, lambda: send_memo(attachment_id=unknown))
     fails(linq.NotFoundError, 2001, lambda: client.chats.send_voicememo(unknown, attachment_id=known.id))
-    # Both there, but another partner's.
+    # Both exist, but belong to another partner.
     theirs = upload("memo.m4a", MEMO, "audio/x-m4a", by=other)
     fails(linq.NotFoundError, 2003, lambda: send_memo(attachment_id=theirs.attachment_id))
     fails(linq.NotFoundError, 2003, lambda: send_memo(voice_memo_url=theirs.download_url))
@@ -809,15 +809,15 @@ def unknown_memos() -> None:
     )
 
 
-@step("a voice memo URL that brings no file: InternalServerError")
+@step("a voice memo URL without a file: InternalServerError")
 def unreachable_memos() -> None:
     missing = f"{ORIGIN}/python/missing.m4a"
     error = fails(linq.InternalServerError, 5002, lambda: send_memo(voice_memo_url=missing))
     assert f"{missing}: the host answered 404" in error.message, error.message
 
 
-@step("a feature this server does not have: PermissionDeniedError")
-def missing_features() -> None:
+@step("an unsupported feature: PermissionDeniedError")
+def unsupported_features() -> None:
     fails(linq.PermissionDeniedError, 2011, lambda: client.contact_card.retrieve())
     fails(linq.PermissionDeniedError, 2011, lambda: client.chats.location.request(Story.chat_id))
     fails(
@@ -842,7 +842,7 @@ def rate_limit() -> None:
     assert error.retry_after is not None and 1 <= error.retry_after <= 60, error.body
     assert error.response.headers["Retry-After"] == str(error.retry_after), error.response.headers
 
-    # Repeating an accepted send is no new send, so it is answered even now.
+    # A repeated send gets its stored response in spite of the rate limit.
     repeated = client.chats.create(
         from_=LINE,
         to=[BUSY_FRIEND],
@@ -859,7 +859,7 @@ def main() -> int:
         except Exception as error:
             failed += 1
             here = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == __file__][-1]
-            # The client's own exceptions say little where they wrap another one.
+            # The client's exceptions hide the one that they wrap.
             why = error.__cause__ or str(error) or here.line
             print(f"FAIL python: {title}: line {here.lineno}: {type(error).__name__}: {why}", flush=True)
         else:

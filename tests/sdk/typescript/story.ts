@@ -1,5 +1,5 @@
-// The whole story, told by the official TypeScript client against a running server.
-// Settings come from the environment; see run.sh beside this folder.
+// The complete story: the official TypeScript client against a running server.
+// Settings come from the environment; see ../run.sh.
 
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -29,14 +29,14 @@ const LINE = setting('STORY_LINE');
 const SECOND_LINE = setting('STORY_SECOND_LINE');
 const PHOTO = await readFile(setting('STORY_PHOTO'));
 const PICTURE = await sample('alpha-interlaced.png');
-// Sound of 2.5 seconds.
+// Audio of 2.5 seconds.
 const MEMO = await sample('voice.m4a');
 
-// Another server, see origin.py: what the files on it are reached by, and what they are put there by.
+// The origin of files fetched by URL (see origin.py): its URL, and the URL of its control interface.
 const ORIGIN = setting('STORY_ORIGIN');
 const ORIGIN_CONTROL = setting('STORY_ORIGIN_CONTROL');
 
-// Every recipient here starts with +12025553, so this story and the Python one never share a rate limit.
+// Every recipient here starts with +12025553, so that this story and the Python one do not share a rate limit.
 const FRIEND = '+12025553001';
 const LIST_FRIENDS = ['+12025553002', '+12025553003', '+12025553004'];
 const NEW_FRIEND = '+12025553005';
@@ -45,7 +45,7 @@ const BUSY_FRIEND = '+12025553007';
 const MEDIA_FRIEND = '+12025553008';
 const MEMO_FRIEND = '+12025553009';
 
-// No retries: a second attempt would hide what went wrong with the first.
+// No retries, since a second attempt would hide the failure of the first.
 const client = new LinqAPIV3({ maxRetries: 0 });
 const other = client.withOptions({ apiKey: setting('STORY_OTHER_API_KEY') });
 
@@ -55,7 +55,7 @@ function step(title: string, run: () => Promise<void>): void {
   steps.push({ title, run });
 }
 
-// What earlier steps leave behind for later ones.
+// Results of earlier steps that later ones use.
 let photo: LinqAPIV3.AttachmentCreateResponse;
 let photoUrl: string;
 let chatId: string;
@@ -66,7 +66,7 @@ let fetchedPhoto: LinqAPIV3.MediaPartResponse;
 let memoChatId: string;
 let sentMemo: LinqAPIV3.ChatSendVoicememoResponse.VoiceMemo;
 
-/** What the client keeps in `error` of its exceptions: the whole error body. */
+/** The field `error` of the client's exceptions: the complete error body. */
 interface ErrorBody {
   success: false;
   error: { status: number; code: number; message: string; doc_url: string; retry_after?: number };
@@ -80,7 +80,7 @@ interface Failure {
 
 type ErrorClass = abstract new (...args: never[]) => APIError;
 
-/** Require that the call rejects with this exception and this code, and with a complete error body. */
+/** Asserts that the call rejects with this exception, this code and a complete error body. */
 async function fails(kind: ErrorClass, code: number, call: Promise<unknown>): Promise<Failure> {
   const error = await call.then(
     (answer) => assert.fail(`expected ${kind.name} ${code}, got ${JSON.stringify(answer)}`),
@@ -145,9 +145,9 @@ async function startChat(to: string, value: string, from = LINE): Promise<string
   return created.chat.id;
 }
 
-/** Put a file on the other server; gives its URL there. */
+/** Puts a file on the origin, and returns its URL. */
 async function host(path: string, body: Buffer): Promise<string> {
-  // In a folder of this story, so that the Python one asks for none of these.
+  // Below a path of this story, which the Python one does not request.
   const answer = await fetch(`${ORIGIN_CONTROL}/typescript/${path}`, { method: 'PUT', body });
   assert.equal(answer.status, 204);
   return `${ORIGIN}/typescript/${path}`;
@@ -159,8 +159,8 @@ interface OriginRequest {
   status: number;
 }
 
-/** Every request for a file on the other server: its If-None-Match, and the status it was answered with. */
-async function askedFor(url?: string): Promise<OriginRequest[]> {
+/** Returns If-None-Match and response status of every request to the origin for this URL. */
+async function requestsFor(url?: string): Promise<OriginRequest[]> {
   const requests = (await (await fetch(`${ORIGIN_CONTROL}/requests`)).json()) as OriginRequest[];
   return requests.filter(({ path }) => url === undefined || ORIGIN + path === url);
 }
@@ -187,7 +187,7 @@ function mediaPart(message: LinqAPIV3.Message): LinqAPIV3.MediaPartResponse {
   return part;
 }
 
-/** All items of all pages, fetched as the client fetches them by itself. */
+/** Returns all items of all pages, by the client's own pagination. */
 async function ids(pages: AsyncIterable<{ id: string }>): Promise<string[]> {
   const all = [];
   for await (const item of pages) all.push(item.id);
@@ -208,7 +208,7 @@ async function statusOf(url: string): Promise<number> {
   return answer.status;
 }
 
-/** Send a voice memo, and require what every answer to that says. */
+/** Sends a voice memo, and checks the fields that every response has. */
 async function sendMemo(source: LinqAPIV3.ChatSendVoicememoParams) {
   const { voice_memo: sent } = await client.chats.sendVoicememo(memoChatId, source);
   assert.equal(sent.from, LINE);
@@ -221,7 +221,7 @@ async function sendMemo(source: LinqAPIV3.ChatSendVoicememoParams) {
   assert.equal(sent.chat.service, 'iMessage');
   assert.deepEqual(sent.chat.handles.map(({ handle }) => handle).sort(), [LINE, MEMO_FRIEND].sort());
   const memo = sent.voice_memo;
-  // All samples of sound here are as long.
+  // All audio samples have the same duration.
   assert.ok(Math.abs((memo.duration_ms ?? 0) - 2500) <= 50, `${memo.duration_ms} ms`);
   const answer = await fetch(memo.url);
   assert.equal(answer.status, 200);
@@ -230,7 +230,7 @@ async function sendMemo(source: LinqAPIV3.ChatSendVoicememoParams) {
   return sent;
 }
 
-// --- the way everything goes right ---
+// --- successful calls ---
 
 step('list phone numbers', async () => {
   const { phone_numbers } = await client.phoneNumbers.list();
@@ -238,12 +238,12 @@ step('list phone numbers', async () => {
   for (const number of phone_numbers) assert.equal(number.reputation.status, 'HEALTHY');
 });
 
-step('list phone numbers the deprecated way', async () => {
+step('list phone numbers by the deprecated endpoint', async () => {
   const { phone_numbers } = await client.phonenumbers.list();
   assert.deepEqual(phone_numbers.map((number) => number.phone_number).sort(), [LINE, SECOND_LINE].sort());
 });
 
-step('every answer carries a fresh trace id', async () => {
+step('every response has a fresh trace id', async () => {
   const seen = new Set<string | null>();
   for (let n = 0; n < 3; n++) {
     const { response } = await client.phoneNumbers.list().withResponse();
@@ -283,15 +283,15 @@ step('a pending attachment cannot be sent or downloaded', async () => {
   assert.equal(await statusOf(photo.download_url), 404);
 });
 
-step('an upload with another Content-Type or length is refused', async () => {
+step('an upload with another Content-Type or length is rejected', async () => {
   const attempts = [
     await put(photo, { ...photo.required_headers, 'Content-Type': 'image/png' }, PHOTO),
-    // fetch sets Content-Length by itself, here to one too few.
+    // fetch sets Content-Length itself, here one too low.
     await put(photo, { 'Content-Type': 'image/jpeg' }, PHOTO.subarray(0, -1)),
   ];
   for (const answer of attempts) {
     assert.equal(answer.status, 403);
-    // Buckets have codes of their own for it: Garage says AccessDenied.
+    // Buckets have their own error codes: Garage returns AccessDenied.
     const code = process.env.STORY_BLOBS_URL ? /<Code>/ : /<Code>SignatureDoesNotMatch<\/Code>/;
     assert.match(await answer.text(), code);
   }
@@ -368,7 +368,7 @@ step('download the same bytes', async () => {
   assert.equal(unchanged.status, 304);
 });
 
-step('download a range, and ask with HEAD', async () => {
+step('download a range, and make a HEAD request', async () => {
   const middle = await fetch(photoUrl, { headers: { Range: 'bytes=100-199' } });
   assert.equal(middle.status, 206);
   assert.ok(PHOTO.subarray(100, 200).equals(await bytes(middle)));
@@ -445,7 +445,7 @@ step('get one chat and list chats page by page', async () => {
   assert.deepEqual(await ids(client.chats.listChats({ to: FRIEND })), [chatId]);
 });
 
-step('send without naming a line, twice with one idempotency key', async () => {
+step('send without a line, twice with one idempotency key', async () => {
   const send = {
     to: [NEW_FRIEND],
     message: { parts: [{ type: 'text', value: 'Only once, please' }] },
@@ -483,7 +483,7 @@ step('delete a message', async () => {
 });
 
 step('delete an attachment that was sent', async () => {
-  // A name that needs encoding in its URL, in a header and nowhere else.
+  // A filename that needs encoding in URLs and headers.
   const filename = 'Zürich & café #1 50%.jpg';
   const { attachment_id } = await upload(filename, PHOTO);
   const message = { parts: [{ type: 'media' as const, attachment_id }] };
@@ -503,7 +503,7 @@ step('delete an attachment that was sent', async () => {
   assert.deepEqual(left, { type: 'media', id: '', url: '', filename: '', mime_type: '', size_bytes: 0 });
 });
 
-// --- media by URL, and what files are found to be ---
+// --- media by URL, and detection of types ---
 
 step('send a photo by URL', async () => {
   hostedPhoto = await host('holiday%20photo.jpg?size=large', PHOTO);
@@ -516,7 +516,7 @@ step('send a photo by URL', async () => {
   assert.equal(part.filename, 'holiday photo.jpg');
   assert.equal(part.mime_type, 'image/jpeg');
   assert.equal(part.size_bytes, PHOTO.length);
-  const [request, ...more] = await askedFor(hostedPhoto);
+  const [request, ...more] = await requestsFor(hostedPhoto);
   assert.ok(request?.status === 200 && request.if_none_match === null && more.length === 0);
   assert.deepEqual(mediaPart(await waitUntilDelivered(sent.id)), part);
   fetchedPhoto = part;
@@ -535,18 +535,18 @@ step('a fetched file is a stored attachment', async () => {
   assert.equal(attachment.download_url, fetchedPhoto.url);
 });
 
-step('the same URL again is a new attachment, and its host is asked only whether it changed', async () => {
+step('the same URL again is a new attachment, revalidated with the origin', async () => {
   const part = await sendUrl(hostedPhoto);
   assert.notEqual(part.id, fetchedPhoto.id);
   assert.notEqual(part.url, fetchedPhoto.url);
   assert.equal(part.filename, 'holiday photo.jpg');
   assert.equal(part.mime_type, 'image/jpeg');
   assert.equal(part.size_bytes, PHOTO.length);
-  const [, request] = await askedFor(hostedPhoto);
+  const [, request] = await requestsFor(hostedPhoto);
   assert.ok(request?.status === 304 && request.if_none_match);
   assert.ok(PHOTO.equals(await download(part.url)), 'other bytes');
 
-  // Each is deleted on its own, although both are the same file.
+  // The attachments are deleted separately, although they share a blob.
   await client.attachments.delete(fetchedPhoto.id);
   assert.equal(await statusOf(fetchedPhoto.url), 404);
   assert.ok(PHOTO.equals(await download(part.url)), 'other bytes');
@@ -559,14 +559,14 @@ step('a file that changed at its URL is fetched anew', async () => {
   assert.equal(await host('news.txt', Buffer.from('Today')), url);
   const now = await sendUrl(url);
   assert.deepEqual([old.size_bytes, now.size_bytes], [9, 5]);
-  assert.deepEqual((await askedFor(url)).map(({ status }) => status), [200, 200]);
+  assert.deepEqual((await requestsFor(url)).map(({ status }) => status), [200, 200]);
   assert.equal(String(await download(old.url)), 'Yesterday');
   assert.equal(String(await download(now.url)), 'Today');
 });
 
 step('several URLs in one message keep their order', async () => {
   const sent = await sendParts([
-    // The first comes in last.
+    // The first file arrives last.
     { type: 'media', url: await host('slow.jpg?wait=0.5', PHOTO) },
     { type: 'media', url: await host('picture.png', PICTURE) },
     { type: 'text', value: 'and a note' },
@@ -597,18 +597,18 @@ step('a send by URL, twice with one idempotency key, is fetched once', async () 
   const first = await client.messages.create(send);
   const second = await client.messages.create(send);
   assert.equal(second.message.id, first.message.id);
-  assert.equal((await askedFor(url)).length, 1);
+  assert.equal((await requestsFor(url)).length, 1);
 });
 
 step('the URL of a stored file is that attachment again', async () => {
-  const before = await askedFor();
+  const before = await requestsFor();
   const part = await sendUrl(photoUrl);
   assert.equal(part.id, photo.attachment_id);
   assert.equal(part.url, photoUrl);
-  assert.deepEqual(await askedFor(), before);
+  assert.deepEqual(await requestsFor(), before);
 });
 
-step('the bytes of an upload decide what it is', async () => {
+step('the type of an upload is detected by its bytes', async () => {
   const { attachment_id } = await upload('picture.jpg', PICTURE);
   const attachment = await client.attachments.retrieve(attachment_id);
   assert.equal(attachment.status, 'complete');
@@ -618,7 +618,7 @@ step('the bytes of an upload decide what it is', async () => {
   assert.equal((await fetch(part.url)).headers.get('Content-Type'), 'image/png');
 });
 
-// --- voice memos, and files that are delivered in another form ---
+// --- voice memos, and variants ---
 
 step('send a voice memo by attachment id', async () => {
   memoChatId = await startChat(MEMO_FRIEND, 'Listen');
@@ -653,12 +653,12 @@ step('a voice memo is a message with one media part', async () => {
 step('send a voice memo by URL', async () => {
   const url = await host('from%20me.m4a', MEMO);
   const { voice_memo: fetched } = await sendMemo({ voice_memo_url: url });
-  assert.deepEqual((await askedFor(url)).map(({ status }) => status), [200]);
+  assert.deepEqual((await requestsFor(url)).map(({ status }) => status), [200]);
   assert.equal(fetched.filename, 'from me.m4a');
   assert.equal(fetched.mime_type, 'audio/x-m4a');
   assert.ok(MEMO.equals(await download(fetched.url)), 'other bytes');
   assert.equal((await client.attachments.retrieve(fetched.id)).download_url, fetched.url);
-  // The URL of a stored file is that attachment.
+  // The URL of a stored file names its attachment.
   const again = await sendMemo({ voice_memo_url: sentMemo.voice_memo.url });
   assert.deepEqual(again.voice_memo, sentMemo.voice_memo);
 });
@@ -687,7 +687,7 @@ step('a TIFF is delivered as JPEG', async () => {
   assert.ok(scan.equals(await bytes(original)), 'other bytes');
 });
 
-step('a CAF is delivered as M4A where the server has ffmpeg', async () => {
+step('a CAF is delivered as M4A if the server has ffmpeg', async () => {
   const ready = await (await fetch(new URL('/readyz', client.baseURL))).text();
   assert.match(ready, /^ready\nffmpeg: .+\n/);
   const converts = !ready.includes('ffmpeg: none');
@@ -714,14 +714,14 @@ step('a CAF is delivered as M4A where the server has ffmpeg', async () => {
   assert.ok(voice.equals(await download(attachment.download_url)), 'other bytes');
 });
 
-// --- errors, each as the exception the client has for it ---
+// --- errors, as exceptions of the client ---
 
 step('a wrong key: AuthenticationError', async () => {
   const stranger = client.withOptions({ apiKey: 'not-a-key' });
   await fails(AuthenticationError, 2004, stranger.phoneNumbers.list());
 });
 
-step('a refused attachment: BadRequestError', async () => {
+step('an invalid attachment: BadRequestError', async () => {
   const good = { filename: 'photo.jpg', content_type: 'image/jpeg', size_bytes: 1 } as const;
   const { filename: _, ...nameless } = good;
 
@@ -766,7 +766,7 @@ step("another partner's line: PermissionDeniedError", async () => {
   await fails(PermissionDeniedError, 2006, startChat(STRANGER, 'Hello', foreign));
 });
 
-step("another partner's things: NotFoundError", async () => {
+step("resources of another partner: NotFoundError", async () => {
   const theirs = await other.attachments.create({
     filename: 'theirs.jpg',
     content_type: 'image/jpeg',
@@ -789,7 +789,7 @@ step("another partner's stored file by URL: NotFoundError", async () => {
   const theirs = await upload('theirs.jpg', PHOTO, 'image/jpeg', other);
   assert.ok(PHOTO.equals(await download(theirs.download_url)), 'other bytes');
   await fails(NotFoundError, 2003, sendUrl(theirs.download_url, STRANGER));
-  // Of our own, but not uploaded yet.
+  // An own attachment without an upload.
   const waiting = await client.attachments.create({
     filename: 'photo.jpg',
     content_type: 'image/jpeg',
@@ -798,16 +798,16 @@ step("another partner's stored file by URL: NotFoundError", async () => {
   await fails(NotFoundError, 2007, sendUrl(waiting.download_url, STRANGER));
 });
 
-step('a URL that brings no file: InternalServerError', async () => {
+step('a URL without a file: InternalServerError', async () => {
   const url = `${ORIGIN}/typescript/missing.jpg`;
   const missing = await fails(InternalServerError, 5002, sendUrl(url, STRANGER));
   assert.ok(missing.body.error.message.includes(`${url}: the host answered 404`), missing.body.error.message);
-  assert.deepEqual((await askedFor(url)).map(({ status }) => status), [404]);
+  assert.deepEqual((await requestsFor(url)).map(({ status }) => status), [404]);
   const local = await fails(InternalServerError, 5002, sendUrl('https://10.0.0.1/a.jpg', STRANGER));
   assert.match(local.body.error.message, /its address is not public/);
 });
 
-step('a URL of a file that is refused: BadRequestError', async () => {
+step('a URL of an unsupported file: BadRequestError', async () => {
   const refused = async (code: number, url: string, reason: string) => {
     const { body } = await fails(BadRequestError, code, sendUrl(url, STRANGER));
     assert.ok(body.error.message.includes(reason), body.error.message);
@@ -823,15 +823,15 @@ step('a URL of a file that is refused: BadRequestError', async () => {
   await refused(5004, await host('junk.jpg', junk), 'junk.jpg is no file of a supported type');
   await refused(5005, await host('large.jpg', large), 'the file is larger than 10 MiB');
   await refused(1005, `${ORIGIN_CONTROL}/typescript/picture.png`, 'it does not start with https://');
-  // One bad file among good ones, and nothing is sent.
+  // One invalid file fails the whole message.
   const good = { type: 'media', url: await host('photo.jpg', PHOTO) } as const;
   const bad = { type: 'media', url: await host('photo.png', PHOTO) } as const;
   await fails(BadRequestError, 5006, sendParts([good, bad], STRANGER));
   assert.deepEqual(await ids(client.chats.listChats({ to: STRANGER })), [], 'a refused send left a chat behind');
 });
 
-step('an upload that is not what it was declared: BadRequestError', async () => {
-  // The PUT itself is answered as a bucket would answer it.
+step('an upload of another type than declared: BadRequestError', async () => {
+  // The PUT itself succeeds, as it would on a bucket.
   const { attachment_id } = await upload('page.jpg', await sample('page-named.jpg'));
   const attachment = await client.attachments.retrieve(attachment_id);
   assert.equal(attachment.status, 'failed');
@@ -840,7 +840,7 @@ step('an upload that is not what it was declared: BadRequestError', async () => 
   assert.match(body.error.message, /page\.jpg holds an HTML page, not a JPEG image/);
 });
 
-step('a voice memo that is refused: BadRequestError', async () => {
+step('an invalid voice memo: BadRequestError', async () => {
   const refused = async (code: number, reason: string, source: LinqAPIV3.ChatSendVoicememoParams) => {
     const { body } = await fails(BadRequestError, code, sendMemo(source));
     assert.ok(body.error.message.includes(reason), body.error.message);
@@ -866,31 +866,31 @@ step('a voice memo that is too large: APIError', async () => {
   const large = Buffer.concat([sound, Buffer.alloc(10 * 1024 * 1024 + 1 - sound.length)]);
   const { attachment_id } = await upload('large.wav', large, 'audio/x-wav');
   for (const source of [{ voice_memo_url: await host('large.wav', large) }, { attachment_id }]) {
-    // The client has no exception of its own for this status.
+    // The client has no specific exception for this status.
     const { body } = await fails(APIError, 5005, sendMemo(source));
     assert.equal(body.error.status, 413);
     assert.match(body.error.message, /too large for a voice memo/);
   }
 });
 
-step('a voice memo of or for something unknown: NotFoundError', async () => {
+step('a voice memo with an unknown attachment or chat: NotFoundError', async () => {
   await fails(NotFoundError, 2003, sendMemo({ attachment_id: randomUUID() }));
   const known = { attachment_id: sentMemo.voice_memo.id };
   await fails(NotFoundError, 2001, client.chats.sendVoicememo(randomUUID(), known));
-  // Both there, but another partner's.
+  // Both exist, but belong to another partner.
   const { attachment_id, download_url } = await upload('memo.m4a', MEMO, 'audio/x-m4a', other);
   await fails(NotFoundError, 2003, sendMemo({ attachment_id }));
   await fails(NotFoundError, 2003, sendMemo({ voice_memo_url: download_url }));
   await fails(NotFoundError, 2001, other.chats.sendVoicememo(memoChatId, { attachment_id }));
 });
 
-step('a voice memo URL that brings no file: InternalServerError', async () => {
+step('a voice memo URL without a file: InternalServerError', async () => {
   const url = `${ORIGIN}/typescript/missing.m4a`;
   const { body } = await fails(InternalServerError, 5002, sendMemo({ voice_memo_url: url }));
   assert.ok(body.error.message.includes(`${url}: the host answered 404`), body.error.message);
 });
 
-step('a feature this server does not have: PermissionDeniedError', async () => {
+step('an unsupported feature: PermissionDeniedError', async () => {
   await fails(PermissionDeniedError, 2011, client.contactCard.retrieve());
   await fails(PermissionDeniedError, 2011, client.chats.location.request(chatId));
   await fails(PermissionDeniedError, 2011, client.chats.shareContactCard(chatId));
@@ -913,7 +913,7 @@ step('the 31st message in a minute: RateLimitError', async () => {
   assert.ok(seconds && seconds >= 1 && seconds <= 60, `retry after ${seconds} s`);
   assert.equal(headers?.get('Retry-After'), String(seconds));
 
-  // Repeating an accepted send is no new send, so it is answered even now.
+  // A repeated send gets its stored response in spite of the rate limit.
   const repeated = await client.chats.create(first);
   assert.equal(repeated.chat.message.id, chat.message.id);
 });
