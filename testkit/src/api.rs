@@ -74,7 +74,16 @@ impl Response {
     }
 }
 
+/// Returns a field that holds a string.
+#[track_caller]
+pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {field} in {object}"))
+}
+
 /// An attachment with a completed upload.
+#[derive(Clone, Debug)]
 pub struct Uploaded {
     pub id: String,
     pub url: String,
@@ -193,10 +202,8 @@ impl Api {
 
     /// Uploads bytes with the required headers.
     pub async fn put(&self, created: &Value, bytes: &[u8]) -> Response {
-        let content_type = created["required_headers"]["Content-Type"]
-            .as_str()
-            .expect("header");
-        let url = created["upload_url"].as_str().expect("URL");
+        let content_type = text(&created["required_headers"], "Content-Type");
+        let url = text(created, "upload_url");
         Self {
             key: None,
             ..self.clone()
@@ -215,10 +222,9 @@ impl Api {
         let created = self.create(filename, content_type, bytes.len()).await;
         let put = self.put(&created, bytes).await;
         assert_eq!(put.status, 200, "{put:?}");
-        let text = |key: &str| created[key].as_str().expect("text").to_owned();
         Uploaded {
-            id: text("attachment_id"),
-            url: text("download_url"),
+            id: text(&created, "attachment_id").to_owned(),
+            url: text(&created, "download_url").to_owned(),
         }
     }
 

@@ -30,14 +30,15 @@ const RIVAL_KEY: &str = "rival-key-0123456789";
 
 /// The first line of the partner under test.
 pub const LINE: &str = "+12025550100";
-/// Its second line.
+/// The second line of the partner under test.
 pub const SECOND_LINE: &str = "+12025550101";
 /// The line of the rival.
 pub const RIVAL_LINE: &str = "+12025550150";
-/// A recipient that belongs to nobody.
+/// A recipient that is no line of a partner.
 pub const RECIPIENT: &str = "+12025550199";
 
-/// A running server with two partners: the one under test, which has two lines, and a rival with one.
+/// A running server with two partners: the one under test, which has two lines, and a rival with
+/// one.
 pub struct TestApp {
     pub address: SocketAddr,
     pub clock: MockClock,
@@ -83,7 +84,8 @@ impl TestApp {
         .await
     }
 
-    /// Starts a server that stores files in its data folder and receives uploads itself, even if the tests run on a bucket.
+    /// Starts a server that stores files in its data folder and receives uploads itself, even if
+    /// the tests run on a bucket.
     pub async fn on_disk() -> Self {
         Self::with(on_disk).await
     }
@@ -235,13 +237,16 @@ impl TestApp {
     /// Returns the value of a metric series, without a request to `/metrics`.
     #[track_caller]
     pub fn metric(&self, series: &str) -> u64 {
+        self.find_metric(series)
+            .unwrap_or_else(|| panic!("no {series}"))
+    }
+
+    fn find_metric(&self, series: &str) -> Option<u64> {
         let metrics = self.service.metrics().render();
-        let line = metrics
+        let value = metrics
             .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series}"))
-            .parse()
-            .expect("a number")
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().expect("a number"))
     }
 
     /// Returns the units of a budget in use.
@@ -254,6 +259,13 @@ impl TestApp {
     #[track_caller]
     pub fn budget_peak(&self, budget: &str) -> u64 {
         self.metric(&format!("haversack_budget_peak{{budget=\"{budget}\"}}"))
+    }
+
+    /// Returns the number of refusals by a budget in one scope.
+    pub fn budget_refusals(&self, budget: &str, scope: &str) -> u64 {
+        let labels = format!("budget=\"{budget}\",scope=\"{scope}\"");
+        self.find_metric(&format!("haversack_budget_refusals_total{{{labels}}}"))
+            .unwrap_or(0)
     }
 
     /// Returns a client without a key.

@@ -1,5 +1,6 @@
-//! An S3 server in the test process: `s3s`, which verifies every signature, over a temporary folder. Adds features of
-//! a bucket that `s3s-fs` lacks: preconditions of reads, atomic writes, and URL-encoded keys in listings.
+//! An S3 server in the test process: `s3s`, which verifies every signature, over a temporary
+//! folder. Adds features of a bucket that `s3s-fs` lacks: preconditions of reads, atomic writes,
+//! and URL-encoded keys in listings.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -144,7 +145,8 @@ impl BucketServer {
         self.folder.path().join(NAME).join(PREFIX).join(name)
     }
 
-    /// Reports missing keys as forbidden from now on, as AWS does to callers without `s3:ListBucket`.
+    /// Reports missing keys as forbidden from now on, as AWS does to callers without
+    /// `s3:ListBucket`.
     pub fn hide_missing_keys(&self) {
         self.state.hides_missing.store(true, Ordering::SeqCst);
     }

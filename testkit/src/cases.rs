@@ -5,13 +5,14 @@ use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 
 /// Longest description of a row in a report, in characters.
 const MAX_LABEL: usize = 200;
 
 /// Checks every row of a table, then panics with all rows whose check panicked.
 #[track_caller]
-pub fn each_case<T: Debug>(rows: impl IntoIterator<Item = T>, check: impl Fn(T)) {
+pub fn each_case<T: Debug>(rows: impl IntoIterator<Item = T>, mut check: impl FnMut(T)) {
     let mut report = Report::default();
     for row in rows {
         let label = label(&row);
@@ -21,11 +22,30 @@ pub fn each_case<T: Debug>(rows: impl IntoIterator<Item = T>, check: impl Fn(T))
 }
 
 /// Does the same as [`each_case`] with an asynchronous check, one row after the other.
-pub async fn each_case_async<T: Debug>(rows: impl IntoIterator<Item = T>, check: impl AsyncFn(T)) {
+pub async fn each_case_async<T: Debug>(
+    rows: impl IntoIterator<Item = T>,
+    mut check: impl AsyncFnMut(T),
+) {
     let mut report = Report::default();
     for row in rows {
         let label = label(&row);
         report.add(&label, AssertUnwindSafe(check(row)).catch_unwind().await);
+    }
+    report.finish();
+}
+
+/// Does the same as [`each_case_async`] with all rows at once.
+pub async fn each_case_concurrently<T: Debug>(
+    rows: impl IntoIterator<Item = T>,
+    check: impl AsyncFn(T),
+) {
+    let mut report = Report::default();
+    let checks = rows.into_iter().map(async |row| {
+        let label = label(&row);
+        (label, AssertUnwindSafe(check(row)).catch_unwind().await)
+    });
+    for (label, result) in join_all(checks).await {
+        report.add(&label, result);
     }
     report.finish();
 }
@@ -94,6 +114,13 @@ mod tests {
         }));
         let panic = table.catch_unwind().await.expect_err("a failure");
         assert!(message(&*panic).starts_with("1 of 2 cases failed:\n\"a\": "));
+    }
+
+    #[tokio::test]
+    async fn failing_concurrent_rows_are_reported_together() {
+        let table = AssertUnwindSafe(each_case_concurrently([1, 2], async |n| panic!("row {n}")));
+        let panic = table.catch_unwind().await.expect_err("a failure");
+        assert_eq!(message(&*panic), "2 of 2 cases failed:\n1: row 1\n2: row 2");
     }
 
     #[test]

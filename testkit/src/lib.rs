@@ -1,6 +1,7 @@
-//! Building blocks of the integration tests: a real server on a real socket with a clock that the test moves
-//! ([`TestApp`]), clients ([`Api`], [`raw`]), an origin and a bucket that misbehave on demand ([`Origin`],
-//! [`BucketServer`]), the program as a process ([`program`]), and the sample files ([`corpus()`]).
+//! Building blocks of the integration tests: a real server on a real socket with a clock that the
+//! test moves ([`TestApp`]), clients ([`Api`], [`raw`]), an origin and a bucket that misbehave on
+//! demand ([`Origin`], [`BucketServer`]), the program as a process ([`program`]), and the sample
+//! files ([`corpus()`]).
 //!
 //! Nothing here asserts what haversack does; assertions belong to the tests.
 
@@ -18,12 +19,14 @@ pub mod origin;
 pub mod postgres;
 pub mod program;
 pub mod raw;
+mod source;
 mod wait;
 
-pub use api::{Api, Response, Uploaded};
+pub use api::{Api, Response, Uploaded, text};
 pub use app::{LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, on_disk};
 pub use bucket::BucketServer;
-pub use cases::{each_case, each_case_async};
+pub use cases::{each_case, each_case_async, each_case_concurrently};
 pub use corpus::{corpus, fault};
 pub use origin::Origin;
+pub use source::source_files;
 pub use wait::{until, within};

@@ -1,5 +1,5 @@
-//! A scripted HTTPS origin with its own certificate authority, which sends any bytes in any order at any pace, and a
-//! scripted DNS resolver.
+//! A scripted HTTPS origin with its own certificate authority, which sends any bytes in any order
+//! at any pace, and a scripted DNS resolver.
 
 use std::collections::HashMap;
 use std::io;
@@ -39,7 +39,7 @@ pub enum Step {
 
 type Handler = Arc<dyn Fn(&str) -> Vec<Step> + Send + Sync>;
 
-/// An HTTPS server on a port of its own; its URLs use the host name `origin.test`.
+/// An HTTPS server on a free port; its URLs use the host name `origin.test`.
 pub struct Origin {
     pub address: SocketAddr,
     pub dns: Arc<Dns>,
@@ -57,7 +57,7 @@ struct Observed {
 }
 
 /// Returns a script that sends a response exactly as given.
-pub fn response(status: &str, headers: &str, body: &[u8]) -> Vec<Step> {
+pub fn http_response(status: &str, headers: &str, body: &[u8]) -> Vec<Step> {
     let headers = headers.replace('\n', "\r\n");
     vec![Step::Send(
         [
@@ -69,6 +69,7 @@ pub fn response(status: &str, headers: &str, body: &[u8]) -> Vec<Step> {
 }
 
 /// The certificate and TLS settings of an origin.
+#[derive(Debug)]
 pub struct Certificate {
     /// The subject names.
     pub names: &'static [&'static str],
@@ -91,7 +92,8 @@ impl Default for Certificate {
     }
 }
 
-/// A scripted DNS resolver. Names without a script resolve to 127.0.0.1; names that start with `silent` never resolve.
+/// A scripted DNS resolver. Names without a script resolve to 127.0.0.1; names that start with
+/// `silent` never resolve.
 #[derive(Debug, Default)]
 pub struct Dns {
     answers: Mutex<HashMap<String, Vec<Vec<IpAddr>>>>,
@@ -199,7 +201,7 @@ impl Origin {
             "content-type: {content_type}\ncontent-length: {}",
             bytes.len()
         );
-        self.script(path, response("200 OK", &headers, bytes));
+        self.script(path, http_response("200 OK", &headers, bytes));
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -9,8 +9,8 @@ const STARTUP_ENDS: [&str; 3] = ["-d '{", "--show-key", "Haversack serves"];
 
 /// Returns the path of the program under test.
 ///
-/// Cargo sets the variable when it runs an integration test of haversack. It is read at run time, because at
-/// compile time it is set for these tests only and not for this crate.
+/// Cargo sets the variable when it runs an integration test of haversack. It is read at run time,
+/// because at compile time it is set for these tests only and not for this crate.
 pub fn path() -> PathBuf {
     std::env::var_os("CARGO_BIN_EXE_haversack")
         .expect(

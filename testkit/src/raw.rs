@@ -15,7 +15,8 @@ impl RawConnection {
         Self(TcpStream::connect(address).await.expect("connection"))
     }
 
-    /// Connects from another address of this machine, so that the server counts it as another client.
+    /// Connects from another address of this machine, so that the server counts it as another
+    /// client.
     pub async fn connect_from(source: &str, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("socket");
         socket

@@ -1,5 +1,5 @@
-//! Faults under load: a component fails and recovers. No acknowledged data may be lost, clients receive
-//! retryable errors, and recovery needs no operator.
+//! Faults under load: a component fails and recovers. No acknowledged data may be lost, clients
+//! receive retryable errors, and recovery needs no operator.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,8 +12,8 @@ use crate::{Part, alone, outage};
 /// Enough rounds that the clients are spread over different steps at any moment.
 const SOME: usize = 20;
 
-/// After the fault: continues the load until the servers are ready, then runs a load that tolerates no
-/// errors, then verifies all acknowledged data.
+/// After the fault: continues the load until the servers are ready, then runs a load that tolerates
+/// no errors, then verifies all acknowledged data.
 async fn recovers(pair: &Pair, mut load: Load, what: &str) {
     let start = Instant::now();
     load.during(pair.ready()).await;

@@ -1,4 +1,5 @@
-//! Load generator: clients that upload, send, download and delete, and record what was acknowledged.
+//! Load generator: clients that upload, send, download and delete, and record what was
+//! acknowledged.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,9 +13,9 @@ use tokio::task::JoinSet;
 
 use crate::outage;
 use crate::pair::{KEY, NUMBER, Node, Pair};
-use haversack_testkit::corpus;
-use haversack_testkit::origin::response;
+use haversack_testkit::origin::http_response;
 use haversack_testkit::raw::request_target;
+use haversack_testkit::{corpus, text};
 
 /// Number of clients that run complete rounds: upload, then send and download or delete.
 const CLIENTS: usize = 6;
@@ -109,12 +110,6 @@ struct Client {
     seen: Arc<Seen>,
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field]
-        .as_str()
-        .unwrap_or_else(|| panic!("no {field} in {value}"))
-}
-
 impl Client {
     fn new(pair: &Pair, seen: &Arc<Seen>, allowed: Allowed) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -132,7 +127,8 @@ impl Client {
         }
     }
 
-    /// Repeats a call until the response has an expected status. Errors outside of `allowed` fail the test.
+    /// Repeats a call until the response has an expected status. Errors outside of `allowed` fail
+    /// the test.
     async fn call(&self, what: &str, request: RequestBuilder, expected: &[u16]) -> Passed {
         // Uploads go to the bucket, all other calls to a server.
         let is_upload = what.starts_with("upload");
@@ -144,19 +140,21 @@ impl Client {
                 "{what} still fails after the outage"
             );
             let asked = Instant::now();
-            let answer = request.try_clone().expect("a body in memory").send().await;
+            let response = request.try_clone().expect("a body in memory").send().await;
             let took = asked.elapsed();
             assert!(took < HANGS, "{what} hangs");
             self.seen.took(took);
-            let after = match answer {
-                Ok(answer)
-                    if is_upload && answer.status().is_server_error() && self.allowed.no_bucket =>
+            let after = match response {
+                Ok(response)
+                    if is_upload
+                        && response.status().is_server_error()
+                        && self.allowed.no_bucket =>
                 {
                     None
                 }
-                Ok(answer) => {
-                    let (status, headers) = (answer.status(), answer.headers().clone());
-                    match answer.bytes().await {
+                Ok(response) => {
+                    let (status, headers) = (response.status(), response.headers().clone());
+                    match response.bytes().await {
                         Ok(bytes) if expected.contains(&status.as_u16()) => {
                             return Passed {
                                 status,
@@ -208,7 +206,8 @@ impl Client {
                 }
             };
             repeated = true;
-            // Like a well-behaved client: wait for `Retry-After`, or briefly if there was no response.
+            // Like a well-behaved client: wait for `Retry-After`, or briefly if there was no
+            // response.
             tokio::time::sleep(after.map_or(Duration::from_millis(100), Duration::from_secs)).await;
         }
     }
@@ -229,8 +228,8 @@ impl Client {
         let bytes: Vec<u8> = {
             let mut rng = rand::rng();
             let size = rng.random_range(1..200_000);
-            // A fixed text prefix, so that the random bytes are never detected as another type, such as a
-            // script.
+            // A fixed text prefix, so that the random bytes are never detected as another type,
+            // such as a script.
             let begins = b"Some text: ".iter().copied();
             begins
                 .chain((0..size).map(|_| rng.random_range(b' '..=b'~')))
@@ -345,7 +344,8 @@ impl Client {
             text(&sent["chat"], "id"),
             text(&sent["chat"]["message"], "id"),
         );
-        // Simulates a client that lost the response: real connections are rarely cut at this moment.
+        // Simulates a client that lost the response: real connections are rarely cut at this
+        // moment.
         if rand::rng().random_ratio(1, 4) {
             let again = self
                 .call(
@@ -369,21 +369,21 @@ impl Client {
     }
 }
 
-/// Serves a photo at two URLs. The second answers a conditional request with 304, in which case the server
-/// copies the stored file.
+/// Serves a photo at two URLs. The second answers a conditional request with 304, in which case the
+/// server copies the stored file.
 fn photo(pair: &Pair) -> (Arc<[u8]>, [String; 2]) {
     let (bytes, origin) = (corpus("photo.jpg"), &pair.shared.origin);
     origin.file("/new.jpg", "image/jpeg", &bytes);
     let whole = bytes.clone();
     origin.on("/same.jpg", move |request| {
         if request.to_lowercase().contains("if-none-match") {
-            return response("304 Not Modified", "ETag: \"1\"\nContent-Length: 0", b"");
+            return http_response("304 Not Modified", "ETag: \"1\"\nContent-Length: 0", b"");
         }
         let headers = format!(
             "ETag: \"1\"\nContent-Type: image/jpeg\nContent-Length: {}",
             whole.len()
         );
-        response("200 OK", &headers, &whole)
+        http_response("200 OK", &headers, &whole)
     });
     let url = |path| origin.url_with_host("127.0.0.1", path);
     (bytes.into(), [url("/new.jpg"), url("/same.jpg")])
@@ -501,8 +501,8 @@ impl Load {
     }
 }
 
-/// After the load: all acknowledged results must hold on both servers, each message exists once and is
-/// delivered.
+/// After the load: all acknowledged results must hold on both servers, each message exists once and
+/// is delivered.
 pub async fn verify(pair: &Pair, seen: &Seen) {
     let http = reqwest::Client::builder()
         .no_proxy()
@@ -522,7 +522,7 @@ pub async fn verify(pair: &Pair, seen: &Seen) {
                 .get(format!("http://{address}{path}"))
                 .send()
                 .await
-                .expect("answer");
+                .expect("response");
             assert_eq!(got.status(), 200, "{path}");
             assert!(
                 got.bytes().await.expect("body") == **bytes,
@@ -534,7 +534,7 @@ pub async fn verify(pair: &Pair, seen: &Seen) {
                 .get(format!("http://{address}{path}"))
                 .send()
                 .await
-                .expect("answer");
+                .expect("response");
             assert_eq!(got.status(), 404, "{path} was deleted but is still served");
         }
     }
@@ -545,11 +545,12 @@ pub async fn verify(pair: &Pair, seen: &Seen) {
             .bearer_auth(KEY)
             .send()
             .await
-            .expect("answer");
+            .expect("response");
         assert_eq!(got.status(), 200, "{path}");
         got.json().await.expect("JSON")
     };
-    // The lease of a killed server expires after a minute; failed deliveries are retried within another.
+    // The lease of a killed server expires after a minute; failed deliveries are retried within
+    // another.
     let deadline = Instant::now() + Duration::from_mins(2);
     for (message, chat) in &messages {
         let there = get(format!("/v3/chats/{chat}/messages")).await;

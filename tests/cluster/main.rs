@@ -1,6 +1,6 @@
-//! Fault injection on a real cluster: two server processes on one PostgreSQL and one Garage, behind a load
-//! balancer. Needs the environment set by `tests/cluster/with-postgres.sh tests/cluster/with-garage.sh`, as
-//! in `just test-cluster`.
+//! Fault injection on a real cluster: two server processes on one PostgreSQL and one Garage, behind
+//! a load balancer. Needs the environment set by `tests/cluster/with-postgres.sh
+//! tests/cluster/with-garage.sh`, as in `just test-cluster`.
 
 #![expect(unreachable_pub, reason = "a test has no public interface")]
 
@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Serialises the tests, which stop shared components. Starts components that a failed test left stopped.
+/// Serialises the tests, which stop shared components. Starts components that a failed test left
+/// stopped.
 async fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     let turn = TURN.lock().await;

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::{Part, alone};
-use haversack_testkit::{Response, TestApp, on_disk, until, within};
+use haversack_testkit::{Response, TestApp, on_disk, text, until, within};
 
 /// A gateway that records a message, signals its arrival, and waits for permission to answer.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ async fn outcome_during_database_outage_is_recorded_and_not_sent_again() {
     let first = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     let second = first.start_peer(gateway.clone()).await;
     let sent = first.api.send_text(&["a@example.com"], "one").await;
-    let id = sent["message"]["id"].as_str().expect("id").to_owned();
+    let id = text(&sent["message"], "id").to_owned();
     gateway.has.acquire().await.expect("never closed").forget();
 
     Part::Postgres.ctl(&["stop"]).await;
@@ -67,7 +67,7 @@ async fn outcome_during_database_outage_is_recorded_and_not_sent_again() {
     for (app, to) in [(&first, "b@example.com"), (&second, "c@example.com")] {
         let sent = app.api.send_text(&[to], "two").await;
         app.api
-            .message_with_status(sent["message"]["id"].as_str().expect("id"), "delivered")
+            .message_with_status(text(&sent["message"], "id"), "delivered")
             .await;
     }
     let got = gateway.got.lock().expect("lock").clone();
@@ -108,11 +108,11 @@ async fn database_outage_returns_503_for_calls_that_need_it() {
         Box::pin(anonymous.get(&awaited.url)),
         Box::pin(disk.api.put(&announced, b"abc")),
     ];
-    for answer in within(join_all(calls)).await {
+    for response in within(join_all(calls)).await {
         assert_eq!(
-            (answer.status.as_u16(), answer.header("retry-after")),
+            (response.status.as_u16(), response.header("retry-after")),
             (503, "1"),
-            "{answer:?}"
+            "{response:?}"
         );
     }
     assert_eq!(within(anonymous.get("/readyz")).await.status, 503);

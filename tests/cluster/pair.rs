@@ -211,7 +211,8 @@ impl Pair {
     }
 }
 
-/// Forwards connections to the servers alternately, or to the other one if the connection is refused.
+/// Forwards connections to the servers alternately, or to the other one if the connection is
+/// refused.
 async fn balance(listener: TcpListener, servers: Arc<Mutex<[SocketAddr; 2]>>) {
     let mut turn = 0;
     while let Ok((mut client, _)) = listener.accept().await {

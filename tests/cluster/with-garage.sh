@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Starts a single-node Garage with one bucket, runs a command, and deletes Garage and its data afterwards. The
-# command finds the bucket URL in HAVERSACK_TEST_BLOBS_URL, the credentials in the AWS variables, and the path of a
-# control program (`stop`, `start`) in HAVERSACK_TEST_GARAGE_CTL. Builds Garage from crates.io if it is not
-# installed, which takes a quarter of an hour. Needs Python.
+# Starts a single-node Garage with one bucket, runs a command, and deletes Garage and its data
+# afterwards. The command finds the bucket URL in HAVERSACK_TEST_BLOBS_URL, the credentials in the
+# AWS variables, and the path of a control program (`stop`, `start`) in HAVERSACK_TEST_GARAGE_CTL.
+# Builds Garage from crates.io if it is not installed, which takes a quarter of an hour. Needs
+# Python.
 #
 #   tests/cluster/with-garage.sh cargo test --test nodes
 set -euo pipefail

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Starts a PostgreSQL server, runs a command with its URL in HAVERSACK_TEST_DATABASE_URL, and deletes the server
-# and its data afterwards. HAVERSACK_TEST_POSTGRES_CTL is the path of a control program (`stop`, `start`, `restart`;
-# stop and restart take a mode of pg_ctl(1), such as `fast`). If HAVERSACK_TEST_DATABASE_URL is already set, that
-# server is used. Installs the Debian packages if PostgreSQL is missing. Needs Python.
+# Starts a PostgreSQL server, runs a command with its URL in HAVERSACK_TEST_DATABASE_URL, and
+# deletes the server and its data afterwards. HAVERSACK_TEST_POSTGRES_CTL is the path of a control
+# program (`stop`, `start`, `restart`; stop and restart take a mode of pg_ctl(1), such as `fast`).
+# If HAVERSACK_TEST_DATABASE_URL is already set, that server is used. Installs the Debian packages
+# if PostgreSQL is missing. Needs Python.
 #
 #   tests/cluster/with-postgres.sh cargo test --test it
 set -euo pipefail

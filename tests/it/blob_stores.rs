@@ -1,4 +1,4 @@
-//! What every blob store promises: one set of checks for memory, folder and bucket.
+//! The contract of blob stores, checked for memory, folder and bucket; and errors of buckets.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,6 +15,7 @@ use haversack::config::{Config, Flags};
 use haversack::domain::tier::Tier;
 use haversack::id::{BlobId, PartnerId};
 
+use haversack_testkit::bucket::credential;
 use haversack_testkit::{Api, BucketServer};
 
 fn key(filename: &str) -> BlobKey {
@@ -48,11 +49,15 @@ async fn read(blob: Arc<dyn Blob>, range: std::ops::Range<u64>) -> Vec<u8> {
         .expect("read")
         .try_collect()
         .await
-        .expect("all of it");
+        .expect("all bytes");
     pieces.concat()
 }
 
-async fn a_blob_is_seen_only_when_published_and_then_whole(store: &dyn BlobStore) {
+async fn store_is_writable(store: &dyn BlobStore) {
+    store.check().await.expect("it can be written to");
+}
+
+async fn blob_is_visible_only_once_published(store: &dyn BlobStore) {
     let key = key("größe 1+1 & 100%.bin");
     let long: Vec<u8> = (0_u32..800_000).flat_map(u32::to_le_bytes).collect();
     let sealed = write(store, &[b"head", &long]).await;
@@ -72,7 +77,7 @@ async fn a_blob_is_seen_only_when_published_and_then_whole(store: &dyn BlobStore
     assert_eq!(read(blob, 7..7).await, b"");
 }
 
-async fn a_sealed_blob_can_be_read_from_anywhere(store: &dyn BlobStore) {
+async fn staged_blob_can_be_read_at_any_position(store: &dyn BlobStore) {
     let sealed = write(store, &[b"0123456789"]).await;
     let ends = tokio::task::spawn_blocking(move || {
         let mut content = sealed.content().expect("content");
@@ -83,13 +88,13 @@ async fn a_sealed_blob_can_be_read_from_anywhere(store: &dyn BlobStore) {
         content.seek(SeekFrom::Start(1)).expect("seek");
         let mut start = [0; 2];
         content.read_exact(&mut start).expect("read");
-        sealed.check().expect("all came");
+        sealed.check().expect("unchanged");
         (start, end)
     });
     assert_eq!(ends.await.expect("no panic"), (*b"12", "789".to_owned()));
 }
 
-async fn digests_are_those_of_the_bytes(store: &dyn BlobStore) {
+async fn digests_match_reference_vectors(store: &dyn BlobStore) {
     let sealed = write(store, &[b"a", b"bc"]).await;
     // RFC 1321 A.5 and FIPS 180-2 B.1.
     assert_eq!(sealed.digests().md5, "900150983cd24fb0d6963f7d28e17f72");
@@ -97,7 +102,7 @@ async fn digests_are_those_of_the_bytes(store: &dyn BlobStore) {
     assert_eq!(sealed.digests().sha256.as_deref(), Some(sha256));
 }
 
-async fn what_is_dropped_or_removed_is_not_there(store: &dyn BlobStore) {
+async fn dropped_and_removed_blobs_are_not_listed(store: &dyn BlobStore) {
     let before = names(store).await;
     let mut writer = store.create().await.expect("writer");
     writer
@@ -121,7 +126,7 @@ async fn what_is_dropped_or_removed_is_not_there(store: &dyn BlobStore) {
     assert_eq!(names(store).await, before);
 }
 
-async fn an_empty_blob_is_a_blob(store: &dyn BlobStore) {
+async fn empty_blob_can_be_opened(store: &dyn BlobStore) {
     let key = key("empty");
     write(store, &[])
         .await
@@ -136,7 +141,7 @@ async fn an_empty_blob_is_a_blob(store: &dyn BlobStore) {
     store.remove(&key).await.expect("remove");
 }
 
-async fn everything_is_listed(store: &dyn BlobStore) {
+async fn published_blobs_are_listed(store: &dyn BlobStore) {
     let keys = [key("a b+c.txt"), key("ü.txt"), key("100%.txt")];
     for key in &keys {
         write(store, &[b"1234"])
@@ -178,48 +183,65 @@ async fn names(store: &dyn BlobStore) -> BTreeSet<String> {
         .expect("list")
 }
 
-async fn check(store: &dyn BlobStore) {
-    store.check().await.expect("it can be written to");
-    a_blob_is_seen_only_when_published_and_then_whole(store).await;
-    a_sealed_blob_can_be_read_from_anywhere(store).await;
-    digests_are_those_of_the_bytes(store).await;
-    what_is_dropped_or_removed_is_not_there(store).await;
-    an_empty_blob_is_a_blob(store).await;
-    everything_is_listed(store).await;
-}
-
-/// The store in a bucket, and its folder.
+/// Returns a store in a bucket, and the folder of its temporary files.
 pub fn open(bucket: &BucketServer) -> (S3Store, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("folder");
     let flags = Flags {
         blobs_url: Some(bucket.url()),
         ..Flags::default()
     };
-    let config = Config::load_with(flags, &haversack_testkit::bucket::credential)
+    let config = Config::load_with(flags, &credential)
         .expect("config")
         .bucket
         .expect("a bucket");
     (S3Store::open(config, folder.path()).expect("store"), folder)
 }
 
-#[tokio::test]
-async fn memory_keeps_the_promises() {
+/// Defines a test of each part of the contract for one kind of store.
+macro_rules! contract {
+    ($store:ident) => {
+        contract!(
+            $store:
+            store_is_writable,
+            blob_is_visible_only_once_published,
+            staged_blob_can_be_read_at_any_position,
+            digests_match_reference_vectors,
+            dropped_and_removed_blobs_are_not_listed,
+            empty_blob_can_be_opened,
+            published_blobs_are_listed,
+        );
+    };
+    ($store:ident: $($part:ident,)*) => {
+        mod $store {
+            $(
+                #[tokio::test]
+                async fn $part() {
+                    super::$store(async |store| super::$part(store).await).await;
+                }
+            )*
+        }
+    };
+}
+
+contract!(memory);
+contract!(folder);
+contract!(bucket);
+
+async fn memory(check: impl AsyncFn(&dyn BlobStore)) {
     check(&MemoryStore::default()).await;
 }
 
-#[tokio::test]
-async fn a_folder_keeps_the_promises() {
+async fn folder(check: impl AsyncFn(&dyn BlobStore)) {
     let folder = tempfile::tempdir().expect("folder");
     check(&LocalStore::open(folder.path()).expect("store")).await;
 }
 
-#[tokio::test]
-async fn a_bucket_keeps_the_promises() {
-    let bucket = BucketServer::start().await;
-    let (store, folder) = open(&bucket);
+async fn bucket(check: impl AsyncFn(&dyn BlobStore)) {
+    let server = BucketServer::start().await;
+    let (store, folder) = open(&server);
     check(&store).await;
-    let left = std::fs::read_dir(folder.path().join("unfinished-uploads")).expect("folder");
-    assert_eq!(left.count(), 0, "no temporary file is left");
+    let unfinished = std::fs::read_dir(folder.path().join("unfinished-uploads")).expect("folder");
+    assert_eq!(unfinished.count(), 0, "no temporary file remains");
 }
 
 async fn content(sealed: Box<dyn StagedBlob>) -> (Box<dyn StagedBlob>, std::io::Result<Vec<u8>>) {
@@ -235,103 +257,135 @@ async fn content(sealed: Box<dyn StagedBlob>) -> (Box<dyn StagedBlob>, std::io::
     tokio::task::spawn_blocking(read).await.expect("no panic")
 }
 
+/// A bucket with an upload URL of one attachment.
+struct DirectUpload {
+    store: S3Store,
+    id: BlobId,
+    key: BlobKey,
+    _bucket: BucketServer,
+    _folder: tempfile::TempDir,
+}
+
+impl DirectUpload {
+    async fn new() -> Self {
+        let bucket = BucketServer::start().await;
+        let (store, folder) = open(&bucket);
+        let id = BlobId::new();
+        Self {
+            store,
+            id,
+            key: BlobKey::for_file(id, PartnerId::new(), id, "a.txt", Tier::Persistent),
+            _bucket: bucket,
+            _folder: folder,
+        }
+    }
+
+    async fn put(&self, bytes: &[u8]) {
+        let size = bytes.len() as u64;
+        let minute = Duration::from_mins(1);
+        let url = self.store.presign_put(self.id, "text/plain", size, minute);
+        let headers = [("content-type", "text/plain")];
+        let client = Api::anonymous("127.0.0.1:1".parse().expect("address"));
+        let put = client.request("PUT", &url, &headers, Some(bytes.into()));
+        assert_eq!(put.await.status, 200);
+    }
+
+    async fn uploaded(&self) -> Box<dyn StagedBlob> {
+        let uploaded = self.store.uploaded(self.id).await.expect("response");
+        uploaded.expect("an upload")
+    }
+}
+
 #[tokio::test]
-async fn an_upload_is_read_and_copied_only_as_it_was_found() {
-    let bucket = BucketServer::start().await;
-    let (store, _folder) = open(&bucket);
-    let (id, client) = (
-        BlobId::new(),
-        Api::anonymous("127.0.0.1:1".parse().expect("address")),
-    );
-    let put = async |bytes: &[u8]| {
-        let url = store.presign_put(id, "text/plain", bytes.len() as u64, Duration::from_mins(1));
-        assert_eq!(
-            client
-                .request(
-                    "PUT",
-                    &url,
-                    &[("content-type", "text/plain")],
-                    Some(bytes.into())
-                )
-                .await
-                .status,
-            200
-        );
-    };
-    let key = BlobKey::for_file(id, PartnerId::new(), id, "a.txt", Tier::Persistent);
-    assert!(store.uploaded(id).await.expect("answer").is_none());
-
-    // Longer than a block, so that not all of it is read at once.
-    let long: Vec<u8> = (0_u32..400_000).flat_map(u32::to_le_bytes).collect();
-    put(&long).await;
-    let sealed = store
-        .uploaded(id)
-        .await
-        .expect("answer")
-        .expect("an upload");
-    assert_eq!(
-        (sealed.digests().size, sealed.digests().sha256.as_ref()),
-        (long.len() as u64, None)
-    );
-    let (sealed, bytes) = content(sealed).await;
-    assert!(bytes.expect("read") == long);
-    // Replaced between the look and the copy.
-    put(b"another").await;
-    assert!(matches!(
-        sealed.publish(&key, &metadata()).await,
-        Err(Error::PreconditionFailed)
-    ));
-    assert!(store.open(&key).await.expect("answer").is_none());
-
-    // Replaced before the look.
-    let sealed = store
-        .uploaded(id)
-        .await
-        .expect("answer")
-        .expect("an upload");
-    put(b"a third").await;
-    let (sealed, bytes) = content(sealed).await;
-    assert!(matches!(
-        Error::from_read(bytes.expect_err("changed")),
-        Error::PreconditionFailed
-    ));
-    assert!(matches!(sealed.check(), Err(Error::PreconditionFailed)));
-    // Removed.
-    let sealed = store
-        .uploaded(id)
-        .await
-        .expect("answer")
-        .expect("an upload");
-    store.remove_uploaded(id).await.expect("remove");
-    assert!(matches!(
-        sealed.publish(&key, &metadata()).await,
-        Err(Error::PreconditionFailed)
-    ));
-
-    put(b"the last").await;
-    let sealed = store
-        .uploaded(id)
-        .await
-        .expect("answer")
-        .expect("an upload");
-    sealed.publish(&key, &metadata()).await.expect("publish");
-    assert_eq!(
-        store
-            .open(&key)
-            .await
-            .expect("answer")
-            .expect("blob")
-            .size(),
-        8
-    );
+async fn missing_direct_upload_is_none() {
+    let upload = DirectUpload::new().await;
     assert!(
-        store.uploaded(id).await.expect("answer").is_some(),
-        "until the row is written"
+        upload
+            .store
+            .uploaded(upload.id)
+            .await
+            .expect("response")
+            .is_none()
     );
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_bucket_is_said() {
+async fn direct_upload_is_read_whole_and_published() {
+    let upload = DirectUpload::new().await;
+    // Longer than a block, so that it takes several reads.
+    let long: Vec<u8> = (0_u32..400_000).flat_map(u32::to_le_bytes).collect();
+    upload.put(&long).await;
+    let staged = upload.uploaded().await;
+    assert_eq!(
+        (staged.digests().size, staged.digests().sha256.as_ref()),
+        (long.len() as u64, None)
+    );
+    let (staged, bytes) = content(staged).await;
+    assert!(bytes.expect("read") == long);
+    staged
+        .publish(&upload.key, &metadata())
+        .await
+        .expect("publish");
+    let blob = upload.store.open(&upload.key).await.expect("response");
+    assert_eq!(blob.expect("blob").size(), long.len() as u64);
+    assert!(
+        upload
+            .store
+            .uploaded(upload.id)
+            .await
+            .expect("response")
+            .is_some(),
+        "kept until the row is written"
+    );
+}
+
+#[tokio::test]
+async fn direct_upload_replaced_before_copy_is_not_published() {
+    let upload = DirectUpload::new().await;
+    upload.put(b"first").await;
+    let (staged, bytes) = content(upload.uploaded().await).await;
+    assert_eq!(bytes.expect("read"), b"first");
+    upload.put(b"another").await;
+    assert!(matches!(
+        staged.publish(&upload.key, &metadata()).await,
+        Err(Error::PreconditionFailed)
+    ));
+    let blob = upload.store.open(&upload.key).await.expect("response");
+    assert!(blob.is_none());
+}
+
+#[tokio::test]
+async fn direct_upload_replaced_before_read_fails_the_read() {
+    let upload = DirectUpload::new().await;
+    upload.put(b"first").await;
+    let staged = upload.uploaded().await;
+    upload.put(b"another").await;
+    let (staged, bytes) = content(staged).await;
+    assert!(matches!(
+        Error::from_read(bytes.expect_err("changed")),
+        Error::PreconditionFailed
+    ));
+    assert!(matches!(staged.check(), Err(Error::PreconditionFailed)));
+}
+
+#[tokio::test]
+async fn direct_upload_removed_before_copy_is_not_published() {
+    let upload = DirectUpload::new().await;
+    upload.put(b"first").await;
+    let staged = upload.uploaded().await;
+    upload
+        .store
+        .remove_uploaded(upload.id)
+        .await
+        .expect("remove");
+    assert!(matches!(
+        staged.publish(&upload.key, &metadata()).await,
+        Err(Error::PreconditionFailed)
+    ));
+}
+
+#[tokio::test]
+async fn unreachable_bucket_is_a_transient_error_without_url() {
     let bucket = BucketServer::start().await;
     let (store, _folder) = open(&bucket);
     bucket.set_down(true);
@@ -342,17 +396,30 @@ async fn what_is_wrong_with_a_bucket_is_said() {
     );
     bucket.set_down(false);
     store.check().await.expect("there");
-    assert!(bucket.objects().is_empty(), "the check leaves nothing");
+    assert!(
+        bucket.objects().is_empty(),
+        "the check removes its test object"
+    );
+}
+
+#[tokio::test]
+async fn bucket_without_list_permission_names_the_permission() {
+    let bucket = BucketServer::start().await;
+    let (store, _folder) = open(&bucket);
     bucket.hide_missing_keys();
     let hidden = store.check().await.expect_err("hidden").to_string();
     assert!(
         hidden.contains("403") && hidden.contains("s3:ListBucket"),
         "{hidden}"
     );
+}
 
+#[tokio::test]
+async fn wrong_secret_names_the_variable_and_not_the_secret() {
+    let bucket = BucketServer::start().await;
     let wrong = |name: &str| match name {
         "AWS_SECRET_ACCESS_KEY" => Some("something-else".to_owned()),
-        name => haversack_testkit::bucket::credential(name),
+        name => credential(name),
     };
     let flags = Flags {
         blobs_url: Some(bucket.url()),
@@ -363,17 +430,24 @@ async fn what_is_wrong_with_a_bucket_is_said() {
         .bucket
         .expect("bucket");
     let folder = tempfile::tempdir().expect("folder");
-    let refused = S3Store::open(config, folder.path())
-        .expect("store")
-        .check()
-        .await;
-    let refused = refused.expect_err("refused").to_string();
+    let store = S3Store::open(config, folder.path()).expect("store");
+    let refused = store.check().await.expect_err("refused").to_string();
     assert!(
         refused.contains("AWS_SECRET_ACCESS_KEY") && !refused.contains("something-else"),
         "{refused}"
     );
+}
+
+#[tokio::test]
+async fn missing_bucket_names_the_setting() {
+    let bucket = BucketServer::start().await;
+    let (store, _folder) = open(&bucket);
     bucket.delete_bucket();
-    let gone = store.check().await.expect_err("gone").to_string();
+    let gone = store
+        .check()
+        .await
+        .expect_err("the bucket is missing")
+        .to_string();
     assert!(
         gone.contains("NoSuchBucket") && gone.contains("HAVERSACK_BLOBS_URL"),
         "{gone}"

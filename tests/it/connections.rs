@@ -1,14 +1,14 @@
-//! Clients that are silent, slow, greedy or in the way, and stopping while others are served.
+//! Connections: slow and silent clients, limits, malformed requests, and graceful shutdown.
 
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
 use haversack_testkit::raw::{RawConnection, request_target};
-use haversack_testkit::{TestApp, on_disk, until, within};
+use haversack_testkit::{TestApp, each_case_async, on_disk, text, until, within};
 
 #[tokio::test]
-async fn silent_and_half_sent_connections_are_closed() {
+async fn connection_without_complete_header_is_closed_at_timeout() {
     let app = TestApp::with(|flags| flags.header_timeout_seconds = Some(1)).await;
     let start = tokio::time::Instant::now();
     let mut silent = RawConnection::connect(app.address).await;
@@ -16,20 +16,23 @@ async fn silent_and_half_sent_connections_are_closed() {
     half.send("GET /healthz HTTP/1.1\r\nHost: x\r\nX-").await;
     let mut idle = RawConnection::connect(app.address).await;
     idle.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let answer = idle.read_until("alive").await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = idle.read_until("alive").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     assert_eq!(silent.read_all().await, "");
-    let told = half.read_all().await;
-    assert!(told.is_empty() || told.starts_with("HTTP/1.1 4"), "{told}");
+    let response = half.read_all().await;
+    assert!(
+        response.is_empty() || response.starts_with("HTTP/1.1 4"),
+        "{response}"
+    );
     assert_eq!(idle.read_all().await.trim(), "");
     assert!(
         start.elapsed() >= Duration::from_millis(900),
-        "not before the time"
+        "closed before the timeout"
     );
 }
 
 #[tokio::test]
-async fn a_header_that_is_too_large_is_refused() {
+async fn header_of_20_kb_returns_431() {
     let app = TestApp::start().await;
     let mut raw = RawConnection::connect(app.address).await;
     raw.send(format!(
@@ -37,8 +40,13 @@ async fn a_header_that_is_too_large_is_refused() {
         "x".repeat(20_000)
     ))
     .await;
-    let answer = raw.read_all().await;
-    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let response = raw.read_all().await;
+    assert!(response.starts_with("HTTP/1.1 431"), "{response}");
+}
+
+#[tokio::test]
+async fn header_of_12_kb_is_accepted() {
+    let app = TestApp::start().await;
     let mut raw = RawConnection::connect(app.address).await;
     raw.send(format!(
         "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n",
@@ -49,7 +57,7 @@ async fn a_header_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn beyond_the_cap_connections_wait_for_their_turn() {
+async fn connection_beyond_limit_waits_for_a_slot() {
     let app = TestApp::with(|flags| flags.max_connections = Some(2)).await;
     let first = RawConnection::connect(app.address).await;
     let _second = RawConnection::connect(app.address).await;
@@ -62,7 +70,8 @@ async fn beyond_the_cap_connections_wait_for_their_turn() {
     assert!(third.read_until("alive").await.starts_with("HTTP/1.1 200"));
 }
 
-/// Counted in the system's table: asking the server would need a connection.
+/// Counts the server's connections in /proc/net/tcp, because a request to `/metrics` would need a
+/// connection.
 fn app_connections(app: &TestApp) -> usize {
     let port = format!(":{:04X}", app.address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").expect("table of connections");
@@ -77,7 +86,7 @@ fn app_connections(app: &TestApp) -> usize {
 }
 
 #[tokio::test]
-async fn a_reader_that_takes_nothing_is_given_up() {
+async fn download_that_client_does_not_read_is_aborted() {
     let app = TestApp::with(|flags| flags.idle_timeout_seconds = Some(1)).await;
     let file = app
         .api
@@ -107,14 +116,14 @@ async fn a_reader_that_takes_nothing_is_given_up() {
     until(async || (open().await < before).then_some(())).await;
     let mut rest = Vec::new();
     let _ = within(raw.0.read_to_end(&mut rest)).await;
-    assert!(rest.len() < 30_000_000, "cut off in the middle");
+    assert!(rest.len() < 30_000_000, "the download is incomplete");
 }
 
 #[tokio::test]
-async fn stopping_lets_uploads_finish() {
+async fn graceful_shutdown_lets_upload_finish() {
     let mut app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let url = request_target(created["upload_url"].as_str().expect("URL"));
+    let url = request_target(text(&created, "upload_url"));
     let mut upload = RawConnection::connect(app.address).await;
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     upload
@@ -133,18 +142,18 @@ async fn stopping_lets_uploads_finish() {
     );
     upload.send("hello").await;
     assert!(upload.read_all().await.starts_with("HTTP/1.1 200"));
-    assert!(app.shut_down().await, "all finished in time");
+    assert!(app.shut_down().await, "all requests finished in time");
 }
 
 #[tokio::test]
-async fn stopping_does_not_wait_for_ever() {
+async fn graceful_shutdown_ends_after_grace_time() {
     let mut app = TestApp::with(|flags| {
         on_disk(flags);
         flags.shutdown_grace_seconds = Some(0);
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let url = request_target(created["upload_url"].as_str().expect("URL"));
+    let url = request_target(text(&created, "upload_url"));
     let mut upload = RawConnection::connect(app.address).await;
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     upload
@@ -156,45 +165,54 @@ async fn stopping_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_request_without_host_is_refused_as_any_other() {
+async fn http1_1_request_without_host_returns_400() {
     let app = TestApp::start().await;
     let mut raw = RawConnection::connect(app.address).await;
     raw.send("GET /healthz HTTP/1.1\r\n\r\n").await;
-    let answer = raw.read_until("Host header").await;
+    let response = raw.read_until("Host header").await;
     assert!(
-        answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "),
-        "{answer}"
+        response.starts_with("HTTP/1.1 400") && response.contains("x-trace-id: "),
+        "{response}"
     );
+}
+
+#[tokio::test]
+async fn http1_0_request_without_host_succeeds() {
+    let app = TestApp::start().await;
     let mut older = RawConnection::connect(app.address).await;
     older.send("GET /healthz HTTP/1.0\r\n\r\n").await;
     assert!(
         older.read_until("alive").await.starts_with("HTTP/1.0 200"),
-        "HTTP/1.0 has no Host"
+        "HTTP/1.0 does not require Host"
     );
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_refused() {
+async fn malformed_http_is_closed_or_returns_4xx() {
     let app = TestApp::start().await;
-    for nonsense in [
-        "\r\n\r\n\r\nnonsense\r\n\r\n",
-        "GET\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "GET /a b c HTTP/1.1\r\n\r\n",
-    ] {
-        let mut raw = RawConnection::connect(app.address).await;
-        raw.send(nonsense).await;
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut raw.0).await;
-        let answer = raw.read_all().await;
-        assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{nonsense:?} {answer}"
-        );
-    }
+    each_case_async(
+        [
+            "\r\n\r\n\r\nnonsense\r\n\r\n",
+            "GET\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "GET /a b c HTTP/1.1\r\n\r\n",
+        ],
+        async |nonsense| {
+            let mut raw = RawConnection::connect(app.address).await;
+            raw.send(nonsense).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut raw.0).await;
+            let response = raw.read_all().await;
+            assert!(
+                response.is_empty() || response.starts_with("HTTP/1.1 4"),
+                "{nonsense:?} {response}"
+            );
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
+async fn rejected_request_with_short_body_keeps_connection_usable() {
     let app = TestApp::start().await;
     let next = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     for head in [
@@ -207,13 +225,18 @@ async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
             .await;
         raw.send("{\"a\":1}").await;
         raw.send(next).await;
-        let answers = raw.read_all().await;
+        let responses = raw.read_all().await;
         assert!(
-            answers.starts_with("HTTP/1.1 401") && answers.ends_with("alive\n"),
-            "{answers}"
+            responses.starts_with("HTTP/1.1 401") && responses.ends_with("alive\n"),
+            "{responses}"
         );
     }
-    // A body that was read leaves nothing, whichever way it is framed.
+}
+
+#[tokio::test]
+async fn chunked_body_is_read_to_its_end_on_kept_connection() {
+    let app = TestApp::start().await;
+    let next = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let app_key = "acme-key-0123456789";
     let mut raw = RawConnection::connect(app.address).await;
     let head = format!(
@@ -221,90 +244,110 @@ async fn an_answer_that_needs_no_body_leaves_the_connection_usable() {
     );
     raw.send(format!("{head}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{next}"))
         .await;
-    let answers = raw.read_all().await;
+    let responses = raw.read_all().await;
     assert!(
-        answers.starts_with("HTTP/1.1 400") && answers.ends_with("alive\n"),
-        "{answers}"
+        responses.starts_with("HTTP/1.1 400") && responses.ends_with("alive\n"),
+        "{responses}"
     );
     assert_eq!(
-        answers.to_lowercase().matches("connection: close").count(),
+        responses
+            .to_lowercase()
+            .matches("connection: close")
+            .count(),
         1,
-        "the last one only: {answers}"
+        "only the last response closes: {responses}"
     );
-    // A rest that is long is not waited for, and the client is told.
+}
+
+#[tokio::test]
+async fn rejected_request_with_long_body_closes_connection() {
+    let app = TestApp::start().await;
     let mut raw = RawConnection::connect(app.address).await;
     raw.send("POST /v3/chats HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         .await;
-    let answer = raw.read_all().await.to_lowercase();
+    let response = raw.read_all().await.to_lowercase();
     assert!(
-        answer.starts_with("http/1.1 401") && answer.contains("\r\nconnection: close\r\n"),
-        "{answer}"
+        response.starts_with("http/1.1 401") && response.contains("\r\nconnection: close\r\n"),
+        "{response}"
     );
 }
 
 #[tokio::test]
-async fn host_that_is_ambiguous_or_none_is_refused_before_routing() {
+async fn invalid_or_ambiguous_host_returns_400_before_routing() {
     let app = TestApp::with(|flags| flags.cdn_url = Some("http://cdn.example".to_owned())).await;
-    for (target, hosts) in [
-        ("/metrics", "Host: x\r\nHost: cdn.example\r\n"),
-        ("/metrics", "Host: cdn.example\r\nHost: x\r\n"),
-        ("/v3/chats", "Host: x\r\nHost: x\r\n"),
-        ("/metrics", "Host:\r\n"),
-        ("/metrics", "Host: a b\r\n"),
-        ("/metrics", "Host: cdn.example/x\r\n"),
-        ("/metrics", "Host: http://cdn.example\r\n"),
-        ("/metrics", "Host: %63dn.example\r\n"),
-        ("/metrics", "Host: x@cdn.example\r\n"),
-        ("/metrics", "Host: cdn.example:99999\r\n"),
-        ("/metrics", "Host: \u{fc}\r\n"),
-        ("/nowhere", "Host: [::1\r\n"),
-        ("http://x@cdn.example/metrics", "Host: x\r\n"),
-        ("http://x/metrics", "Host: a b\r\n"),
-        ("http://x/metrics", ""),
-    ] {
-        let mut raw = RawConnection::connect(app.address).await;
-        raw.send(format!(
-            "GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n"
-        ))
-        .await;
-        let answer = raw.read_all().await;
-        assert!(
-            answer.starts_with("HTTP/1.1 400") && answer.contains("x-trace-id: "),
-            "{hosts} {answer}"
-        );
-        assert!(answer.contains("\"code\":1005"), "{hosts} {answer}");
-    }
-    for (target, host, status) in [
-        ("/metrics", "cdn.example", 404),
-        ("http://cdn.example/metrics", "x", 404),
-        ("http://x/metrics", "cdn.example", 200),
-        ("/metrics", "[::1]:8080", 200),
-    ] {
-        let mut raw = RawConnection::connect(app.address).await;
-        raw.send(format!(
-            "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        ))
-        .await;
-        let answer = raw.read_all().await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{target} {host} {answer}"
-        );
-    }
+    each_case_async(
+        [
+            ("/metrics", "Host: x\r\nHost: cdn.example\r\n"),
+            ("/metrics", "Host: cdn.example\r\nHost: x\r\n"),
+            ("/v3/chats", "Host: x\r\nHost: x\r\n"),
+            ("/metrics", "Host:\r\n"),
+            ("/metrics", "Host: a b\r\n"),
+            ("/metrics", "Host: cdn.example/x\r\n"),
+            ("/metrics", "Host: http://cdn.example\r\n"),
+            ("/metrics", "Host: %63dn.example\r\n"),
+            ("/metrics", "Host: x@cdn.example\r\n"),
+            ("/metrics", "Host: cdn.example:99999\r\n"),
+            ("/metrics", "Host: \u{fc}\r\n"),
+            ("/nowhere", "Host: [::1\r\n"),
+            ("http://x@cdn.example/metrics", "Host: x\r\n"),
+            ("http://x/metrics", "Host: a b\r\n"),
+            ("http://x/metrics", ""),
+        ],
+        async |(target, hosts)| {
+            let mut raw = RawConnection::connect(app.address).await;
+            raw.send(format!(
+                "GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n"
+            ))
+            .await;
+            let response = raw.read_all().await;
+            assert!(
+                response.starts_with("HTTP/1.1 400") && response.contains("x-trace-id: "),
+                "{hosts} {response}"
+            );
+            assert!(response.contains("\"code\":1005"), "{hosts} {response}");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn several_keys_are_refused() {
+async fn request_is_routed_by_target_before_host() {
+    let app = TestApp::with(|flags| flags.cdn_url = Some("http://cdn.example".to_owned())).await;
+    each_case_async(
+        [
+            ("/metrics", "cdn.example", 404),
+            ("http://cdn.example/metrics", "x", 404),
+            ("http://x/metrics", "cdn.example", 200),
+            ("/metrics", "[::1]:8080", 200),
+        ],
+        async |(target, host, status)| {
+            let mut raw = RawConnection::connect(app.address).await;
+            raw.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            ))
+            .await;
+            let response = raw.read_all().await;
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status}")),
+                "{target} {host} {response}"
+            );
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn repeated_authorization_header_returns_401() {
     let app = TestApp::start().await;
     for other in [
         "Bearer rival-key-0123456789",
         "Bearer acme-key-0123456789",
         "Basic eA==",
     ] {
-        let answer = app
+        let response = app
             .api
             .get_with("/v3/chats", &[("authorization", other)])
             .await;
-        assert_eq!(answer.error(), (401, 2004), "{other}");
+        assert_eq!(response.error(), (401, 2004), "{other}");
     }
 }

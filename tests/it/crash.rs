@@ -1,5 +1,6 @@
-//! Kills the server at random instants under load: what was acknowledged is there and whole, and nothing else is.
-//! `HAVERSACK_CRASH_ROUNDS=50 cargo test --test it crash` does more rounds.
+//! Kills the server at random moments under load, and checks that acknowledged data is complete and
+//! no temporary file remains. `HAVERSACK_CRASH_ROUNDS=50 cargo test --test it crash` runs more
+//! rounds.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,13 +12,13 @@ use serde_json::{Value, json};
 
 use haversack_testkit::program::{Server, haversack};
 use haversack_testkit::raw::request_target;
-use haversack_testkit::until;
+use haversack_testkit::{text, until};
 
 const CLIENTS: usize = 6;
 
-/// What the server has confirmed.
+/// Data that the server has acknowledged.
 #[derive(Default)]
-struct Confirmed {
+struct Acknowledged {
     /// Files by the path of their URL.
     files: HashMap<String, Vec<u8>>,
     /// Messages by id.
@@ -34,40 +35,40 @@ struct Client {
 }
 
 impl Client {
-    /// Uploads, sends, and deletes some of it again, until the server is gone.
-    async fn work(&self, confirmed: &Mutex<Confirmed>) -> reqwest::Result<()> {
+    /// Uploads, sends, and deletes some files again, until the server dies.
+    async fn work(&self, acknowledged: &Mutex<Acknowledged>) -> reqwest::Result<()> {
         loop {
             let bytes: Vec<u8> = {
                 let mut rng = rand::rng();
                 let size = rng.random_range(1..300_000);
-                // It must not begin as a script does, say.
-                let begins = b"Some text: ".iter().copied();
-                begins
+                // Random bytes may look like an unsupported type; this prefix does not.
+                let prefix = b"Some text: ".iter().copied();
+                prefix
                     .chain((0..size).map(|_| rng.random_range(b' '..=b'~')))
                     .collect()
             };
             let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": bytes.len()});
             let created = self.post("/v3/attachments", &body).await?;
-            let url = created["upload_url"].as_str().expect("URL");
+            let url = text(&created, "upload_url");
             let put = self
                 .http
                 .put(url)
                 .header("content-type", "text/plain")
                 .body(bytes.clone());
             put.send().await?.error_for_status()?;
-            let path = request_target(created["download_url"].as_str().expect("URL")).to_owned();
-            let id = created["attachment_id"].as_str().expect("id");
+            let path = request_target(text(&created, "download_url")).to_owned();
+            let id = text(&created, "attachment_id");
             if bytes.len().is_multiple_of(5) {
-                // Asked to delete: from here on it may be there or not, until that is confirmed.
-                let gone = self
+                // The file may exist or not until the deletion is acknowledged.
+                let deletion = self
                     .http
                     .delete(format!("{}/v3/attachments/{id}", self.base))
                     .bearer_auth(&self.key);
-                gone.send().await?.error_for_status()?;
-                confirmed.lock().expect("lock").deleted.push(path);
+                deletion.send().await?.error_for_status()?;
+                acknowledged.lock().expect("lock").deleted.push(path);
                 continue;
             }
-            confirmed.lock().expect("lock").files.insert(path, bytes);
+            acknowledged.lock().expect("lock").files.insert(path, bytes);
             let to = format!("{}@example.com", rand::rng().random_range(0..1_000_000));
             let message = json!({"parts": [{"type": "media", "attachment_id": id}]});
             let sent = self
@@ -76,11 +77,8 @@ impl Client {
                     &json!({"from": self.number, "to": [to], "message": message}),
                 )
                 .await?;
-            let message = sent["chat"]["message"]["id"]
-                .as_str()
-                .expect("id")
-                .to_owned();
-            confirmed.lock().expect("lock").messages.push(message);
+            let message = text(&sent["chat"]["message"], "id").to_owned();
+            acknowledged.lock().expect("lock").messages.push(message);
         }
     }
 
@@ -120,11 +118,11 @@ fn client(server: &Server) -> (Client, SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_sigkill() {
+async fn acknowledged_uploads_and_messages_survive_sigkill() {
     let rounds = std::env::var("HAVERSACK_CRASH_ROUNDS")
         .map_or(4, |rounds| rounds.parse().expect("a number"));
     let folder = tempfile::tempdir().expect("folder");
-    let confirmed = Arc::new(Mutex::new(Confirmed::default()));
+    let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
     let start = || Server::run(haversack(folder.path()).args(["serve", "--show-key"]));
     for _ in 0..rounds {
         let server = start();
@@ -132,71 +130,72 @@ async fn what_was_acknowledged_survives_sigkill() {
         let client = Arc::new(client);
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..CLIENTS {
-            let (client, confirmed) = (Arc::clone(&client), Arc::clone(&confirmed));
-            workers.spawn(async move { client.work(&confirmed).await });
+            let (client, acknowledged) = (Arc::clone(&client), Arc::clone(&acknowledged));
+            workers.spawn(async move { client.work(&acknowledged).await });
         }
-        // The load is on before the instant begins, however slow the machine.
-        until(async || (!confirmed.lock().expect("lock").messages.is_empty()).then_some(())).await;
-        let instant = Duration::from_millis(rand::rng().random_range(50..600));
-        tokio::time::timeout(instant, workers.join_next())
+        // Waits for the load to start, however slow the machine is.
+        until(async || (!acknowledged.lock().expect("lock").messages.is_empty()).then_some(()))
+            .await;
+        let moment = Duration::from_millis(rand::rng().random_range(50..600));
+        tokio::time::timeout(moment, workers.join_next())
             .await
             .expect_err("no client stops while the server runs");
         drop(server);
         while let Some(worker) = workers.join_next().await {
             assert!(
                 worker.expect("no panic").is_err(),
-                "clients stop only because the server is gone"
+                "clients stop only when the server dies"
             );
         }
     }
 
     let server = start();
     let (client, address) = client(&server);
-    let confirmed = std::mem::take(&mut *confirmed.lock().expect("lock"));
+    let acknowledged = std::mem::take(&mut *acknowledged.lock().expect("lock"));
     assert!(
-        !confirmed.files.is_empty() && !confirmed.messages.is_empty(),
-        "the load did something"
+        !acknowledged.files.is_empty() && !acknowledged.messages.is_empty(),
+        "the load acknowledged something"
     );
-    for (path, bytes) in &confirmed.files {
-        let answer = client
+    for (path, bytes) in &acknowledged.files {
+        let response = client
             .http
             .get(format!("http://{address}{path}"))
             .send()
             .await
-            .expect("answer");
-        assert_eq!(answer.status(), 200, "{path}");
+            .expect("response");
+        assert_eq!(response.status(), 200, "{path}");
         assert!(
-            answer.bytes().await.expect("body") == bytes,
+            response.bytes().await.expect("body") == bytes,
             "{path} is not whole"
         );
     }
-    for path in &confirmed.deleted {
-        let answer = client
+    for path in &acknowledged.deleted {
+        let response = client
             .http
             .get(format!("http://{address}{path}"))
             .send()
             .await
-            .expect("answer");
-        assert_eq!(answer.status(), 404, "{path} was deleted");
+            .expect("response");
+        assert_eq!(response.status(), 404, "{path} was deleted");
     }
-    for id in &confirmed.messages {
+    for id in &acknowledged.messages {
         let url = format!("{}/v3/messages/{id}", client.base);
-        let answer = client
+        let response = client
             .http
             .get(url)
             .bearer_auth(&client.key)
             .send()
             .await
-            .expect("answer");
-        assert_eq!(answer.status(), 200, "message {id}");
+            .expect("response");
+        assert_eq!(response.status(), 200, "message {id}");
     }
     let left = std::fs::read_dir(folder.path().join("unfinished-uploads"))
-        .expect("tmp")
+        .expect("folder")
         .count();
-    assert_eq!(left, 0, "what was half written is swept at the next start");
+    assert_eq!(left, 0, "unfinished uploads are deleted at start");
     println!(
         "{rounds} rounds: {} files, {} messages",
-        confirmed.files.len(),
-        confirmed.messages.len()
+        acknowledged.files.len(),
+        acknowledged.messages.len()
     );
 }

@@ -1,4 +1,4 @@
-//! The database between partners: one that asks for much waits behind itself.
+//! Shares of the database: one partner's calls do not delay another's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +7,13 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use haversack_testkit::{Api, LINE, RECIPIENT, RIVAL_LINE, Response, TestApp, until, within};
+use haversack_testkit::{Api, LINE, RECIPIENT, RIVAL_LINE, Response, TestApp, text, until, within};
 
+/// A well-formed id that nothing has.
 const UNKNOWN: &str = "01900000-0000-7000-8000-000000000000";
 
-/// The value of a series of `/metrics`, 0 if it is not there.
-async fn metric(app: &TestApp, series: &str) -> u64 {
-    let page = app.anonymous().get("/metrics").await;
-    let line = page
-        .text()
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map_or(0, |value| value.parse().expect("a number"))
-}
-
-/// A message of `stickers` inline stickers, as many in a part as one may have, with media in between.
+/// Returns a message with these inline stickers, at most 100 per text part, and a media part after
+/// each text.
 fn with_stickers(stickers: &[String], file: &str) -> Value {
     let texts = stickers.chunks(100).map(|ids| {
         let sticker =
@@ -42,7 +34,7 @@ async fn send(api: &Api, message: &Value) -> Response {
 }
 
 #[tokio::test]
-async fn stickers_beyond_the_cap_of_part_or_message_are_refused() {
+async fn stickers_above_limit_of_message_return_400() {
     let app = TestApp::start().await;
     let file = app.api.upload("a.txt", "text/plain", b"hello").await.id;
     let of = |count: usize| with_stickers(&vec![file.clone(); count], &file);
@@ -56,6 +48,12 @@ async fn stickers_beyond_the_cap_of_part_or_message_are_refused() {
     );
     let refused = send(&app.api, &of(5000)).await;
     assert_eq!(refused.error(), (400, 1004));
+}
+
+#[tokio::test]
+async fn stickers_above_limit_of_part_return_400() {
+    let app = TestApp::start().await;
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await.id;
     let sticker = |at: usize| json!({"range": [at, at + 1], "attachment_id": file});
     let stickers: Vec<Value> = (0..101).map(sticker).collect();
     let part = json!({"type": "text", "value": "x".repeat(101), "inline_stickers": stickers});
@@ -69,14 +67,15 @@ async fn stickers_beyond_the_cap_of_part_or_message_are_refused() {
 }
 
 #[tokio::test]
-async fn send_that_breaks_a_rule_never_reaches_the_writer() {
+async fn invalid_send_is_rejected_without_the_writer() {
     let app = TestApp::start().await;
     if app.db.is_shared() {
-        // PostgreSQL has no writer, and the budget of connections does not tell reads from writes.
+        // PostgreSQL has no single writer, and its budget of connections does not distinguish reads
+        // from writes.
         return;
     }
     let file = app.api.upload("a.txt", "text/plain", b"hello").await.id;
-    // What the writer has done for this partner: held here, so that one more write would wait, and be counted.
+    // Blocks the writer, so that any further write would hang.
     let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let held = tokio::spawn({
         let (db, entered, release) = (app.db.clone(), Arc::clone(&entered), Arc::clone(&release));
@@ -98,7 +97,7 @@ async fn send_that_breaks_a_rule_never_reaches_the_writer() {
     assert_eq!(
         refused.error(),
         (404, 2003),
-        "answered while nobody can write"
+        "rejected while the writer is blocked"
     );
     let chat = format!("/v3/chats/{UNKNOWN}/messages");
     let text = json!({"message": {"parts": [{"type": "text", "value": "x"}]}});
@@ -118,7 +117,7 @@ async fn send_that_breaks_a_rule_never_reaches_the_writer() {
 }
 
 #[tokio::test]
-async fn partner_at_its_share_leaves_room_for_others() {
+async fn partner_at_its_share_of_writes_leaves_room_for_others() {
     let app = TestApp::with(|flags| {
         flags.max_database_writes_per_partner = Some(2);
         flags.database_connections_per_partner = Some(2);
@@ -131,7 +130,8 @@ async fn partner_at_its_share_leaves_room_for_others() {
         ("database_writes", 256)
     };
     let create = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 5});
-    // On PostgreSQL the look-up of a key that was not seen before counts as well, for another holder.
+    // Caches the API keys: on PostgreSQL the look-up of a new key takes a connection for another
+    // holder.
     for api in [&app.api, &app.rival] {
         api.get(&format!("/v3/attachments/{UNKNOWN}"))
             .await
@@ -139,21 +139,16 @@ async fn partner_at_its_share_leaves_room_for_others() {
     }
     let many = join_all((0..64).map(|_| app.api.post("/v3/attachments", &create))).await;
     assert!(
-        many.iter().all(|answer| answer.status == 200),
-        "its further calls wait for its own"
+        many.iter().all(|response| response.status == 200),
+        "calls beyond the share wait"
     );
-    let peak = metric(
-        &app,
-        &format!("haversack_budget_peak{{budget=\"{budget}\"}}"),
-    )
-    .await;
-    assert!((1..=2).contains(&peak), "{peak} of one partner at a time");
+    let peak = app.budget_peak(budget);
+    assert!(
+        (1..=2).contains(&peak),
+        "{peak} permits of one partner at once"
+    );
     assert_eq!(
-        metric(
-            &app,
-            &format!("haversack_budget_limit{{budget=\"{budget}\"}}")
-        )
-        .await,
+        app.metric(&format!("haversack_budget_limit{{budget=\"{budget}\"}}")),
         total
     );
 
@@ -161,19 +156,14 @@ async fn partner_at_its_share_leaves_room_for_others() {
         let api = if n % 2 == 0 { &app.api } else { &app.rival };
         api.post("/v3/attachments", &create)
     }));
-    assert!(both.await.iter().all(|answer| answer.status == 200));
-    let peak = metric(
-        &app,
-        &format!("haversack_budget_peak{{budget=\"{budget}\"}}"),
-    )
-    .await;
-    assert!((1..=4).contains(&peak), "{peak} of two partners");
+    assert!(both.await.iter().all(|response| response.status == 200));
+    let peak = app.budget_peak(budget);
+    assert!(
+        (1..=4).contains(&peak),
+        "{peak} permits of two partners at once"
+    );
     until(async || {
-        let used = metric(
-            &app,
-            &format!("haversack_budget_used{{budget=\"{budget}\"}}"),
-        )
-        .await;
+        let used = app.budget_used(budget);
         (used == 0).then_some(())
     })
     .await;
@@ -193,29 +183,21 @@ async fn reads_of_one_partner_stay_within_its_share() {
     };
     app.api.send_text(&[RECIPIENT], "hello").await;
     let lists = join_all((0..64).map(|_| app.api.get("/v3/chats?to=%2B12025550199"))).await;
-    assert!(lists.iter().all(|answer| answer.status == 200));
+    assert!(lists.iter().all(|response| response.status == 200));
     for key in ["unknown-key-0123456789", "another-key-0123456789"] {
         assert_eq!(app.api.with_key(key).get("/v3/chats").await.status, 401);
     }
-    let peak = metric(
-        &app,
-        &format!("haversack_budget_peak{{budget=\"{budget}\"}}"),
-    )
-    .await;
+    let peak = app.budget_peak(budget);
     assert!(
         (1..=3).contains(&peak),
-        "{peak}: one of the partner's, one of unknown keys, one of nobody"
+        "{peak}: one each for the partner, for unknown keys, and uncounted"
     );
-    let refused = metric(
-        &app,
-        &format!("haversack_budget_refusals_total{{budget=\"{budget}\",scope=\"share\"}}"),
-    )
-    .await;
-    assert_eq!(refused, 0, "they waited");
+    let refused = app.budget_refusals(budget, "share");
+    assert_eq!(refused, 0, "calls beyond the share wait");
 }
 
 #[tokio::test]
-async fn message_of_much_text_takes_more_of_the_writer() {
+async fn long_message_takes_more_write_permits() {
     let app = TestApp::start().await;
     if app.db.is_shared() {
         return;
@@ -225,22 +207,22 @@ async fn message_of_much_text_takes_more_of_the_writer() {
     let media = || json!({"type": "media", "attachment_id": file});
     let parts: Vec<Value> = (0..50).flat_map(|_| [text(), media()]).collect();
     app.api.send_parts(json!(parts)).await.expect(201);
-    let peak = metric(&app, "haversack_budget_peak{budget=\"database_writes\"}").await;
-    assert_eq!(peak, 32, "1 MB of text is worth the whole share");
+    let peak = app.budget_peak("database_writes");
+    assert_eq!(peak, 32, "1 MB of text takes the whole share");
 }
 
 #[tokio::test]
-async fn repeated_call_gets_its_answer_although_it_breaks_a_rule_by_now() {
+async fn repeated_send_gets_stored_response_beyond_rate_limit() {
     let app = TestApp::with(|flags| flags.rate_limit_messages = Some(1)).await;
     let body = json!({"from": LINE, "to": [RECIPIENT],
         "message": {"parts": [{"type": "text", "value": "once"}], "idempotency_key": "k"}});
-    let answers = join_all((0..8).map(|_| app.api.post("/v3/chats", &body))).await;
-    let first = &answers[0].json;
-    for answer in &answers {
+    let responses = join_all((0..8).map(|_| app.api.post("/v3/chats", &body))).await;
+    let first = &responses[0].json;
+    for response in &responses {
         assert_eq!(
-            (answer.status.as_u16(), &answer.json),
+            (response.status.as_u16(), &response.json),
             (201, first),
-            "the send itself has used up the limit"
+            "the first send has used up the rate limit"
         );
     }
     let list = app.api.get("/v3/chats").await.expect(200);
@@ -248,7 +230,7 @@ async fn repeated_call_gets_its_answer_although_it_breaks_a_rule_by_now() {
 }
 
 #[tokio::test]
-async fn chats_are_filtered_by_rare_and_common_participants() {
+async fn chat_filter_finds_rare_and_common_participants() {
     let app = TestApp::start().await;
     app.api.send_text(&[RECIPIENT], "direct").await;
     app.api
@@ -275,7 +257,8 @@ async fn chats_are_filtered_by_rare_and_common_participants() {
         found
     };
     assert_eq!(found().await, [2, 1, 0, 3, 0, 2]);
-    // As many chats of one recipient as make it common, by rows: each send would be a message.
+    // Inserts rows, since so many sends would take long; the recipient is then common enough for
+    // the other plan.
     let chat = app
         .api
         .get("/v3/chats?to=%2B12025550199&limit=1")
@@ -286,7 +269,7 @@ async fn chats_are_filtered_by_rare_and_common_participants() {
     assert_eq!(
         found().await,
         [20, 1, 0, 20, 0, 20],
-        "a page of 20 each, by the other way"
+        "full pages, by the plan for common participants"
     );
     let mut seen = std::collections::HashSet::new();
     let mut cursor = String::new();
@@ -300,8 +283,8 @@ async fn chats_are_filtered_by_rare_and_common_participants() {
             .expect(200);
         for chat in page["chats"].as_array().expect("list") {
             assert!(
-                seen.insert(chat["id"].as_str().expect("id").to_owned()),
-                "none twice"
+                seen.insert(text(chat, "id").to_owned()),
+                "no chat appears twice"
             );
         }
         let Some(next) = page["next_cursor"].as_str() else {
@@ -329,7 +312,7 @@ async fn add_chats(app: &TestApp, chat: &str, count: usize) {
                         SELECT $1, $2, partner_id, handle, is_me, joined_at FROM participants \
                         WHERE chat_id = $3 AND is_me = CAST($4 AS BIGINT)";
                     let participant = uuid::Uuid::now_v7().to_string();
-                    // A group has two others; one is enough.
+                    // One recipient of the group is enough.
                     let limited = format!("{statement} AND handle LIKE '+%'");
                     let insert = sqlx::query(sqlx::AssertSqlSafe(limited)).bind(participant).bind(&id).bind(&chat).bind(other);
                     insert.execute(&mut *db).await?;

@@ -1,4 +1,4 @@
-//! From the outbox through the gateway: states, times, retries, what a gateway gets.
+//! Delivery from the outbox through the gateway: states, timestamps, retries, order and receipts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use haversack::domain::message::Service;
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
-use haversack_testkit::{LINE, RECIPIENT, TestApp, until, within};
+use haversack_testkit::{LINE, RECIPIENT, TestApp, text, until, within};
 
-/// A carrier that takes nothing until the test has said what it answers, and notes what it got.
+/// A gateway that records each message, then waits for the test to supply the result.
 #[derive(Debug)]
 struct Scripted {
-    answers: AsyncMutex<mpsc::UnboundedReceiver<Result<Accepted, GatewayError>>>,
+    responses: AsyncMutex<mpsc::UnboundedReceiver<Result<Accepted, GatewayError>>>,
     got: Mutex<Vec<String>>,
     receipts: Mutex<Option<Receipts>>,
 }
@@ -27,10 +27,10 @@ impl Scripted {
         Arc<Self>,
         mpsc::UnboundedSender<Result<Accepted, GatewayError>>,
     ) {
-        let (sender, answers) = mpsc::unbounded_channel();
+        let (sender, responses) = mpsc::unbounded_channel();
         (
             Arc::new(Self {
-                answers: AsyncMutex::new(answers),
+                responses: AsyncMutex::new(responses),
                 got: Mutex::default(),
                 receipts: Mutex::default(),
             }),
@@ -63,18 +63,18 @@ impl Gateway for Scripted {
             });
         }
         self.got.lock().expect("lock").push(got.join(" | "));
-        self.answers
+        self.responses
             .lock()
             .await
             .recv()
             .await
-            .expect("the test says what to answer")
+            .expect("a result from the test")
     }
 }
 
 #[tokio::test]
-async fn a_message_passes_every_state_with_its_time() {
-    let (gateway, answers) = Scripted::new();
+async fn message_passes_every_state_with_timestamps() {
+    let (gateway, responses) = Scripted::new();
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     let file = app.api.upload("a.txt", "text/plain", b"hello").await;
     let parts =
@@ -83,7 +83,7 @@ async fn a_message_passes_every_state_with_its_time() {
         "message": {"parts": parts, "preferred_service": "RCS"}});
     let sent = app.api.post("/v3/chats", &body).await.expect(201);
     assert_eq!(sent["chat"]["message"]["delivery_status"], "pending");
-    let id = sent["chat"]["message"]["id"].as_str().expect("id");
+    let id = text(&sent["chat"]["message"], "id");
 
     let queued = app.api.message_with_status(id, "queued").await;
     assert_eq!(
@@ -91,7 +91,7 @@ async fn a_message_passes_every_state_with_its_time() {
         (&json!(null), &json!(null))
     );
     app.clock.advance(Duration::from_secs(5));
-    answers
+    responses
         .send(Ok(Accepted::Sent(Service::Rcs)))
         .expect("gateway");
     let sent = app.api.message_with_status(id, "sent").await;
@@ -109,42 +109,42 @@ async fn a_message_passes_every_state_with_its_time() {
     );
 
     let next = app.api.send_text(&[RECIPIENT], "x").await;
-    answers
+    responses
         .send(Ok(Accepted::Delivered(Service::IMessage)))
         .expect("gateway");
     let delivered = app
         .api
-        .message_with_status(next["message"]["id"].as_str().expect("id"), "delivered")
+        .message_with_status(text(&next["message"], "id"), "delivered")
         .await;
     assert_eq!(delivered["delivered_at"], "2026-01-15T10:30:05.000Z");
     assert_eq!(delivered["service"], "iMessage");
 }
 
 #[tokio::test]
-async fn what_fails_for_now_is_tried_again_and_what_fails_for_good_is_not() {
-    let (gateway, answers) = Scripted::new();
+async fn retryable_failure_is_retried_and_permanent_one_is_not() {
+    let (gateway, responses) = Scripted::new();
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     let attempts = async |n: usize| {
-        until(async || (gateway.got.lock().expect("lock").len() == n).then_some(())).await
+        until(async || (gateway.got.lock().expect("lock").len() == n).then_some(())).await;
     };
 
     let chat = app.api.send_text(&[RECIPIENT], "one").await;
-    let first = chat["message"]["id"].as_str().expect("id");
+    let first = text(&chat["message"], "id");
     attempts(1).await;
-    answers
+    responses
         .send(Err(GatewayError::Retryable("busy".to_owned())))
         .expect("gateway");
-    // Another message of the same chat is not held up by the one that waits.
+    // A message that waits for its retry does not block later ones of its chat.
     let second = app.api.send_text(&[RECIPIENT], "two").await;
     attempts(2).await;
-    answers
+    responses
         .send(Err(GatewayError::Permanent {
             code: 4005,
             reason: "no such handle".to_owned(),
         }))
         .expect("gateway");
     app.api
-        .message_with_status(second["message"]["id"].as_str().expect("id"), "failed")
+        .message_with_status(text(&second["message"], "id"), "failed")
         .await;
     assert_eq!(
         app.api
@@ -156,7 +156,7 @@ async fn what_fails_for_now_is_tried_again_and_what_fails_for_good_is_not() {
 
     app.clock.advance(Duration::from_secs(1));
     attempts(3).await;
-    answers
+    responses
         .send(Ok(Accepted::Delivered(Service::IMessage)))
         .expect("gateway");
     app.api.message_with_status(first, "delivered").await;
@@ -164,15 +164,15 @@ async fn what_fails_for_now_is_tried_again_and_what_fails_for_good_is_not() {
 }
 
 #[tokio::test]
-async fn the_messages_of_a_chat_go_in_order_and_deleting_one_does_not_call_it_back() {
-    let (gateway, answers) = Scripted::new();
+async fn messages_of_a_chat_are_sent_in_order_even_if_deleted() {
+    let (gateway, responses) = Scripted::new();
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     app.api.send_text(&[RECIPIENT], "0").await;
     until(async || (gateway.got.lock().expect("lock").len() == 1).then_some(())).await;
     let mut ids = Vec::new();
     for n in 1..4 {
         let chat = app.api.send_text(&[RECIPIENT], &n.to_string()).await;
-        ids.push(chat["message"]["id"].as_str().expect("id").to_owned());
+        ids.push(text(&chat["message"], "id").to_owned());
     }
     assert_eq!(
         app.api
@@ -182,7 +182,7 @@ async fn the_messages_of_a_chat_go_in_order_and_deleting_one_does_not_call_it_ba
         204
     );
     for _ in 0..4 {
-        answers
+        responses
             .send(Ok(Accepted::Delivered(Service::IMessage)))
             .expect("gateway");
     }
@@ -196,8 +196,8 @@ async fn the_messages_of_a_chat_go_in_order_and_deleting_one_does_not_call_it_ba
 }
 
 #[tokio::test]
-async fn a_message_without_anything_left_of_it_has_failed() {
-    let (gateway, answers) = Scripted::new();
+async fn message_without_remaining_parts_fails() {
+    let (gateway, responses) = Scripted::new();
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     app.api.send_text(&[RECIPIENT], "0").await;
     until(async || (gateway.got.lock().expect("lock").len() == 1).then_some(())).await;
@@ -214,28 +214,25 @@ async fn a_message_without_anything_left_of_it_has_failed() {
             .status,
         204
     );
-    answers
+    responses
         .send(Ok(Accepted::Delivered(Service::IMessage)))
         .expect("gateway");
     app.api
-        .message_with_status(
-            sent["chat"]["message"]["id"].as_str().expect("id"),
-            "failed",
-        )
+        .message_with_status(text(&sent["chat"]["message"], "id"), "failed")
         .await;
     assert_eq!(
         gateway.got.lock().expect("lock").len(),
         1,
-        "nothing was handed over"
+        "the gateway got only the first message"
     );
 }
 
 #[tokio::test]
-async fn a_carrier_can_report_later_that_a_message_arrived() {
-    let (gateway, answers) = Scripted::new();
+async fn receipt_marks_sent_message_as_delivered_once() {
+    let (gateway, responses) = Scripted::new();
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     let chat = app.api.send_text(&[RECIPIENT], "one").await;
-    let text = chat["message"]["id"].as_str().expect("id");
+    let text = text(&chat["message"], "id");
     let id = haversack::id::MessageId::parse(text).expect("id");
     let receipts = gateway
         .receipts
@@ -248,7 +245,7 @@ async fn a_carrier_can_report_later_that_a_message_arrived() {
         !receipts.delivered(id).await.expect("database"),
         "not sent yet"
     );
-    answers
+    responses
         .send(Ok(Accepted::Sent(Service::Sms)))
         .expect("gateway");
     app.api.message_with_status(text, "sent").await;
@@ -267,24 +264,24 @@ async fn a_carrier_can_report_later_that_a_message_arrived() {
     assert_eq!(message["delivered_at"], "2026-01-15T10:30:09.000Z");
 }
 
-/// A carrier with a bug.
+/// A gateway that panics on one recipient.
 #[derive(Debug)]
-struct Buggy;
+struct Panicking;
 
 #[async_trait]
-impl Gateway for Buggy {
+impl Gateway for Panicking {
     async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         assert!(
             !message.to.contains(&"bug@example.com".to_owned()),
-            "a bug of the carrier"
+            "a bug of the gateway"
         );
         Loopback.send(message).await
     }
 }
 
 #[tokio::test]
-async fn a_carrier_that_panics_on_one_message_delivers_the_others() {
-    let app = TestApp::with_gateway(Arc::new(Buggy), |_| {}).await;
+async fn gateway_panic_on_one_message_does_not_stop_others() {
+    let app = TestApp::with_gateway(Arc::new(Panicking), |_| {}).await;
     let bad = app.api.send_text(&["bug@example.com"], "x").await["message"]["id"].clone();
     let good = app.api.send_text(&[RECIPIENT], "x").await["message"]["id"].clone();
     app.api
@@ -298,7 +295,7 @@ async fn a_carrier_that_panics_on_one_message_delivers_the_others() {
         .message_with_status(later.as_str().expect("id"), "delivered")
         .await;
     until(async || {
-        // Another message makes the worker look now; by itself it does once a second.
+        // A new message wakes the worker, which else polls once a second.
         app.clock.advance(Duration::from_mins(10));
         app.api.send_text(&[RECIPIENT], "z").await;
         let message = app
@@ -312,14 +309,14 @@ async fn a_carrier_that_panics_on_one_message_delivers_the_others() {
 }
 
 #[tokio::test]
-async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next() {
-    let (gateway, _answers) = Scripted::new();
+async fn expired_lease_of_dead_process_is_taken_over() {
+    let (gateway, _responses) = Scripted::new();
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     let chat = app.api.send_text(&[RECIPIENT], "one").await;
-    let id = chat["message"]["id"].as_str().expect("id").to_owned();
+    let id = text(&chat["message"], "id").to_owned();
     app.api.message_with_status(&id, "queued").await;
     let clock = app.clock.clone();
-    // The worker hangs in the gateway for ever; what it claimed is free again when the claim is over.
+    // The first worker hangs in the gateway; its lease expires after a minute.
     clock.advance(Duration::from_secs(61));
     let worker = haversack::delivery::DeliveryWorker {
         db: haversack::db::Db::open(&app.database_url)
@@ -335,7 +332,7 @@ async fn a_message_that_was_taken_up_by_a_dead_process_is_delivered_by_the_next(
     app.api.message_with_status(&id, "delivered").await;
 }
 
-/// Takes a message when it is told to.
+/// A gateway that accepts a message once the test releases it.
 #[derive(Debug, Default)]
 struct Slow(tokio::sync::Notify);
 
@@ -348,7 +345,7 @@ impl Gateway for Slow {
 }
 
 #[tokio::test]
-async fn a_server_that_is_stopped_ends_what_it_is_delivering() {
+async fn graceful_shutdown_finishes_running_delivery() {
     let gateway = Arc::new(Slow::default());
     let mut app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     let sent = app.api.send_text(&[RECIPIENT], "x").await["message"]["id"].clone();
@@ -357,7 +354,7 @@ async fn a_server_that_is_stopped_ends_what_it_is_delivering() {
         .await;
     let (db, statement) = (app.db.clone(), "SELECT status FROM messages");
     app.begin_shutdown();
-    // It does not answer any more, and waits.
+    // It refuses connections and waits for the gateway.
     until(async || app.refuses_connections().await.then_some(())).await;
     gateway.0.notify_one();
     assert!(app.shut_down().await);

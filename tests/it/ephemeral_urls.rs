@@ -1,28 +1,22 @@
-//! The signed URLs of ephemeral files: where they are given, how long they are good, and what of them can be altered.
+//! Signed URLs of ephemeral files: where they appear, their expiry, and attempts to alter them.
 
 use std::time::Duration;
 
 use haversack::clock::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::ephemeral::{PHOTO, set_tier};
 use haversack_testkit::raw::request_target;
-use haversack_testkit::{RECIPIENT, TestApp, corpus};
+use haversack_testkit::{RECIPIENT, TestApp, corpus, each_case_async, text};
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field]
-        .as_str()
-        .unwrap_or_else(|| panic!("no {field} in {value}"))
-}
-
-/// A server whose partner under test is ephemeral.
+/// Starts a server on which the partner under test has the ephemeral tier.
 async fn ephemeral() -> TestApp {
     let app = TestApp::start().await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     app
 }
 
-/// The moment a URL expires, as it says.
+/// Returns the expiry in a signed URL.
 fn expires(url: &str) -> Timestamp {
     let expires = url
         .split_once("?expires=")
@@ -35,7 +29,7 @@ fn expires(url: &str) -> Timestamp {
 }
 
 #[tokio::test]
-async fn a_url_is_good_for_fifteen_minutes() {
+async fn signed_url_expires_after_15_minutes() {
     let app = ephemeral().await;
     let file = app.api.upload("a b.jpg", "image/jpeg", PHOTO).await;
     assert!(
@@ -116,7 +110,7 @@ async fn a_url_is_good_for_fifteen_minutes() {
 }
 
 #[tokio::test]
-async fn every_answer_has_a_fresh_one() {
+async fn every_response_has_a_fresh_signed_url() {
     let app = ephemeral().await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let sent = app
@@ -161,28 +155,32 @@ async fn every_answer_has_a_fresh_one() {
             .status,
         403
     );
-    for url in [
-        text(&again["chat"]["message"]["parts"][0], "url"),
-        text(&read["parts"][0], "url"),
-        text(&listed["messages"][0]["parts"][0], "url"),
-        text(&thread["messages"][0]["parts"][0], "url"),
-        text(&attachment, "download_url"),
-    ] {
-        assert_eq!(
-            expires(url),
-            app.clock.clock().now() + Duration::from_mins(15),
-            "{url}"
-        );
-        assert_eq!(app.anonymous().get(url).await.bytes, PHOTO, "{url}");
-    }
+    each_case_async(
+        [
+            text(&again["chat"]["message"]["parts"][0], "url"),
+            text(&read["parts"][0], "url"),
+            text(&listed["messages"][0]["parts"][0], "url"),
+            text(&thread["messages"][0]["parts"][0], "url"),
+            text(&attachment, "download_url"),
+        ],
+        async |url| {
+            assert_eq!(
+                expires(url),
+                app.clock.clock().now() + Duration::from_mins(15),
+                "{url}"
+            );
+            assert_eq!(app.anonymous().get(url).await.bytes, PHOTO, "{url}");
+        },
+    )
+    .await;
     assert_eq!(
         again["chat"]["message"]["parts"][0]["id"], file.id,
-        "a URL of ours is the file, expired or not"
+        "an expired URL of this server still names the file in a send"
     );
 }
 
 #[tokio::test]
-async fn an_altered_url_is_refused() {
+async fn altered_signed_url_returns_403() {
     let app = ephemeral().await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let other = app
@@ -199,13 +197,14 @@ async fn an_altered_url_is_refused() {
         format!("{path}?{query}&x=1"),
         format!("{path}?{}", query.to_uppercase()),
         format!("{path}?{query}").replace("expires=", "expires=0"),
-        app.api.create("b.jpg", "image/jpeg", 5).await["upload_url"]
-            .as_str()
-            .expect("URL")
-            .split_once('?')
-            .map_or_else(String::new, |(_, upload)| format!("{path}?{upload}")),
+        text(
+            &app.api.create("b.jpg", "image/jpeg", 5).await,
+            "upload_url",
+        )
+        .split_once('?')
+        .map_or_else(String::new, |(_, upload)| format!("{path}?{upload}")),
     ];
-    // Every character of it.
+    // Each character of the query in turn.
     for at in 0..query.len() {
         let mut bytes = query.as_bytes().to_vec();
         bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
@@ -215,36 +214,47 @@ async fn an_altered_url_is_refused() {
         ));
     }
     for url in altered {
-        let answer = app.anonymous().get(&url).await;
+        let response = app.anonymous().get(&url).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.header("cache-control")),
+            (response.status.as_u16(), response.header("cache-control")),
             (403, "no-store"),
             "{url}"
         );
         assert!(
-            answer.text().starts_with("this file needs a signed URL"),
+            response.text().starts_with("this file needs a signed URL"),
             "{url} {}",
-            answer.text()
+            response.text()
         );
-        // A key is no signature.
+        // An API key does not replace the signature.
         assert_eq!(app.api.get(&url).await.status, 403, "{url}");
-    }
-    // What is not there is not there, signed or not.
-    let pending = app.api.create("c.jpg", "image/jpeg", 5).await;
-    for url in [
-        text(&pending, "download_url").to_owned(),
-        file.url.replace("a.jpg", "b.jpg"),
-        file.url
-            .replace(&file.id, "01990000-0000-7000-8000-000000000001"),
-        path.replace("a.jpg", "b.jpg"),
-    ] {
-        assert_eq!(app.anonymous().get(&url).await.status, 404, "{url}");
     }
     assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
 }
 
 #[tokio::test]
-async fn the_two_forms_of_a_file_are_signed_apart() {
+async fn signed_url_of_missing_file_returns_404() {
+    let app = ephemeral().await;
+    let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let (path, _) = file.url.split_once('?').expect("a query");
+    let pending = app.api.create("c.jpg", "image/jpeg", 5).await;
+    each_case_async(
+        [
+            text(&pending, "download_url").to_owned(),
+            file.url.replace("a.jpg", "b.jpg"),
+            file.url
+                .replace(&file.id, "01990000-0000-7000-8000-000000000001"),
+            path.replace("a.jpg", "b.jpg"),
+        ],
+        async |url| {
+            assert_eq!(app.anonymous().get(&url).await.status, 404, "{url}");
+        },
+    )
+    .await;
+    assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
+}
+
+#[tokio::test]
+async fn original_and_variant_have_separate_signatures() {
     let app = ephemeral().await;
     let file = app
         .api
@@ -273,18 +283,23 @@ async fn the_two_forms_of_a_file_are_signed_apart() {
     app.clock.advance(Duration::from_hours(36));
     assert_eq!(app.anonymous().get(&url).await.status, 404);
     app.service.sweep().await.expect("sweep");
-    assert!(app.stored_files().await.is_empty(), "both forms are gone");
+    assert!(
+        app.stored_files().await.is_empty(),
+        "both renditions are deleted"
+    );
 }
 
 #[tokio::test]
-async fn no_cdn_stands_in_front_of_ephemeral_files() {
+async fn ephemeral_files_bypass_the_cdn() {
     let app =
         TestApp::with(|flags| flags.cdn_url = Some("https://cdn.example.com".to_owned())).await;
-    let kept = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let persistent = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     assert!(
-        kept.url.starts_with("https://cdn.example.com/attachments/"),
+        persistent
+            .url
+            .starts_with("https://cdn.example.com/attachments/"),
         "{}",
-        kept.url
+        persistent.url
     );
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
@@ -295,21 +310,18 @@ async fn no_cdn_stands_in_front_of_ephemeral_files() {
     );
     assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
     let unsigned = request_target(file.url.split_once('?').expect("a query").0).to_owned();
-    let at_the_cdn = app
+    let at_cdn = app
         .anonymous()
         .get_with(&unsigned, &[("host", "cdn.example.com")])
         .await;
     assert_eq!(
-        (
-            at_the_cdn.status.as_u16(),
-            at_the_cdn.header("cache-control")
-        ),
+        (at_cdn.status.as_u16(), at_cdn.header("cache-control")),
         (403, "no-store")
     );
 }
 
 #[tokio::test]
-async fn a_url_of_a_clock_that_was_ahead_is_no_good_once_it_is_set_right() {
+async fn url_signed_by_a_clock_eleven_hours_ahead_is_invalid() {
     let app = ephemeral().await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let path = format!("/v3/attachments/{}", file.id);
@@ -321,17 +333,24 @@ async fn a_url_of_a_clock_that_was_ahead_is_no_good_once_it_is_set_right() {
     assert_eq!(
         app.anonymous().get(&ahead).await.status,
         403,
-        "it would else be good for eleven hours"
+        "it would else be valid for eleven hours"
     );
     assert_eq!(app.anonymous().get(&fresh().await).await.status, 200);
-    // Two servers may be a little apart.
+}
+
+#[tokio::test]
+async fn url_signed_by_a_clock_30_seconds_ahead_is_valid() {
+    let app = ephemeral().await;
+    let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
+    let path = format!("/v3/attachments/{}", file.id);
+    let fresh = async || text(&app.api.get(&path).await.expect(200), "download_url").to_owned();
     let ahead = fresh().await;
     app.clock.turn_back(Duration::from_secs(30));
     assert_eq!(app.anonymous().get(&ahead).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_kept_answer_is_kept_as_it_was_given() {
+async fn stored_response_of_idempotency_key_keeps_its_expired_url() {
     let app = ephemeral().await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     let message =

@@ -1,10 +1,8 @@
-//! Origins that speak HTTP/2, well or badly: frames are sent as a test wants them.
-
-use futures_util::future::join_all;
+//! Origins that speak HTTP/2, correctly or not: the tests send any frames.
 
 use crate::hostile_origins::{expect_nothing, expect_reason, send};
 use haversack_testkit::origin::{Certificate, Step};
-use haversack_testkit::{Origin, TestApp, until, within};
+use haversack_testkit::{Origin, TestApp, each_case_concurrently, until, within};
 
 /// An HTTP/2 frame (RFC 9113 section 4.1).
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -32,6 +30,7 @@ pub fn literal(name: &str, value: &str) -> Vec<u8> {
     [vec![0], text(name), text(value)].concat()
 }
 
+/// Starts an origin that negotiates HTTP/2 and follows a script after its SETTINGS.
 pub fn http2_origin(steps: Vec<Step>) -> Origin {
     let origin = Origin::with_certificate(&Certificate {
         alpn: &[b"h2", b"http/1.1"],
@@ -45,7 +44,7 @@ pub fn http2_origin(steps: Vec<Step>) -> Origin {
 }
 
 #[tokio::test]
-async fn http2_is_spoken() {
+async fn http2_response_is_fetched() {
     let head = [
         STATUS_200,
         &literal("content-type", "text/plain"),
@@ -64,15 +63,15 @@ async fn http2_is_spoken() {
     until(async || (origin.open_connections() == 0).then_some(())).await;
 }
 
-#[tokio::test]
-async fn http2_misbehaviour() {
+/// Returns scripts that violate HTTP/2, with the reason in the error where it is specific.
+fn violations() -> Vec<(&'static str, Vec<Step>, Option<&'static str>)> {
     let head = |length: &str| [STATUS_200, &literal("content-length", length)].concat();
     let headers = |length: &str| Step::Send(frame(HEADERS, END_HEADERS, 1, &head(length)));
     let data = |bytes: &[u8], flags| Step::Send(frame(DATA, flags, 1, bytes));
     let many: Vec<u8> = (0..100)
         .flat_map(|_| literal("x", &"y".repeat(120)))
         .collect();
-    let cases: Vec<(&str, Vec<Step>, Option<&str>)> = vec![
+    vec![
         (
             "reset",
             vec![
@@ -154,8 +153,12 @@ async fn http2_misbehaviour() {
             vec![Step::Hang],
             Some("the host sent nothing for 1 s"),
         ),
-    ];
-    join_all(cases.into_iter().map(async |(name, steps, reason)| {
+    ]
+}
+
+#[tokio::test]
+async fn http2_protocol_violation_returns_500() {
+    each_case_concurrently(violations(), async |(name, steps, reason)| {
         let origin = http2_origin(steps);
         let app = TestApp::with_origin(&origin, |flags| {
             flags.fetch_timeout_seconds = Some(2);
@@ -174,6 +177,6 @@ async fn http2_misbehaviour() {
         }
         expect_nothing(&app).await;
         until(async || (origin.open_connections() == 0).then_some(())).await;
-    }))
+    })
     .await;
 }

@@ -1,5 +1,5 @@
-//! `haversack send` to a server that means harm: what it reads, how long it waits, what it prints, and whom it tells
-//! the key.
+//! `haversack send` against a malicious server: limits of size and time, terminal output, and where
+//! the API key goes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,20 +10,22 @@ use std::thread;
 
 use serde_json::json;
 
+use haversack_testkit::each_case;
 use haversack_testkit::program::{haversack, run, stderr, stdout};
 
 const KEY: &str = "secret-key-0123456789";
 const MEBIBYTE: u64 = 1024 * 1024;
 
-/// A server that does what a test wants for each request: its header is given, and the connection.
+/// A server that handles each request by a function of its head and the connection.
+#[derive(Debug)]
 struct Hostile {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
-    /// Bytes that it could send.
+    /// Number of bytes sent so far.
     sent: Arc<AtomicU64>,
 }
 
-/// A connection whose written bytes are counted.
+/// A connection that counts the bytes written.
 struct Counted<'a>(TcpStream, &'a AtomicU64);
 
 impl Counted<'_> {
@@ -34,7 +36,7 @@ impl Counted<'_> {
         Ok(())
     }
 
-    fn answer(
+    fn response(
         &mut self,
         status: &str,
         headers: &str,
@@ -47,14 +49,14 @@ impl Counted<'_> {
         self.send(body)
     }
 
-    /// Sends the same again and again until nobody takes it.
+    /// Sends these bytes repeatedly until the client disconnects.
     fn flood(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         loop {
             self.send(bytes)?;
         }
     }
 
-    /// Says and reads nothing more.
+    /// Neither reads nor writes any more.
     fn hang() -> ! {
         loop {
             thread::park();
@@ -82,7 +84,7 @@ impl Hostile {
                 thread::spawn(move || {
                     let head = read_head(&mut stream);
                     seen.lock().expect("lock").push(head.clone());
-                    // It fails when the client has gone, as it should.
+                    // The handler fails once the client disconnects.
                     let _ = handler(&head, &mut Counted(stream, &counter));
                 });
             }
@@ -94,7 +96,8 @@ impl Hostile {
         }
     }
 
-    /// An API that answers `uploads` with an upload URL and headers, and then as `rest` does.
+    /// Starts a server that creates attachments with this upload URL and headers, and handles all
+    /// else by `rest`.
     fn with_upload(
         url: impl Fn(SocketAddr) -> String + Send + Sync + 'static,
         headers: serde_json::Value,
@@ -107,11 +110,11 @@ impl Hostile {
             let url = url(stream.0.local_addr()?);
             let upload =
                 json!({"attachment_id": "a", "upload_url": url, "required_headers": headers});
-            stream.answer("200 OK", "", upload.to_string())
+            stream.response("200 OK", "", upload.to_string())
         })
     }
 
-    /// The headers of all requests so far.
+    /// Returns the heads of all requests so far.
     fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("lock").clone()
     }
@@ -125,7 +128,7 @@ fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// Sends a file of some bytes to the server by way of the program.
+/// Sends a file of this size to the server by the program.
 fn send(server: &Hostile, size: u64) -> Output {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("a.txt");
@@ -149,7 +152,7 @@ fn send(server: &Hostile, size: u64) -> Output {
     output
 }
 
-/// A send that must fail, for this reason.
+/// Asserts that a send fails for this reason.
 #[track_caller]
 fn expect_failure(server: &Hostile, size: u64, reason: &str) {
     let output = send(server, size);
@@ -165,7 +168,7 @@ fn own_upload(address: SocketAddr) -> String {
 }
 
 #[test]
-fn an_answer_without_end_is_not_read() {
+fn endless_response_is_rejected_at_1_mib() {
     let endless = |status: &'static str| {
         move |_: &str, stream: &mut Counted<'_>| {
             stream.send(format!(
@@ -180,15 +183,23 @@ fn an_answer_without_end_is_not_read() {
         Hostile::with_upload(own_upload, json!({}), endless("403 Forbidden")),
     ] {
         expect_failure(&server, 5, "the server's answer is larger than 1 MiB");
-        // What the buffers of two sockets hold comes to it.
+        // The socket buffers take more than the client reads.
         let sent = server.sent.load(Ordering::SeqCst);
         assert!(sent < 32 * MEBIBYTE, "{sent}");
     }
+}
+
+#[test]
+fn endless_response_header_is_rejected() {
     let header = Hostile::start(|_, stream| {
         stream.send("HTTP/1.1 200 OK\r\n")?;
         stream.flood(&b"x: yyyyyyyyyyyyyyyy\r\n".repeat(1000))
     });
     expect_failure(&header, 5, "cannot reach");
+}
+
+#[test]
+fn absurd_content_length_is_rejected() {
     let length = Hostile::start(|_, stream| {
         stream.send(format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
@@ -201,7 +212,7 @@ fn an_answer_without_end_is_not_read() {
 }
 
 #[test]
-fn a_server_that_keeps_silent_is_given_up() {
+fn silent_server_is_abandoned_at_the_timeout() {
     let silent = Hostile::start(|_, _| Counted::hang());
     expect_failure(&silent, 5, "sent no answer within 1 s");
     let interim =
@@ -218,7 +229,7 @@ fn a_server_that_keeps_silent_is_given_up() {
         5,
         "the server took nothing of the upload for 1 s",
     );
-    // More than the buffers of two sockets hold.
+    // More than the socket buffers hold.
     expect_failure(
         &unanswered,
         64 * MEBIBYTE,
@@ -227,103 +238,122 @@ fn a_server_that_keeps_silent_is_given_up() {
 }
 
 #[test]
-fn nothing_of_a_server_reaches_the_terminal_unescaped() {
+fn control_characters_of_server_are_escaped() {
     let hostile =
         "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\u{2066}\r\nstatus  delivered";
     let error =
         json!({"error": {"code": 1005, "message": hostile}, "trace_id": hostile}).to_string();
     let bad_request =
-        move |_: &str, stream: &mut Counted<'_>| stream.answer("400 Bad Request", "", &error);
+        move |_: &str, stream: &mut Counted<'_>| stream.response("400 Bad Request", "", &error);
     let part = json!({"url": hostile});
     let message = move |id: &str, status: &str| {
         let message = json!({"id": id, "delivery_status": status, "parts": [part]});
         let chat = json!({"chat": {"message": message}}).to_string();
         move |head: &str, stream: &mut Counted<'_>| match head {
-            head if head.starts_with("POST /v3/chats ") => stream.answer("201 Created", "", &chat),
+            head if head.starts_with("POST /v3/chats ") => {
+                stream.response("201 Created", "", &chat)
+            }
             head if head.starts_with("PUT ") => {
                 let mut body = [0; 5];
                 stream.0.read_exact(&mut body)?;
-                stream.answer("200 OK", "", "")
+                stream.response("200 OK", "", "")
             }
-            _ => stream.answer("200 OK", "", message.to_string()),
+            _ => stream.response("200 OK", "", message.to_string()),
         }
     };
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     let refused =
-        move |_: &str, stream: &mut Counted<'_>| stream.answer("403 Forbidden", "", hostile);
+        move |_: &str, stream: &mut Counted<'_>| stream.response("403 Forbidden", "", hostile);
     let url = move |address: SocketAddr| format!("http://{address}/{hostile}");
-    for server in [
-        Hostile::start(bad_request),
-        Hostile::start(move |_, stream| {
-            stream.answer("200 OK", "", format!("{{\"{hostile}\": 1}}"))
-        }),
-        Hostile::start(move |_, stream| {
-            stream.answer(
-                "200 OK",
-                "",
-                json!({"attachment_id": [hostile]}).to_string(),
-            )
-        }),
-        Hostile::start(move |_, stream| stream.answer("500 \u{1b}[31mred", "", "")),
-        Hostile::with_upload(own_upload, json!({}), refused),
-        Hostile::with_upload(url, json!({}), refused),
-        Hostile::with_upload(move |_| format!("{hostile}://x"), json!({}), refused),
-        Hostile::with_upload(own_upload, json!({hostile: "x"}), refused),
-        Hostile::with_upload(own_upload, json!({"Content-Length": hostile}), refused),
-        Hostile::with_upload(own_upload, json!({}), message(hostile, "pending")),
-        Hostile::with_upload(own_upload, json!({}), message(id, "delivered")),
-        Hostile::with_upload(own_upload, json!({}), message(id, hostile)),
-    ] {
-        let output = send(&server, 5);
-        let said = [stdout(&output), stderr(&output)].concat();
-        assert!(!said.is_empty());
-        let is_active =
-            |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{2066}');
-        assert!(!said.contains(is_active), "{said:?}");
-        assert!(
-            !said
-                .lines()
-                .any(|line| line.starts_with("status  delivered") && line.contains("owned")),
-            "{said:?}"
-        );
-    }
+    each_case(
+        [
+            Hostile::start(bad_request),
+            Hostile::start(move |_, stream| {
+                stream.response("200 OK", "", format!("{{\"{hostile}\": 1}}"))
+            }),
+            Hostile::start(move |_, stream| {
+                stream.response(
+                    "200 OK",
+                    "",
+                    json!({"attachment_id": [hostile]}).to_string(),
+                )
+            }),
+            Hostile::start(move |_, stream| stream.response("500 \u{1b}[31mred", "", "")),
+            Hostile::with_upload(own_upload, json!({}), refused),
+            Hostile::with_upload(url, json!({}), refused),
+            Hostile::with_upload(move |_| format!("{hostile}://x"), json!({}), refused),
+            Hostile::with_upload(own_upload, json!({hostile: "x"}), refused),
+            Hostile::with_upload(own_upload, json!({"Content-Length": hostile}), refused),
+            Hostile::with_upload(own_upload, json!({}), message(hostile, "pending")),
+            Hostile::with_upload(own_upload, json!({}), message(id, "delivered")),
+            Hostile::with_upload(own_upload, json!({}), message(id, hostile)),
+        ],
+        |server| {
+            let output = send(&server, 5);
+            let output = [stdout(&output), stderr(&output)].concat();
+            assert!(!output.is_empty());
+            let is_active =
+                |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{2066}');
+            assert!(!output.contains(is_active), "{output:?}");
+            assert!(
+                !output
+                    .lines()
+                    .any(|line| line.starts_with("status  delivered") && line.contains("owned")),
+                "{output:?}"
+            );
+        },
+    );
 }
 
 #[test]
-fn an_upload_carries_neither_the_key_nor_headers_of_the_servers_choice() {
-    for (name, value) in [
-        ("Host", "internal.example"),
-        ("Authorization", "Bearer stolen"),
-        ("Cookie", "a=b"),
-        ("Proxy-Authorization", "Basic YTpi"),
-        ("Transfer-Encoding", "chunked"),
-        ("X-Forwarded-For", "127.0.0.1"),
-        ("Content-Length", "4"),
-        ("Content-Type", "text/plain\r\nCookie: a=b"),
-    ] {
-        let server = Hostile::with_upload(own_upload, json!({name: value}), |_, stream| {
-            stream.answer("200 OK", "", "")
-        });
-        expect_failure(&server, 5, "Content-");
-        assert_eq!(server.requests().len(), 1, "{name}: nothing is uploaded");
-    }
-    for url in [
-        "http://user:password@127.0.0.1:1/",
-        "file:///etc/passwd",
-        "ftp://127.0.0.1/",
-        "/uploads/a",
-    ] {
-        let server = Hostile::with_upload(
-            move |_| url.to_owned(),
-            json!({}),
-            |_, stream| stream.answer("200 OK", "", ""),
-        );
-        expect_failure(&server, 5, "the upload URL");
-        assert_eq!(server.requests().len(), 1, "{url}: nothing is uploaded");
-    }
+fn upload_with_forbidden_header_is_refused() {
+    each_case(
+        [
+            ("Host", "internal.example"),
+            ("Authorization", "Bearer stolen"),
+            ("Cookie", "a=b"),
+            ("Proxy-Authorization", "Basic YTpi"),
+            ("Transfer-Encoding", "chunked"),
+            ("X-Forwarded-For", "127.0.0.1"),
+            ("Content-Length", "4"),
+            ("Content-Type", "text/plain\r\nCookie: a=b"),
+        ],
+        |(name, value)| {
+            let server = Hostile::with_upload(own_upload, json!({name: value}), |_, stream| {
+                stream.response("200 OK", "", "")
+            });
+            expect_failure(&server, 5, "Content-");
+            assert_eq!(server.requests().len(), 1, "{name}: no upload");
+        },
+    );
+}
+
+#[test]
+fn upload_to_invalid_url_is_refused() {
+    each_case(
+        [
+            "http://user:password@127.0.0.1:1/",
+            "file:///etc/passwd",
+            "ftp://127.0.0.1/",
+            "/uploads/a",
+        ],
+        |url| {
+            let server = Hostile::with_upload(
+                move |_| url.to_owned(),
+                json!({}),
+                |_, stream| stream.response("200 OK", "", ""),
+            );
+            expect_failure(&server, 5, "the upload URL");
+            assert_eq!(server.requests().len(), 1, "{url}: no upload");
+        },
+    );
+}
+
+#[test]
+fn upload_carries_only_required_headers_and_no_key() {
     let headers = json!({"Content-Type": "text/plain; charset=utf-8", "content-length": "5"});
     let server = Hostile::with_upload(own_upload, headers, |_, stream| {
-        stream.answer("403 Forbidden", "", "no")
+        stream.response("403 Forbidden", "", "no")
     });
     expect_failure(&server, 5, "the upload was refused with 403 Forbidden: no");
     let requests = server.requests();
@@ -358,33 +388,40 @@ fn an_upload_carries_neither_the_key_nor_headers_of_the_servers_choice() {
 }
 
 #[test]
-fn the_key_goes_to_the_api_alone() {
-    for status in [
-        "301 Moved",
-        "302 Found",
-        "303 See Other",
-        "307 Temporary",
-        "308 Permanent",
-    ] {
-        let other = Hostile::start(|_, stream| stream.answer("200 OK", "", "{}"));
-        let location = format!("location: http://{}/stolen\r\n", other.address);
-        let redirect =
-            move |_: &str, stream: &mut Counted<'_>| stream.answer(status, &location, "");
-        expect_failure(
-            &Hostile::start(redirect.clone()),
-            5,
-            "redirects are not followed",
-        );
-        let upload = Hostile::with_upload(own_upload, json!({}), redirect);
-        expect_failure(&upload, 5, "the upload was refused with 30");
-        assert_eq!(other.requests(), [""; 0], "{status}");
-    }
-    let other = Hostile::start(|_, stream| stream.answer("403 Forbidden", "", ""));
+fn redirect_is_not_followed() {
+    each_case(
+        [
+            "301 Moved",
+            "302 Found",
+            "303 See Other",
+            "307 Temporary",
+            "308 Permanent",
+        ],
+        |status| {
+            let other = Hostile::start(|_, stream| stream.response("200 OK", "", "{}"));
+            let location = format!("location: http://{}/stolen\r\n", other.address);
+            let redirect =
+                move |_: &str, stream: &mut Counted<'_>| stream.response(status, &location, "");
+            expect_failure(
+                &Hostile::start(redirect.clone()),
+                5,
+                "redirects are not followed",
+            );
+            let upload = Hostile::with_upload(own_upload, json!({}), redirect);
+            expect_failure(&upload, 5, "the upload was refused with 30");
+            assert_eq!(other.requests(), [""; 0], "{status}");
+        },
+    );
+}
+
+#[test]
+fn upload_to_another_host_carries_no_key() {
+    let other = Hostile::start(|_, stream| stream.response("403 Forbidden", "", ""));
     let elsewhere = other.address;
     let server = Hostile::with_upload(
         move |_| format!("http://{elsewhere}/a"),
         json!({}),
-        |_, stream| stream.answer("200 OK", "", ""),
+        |_, stream| stream.response("200 OK", "", ""),
     );
     expect_failure(&server, 5, "the upload was refused with 403");
     let requests = other.requests();

@@ -1,21 +1,24 @@
-//! Reading chats and messages, page by page.
+//! Lists of chats and messages, page by page.
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
 use haversack_testkit::raw::RawConnection;
-use haversack_testkit::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, until};
+use haversack_testkit::{
+    Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, each_case_async, text, until,
+};
 
 fn ids(items: &Value) -> Vec<String> {
     items
         .as_array()
         .expect("a list")
         .iter()
-        .map(|item| item["id"].as_str().expect("id").to_owned())
+        .map(|item| text(item, "id").to_owned())
         .collect()
 }
 
+/// Fetches a page, and returns its ids and the next cursor.
 async fn page(
     api: &Api,
     path: &str,
@@ -24,20 +27,20 @@ async fn page(
 ) -> (Vec<String>, Option<String>) {
     let joint = if path.contains('?') { '&' } else { '?' };
     let cursor = cursor.map_or(String::new(), |cursor| format!("{joint}cursor={cursor}"));
-    let answer = api.get(&format!("{path}{cursor}")).await.expect(200);
+    let response = api.get(&format!("{path}{cursor}")).await.expect(200);
     (
-        ids(&answer[key]),
-        answer["next_cursor"].as_str().map(str::to_owned),
+        ids(&response[key]),
+        response["next_cursor"].as_str().map(str::to_owned),
     )
 }
 
 #[tokio::test]
-async fn chats_stay_right_while_messages_arrive_between_pages() {
+async fn chat_pages_are_stable_while_messages_arrive() {
     let app = TestApp::start().await;
     let mut chats = Vec::new();
     for n in 0..9 {
         let chat = app.api.send_text(&[&format!("+1202555011{n}")], "x").await;
-        chats.push(chat["id"].as_str().expect("id").to_owned());
+        chats.push(text(&chat, "id").to_owned());
     }
     chats.reverse();
     let again = async |chat: &str| {
@@ -50,7 +53,7 @@ async fn chats_stay_right_while_messages_arrive_between_pages() {
     let path = "/v3/chats?limit=3";
     let (mut seen, mut next) = page(&app.api, path, "chats", None).await;
     assert_eq!(seen, chats[..3]);
-    // One that was seen, two that are still to come, and a new one.
+    // New messages in a chat already listed, in two not listed yet, and in a new one.
     for chat in [&chats[1], &chats[4], &chats[8]] {
         again(chat).await;
     }
@@ -61,16 +64,19 @@ async fn chats_stay_right_while_messages_arrive_between_pages() {
         next = after;
         again(&chats[7]).await;
     }
-    assert_eq!(seen, chats, "each once, in the order of the first page");
+    assert_eq!(
+        seen, chats,
+        "each chat once, in the order of the first page"
+    );
     let (now, _) = page(&app.api, path, "chats", None).await;
-    assert_eq!(now[0], chats[7], "a new listing has the new order");
+    assert_eq!(now[0], chats[7], "a new list has the new order");
 }
 
 #[tokio::test]
-async fn messages_come_newest_first_and_none_twice() {
+async fn message_pages_are_newest_first_without_repeats() {
     let app = TestApp::start().await;
     let chat = app.api.send_text(&[RECIPIENT], "0").await;
-    let path = format!("/v3/chats/{}/messages", chat["id"].as_str().expect("id"));
+    let path = format!("/v3/chats/{}/messages", text(&chat, "id"));
     let send = async |text: String| {
         let body = json!({"message": {"parts": [{"type": "text", "value": text}]}});
         app.api.post(&path, &body).await.expect(202)["message"]["id"]
@@ -78,7 +84,7 @@ async fn messages_come_newest_first_and_none_twice() {
             .expect("id")
             .to_owned()
     };
-    let mut order = vec![chat["message"]["id"].as_str().expect("id").to_owned()];
+    let mut order = vec![text(&chat["message"], "id").to_owned()];
     for n in 1..7 {
         order.push(send(n.to_string()).await);
     }
@@ -112,16 +118,20 @@ async fn messages_come_newest_first_and_none_twice() {
         ),
         (&json!(true), &json!(LINE), &json!(true))
     );
-    for key in ["read_at", "effect", "reply_to", "preferred_service"] {
-        assert!(
-            message.as_object().expect("object").contains_key(key),
-            "{key}"
-        );
-    }
+    each_case_async(
+        ["read_at", "effect", "reply_to", "preferred_service"],
+        async |key| {
+            assert!(
+                message.as_object().expect("object").contains_key(key),
+                "{key}"
+            );
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn chats_can_be_filtered() {
+async fn chat_filters_return_matching_chats() {
     let app = TestApp::start().await;
     let one = app.api.send_text(&[RECIPIENT], "x").await["id"].clone();
     let group = app
@@ -136,41 +146,60 @@ async fn chats_can_be_filtered() {
             .map(|id| id.as_str().expect("id").to_owned())
             .collect::<HashSet<_>>()
     };
-    for (query, expected) in [
-        ("", set(&[&one, &group, &second])),
-        ("?from=%2B12025550100", set(&[&one, &group])),
-        ("?from=+12025550101", set(&[&second])),
-        ("?from=12025550101", set(&[&second])),
-        ("?to=1ann%2Bx@example.com", set(&[&group])),
-        ("?to=1ann+x@example.com", set(&[&group])),
-        ("?to=%2B12025550199&from=12025550100", set(&[&one, &group])),
-        ("?to=%2B12025550198", set(&[])),
-    ] {
-        let found = app.api.get(&format!("/v3/chats{query}")).await.expect(200);
-        assert_eq!(
-            ids(&found["chats"]).into_iter().collect::<HashSet<_>>(),
-            expected,
-            "{query}"
-        );
-    }
-    for (query, expected) in [
-        (
-            format!("?from={}", RIVAL_LINE.trim_start_matches('+')),
-            (403, 2006),
-        ),
-        ("?from=x".to_owned(), (400, 1002)),
-        ("?to=x".to_owned(), (400, 1002)),
-        ("?limit=0".to_owned(), (400, 1005)),
-        ("?limit=101".to_owned(), (400, 1005)),
-        ("?limit=x".to_owned(), (400, 1005)),
-        ("?cursor=x".to_owned(), (400, 1005)),
-    ] {
-        assert_eq!(
-            app.api.get(&format!("/v3/chats{query}")).await.error(),
-            expected,
-            "{query}"
-        );
-    }
+    each_case_async(
+        [
+            ("", set(&[&one, &group, &second])),
+            ("?from=%2B12025550100", set(&[&one, &group])),
+            ("?from=+12025550101", set(&[&second])),
+            ("?from=12025550101", set(&[&second])),
+            ("?to=1ann%2Bx@example.com", set(&[&group])),
+            ("?to=1ann+x@example.com", set(&[&group])),
+            ("?to=%2B12025550199&from=12025550100", set(&[&one, &group])),
+            ("?to=%2B12025550198", set(&[])),
+        ],
+        async |(query, expected)| {
+            let found = app.api.get(&format!("/v3/chats{query}")).await.expect(200);
+            assert_eq!(
+                ids(&found["chats"]).into_iter().collect::<HashSet<_>>(),
+                expected,
+                "{query}"
+            );
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn invalid_chat_filter_returns_documented_code() {
+    let app = TestApp::start().await;
+    each_case_async(
+        [
+            (
+                format!("?from={}", RIVAL_LINE.trim_start_matches('+')),
+                (403, 2006),
+            ),
+            ("?from=x".to_owned(), (400, 1002)),
+            ("?to=x".to_owned(), (400, 1002)),
+            ("?limit=0".to_owned(), (400, 1005)),
+            ("?limit=101".to_owned(), (400, 1005)),
+            ("?limit=x".to_owned(), (400, 1005)),
+            ("?cursor=x".to_owned(), (400, 1005)),
+        ],
+        async |(query, expected)| {
+            assert_eq!(
+                app.api.get(&format!("/v3/chats{query}")).await.error(),
+                expected,
+                "{query}"
+            );
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn chats_of_another_partner_are_not_listed() {
+    let app = TestApp::start().await;
+    app.api.send_text(&[RECIPIENT], "x").await;
     assert_eq!(
         ids(&app.rival.get("/v3/chats").await.expect(200)["chats"]).len(),
         0
@@ -178,44 +207,45 @@ async fn chats_can_be_filtered() {
 }
 
 #[tokio::test]
-async fn what_is_anothers_is_unknown() {
+async fn chat_and_message_of_another_partner_return_404() {
     let app = TestApp::start().await;
     let chat = app.api.send_text(&[RECIPIENT], "x").await;
-    let (id, message) = (
-        chat["id"].as_str().expect("id"),
-        chat["message"]["id"].as_str().expect("id"),
-    );
-    for (method, path, code) in [
-        ("GET", format!("/v3/chats/{id}"), 2001),
-        ("GET", format!("/v3/chats/{id}/messages"), 2001),
-        ("POST", format!("/v3/chats/{id}/read"), 2001),
-        ("POST", format!("/v3/chats/{id}/typing"), 2001),
-        ("DELETE", format!("/v3/chats/{id}/typing"), 2001),
-        ("GET", format!("/v3/messages/{message}"), 2002),
-        ("GET", format!("/v3/messages/{message}/thread"), 2002),
-        ("DELETE", format!("/v3/messages/{message}"), 2002),
-    ] {
-        assert_eq!(
-            app.rival.request(method, &path, &[], None).await.error(),
-            (404, code),
-            "{method} {path}"
-        );
-        let nonsense = path.replace(id, "x").replace(message, "x");
-        assert_eq!(
-            app.api.request(method, &nonsense, &[], None).await.error(),
-            (400, 1005),
-            "{nonsense}"
-        );
-        let own = app.api.request(method, &path, &[], None).await;
-        assert!(own.status.is_success(), "{method} {path}");
-    }
+    let (id, message) = (text(&chat, "id"), text(&chat["message"], "id"));
+    each_case_async(
+        [
+            ("GET", format!("/v3/chats/{id}"), 2001),
+            ("GET", format!("/v3/chats/{id}/messages"), 2001),
+            ("POST", format!("/v3/chats/{id}/read"), 2001),
+            ("POST", format!("/v3/chats/{id}/typing"), 2001),
+            ("DELETE", format!("/v3/chats/{id}/typing"), 2001),
+            ("GET", format!("/v3/messages/{message}"), 2002),
+            ("GET", format!("/v3/messages/{message}/thread"), 2002),
+            ("DELETE", format!("/v3/messages/{message}"), 2002),
+        ],
+        async |(method, path, code)| {
+            assert_eq!(
+                app.rival.request(method, &path, &[], None).await.error(),
+                (404, code),
+                "{method} {path}"
+            );
+            let nonsense = path.replace(id, "x").replace(message, "x");
+            assert_eq!(
+                app.api.request(method, &nonsense, &[], None).await.error(),
+                (400, 1005),
+                "{nonsense}"
+            );
+            let own = app.api.request(method, &path, &[], None).await;
+            assert!(own.status.is_success(), "{method} {path}");
+        },
+    )
+    .await;
     assert_eq!(
         app.api
             .get(&format!("/v3/messages/{message}"))
             .await
             .error(),
         (404, 2002),
-        "deleted just now"
+        "deleted by the last case"
     );
     assert_eq!(
         app.api
@@ -227,12 +257,12 @@ async fn what_is_anothers_is_unknown() {
 }
 
 #[tokio::test]
-async fn chats_and_numbers_look_as_clients_expect() {
+async fn chat_has_documented_fields() {
     let app = TestApp::start().await;
     let chat = app.api.send_text(&[RECIPIENT], "x").await;
     let got = app
         .api
-        .get(&format!("/v3/chats/{}", chat["id"].as_str().expect("id")))
+        .get(&format!("/v3/chats/{}", text(&chat, "id")))
         .await
         .expect(200);
     assert_eq!(got["handles"], chat["handles"]);
@@ -249,7 +279,11 @@ async fn chats_and_numbers_look_as_clients_expect() {
     );
     assert_eq!(chat["message"]["delivery_status"], "pending");
     assert_eq!(chat["message"]["from_handle"], got["handles"][0]);
+}
 
+#[tokio::test]
+async fn phone_numbers_have_documented_fields() {
+    let app = TestApp::start().await;
     let numbers = app.api.get("/v3/phone_numbers").await.expect(200);
     assert_eq!(numbers["phone_numbers"][0]["phone_number"], LINE);
     assert_eq!(
@@ -268,7 +302,7 @@ async fn chats_and_numbers_look_as_clients_expect() {
     );
 }
 
-/// Parts of about `texts` times 40 kB.
+/// Returns parts with this number of texts of 40 kB each.
 async fn large_parts(app: &TestApp, texts: usize) -> Value {
     let file = app.api.upload("a.txt", "text/plain", b"hello").await;
     let text = json!({"type": "text", "value": "\u{1d11e}".repeat(10_000)});
@@ -281,18 +315,18 @@ async fn large_parts(app: &TestApp, texts: usize) -> Value {
 }
 
 #[tokio::test]
-async fn page_of_large_messages_is_bounded_and_paging_misses_none() {
+async fn page_of_large_messages_is_at_most_1_mib_and_complete() {
     let app = TestApp::start().await;
-    // 280 kB each: three fit into 1 MiB.
+    // Three messages of 280 kB fit into 1 MiB.
     let parts = large_parts(&app, 7).await;
     let first = app.api.send_parts(parts.clone()).await.expect(201)["chat"].clone();
-    let path = format!("/v3/chats/{}/messages", first["id"].as_str().expect("id"));
-    let root = first["message"]["id"].as_str().expect("id").to_owned();
+    let path = format!("/v3/chats/{}/messages", text(&first, "id"));
+    let root = text(&first["message"], "id").to_owned();
     let mut sent = vec![root.clone()];
     for _ in 1..8 {
         let body = json!({"message": {"parts": parts, "reply_to": {"message_id": root}}});
-        let answer = app.api.post(&path, &body).await.expect(202);
-        sent.push(answer["message"]["id"].as_str().expect("id").to_owned());
+        let response = app.api.post(&path, &body).await.expect(202);
+        sent.push(text(&response["message"], "id").to_owned());
     }
     let newest_first: Vec<_> = sent.iter().rev().cloned().collect();
     let thread = format!("/v3/messages/{root}/thread");
@@ -303,16 +337,16 @@ async fn page_of_large_messages_is_bounded_and_paging_misses_none() {
     ] {
         let (mut seen, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
         loop {
-            let answer = app.api.get(&format!("{listing}{cursor}")).await;
+            let response = app.api.get(&format!("{listing}{cursor}")).await;
             assert!(
-                answer.bytes.len() <= 1024 * 1024,
+                response.bytes.len() <= 1024 * 1024,
                 "{} bytes",
-                answer.bytes.len()
+                response.bytes.len()
             );
-            let answer = answer.expect(200);
-            seen.extend(ids(&answer["messages"]));
+            let response = response.expect(200);
+            seen.extend(ids(&response["messages"]));
             pages += 1;
-            let Some(next) = answer["next_cursor"].as_str() else {
+            let Some(next) = response["next_cursor"].as_str() else {
                 break;
             };
             cursor = format!("&cursor={next}");
@@ -320,38 +354,31 @@ async fn page_of_large_messages_is_bounded_and_paging_misses_none() {
         assert_eq!((&seen, pages), (expected, 3), "{listing}");
     }
     let (two, next) = page(&app.api, &format!("{path}?limit=2"), "messages", None).await;
-    assert_eq!(
-        (two.len(), next.is_some()),
-        (2, true),
-        "the limit still counts"
-    );
+    assert_eq!((two.len(), next.is_some()), (2, true), "the limit applies");
 }
 
 #[tokio::test]
-async fn page_has_a_message_that_is_larger_than_a_page() {
+async fn message_above_1_mib_is_a_page_of_its_own() {
     let app = TestApp::start().await;
     let parts = large_parts(&app, 40).await;
     let chat = app.api.send_parts(parts.clone()).await.expect(201)["chat"].clone();
-    let path = format!("/v3/chats/{}/messages", chat["id"].as_str().expect("id"));
+    let path = format!("/v3/chats/{}/messages", text(&chat, "id"));
     let second = app
         .api
         .post(&path, &json!({"message": {"parts": parts}}))
         .await
         .expect(202);
     let (seen, next) = page(&app.api, &path, "messages", None).await;
-    assert_eq!(seen, [second["message"]["id"].as_str().expect("id")]);
+    assert_eq!(seen, [text(&second["message"], "id")]);
     let (seen, next) = page(&app.api, &path, "messages", next.as_deref()).await;
     assert_eq!(
         (seen, next),
-        (
-            vec![chat["message"]["id"].as_str().expect("id").to_owned()],
-            None
-        )
+        (vec![text(&chat["message"], "id").to_owned()], None)
     );
 }
 
 #[tokio::test]
-async fn page_of_large_chats_is_bounded_and_paging_misses_none() {
+async fn page_of_large_chats_is_at_most_1_mib_and_complete() {
     let app = TestApp::start().await;
     let mut created = Vec::new();
     for chat in 0..46 {
@@ -362,7 +389,7 @@ async fn page_of_large_chats_is_bounded_and_paging_misses_none() {
             .api
             .send_text(&to.iter().map(String::as_str).collect::<Vec<_>>(), "x")
             .await;
-        created.push(chat["id"].as_str().expect("id").to_owned());
+        created.push(text(&chat, "id").to_owned());
     }
     created.reverse();
     let whole = app.api.get("/v3/chats?limit=100").await;
@@ -382,7 +409,7 @@ async fn page_of_large_chats_is_bounded_and_paging_misses_none() {
 }
 
 #[tokio::test]
-async fn large_answer_is_in_a_file_until_it_was_read() {
+async fn large_response_is_spooled_to_a_file_until_read() {
     let app = TestApp::start().await;
     let parts = large_parts(&app, 50).await;
     let body = json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": parts, "idempotency_key": "k"}});
@@ -390,13 +417,10 @@ async fn large_answer_is_in_a_file_until_it_was_read() {
     assert!(sent.bytes.len() > 2_000_000, "the largest message");
     assert_eq!(sent.header("content-length"), sent.bytes.len().to_string());
     assert_eq!(app.budget_peak("temporary_bytes"), sent.bytes.len() as u64);
-    let kept = app.api.post("/v3/chats", &body).await;
-    assert!(kept.bytes == sent.bytes, "the answer that was kept");
-    let id = sent.json["chat"]["message"]["id"]
-        .as_str()
-        .expect("id")
-        .to_owned();
-    // It does not change any more.
+    let stored = app.api.post("/v3/chats", &body).await;
+    assert!(stored.bytes == sent.bytes, "the stored response");
+    let id = text(&sent.json["chat"]["message"], "id").to_owned();
+    // The message no longer changes after delivery.
     app.api.message_with_status(&id, "delivered").await;
     let read = app.api.get(&format!("/v3/messages/{id}")).await;
     assert_eq!(read.json["parts"], sent.json["chat"]["message"]["parts"]);
@@ -423,6 +447,6 @@ async fn large_answer_is_in_a_file_until_it_was_read() {
     assert!(
         left.into_iter()
             .all(|name| !name.to_string_lossy().starts_with(".tmp")),
-        "no name is left"
+        "no temporary file remains"
     );
 }

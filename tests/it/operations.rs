@@ -1,11 +1,11 @@
-//! What operators and tools ask for, and what is tidied up in the background.
+//! Operations: health, readiness, metrics, the `OpenAPI` document, and the sweeper.
 
 use std::time::Duration;
 
-use haversack_testkit::{TestApp, on_disk};
+use haversack_testkit::{TestApp, each_case_async, on_disk, text};
 
 #[tokio::test]
-async fn health_readiness_and_metrics_need_no_key() {
+async fn health_readiness_and_metrics_need_no_api_key() {
     let app = TestApp::on_disk().await;
     assert_eq!(app.anonymous().get("/healthz").await.text(), "alive\n");
     assert!(
@@ -19,25 +19,26 @@ async fn health_readiness_and_metrics_need_no_key() {
     app.anonymous().get(&file.url).await;
     app.api.get("/v3/nowhere").await;
     let metrics = app.anonymous().get("/metrics").await;
-    for line in [
+    each_case_async([
         "haversack_uploads_total{outcome=\"stored\"} 1",
         "haversack_uploaded_bytes_total 5",
         "haversack_downloaded_bytes_total 5",
         "haversack_http_requests_total{route=\"/v3/attachments\",method=\"POST\",status=\"200\"} 1",
         "haversack_http_requests_total{route=\"unmatched\",method=\"GET\",status=\"404\"} 1",
         "haversack_http_request_duration_seconds_count 6",
-    ] {
+    ], async |line| {
         assert!(
             metrics.text().lines().any(|found| found == line),
             "{line} in {}",
             metrics.text()
         );
-    }
-    assert!(!metrics.text().contains(&file.id), "no ids in labels");
+    })
+    .await;
+    assert!(!metrics.text().contains(&file.id), "labels contain no ids");
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_written_is_not_ready() {
+async fn unwritable_store_is_not_ready_and_recovers() {
     let app = TestApp::on_disk().await;
     std::fs::remove_dir_all(app.folder.path().join("unfinished-uploads")).expect("remove");
     assert_eq!(app.anonymous().get("/readyz").await.status, 503);
@@ -48,19 +49,19 @@ async fn a_store_that_cannot_be_written_is_not_ready() {
     assert!(put.text().contains("<Code>InternalError</Code>"));
     assert!(
         !put.text().contains("unfinished"),
-        "paths of ours are nobody's business: {}",
+        "no path in the message: {}",
         put.text()
     );
     std::fs::create_dir(app.folder.path().join("unfinished-uploads")).expect("create");
     assert_eq!(
         app.api.put(&created, b"hello").await.status,
         200,
-        "the same URL works again"
+        "the upload URL works again"
     );
 }
 
 #[tokio::test]
-async fn a_file_that_is_lost_or_cut_is_an_error_and_no_lie() {
+async fn download_of_missing_or_truncated_blob_returns_500() {
     let app = TestApp::on_disk().await;
     let path = |id: &str| {
         app.folder
@@ -74,16 +75,16 @@ async fn a_file_that_is_lost_or_cut_is_an_error_and_no_lie() {
     let cut = app.api.upload("a.txt", "text/plain", b"hello").await;
     std::fs::write(path(&cut.id), b"hel").expect("cut");
     for file in [lost, cut] {
-        let answer = app.anonymous().get(&file.url).await;
+        let response = app.anonymous().get(&file.url).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.header("cache-control")),
+            (response.status.as_u16(), response.header("cache-control")),
             (500, "no-store")
         );
     }
 }
 
 #[tokio::test]
-async fn made_up_methods_make_no_labels() {
+async fn unknown_methods_share_one_metric_label() {
     let app = TestApp::start().await;
     for method in ["BREW", "PROPFIND"] {
         app.anonymous().request(method, "/healthz", &[], None).await;
@@ -100,7 +101,7 @@ async fn made_up_methods_make_no_labels() {
 }
 
 #[tokio::test]
-async fn the_openapi_document_is_the_committed_one() {
+async fn served_openapi_document_equals_committed_one() {
     let app = TestApp::start().await;
     let served = app.anonymous().get("/openapi.json").await;
     let committed = include_str!("../../docs/reference/openapi.json");
@@ -108,7 +109,7 @@ async fn the_openapi_document_is_the_committed_one() {
     assert_eq!(served.text(), fresh);
     assert!(
         committed.trim_end() == fresh,
-        "docs/reference/openapi.json is not what the code says: run `cargo run --example openapi > docs/reference/openapi.json`"
+        "docs/reference/openapi.json is out of date: run `cargo run --example openapi > docs/reference/openapi.json`"
     );
     for path in [
         "/v3/attachments",
@@ -120,20 +121,17 @@ async fn the_openapi_document_is_the_committed_one() {
 }
 
 #[tokio::test]
-async fn what_was_never_uploaded_is_swept() {
+async fn attachment_without_upload_fails_and_is_deleted_after_retention() {
     let app = TestApp::with(|flags| {
         on_disk(flags);
         flags.abandoned_retention_seconds = Some(3600);
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let path = format!(
-        "/v3/attachments/{}",
-        created["attachment_id"].as_str().expect("id")
-    );
+    let path = format!("/v3/attachments/{}", text(&created, "attachment_id"));
     let service = app.service.clone();
-    // A file without its row, as a crash between rename and commit leaves it.
-    let id = created["attachment_id"].as_str().expect("id");
+    // A blob without its row: the state after a crash between rename and commit.
+    let id = text(&created, "attachment_id");
     let orphan = app.folder.path().join("blobs").join(&id[id.len() - 2..]);
     std::fs::create_dir_all(&orphan).expect("folder");
     std::fs::write(orphan.join(id), b"hello").expect("orphan");
@@ -142,7 +140,7 @@ async fn what_was_never_uploaded_is_swept() {
     service.sweep().await.expect("sweep");
     assert!(
         orphan.join(id).exists(),
-        "an upload that began in time may still be running"
+        "an upload that began in time may be running"
     );
     app.clock.advance(Duration::from_hours(1));
     service.sweep().await.expect("sweep");
@@ -157,6 +155,6 @@ async fn what_was_never_uploaded_is_swept() {
     assert_eq!(
         app.anonymous().get(&kept.url).await.bytes,
         b"hello",
-        "what was uploaded stays"
+        "uploaded files stay"
     );
 }

@@ -1,4 +1,4 @@
-//! The program as a person runs it.
+//! The haversack program: start, signals, its commands and its log.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 
 use haversack_testkit::program::{Server, haversack, run, stderr, stdout};
 use haversack_testkit::raw::{RawConnection, request_target};
-use haversack_testkit::{Api, within};
+use haversack_testkit::{Api, each_case, each_case_async, text, within};
 
 fn address(server: &Server) -> std::net::SocketAddr {
     let base = server.banner_value("API base");
@@ -26,7 +26,8 @@ fn key(server: &Server) -> &'static str {
     server.banner_value("API key").to_owned().leak()
 }
 
-/// The arguments of a pasted `curl` line, as a shell passes them on; curl itself may not be installed.
+/// Returns the arguments that a shell passes to `curl` for a pasted line; curl itself may not be
+/// installed.
 fn pasted(line: &str) -> Vec<String> {
     let script = format!("curl() {{ printf '%s\\n' \"$@\"; }}\n{line}");
     let output = run(Command::new("sh").arg("-c").arg(&script));
@@ -35,7 +36,7 @@ fn pasted(line: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn first_start_makes_key_and_shows_it_later_starts_on_demand() {
+async fn api_key_is_printed_on_first_start_and_later_on_demand() {
     let folder = tempfile::tempdir().expect("folder");
     let data = folder.path().join("new").join("data");
     let server = Server::start(&data);
@@ -94,29 +95,33 @@ async fn first_start_makes_key_and_shows_it_later_starts_on_demand() {
     let local = std::fs::read_to_string(data.join("local.toml")).expect("local.toml");
     assert!(
         local.contains(server.banner_value("API base")),
-        "send must find it where it is now: {local}"
+        "`send` reads the current address from it: {local}"
     );
     server.signal(Signal::INT);
     assert_eq!(server.wait(), Some(0));
     let listed = run(haversack(&data).args(["partner", "list"]));
     assert_eq!(stdout(&listed).lines().count(), 1, "{}", stdout(&listed));
-    for secret in [
-        "local.toml",
-        "upload-signing.key",
-        "haversack.db",
-        "blobs",
-        "unfinished-uploads",
-    ] {
-        let mode = std::fs::metadata(data.join(secret))
-            .expect(secret)
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o077, 0, "{secret} is its owner's alone");
-    }
+    each_case_async(
+        [
+            "local.toml",
+            "upload-signing.key",
+            "haversack.db",
+            "blobs",
+            "unfinished-uploads",
+        ],
+        async |secret| {
+            let mode = std::fs::metadata(data.join(secret))
+                .expect(secret)
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o077, 0, "{secret} is readable by its owner only");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn a_second_server_on_the_same_data_is_refused() {
+async fn second_server_on_same_storage_fails() {
     let folder = tempfile::tempdir().expect("folder");
     let _server = Server::start(folder.path());
     let other = tempfile::tempdir().expect("folder");
@@ -141,7 +146,7 @@ async fn a_second_server_on_the_same_data_is_refused() {
 }
 
 #[test]
-fn a_key_of_another_database_does_not_keep_it_from_starting() {
+fn unknown_key_in_local_toml_is_ignored_and_kept() {
     let folder = tempfile::tempdir().expect("folder");
     let add = [
         "partner",
@@ -159,24 +164,24 @@ fn a_key_of_another_database_does_not_keep_it_from_starting() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("start");
-    let mut said = String::new();
+    let mut output = String::new();
     BufReader::new(child.stdout.take().expect("stdout"))
-        .read_line(&mut said)
+        .read_line(&mut output)
         .expect("text");
     child.kill().and_then(|()| child.wait()).expect("end");
     assert!(
-        said.starts_with("Haversack serves http://127.0.0.1:"),
-        "{said:?}"
+        output.starts_with("Haversack serves http://127.0.0.1:"),
+        "{output:?}"
     );
     assert_eq!(
         std::fs::read_to_string(folder.path().join("local.toml")).expect("read"),
         local,
-        "it may be of use again"
+        "the file is unchanged"
     );
 }
 
 #[tokio::test]
-async fn partners_are_added_while_the_server_runs() {
+async fn partner_added_while_server_runs_can_call_it() {
     let folder = tempfile::tempdir().expect("folder");
     let server = Server::start(folder.path());
     let add = |arguments: &[&str]| {
@@ -203,23 +208,27 @@ async fn partners_are_added_while_the_server_runs() {
         .expect(200);
     assert_eq!(numbers["phone_numbers"][1]["phone_number"], "+12025550101");
 
-    for (arguments, problem) in [
-        (vec!["acme"], "there is a partner \"acme\" already"),
-        (
-            vec!["other", "--phone-number", "+12025550100"],
-            "+12025550100 belongs to a partner already",
-        ),
-        (vec!["other", "--api-key", key], "in use already"),
-        (vec!["other", "--api-key", "short"], "16 to 255 characters"),
-        (vec!["other", "--phone-number", "2025550100"], "E.164"),
-    ] {
-        let refused = add(&arguments);
-        assert!(
-            !refused.status.success() && stderr(&refused).contains(problem),
-            "{arguments:?} {}",
-            stderr(&refused)
-        );
-    }
+    each_case_async(
+        [
+            (vec!["acme"], "there is a partner \"acme\" already"),
+            (
+                vec!["other", "--phone-number", "+12025550100"],
+                "+12025550100 belongs to a partner already",
+            ),
+            (vec!["other", "--api-key", key], "in use already"),
+            (vec!["other", "--api-key", "short"], "16 to 255 characters"),
+            (vec!["other", "--phone-number", "2025550100"], "E.164"),
+        ],
+        async |(arguments, problem)| {
+            let refused = add(&arguments);
+            assert!(
+                !refused.status.success() && stderr(&refused).contains(problem),
+                "{arguments:?} {}",
+                stderr(&refused)
+            );
+        },
+    )
+    .await;
     let listed = run(haversack(folder.path()).args(["partner", "list"]));
     assert!(
         stdout(&listed).contains("acme  +12025550100 +12025550101"),
@@ -230,7 +239,7 @@ async fn partners_are_added_while_the_server_runs() {
 }
 
 #[tokio::test]
-async fn send_finds_the_local_server_and_its_key() {
+async fn send_command_finds_local_server_and_key() {
     let folder = tempfile::tempdir().expect("folder");
     let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/data/photo.jpg");
     let send = |more: &[&str]| {
@@ -248,12 +257,12 @@ async fn send_finds_the_local_server_and_its_key() {
     let server = Server::start(folder.path());
     let first = send(&[]);
     assert!(first.status.success(), "{}", stderr(&first));
-    let said = stdout(&first);
+    let output = stdout(&first);
     assert!(
-        said.contains("uploaded photo.jpg (") && said.contains("status  delivered"),
-        "{said}"
+        output.contains("uploaded photo.jpg (") && output.contains("status  delivered"),
+        "{output}"
     );
-    let url = said
+    let url = output
         .lines()
         .find_map(|line| line.strip_prefix("file    "))
         .expect("a URL");
@@ -282,13 +291,13 @@ async fn send_finds_the_local_server_and_its_key() {
     let elsewhere = send(&["--base-url", "http://127.0.0.1:1/api/partner"]);
     assert!(
         stderr(&elsewhere).contains("needs --api-key"),
-        "the local key goes nowhere else: {}",
+        "the local key is for the local server only: {}",
         stderr(&elsewhere)
     );
     let nobody = run(haversack(folder.path()).args(["send", photo, "--to", "2025550199"]));
     assert!(
         stderr(&nobody).contains("E.164") && stdout(&nobody).is_empty(),
-        "nothing is uploaded in vain"
+        "fails before the upload"
     );
     let refused =
         run(haversack(folder.path()).args(["send", "/nowhere.jpg", "--to", "+12025550199"]));
@@ -300,15 +309,14 @@ async fn send_finds_the_local_server_and_its_key() {
 }
 
 #[tokio::test]
-async fn sigterm_lets_an_upload_finish_and_urls_survive_a_restart() {
+async fn sigterm_lets_upload_finish() {
     let folder = tempfile::tempdir().expect("folder");
     let server = Server::start(folder.path());
     let key = key(&server);
     let api = Api::new(address(&server), key);
     let created = api.create("a.txt", "text/plain", 5).await;
-    let later = api.create("b.txt", "text/plain", 5).await;
     let mut upload = RawConnection::connect(address(&server)).await;
-    let url = request_target(created["upload_url"].as_str().expect("URL"));
+    let url = request_target(text(&created, "upload_url"));
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     upload
         .send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}"))
@@ -325,35 +333,42 @@ async fn sigterm_lets_an_upload_finish_and_urls_survive_a_restart() {
     );
 
     let server = Server::start(folder.path());
+    let path = format!("/v3/attachments/{}", text(&created, "attachment_id"));
+    let attachment = Api::new(address(&server), key).get(&path).await.expect(200);
+    assert_eq!(attachment["status"], "complete");
+}
+
+#[tokio::test]
+async fn upload_url_survives_a_restart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let server = Server::start(folder.path());
+    let key = key(&server);
+    let later = Api::new(address(&server), key)
+        .create("b.txt", "text/plain", 5)
+        .await;
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait(), Some(0));
+
+    let server = Server::start(folder.path());
     let api = Api::new(address(&server), key);
-    let path = |created: &serde_json::Value| {
-        format!(
-            "/v3/attachments/{}",
-            created["attachment_id"].as_str().expect("id")
-        )
-    };
-    assert_eq!(
-        api.get(&path(&created)).await.expect(200)["status"],
-        "complete"
-    );
     let url = format!(
         "http://{}{}",
         address(&server),
-        request_target(later["upload_url"].as_str().expect("URL"))
+        request_target(text(&later, "upload_url"))
     );
     let moved = json!({"upload_url": url, "required_headers": later["required_headers"]});
     assert_eq!(api.put(&moved, b"world").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_second_signal_does_not_wait() {
+async fn second_signal_ends_the_server_at_once() {
     let folder = tempfile::tempdir().expect("folder");
     let server = Server::start(folder.path());
     let created = Api::new(address(&server), key(&server))
         .create("a.txt", "text/plain", 5)
         .await;
     let mut upload = RawConnection::connect(address(&server)).await;
-    let url = request_target(created["upload_url"].as_str().expect("URL"));
+    let url = request_target(text(&created, "upload_url"));
     let expect = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
     upload
         .send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{expect}"))
@@ -366,7 +381,7 @@ async fn a_second_signal_does_not_wait() {
     assert_eq!(
         idle.read_all().await.trim(),
         "",
-        "the first signal was taken: idle connections are closed"
+        "the first signal closes idle connections"
     );
     server.signal(Signal::INT);
     let code = tokio::task::spawn_blocking(|| server.wait());
@@ -374,7 +389,7 @@ async fn a_second_signal_does_not_wait() {
 }
 
 #[tokio::test]
-async fn the_log_has_no_secrets_of_urls() {
+async fn log_omits_query_of_urls() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("log");
     let log = std::fs::File::create(&path).expect("log");
@@ -402,12 +417,12 @@ async fn the_log_has_no_secrets_of_urls() {
 }
 
 #[test]
-fn doctor_says_what_is_wrong() {
+fn doctor_reports_invalid_settings() {
     let folder = tempfile::tempdir().expect("folder");
     let data = folder.path().join("data");
     let fine = run(haversack(&data).arg("doctor"));
     assert!(fine.status.success(), "{}{}", stdout(&fine), stderr(&fine));
-    assert!(!data.exists(), "looking changes nothing");
+    assert!(!data.exists(), "doctor creates nothing");
     let nowhere = run(haversack(&data)
         .arg("doctor")
         .env("HAVERSACK_DATABASE_URL", "sqlite:///proc/nowhere/x.db"));
@@ -418,38 +433,41 @@ fn doctor_says_what_is_wrong() {
     );
     let no_folder = folder.path().join("file");
     std::fs::write(&no_folder, b"x").expect("file");
-    for (name, value, problem) in [
-        (
-            "HAVERSACK_DATA_DIR",
-            no_folder.to_str().expect("path"),
-            "cannot write in",
-        ),
-        ("HAVERSACK_LISTEN", "0.0.0.0:0", "HAVERSACK_PUBLIC_URL"),
-        ("HAVERSACK_LISTEN", "192.0.2.1:80", "HAVERSACK_LISTEN"),
-        (
-            "HAVERSACK_DATABASE_URL",
-            "mysql://x",
-            "HAVERSACK_DATABASE_URL",
-        ),
-        ("HAVERSACK_CONFIG", "/nowhere.toml", "/nowhere.toml"),
-        ("HAVERSACK_FETCH_CA_FILE", "/nowhere.pem", "/nowhere.pem"),
-        (
-            "HAVERSACK_FETCH_CA_FILE",
-            no_folder.to_str().expect("path"),
-            "holds no certificate",
-        ),
-    ] {
-        let wrong = run(haversack(&data).arg("doctor").env(name, value));
-        let said = format!("{}{}", stdout(&wrong), stderr(&wrong));
-        assert!(
-            !wrong.status.success() && said.contains(problem),
-            "{name}={value}: {said}"
-        );
-    }
+    each_case(
+        [
+            (
+                "HAVERSACK_DATA_DIR",
+                no_folder.to_str().expect("path"),
+                "cannot write in",
+            ),
+            ("HAVERSACK_LISTEN", "0.0.0.0:0", "HAVERSACK_PUBLIC_URL"),
+            ("HAVERSACK_LISTEN", "192.0.2.1:80", "HAVERSACK_LISTEN"),
+            (
+                "HAVERSACK_DATABASE_URL",
+                "mysql://x",
+                "HAVERSACK_DATABASE_URL",
+            ),
+            ("HAVERSACK_CONFIG", "/nowhere.toml", "/nowhere.toml"),
+            ("HAVERSACK_FETCH_CA_FILE", "/nowhere.pem", "/nowhere.pem"),
+            (
+                "HAVERSACK_FETCH_CA_FILE",
+                no_folder.to_str().expect("path"),
+                "holds no certificate",
+            ),
+        ],
+        |(name, value, problem)| {
+            let wrong = run(haversack(&data).arg("doctor").env(name, value));
+            let output = format!("{}{}", stdout(&wrong), stderr(&wrong));
+            assert!(
+                !wrong.status.success() && output.contains(problem),
+                "{name}={value}: {output}"
+            );
+        },
+    );
 }
 
 #[tokio::test]
-async fn doctor_tells_whose_tables_they_are() {
+async fn doctor_reports_state_of_schema() {
     let folder = tempfile::tempdir().expect("folder");
     let data = folder.path().join("data");
     assert!(run(haversack(&data).arg("migrate")).status.success());
@@ -458,61 +476,66 @@ async fn doctor_tells_whose_tables_they_are() {
     let mut db = sqlx::AnyConnection::connect(&url)
         .await
         .expect("the database opens");
-    for (change, fine, told) in [
-        ("SELECT 1", true, "0 partner(s)"),
-        (
-            "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1",
-            false,
-            "of a newer version",
-        ),
-        (
-            "DELETE FROM _sqlx_migrations",
-            true,
-            "will be made on first start",
-        ),
-        (
-            "DROP TABLE _sqlx_migrations",
-            true,
-            "will be made on first start",
-        ),
-    ] {
-        sqlx::query(change).execute(&mut db).await.expect(change);
-        let doctor = run(haversack(&data).arg("doctor"));
-        assert!(
-            doctor.status.success() == fine && stdout(&doctor).contains(told),
-            "{change}: {}",
-            stdout(&doctor)
-        );
-        let migrate = (!fine).then(|| run(haversack(&data).arg("migrate")));
-        assert!(
-            migrate.is_none_or(|migrate| stderr(&migrate).contains(told)),
-            "{change}"
-        );
-    }
+    each_case_async(
+        [
+            ("SELECT 1", true, "0 partner(s)"),
+            (
+                "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1",
+                false,
+                "of a newer version",
+            ),
+            (
+                "DELETE FROM _sqlx_migrations",
+                true,
+                "will be made on first start",
+            ),
+            (
+                "DROP TABLE _sqlx_migrations",
+                true,
+                "will be made on first start",
+            ),
+        ],
+        async |(change, fine, output)| {
+            sqlx::query(change).execute(&mut db).await.expect(change);
+            let doctor = run(haversack(&data).arg("doctor"));
+            assert!(
+                doctor.status.success() == fine && stdout(&doctor).contains(output),
+                "{change}: {}",
+                stdout(&doctor)
+            );
+            let migrate = (!fine).then(|| run(haversack(&data).arg("migrate")));
+            assert!(
+                migrate.is_none_or(|migrate| stderr(&migrate).contains(output)),
+                "{change}"
+            );
+        },
+    )
+    .await;
 }
 
 #[test]
-fn doctor_says_that_postgresql_is_away() {
+fn doctor_reports_unreachable_postgresql() {
     let folder = tempfile::tempdir().expect("folder");
     let url = "postgres://someone:hush@127.0.0.1:1/pack";
     let doctor = run(haversack(&folder.path().join("data"))
         .arg("doctor")
         .env("HAVERSACK_DATABASE_URL", url));
-    let told = stdout(&doctor);
+    let output = stdout(&doctor);
     assert!(
-        told.contains("wrong database: PostgreSQL at 127.0.0.1:1/pack") && told.contains("refused"),
-        "{told}"
+        output.contains("wrong database: PostgreSQL at 127.0.0.1:1/pack")
+            && output.contains("refused"),
+        "{output}"
     );
     assert!(
-        told.contains("for one server only") && !told.contains("hush"),
-        "{told}"
+        output.contains("for one server only") && !output.contains("hush"),
+        "{output}"
     );
 }
 
 #[test]
-fn a_server_whose_postgresql_is_away_says_so() {
+fn server_with_unreachable_postgresql_fails_with_reason() {
     let folder = tempfile::tempdir().expect("folder");
-    // Nobody listens there any more.
+    // The port is free again once the socket is dropped.
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|socket| socket.local_addr())
         .expect("address");
@@ -521,15 +544,15 @@ fn a_server_whose_postgresql_is_away_says_so() {
         .arg("serve")
         .env("HAVERSACK_DATABASE_URL", url));
     assert_eq!(output.status.code(), Some(1));
-    let told = stderr(&output);
+    let output = stderr(&output);
     assert!(
-        told.contains(&format!("PostgreSQL at {free} is not reachable")),
-        "{told}"
+        output.contains(&format!("PostgreSQL at {free} is not reachable")),
+        "{output}"
     );
     assert!(
-        told.contains("refused")
-            && told.contains("HAVERSACK_DATABASE_URL")
-            && !told.contains("secret"),
-        "{told}"
+        output.contains("refused")
+            && output.contains("HAVERSACK_DATABASE_URL")
+            && !output.contains("secret"),
+        "{output}"
     );
 }

@@ -1,4 +1,4 @@
-//! Rows that are kept for a time only.
+//! Retention of idempotency keys, audit records and the sends counted by the rate limit.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn send_and_delete(app: &TestApp) {
 }
 
 #[tokio::test]
-async fn answers_and_audit_records_are_removed_once_their_time_is_over() {
+async fn idempotency_keys_and_audit_records_are_deleted_after_retention() {
     let app = TestApp::with(|flags| flags.audit_retention_days = Some(60)).await;
     send_and_delete(&app).await;
     app.clock.advance(30 * DAY);
@@ -49,7 +49,7 @@ async fn answers_and_audit_records_are_removed_once_their_time_is_over() {
     assert_eq!(
         count(&app, "idempotency_keys").await,
         1,
-        "to the last moment"
+        "kept until the retention has passed"
     );
     app.clock.advance(Duration::from_secs(1));
     app.service.sweep().await.expect("swept");
@@ -67,7 +67,7 @@ async fn answers_and_audit_records_are_removed_once_their_time_is_over() {
 }
 
 #[tokio::test]
-async fn retention_of_zero_keeps_rows_for_ever() {
+async fn retention_of_zero_keeps_rows_forever() {
     let app = TestApp::with(|flags| {
         flags.audit_retention_days = Some(0);
         flags.idempotency_retention_days = Some(0);
@@ -86,7 +86,7 @@ async fn retention_of_zero_keeps_rows_for_ever() {
 }
 
 #[tokio::test]
-async fn more_rows_than_a_batch_are_removed_in_one_sweep() {
+async fn one_sweep_deletes_more_rows_than_a_batch() {
     let app = TestApp::start().await;
     let insert = app.db.write(|db| {
         Box::pin(async move {

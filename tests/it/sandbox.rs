@@ -1,11 +1,11 @@
-//! Decoder processes: their limits hold, and they end with what they were started for.
+//! Decoder processes: their limits and confinement, and their end with the request they serve.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use haversack::sandbox::{Confinement, Error, Job, Limits, Run, Sandbox};
 
-use haversack_testkit::{until, within};
+use haversack_testkit::{each_case_async, until, within};
 
 const LIMITS: Limits = Limits {
     memory: 256 << 20,
@@ -15,10 +15,10 @@ const LIMITS: Limits = Limits {
 };
 
 fn sandbox() -> Sandbox {
-    Sandbox::new(env!("CARGO_BIN_EXE_haversack").into())
+    Sandbox::new(haversack_testkit::program::path())
 }
 
-/// A shell command in a folder of its own.
+/// Returns a job that runs a shell command in a folder.
 fn shell<'a>(command: &str, folder: &'a Path, limits: Limits) -> Job<'a> {
     let executable = ["/bin", "/usr", "/lib", "/lib64"]
         .map(PathBuf::from)
@@ -39,7 +39,7 @@ async fn run(command: &str, limits: Limits) -> Result<(), Error> {
     within(sandbox().run(shell(command, folder.path(), limits))).await
 }
 
-/// Processes whose command line holds this text.
+/// Returns the processes whose command line contains this text.
 pub fn processes(text: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("proc");
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -49,13 +49,13 @@ pub fn processes(text: &str) -> Vec<u32> {
     })
     .filter(|pid| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        // A zombie has ended.
+        // A zombie has already ended.
         !status.is_empty() && !status.contains("State:\tZ")
     })
     .collect()
 }
 
-/// Whether the kernel has Landlock.
+/// Returns true if the kernel supports Landlock.
 fn has_landlock() -> bool {
     use landlock::{AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
@@ -66,7 +66,7 @@ fn has_landlock() -> bool {
 }
 
 #[tokio::test]
-async fn confined_process_has_limits_and_neither_files_nor_network() {
+async fn confined_process_has_limits_and_no_files_or_network() {
     let holds = sandbox().probe().await.expect("probe");
     let expected = Confinement {
         limited: true,
@@ -79,7 +79,7 @@ async fn confined_process_has_limits_and_neither_files_nor_network() {
 }
 
 #[tokio::test]
-async fn program_with_endless_work_ends_at_its_cpu_limit() {
+async fn endless_loop_ends_at_cpu_limit() {
     let ended = run("while :; do :; done", LIMITS).await;
     assert!(
         matches!(ended, Err(Error::LimitExceeded("CPU time"))),
@@ -88,12 +88,7 @@ async fn program_with_endless_work_ends_at_its_cpu_limit() {
 }
 
 #[tokio::test]
-async fn program_with_endless_output_ends_at_its_output_limit() {
-    let ended = run("exec head -c 100000000 /dev/zero > out", LIMITS).await;
-    // Landlock may refuse the device first.
-    if has_landlock() {
-        assert!(matches!(ended, Err(Error::Failed { .. })), "{ended:?}");
-    }
+async fn endless_output_ends_at_output_limit() {
     let ended = run("while echo 0123456789; do :; done > out", LIMITS).await;
     assert!(
         matches!(ended, Err(Error::LimitExceeded("output"))),
@@ -102,7 +97,16 @@ async fn program_with_endless_output_ends_at_its_output_limit() {
 }
 
 #[tokio::test]
-async fn program_that_waits_is_killed_at_its_deadline() {
+async fn device_file_is_not_readable() {
+    if !has_landlock() {
+        return;
+    }
+    let ended = run("exec head -c 100000000 /dev/zero > out", LIMITS).await;
+    assert!(matches!(ended, Err(Error::Failed { .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn waiting_program_is_killed_at_deadline() {
     let limits = Limits {
         deadline: Duration::from_millis(300),
         ..LIMITS
@@ -116,30 +120,34 @@ async fn program_that_waits_is_killed_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn program_cannot_read_files_of_the_system() {
+async fn program_cannot_access_files_outside_its_folder() {
     if !has_landlock() {
         return;
     }
-    for command in [
-        "cat /etc/passwd",
-        "cat /proc/1/environ",
-        "ls /tmp",
-        "echo x > /tmp/haversack-escaped",
-    ] {
-        let ended = run(command, LIMITS).await;
-        assert!(
-            matches!(ended, Err(Error::Failed { .. })),
-            "{command}: {ended:?}"
-        );
-    }
+    each_case_async(
+        [
+            "cat /etc/passwd",
+            "cat /proc/1/environ",
+            "ls /tmp",
+            "echo x > /tmp/haversack-escaped",
+        ],
+        async |command| {
+            let ended = run(command, LIMITS).await;
+            assert!(
+                matches!(ended, Err(Error::Failed { .. })),
+                "{command}: {ended:?}"
+            );
+        },
+    )
+    .await;
     assert!(
         run("echo x > out && exec cat out", LIMITS).await.is_ok(),
-        "its own folder is its own"
+        "its own folder is accessible"
     );
 }
 
 #[tokio::test]
-async fn program_cannot_start_processes_that_outlive_it() {
+async fn program_cannot_fork() {
     let ended = run("sleep 4711.3 & wait", LIMITS).await;
     assert!(
         matches!(&ended, Err(Error::Failed { message, .. }) if message.contains("fork")),
@@ -149,7 +157,7 @@ async fn program_cannot_start_processes_that_outlive_it() {
 }
 
 #[tokio::test]
-async fn cancelled_caller_ends_the_program() {
+async fn dropped_future_kills_the_program() {
     let folder = tempfile::tempdir().expect("folder");
     let limits = Limits {
         deadline: Duration::from_mins(10),

@@ -1,22 +1,27 @@
-//! Sending: what is refused and in which order, chats old and new, idempotency keys, the rate limit.
+//! Sends: validation and its order, chats, idempotency keys, the rate limit and threads.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use haversack_testkit::{Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, corpus};
+use haversack_testkit::{
+    Api, LINE, RECIPIENT, RIVAL_LINE, SECOND_LINE, TestApp, corpus, each_case_async, text,
+};
 
+/// A well-formed id that nothing has.
 const UNKNOWN: &str = "01990000-0000-7000-8000-000000000001";
 
-fn text(value: &str) -> Value {
+fn text_part(value: &str) -> Value {
     json!({"type": "text", "value": value})
 }
 
+/// Returns a body for `POST /v3/chats`.
 fn chat(parts: &Value) -> Value {
     json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": parts}})
 }
 
+/// Counts the chats.
 async fn chats(api: &Api) -> usize {
     api.get("/v3/chats?limit=100").await.expect(200)["chats"]
         .as_array()
@@ -24,11 +29,10 @@ async fn chats(api: &Api) -> usize {
         .len()
 }
 
-#[tokio::test]
-async fn what_is_wrong_with_a_call_is_told_in_order() {
-    let app = TestApp::start().await;
-    let message = json!({"parts": [text("hi")]});
-    for (body, expected) in [
+/// Returns invalid bodies of `POST /v3/chats`, each with the error of its first violation.
+fn invalid_sends() -> Vec<(Value, (u16, u64))> {
+    let message = json!({"parts": [text_part("hi")]});
+    vec![
         (json!({"from": 5}), (400, 1003)),
         (
             json!({"from": LINE, "to": RECIPIENT, "message": message}),
@@ -81,31 +85,44 @@ async fn what_is_wrong_with_a_call_is_told_in_order() {
             (403, 2006),
         ),
         (
-            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "preferred_service": "Fax"}}),
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text_part("x")], "preferred_service": "Fax"}}),
             (400, 1005),
         ),
         (
-            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "effect": {"name": "boom"}}}),
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text_part("x")], "effect": {"name": "boom"}}}),
             (400, 1005),
         ),
         (
-            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "experience": {}}}),
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text_part("x")], "experience": {}}}),
             (403, 2011),
         ),
         (
-            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": "k".repeat(256)}}),
+            json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text_part("x")], "idempotency_key": "k".repeat(256)}}),
             (400, 1005),
         ),
-    ] {
-        let answer = app.api.post("/v3/chats", &body).await;
-        assert_eq!(answer.error(), expected, "{body} {}", answer.message());
-    }
+    ]
+}
+
+#[tokio::test]
+async fn invalid_send_returns_code_of_first_violation() {
+    let app = TestApp::start().await;
+    each_case_async(invalid_sends(), async |(body, expected)| {
+        let response = app.api.post("/v3/chats", &body).await;
+        assert_eq!(response.error(), expected, "{body} {}", response.message());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_than_31_recipients_return_400() {
+    let app = TestApp::start().await;
+    let message = json!({"parts": [text_part("hi")]});
     let many: Vec<String> = (0..32)
         .map(|n| format!("+120255501{n:02}"))
         .filter(|number| number != LINE)
         .collect();
     let to: Vec<&String> = many.iter().chain(std::iter::once(&many[0])).collect();
-    let answer = app
+    let response = app
         .api
         .post(
             "/v3/chats",
@@ -113,8 +130,8 @@ async fn what_is_wrong_with_a_call_is_told_in_order() {
         )
         .await;
     assert_eq!(
-        answer.status, 201,
-        "31 recipients, one of them twice: {answer:?}"
+        response.status, 201,
+        "31 distinct recipients, one of them twice: {response:?}"
     );
     let mut more = many.clone();
     more.push("someone@example.com".to_owned());
@@ -128,11 +145,11 @@ async fn what_is_wrong_with_a_call_is_told_in_order() {
             .error(),
         (400, 1005)
     );
-    assert_eq!(chats(&app.api).await, 1, "what is refused makes no chat");
+    assert_eq!(chats(&app.api).await, 1, "a failed send creates no chat");
 }
 
 #[tokio::test]
-async fn parts_are_checked() {
+async fn invalid_parts_return_documented_code() {
     let app = TestApp::start().await;
     let media = |id: &str| json!({"type": "media", "attachment_id": id});
     let pending = app.api.create("a.txt", "text/plain", 5).await;
@@ -141,14 +158,14 @@ async fn parts_are_checked() {
     let external: Vec<Value> = (0..41)
         .map(|n| json!({"type": "media", "url": format!("https://a.example/{n}")}))
         .collect();
-    for (parts, expected) in [
+    each_case_async([
         (json!([]), (400, 1004)),
         (json!([{}]), (400, 1004)),
         (json!([{"type": "hologram"}]), (400, 1004)),
         (json!([{"type": "text"}]), (400, 1004)),
-        (json!([text("")]), (400, 1004)),
-        (json!([text(&"x".repeat(10_001))]), (400, 1004)),
-        (json!([text("a"), text("b")]), (400, 1004)),
+        (json!([text_part("")]), (400, 1004)),
+        (json!([text_part(&"x".repeat(10_001))]), (400, 1004)),
+        (json!([text_part("a"), text_part("b")]), (400, 1004)),
         (json!(vec![media(&file.id); 101]), (400, 1004)),
         (
             json!([{"type": "link", "value": "https://a.example"}, media(&file.id)]),
@@ -176,7 +193,7 @@ async fn parts_are_checked() {
             json!([{"type": "link", "value": "https://a.example"}]),
             (400, 1005),
         ),
-        (json!([text("see www.example.com")]), (400, 1005)),
+        (json!([text_part("see www.example.com")]), (400, 1005)),
         (
             json!([{"type": "media", "url": "http://a.example/x"}]),
             (400, 1005),
@@ -194,28 +211,32 @@ async fn parts_are_checked() {
         ),
         (json!([media(UNKNOWN)]), (404, 2003)),
         (json!([media(&rival.id)]), (404, 2003)),
-        (
-            json!([media(pending["attachment_id"].as_str().expect("id"))]),
-            (404, 2007),
-        ),
-        (json!([media(UNKNOWN), text("")]), (400, 1004)),
-    ] {
-        let answer = app.api.send_parts(parts.clone()).await;
-        assert_eq!(answer.error(), expected, "{parts} {}", answer.message());
-    }
+        (json!([media(text(&pending, "attachment_id"))]), (404, 2007)),
+        (json!([media(UNKNOWN), text_part("")]), (400, 1004)),
+    ], async |(parts, expected)| {
+        let response = app.api.send_parts(parts.clone()).await;
+        assert_eq!(response.error(), expected, "{parts} {}", response.message());
+    })
+    .await;
     assert_eq!(chats(&app.api).await, 0);
+}
 
-    let answer = app
+#[tokio::test]
+async fn parts_are_returned_in_order_with_all_fields() {
+    let app = TestApp::start().await;
+    let media = |id: &str| json!({"type": "media", "attachment_id": id});
+    let file = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let response = app
         .api
         .send_parts(json!([
-            text("a"),
+            text_part("a"),
             media(&file.id),
-            text(" "),
+            text_part(" "),
             media(&file.id)
         ]))
         .await
         .expect(201);
-    let parts = &answer["chat"]["message"]["parts"];
+    let parts = &response["chat"]["message"]["parts"];
     assert_eq!(
         parts[0],
         json!({"type": "text", "value": "a", "text_decorations": null, "inline_stickers": null,
@@ -230,7 +251,7 @@ async fn parts_are_checked() {
 }
 
 #[tokio::test]
-async fn words_keep_what_is_done_to_them() {
+async fn text_decorations_stickers_and_mentions_are_returned() {
     let app = TestApp::start().await;
     let file = app
         .api
@@ -273,10 +294,11 @@ async fn words_keep_what_is_done_to_them() {
 }
 
 #[tokio::test]
-async fn effects_belong_to_imessage() {
+async fn effect_is_kept_for_imessage_only() {
     let app = TestApp::start().await;
     let send = async |effect: Value, service: Value| {
-        let message = json!({"parts": [text("x")], "effect": effect, "preferred_service": service});
+        let message =
+            json!({"parts": [text_part("x")], "effect": effect, "preferred_service": service});
         app.api
             .post(
                 "/v3/chats",
@@ -285,30 +307,32 @@ async fn effects_belong_to_imessage() {
             .await
     };
     let slam = json!({"type": "bubble", "name": "slam"});
-    for (effect, service, kept) in [
-        (slam.clone(), json!(null), slam.clone()),
-        (json!({"name": "slam"}), json!("iMessage"), slam.clone()),
-        (slam.clone(), json!("SMS"), json!(null)),
-        (json!({"bubble_effect": "slam"}), json!(null), json!(null)),
-    ] {
-        let answer = send(effect.clone(), service).await.expect(201);
-        assert_eq!(answer["chat"]["message"]["effect"], kept, "{effect}");
-    }
-    for effect in [
+    each_case_async(
+        [
+            (slam.clone(), json!(null), slam.clone()),
+            (json!({"name": "slam"}), json!("iMessage"), slam.clone()),
+            (slam.clone(), json!("SMS"), json!(null)),
+            (json!({"bubble_effect": "slam"}), json!(null), json!(null)),
+        ],
+        async |(effect, service, stored)| {
+            let response = send(effect.clone(), service).await.expect(201);
+            assert_eq!(response["chat"]["message"]["effect"], stored, "{effect}");
+        },
+    )
+    .await;
+    let invalid = [
         json!({"type": "sound"}),
         json!({"type": "bubble"}),
         json!({"type": "screen", "name": "slam"}),
-    ] {
-        assert_eq!(
-            send(effect.clone(), json!(null)).await.error(),
-            (400, 1005),
-            "{effect}"
-        );
-    }
+    ];
+    each_case_async(invalid, async |effect| {
+        assert_eq!(send(effect, json!(null)).await.error(), (400, 1005));
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn the_same_numbers_are_the_same_chat() {
+async fn same_recipients_in_any_order_are_one_chat() {
     let app = TestApp::start().await;
     let first = app
         .api
@@ -321,18 +345,22 @@ async fn the_same_numbers_are_the_same_chat() {
             "see https://a.example",
         )
         .await;
-    assert_eq!(first["id"], again["id"], "and a URL is allowed by now");
+    assert_eq!(
+        first["id"], again["id"],
+        "a URL is allowed in an existing chat"
+    );
     assert_ne!(first["message"]["id"], again["message"]["id"]);
     assert_eq!(first["handles"], again["handles"]);
     let other = app.api.send_text(&[RECIPIENT], "one").await;
     assert_ne!(first["id"], other["id"]);
-    let body = json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [text("x")]}});
+    let body =
+        json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [text_part("x")]}});
     assert_ne!(
         app.api.post("/v3/chats", &body).await.expect(201)["chat"]["id"],
         other["id"]
     );
 
-    let id = other["id"].as_str().expect("id");
+    let id = text(&other, "id");
     let link = json!({"message": {"parts": [{"type": "link", "value": "https://a.example"}]}});
     assert_eq!(
         app.api
@@ -357,23 +385,23 @@ async fn the_same_numbers_are_the_same_chat() {
 }
 
 #[tokio::test]
-async fn one_chat_comes_of_many_calls_at_once() {
+async fn concurrent_sends_create_one_chat() {
     let app = TestApp::start().await;
-    let (body, path) = (chat(&json!([text("hi")])), "/v3/chats");
-    let answers = join_all((0..20).map(|_| app.api.post(path, &body))).await;
-    let first = &answers[0].json["chat"]["id"];
+    let (body, path) = (chat(&json!([text_part("hi")])), "/v3/chats");
+    let responses = join_all((0..20).map(|_| app.api.post(path, &body))).await;
+    let first = &responses[0].json["chat"]["id"];
     assert!(
-        answers
+        responses
             .iter()
-            .all(|answer| answer.status == 201 && answer.json["chat"]["id"] == *first)
+            .all(|response| response.status == 201 && response.json["chat"]["id"] == *first)
     );
     assert_eq!(chats(&app.api).await, 1);
 }
 
 #[tokio::test]
-async fn a_message_without_from_finds_its_line() {
+async fn message_without_from_uses_active_or_best_line() {
     let app = TestApp::start().await;
-    let body = |exclude: Value| json!({"to": [RECIPIENT], "message": {"parts": [text("www.example.com")]}, "exclude_from": exclude});
+    let body = |exclude: Value| json!({"to": [RECIPIENT], "message": {"parts": [text_part("www.example.com")]}, "exclude_from": exclude});
     let new = app
         .api
         .post("/v3/messages", &body(json!(null)))
@@ -412,7 +440,7 @@ async fn a_message_without_from_finds_its_line() {
         .expect(202);
     assert_eq!(
         latest["chat_id"], other["chat_id"],
-        "the most recently active one"
+        "the most recently active chat"
     );
     assert_eq!(
         app.api
@@ -438,12 +466,12 @@ async fn a_message_without_from_finds_its_line() {
 }
 
 #[tokio::test]
-async fn a_key_gets_the_same_answer_and_sends_nothing() {
+async fn repeated_idempotency_key_returns_stored_response() {
     let app = TestApp::start().await;
-    let body = |value: &str| json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text(value)], "idempotency_key": "k1"}});
+    let body = |value: &str| json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text_part(value)], "idempotency_key": "k1"}});
     let first = app.api.post("/v3/chats", &body("one")).await;
     assert_eq!(first.status, 201);
-    let chat_id = first.json["chat"]["id"].as_str().expect("id").to_owned();
+    let chat_id = text(&first.json["chat"], "id").to_owned();
     for (path, other) in [
         ("/v3/chats".to_owned(), body("two")),
         (
@@ -452,7 +480,7 @@ async fn a_key_gets_the_same_answer_and_sends_nothing() {
         ),
         (
             format!("/v3/chats/{chat_id}/messages"),
-            json!({"message": {"parts": [text("x")], "idempotency_key": "k1"}}),
+            json!({"message": {"parts": [text_part("x")], "idempotency_key": "k1"}}),
         ),
     ] {
         let again = app.api.post(&path, &other).await;
@@ -466,9 +494,9 @@ async fn a_key_gets_the_same_answer_and_sends_nothing() {
         ("idempotency-key", "k1"),
         ("content-type", "application/json"),
     ];
-    // An empty key in the body is no key.
+    // An empty key in the body counts as none.
     let by_header =
-        json!({"to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": ""}})
+        json!({"to": [RECIPIENT], "message": {"parts": [text_part("x")], "idempotency_key": ""}})
             .to_string();
     let again = app
         .api
@@ -487,10 +515,10 @@ async fn a_key_gets_the_same_answer_and_sends_nothing() {
     assert_eq!(
         app.rival.post("/v3/chats", &foreign).await.status,
         201,
-        "another partner's keys are its own"
+        "keys are separate per partner"
     );
 
-    let message = first.json["chat"]["message"]["id"].as_str().expect("id");
+    let message = text(&first.json["chat"]["message"], "id");
     assert_eq!(
         app.api
             .delete(&format!("/v3/messages/{message}"))
@@ -501,14 +529,14 @@ async fn a_key_gets_the_same_answer_and_sends_nothing() {
     assert_eq!(
         app.api.post("/v3/chats", &body("one")).await.error(),
         (404, 2002),
-        "never sent again"
+        "the message is not sent again"
     );
 }
 
 #[tokio::test]
-async fn a_key_in_the_header_may_be_any_text() {
+async fn idempotency_key_header_may_be_any_text() {
     let app = TestApp::start().await;
-    let body = json!({"to": [RECIPIENT], "message": {"parts": [text("x")]}}).to_string();
+    let body = json!({"to": [RECIPIENT], "message": {"parts": [text_part("x")]}}).to_string();
     let send = async || {
         let header = [
             ("idempotency-key", "clé-鍵"),
@@ -524,26 +552,26 @@ async fn a_key_in_the_header_may_be_any_text() {
 }
 
 #[tokio::test]
-async fn several_keys_in_the_header_are_refused() {
+async fn repeated_idempotency_key_header_returns_400() {
     let app = TestApp::start().await;
-    let body = json!({"to": [RECIPIENT], "message": {"parts": [text("x")]}}).to_string();
+    let body = json!({"to": [RECIPIENT], "message": {"parts": [text_part("x")]}}).to_string();
     for other in ["k2", "k1"] {
         let headers = [
             ("idempotency-key", "k1"),
             ("idempotency-key", other),
             ("content-type", "application/json"),
         ];
-        let answer = app
+        let response = app
             .api
             .request("POST", "/v3/messages", &headers, Some(body.clone().into()))
             .await;
-        assert_eq!(answer.error(), (400, 1005), "{other}");
+        assert_eq!(response.error(), (400, 1005), "{other}");
     }
-    assert_eq!(chats(&app.api).await, 0, "nothing was sent");
+    assert_eq!(chats(&app.api).await, 0, "no message is sent");
 }
 
 #[tokio::test]
-async fn a_list_that_is_far_too_long_is_refused_as_one_that_is_a_little() {
+async fn list_far_above_its_limit_returns_400() {
     let app = TestApp::start().await;
     let parts = vec![json!({}); 200_000];
     assert_eq!(app.api.send_parts(json!(parts)).await.error(), (400, 1004));
@@ -551,7 +579,7 @@ async fn a_list_that_is_far_too_long_is_refused_as_one_that_is_a_little() {
     let part = json!({"type": "text", "value": "x", "text_decorations": decorations});
     assert_eq!(app.api.send_parts(json!([part])).await.error(), (400, 1004));
     assert_eq!(app.api.send_parts(json!("x")).await.error(), (400, 1003));
-    let message = json!({"parts": [text("x")]});
+    let message = json!({"parts": [text_part("x")]});
     for (count, status) in [(1000, 201), (1001, 400), (100_000, 400)] {
         let body = json!({"from": LINE, "to": vec![RECIPIENT; count], "message": message});
         assert_eq!(
@@ -569,20 +597,20 @@ async fn a_list_that_is_far_too_long_is_refused_as_one_that_is_a_little() {
 }
 
 #[tokio::test]
-async fn one_key_used_at_once_sends_once() {
+async fn concurrent_sends_with_same_key_send_once() {
     let app = TestApp::start().await;
-    let body = json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text("x")], "idempotency_key": "k"}});
+    let body = json!({"from": LINE, "to": [RECIPIENT], "message": {"parts": [text_part("x")], "idempotency_key": "k"}});
     let path = "/v3/chats";
-    let answers = join_all((0..20).map(|_| app.api.post(path, &body))).await;
+    let responses = join_all((0..20).map(|_| app.api.post(path, &body))).await;
     assert!(
-        answers
+        responses
             .iter()
-            .all(|answer| answer.status == 201 && answer.bytes == answers[0].bytes)
+            .all(|response| response.status == 201 && response.bytes == responses[0].bytes)
     );
 }
 
 #[tokio::test]
-async fn a_refused_call_does_not_use_up_its_key() {
+async fn failed_send_does_not_use_up_its_key() {
     let app = TestApp::start().await;
     let body = |id: &str| {
         json!({"from": LINE, "to": [RECIPIENT],
@@ -597,10 +625,10 @@ async fn a_refused_call_does_not_use_up_its_key() {
 }
 
 #[tokio::test]
-async fn thirty_messages_a_minute_to_one_recipient() {
+async fn thirty_first_message_in_a_minute_returns_429() {
     let app = TestApp::start().await;
     let chat = app.api.send_text(&[RECIPIENT], "0").await;
-    let path = format!("/v3/chats/{}/messages", chat["id"].as_str().expect("id"));
+    let path = format!("/v3/chats/{}/messages", text(&chat, "id"));
     for n in 1..30 {
         if n == 15 {
             app.clock.advance(Duration::from_secs(20));
@@ -609,15 +637,12 @@ async fn thirty_messages_a_minute_to_one_recipient() {
             .api
             .send_parts(json!([{"type": "media", "attachment_id": UNKNOWN}]))
             .await;
-        assert_eq!(
-            refused.error(),
-            (404, 2003),
-            "what is refused does not count"
-        );
-        let body = json!({"message": {"parts": [text("x")], "idempotency_key": format!("k{n}")}});
+        assert_eq!(refused.error(), (404, 2003), "a failed send does not count");
+        let body =
+            json!({"message": {"parts": [text_part("x")], "idempotency_key": format!("k{n}")}});
         assert_eq!(app.api.post(&path, &body).await.status, 202, "{n}");
     }
-    let body = json!({"message": {"parts": [text("x")]}});
+    let body = json!({"message": {"parts": [text_part("x")]}});
     let refused = app.api.post(&path, &body).await;
     assert_eq!(refused.error(), (429, 1007));
     assert_eq!(
@@ -627,23 +652,24 @@ async fn thirty_messages_a_minute_to_one_recipient() {
         ),
         (Some(40), "40")
     );
-    let replay = json!({"message": {"parts": [text("x")], "idempotency_key": "k7"}});
+    let replay = json!({"message": {"parts": [text_part("x")], "idempotency_key": "k7"}});
     assert_eq!(
         app.api.post(&path, &replay).await.status,
         202,
-        "a replay is no send"
+        "a stored response does not count"
     );
-    let group = json!({"from": LINE, "to": [RECIPIENT, "ann@example.com"], "message": {"parts": [text("x")]}});
+    let group = json!({"from": LINE, "to": [RECIPIENT, "ann@example.com"], "message": {"parts": [text_part("x")]}});
     assert_eq!(
         app.api.post("/v3/chats", &group).await.error(),
         (429, 1007),
         "each recipient of a group counts"
     );
-    let second = json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [text("x")]}});
+    let second =
+        json!({"from": SECOND_LINE, "to": [RECIPIENT], "message": {"parts": [text_part("x")]}});
     assert_eq!(
         app.api.post("/v3/chats", &second).await.status,
         201,
-        "another line has its own count"
+        "the limit is per line"
     );
 
     app.clock.advance(Duration::from_millis(39_999));
@@ -657,26 +683,26 @@ async fn thirty_messages_a_minute_to_one_recipient() {
 }
 
 #[tokio::test]
-async fn replies_make_a_thread() {
+async fn replies_form_a_thread() {
     let app = TestApp::start().await;
     let chat = app.api.send_text(&[RECIPIENT], "root").await;
-    let path = format!("/v3/chats/{}/messages", chat["id"].as_str().expect("id"));
+    let path = format!("/v3/chats/{}/messages", text(&chat, "id"));
     let reply = async |to: &str, index: Value| {
         let reply_to = json!({"message_id": to, "part_index": index});
         app.api
             .post(
                 &path,
-                &json!({"message": {"parts": [text("re")], "reply_to": reply_to}}),
+                &json!({"message": {"parts": [text_part("re")], "reply_to": reply_to}}),
             )
             .await
     };
-    let root = chat["message"]["id"].as_str().expect("id").to_owned();
+    let root = text(&chat["message"], "id").to_owned();
     let first = reply(&root, json!(null)).await.expect(202);
     assert_eq!(
         first["message"]["reply_to"],
         json!({"message_id": root, "part_index": 0})
     );
-    let first = first["message"]["id"].as_str().expect("id").to_owned();
+    let first = text(&first["message"], "id").to_owned();
     reply(&first, json!(0)).await.expect(202);
     assert_eq!(reply(UNKNOWN, json!(0)).await.error(), (404, 2002));
     assert_eq!(reply("x", json!(0)).await.error(), (400, 1005));
@@ -684,13 +710,11 @@ async fn replies_make_a_thread() {
     assert_eq!(reply(&root, json!(-1)).await.error(), (400, 1005));
     let other = app.api.send_text(&["ann@example.com"], "x").await;
     assert_eq!(
-        reply(other["message"]["id"].as_str().expect("id"), json!(0))
-            .await
-            .error(),
+        reply(text(&other["message"], "id"), json!(0)).await.error(),
         (404, 2002)
     );
     let new = json!({"from": LINE, "to": ["bob@example.com"],
-        "message": {"parts": [text("x")], "reply_to": {"message_id": root}}});
+        "message": {"parts": [text_part("x")], "reply_to": {"message_id": root}}});
     assert_eq!(app.api.post("/v3/chats", &new).await.error(), (400, 1005));
 
     let thread = |query: &str| format!("/v3/messages/{first}/thread{query}");
@@ -700,7 +724,7 @@ async fn replies_make_a_thread() {
             .as_array()
             .expect("m")
             .iter()
-            .map(|m| m["id"].as_str().expect("id").to_owned())
+            .map(|m| text(m, "id").to_owned())
             .collect()
     };
     let ordered = ids(&all);
@@ -718,7 +742,7 @@ async fn replies_make_a_thread() {
     assert_eq!([ids(&page), ids(&rest)].concat(), ordered);
     assert_eq!(rest["next_cursor"], json!(null));
     assert_eq!(app.api.get(&thread("?order=up")).await.error(), (400, 1005));
-    let alone = other["message"]["id"].as_str().expect("id");
+    let alone = text(&other["message"], "id");
     let alone = app
         .api
         .get(&format!("/v3/messages/{alone}/thread"))
@@ -728,9 +752,9 @@ async fn replies_make_a_thread() {
 }
 
 #[tokio::test]
-async fn every_character_comes_back_as_it_was_given() {
+async fn every_character_is_returned_unchanged() {
     let app = TestApp::start().await;
-    // Among them what stands for U+0000 in the database, and what stands for that.
+    // Contains U+0000, its escape in the database, and the escape of that escape.
     let odd = "\u{F0000}0 \u{F0000}1 \u{F0000} \0 \u{FFFF} \u{1F392}";
     let message = json!({"parts": [{"type": "text", "value": odd}], "idempotency_key": odd});
     let body = json!({"from": LINE, "to": [RECIPIENT], "message": message});
@@ -743,19 +767,19 @@ async fn every_character_comes_back_as_it_was_given() {
     assert_eq!(
         app.api.post("/v3/chats", &body).await.bytes,
         first.bytes,
-        "the kept answer"
+        "the stored response"
     );
     let delivered = app
         .api
-        .message_with_status(sent["id"].as_str().expect("id"), "delivered")
+        .message_with_status(text(&sent, "id"), "delivered")
         .await;
     assert_eq!(delivered["parts"][0]["value"], odd);
 }
 
 #[tokio::test]
-async fn a_group_of_the_longest_addresses_is_one_chat() {
+async fn group_of_longest_addresses_is_one_chat() {
     let app = TestApp::start().await;
-    // Nothing that could be compressed: what an index takes is counted after that.
+    // Random, because PostgreSQL compresses index entries before it checks their size.
     let random = || uuid::Uuid::new_v4().simple().to_string();
     let to: Vec<String> = (0..31)
         .map(|_| format!("{}{}@{}.{}.com", random(), random(), random(), random()))

@@ -1,28 +1,31 @@
-//! The presigned PUT.
+//! Presigned PUT requests to this server.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use haversack_testkit::raw::{RawConnection, request_target};
-use haversack_testkit::{TestApp, on_disk, until};
+use haversack_testkit::{Response, TestApp, each_case_async, on_disk, text, until, within};
 
-fn code(answer: &haversack_testkit::Response) -> (u16, &str) {
-    let text = answer.text();
+/// Returns the HTTP status and the S3 error code.
+fn code(response: &Response) -> (u16, &str) {
+    let text = response.text();
     let code = text
         .split_once("<Code>")
         .and_then(|(_, rest)| rest.split_once("</Code>"));
     (
-        answer.status.as_u16(),
-        code.unwrap_or_else(|| panic!("no XML but {text}")).0,
+        response.status.as_u16(),
+        code.unwrap_or_else(|| panic!("not an S3 error: {text}")).0,
     )
 }
 
+/// Returns the head of an upload request.
 fn head(created: &Value, method: &str, more: &str) -> String {
-    let url = request_target(created["upload_url"].as_str().expect("URL"));
+    let url = request_target(text(created, "upload_url"));
     format!("{method} {url} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n{more}\r\n")
 }
 
+/// Counts the files below a folder of the data folder.
 fn files_in(app: &TestApp, folder: &str) -> usize {
     fn count(path: &std::path::Path) -> usize {
         let entries = std::fs::read_dir(path)
@@ -36,11 +39,11 @@ fn files_in(app: &TestApp, folder: &str) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_not_signed_is_refused() {
+async fn altered_url_headers_or_length_return_403() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let url = created["upload_url"].as_str().expect("URL").to_owned();
-    let text = [("content-type", "text/plain")];
+    let url = text(&created, "upload_url").to_owned();
+    let plain = [("content-type", "text/plain")];
     let put = async |url: &str, headers: &[(&str, &str)], body: &[u8]| {
         app.anonymous()
             .request("PUT", url, headers, Some(body.into()))
@@ -48,49 +51,59 @@ async fn what_is_not_signed_is_refused() {
     };
     let other = app.api.create("b.txt", "text/plain", 5).await;
     let (path, query) = url.split_once('?').expect("query");
-    let other_path = other["upload_url"]
-        .as_str()
-        .expect("URL")
+    let other_path = text(&other, "upload_url")
         .split_once('?')
         .expect("query")
         .0
         .to_owned();
-    for altered in [
-        path.to_owned(),
-        format!("{url}&x=1"),
-        format!("{url}0"),
-        url.replace("expires=1", "expires=2"),
-        url.replace("signature=", "Signature="),
-        format!("{other_path}?{query}"),
-        path.to_uppercase()
-            .replace("HTTP", "http")
-            .replace("UPLOADS", "uploads")
-            + "?"
-            + query,
-    ] {
-        let answer = put(&altered, &text, b"hello").await;
-        assert_eq!(code(&answer), (403, "SignatureDoesNotMatch"), "{altered}");
-    }
-    for (headers, body) in [
-        (vec![("content-type", "text/html")], b"hello".as_slice()),
-        (
-            vec![("content-type", "text/plain; charset=utf-8")],
-            b"hello",
-        ),
-        (vec![("content-type", "TEXT/PLAIN")], b"hello"),
-        (vec![], b"hello"),
-        (text.to_vec(), b"hell"),
-        (text.to_vec(), b"hello!"),
-    ] {
-        let answer = put(&url, &headers, body).await;
-        assert_eq!(code(&answer), (403, "SignatureDoesNotMatch"), "{headers:?}");
-        let told = answer
-            .text()
-            .contains("signed for Content-Type \"text/plain\" and Content-Length 5");
-        assert!(told, "{}", answer.text());
-        assert_eq!(answer.header("content-type"), "application/xml");
-    }
-    let odd = put(&app.url("/uploads/%ff"), &text, b"hello").await;
+    each_case_async(
+        [
+            path.to_owned(),
+            format!("{url}&x=1"),
+            format!("{url}0"),
+            url.replace("expires=1", "expires=2"),
+            url.replace("signature=", "Signature="),
+            format!("{other_path}?{query}"),
+            path.to_uppercase()
+                .replace("HTTP", "http")
+                .replace("UPLOADS", "uploads")
+                + "?"
+                + query,
+        ],
+        async |altered| {
+            let response = put(&altered, &plain, b"hello").await;
+            assert_eq!(code(&response), (403, "SignatureDoesNotMatch"), "{altered}");
+        },
+    )
+    .await;
+    each_case_async(
+        [
+            (vec![("content-type", "text/html")], b"hello".as_slice()),
+            (
+                vec![("content-type", "text/plain; charset=utf-8")],
+                b"hello",
+            ),
+            (vec![("content-type", "TEXT/PLAIN")], b"hello"),
+            (vec![], b"hello"),
+            (plain.to_vec(), b"hell"),
+            (plain.to_vec(), b"hello!"),
+        ],
+        async |(headers, body)| {
+            let response = put(&url, &headers, body).await;
+            assert_eq!(
+                code(&response),
+                (403, "SignatureDoesNotMatch"),
+                "{headers:?}"
+            );
+            let names_signed_headers = response
+                .text()
+                .contains("signed for Content-Type \"text/plain\" and Content-Length 5");
+            assert!(names_signed_headers, "{}", response.text());
+            assert_eq!(response.header("content-type"), "application/xml");
+        },
+    )
+    .await;
+    let odd = put(&app.url("/uploads/%ff"), &plain, b"hello").await;
     assert_eq!(code(&odd), (403, "SignatureDoesNotMatch"));
     assert_eq!(
         files_in(&app, "unfinished-uploads") + files_in(&app, "blobs"),
@@ -106,7 +119,7 @@ async fn what_is_not_signed_is_refused() {
 }
 
 #[tokio::test]
-async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
+async fn upload_that_began_before_expiry_succeeds_and_later_one_returns_403() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let begun = app.api.create("b.txt", "text/plain", 5).await;
@@ -120,9 +133,9 @@ async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
     slow.read_until("100 Continue\r\n\r\n").await;
 
     app.clock.advance(Duration::from_mins(15));
-    let answer = app.api.put(&created, b"hello").await;
-    assert_eq!(code(&answer), (403, "AccessDenied"));
-    assert!(answer.text().contains("Request has expired"));
+    let response = app.api.put(&created, b"hello").await;
+    assert_eq!(code(&response), (403, "AccessDenied"));
+    assert!(response.text().contains("Request has expired"));
 
     slow.send("hello").await;
     assert!(
@@ -130,7 +143,7 @@ async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
             .await
             .starts_with("HTTP/1.1 200")
     );
-    let id = begun["attachment_id"].as_str().expect("id");
+    let id = text(&begun, "attachment_id");
     assert_eq!(
         app.api
             .get(&format!("/v3/attachments/{id}"))
@@ -141,25 +154,42 @@ async fn the_url_ends_with_its_window_and_an_upload_under_way_does_not() {
 }
 
 #[tokio::test]
-async fn other_methods_and_bodies_without_length_are_refused() {
+async fn methods_other_than_put_return_405() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let url = created["upload_url"].as_str().expect("URL");
-    for method in ["GET", "POST", "DELETE", "PATCH", "OPTIONS"] {
-        let answer = app.anonymous().request(method, url, &[], None).await;
-        assert_eq!(code(&answer), (405, "MethodNotAllowed"), "{method}");
-        assert_eq!(answer.header("allow"), "PUT");
-    }
+    let url = text(&created, "upload_url");
+    each_case_async(
+        ["GET", "POST", "DELETE", "PATCH", "OPTIONS"],
+        async |method| {
+            let response = app.anonymous().request(method, url, &[], None).await;
+            assert_eq!(code(&response), (405, "MethodNotAllowed"), "{method}");
+            assert_eq!(response.header("allow"), "PUT");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn chunked_upload_without_content_length_returns_411() {
+    let app = TestApp::on_disk().await;
+    let created = app.api.create("a.txt", "text/plain", 5).await;
     let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\n0\r\n\r\n")
         .await;
-    let answer = raw.read_until("</Error>").await;
+    let response = raw.read_until("</Error>").await;
     assert!(
-        answer.starts_with("HTTP/1.1 411") && answer.contains("<Code>MissingContentLength</Code>"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 411")
+            && response.contains("<Code>MissingContentLength</Code>"),
+        "{response}"
     );
+    assert_eq!(files_in(&app, "blobs"), 0);
+}
 
-    // Both is how requests are smuggled (RFC 9112 section 6.1).
+#[tokio::test]
+async fn content_length_with_transfer_encoding_returns_4xx() {
+    // A form of request smuggling (RFC 9112 section 6.1).
+    let app = TestApp::on_disk().await;
+    let created = app.api.create("a.txt", "text/plain", 5).await;
     let mut raw = RawConnection::connect(app.address).await;
     let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
     raw.send(head(&created, "PUT", both) + "9\r\nhello you\r\n0\r\n\r\n")
@@ -169,24 +199,28 @@ async fn other_methods_and_bodies_without_length_are_refused() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_in_vain_by_a_client_that_waits() {
+async fn expect_100_continue_is_answered_only_if_request_is_acceptable() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let expect = "Content-Length: 5\r\nExpect: 100-continue\r\n";
-    for altered in [
-        head(&created, "PUT", expect).replace("text/plain", "text/html"),
-        head(&created, "PUT", expect).replace("Length: 5", "Length: 6"),
-        head(&created, "PUT", expect).replace("signature=", "signature=0"),
-        head(&created, "POST", expect),
-    ] {
-        let mut raw = RawConnection::connect(app.address).await;
-        raw.send(&altered).await;
-        let answer = raw.read_until("\r\n\r\n").await;
-        assert!(
-            answer.starts_with("HTTP/1.1 40"),
-            "refused before 100 Continue: {answer}"
-        );
-    }
+    each_case_async(
+        [
+            head(&created, "PUT", expect).replace("text/plain", "text/html"),
+            head(&created, "PUT", expect).replace("Length: 5", "Length: 6"),
+            head(&created, "PUT", expect).replace("signature=", "signature=0"),
+            head(&created, "POST", expect),
+        ],
+        async |altered| {
+            let mut raw = RawConnection::connect(app.address).await;
+            raw.send(&altered).await;
+            let response = raw.read_until("\r\n\r\n").await;
+            assert!(
+                response.starts_with("HTTP/1.1 40"),
+                "refused before 100 Continue: {response}"
+            );
+        },
+    )
+    .await;
     let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", expect)).await;
     assert_eq!(
@@ -198,7 +232,7 @@ async fn nothing_is_sent_in_vain_by_a_client_that_waits() {
 }
 
 #[tokio::test]
-async fn a_large_body_that_is_refused_still_gets_its_answer() {
+async fn rejected_upload_is_drained_so_that_client_reads_403() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 20_000_000).await;
     let mut raw = RawConnection::connect(app.address).await;
@@ -206,14 +240,14 @@ async fn a_large_body_that_is_refused_still_gets_its_answer() {
         head(&created, "PUT", "Content-Length: 20000000\r\n").replace("text/plain", "text/html"),
     )
     .await;
-    // Written without looking at the answer, as simple clients do; a reset would lose it.
+    // Simple clients write the whole body before they read; a reset would lose the response.
     raw.send(vec![b'x'; 5_000_000]).await;
-    let answer = raw.read_until("</Error>").await;
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let response = raw.read_until("</Error>").await;
+    assert!(response.starts_with("HTTP/1.1 403"), "{response}");
 }
 
 #[tokio::test]
-async fn a_cut_connection_leaves_nothing_and_the_url_works_again() {
+async fn aborted_upload_leaves_no_file_and_can_be_repeated() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
     let mut raw = RawConnection::connect(app.address).await;
@@ -223,32 +257,23 @@ async fn a_cut_connection_leaves_nothing_and_the_url_works_again() {
     until(async || (files_in(&app, "unfinished-uploads") == 1).then_some(())).await;
     drop(raw);
     until(async || (files_in(&app, "unfinished-uploads") == 0).then_some(())).await;
-    let path = format!(
-        "/v3/attachments/{}",
-        created["attachment_id"].as_str().expect("id")
-    );
+    let path = format!("/v3/attachments/{}", text(&created, "attachment_id"));
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "pending");
     assert_eq!(
-        app.api
-            .get(created["download_url"].as_str().expect("URL"))
-            .await
-            .status,
+        app.api.get(text(&created, "download_url")).await.status,
         404
     );
 
     let whole = vec![b'y'; 300_000];
     assert_eq!(app.api.put(&created, &whole).await.status, 200);
     assert_eq!(
-        app.api
-            .get(created["download_url"].as_str().expect("URL"))
-            .await
-            .bytes,
+        app.api.get(text(&created, "download_url")).await.bytes,
         whole
     );
 }
 
 #[tokio::test]
-async fn a_body_that_ends_early_is_told_if_the_client_still_listens() {
+async fn short_body_returns_400_incomplete_body() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let mut raw = RawConnection::connect(app.address).await;
@@ -257,15 +282,15 @@ async fn a_body_that_ends_early_is_told_if_the_client_still_listens() {
     tokio::io::AsyncWriteExt::shutdown(&mut raw.0)
         .await
         .expect("half close");
-    let answer = raw.read_all().await;
+    let response = raw.read_all().await;
     assert!(
-        answer.starts_with("HTTP/1.1 400") && answer.contains("<Code>IncompleteBody</Code>"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 400") && response.contains("<Code>IncompleteBody</Code>"),
+        "{response}"
     );
 }
 
 #[tokio::test]
-async fn the_first_complete_body_is_the_file_for_ever() {
+async fn second_upload_with_other_bytes_returns_409() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     assert_eq!(app.api.put(&created, b"hello").await.status, 200);
@@ -279,33 +304,30 @@ async fn the_first_complete_body_is_the_file_for_ever() {
         (409, "OperationAborted")
     );
     assert_eq!(
-        app.api
-            .get(created["download_url"].as_str().expect("URL"))
-            .await
-            .bytes,
+        app.api.get(text(&created, "download_url")).await.bytes,
         b"hello"
     );
     assert_eq!(files_in(&app, "unfinished-uploads"), 0);
 }
 
 #[tokio::test]
-async fn of_many_bodies_at_once_one_wins_whole() {
+async fn concurrent_uploads_store_exactly_one_body() {
     let app = TestApp::on_disk().await;
     let size = 400_000;
     let created = app.api.create("a.txt", "text/plain", size).await;
     let bodies: Vec<Vec<u8>> = (0..16).map(|n| vec![b'a' + n; size]).collect();
-    let answers =
+    let responses =
         futures_util::future::join_all(bodies.iter().map(|body| app.api.put(&created, body))).await;
-    let winners: Vec<usize> = (0..16).filter(|n| answers[*n].status == 200).collect();
-    assert_eq!(winners.len(), 1, "{answers:?}");
+    let winners: Vec<usize> = (0..16).filter(|n| responses[*n].status == 200).collect();
+    assert_eq!(winners.len(), 1, "{responses:?}");
     assert_eq!(
-        answers.iter().filter(|answer| answer.status == 409).count(),
+        responses
+            .iter()
+            .filter(|response| response.status == 409)
+            .count(),
         15
     );
-    let file = app
-        .api
-        .get(created["download_url"].as_str().expect("URL"))
-        .await;
+    let file = app.api.get(text(&created, "download_url")).await;
     assert!(file.bytes == bodies[winners[0]]);
     assert_eq!(
         (
@@ -317,7 +339,7 @@ async fn of_many_bodies_at_once_one_wins_whole() {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_too_slowly_is_given_up() {
+async fn idle_upload_returns_request_timeout() {
     let app = TestApp::with(|flags| {
         on_disk(flags);
         flags.idle_timeout_seconds = Some(1);
@@ -327,13 +349,16 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 5\r\n") + "hel")
         .await;
-    let answer = raw.read_all().await;
+    let response = raw.read_all().await;
     assert!(
-        answer.starts_with("HTTP/1.1 400") && answer.contains("<Code>RequestTimeout</Code>"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 400") && response.contains("<Code>RequestTimeout</Code>"),
+        "{response}"
     );
     assert_eq!(files_in(&app, "unfinished-uploads"), 0);
+}
 
+#[tokio::test]
+async fn upload_below_minimum_rate_returns_request_timeout() {
     let app = TestApp::with(|flags| {
         on_disk(flags);
         flags.upload_grace_seconds = Some(0);
@@ -344,47 +369,47 @@ async fn a_body_that_comes_too_slowly_is_given_up() {
     let mut raw = RawConnection::connect(app.address).await;
     raw.send(head(&created, "PUT", "Content-Length: 5000000\r\n") + "hel")
         .await;
-    let answer = raw.read_until("</Error>").await;
+    let response = raw.read_until("</Error>").await;
     assert!(
-        answer.contains("<Code>RequestTimeout</Code>"),
-        "never idle for long, but below the least rate: {answer}"
+        response.contains("<Code>RequestTimeout</Code>"),
+        "below the minimum rate, though never idle: {response}"
     );
 }
 
 #[tokio::test]
-async fn a_key_is_not_needed_and_ignored() {
+async fn authorization_header_is_ignored() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let url = created["upload_url"].as_str().expect("URL");
+    let url = text(&created, "upload_url");
     let headers = [
         ("content-type", "text/plain"),
         ("authorization", "Bearer nonsense"),
     ];
-    let answer = app
+    let response = app
         .anonymous()
         .request("PUT", url, &headers, Some(b"hello".into()))
         .await;
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
 }
 
 #[tokio::test]
-async fn several_content_types_are_refused() {
+async fn repeated_content_type_header_returns_403() {
     let app = TestApp::on_disk().await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
-    let url = created["upload_url"].as_str().expect("URL");
+    let url = text(&created, "upload_url");
     for other in ["text/html", "text/plain"] {
         let headers = [("content-type", "text/plain"), ("content-type", other)];
-        let answer = app
+        let response = app
             .anonymous()
             .request("PUT", url, &headers, Some(b"hello".into()))
             .await;
-        assert_eq!(code(&answer), (403, "SignatureDoesNotMatch"), "{other}");
+        assert_eq!(code(&response), (403, "SignatureDoesNotMatch"), "{other}");
     }
     assert_eq!(app.api.put(&created, b"hello").await.status, 200);
 }
 
 #[tokio::test]
-async fn newer_upload_replaces_one_that_stalls() {
+async fn newer_upload_replaces_stalled_one() {
     let app = TestApp::with(|flags| {
         on_disk(flags);
         flags.upload_stall_seconds = Some(0);
@@ -399,16 +424,13 @@ async fn newer_upload_replaces_one_that_stalls() {
     until(async || (app.budget_used("temporary_bytes") == 200_000).then_some(())).await;
     let whole = vec![b'y'; 300_000];
     assert_eq!(app.api.put(&created, &whole).await.status, 200);
-    let answer = older.read_until("</Error>").await;
+    let response = older.read_until("</Error>").await;
     assert!(
-        answer.starts_with("HTTP/1.1 409") && answer.contains("<Code>OperationAborted</Code>"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 409") && response.contains("<Code>OperationAborted</Code>"),
+        "{response}"
     );
     assert_eq!(
-        app.api
-            .get(created["download_url"].as_str().expect("URL"))
-            .await
-            .bytes,
+        app.api.get(text(&created, "download_url")).await.bytes,
         whole
     );
     assert_eq!(
@@ -421,12 +443,12 @@ async fn newer_upload_replaces_one_that_stalls() {
     assert_eq!(
         app.budget_peak("temporary_bytes"),
         300_000,
-        "never two bodies"
+        "never two bodies at once"
     );
 }
 
 #[tokio::test]
-async fn newer_upload_is_refused_while_the_older_keeps_coming() {
+async fn newer_upload_returns_409_while_older_one_makes_progress() {
     let app = TestApp::with(|flags| {
         on_disk(flags);
         flags.upload_stall_seconds = Some(1);
@@ -471,15 +493,15 @@ async fn newer_upload_is_refused_while_the_older_keeps_coming() {
     assert_eq!(
         app.budget_peak("temporary_bytes"),
         size as u64,
-        "never two bodies"
+        "never two bodies at once"
     );
 }
 
 #[tokio::test]
-async fn client_that_lost_its_connection_can_upload_again_at_once() {
+async fn upload_after_lost_connection_succeeds_at_once() {
     let app = TestApp::with(|flags| {
         on_disk(flags);
-        // Not because the first one stalls.
+        // Excludes a stall as the reason.
         flags.upload_stall_seconds = Some(600);
     })
     .await;
@@ -491,7 +513,7 @@ async fn client_that_lost_its_connection_can_upload_again_at_once() {
     until(async || (app.budget_used("temporary_bytes") == 200_000).then_some(())).await;
     drop(raw);
     assert_eq!(
-        haversack_testkit::within(app.api.put(&created, &vec![b'y'; 300_000]))
+        within(app.api.put(&created, &vec![b'y'; 300_000]))
             .await
             .status,
         200
@@ -499,7 +521,7 @@ async fn client_that_lost_its_connection_can_upload_again_at_once() {
 }
 
 #[tokio::test]
-async fn upload_beyond_the_temporary_bytes_of_its_partner_is_refused() {
+async fn upload_beyond_temporary_bytes_of_partner_returns_503() {
     let app = TestApp::with(|flags| {
         on_disk(flags);
         flags.max_temporary_bytes_per_partner = Some(200_000);

@@ -1,4 +1,4 @@
-//! Voice memos: which files can be one, both ways in, and what carriers and clients are told.
+//! Voice memos by attachment and by URL: accepted files, the response, and delivery.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,12 +7,14 @@ use haversack::delivery::{Accepted, Gateway, GatewayError, OutgoingMessage, Outg
 use haversack::domain::message::Service;
 use serde_json::{Value, json};
 
-use haversack_testkit::{Api, LINE, Origin, RECIPIENT, Response, TestApp, corpus, until};
+use haversack_testkit::{
+    Api, LINE, Origin, RECIPIENT, Response, TestApp, corpus, each_case_async, text, until,
+};
 
-/// A chat to send into; the path of its voice memos.
+/// Creates a chat, and returns the path of its voice memos.
 async fn memos(api: &Api) -> String {
     let chat = api.send_text(&[RECIPIENT], "hi").await;
-    format!("/v3/chats/{}/voicememo", chat["id"].as_str().expect("id"))
+    format!("/v3/chats/{}/voicememo", text(&chat, "id"))
 }
 
 async fn by_url(api: &Api, path: &str, url: &str) -> Response {
@@ -23,8 +25,7 @@ async fn by_id(api: &Api, path: &str, id: &str) -> Response {
     api.post(path, &json!({"attachment_id": id})).await
 }
 
-/// Sounds of the samples, their declared type, and how long they are in milliseconds, as media-types research measured
-/// them or as they were made.
+/// Audio samples with their declared type and duration in milliseconds.
 const SOUNDS: [(&str, &str, u64); 22] = [
     ("voice.m4a", "audio/x-m4a", 2500),
     ("voice-alac.m4a", "audio/x-m4a", 2500),
@@ -51,11 +52,11 @@ const SOUNDS: [(&str, &str, u64); 22] = [
 ];
 
 #[tokio::test]
-async fn every_format_both_ways_in() {
+async fn every_audio_format_is_accepted_by_id_and_by_url() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |flags| flags.rate_limit_messages = Some(1000)).await;
     let path = memos(&app.api).await;
-    for (file, declared, duration) in SOUNDS {
+    each_case_async(SOUNDS, async |(file, declared, duration)| {
         let bytes = corpus(file);
         let uploaded = app.api.upload(file, declared, &bytes).await;
         origin.file(&format!("/{file}"), "application/octet-stream", &bytes);
@@ -66,18 +67,18 @@ async fn every_format_both_ways_in() {
         assert_eq!(first["voice_memo"]["voice_memo"]["id"], uploaded.id);
         for sent in [first, second] {
             let memo = &sent["voice_memo"]["voice_memo"];
-            let told = memo["duration_ms"]
+            let received = memo["duration_ms"]
                 .as_u64()
                 .unwrap_or_else(|| panic!("{file}: {memo}"));
             assert!(
-                told.abs_diff(duration) <= 50,
-                "{file}: {told}, not {duration}"
+                received.abs_diff(duration) <= 50,
+                "{file}: {received}, not {duration}"
             );
-            let delivered = app.api.get(memo["url"].as_str().expect("URL")).await;
+            let delivered = app.api.get(text(memo, "url")).await;
             assert_eq!(delivered.status, 200, "{file}");
             assert_eq!(
                 delivered.header("content-type"),
-                memo["mime_type"].as_str().expect("type"),
+                text(memo, "mime_type"),
                 "{file}"
             );
             assert_eq!(
@@ -86,11 +87,12 @@ async fn every_format_both_ways_in() {
                 "{file}"
             );
         }
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn the_answer_has_what_clients_expect() {
+async fn voice_memo_response_has_documented_fields() {
     let app = TestApp::start().await;
     let path = memos(&app.api).await;
     let file = app
@@ -116,10 +118,10 @@ async fn the_answer_has_what_clients_expect() {
     );
     assert_eq!(chat["handles"].as_array().expect("handles").len(), 2);
 
-    // It is a message like any other.
+    // A voice memo is a message as well.
     let message = app
         .api
-        .message_with_status(sent["id"].as_str().expect("id"), "delivered")
+        .message_with_status(text(&sent, "id"), "delivered")
         .await;
     assert_eq!(message["parts"][0]["id"], file.id);
     assert_eq!(
@@ -151,32 +153,42 @@ async fn the_answer_has_what_clients_expect() {
 }
 
 #[tokio::test]
-async fn what_is_no_voice_memo_is_refused() {
+async fn file_that_is_not_audio_returns_400() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let path = memos(&app.api).await;
-    for (file, declared, found) in [
-        ("clip.mp4", "video/mp4", "an MP4 video"),
-        ("photo.jpg", "image/jpeg", "a JPEG image"),
-        ("notes.txt", "text/plain", "text"),
-        ("tune.mid", "audio/midi", "MIDI"),
-        ("voice-amr.3gp", "video/3gpp", "3GPP"),
-    ] {
-        let id = app.api.upload(file, declared, &corpus(file)).await.id;
-        origin.file(&format!("/{file}"), declared, &corpus(file));
-        for refused in [
-            by_id(&app.api, &path, &id).await,
-            by_url(&app.api, &path, &origin.url(&format!("/{file}"))).await,
-        ] {
-            assert_eq!(refused.error(), (400, 5004), "{file}");
-            assert!(
-                refused.message().contains(found),
-                "{file}: {}",
-                refused.message()
-            );
-        }
-    }
-    // Sound by its header, but none that plays.
+    each_case_async(
+        [
+            ("clip.mp4", "video/mp4", "an MP4 video"),
+            ("photo.jpg", "image/jpeg", "a JPEG image"),
+            ("notes.txt", "text/plain", "text"),
+            ("tune.mid", "audio/midi", "MIDI"),
+            ("voice-amr.3gp", "video/3gpp", "3GPP"),
+        ],
+        async |(file, declared, found)| {
+            let id = app.api.upload(file, declared, &corpus(file)).await.id;
+            origin.file(&format!("/{file}"), declared, &corpus(file));
+            for refused in [
+                by_id(&app.api, &path, &id).await,
+                by_url(&app.api, &path, &origin.url(&format!("/{file}"))).await,
+            ] {
+                assert_eq!(refused.error(), (400, 5004), "{file}");
+                assert!(
+                    refused.message().contains(found),
+                    "{file}: {}",
+                    refused.message()
+                );
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn audio_without_samples_returns_400() {
+    let origin = Origin::start();
+    let app = TestApp::with_origin(&origin, |_| {}).await;
+    let path = memos(&app.api).await;
     let silent = [&corpus("sound.wav")[..40], &0_u32.to_le_bytes()].concat();
     let silent = app
         .api
@@ -184,7 +196,7 @@ async fn what_is_no_voice_memo_is_refused() {
         .await
         .id;
     assert_eq!(by_id(&app.api, &path, &silent).await.error(), (400, 5004));
-    // Sound by all its headers, but of which nothing can be decoded.
+    // A file with valid headers and no audio data.
     let mut broken = corpus("voice-faststart.m4a");
     let data = broken
         .windows(4)
@@ -211,40 +223,56 @@ async fn what_is_no_voice_memo_is_refused() {
             refused.message()
         );
     }
-    for (body, expected) in [
-        (json!({}), (400, 1001)),
-        (
-            json!({"voice_memo_url": null, "attachment_id": ""}),
-            (400, 1001),
-        ),
-        (
-            json!({"voice_memo_url": origin.url("/a.m4a"), "attachment_id": silent}),
-            (400, 1005),
-        ),
-        (
-            json!({"voice_memo_url": "http://a.example/a.m4a"}),
-            (400, 1005),
-        ),
-        (json!({"attachment_id": "x"}), (400, 1005)),
-        (
-            json!({"attachment_id": "01990000-0000-7000-8000-000000000001"}),
-            (404, 2003),
-        ),
-        (
-            json!({"voice_memo_url": origin.url("/none.m4a")}),
-            (500, 5002),
-        ),
-        (
-            json!({"voice_memo_url": "https://10.0.0.1/a.m4a"}),
-            (500, 5002),
-        ),
-        (json!({"voice_memo_url": 1}), (400, 1003)),
-    ] {
-        assert_eq!(app.api.post(&path, &body).await.error(), expected, "{body}");
-    }
+}
+
+#[tokio::test]
+async fn invalid_voice_memo_request_returns_documented_code() {
+    let origin = Origin::start();
+    let app = TestApp::with_origin(&origin, |_| {}).await;
+    let path = memos(&app.api).await;
+    let sound = app
+        .api
+        .upload("a.m4a", "audio/x-m4a", &corpus("voice.m4a"))
+        .await
+        .id;
+    each_case_async(
+        [
+            (json!({}), (400, 1001)),
+            (
+                json!({"voice_memo_url": null, "attachment_id": ""}),
+                (400, 1001),
+            ),
+            (
+                json!({"voice_memo_url": origin.url("/a.m4a"), "attachment_id": sound}),
+                (400, 1005),
+            ),
+            (
+                json!({"voice_memo_url": "http://a.example/a.m4a"}),
+                (400, 1005),
+            ),
+            (json!({"attachment_id": "x"}), (400, 1005)),
+            (
+                json!({"attachment_id": "01990000-0000-7000-8000-000000000001"}),
+                (404, 2003),
+            ),
+            (
+                json!({"voice_memo_url": origin.url("/none.m4a")}),
+                (500, 5002),
+            ),
+            (
+                json!({"voice_memo_url": "https://10.0.0.1/a.m4a"}),
+                (500, 5002),
+            ),
+            (json!({"voice_memo_url": 1}), (400, 1003)),
+        ],
+        async |(body, expected)| {
+            assert_eq!(app.api.post(&path, &body).await.error(), expected, "{body}");
+        },
+    )
+    .await;
     let unknown = "/v3/chats/01990000-0000-7000-8000-000000000001/voicememo";
-    assert_eq!(by_id(&app.api, unknown, &silent).await.error(), (404, 2001));
-    assert_eq!(by_id(&app.rival, &path, &silent).await.error(), (404, 2001));
+    assert_eq!(by_id(&app.api, unknown, &sound).await.error(), (404, 2001));
+    assert_eq!(by_id(&app.rival, &path, &sound).await.error(), (404, 2001));
     let messages = app
         .api
         .get(&path.replace("voicememo", "messages"))
@@ -253,12 +281,12 @@ async fn what_is_no_voice_memo_is_refused() {
     assert_eq!(
         messages["messages"].as_array().map(Vec::len),
         Some(1),
-        "nothing of all this was sent"
+        "no voice memo was sent"
     );
 }
 
 #[tokio::test]
-async fn a_voice_memo_has_ten_mebibytes_at_most() {
+async fn voice_memo_above_10_mib_returns_413() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let path = memos(&app.api).await;
@@ -288,11 +316,11 @@ async fn a_voice_memo_has_ten_mebibytes_at_most() {
     assert_eq!(
         app.api.send_parts(part).await.status,
         201,
-        "it can be sent as a file"
+        "the limit is for voice memos only"
     );
 }
 
-/// A carrier that remembers what it was told.
+/// A gateway that records type and size of each file, and whether it is a voice memo.
 #[derive(Debug, Default)]
 struct Recorder(Mutex<Vec<(bool, String, u64)>>);
 
@@ -312,7 +340,7 @@ impl Gateway for Recorder {
 }
 
 #[tokio::test]
-async fn carriers_are_told_what_is_a_voice_memo() {
+async fn gateway_gets_voice_memo_flag() {
     let gateway = Arc::new(Recorder::default());
     let app = TestApp::with_gateway(gateway.clone(), |_| {}).await;
     let path = memos(&app.api).await;
@@ -325,14 +353,14 @@ async fn carriers_are_told_what_is_a_voice_memo() {
         .send_parts(json!([{"type": "media", "url": file.url}]))
         .await
         .expect(201);
-    let told = until(async || {
-        let told = gateway.0.lock().expect("lock").clone();
-        (told.len() == 2).then_some(told)
+    let received = until(async || {
+        let received = gateway.0.lock().expect("lock").clone();
+        (received.len() == 2).then_some(received)
     })
     .await;
     let size = corpus("tagged.mp3").len() as u64;
     assert_eq!(
-        told,
+        received,
         [
             (true, "audio/mpeg".to_owned(), size),
             (false, "audio/mpeg".to_owned(), size)
@@ -341,7 +369,7 @@ async fn carriers_are_told_what_is_a_voice_memo() {
 }
 
 #[tokio::test]
-async fn our_own_files_are_voice_memos_by_url_too() {
+async fn url_of_own_file_is_accepted_as_voice_memo() {
     let app = TestApp::start().await;
     let path = memos(&app.api).await;
     let file = app
@@ -362,7 +390,7 @@ async fn our_own_files_are_voice_memos_by_url_too() {
 }
 
 #[tokio::test]
-async fn what_is_no_voice_memo_is_not_converted_first() {
+async fn file_that_is_not_audio_is_not_converted() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let path = memos(&app.api).await;

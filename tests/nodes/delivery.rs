@@ -10,7 +10,7 @@ use haversack::delivery::{
 use tokio::sync::Notify;
 
 use crate::two_with;
-use haversack_testkit::{TestApp, until, within};
+use haversack_testkit::{TestApp, text, until, within};
 
 /// A gateway that records texts by recipient.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ async fn messages_are_sent_once_and_in_order_per_chat() {
                 .api
                 .send_text(&[person], &n.to_string())
                 .await;
-            last.push(sent["message"]["id"].as_str().expect("id").to_owned());
+            last.push(text(&sent["message"], "id").to_owned());
         }
     }
     for id in &last {
@@ -75,7 +75,7 @@ impl Gateway for Hangs {
 async fn expired_lease_of_dead_server_is_taken_over() {
     let first = TestApp::with_gateway(Arc::new(Hangs), |_| {}).await;
     let sent = first.api.send_text(&["a@example.com"], "one").await;
-    let id = sent["message"]["id"].as_str().expect("id").to_owned();
+    let id = text(&sent["message"], "id").to_owned();
     first.api.message_with_status(&id, "queued").await;
     let second = first.start_peer(Arc::new(Loopback)).await;
     let later = second.api.send_text(&["a@example.com"], "two").await["message"]["id"].clone();
@@ -107,8 +107,8 @@ async fn expired_lease_of_dead_server_is_taken_over() {
         .await;
 }
 
-/// A gateway that records messages in order, in a list shared with others. It answers one text only after
-/// permission, and another never.
+/// A gateway that records messages in order, in a list shared with others. It accepts one text only
+/// after permission, and another never.
 #[derive(Debug)]
 struct Mortal {
     handed: Arc<Mutex<Vec<(String, String)>>>,
@@ -163,9 +163,9 @@ async fn dead_server_causes_duplicate_only_for_message_at_the_gateway() {
     let handed = Arc::default();
     let mortal = Mortal::new(&handed, "first", "second");
     let first = TestApp::with_gateway(mortal.clone(), |_| {}).await;
-    let send = async |text| {
-        let sent = first.api.send_text(&["a@example.com"], text).await;
-        sent["message"]["id"].as_str().expect("id").to_owned()
+    let send = async |value| {
+        let sent = first.api.send_text(&["a@example.com"], value).await;
+        text(&sent["message"], "id").to_owned()
     };
     let done = send("first").await;
     within(mortal.has.notified()).await;

@@ -1,5 +1,5 @@
-//! Several servers on one PostgreSQL database: ordering, uniqueness and limits across servers. Needs
-//! `HAVERSACK_TEST_DATABASE_URL`, which `tests/cluster/with-postgres.sh` sets.
+//! Several servers on one PostgreSQL database: ordering, uniqueness and limits across servers.
+//! Needs `HAVERSACK_TEST_DATABASE_URL`, which `tests/cluster/with-postgres.sh` sets.
 
 #![expect(unreachable_pub, reason = "a test has no public interface")]
 

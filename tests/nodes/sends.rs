@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::two;
-use haversack_testkit::{LINE, RECIPIENT, Response, TestApp};
+use haversack_testkit::{LINE, RECIPIENT, Response, TestApp, text};
 
 fn message(text: &str, key: Option<&str>) -> Value {
     json!({"parts": [{"type": "text", "value": text}], "idempotency_key": key})
@@ -62,18 +62,15 @@ async fn concurrent_sends_with_same_idempotency_key_send_once() {
         let sent = apps.iter().cycle().take(6);
         let sent = join_all(sent.map(|app| send(app, &to, message("x", Some(&key))))).await;
         let first = sent[0].bytes.clone();
-        for answer in sent {
-            assert_eq!(answer.status, 201);
+        for response in sent {
+            assert_eq!(response.status, 201);
             assert_eq!(
-                answer.bytes, first,
+                response.bytes, first,
                 "all concurrent sends get the same response"
             );
         }
         let chat: Value = serde_json::from_slice(&first).expect("JSON");
-        let url = format!(
-            "/v3/chats/{}/messages",
-            chat["chat"]["id"].as_str().expect("id")
-        );
+        let url = format!("/v3/chats/{}/messages", text(&chat["chat"], "id"));
         let messages = apps[1].api.get(&url).await.expect(200);
         assert_eq!(messages["messages"].as_array().expect("messages").len(), 1);
     }
@@ -93,9 +90,14 @@ async fn rate_limit_counts_sends_of_all_servers() {
             .map(|app| send(app, RECIPIENT, message("x", None))),
     )
     .await;
-    let (passed, refused): (Vec<_>, Vec<_>) = sent.iter().partition(|answer| answer.status == 201);
+    let (passed, refused): (Vec<_>, Vec<_>) =
+        sent.iter().partition(|response| response.status == 201);
     assert_eq!((passed.len(), refused.len()), (29, 31));
-    assert!(refused.iter().all(|answer| answer.error() == (429, 1007)));
+    assert!(
+        refused
+            .iter()
+            .all(|response| response.error() == (429, 1007))
+    );
 }
 
 #[tokio::test]
@@ -110,8 +112,11 @@ async fn groups_with_shared_recipients_do_not_deadlock() {
         let app = &apps[n % 2];
         async move { app.api.post("/v3/chats", &body).await }
     });
-    for answer in join_all(sends).await {
-        assert!(matches!(answer.status.as_u16(), 201 | 429), "{answer:?}");
+    for response in join_all(sends).await {
+        assert!(
+            matches!(response.status.as_u16(), 201 | 429),
+            "{response:?}"
+        );
     }
 }
 

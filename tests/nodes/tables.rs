@@ -4,16 +4,13 @@ use haversack::db::{Db, SchemaStatus};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 
 use crate::two;
-use haversack_testkit::postgres;
+use haversack_testkit::{postgres, text};
 
 #[tokio::test]
 async fn migration_under_running_servers_causes_only_transient_503() {
     let [first, second] = two().await;
     let made = first.api.create("a.txt", "text/plain", 5).await;
-    let path = format!(
-        "/v3/attachments/{}",
-        made["attachment_id"].as_str().expect("id")
-    );
+    let path = format!("/v3/attachments/{}", text(&made, "attachment_id"));
     for app in [&first, &second] {
         app.api.get(&path).await.expect(200);
     }
@@ -26,18 +23,18 @@ async fn migration_under_running_servers_causes_only_transient_503() {
         .expect("a migration");
     for app in [&first, &second] {
         // Both servers have several connections with statements prepared for the old schema.
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for _ in 0..10 {
-            let answer = app.api.get(&path).await;
-            if answer.status != 200 {
+            let response = app.api.get(&path).await;
+            if response.status != 200 {
                 assert_eq!(
-                    (answer.error(), answer.header("retry-after")),
+                    (response.error(), response.header("retry-after")),
                     ((503, 4004), "1")
                 );
             }
-            answers.push(answer.status.as_u16());
+            responses.push(response.status.as_u16());
         }
-        assert_eq!(answers[5..], [200; 5], "{answers:?}");
+        assert_eq!(responses[5..], [200; 5], "{responses:?}");
     }
 }
 
@@ -69,7 +66,7 @@ async fn role_without_ddl_rights_can_serve() {
     }
     let mut url: url::Url = url.parse().expect("URL");
     url.set_username(&schema).expect("a user");
-    let db = Db::open(&url).await.expect("nothing has to be made");
+    let db = Db::open(&url).await.expect("the schema exists");
     assert_eq!(db.tables().await.expect("tables"), SchemaStatus::Current);
     db.check().await.expect("it works");
 }

@@ -1,15 +1,16 @@
-//! Where a picture was taken, and by which camera: kept, unless the operator says otherwise.
+//! Removal of private metadata (Exif location, camera), which is off by default.
 
 use haversack::transcode::strip_metadata;
 use serde_json::json;
 
-use haversack_testkit::origin::response;
-use haversack_testkit::{Origin, TestApp, corpus};
+use haversack_testkit::origin::http_response;
+use haversack_testkit::{Origin, TestApp, corpus, text};
 
-/// A photograph with a place in its Exif.
+/// A photo with a location in its Exif.
 const PHOTO: &str = "photo-exif-rotated.jpg";
 
-fn tells(bytes: &[u8]) -> bool {
+/// Returns true if the bytes contain private metadata.
+fn has_metadata(bytes: &[u8]) -> bool {
     let mut file = tempfile::tempfile().expect("file");
     std::io::Write::write_all(&mut file, bytes).expect("write");
     !strip_metadata::patches(&mut file)
@@ -18,19 +19,19 @@ fn tells(bytes: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn files_stay_as_they_are_by_default() {
+async fn metadata_is_kept_by_default() {
     let app = TestApp::start().await;
     let file = app.api.upload("a.jpg", "image/jpeg", &corpus(PHOTO)).await;
     let stored = app.api.get(&file.url).await.bytes;
-    assert!(stored == corpus(PHOTO) && tells(&stored));
+    assert!(stored == corpus(PHOTO) && has_metadata(&stored));
 }
 
 #[tokio::test]
-async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that() {
+async fn location_is_removed_from_uploads_and_fetched_files() {
     let origin = Origin::start();
     origin.script(
         "/a.jpg",
-        response(
+        http_response(
             "200 OK",
             &format!("content-length: {}", corpus(PHOTO).len()),
             &corpus(PHOTO),
@@ -45,7 +46,7 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
     assert_eq!(
         (first.status.as_u16(), again.status.as_u16()),
         (200, 200),
-        "the same bytes are the same bytes"
+        "a repeated upload is compared by its original bytes"
     );
     assert_eq!(first.header("etag"), again.header("etag"));
     let sent = app
@@ -53,13 +54,11 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
         .send_parts(json!([{"type": "media", "url": origin.url("/a.jpg")}]))
         .await
         .expect(201);
-    let fetched = sent["chat"]["message"]["parts"][0]["url"]
-        .as_str()
-        .expect("URL");
-    for url in [created["download_url"].as_str().expect("URL"), fetched] {
+    let fetched = text(&sent["chat"]["message"]["parts"][0], "url");
+    for url in [text(&created, "download_url"), fetched] {
         let stored = app.api.get(url).await;
         assert_eq!(stored.bytes.len(), bytes.len());
-        assert!(!tells(&stored.bytes), "{url}");
+        assert!(!has_metadata(&stored.bytes), "{url}");
         let differing = stored
             .bytes
             .iter()
@@ -68,15 +67,19 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
             .count();
         assert!(
             (1..200).contains(&differing),
-            "{differing}: and nothing else is touched"
+            "{differing}: only the metadata changes"
         );
     }
     assert_eq!(
         app.stored_files().await.len(),
         2,
-        "what was removed is nowhere"
+        "only the stripped files are stored"
     );
-    // What cannot be cleaned does not pass.
+}
+
+#[tokio::test]
+async fn jpeg_with_too_much_metadata_returns_400() {
+    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
     let mut many = corpus("photo.jpg");
     many.extend(b"Exif\0\0II*\0\x08\0\0\0\0\0".repeat(600));
     let created = app.api.create("many.jpg", "image/jpeg", many.len()).await;
@@ -93,7 +96,11 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
         "{}",
         refused.message()
     );
-    // Nothing to remove.
+}
+
+#[tokio::test]
+async fn file_without_metadata_is_stored_unchanged() {
+    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
     let plain = app
         .api
         .upload("b.jpg", "image/jpeg", &corpus("photo.jpg"))
@@ -101,7 +108,7 @@ async fn places_are_removed_before_a_file_is_stored_if_the_operator_wants_that()
     assert_eq!(app.api.get(&plain.url).await.bytes, corpus("photo.jpg"));
 }
 
-/// A PNG of these chunks.
+/// Returns a PNG with these chunks.
 fn png(chunks: impl IntoIterator<Item = (&'static [u8; 4], Vec<u8>)>) -> Vec<u8> {
     let header = (b"IHDR", vec![0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0]);
     let pixel = (
@@ -121,7 +128,8 @@ fn png(chunks: impl IntoIterator<Item = (&'static [u8; 4], Vec<u8>)>) -> Vec<u8>
     bytes
 }
 
-/// A JPEG whose directory of 500 entries points to another one 500 times, and that one beyond itself.
+/// Returns a JPEG with an Exif directory whose next directory is itself, and whose 500 entries all
+/// point to a second one; the 500 entries of that all point to one maker note.
 fn jpeg_with_looping_directories() -> Vec<u8> {
     const ENTRIES: u16 = 500;
     let (sub, tail) = (6014_u32, 12_020_u32);
@@ -159,7 +167,7 @@ fn jpeg_with_looping_directories() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn directories_that_point_at_each_other_are_read_once() {
+async fn cyclic_exif_directories_are_read_once() {
     let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
     let bytes = jpeg_with_looping_directories();
     let file = app.api.upload("loops.jpg", "image/jpeg", &bytes).await;
@@ -167,16 +175,16 @@ async fn directories_that_point_at_each_other_are_read_once() {
     assert_eq!(stored.len(), bytes.len());
     assert!(
         stored.ends_with(&corpus("photo.jpg")[2..]),
-        "the picture is not touched"
+        "the image data is unchanged"
     );
     assert!(
         !stored.windows(10).any(|piece| piece == b"nnnnnnnnnn"),
-        "the maker's note is gone"
+        "the maker note is removed"
     );
 }
 
 #[tokio::test]
-async fn places_behind_many_chunks_are_removed() {
+async fn location_after_many_png_chunks_is_removed() {
     let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
     let place = (b"tEXt", b"exif:GPSLatitude\x0052.31N".to_vec());
     let many = std::iter::repeat_n((b"tEXt", Vec::new()), 100_001);
@@ -188,7 +196,7 @@ async fn places_behind_many_chunks_are_removed() {
 }
 
 #[tokio::test]
-async fn more_profiles_than_any_picture_has_are_refused() {
+async fn png_with_too_many_profiles_returns_400() {
     let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
     let bytes = png(std::iter::repeat_n(
         (b"tEXt", b"Raw profile type".to_vec()),

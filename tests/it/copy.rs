@@ -1,4 +1,4 @@
-//! Moving to another database and another store and back, and what does not fit between the two.
+//! `haversack copy`: to another database and store, and back.
 
 use std::path::Path;
 use std::process::Output;
@@ -10,16 +10,17 @@ use haversack::delivery::{Accepted, Gateway, GatewayError, OutgoingMessage};
 use serde_json::{Value, json};
 
 use haversack_testkit::bucket::credential;
-use haversack_testkit::origin::response;
+use haversack_testkit::origin::http_response;
 use haversack_testkit::program::{haversack, run, stderr, stdout};
 use haversack_testkit::{
-    BucketServer, LINE, Origin, RECIPIENT, TestApp, corpus, on_disk, postgres,
+    BucketServer, LINE, Origin, RECIPIENT, TestApp, corpus, each_case_async, on_disk, postgres,
+    text,
 };
 
 const PHOTO: &[u8] = include_bytes!("data/photo.jpg");
 
-/// Runs the program while the servers of this process go on.
-async fn program(data_dir: &Path, arguments: &[&str]) -> Output {
+/// Runs a command of the program without blocking the servers of this process.
+pub async fn program(data_dir: &Path, arguments: &[&str]) -> Output {
     let mut command = haversack(data_dir);
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         command.env(name, credential(name).expect("a credential"));
@@ -30,17 +31,17 @@ async fn program(data_dir: &Path, arguments: &[&str]) -> Output {
         .expect("no panic")
 }
 
-/// A bucket and a database for it: PostgreSQL if the tests have one.
-struct Elsewhere {
+/// A second storage: a bucket and a database, on PostgreSQL if the tests use it.
+struct Target {
     bucket: BucketServer,
     database: String,
     folder: tempfile::TempDir,
 }
 
-impl Elsewhere {
+impl Target {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("folder");
-        let sqlite = format!("sqlite://{}/elsewhere.db?mode=rwc", folder.path().display());
+        let sqlite = format!("sqlite://{}/target.db?mode=rwc", folder.path().display());
         let database = postgres::create_schema().await.unwrap_or(sqlite);
         Self {
             bucket: BucketServer::start().await,
@@ -49,7 +50,7 @@ impl Elsewhere {
         }
     }
 
-    fn place(&self) -> String {
+    fn location(&self) -> String {
         format!("{},{}", self.database, self.bucket.url())
     }
 
@@ -63,10 +64,10 @@ impl Elsewhere {
     }
 }
 
-/// What clients see of everything: answers by URL, and files by the path of theirs.
+/// Everything that clients can read: responses by path, and files by URL.
 #[derive(Debug, PartialEq)]
-struct Seen {
-    answers: Vec<(String, Value)>,
+struct Snapshot {
+    responses: Vec<(String, Value)>,
     files: Vec<(String, Vec<u8>)>,
 }
 
@@ -81,16 +82,16 @@ fn collect(value: &Value, key: &str, found: &mut Vec<String>) {
     }
 }
 
-async fn look(app: &TestApp, paths: &[String]) -> Seen {
+async fn snapshot(app: &TestApp, paths: &[String]) -> Snapshot {
     let base = format!("http://{}", app.address);
-    let (mut answers, mut urls) = (Vec::new(), Vec::new());
+    let (mut responses, mut urls) = (Vec::new(), Vec::new());
     for path in paths {
-        let answer = app.api.get(path).await.expect(200);
+        let response = app.api.get(path).await.expect(200);
         for key in ["url", "download_url"] {
-            collect(&answer, key, &mut urls);
+            collect(&response, key, &mut urls);
         }
-        let text = answer.to_string().replace(&base, "http://server");
-        answers.push((path.clone(), serde_json::from_str(&text).expect("JSON")));
+        let text = response.to_string().replace(&base, "http://server");
+        responses.push((path.clone(), serde_json::from_str(&text).expect("JSON")));
     }
     let mut files = Vec::new();
     for url in urls.into_iter().filter(|url| !url.is_empty()) {
@@ -98,16 +99,16 @@ async fn look(app: &TestApp, paths: &[String]) -> Seen {
         assert_eq!(file.status, 200, "{url}");
         files.push((url.replace(&base, "http://server"), file.bytes));
     }
-    Seen { answers, files }
+    Snapshot { responses, files }
 }
 
-/// A server on disk with some of everything, and the URLs that show it.
-async fn furnished(origin: &Origin) -> (TestApp, Vec<String>) {
+/// Starts a server on disk with data of every kind, and returns the paths that show it.
+async fn populated(origin: &Origin) -> (TestApp, Vec<String>) {
     origin.on("/a.jpg", |request| {
         if request.contains("\r\nif-none-match: \"v1\"\r\n") {
-            return response("304 Not Modified", "etag: \"v1\"", b"");
+            return http_response("304 Not Modified", "etag: \"v1\"", b"");
         }
-        response(
+        http_response(
             "200 OK",
             &format!("etag: \"v1\"\ncontent-length: {}", PHOTO.len()),
             PHOTO,
@@ -131,7 +132,7 @@ async fn furnished(origin: &Origin) -> (TestApp, Vec<String>) {
     paths.extend([&odd.id, &scan.id].map(|id| format!("/v3/attachments/{id}")));
     paths.push(format!(
         "/v3/attachments/{}",
-        waiting["attachment_id"].as_str().expect("id")
+        text(&waiting, "attachment_id")
     ));
     let url = origin.url("/a.jpg");
     for part in [
@@ -150,16 +151,10 @@ async fn furnished(origin: &Origin) -> (TestApp, Vec<String>) {
             )
             .await;
         let sent = sent.expect(201);
-        let id = sent["chat"]["message"]["id"]
-            .as_str()
-            .expect("id")
-            .to_owned();
+        let id = text(&sent["chat"]["message"], "id").to_owned();
         app.api.message_with_status(&id, "delivered").await;
         paths.push(format!("/v3/messages/{id}"));
-        paths.push(format!(
-            "/v3/chats/{}/messages",
-            sent["chat"]["id"].as_str().expect("id")
-        ));
+        paths.push(format!("/v3/chats/{}/messages", text(&sent["chat"], "id")));
     }
     (app, paths)
 }
@@ -172,31 +167,31 @@ async fn stop(mut app: TestApp) -> (tempfile::TempDir, MockClock) {
 }
 
 #[tokio::test]
-async fn everything_moves_to_a_bucket_and_back() {
+async fn copy_to_a_bucket_and_back_preserves_everything() {
     let origin = Origin::start();
-    let (app, paths) = furnished(&origin).await;
-    let before = look(&app, &paths).await;
+    let (app, paths) = populated(&origin).await;
+    let before = snapshot(&app, &paths).await;
     let (folder, clock) = stop(app).await;
-    let elsewhere = Elsewhere::new().await;
+    let target = Target::new().await;
     let from = folder.path().to_str().expect("path").to_owned();
 
     let copied = program(
-        elsewhere.folder.path(),
-        &["copy", "--from", &from, "--to", &elsewhere.place()],
+        target.folder.path(),
+        &["copy", "--from", &from, "--to", &target.location()],
     )
     .await;
     assert!(copied.status.success(), "{}", stderr(&copied));
-    // Two uploads, the picture made of one, and a file that two attachments share, which in a bucket is two.
+    // Two uploads, a variant, and a blob of two attachments, which in a bucket becomes two objects.
     assert!(
         stdout(&copied).starts_with("5 attachments are there, 5 files"),
         "{}",
         stdout(&copied)
     );
-    let app = TestApp::start_on(elsewhere.flags(), clock.clone()).await;
-    assert_eq!(look(&app, &paths).await, before);
-    assert_eq!(elsewhere.bucket.objects().len(), 5);
-    // Each is called what its URL says, so that a CDN finds it without us.
-    let objects = elsewhere.bucket.objects();
+    let app = TestApp::start_on(target.flags(), clock.clone()).await;
+    assert_eq!(snapshot(&app, &paths).await, before);
+    assert_eq!(target.bucket.objects().len(), 5);
+    // Keys equal URL paths, so that a CDN can serve the objects.
+    let objects = target.bucket.objects();
     for (url, bytes) in &before.files {
         let path = url.strip_prefix("http://server/").expect("path");
         let path = percent_encoding::percent_decode_str(path)
@@ -209,34 +204,31 @@ async fn everything_moves_to_a_bucket_and_back() {
             objects.keys()
         );
     }
-    // It goes on there: what was shared goes each for itself.
+    // The blob that was shared is now two objects.
     let (first, second) = (
-        &before.answers[9].1["parts"][0],
-        &before.answers[11].1["parts"][0],
+        &before.responses[9].1["parts"][0],
+        &before.responses[11].1["parts"][0],
     );
-    let id = |part: &Value| part["id"].as_str().expect("id").to_owned();
+    let id = |part: &Value| text(part, "id").to_owned();
     app.api
         .delete(&format!("/v3/attachments/{}", id(first)))
         .await
         .expect(204);
-    assert_eq!(elsewhere.bucket.objects().len(), 4);
-    let kept = second["url"]
-        .as_str()
-        .expect("URL")
-        .replace("http://server", "");
+    assert_eq!(target.bucket.objects().len(), 4);
+    let kept = text(second, "url").replace("http://server", "");
     assert_eq!(app.api.get(&kept).await.bytes, PHOTO);
     let paths: Vec<String> = paths
         .into_iter()
         .filter(|path| !path.contains(&id(first)))
         .collect();
-    let after = look(&app, &paths).await;
+    let after = snapshot(&app, &paths).await;
     assert!(app.shut_down().await);
 
     let back = tempfile::tempdir().expect("folder");
     let to = back.path().to_str().expect("path").to_owned();
     let copied = program(
-        elsewhere.folder.path(),
-        &["copy", "--from", &elsewhere.place(), "--to", &to],
+        target.folder.path(),
+        &["copy", "--from", &target.location(), "--to", &to],
     )
     .await;
     assert!(copied.status.success(), "{}", stderr(&copied));
@@ -248,15 +240,15 @@ async fn everything_moves_to_a_bucket_and_back() {
         clock,
     )
     .await;
-    assert_eq!(look(&app, &paths).await, after);
+    assert_eq!(snapshot(&app, &paths).await, after);
     assert!(app.shut_down().await);
 }
 
 #[tokio::test]
-async fn what_was_moved_is_not_moved_again_and_what_is_not_whole_not_at_all() {
+async fn second_copy_copies_only_what_is_missing_and_never_damaged_files() {
     let origin = Origin::start();
-    let (app, paths) = furnished(&origin).await;
-    let whole = look(&app, &paths).await;
+    let (app, paths) = populated(&origin).await;
+    let whole = snapshot(&app, &paths).await;
     let cut = app.api.upload("cut.txt", "text/plain", b"hello").await;
     let (folder, clock) = stop(app).await;
     let blob = folder
@@ -265,39 +257,39 @@ async fn what_was_moved_is_not_moved_again_and_what_is_not_whole_not_at_all() {
         .join(&cut.id[cut.id.len() - 2..])
         .join(&cut.id);
     std::fs::write(&blob, b"hullo").expect("write");
-    let elsewhere = Elsewhere::new().await;
+    let target = Target::new().await;
     let (from, to) = (
         folder.path().to_str().expect("path").to_owned(),
-        elsewhere.place(),
+        target.location(),
     );
     let copy = async || {
         program(
-            elsewhere.folder.path(),
+            target.folder.path(),
             &["copy", "--from", &from, "--to", &to],
         )
         .await
     };
 
-    elsewhere.bucket.set_down(true);
+    target.bucket.set_down(true);
     let away = copy().await;
     assert!(
         !away.status.success() && stderr(&away).contains("begin anew"),
         "{}",
         stderr(&away)
     );
-    elsewhere.bucket.set_down(false);
+    target.bucket.set_down(false);
     let copied = copy().await;
     assert!(!copied.status.success());
-    let told = stdout(&copied);
+    let output = stdout(&copied);
     assert!(
-        told.contains(&format!(
+        output.contains(&format!(
             "left: attachment {}: its bytes are 5 bytes with MD5",
             cut.id
         )),
-        "{told}"
+        "{output}"
     );
-    let app = TestApp::start_on(elsewhere.flags(), clock.clone()).await;
-    assert_eq!(look(&app, &paths).await, whole);
+    let app = TestApp::start_on(target.flags(), clock.clone()).await;
+    assert_eq!(snapshot(&app, &paths).await, whole);
     assert_eq!(
         app.api
             .get(&format!("/v3/attachments/{}", cut.id))
@@ -314,7 +306,7 @@ async fn what_was_moved_is_not_moved_again_and_what_is_not_whole_not_at_all() {
         "{}",
         stdout(&copied)
     );
-    let app = TestApp::start_on(elsewhere.flags(), clock).await;
+    let app = TestApp::start_on(target.flags(), clock).await;
     assert_eq!(
         app.api
             .get(&format!("/v3/attachments/{}", cut.id))
@@ -326,27 +318,37 @@ async fn what_was_moved_is_not_moved_again_and_what_is_not_whole_not_at_all() {
 }
 
 #[tokio::test]
-async fn places_that_are_none_are_told() {
+async fn copy_with_invalid_locations_fails_with_reason() {
     let folder = tempfile::tempdir().expect("folder");
     let here = folder.path().to_str().expect("path");
-    for (from, to, told) in [
-        (here, here, "the same place"),
-        (here, "/tmp/x", "there is no database at"),
-        ("sqlite:///x.db", here, "this is one URL"),
-        ("mysql://a,file:/tmp", here, "HAVERSACK_DATABASE_URL"),
-        (
-            "sqlite:///x.db?mode=rwc,ftp://a",
-            here,
-            "HAVERSACK_BLOBS_URL",
-        ),
-    ] {
-        let refused = program(folder.path(), &["copy", "--from", from, "--to", to]).await;
-        assert!(
-            !refused.status.success() && stderr(&refused).contains(told),
-            "{from}: {}",
-            stderr(&refused)
-        );
-    }
+    each_case_async(
+        [
+            (here, here, "the same place"),
+            (here, "/tmp/x", "there is no database at"),
+            ("sqlite:///x.db", here, "this is one URL"),
+            ("mysql://a,file:/tmp", here, "HAVERSACK_DATABASE_URL"),
+            (
+                "sqlite:///x.db?mode=rwc,ftp://a",
+                here,
+                "HAVERSACK_BLOBS_URL",
+            ),
+        ],
+        async |(from, to, output)| {
+            let refused = program(folder.path(), &["copy", "--from", from, "--to", to]).await;
+            assert!(
+                !refused.status.success() && stderr(&refused).contains(output),
+                "{from}: {}",
+                stderr(&refused)
+            );
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn copy_from_storage_in_use_fails() {
+    let folder = tempfile::tempdir().expect("folder");
+    let here = folder.path().to_str().expect("path");
     let app = TestApp::with(|flags| {
         on_disk(flags);
         flags.database_url = None;
@@ -361,117 +363,20 @@ async fn places_that_are_none_are_told() {
     );
 }
 
-#[tokio::test]
-async fn what_nothing_names_is_found_and_removed_by_the_sweeper() {
-    for in_bucket in [false, true] {
-        let bucket = BucketServer::start().await;
-        let app = TestApp::with(|flags| {
-            flags.database_url = None;
-            flags.blobs_url = in_bucket.then(|| bucket.url());
-        })
-        .await;
-        let kept = app.api.upload("a.txt", "text/plain", b"hello").await;
-        let lost = app.api.upload("b.txt", "text/plain", b"hello").await;
-        for file in [&kept, &lost] {
-            app.api
-                .get(&format!("/v3/attachments/{}", file.id))
-                .await
-                .expect(200);
-        }
-        let orphan = app.api.upload("c.txt", "text/plain", b"hello").await;
-        app.api
-            .get(&format!("/v3/attachments/{}", orphan.id))
-            .await
-            .expect(200);
-        for id in [&orphan.id, &lost.id] {
-            let statement = "DELETE FROM attachments WHERE id = $1 AND filename = 'c.txt'";
-            sqlx::query(statement)
-                .bind(id)
-                .execute(&mut *app.db.read().await.expect("connection"))
-                .await
-                .expect("a row is lost");
-        }
-        let removed = |id: &str| {
-            let folder = app.folder.path().join("blobs").join(&id[id.len() - 2..]);
-            if in_bucket {
-                bucket.file_of(id)
-            } else {
-                folder.join(id)
-            }
-        };
-        std::fs::remove_file(removed(&lost.id)).expect("a file is lost");
-        let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
-        let orphaned = std::fs::File::options()
-            .append(true)
-            .open(removed(&orphan.id))
-            .expect("the orphan");
-        let gc = async |arguments: &[&str]| {
-            let mut command = vec!["gc"];
-            command.extend(arguments);
-            let url = bucket.url();
-            if in_bucket {
-                command.extend(["--blobs-url", &url]);
-            }
-            program(app.folder.path(), &command).await
-        };
-
-        let young = gc(&[]).await;
-        assert!(
-            stdout(&young).contains("1 files that nothing names and that are younger"),
-            "{}",
-            stdout(&young)
-        );
-        orphaned.set_modified(two_days_ago).expect("time");
-        for dry in [&["--dry-run"][..], &[]] {
-            let found = gc(dry).await;
-            let told = stdout(&found);
-            assert!(told.contains("1 files that attachments name"), "{told}");
-            assert!(
-                told.contains("1 files that nothing names, 5 bytes") && told.contains(&orphan.id),
-                "{told}"
-            );
-            let problem = format!(
-                "lost: attachment {}: its file of 5 bytes is missing",
-                lost.id
-            );
-            assert!(told.contains(&problem) && !found.status.success(), "{told}");
-            assert_eq!(
-                app.stored_files().await.len(),
-                2,
-                "it removes nothing itself"
-            );
-            // The request is of now, and the server's clock is that of the test.
-            app.service.sweep().await.expect("sweep");
-            assert_eq!(app.stored_files().await.len(), 2);
-        }
-        app.clock
-            .advance(std::time::Duration::from_hours(24 * 365 * 2));
-        app.service.sweep().await.expect("sweep");
-        assert_eq!(app.stored_files().await.len(), 1);
-        assert_eq!(
-            app.api
-                .get(&format!("/v3/attachments/{}", kept.id))
-                .await
-                .expect(200)["status"],
-            "complete"
-        );
-    }
-}
-
-/// A carrier that takes nothing.
+/// A gateway that is unavailable.
 #[derive(Debug)]
-struct Away;
+struct Unavailable;
 
 #[async_trait::async_trait]
-impl Gateway for Away {
+impl Gateway for Unavailable {
     async fn send(&self, _: &OutgoingMessage) -> Result<Accepted, GatewayError> {
-        Err(GatewayError::Retryable("it is away".to_owned()))
+        Err(GatewayError::Retryable("unavailable".to_owned()))
     }
 }
 
 #[tokio::test]
-async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next() {
-    let app = TestApp::with_gateway(Arc::new(Away), |flags| {
+async fn second_copy_removes_rows_deleted_since_the_first() {
+    let app = TestApp::with_gateway(Arc::new(Unavailable), |flags| {
         on_disk(flags);
         flags.database_url = None;
     })
@@ -484,20 +389,20 @@ async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next(
         .await;
     let flags = app.flags.clone();
     let (folder, clock) = stop(app).await;
-    let elsewhere = Elsewhere::new().await;
+    let target = Target::new().await;
     let (from, to) = (
         folder.path().to_str().expect("path").to_owned(),
-        elsewhere.place(),
+        target.location(),
     );
     let copy = async || {
         program(
-            elsewhere.folder.path(),
+            target.folder.path(),
             &["copy", "--from", &from, "--to", &to],
         )
         .await
     };
     assert!(copy().await.status.success());
-    assert_eq!(elsewhere.bucket.objects().len(), 2);
+    assert_eq!(target.bucket.objects().len(), 2);
 
     let app = TestApp::start_on(flags, clock.clone()).await;
     app.api
@@ -516,8 +421,8 @@ async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next(
         "{}",
         stdout(&copied)
     );
-    assert_eq!(elsewhere.bucket.objects().len(), 1);
-    let app = TestApp::start_on(elsewhere.flags(), clock).await;
+    assert_eq!(target.bucket.objects().len(), 1);
+    let app = TestApp::start_on(target.flags(), clock).await;
     assert_eq!(
         app.api
             .get(&format!("/v3/attachments/{}", gone.id))
@@ -539,60 +444,7 @@ async fn what_was_deleted_or_delivered_since_a_copy_is_not_there_after_the_next(
 }
 
 #[tokio::test]
-async fn an_orphan_whose_name_is_given_again_is_not_removed() {
-    let bucket = BucketServer::start().await;
-    let app = TestApp::with(|flags| {
-        flags.database_url = None;
-        flags.blobs_url = Some(bucket.url());
-    })
-    .await;
-    let scan = app
-        .api
-        .upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff"))
-        .await;
-    app.api
-        .get(&format!("/v3/attachments/{}", scan.id))
-        .await
-        .expect(200);
-    // As a database that was restored finds it: what was made of the scan is there, and its row does not say so.
-    let orphan = bucket.file_of("scan.tiff").with_file_name("scan.jpg");
-    std::fs::write(&orphan, b"an earlier one").expect("write");
-    let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(48);
-    std::fs::File::options()
-        .append(true)
-        .open(&orphan)
-        .and_then(|file| file.set_modified(two_days_ago))
-        .expect("time");
-    let found = program(app.folder.path(), &["gc", "--blobs-url", &bucket.url()]).await;
-    assert!(
-        stdout(&found).contains("1 files that nothing names, 14 bytes"),
-        "{}",
-        stdout(&found)
-    );
-    let sent = app
-        .api
-        .send_parts(json!([{"type": "media", "attachment_id": scan.id}]))
-        .await
-        .expect(201);
-    app.clock
-        .advance(std::time::Duration::from_hours(24 * 365 * 2));
-    app.service.sweep().await.expect("sweep");
-    let picture = app
-        .api
-        .get(
-            sent["chat"]["message"]["parts"][0]["url"]
-                .as_str()
-                .expect("URL"),
-        )
-        .await;
-    assert_eq!(
-        (picture.status.as_u16(), picture.header("content-type")),
-        (200, "image/jpeg")
-    );
-}
-
-#[tokio::test]
-async fn what_was_used_since_a_copy_is_not_undone_by_another() {
+async fn copy_to_a_target_used_since_the_first_copy_fails() {
     let app = TestApp::with(|flags| {
         on_disk(flags);
         flags.database_url = None;
@@ -600,32 +452,28 @@ async fn what_was_used_since_a_copy_is_not_undone_by_another() {
     .await;
     app.api.upload("a.txt", "text/plain", b"hello").await;
     let (folder, clock) = stop(app).await;
-    let elsewhere = Elsewhere::new().await;
+    let target = Target::new().await;
     let (here, there) = (
         folder.path().to_str().expect("path").to_owned(),
-        elsewhere.place(),
+        target.location(),
     );
     let copy = async |from: &str, to: &str| {
-        program(
-            elsewhere.folder.path(),
-            &["copy", "--from", from, "--to", to],
-        )
-        .await
+        program(target.folder.path(), &["copy", "--from", from, "--to", to]).await
     };
     assert!(copy(&here, &there).await.status.success());
-    let app = TestApp::start_on(elsewhere.flags(), clock.clone()).await;
+    let app = TestApp::start_on(target.flags(), clock.clone()).await;
     let new = app.api.upload("b.txt", "text/plain", b"hello").await;
     let path = format!("/v3/attachments/{}", new.id);
     app.api.get(&path).await.expect(200);
     assert!(app.shut_down().await);
-    // The same once more, as on the day before; and from a place that is empty.
-    let empty = Elsewhere::new().await;
+    // From the first source again, and from an empty one.
+    let empty = Target::new().await;
     drop(
         haversack::db::Db::open(&empty.database.parse().expect("URL"))
             .await
             .expect("tables"),
     );
-    for from in [here, empty.place()] {
+    for from in [here, empty.location()] {
         let refused = copy(&from, &there).await;
         assert!(
             !refused.status.success() && stderr(&refused).contains("it was in use"),
@@ -633,6 +481,6 @@ async fn what_was_used_since_a_copy_is_not_undone_by_another() {
             stderr(&refused)
         );
     }
-    let app = TestApp::start_on(elsewhere.flags(), clock).await;
+    let app = TestApp::start_on(target.flags(), clock).await;
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "complete");
 }

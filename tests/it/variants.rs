@@ -1,10 +1,13 @@
-//! Files that are delivered in another form than they were uploaded in: TIFF as JPEG, CAF as M4A where ffmpeg is there.
+//! Variants: TIFF is delivered as JPEG, and CAF as M4A if ffmpeg is installed.
 
 use serde_json::{Value, json};
 
-use haversack_testkit::{Origin, TestApp, corpus, on_disk};
+use haversack_testkit::{
+    Origin, RECIPIENT, RIVAL_LINE, TestApp, corpus, each_case_async, on_disk, origin, text, until,
+    within,
+};
 
-/// Whether the program that CAF needs is on this machine; the tests hold with it and without.
+/// Returns true if ffmpeg, which CAF needs, is installed; the tests pass with and without it.
 async fn has_ffmpeg(app: &TestApp) -> bool {
     let ready = app.api.get("/readyz").await;
     assert!(
@@ -15,73 +18,75 @@ async fn has_ffmpeg(app: &TestApp) -> bool {
     !ready.text().contains("ffmpeg: none")
 }
 
+/// Sends a part, and returns it as the response has it.
 async fn part(app: &TestApp, part: Value) -> Value {
     app.api.send_parts(json!([part])).await.expect(201)["chat"]["message"]["parts"][0].clone()
 }
 
-fn text<'a>(part: &'a Value, field: &str) -> &'a str {
-    part[field].as_str().expect("text")
-}
-
 #[tokio::test]
-async fn tiff_is_delivered_as_jpeg() {
+async fn tiff_is_delivered_as_jpeg_and_original_is_kept() {
     let app = TestApp::start().await;
-    for file in [
-        "scan-be.tif",
-        "scan-le.tiff",
-        "bigtiff.tif",
-        "multipage.tif",
-        "tiny-be.tif",
-        "tiny-scan.tif",
-    ] {
-        let bytes = corpus(file);
-        let uploaded = app.api.upload(file, "image/tiff", &bytes).await;
-        let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
-        let name = format!("{}.jpg", file.split('.').next().expect("a stem"));
-        assert_eq!(
-            (text(&sent, "filename"), text(&sent, "mime_type")),
-            (name.as_str(), "image/jpeg"),
-            "{file}"
-        );
-        let delivered = app.api.get(text(&sent, "url")).await;
-        assert_eq!(
-            (delivered.status.as_u16(), delivered.header("content-type")),
-            (200, "image/jpeg"),
-            "{file}"
-        );
-        assert_eq!(sent["size_bytes"], delivered.bytes.len(), "{file}");
-        assert!(
-            delivered.bytes.starts_with(b"\xff\xd8\xff") && delivered.bytes.ends_with(b"\xff\xd9"),
-            "{file}"
-        );
-        let media_info = haversack::media::probe(std::io::Cursor::new(delivered.bytes), jpeg());
-        assert!(media_info.width.is_some(), "{file}");
+    each_case_async(
+        [
+            "scan-be.tif",
+            "scan-le.tiff",
+            "bigtiff.tif",
+            "multipage.tif",
+            "tiny-be.tif",
+            "tiny-scan.tif",
+        ],
+        async |file| {
+            let bytes = corpus(file);
+            let uploaded = app.api.upload(file, "image/tiff", &bytes).await;
+            let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
+            let name = format!("{}.jpg", file.split('.').next().expect("a stem"));
+            assert_eq!(
+                (text(&sent, "filename"), text(&sent, "mime_type")),
+                (name.as_str(), "image/jpeg"),
+                "{file}"
+            );
+            let delivered = app.api.get(text(&sent, "url")).await;
+            assert_eq!(
+                (delivered.status.as_u16(), delivered.header("content-type")),
+                (200, "image/jpeg"),
+                "{file}"
+            );
+            assert_eq!(sent["size_bytes"], delivered.bytes.len(), "{file}");
+            assert!(
+                delivered.bytes.starts_with(b"\xff\xd8\xff")
+                    && delivered.bytes.ends_with(b"\xff\xd9"),
+                "{file}"
+            );
+            let media_info = haversack::media::probe(std::io::Cursor::new(delivered.bytes), jpeg());
+            assert!(media_info.width.is_some(), "{file}");
 
-        // What was uploaded is still there, and still what it was.
-        let attachment = app
-            .api
-            .get(&format!("/v3/attachments/{}", uploaded.id))
-            .await
-            .expect(200);
-        assert_eq!(
-            (
-                text(&attachment, "content_type"),
-                text(&attachment, "filename")
-            ),
-            ("image/tiff", file)
-        );
-        assert_eq!(attachment["size_bytes"], bytes.len());
-        assert_eq!(
-            (&attachment["width"], &attachment["height"]),
-            (&json!(media_info.width), &json!(media_info.height))
-        );
-        let original = app.api.get(text(&attachment, "download_url")).await;
-        assert_eq!(
-            (original.header("content-type"), &original.bytes),
-            ("image/tiff", &bytes),
-            "{file}"
-        );
-    }
+            // The original is unchanged.
+            let attachment = app
+                .api
+                .get(&format!("/v3/attachments/{}", uploaded.id))
+                .await
+                .expect(200);
+            assert_eq!(
+                (
+                    text(&attachment, "content_type"),
+                    text(&attachment, "filename")
+                ),
+                ("image/tiff", file)
+            );
+            assert_eq!(attachment["size_bytes"], bytes.len());
+            assert_eq!(
+                (&attachment["width"], &attachment["height"]),
+                (&json!(media_info.width), &json!(media_info.height))
+            );
+            let original = app.api.get(text(&attachment, "download_url")).await;
+            assert_eq!(
+                (original.header("content-type"), &original.bytes),
+                ("image/tiff", &bytes),
+                "{file}"
+            );
+        },
+    )
+    .await;
 }
 
 fn jpeg() -> &'static haversack::media::MediaType {
@@ -89,7 +94,7 @@ fn jpeg() -> &'static haversack::media::MediaType {
 }
 
 #[tokio::test]
-async fn a_file_is_converted_once() {
+async fn concurrent_sends_build_one_variant() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let uploaded = app
@@ -99,12 +104,8 @@ async fn a_file_is_converted_once() {
     let body = json!({"type": "media", "attachment_id": uploaded.id});
     let sends = futures_util::future::join_all((0..5).map(|_| part(&app, body.clone()))).await;
     assert!(sends.iter().all(|sent| sent == &sends[0]), "{sends:?}");
-    assert_eq!(
-        app.stored_files().await.len(),
-        2,
-        "as it was uploaded, and as it is delivered"
-    );
-    // Both are named by URL, and both are this attachment.
+    assert_eq!(app.stored_files().await.len(), 2, "original and variant");
+    // The URLs of both renditions name this attachment.
     for url in [&uploaded.url, text(&sends[0], "url")] {
         assert_eq!(
             part(&app, json!({"type": "media", "url": url})).await,
@@ -125,14 +126,17 @@ async fn a_file_is_converted_once() {
             .status,
         204
     );
-    assert!(app.stored_files().await.is_empty(), "both go");
+    assert!(
+        app.stored_files().await.is_empty(),
+        "both renditions are deleted"
+    );
     for url in [&uploaded.url, text(&sends[0], "url")] {
         assert_eq!(app.api.get(url).await.status, 404);
     }
 }
 
 #[tokio::test]
-async fn both_forms_have_names_of_their_own() {
+async fn variant_does_not_replace_original_of_same_filename() {
     let app = TestApp::on_disk().await;
     for name in ["scan.jpg".to_owned(), format!("{}.jpg", "a".repeat(251))] {
         let uploaded = app
@@ -154,15 +158,15 @@ async fn both_forms_have_names_of_their_own() {
 }
 
 #[tokio::test]
-async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
+async fn variant_of_fetched_file_is_shared_after_304() {
     let origin = Origin::start();
     let bytes = corpus("scan-be.tif");
     origin.on("/scan.tif", move |request| {
         if request.contains("if-none-match: \"v1\"") {
-            return haversack_testkit::origin::response("304 Not Modified", "etag: \"v1\"", b"");
+            return origin::http_response("304 Not Modified", "etag: \"v1\"", b"");
         }
         let headers = format!("etag: \"v1\"\ncontent-length: {}", bytes.len());
-        haversack_testkit::origin::response("200 OK", &headers, &bytes)
+        origin::http_response("200 OK", &headers, &bytes)
     });
     let app = TestApp::with_origin(&origin, on_disk).await;
     let url = json!({"type": "media", "url": origin.url("/scan.tif")});
@@ -194,9 +198,9 @@ async fn what_is_fetched_is_converted_and_shared_when_it_has_not_changed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_converted_is_delivered_as_it_is() {
+async fn tiff_of_absurd_dimensions_is_delivered_unconverted() {
     let app = TestApp::start().await;
-    // 40,000 by 40,000 pixels, of which the file has none.
+    // A TIFF that claims 40,000 by 40,000 pixels and contains none.
     let mut bomb = b"II*\0\x08\0\0\0\x08\0".to_vec();
     for (tag, kind, value) in [
         (256_u16, 4_u16, 40_000_u32),
@@ -232,7 +236,7 @@ const CAFS: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn caf_is_delivered_as_m4a_where_there_is_ffmpeg() {
+async fn caf_is_delivered_as_m4a_if_ffmpeg_is_installed() {
     let app = TestApp::start().await;
     let converts = has_ffmpeg(&app).await;
     for file in CAFS {
@@ -277,7 +281,7 @@ async fn caf_is_delivered_as_m4a_where_there_is_ffmpeg() {
 }
 
 #[tokio::test]
-async fn without_ffmpeg_caf_stays_caf() {
+async fn caf_is_delivered_unconverted_without_ffmpeg() {
     let app = TestApp::with(|flags| flags.ffmpeg = Some("none".to_owned())).await;
     assert!(!has_ffmpeg(&app).await);
     let uploaded = app
@@ -296,9 +300,9 @@ async fn without_ffmpeg_caf_stays_caf() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_no_ffmpeg_is_not_used() {
+async fn program_that_is_not_ffmpeg_is_not_used() {
     let app = TestApp::with(|flags| flags.ffmpeg = Some("/bin/true".to_owned())).await;
-    // Perhaps before it is known; nothing of that is kept.
+    // The send may precede the check of the program; its result must not be stored.
     let caf = app
         .api
         .upload("a.caf", "audio/x-caf", &corpus("voice-pcm.caf"))
@@ -314,7 +318,7 @@ async fn a_program_that_is_no_ffmpeg_is_not_used() {
     assert!(!has_ffmpeg(&app).await);
 }
 
-/// What ffmpeg, which had no part in it, decodes of a file: samples, or grey pixels of a small picture.
+/// Decodes a file by ffmpeg: to samples, or to the gray pixels of a small picture.
 fn decoded(bytes: &[u8], arguments: &[&str]) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("folder");
     std::fs::write(folder.path().join("in"), bytes).expect("write");
@@ -334,19 +338,19 @@ fn decoded(bytes: &[u8], arguments: &[&str]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn another_decoder_finds_the_same_in_both_forms() {
+async fn independent_decoder_finds_same_content_in_both_renditions() {
     let app = TestApp::start().await;
     if !has_ffmpeg(&app).await {
-        // Then there is no other decoder; that CAF stays as it is has a test of its own.
+        // There is no other decoder to compare with.
         return;
     }
-    let forms = async |file: &str, content_type: &str| {
+    let renditions = async |file: &str, content_type: &str| {
         let uploaded = app.api.upload(file, content_type, &corpus(file)).await;
         let sent = part(&app, json!({"type": "media", "attachment_id": uploaded.id})).await;
         (corpus(file), app.api.get(text(&sent, "url")).await.bytes)
     };
     for file in CAFS {
-        let (original, delivered) = forms(file, "audio/x-caf").await;
+        let (original, delivered) = renditions(file, "audio/x-caf").await;
         assert_ne!(original, delivered);
         let samples = |bytes: &[u8]| -> Vec<f64> {
             let pcm = decoded(bytes, &["-f", "s16le", "-ac", "1", "-ar", "8000"]);
@@ -372,10 +376,11 @@ async fn another_decoder_finds_the_same_in_both_forms() {
         let ratio = loudness(&delivered) / loudness(&original);
         assert!((0.95..1.05).contains(&ratio), "{file}: {ratio}");
     }
-    // Of the others ffmpeg makes something else than all other programs: JPEG in TIFF, alpha, BigTIFF.
+    // ffmpeg decodes the other samples (JPEG in TIFF, alpha, BigTIFF) differently from all other
+    // programs.
     for file in ["scan-be.tif", "scan-le.tiff"] {
-        let (original, delivered) = forms(file, "image/tiff").await;
-        let grey = |bytes: &[u8]| {
+        let (original, delivered) = renditions(file, "image/tiff").await;
+        let gray = |bytes: &[u8]| {
             decoded(
                 bytes,
                 &[
@@ -390,7 +395,7 @@ async fn another_decoder_finds_the_same_in_both_forms() {
                 ],
             )
         };
-        let (original, delivered) = (grey(&original), grey(&delivered));
+        let (original, delivered) = (gray(&original), gray(&delivered));
         assert_eq!(original.len(), 32 * 32, "{file}");
         let apart: u32 = original
             .iter()
@@ -402,7 +407,7 @@ async fn another_decoder_finds_the_same_in_both_forms() {
 }
 
 #[tokio::test]
-async fn files_that_are_broken_inside_are_delivered_somehow() {
+async fn damaged_files_are_delivered_or_return_400() {
     let app = TestApp::with(|flags| flags.rate_limit_messages = Some(1000)).await;
     for (file, content_type) in [
         ("voice-aac.caf", "audio/x-caf"),
@@ -443,11 +448,11 @@ async fn files_that_are_broken_inside_are_delivered_somehow() {
 }
 
 #[tokio::test]
-async fn one_partners_slow_conversions_leave_room_for_others() {
+async fn slow_conversions_of_one_partner_leave_room_for_others() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().expect("folder");
     let (program, go) = (folder.path().join("ffmpeg"), folder.path().join("go"));
-    // Says that it is ffmpeg, and then does nothing until it may.
+    // Poses as ffmpeg, and waits until the test creates a file.
     let script = format!(
         "#!/bin/sh\n[ \"$1\" = -version ] && echo 'ffmpeg version stub' && exit\nwhile [ ! -e {} ]; do /bin/sleep 0.05; done\nexit 1\n",
         go.display()
@@ -471,19 +476,14 @@ async fn one_partners_slow_conversions_leave_room_for_others() {
         });
     }
     let working = app.folder.path().join("unfinished-conversions");
-    haversack_testkit::until(async || {
-        (std::fs::read_dir(&working).expect("folder").count() > 0).then_some(())
-    })
-    .await;
+    until(async || (std::fs::read_dir(&working).expect("folder").count() > 0).then_some(())).await;
     let scan = app
         .rival
         .upload("scan.tiff", "image/tiff", &corpus("scan-le.tiff"))
         .await;
-    let body = json!({"from": haversack_testkit::RIVAL_LINE, "to": [haversack_testkit::RECIPIENT],
+    let body = json!({"from": RIVAL_LINE, "to": [RECIPIENT],
         "message": {"parts": [{"type": "media", "attachment_id": scan.id}]}});
-    let sent = haversack_testkit::within(app.rival.post("/v3/chats", &body))
-        .await
-        .expect(201);
+    let sent = within(app.rival.post("/v3/chats", &body)).await.expect(201);
     assert_eq!(
         sent["chat"]["message"]["parts"][0]["mime_type"],
         "image/jpeg"
@@ -491,14 +491,14 @@ async fn one_partners_slow_conversions_leave_room_for_others() {
     std::fs::write(&go, b"").expect("write");
     while let Some(status) = slow.join_next().await {
         assert_eq!(
-            status.expect("an answer"),
+            status.expect("a response"),
             201,
-            "what cannot be converted is delivered as it is"
+            "a failed conversion leaves the file unconverted"
         );
     }
     assert_eq!(
         std::fs::read_dir(&working).expect("folder").count(),
         0,
-        "nothing of it stays"
+        "no temporary file remains"
     );
 }

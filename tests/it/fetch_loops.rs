@@ -1,4 +1,5 @@
-//! SSRF back to ourselves: media URLs that lead to this server by a redirect, under another name, or through a proxy.
+//! SSRF to this server: media URLs that lead back to it by a redirect, under another name, or
+//! through a proxy.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,18 +7,18 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::hostile_origins::{expect_reason, send};
-use haversack_testkit::origin::{Step, response};
-use haversack_testkit::{Api, Origin, TestApp, corpus};
+use haversack_testkit::origin::{Step, http_response};
+use haversack_testkit::{Api, Origin, TestApp, corpus, each_case_async, text};
 
 const CDN: &str = "https://cdn.example.com/files";
 const NO_FILE: &str =
     "after a redirect: it redirects to this server, but not to a file that is stored here";
 
-/// Makes a path of the origin redirect.
+/// Makes a path of the origin redirect, and returns its URL.
 fn redirect(origin: &Origin, path: &str, location: &str) -> String {
     origin.script(
         path,
-        response(
+        http_response(
             "302 Found",
             &format!("location: {location}\ncontent-length: 0"),
             b"",
@@ -31,36 +32,36 @@ async fn with_cdn(origin: &Origin) -> TestApp {
 }
 
 #[tokio::test]
-async fn a_redirect_to_ones_own_file_is_that_file() {
+async fn redirect_to_own_file_resolves_to_it() {
     let origin = Origin::start();
     let app = with_cdn(&origin).await;
     let file = app.api.upload("a b.txt", "text/plain", b"hello").await;
     let path = file.url.strip_prefix(CDN).expect("a URL below the CDN");
     let stored = app.stored_files().await.len();
-    for url in [
-        file.url.clone(),
-        app.url(path),
-        app.url(path).replace("http:", "https:"),
-        format!("http://cdn.example.com/files{path}"),
-        format!("https://CDN.Example.com.:443/files{path}?a=b"),
-        format!("https://cdn.example.com/x/../files{path}"),
-        format!("https://cdn.example.com/%66iles{path}"),
-    ] {
-        let sent = send(&app, &redirect(&origin, "/r.txt", &url))
-            .await
-            .expect(201);
-        let part = &sent["chat"]["message"]["parts"][0];
-        assert_eq!(
-            (&part["id"], &part["url"]),
-            (&json!(file.id), &json!(file.url)),
-            "{url}"
-        );
-    }
-    assert_eq!(
-        app.stored_files().await.len(),
-        stored,
-        "nothing was stored again"
-    );
+    each_case_async(
+        [
+            file.url.clone(),
+            app.url(path),
+            app.url(path).replace("http:", "https:"),
+            format!("http://cdn.example.com/files{path}"),
+            format!("https://CDN.Example.com.:443/files{path}?a=b"),
+            format!("https://cdn.example.com/x/../files{path}"),
+            format!("https://cdn.example.com/%66iles{path}"),
+        ],
+        async |url| {
+            let sent = send(&app, &redirect(&origin, "/r.txt", &url))
+                .await
+                .expect(201);
+            let part = &sent["chat"]["message"]["parts"][0];
+            assert_eq!(
+                (&part["id"], &part["url"]),
+                (&json!(file.id), &json!(file.url)),
+                "{url}"
+            );
+        },
+    )
+    .await;
+    assert_eq!(app.stored_files().await.len(), stored, "no new file");
     let metrics = app.anonymous().get("/metrics").await;
     assert!(
         metrics
@@ -69,8 +70,14 @@ async fn a_redirect_to_ones_own_file_is_that_file() {
         "{}",
         metrics.text()
     );
+}
 
-    // After a redirect of another, beside a file that is fetched, and twice.
+#[tokio::test]
+async fn redirects_to_own_file_mix_with_fetched_files() {
+    let origin = Origin::start();
+    let app = with_cdn(&origin).await;
+    let file = app.api.upload("a b.txt", "text/plain", b"hello").await;
+    redirect(&origin, "/r.txt", &file.url);
     redirect(
         &origin,
         "/first.txt",
@@ -99,51 +106,55 @@ async fn a_redirect_to_ones_own_file_is_that_file() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_a_file_one_may_not_send_is_refused_as_its_url_is() {
+async fn redirect_to_unavailable_file_returns_same_error_as_its_url() {
     let origin = Origin::start();
     let app = with_cdn(&origin).await;
     let own = app.api.upload("a.txt", "text/plain", b"hello").await;
     let foreign = app.rival.upload("a.txt", "text/plain", b"secret").await;
     let pending = app.api.create("b.txt", "text/plain", 5).await;
-    let pending = pending["download_url"].as_str().expect("URL");
+    let pending = text(&pending, "download_url");
     origin.file("/fetched.txt", "text/plain", b"beside it");
     let stored = app.stored_files().await;
-    for (url, error) in [
-        (foreign.url.clone(), (404, 2003)),
-        (
-            foreign
-                .url
-                .replace("https://cdn.example.com", "http://CDN.example.com."),
-            (404, 2003),
-        ),
-        (own.url.replace("a.txt", "b.txt"), (404, 2003)),
-        (
-            own.url
-                .replace(&own.id, "01890a5d-ac96-774b-bcce-b302099a8057"),
-            (404, 2003),
-        ),
-        (pending.to_owned(), (404, 2007)),
-    ] {
-        let redirected = send(&app, &redirect(&origin, "/r.txt", &url)).await;
-        assert_eq!(redirected.error(), error, "{url}");
-        let direct = send(&app, &url.replace("http://", "https://")).await;
-        assert_eq!(
-            (direct.error(), direct.message()),
-            (error, redirected.message()),
-            "{url}"
-        );
-        let parts = ["/fetched.txt", "/r.txt"]
-            .map(|path| json!({"type": "media", "url": origin.url(path)}));
-        assert_eq!(
-            app.api.send_parts(json!(parts)).await.error(),
-            error,
-            "{url}"
-        );
-    }
+    each_case_async(
+        [
+            (foreign.url.clone(), (404, 2003)),
+            (
+                foreign
+                    .url
+                    .replace("https://cdn.example.com", "http://CDN.example.com."),
+                (404, 2003),
+            ),
+            (own.url.replace("a.txt", "b.txt"), (404, 2003)),
+            (
+                own.url
+                    .replace(&own.id, "01890a5d-ac96-774b-bcce-b302099a8057"),
+                (404, 2003),
+            ),
+            (pending.to_owned(), (404, 2007)),
+        ],
+        async |(url, error)| {
+            let redirected = send(&app, &redirect(&origin, "/r.txt", &url)).await;
+            assert_eq!(redirected.error(), error, "{url}");
+            let direct = send(&app, &url.replace("http://", "https://")).await;
+            assert_eq!(
+                (direct.error(), direct.message()),
+                (error, redirected.message()),
+                "{url}"
+            );
+            let parts = ["/fetched.txt", "/r.txt"]
+                .map(|path| json!({"type": "media", "url": origin.url(path)}));
+            assert_eq!(
+                app.api.send_parts(json!(parts)).await.error(),
+                error,
+                "{url}"
+            );
+        },
+    )
+    .await;
     assert_eq!(
         app.stored_files().await,
         stored,
-        "what was fetched beside it is not kept"
+        "the other fetched file is discarded"
     );
     assert_eq!(
         app.api.get("/v3/chats").await.expect(200)["chats"],
@@ -152,7 +163,7 @@ async fn a_redirect_to_a_file_one_may_not_send_is_refused_as_its_url_is() {
 }
 
 #[tokio::test]
-async fn a_voice_memo_that_redirects_to_ones_own_file_is_that_file() {
+async fn voice_memo_redirect_to_own_file_resolves_to_it() {
     let origin = Origin::start();
     let app = with_cdn(&origin).await;
     let sound = app
@@ -163,9 +174,9 @@ async fn a_voice_memo_that_redirects_to_ones_own_file_is_that_file() {
         .rival
         .upload("a.mp3", "audio/mpeg", &corpus("song-cbr-id3v1.mp3"))
         .await;
-    let text = app.api.upload("a.txt", "text/plain", b"hello").await;
+    let document = app.api.upload("a.txt", "text/plain", b"hello").await;
     let chat = app.api.send_text(&["+12025550199"], "hi").await;
-    let path = format!("/v3/chats/{}/voicememo", chat["id"].as_str().expect("id"));
+    let path = format!("/v3/chats/{}/voicememo", text(&chat, "id"));
     let memo = async |location: &str| {
         let url = redirect(&origin, "/r.mp3", location);
         app.api.post(&path, &json!({"voice_memo_url": url})).await
@@ -175,37 +186,44 @@ async fn a_voice_memo_that_redirects_to_ones_own_file_is_that_file() {
         json!(sound.id)
     );
     assert_eq!(memo(&foreign.url).await.error(), (404, 2003));
-    assert_eq!(memo(&text.url).await.error(), (400, 5004));
+    assert_eq!(memo(&document.url).await.error(), (400, 5004));
     expect_reason(&memo(&app.url("/metrics")).await, NO_FILE);
 }
 
 #[tokio::test]
-async fn a_redirect_to_our_api_is_refused() {
+async fn redirect_to_this_server_returns_500_without_request() {
     let origin = Origin::start();
     let app = with_cdn(&origin).await;
     let host = app.address.to_string();
-    for location in [
-        app.url("/metrics"),
-        app.url("//metrics"),
-        app.url("/v3/chats"),
-        app.url(""),
-        format!("https://{host}/metrics"),
-        format!("//{host}/metrics"),
-        format!("http://[::ffff:127.0.0.1]:{}/metrics", app.address.port()),
-        format!("http://0x7f.1:{}/metrics", app.address.port()),
-        format!("http://user@{host}/metrics"),
-        format!("http:\\\\{host}\\metrics"),
-        CDN.to_owned(),
-        format!("{CDN}/attachments/partners"),
-        "http://cdn.example.com.:80//FILES/%2561".to_owned(),
-    ] {
-        expect_reason(
-            &send(&app, &redirect(&origin, "/r.txt", &location)).await,
-            NO_FILE,
-        );
-    }
-    let asked = origin.dns.queries();
-    assert!(asked.iter().all(|name| name == "origin.test"), "{asked:?}");
+    each_case_async(
+        [
+            app.url("/metrics"),
+            app.url("//metrics"),
+            app.url("/v3/chats"),
+            app.url(""),
+            format!("https://{host}/metrics"),
+            format!("//{host}/metrics"),
+            format!("http://[::ffff:127.0.0.1]:{}/metrics", app.address.port()),
+            format!("http://0x7f.1:{}/metrics", app.address.port()),
+            format!("http://user@{host}/metrics"),
+            format!("http:\\\\{host}\\metrics"),
+            CDN.to_owned(),
+            format!("{CDN}/attachments/partners"),
+            "http://cdn.example.com.:80//FILES/%2561".to_owned(),
+        ],
+        async |location| {
+            expect_reason(
+                &send(&app, &redirect(&origin, "/r.txt", &location)).await,
+                NO_FILE,
+            );
+        },
+    )
+    .await;
+    let queries = origin.dns.queries();
+    assert!(
+        queries.iter().all(|name| name == "origin.test"),
+        "{queries:?}"
+    );
     let metrics = app.anonymous().get("/metrics").await;
     assert!(
         !metrics.text().contains("route=\"/metrics\""),
@@ -222,9 +240,9 @@ async fn a_redirect_to_our_api_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_of_a_strangers_that_means_our_socket_is_refused() {
+async fn foreign_name_of_this_server_returns_500() {
     let origin = Origin::start();
-    // An address and port that no other test listens on.
+    // No other test listens on this address.
     let [.., high, low] = std::process::id().to_be_bytes();
     let (ip, port) = (format!("127.77.{high}.{low}"), 18_443);
     let app = TestApp::with_origin(&origin, |flags| {
@@ -244,8 +262,8 @@ async fn a_name_of_a_strangers_that_means_our_socket_is_refused() {
     );
 }
 
-/// Passes a request on to a server, as a proxy does, and gives its answer.
-fn pass_on(app: &TestApp) -> impl Fn(&str) -> Vec<Step> + Send + Sync + 'static {
+/// Forwards a request to a server and returns its response, as a reverse proxy does.
+fn proxy_to(app: &TestApp) -> impl Fn(&str) -> Vec<Step> + Send + Sync + 'static {
     let address = app.address;
     let exchange = move |head: &str| -> std::io::Result<Vec<u8>> {
         let mut server = TcpStream::connect(address)?;
@@ -259,19 +277,19 @@ fn pass_on(app: &TestApp) -> impl Fn(&str) -> Vec<Step> + Send + Sync + 'static 
             server,
             "GET {target} HTTP/1.1\r\nConnection: close\r\n{headers}"
         )?;
-        let mut answer = Vec::new();
-        server.read_to_end(&mut answer)?;
-        Ok(answer)
+        let mut response = Vec::new();
+        server.read_to_end(&mut response)?;
+        Ok(response)
     };
     move |head| {
         vec![Step::Send(
-            tokio::task::block_in_place(|| exchange(head)).expect("an answer"),
+            tokio::task::block_in_place(|| exchange(head)).expect("a response"),
         )]
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_request_of_ours_that_comes_back_through_a_proxy_is_refused() {
+async fn request_looped_through_a_proxy_returns_508() {
     let origin = Origin::start();
     let app = TestApp::with_origin(&origin, |_| {}).await;
     let foreign = app.rival.upload("a.txt", "text/plain", b"secret").await;
@@ -280,23 +298,27 @@ async fn a_request_of_ours_that_comes_back_through_a_proxy_is_refused() {
         .strip_prefix(&app.url(""))
         .expect("a path")
         .to_owned();
-    for target in [
-        "/metrics".to_owned(),
-        "/openapi.json".to_owned(),
-        "/nowhere".to_owned(),
-        path.clone(),
-    ] {
-        origin.on(&format!("/proxied{target}"), pass_on(&app));
-        expect_reason(
-            &send(&app, &origin.url(&format!("/proxied{target}"))).await,
-            "the host answered 508",
-        );
-    }
+    each_case_async(
+        [
+            "/metrics".to_owned(),
+            "/openapi.json".to_owned(),
+            "/nowhere".to_owned(),
+            path.clone(),
+        ],
+        async |target| {
+            origin.on(&format!("/proxied{target}"), proxy_to(&app));
+            expect_reason(
+                &send(&app, &origin.url(&format!("/proxied{target}"))).await,
+                "the host answered 508",
+            );
+        },
+    )
+    .await;
     let sent = origin.requests().into_iter().find_map(|head| {
         head.lines()
             .find_map(|line| line.strip_prefix("cdn-loop: ").map(str::to_owned))
     });
-    let sent = sent.expect("each request says who it is from");
+    let sent = sent.expect("each request carries CDN-Loop");
     let looped = app
         .anonymous()
         .get_with("/healthz", &[("cdn-loop", &sent)])
@@ -313,7 +335,7 @@ async fn a_request_of_ours_that_comes_back_through_a_proxy_is_refused() {
         );
     }
 
-    // Another server is not this one, unless it shares the database.
+    // The pseudonym belongs to the database, so another server accepts the request.
     let other = TestApp::with_origin(&origin, |_| {}).await;
     assert_eq!(
         Api::anonymous(other.address)
