@@ -29,6 +29,7 @@ mod gc;
 mod hostile_http2;
 mod hostile_origins;
 mod hostile_server;
+mod layering;
 mod lists;
 mod media_urls;
 mod operations;
