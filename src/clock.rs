@@ -1,10 +1,21 @@
-//! The clock. Time-dependent logic reads the time through [`Clock`], so that tests set a mock clock instead of
-//! sleeping.
+//! The clock. Time-dependent logic reads the time through [`Clock`], so that tests set a mock clock
+//! instead of sleeping.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Returns the system time, also in tests with a mock clock. Only for times that are compared with
+/// those of other machines or of files.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one of the two readers of the system time"
+)]
+pub fn system_time() -> SystemTime {
+    SystemTime::now()
+}
 
 /// A point in time: milliseconds since the Unix epoch, in UTC, as stored in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +86,10 @@ impl Clock {
     }
 
     #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one of the two readers of the system time"
+    )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Timestamp(jiff::Timestamp::now().as_millisecond()),

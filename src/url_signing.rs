@@ -8,12 +8,11 @@ use std::path::Path;
 
 use base16ct::lower::encode_string;
 use hmac::{Hmac, KeyInit, Mac};
-use rand::RngExt;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::clock::Timestamp;
-use crate::id::AttachmentId;
+use crate::id::{AttachmentId, random_bytes};
 
 /// Path prefix in front of the attachment id.
 pub const UPLOAD_PATH: &str = "/uploads/";
@@ -65,7 +64,7 @@ impl Signer {
     /// Generates a key, in hexadecimal.
     #[must_use]
     pub fn new_key() -> String {
-        encode_string(&rand::rng().random::<[u8; KEY_LENGTH]>())
+        encode_string(&random_bytes::<KEY_LENGTH>())
     }
 
     /// Creates a signer with the key stored in the data folder, which is generated on first use. Presigned
@@ -86,7 +85,7 @@ impl Signer {
                 ),
             )),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key: [u8; KEY_LENGTH] = rand::rng().random();
+                let key = random_bytes::<KEY_LENGTH>();
                 let mut file = tempfile::NamedTempFile::new_in(folder)?;
                 file.write_all(&key)?;
                 file.as_file().sync_all()?;

@@ -1,6 +1,9 @@
 //! API keys: generation, hashing and validation. A key is shown once; only its hash is stored.
 
+use base16ct::lower::encode_string;
 use sha2::{Digest, Sha256};
+
+use crate::id::random_bytes;
 
 /// Minimum length of an operator-chosen key, in characters.
 pub const MIN_LENGTH: usize = 16;
@@ -10,18 +13,14 @@ pub const MAX_LENGTH: usize = 255;
 /// Generates a key: `hvs_` followed by 256 random bits in hexadecimal.
 #[must_use]
 pub fn generate() -> String {
-    format!(
-        "hvs_{:032x}{:032x}",
-        rand::random::<u128>(),
-        rand::random::<u128>()
-    )
+    format!("hvs_{}", encode_string(&random_bytes::<32>()))
 }
 
 /// Returns the hash that is stored for a key. A generated key carries 256 random bits, so a fast hash
 /// suffices: it has nothing to guess that a slow password hash would protect.
 #[must_use]
 pub fn hash(key: &str) -> String {
-    base16ct::lower::encode_string(&Sha256::digest(key.as_bytes()))
+    encode_string(&Sha256::digest(key.as_bytes()))
 }
 
 /// Validates an operator-chosen key: it must fit an `Authorization: Bearer` header (RFC 6750 section 2.1) and

@@ -20,7 +20,7 @@ mod own;
 mod url;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName};
@@ -347,7 +347,7 @@ fn is_strong_date(modified: &str, sent: Option<&str>) -> bool {
     };
     let sent = sent
         .and_then(|sent| httpdate::parse_http_date(sent).ok())
-        .unwrap_or_else(SystemTime::now);
+        .unwrap_or_else(crate::clock::system_time);
     sent.duration_since(modified)
         .is_ok_and(|age| age >= Duration::from_secs(1))
 }

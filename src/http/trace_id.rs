@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::id::random_bytes;
+
 tokio::task_local! {
     static CURRENT: TraceId;
 }
@@ -12,7 +14,7 @@ pub(super) struct TraceId(u128);
 
 impl TraceId {
     pub(super) fn random() -> Self {
-        Self(rand::random())
+        Self(u128::from_ne_bytes(random_bytes()))
     }
 
     /// Returns the trace id of the request that the current task handles; zeros outside of a request.

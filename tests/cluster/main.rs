@@ -3,6 +3,10 @@
 //! tests/cluster/with-garage.sh`, as in `just test-cluster`.
 
 #![expect(unreachable_pub, reason = "a test has no public interface")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests may use real time and random input"
+)]
 
 mod faults;
 mod load;

@@ -1,6 +1,10 @@
 //! The server as its clients see it: real sockets, a real database, real files. One file a topic.
 
 #![expect(unreachable_pub, reason = "a test has no public interface")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests may use real time and random input"
+)]
 
 mod attachments;
 mod blob_stores;

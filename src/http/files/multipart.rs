@@ -4,10 +4,12 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use base16ct::lower::encode_string;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::blob::{Blob, ByteStream};
+use crate::id::random_bytes;
 
 /// A body of several parts.
 pub(super) struct Multipart {
@@ -20,7 +22,7 @@ impl Multipart {
     /// For these ranges of a file of this type and size.
     pub(super) fn new(ranges: Vec<RangeInclusive<u64>>, media_type: &str, size: u64) -> Self {
         // Random, so that no file can hold it by design.
-        let boundary = format!("{:032x}", rand::random::<u128>());
+        let boundary = encode_string(&random_bytes::<16>());
         let parts = ranges.into_iter().map(|range| {
             let (first, last) = (range.start(), range.end());
             let head = format!(
