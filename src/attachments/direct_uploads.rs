@@ -199,7 +199,7 @@ impl Service {
             if attachment.state != UploadState::Pending {
                 return Ok(Some(attachment));
             }
-            let Some(sealed) = bucket.uploaded(id.blob_id()).await? else {
+            let Some(sealed) = bucket.staged_upload(id.blob_id()).await? else {
                 return Ok(Some(attachment));
             };
             match self.accept(&attachment, sealed).await {
@@ -320,7 +320,7 @@ impl Service {
         let Some(bucket) = self.blobs.bucket() else {
             return;
         };
-        if let Err(error) = bucket.remove_uploaded(id.blob_id()).await {
+        if let Err(error) = bucket.remove_upload(id.blob_id()).await {
             tracing::warn!(%id, %error, "an upload that is not needed cannot be removed; it will be tried again");
         }
     }
@@ -332,7 +332,7 @@ impl Service {
         key: String,
     ) -> Result<(), Error> {
         if let Some(bucket) = self.blobs.bucket() {
-            bucket.remove_uploaded(id.blob_id()).await?;
+            bucket.remove_upload(id.blob_id()).await?;
         }
         self.forget_deletion(Holder::Background, key).await
     }

@@ -4,9 +4,10 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hyper::Method;
 use lru::LruCache;
 
-use crate::blob::{Blob, BlobKey, ObjectHeaders, Reading};
+use crate::blob::{Blob, BlobKey, ObjectHeaders};
 use crate::clock::Timestamp;
 use crate::db::attachments as table;
 use crate::domain::attachment::{Attachment, UploadState};
@@ -272,9 +273,9 @@ impl Service {
 
     /// A URL of the store itself that gives a file for a moment, if files are to be got there.
     #[must_use]
-    pub fn direct_url(&self, file: &FileHandle, reading: Reading) -> Option<String> {
+    pub fn direct_url(&self, file: &FileHandle, method: &Method) -> Option<String> {
         let bucket = self.blobs.bucket().filter(|_| self.redirects)?;
-        Some(bucket.presign_get(&file.key, reading, DIRECT_URL_LIFETIME))
+        Some(bucket.presign_get(&file.key, method, DIRECT_URL_LIFETIME))
     }
 
     /// Closes a file that turned out to be gone: another server may have deleted it.

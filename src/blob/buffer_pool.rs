@@ -1,20 +1,20 @@
-//! Buffers for downloads, used again and again: a fresh one would have to be cleared for every piece of every file.
+//! A pool of buffers for downloads: a new buffer would have to be zeroed for every chunk.
 
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-/// Bytes of a buffer. An answer holds one at a time, so with what the connection needs itself, an unread download takes less
-/// than 64 KiB.
+/// Size of a buffer in bytes. A response holds one at a time, so a stalled download occupies less
+/// than 64 KiB together with its connection.
 pub(super) const SIZE: usize = 48 * 1024;
-/// Free buffers that are kept.
+/// Maximum number of free buffers in the pool.
 const POOL_SIZE: usize = 256;
 
-/// The free ones.
+/// The free buffers; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buffers(Arc<Mutex<Vec<Box<[u8]>>>>);
 
-/// A buffer in use.
+/// A buffer in use; returns to the pool on drop.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Box<[u8]>,
@@ -23,7 +23,7 @@ pub(super) struct Buffer {
 }
 
 impl Buffers {
-    /// A buffer of [`SIZE`] bytes with whatever was in it before.
+    /// Returns a buffer of [`SIZE`] bytes with arbitrary contents.
     pub(super) fn take(&self) -> Buffer {
         let bytes = self.0.lock().expect("no panic while locked").pop();
         Buffer {
@@ -35,12 +35,12 @@ impl Buffers {
 }
 
 impl Buffer {
-    /// Where to read into.
+    /// Returns the whole buffer, to read into.
     pub(super) fn space(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    /// Its first `filled` bytes; what was in it before stays out of sight.
+    /// Returns the first `filled` bytes; the rest is not accessible.
     pub(super) fn freeze(mut self, filled: usize) -> Bytes {
         self.filled = filled.min(self.bytes.len());
         Bytes::from_owner(self)
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_comes_back_and_shows_only_what_was_filled() {
+    fn reused_buffer_exposes_only_the_filled_bytes() {
         let buffers = Buffers::default();
         let mut buffer = buffers.take();
         buffer.space()[..6].copy_from_slice(b"secret");

@@ -9,15 +9,16 @@ use sha2::{Digest, Sha256};
 pub struct Digests {
     /// In bytes.
     pub size: u64,
-    /// SHA-256, lowercase hexadecimal; bodies are compared by it. `None` for direct-to-bucket uploads.
+    /// SHA-256, lowercase hexadecimal; bodies are compared by it. `None` for direct-to-bucket
+    /// uploads.
     pub sha256: Option<String>,
-    /// MD5, lowercase hexadecimal: the entity tag, as in S3. Not used for security. For direct-to-bucket
-    /// uploads it is the bucket's entity tag, in whatever format.
+    /// MD5, lowercase hexadecimal: the entity tag, as in S3. Not used for security. For
+    /// direct-to-bucket uploads it is the bucket's entity tag, in whatever format.
     pub md5: String,
 }
 
-/// Incremental SHA-256 and MD5. MD5 takes longer than SHA-256 and the disk write together, so it can be
-/// computed separately, on another thread.
+/// Incremental SHA-256 and MD5. MD5 takes longer than SHA-256 and the disk write together, so it
+/// can be computed separately, on another thread.
 #[derive(Default)]
 pub(super) struct Hasher {
     size: u64,

@@ -1,8 +1,9 @@
-//! Blobs as files of a folder: `unfinished-uploads/` for what is being written, `blobs/<two digits>/<id>` for what is
-//! there.
+//! Blob store in a folder: `unfinished-uploads/` holds temporary files, `blobs/<two digits>/<id>`
+//! the blobs.
 //!
-//! How a file is written: temporary file, sync, rename, sync of the folder. All blocking work runs on the blocking pool;
-//! only reads that the page cache can answer at once stay on the async threads.
+//! A blob is written to a temporary file, synced, renamed, and the folder synced. All blocking work
+//! runs on the blocking pool; only reads that the page cache can answer immediately run on the
+//! async threads.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::id::BlobId;
 
-/// The store.
+/// A blob store in a folder; clones share their state.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     spool: Spool,
@@ -33,8 +34,8 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store in `folder`, creating it if need be, and removes what an earlier run left half written. The
-    /// caller holds the lock of the data folder, so nobody else is writing there.
+    /// Opens the store in `folder`, creating it if necessary, and deletes the temporary files of an
+    /// earlier run. The caller holds the lock of the folder, so there is no other writer.
     ///
     /// # Errors
     /// A folder cannot be created or emptied.
@@ -45,7 +46,8 @@ impl LocalStore {
             buffers: Buffers::default(),
         };
         fs::create_dir_all(&store.blobs).map_err(|e| failed("create", &store.blobs, e))?;
-        // Made and synced before anything is put into them: a name is safe only if the folders above it are.
+        // Created and synced in advance: a renamed file is durable only if the folders above it
+        // are.
         for path in store.folders() {
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -59,8 +61,8 @@ impl LocalStore {
         Ok(store)
     }
 
-    /// Opens a store that a server may be using, which must be there already. What is being written is in `scratch`, which
-    /// must be on the same file system for it to be published.
+    /// Opens an existing store that a server may be using. Temporary files go to `scratch`; to be
+    /// published, they must be on the same file system.
     ///
     /// # Errors
     /// A folder cannot be created or emptied.
@@ -78,7 +80,8 @@ impl LocalStore {
         (0..=u8::MAX).map(move |digits| blobs.join(format!("{digits:02x}")))
     }
 
-    /// The last two digits of an id are random, so they spread the files evenly.
+    /// Returns the path of a blob. The last two digits of an id are random, so files are spread
+    /// evenly.
     fn path(&self, key: &BlobKey) -> PathBuf {
         let name = key.id().to_string();
         self.blobs.join(&name[name.len() - 2..]).join(name)
@@ -104,7 +107,7 @@ impl BlobStore for LocalStore {
             };
             let size = file
                 .metadata()
-                .map_err(|e| failed("look at", &path, e))?
+                .map_err(|e| failed("read the size of", &path, e))?
                 .len();
             Ok(Some(Arc::new(LocalBlob {
                 file,
@@ -151,7 +154,7 @@ fn list_folder(folder: &Path) -> Result<Vec<BlobMeta>, Error> {
             let entry = entry?;
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
-                // Removed meanwhile.
+                // Deleted since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
@@ -181,7 +184,7 @@ impl BlobWriter for LocalWriter {
     }
 
     async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error> {
-        Ok(Box::new(LocalSealed {
+        Ok(Box::new(StagedFile {
             store: self.store,
             spooled: self.writer.seal().await?,
         }))
@@ -189,13 +192,13 @@ impl BlobWriter for LocalWriter {
 }
 
 #[derive(Debug)]
-struct LocalSealed {
+struct StagedFile {
     store: LocalStore,
     spooled: Spooled,
 }
 
 #[async_trait]
-impl StagedBlob for LocalSealed {
+impl StagedBlob for StagedFile {
     fn digests(&self) -> &Digests {
         &self.spooled.digests
     }
@@ -241,9 +244,9 @@ impl Blob for LocalBlob {
                 if range.is_empty() {
                     return Ok(None);
                 }
-                let wanted = usize::try_from(range.end - range.start)
+                let length = usize::try_from(range.end - range.start)
                     .map_or(buffer_pool::SIZE, |left| left.min(buffer_pool::SIZE));
-                let chunk = Arc::clone(&blob).chunk(range.start, wanted).await?;
+                let chunk = Arc::clone(&blob).chunk(range.start, length).await?;
                 let next = range.start + chunk.len() as u64..range.end;
                 Ok(Some((chunk, (blob, next))))
             },
@@ -252,15 +255,15 @@ impl Blob for LocalBlob {
 }
 
 impl LocalBlob {
-    /// Up to `wanted` bytes at `offset`, at least one. Ends with an error at the end of the file, as the caller never
-    /// asks beyond it.
-    async fn chunk(self: Arc<Self>, offset: u64, wanted: usize) -> io::Result<Bytes> {
+    /// Reads between one and `max` bytes at `offset`. The end of the file is an error: the caller
+    /// requests no bytes beyond the recorded size.
+    async fn chunk(self: Arc<Self>, offset: u64, max: usize) -> io::Result<Bytes> {
         let mut buffer = self.buffers.take();
-        if let Some(read) = read_cached(&self.file, &mut buffer.space()[..wanted], offset) {
+        if let Some(read) = read_cached(&self.file, &mut buffer.space()[..max], offset) {
             return Ok(buffer.freeze(read));
         }
         let task = spawn_blocking(move || {
-            let read = self.file.read_at(&mut buffer.space()[..wanted], offset)?;
+            let read = self.file.read_at(&mut buffer.space()[..max], offset)?;
             Ok::<_, io::Error>((buffer, read))
         });
         let (buffer, read) = task.await.map_err(io::Error::other)??;
@@ -274,8 +277,8 @@ impl LocalBlob {
     }
 }
 
-/// Reads what the page cache holds, without ever waiting for the disk; `None` if that is nothing, or the system
-/// cannot tell.
+/// Reads from the page cache, without waiting for the disk. Returns `None` if the cache holds none
+/// of the bytes, or the file system does not support such reads.
 #[cfg(target_os = "linux")]
 fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<usize> {
     let buffers = &mut [io::IoSliceMut::new(buffer)];
@@ -289,7 +292,7 @@ fn read_cached(_: &File, _: &mut [u8], _: u64) -> Option<usize> {
     None
 }
 
-/// A rename is safe only once the folder that holds the name is.
+/// Syncs a folder, which makes renames into it durable.
 fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
@@ -317,18 +320,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_found_by_its_id_whatever_its_path() {
+    async fn blob_is_found_by_its_id_whatever_its_path() {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).expect("store");
         let id = BlobId::new();
-        let metadata = ObjectHeaders {
+        let headers = ObjectHeaders {
             content_type: String::new(),
             content_disposition: String::new(),
             cache_control: "",
         };
         write(&store, &[b"x"])
             .await
-            .publish(&BlobKey::from(id), &metadata)
+            .publish(&BlobKey::from(id), &headers)
             .await
             .expect("publish");
         let key = BlobKey::parse(&format!("{id} attachments/x/y.jpg")).expect("key");
@@ -339,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_dropped_leaves_nothing() {
+    async fn dropped_blobs_and_leftovers_of_a_crash_are_deleted() {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).expect("store");
         let mut writer = store.create().await.expect("writer");

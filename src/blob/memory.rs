@@ -16,7 +16,7 @@ use super::{
     Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, Error, ObjectHeaders,
     RandomAccess, StagedBlob,
 };
-use crate::clock::Clock;
+use crate::clock::system_time;
 use crate::id::BlobId;
 
 /// An in-memory blob store; clones share their contents.
@@ -115,10 +115,9 @@ impl StagedBlob for Sealed {
     }
 
     async fn publish(self: Box<Self>, key: &BlobKey, _: &ObjectHeaders) -> Result<(), Error> {
-        self.store.blobs().insert(
-            key.id(),
-            (self.bytes, Clock::system().now().to_system_time()),
-        );
+        self.store
+            .blobs()
+            .insert(key.id(), (self.bytes, system_time()));
         Ok(())
     }
 }

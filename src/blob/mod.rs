@@ -1,5 +1,6 @@
-//! Where bytes are kept. Owns writing them so that a reader sees a whole file or none, and reading parts of them.
-//! Knows nothing of attachments, partners or HTTP.
+//! Blob stores: immutable files under a key, visible as a whole or not at all. Owns writing them
+//! crash-safely and reading ranges of them. Knows nothing of attachments, partners or HTTP, except
+//! for the headers that objects in a bucket carry.
 
 mod buffer_pool;
 mod digest;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use hyper::Method;
 
 pub use digest::Digests;
 pub use local::LocalStore;
@@ -28,133 +30,126 @@ pub use s3::S3Store;
 pub use crate::domain::blob_key::BlobKey;
 use crate::id::BlobId;
 
-/// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file operation failed.
     #[error("{action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
         action: &'static str,
-        /// On which path.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
-    /// What was just written cannot be read back.
+    /// A staged blob cannot be read back.
     #[error("cannot read back what was written: {0}")]
     ReadBack(io::Error),
-    /// A task of ours ended early.
+    /// A blocking or detached task panicked or was cancelled.
     #[error("a storage task was stopped before it finished")]
     TaskFailed,
-    /// The bucket does not answer, or asks to come again later.
+    /// The bucket is unreachable or asks to retry later.
     #[error("cannot {action} now: {problem}")]
     Unavailable {
-        /// What was tried.
         action: &'static str,
-        /// What happened.
         problem: String,
     },
-    /// The bucket will not do it.
+    /// The bucket rejected a request.
     #[error("the bucket refused to {action} with {status} {code}{hint}")]
     Rejected {
-        /// What was tried.
         action: &'static str,
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// The bucket's own code, such as `AccessDenied`.
+        /// S3 error code, such as `AccessDenied`.
         code: String,
-        /// What would mend it, after a colon; empty if that is not known.
+        /// A remedy after a colon; empty if none is known.
         hint: String,
     },
-    /// The bytes are not those that were there a moment ago.
+    /// The bucket accepted a request, but its response cannot be used.
+    #[error("cannot {action}: the response of the bucket {problem}")]
+    InvalidResponse {
+        action: &'static str,
+        problem: String,
+    },
+    /// The bucket lacks a required feature of S3.
+    #[error("the bucket ignores {0}, which Haversack needs")]
+    MissingFeature(&'static str),
+    /// The object was replaced since it was found.
     #[error("the bytes were replaced while they were being used")]
     PreconditionFailed,
-    /// There is nothing of that name any more.
+    /// The blob no longer exists.
     #[error("the bytes were removed while they were being used")]
     NotFound,
 }
 
 impl Error {
-    /// Whether it is worth trying again in a moment.
+    /// Returns true if a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// What a failed read of a [`RandomAccess`] or a [`ByteStream`] was.
+    /// Converts a read error of a [`RandomAccess`] or a [`ByteStream`].
     #[must_use]
     pub fn from_read(error: io::Error) -> Self {
         error.downcast::<Self>().unwrap_or_else(Self::ReadBack)
     }
 }
 
-/// What a file is told to be to whoever gets it from the store itself.
+/// HTTP headers that a bucket returns with an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectHeaders {
-    /// `Content-Type`.
     pub content_type: String,
-    /// `Content-Disposition`.
     pub content_disposition: String,
-    /// `Cache-Control`.
     pub cache_control: &'static str,
 }
 
-/// Bytes on their way out, in order.
+/// The bytes of a blob or range, in order.
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 
-/// A store of blobs.
 #[async_trait]
 pub trait BlobStore: fmt::Debug + Send + Sync {
-    /// Starts a blob. Nothing of it can be read, and dropping the writer leaves nothing.
+    /// Starts a blob. It is not visible to readers; dropping the writer discards it.
     async fn create(&self) -> Result<Box<dyn BlobWriter>, Error>;
 
-    /// Opens a blob; `None` if there is none of that name. An open blob can be read to its end even if it is removed
-    /// meanwhile.
+    /// Opens a blob; `None` if there is none. An open blob can be read to its end even if it is
+    /// removed meanwhile.
     async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error>;
 
-    /// Removes a blob. Removing one that is not there is no error.
+    /// Removes a blob. Succeeds if there is none.
     async fn remove(&self, key: &BlobKey) -> Result<(), Error>;
 
-    /// Whether the store can be written to.
+    /// Verifies that the store can be written to.
     async fn check(&self) -> Result<(), Error>;
 
-    /// Everything that is there, in no order. What comes or goes meanwhile may be told of or not.
+    /// Lists all blobs, in no order. Blobs published or removed meanwhile may be missing.
     fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>>;
 
-    /// The store as clients reach it by themselves; `None` if they cannot.
+    /// Returns the name of a blob in [`BlobStore::list`].
+    fn name(&self, key: &BlobKey) -> String {
+        key.id().to_string()
+    }
+
+    /// Returns the interface for clients that access the store directly; `None` if they cannot.
     fn bucket(&self) -> Option<&dyn DirectAccess> {
         None
     }
 }
 
-/// Something that is in a store.
+/// An entry of a listing.
 #[derive(Clone, Debug)]
 pub struct BlobMeta {
-    /// Its name in the store: an id, or a path below the prefix of a bucket.
+    /// Name in the store: an id in a folder, an object key below the prefix in a bucket.
     pub name: String,
-    /// The id in that name.
+    /// The id of the blob, or of the upload that the blob is a variant of; `None` if the name does
+    /// not have the format of a blob.
     pub id: Option<BlobId>,
-    /// Its size in bytes.
     pub size: u64,
-    /// When it was written.
     pub modified: SystemTime,
 }
 
-/// What a signed URL lets its holder do with a blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
-    /// GET.
-    Get,
-    /// HEAD.
-    Head,
-}
-
-/// A store that clients reach by themselves. Uploads go to places of their own in it, where later ones replace earlier
-/// ones; nothing there is a blob until it was published.
+/// A store that clients can access with presigned URLs. Each direct upload has an object of its
+/// own, which a later upload replaces; it is not a blob until it is published.
 #[async_trait]
 pub trait DirectAccess: Send + Sync {
-    /// A URL that takes one upload of this type and length for so long.
+    /// Returns a URL that accepts uploads with this type and length for `lifetime`.
     fn presign_put(
         &self,
         id: BlobId,
@@ -163,39 +158,43 @@ pub trait DirectAccess: Send + Sync {
         lifetime: Duration,
     ) -> String;
 
-    /// A URL that gives a blob for so long.
-    fn presign_get(&self, key: &BlobKey, reading: Reading, lifetime: Duration) -> String;
+    /// Returns the name of a direct upload in [`BlobStore::list`].
+    fn upload_name(&self, id: BlobId) -> String;
 
-    /// What was uploaded for an attachment, as it is now. If another upload replaces it, whatever is done with this one
-    /// fails with [`Error::PreconditionFailed`].
-    async fn uploaded(&self, id: BlobId) -> Result<Option<Box<dyn StagedBlob>>, Error>;
+    /// Returns a URL that serves a blob for `lifetime`, to GET or HEAD requests according to
+    /// `method`.
+    fn presign_get(&self, key: &BlobKey, method: &Method, lifetime: Duration) -> String;
 
-    /// Removes what was uploaded for an attachment.
-    async fn remove_uploaded(&self, id: BlobId) -> Result<(), Error>;
+    /// Stages the current direct upload; `None` if there is none. If another upload replaces it,
+    /// reading and publishing fail with [`Error::PreconditionFailed`].
+    async fn staged_upload(&self, id: BlobId) -> Result<Option<Box<dyn StagedBlob>>, Error>;
 
-    /// A blob once more, to be published under another name.
-    async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn StagedBlob>>, Error>;
+    /// Removes a direct upload. Succeeds if there is none.
+    async fn remove_upload(&self, id: BlobId) -> Result<(), Error>;
+
+    /// Stages a copy of a blob, to be published under another key; `None` if there is no such blob.
+    async fn staged_copy(&self, key: &BlobKey) -> Result<Option<Box<dyn StagedBlob>>, Error>;
 }
 
 /// A blob being written.
 #[async_trait]
 pub trait BlobWriter: Send {
-    /// Appends bytes.
     async fn write(&mut self, chunk: Bytes) -> Result<(), Error>;
 
-    /// Ends it, still out of readers' sight. In a folder the bytes are safe from here on; in a bucket once published.
+    /// Completes the blob, which stays invisible to readers. In a folder it is durable from here
+    /// on, in a bucket once it is published.
     async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error>;
 }
 
-/// A file that can be read from anywhere, by blocking calls.
+/// A file with blocking random access.
 pub trait RandomAccess: Read + Seek + Send + Sync {
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The file's metadata cannot be read.
     fn size(&self) -> io::Result<u64>;
 
-    /// The file it is, if it is one on this machine.
+    /// Returns the underlying file, if it is a local one.
     fn as_file(&self) -> Option<&std::fs::File> {
         None
     }
@@ -211,51 +210,50 @@ impl RandomAccess for std::fs::File {
     }
 }
 
-/// A blob that is whole and safe, but not to be seen yet. Dropping it leaves nothing.
+/// A complete blob that is not visible to readers yet. Dropping it discards it.
 #[async_trait]
 pub trait StagedBlob: fmt::Debug + Send + Sync {
-    /// Size and hashes of what was written.
     fn digests(&self) -> &Digests;
 
-    /// Opens it for us alone, to look at what it holds. Blocks.
+    /// Opens the blob for inspection. Blocks.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The blob cannot be opened.
     fn content(&self) -> Result<Box<dyn RandomAccess>, Error>;
 
-    /// Whether all that was read of it came. A parser may take what could not be read for the end of the file.
+    /// Verifies that no read of [`StagedBlob::content`] failed: a parser may mistake a failed read
+    /// for the end of the file.
     ///
     /// # Errors
-    /// The first that a read ended with.
+    /// The first read error.
     fn check(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Gives it its name, in one step; when this returns bytes and name are safe.
-    async fn publish(self: Box<Self>, key: &BlobKey, metadata: &ObjectHeaders)
-    -> Result<(), Error>;
+    /// Publishes the blob under a key, atomically and durably.
+    async fn publish(self: Box<Self>, key: &BlobKey, headers: &ObjectHeaders) -> Result<(), Error>;
 }
 
 /// An open blob.
 #[async_trait]
 pub trait Blob: fmt::Debug + Send + Sync {
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     fn size(&self) -> u64;
 
-    /// Streams a range of it. What can be known to fail fails here; the stream may still be cut.
+    /// Streams a range. The stream itself may still fail.
     async fn read(self: Arc<Self>, range: Range<u64>) -> Result<ByteStream, Error>;
 }
 
-/// Reads all of a blob to hash it.
+/// Hashes a whole blob.
 ///
 /// # Errors
-/// It cannot be read.
+/// The blob cannot be read.
 pub async fn digests(blob: Arc<dyn Blob>) -> Result<Digests, Error> {
     let size = blob.size();
     let mut stream = blob.read(0..size).await?;
     let mut hasher = digest::Hasher::default();
-    while let Some(piece) = stream.next().await {
-        hasher.update(&piece.map_err(Error::from_read)?);
+    while let Some(chunk) = stream.next().await {
+        hasher.update(&chunk.map_err(Error::from_read)?);
     }
     Ok(hasher.finish())
 }

@@ -1,5 +1,5 @@
-//! Temporary files for incoming blobs: hashed while they are received, on two cores, with bounded memory.
-//! Leftovers of a crash are deleted at the next start.
+//! Temporary files for incoming blobs: hashed while they are received, on two cores, with bounded
+//! memory. Leftovers of a crash are deleted at the next start.
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
@@ -14,18 +14,20 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::digest::Hasher;
 use super::{Digests, Error};
 
-/// Memory target of all concurrent uploads together, in bytes. Each upload buffers at most two batches: one
-/// being filled, one being hashed and written. Beyond 256 uploads the minimum batch size exceeds the target.
+/// Memory target of all concurrent uploads together, in bytes. Each upload buffers at most two
+/// batches: one being filled, one being hashed and written. Beyond 256 uploads the minimum batch
+/// size exceeds the target.
 const UPLOAD_MEMORY: usize = 32 * 1024 * 1024;
-/// Maximum batch size. Beyond it, the cost of handing a batch to other threads is negligible.
-const LARGEST_BATCH: usize = 1024 * 1024;
-/// Minimum batch size, whatever the number of uploads.
-const SMALLEST_BATCH: usize = 64 * 1024;
-/// Chunks below this size are copied. A larger chunk occupies at least half of the connection buffer that it
-/// keeps allocated.
-const SMALL_PIECE: usize = 32 * 1024;
-/// Emptied at every start. The specific name prevents data loss if the operator chooses an existing folder
-/// for blobs.
+/// Maximum batch size in bytes. Beyond it, the cost of passing a batch to other threads is
+/// negligible.
+const MAX_BATCH: usize = 1024 * 1024;
+/// Minimum batch size in bytes, whatever the number of uploads.
+const MIN_BATCH: usize = 64 * 1024;
+/// Chunks below this size in bytes are copied. A larger chunk occupies at least half of the
+/// connection buffer that it keeps allocated.
+const SMALL_CHUNK: usize = 32 * 1024;
+/// Name of the folder of temporary files. It is emptied at every start; the specific name prevents
+/// data loss if the operator chooses an existing folder for blobs.
 pub(super) const UNFINISHED: &str = "unfinished-uploads";
 
 /// The folder of temporary files.
@@ -39,8 +41,8 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    /// Creates the folder below `parent`, or empties it. The caller holds the lock of `parent`, so there is
-    /// no other writer.
+    /// Creates the folder below `parent`, or empties it. The caller holds the lock of `parent`, so
+    /// there is no other writer.
     pub(super) fn open(parent: &Path, durable: bool) -> Result<Self, Error> {
         let folder = parent.join(UNFINISHED);
         if folder.exists() {
@@ -64,7 +66,7 @@ impl Spool {
         .await?;
         Ok(SpoolWriter {
             spool: self.clone(),
-            work: Work::Idle(Box::new(Target {
+            state: WriteState::Idle(Box::new(HashedFile {
                 file,
                 hasher: Hasher::default(),
             })),
@@ -105,26 +107,27 @@ impl Spooled {
 /// An unfinished temporary file.
 pub(super) struct SpoolWriter {
     spool: Spool,
-    work: Work,
+    state: WriteState,
     batch: Vec<Bytes>,
-    /// Collects small chunks by copying: a retained chunk would keep its whole receive buffer allocated.
+    /// Collects small chunks by copying: a retained chunk would keep its whole receive buffer
+    /// allocated.
     small: BytesMut,
     batch_size: usize,
 }
 
 /// Owner of the file: the writer itself, or the threads that hash and write the last batch.
-enum Work {
-    Idle(Box<Target>),
-    Writing(JoinHandle<Result<Box<Target>, Error>>, JoinHandle<Md5>),
+enum WriteState {
+    Idle(Box<HashedFile>),
+    Writing(JoinHandle<Result<Box<HashedFile>, Error>>, JoinHandle<Md5>),
     Failed,
 }
 
-struct Target {
+struct HashedFile {
     file: NamedTempFile,
     hasher: Hasher,
 }
 
-impl Target {
+impl HashedFile {
     fn write(&mut self, batch: &[Bytes]) -> Result<(), Error> {
         for chunk in batch {
             self.hasher.update_sha256(chunk);
@@ -133,7 +136,8 @@ impl Target {
     }
 }
 
-/// Writes the whole batch with vectored I/O: the kernel allocates large page-cache pages for large writes.
+/// Writes the whole batch with vectored I/O: the kernel allocates large page-cache pages for large
+/// writes.
 fn write_all(file: &mut NamedTempFile, batch: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
     let mut left = slices.as_mut_slice();
@@ -155,15 +159,15 @@ fn hash(md5: &mut Md5, batch: &[Bytes]) {
 }
 
 impl SpoolWriter {
-    async fn idle(&mut self) -> Result<Box<Target>, Error> {
-        match std::mem::replace(&mut self.work, Work::Failed) {
-            Work::Idle(target) => Ok(target),
-            Work::Writing(target, md5) => {
-                let mut target = target.await.map_err(|_| Error::TaskFailed)??;
-                *target.hasher.md5() = md5.await.map_err(|_| Error::TaskFailed)?;
-                Ok(target)
+    async fn take_file(&mut self) -> Result<Box<HashedFile>, Error> {
+        match std::mem::replace(&mut self.state, WriteState::Failed) {
+            WriteState::Idle(file) => Ok(file),
+            WriteState::Writing(file, md5) => {
+                let mut file = file.await.map_err(|_| Error::TaskFailed)??;
+                *file.hasher.md5() = md5.await.map_err(|_| Error::TaskFailed)?;
+                Ok(file)
             }
-            Work::Failed => Err(Error::TaskFailed),
+            WriteState::Failed => Err(Error::TaskFailed),
         }
     }
 
@@ -179,46 +183,47 @@ impl SpoolWriter {
         }
     }
 
-    /// Hashes and writes a batch on two threads: a single upload uses both cores of a small machine.
-    async fn hand_over(&mut self) -> Result<(), Error> {
-        let mut target = self.idle().await?;
+    /// Hashes and writes a batch on two threads: a single upload uses both cores of a small
+    /// machine.
+    async fn flush_batch(&mut self) -> Result<(), Error> {
+        let mut file = self.take_file().await?;
         let batch: Arc<[Bytes]> = self.take_batch().into();
-        let mut md5 = std::mem::take(target.hasher.md5());
+        let mut md5 = std::mem::take(file.hasher.md5());
         let same_batch = Arc::clone(&batch);
         let md5 = spawn_blocking(move || {
             hash(&mut md5, &same_batch);
             md5
         });
-        let target = spawn_blocking(move || target.write(&batch).map(|()| target));
-        self.work = Work::Writing(target, md5);
+        let file = spawn_blocking(move || file.write(&batch).map(|()| file));
+        self.state = WriteState::Writing(file, md5);
         Ok(())
     }
 
     pub(super) async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
         self.batch_size += chunk.len();
-        if chunk.len() < SMALL_PIECE {
+        if chunk.len() < SMALL_CHUNK {
             self.small.extend_from_slice(&chunk);
         } else {
             self.end_small();
             self.batch.push(chunk);
         }
         let uploads = Arc::strong_count(&self.spool.uploads) - 1;
-        let batch = (UPLOAD_MEMORY / 2 / uploads.max(1)).clamp(SMALLEST_BATCH, LARGEST_BATCH);
+        let batch = (UPLOAD_MEMORY / 2 / uploads.max(1)).clamp(MIN_BATCH, MAX_BATCH);
         if self.batch_size >= batch {
-            self.hand_over().await?;
+            self.flush_batch().await?;
         }
         Ok(())
     }
 
     /// Finishes the file and syncs it to disk if `durable`.
     pub(super) async fn seal(mut self) -> Result<Spooled, Error> {
-        let mut target = self.idle().await?;
+        let mut file = self.take_file().await?;
         let batch = self.take_batch();
         let durable = self.spool.durable;
         blocking(move || {
-            hash(target.hasher.md5(), &batch);
-            target.write(&batch)?;
-            let Target { file, hasher } = *target;
+            hash(file.hasher.md5(), &batch);
+            file.write(&batch)?;
+            let HashedFile { file, hasher } = *file;
             if durable {
                 file.as_file()
                     .sync_all()
@@ -286,7 +291,7 @@ mod tests {
     #[tokio::test]
     async fn several_batches_are_written_to_one_file() {
         let (spool, _folder) = spool();
-        let long = vec![7; LARGEST_BATCH * 2 + 5];
+        let long = vec![7; MAX_BATCH * 2 + 5];
         let mut writer = spool.create().await.expect("writer");
         for chunk in [b"head".as_slice(), &long] {
             writer

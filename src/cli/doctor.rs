@@ -114,7 +114,7 @@ async fn files(config: &Config) -> Result<String, String> {
     let working =
         tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder ({error})"))?;
     let store = S3Store::open(bucket.clone(), working.path()).map_err(|error| error.to_string())?;
-    let storage = bucket.place();
+    let storage = bucket.location();
     store
         .probe()
         .await

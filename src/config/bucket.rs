@@ -178,7 +178,7 @@ mod tests {
                 .next()
         };
         parse(text, &variable)
-            .map(|config| config.place())
+            .map(|config| config.location())
             .map_err(|error| error.to_string())
     }
 

@@ -9,6 +9,10 @@ use crate::id::{BlobId, PartnerId};
 /// Maximum length of a path, in bytes. Together with the longest configurable prefix it stays within the 1024
 /// bytes that S3 allows for an object key.
 const MAX_PATH: usize = 900;
+/// Path prefix of persistent blobs.
+const PERSISTENT: &str = "attachments/partners/";
+/// Path prefix of ephemeral blobs.
+const EPHEMERAL: &str = "ephemeral/partners/";
 /// Longest extension that survives truncation of a filename, in bytes.
 const MAX_EXTENSION: usize = 16;
 
@@ -33,11 +37,11 @@ impl BlobKey {
         filename: &str,
         tier: Tier,
     ) -> Self {
-        let shelf = match tier {
-            Tier::Persistent => "attachments",
-            Tier::Ephemeral => "ephemeral",
+        let prefix = match tier {
+            Tier::Persistent => PERSISTENT,
+            Tier::Ephemeral => EPHEMERAL,
         };
-        let folder = format!("{shelf}/partners/{partner}/{upload}/");
+        let folder = format!("{prefix}{partner}/{upload}/");
         let segment = filename::url_segment(filename);
         let room = MAX_PATH - folder.len();
         let segment = if segment.len() <= room {
@@ -59,6 +63,16 @@ impl BlobKey {
             id: BlobId::parse(id)?,
             path: path.to_owned(),
         })
+    }
+
+    /// Parses the id of the upload from the path of its blob or of one of its variants.
+    #[must_use]
+    pub fn upload_in_path(path: &str) -> Option<BlobId> {
+        let path = [PERSISTENT, EPHEMERAL]
+            .iter()
+            .find_map(|prefix| path.strip_prefix(prefix))?;
+        let (_partner, path) = path.split_once('/')?;
+        BlobId::parse(path.split('/').next()?)
     }
 
     #[must_use]
@@ -128,6 +142,21 @@ mod tests {
         assert_eq!(key(1, "a b.jpg").path(), format!("{folder}a b.jpg"));
         assert_eq!(key(2, "../x").path(), format!("{folder}.._x"));
         assert_eq!(key(2, "..").path(), format!("{folder}__"));
+    }
+
+    #[test]
+    fn path_of_blob_or_variant_contains_the_id_of_the_upload() {
+        for blob in [1, 2] {
+            let key = key(blob, "a.jpg");
+            assert_eq!(BlobKey::upload_in_path(key.path()), Some(id(1)));
+        }
+        for other in [
+            "uploads/x",
+            "attachments/partners/p",
+            "checks/attachments/partners/p/x/y",
+        ] {
+            assert_eq!(BlobKey::upload_in_path(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -338,7 +338,7 @@ async fn copy_files(
     let UploadState::Stored { sha256, md5, .. } = &attachment.state else {
         if attachment.state == UploadState::Pending
             && let Some(bucket) = from.blobs.bucket()
-            && bucket.uploaded(attachment.id.blob_id()).await?.is_some()
+            && bucket.staged_upload(attachment.id.blob_id()).await?.is_some()
         {
             let why = "it was uploaded to the bucket but never used: start a server on --from again, and stop it \
                        an hour after the upload window has closed";

@@ -275,7 +275,7 @@ impl Service {
             return Ok((shared, Vec::new()));
         };
         let copy =
-            async |key: &BlobKey| bucket.duplicate(key).await?.ok_or(Error::AttachmentDeleted);
+            async |key: &BlobKey| bucket.staged_copy(key).await?.ok_or(Error::AttachmentDeleted);
         let mut sealed = vec![copy(&earlier.uploaded_key()).await?];
         if let Some(made) = &earlier.variant {
             sealed.push(copy(&earlier.made_key(made)).await?);

@@ -291,7 +291,7 @@ impl DirectUpload {
     }
 
     async fn uploaded(&self) -> Box<dyn StagedBlob> {
-        let uploaded = self.store.uploaded(self.id).await.expect("response");
+        let uploaded = self.store.staged_upload(self.id).await.expect("response");
         uploaded.expect("an upload")
     }
 }
@@ -302,7 +302,7 @@ async fn missing_direct_upload_is_none() {
     assert!(
         upload
             .store
-            .uploaded(upload.id)
+            .staged_upload(upload.id)
             .await
             .expect("response")
             .is_none()
@@ -331,7 +331,7 @@ async fn direct_upload_is_read_whole_and_published() {
     assert!(
         upload
             .store
-            .uploaded(upload.id)
+            .staged_upload(upload.id)
             .await
             .expect("response")
             .is_some(),
@@ -375,7 +375,7 @@ async fn direct_upload_removed_before_copy_is_not_published() {
     let staged = upload.uploaded().await;
     upload
         .store
-        .remove_uploaded(upload.id)
+        .remove_upload(upload.id)
         .await
         .expect("remove");
     assert!(matches!(

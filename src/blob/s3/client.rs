@@ -1,12 +1,12 @@
-//! S3 calls: signed, with timeouts and a few retries with exponential backoff.
+//! S3 calls: signed, with timeouts, retried with exponential backoff and jitter.
 
 use std::ops::Range;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rand::RngExt;
 use reqwest::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
     HeaderValue, IF_MATCH, RANGE,
@@ -15,35 +15,38 @@ use reqwest::redirect::Policy;
 use reqwest::{Body, Method, Response, StatusCode};
 use rusty_s3::S3Action;
 use rusty_s3::actions::ListObjectsV2;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::io::ReaderStream;
 use url::Url;
 
 use super::super::staging::Spooled;
-use super::super::{BlobMeta, ByteStream, Error, ObjectHeaders, Reading};
+use super::super::{BlobMeta, ByteStream, Error, ObjectHeaders};
 use super::{S3Config, error, listed};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, system_time};
 
 /// Timeout for connecting to the bucket.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Timeout for answers to inexpensive calls.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout for responses to inexpensive calls.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for a copy within the bucket.
 const COPY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Minimum average rate of an upload to the bucket, in bytes per second; determines its timeout.
 const MIN_UPLOAD_RATE: u64 = 128 * 1024;
 /// Idle timeout of a response body.
-const IDLE: Duration = Duration::from_secs(30);
-/// Maximum number of attempts of a call.
-const ATTEMPTS: u32 = 4;
-/// Delay before the first retry; tripled on each further one.
-const BASE_BACKOFF: Duration = Duration::from_millis(100);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of retries of a call.
+const MAX_RETRIES: usize = 3;
+/// Delay before the first retry. Jitter adds up to as much again, so that clients that failed
+/// together do not retry together.
+const BASE_BACKOFF: Duration = Duration::from_millis(50);
+/// Growth of the delay per retry.
+const BACKOFF_FACTOR: f32 = 3.0;
 /// No retry once a call has taken this long in total.
 const RETRY_BUDGET: Duration = Duration::from_secs(5);
 /// Validity of the signatures of this server's own calls.
-const SIGNED_FOR: Duration = Duration::from_mins(5);
+const SIGNATURE_LIFETIME: Duration = Duration::from_mins(5);
 /// Read size for temporary files, in bytes.
-const PIECE: usize = 128 * 1024;
+const CHUNK_SIZE: usize = 128 * 1024;
 
 /// Percent-encode set for the source of a copy (RFC 3986).
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
@@ -118,10 +121,10 @@ impl<'a> Call<'a> {
         self
     }
 
-    fn describing(self, metadata: &ObjectHeaders) -> Self {
-        self.header(CONTENT_TYPE, &metadata.content_type)
-            .header(CONTENT_DISPOSITION, &metadata.content_disposition)
-            .header(CACHE_CONTROL, metadata.cache_control)
+    fn object_headers(self, headers: &ObjectHeaders) -> Self {
+        self.header(CONTENT_TYPE, &headers.content_type)
+            .header(CONTENT_DISPOSITION, &headers.content_disposition)
+            .header(CACHE_CONTROL, headers.cache_control)
     }
 }
 
@@ -133,7 +136,7 @@ impl Client {
             .user_agent(concat!("haversack/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
             .redirect(Policy::none())
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .map_err(|error| error::from_transport("prepare calls to the bucket", error))?;
         Ok(Self { http, config })
@@ -154,17 +157,13 @@ impl Client {
             .into()
     }
 
-    pub(super) fn presign_get(&self, object: &str, reading: Reading, lifetime: Duration) -> String {
-        let method = match reading {
-            Reading::Get => Method::GET,
-            Reading::Head => Method::HEAD,
-        };
-        self.sign(&method, Some(object), None, &[], lifetime).into()
+    pub(super) fn presign_get(&self, object: &str, method: &Method, lifetime: Duration) -> String {
+        self.sign(method, Some(object), None, &[], lifetime).into()
     }
 
     /// Returns size and entity tag of an object; `None` if it does not exist.
     pub(super) async fn head(&self, object: &str) -> Result<Option<ObjectMeta>, Error> {
-        let call = Call::new("look at an object", Method::HEAD, Some(object));
+        let call = Call::new("find an object", Method::HEAD, Some(object));
         let response = match self.send(&call).await {
             Err(Error::NotFound) => return Ok(None),
             response => response?,
@@ -178,104 +177,59 @@ impl Client {
         let size = text(CONTENT_LENGTH).and_then(|size| size.parse().ok());
         let etag =
             text(ETAG).map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-        // The entity tag is embedded in `If-Match` headers, where a quote or comma would terminate it.
+        // The entity tag is embedded in `If-Match` headers, where a quote or comma would terminate
+        // it.
         let etag = etag.filter(|etag| !etag.is_empty() && !etag.contains(['"', ',']));
         match (size, etag) {
             (Some(size), Some(etag)) => Ok(Some(ObjectMeta { size, etag })),
-            _ => Err(Error::Rejected {
+            _ => Err(Error::InvalidResponse {
                 action: call.action,
-                status: response.status().as_u16(),
-                code: String::new(),
-                hint: ": it tells no Content-Length or no ETag of objects, which Haversack needs"
-                    .to_owned(),
+                problem: "lacks Content-Length or ETag, which Haversack needs".to_owned(),
             }),
         }
     }
 
-    /// Reads an object, or a range of it. With `found`, fails with `Error::PreconditionFailed` if the object no longer
-    /// has that entity tag.
+    /// Reads an object, or a range of it. If `found` is given, fails with
+    /// [`Error::PreconditionFailed`] unless the object still has that entity tag.
     pub(super) async fn get(
         &self,
         object: &str,
         part: Option<Range<u64>>,
         found: Option<&ObjectMeta>,
     ) -> Result<ByteStream, Error> {
-        let action = "read an object";
-        let mut call = Call::new(action, Method::GET, Some(object));
-        let mut wanted = found.map(|found| found.size);
-        if let Some(found) = found {
-            call = call.header(IF_MATCH, &found.quoted());
-        }
-        if let Some(part) = &part {
-            call = call.header(RANGE, &format!("bytes={}-{}", part.start, part.end - 1));
-            wanted = Some(part.end - part.start);
-        }
+        let call = get_call(object, part.as_ref(), found);
         let response = self.send(&call).await?;
-        let expected = if part.is_some() {
-            StatusCode::PARTIAL_CONTENT
-        } else {
-            StatusCode::OK
-        };
-        if response.status() != expected
-            || (wanted.is_some() && response.content_length() != wanted)
-        {
-            return Err(Error::Unavailable {
-                action,
-                problem: "the bucket gave another part than was asked".to_owned(),
-            });
-        }
-        let pieces = response.bytes_stream().boxed();
-        Ok(stream::try_unfold(pieces, move |mut pieces| async move {
-            let stalled = || Error::Unavailable {
-                action,
-                problem: "no byte came for a while".to_owned(),
-            };
-            match timeout(IDLE, pieces.next()).await {
-                Err(_) => Err(std::io::Error::other(stalled())),
-                Ok(None) => Ok(None),
-                Ok(Some(Ok(piece))) => Ok(Some((piece, pieces))),
-                Ok(Some(Err(error))) => {
-                    Err(std::io::Error::other(error::from_transport(action, error)))
-                }
-            }
-        })
-        .boxed())
+        body(response, part.as_ref(), found)
     }
 
-    /// Reads a range into memory. Retries once if the body is cut off.
+    /// Reads a range into memory. Retries even if the body is cut off.
     pub(super) async fn get_bytes(
         &self,
         object: &str,
         part: Range<u64>,
         found: &ObjectMeta,
     ) -> Result<Bytes, Error> {
-        match self.collect(object, part.clone(), found).await {
-            Err(error) if error.is_transient() => self.collect(object, part, found).await,
-            done => done,
-        }
-    }
-
-    async fn collect(
-        &self,
-        object: &str,
-        part: Range<u64>,
-        found: &ObjectMeta,
-    ) -> Result<Bytes, Error> {
-        let mut pieces = self.get(object, Some(part), Some(found)).await?;
-        let mut bytes = Vec::new();
-        while let Some(piece) = pieces.next().await {
-            bytes.extend_from_slice(&piece.map_err(Error::from_read)?);
-        }
-        Ok(bytes.into())
+        let call = get_call(object, Some(&part), Some(found));
+        with_retries(|| async {
+            let response = self.attempt(&call).await?;
+            let mut chunks = body(response, Some(&part), Some(found))?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = chunks.next().await {
+                bytes.extend_from_slice(&chunk.map_err(Error::from_read)?);
+            }
+            Ok(bytes.into())
+        })
+        .await
     }
 
     pub(super) async fn put_file(
         &self,
         object: &str,
         file: &Spooled,
-        metadata: &ObjectHeaders,
+        headers: &ObjectHeaders,
     ) -> Result<(), Error> {
-        let mut call = Call::new("write an object", Method::PUT, Some(object)).describing(metadata);
+        let mut call =
+            Call::new("write an object", Method::PUT, Some(object)).object_headers(headers);
         call.headers
             .insert(CONTENT_LENGTH, file.digests.size.into());
         call.response_timeout =
@@ -296,10 +250,10 @@ impl Client {
         from: &str,
         found: &ObjectMeta,
         to: &str,
-        metadata: &ObjectHeaders,
+        headers: &ObjectHeaders,
     ) -> Result<(), Error> {
         let source = format!("{}/{}{from}", self.config.bucket.name(), self.config.prefix);
-        let mut call = Call::new("copy an object", Method::PUT, Some(to)).describing(metadata);
+        let mut call = Call::new("copy an object", Method::PUT, Some(to)).object_headers(headers);
         call.signed = vec![
             (
                 "x-amz-copy-source",
@@ -310,34 +264,19 @@ impl Client {
         ];
         call.headers.insert(CONTENT_LENGTH, 0.into());
         call.response_timeout = COPY_TIMEOUT;
-        let start = Instant::now();
-        let mut attempt = 1;
-        loop {
-            let copied = self.send(&call).await;
-            let failed = match copied {
-                Ok(response) => {
-                    let (status, headers) = (response.status(), response.headers().clone());
-                    let told = timeout(COPY_TIMEOUT, response.text()).await;
-                    let told = told.map_err(|_| Error::Unavailable {
-                        action: call.action,
-                        problem: "no byte came for a while".to_owned(),
-                    })?;
-                    let xml = told.map_err(|error| error::from_transport(call.action, error))?;
-                    // A copy that fails after the response started is reported with status 200 as well
-                    // (Amazon S3, CopyObject).
-                    if !xml.contains("<Error>") {
-                        return Ok(());
-                    }
-                    error::from_xml(call.action, status, &headers, &xml)
-                }
-                Err(error) => return Err(not_found_as_changed(error)),
-            };
-            if !failed.is_transient() || attempt == ATTEMPTS || start.elapsed() > RETRY_BUDGET {
-                return Err(not_found_as_changed(failed));
+        with_retries(|| async {
+            let response = self.attempt(&call).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let xml = text(call.action, response, COPY_TIMEOUT).await?;
+            // A copy that fails after the response started is reported with status 200 as well
+            // (Amazon S3, CopyObject).
+            if xml.contains("<Error>") {
+                return Err(error::from_xml(call.action, status, &headers, &xml));
             }
-            sleep(backoff(attempt)).await;
-            attempt += 1;
-        }
+            Ok(())
+        })
+        .await
+        .map_err(not_found_as_changed)
     }
 
     pub(super) async fn delete(&self, object: &str) -> Result<(), Error> {
@@ -350,7 +289,8 @@ impl Client {
         }
     }
 
-    /// Returns one page of the objects below the prefix, and the continuation token of the next page.
+    /// Returns one page of the objects below the prefix, and the continuation token of the next
+    /// page.
     pub(super) async fn list(
         &self,
         token: Option<&str>,
@@ -359,19 +299,10 @@ impl Client {
         let mut call = Call::new(action, Method::GET, None);
         call.token = token;
         let response = self.send(&call).await?;
-        let stalled = || Error::Unavailable {
+        let xml = text(action, response, IDLE_TIMEOUT).await?;
+        let page = ListObjectsV2::parse_response(&xml).map_err(|error| Error::InvalidResponse {
             action,
-            problem: "no byte came for a while".to_owned(),
-        };
-        let xml = timeout(IDLE, response.text())
-            .await
-            .map_err(|_| stalled())?;
-        let xml = xml.map_err(|error| error::from_transport(action, error))?;
-        let page = ListObjectsV2::parse_response(&xml).map_err(|error| Error::Rejected {
-            action,
-            status: 200,
-            code: String::new(),
-            hint: format!(": its listing cannot be read ({error})"),
+            problem: format!("cannot be parsed ({error})"),
         })?;
         let listed = page.contents.iter().filter_map(|object| {
             let name = object.key.strip_prefix(&self.config.prefix)?;
@@ -417,24 +348,9 @@ impl Client {
         }
     }
 
-    /// Sends a call, with retries if the bucket is unreachable or busy. All calls are idempotent.
+    /// Sends a call, with retries.
     async fn send(&self, call: &Call<'_>) -> Result<Response, Error> {
-        let start = Instant::now();
-        let mut attempt = 1;
-        loop {
-            match self.attempt(call).await {
-                Err(error)
-                    if error.is_transient()
-                        && attempt < ATTEMPTS
-                        && start.elapsed() < RETRY_BUDGET =>
-                {
-                    tracing::debug!(%error, attempt, "call to the bucket failed; retrying");
-                    sleep(backoff(attempt)).await;
-                    attempt += 1;
-                }
-                done => return done,
-            }
-        }
+        with_retries(|| self.attempt(call)).await
     }
 
     async fn attempt(&self, call: &Call<'_>) -> Result<Response, Error> {
@@ -443,7 +359,7 @@ impl Client {
             call.object,
             call.token,
             &call.signed,
-            SIGNED_FOR,
+            SIGNATURE_LIFETIME,
         );
         let mut request = self
             .http
@@ -457,13 +373,15 @@ impl Client {
             Payload::Bytes(bytes) => request.body(bytes.clone()),
             Payload::File(file) => {
                 let file = tokio::fs::File::from_std(file.reopen()?);
-                request.body(Body::wrap_stream(ReaderStream::with_capacity(file, PIECE)))
+                request.body(Body::wrap_stream(ReaderStream::with_capacity(
+                    file, CHUNK_SIZE,
+                )))
             }
         };
         let late = || Error::Unavailable {
             action: call.action,
             problem: format!(
-                "the bucket gave no answer in {} s",
+                "the bucket did not respond within {} s",
                 call.response_timeout.as_secs()
             ),
         };
@@ -475,13 +393,98 @@ impl Client {
             return Ok(response);
         }
         let response_timeout = call.response_timeout;
-        timeout(response_timeout, error::from_answer(call.action, response))
-            .await
-            .map_or_else(|_| Err(late()), Err)
+        timeout(
+            response_timeout,
+            error::from_response(call.action, response),
+        )
+        .await
+        .map_or_else(|_| Err(late()), Err)
     }
 }
 
-/// Signs with wall-clock time even under a mock clock: the bucket verifies it.
+/// Repeats a call while the bucket is unreachable or busy. All calls are idempotent.
+async fn with_retries<T, F>(attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let backoff = ExponentialBuilder::new()
+        .with_min_delay(BASE_BACKOFF)
+        .with_factor(BACKOFF_FACTOR)
+        .with_max_times(MAX_RETRIES)
+        .with_jitter();
+    let start = Instant::now();
+    attempt
+        .retry(backoff)
+        .when(|error: &Error| error.is_transient() && start.elapsed() < RETRY_BUDGET)
+        .notify(|error, delay| {
+            tracing::debug!(%error, ?delay, "call to the bucket failed; retrying");
+        })
+        .await
+}
+
+fn get_call<'a>(
+    object: &'a str,
+    part: Option<&Range<u64>>,
+    found: Option<&ObjectMeta>,
+) -> Call<'a> {
+    let mut call = Call::new("read an object", Method::GET, Some(object));
+    if let Some(found) = found {
+        call = call.header(IF_MATCH, &found.quoted());
+    }
+    if let Some(part) = part {
+        call = call.header(RANGE, &format!("bytes={}-{}", part.start, part.end - 1));
+    }
+    call
+}
+
+/// Streams the body of a response to [`get_call`], with an idle timeout. Fails unless status and
+/// length fit the request.
+fn body(
+    response: Response,
+    part: Option<&Range<u64>>,
+    found: Option<&ObjectMeta>,
+) -> Result<ByteStream, Error> {
+    let action = "read an object";
+    let (status, length) = match part {
+        Some(part) => (StatusCode::PARTIAL_CONTENT, Some(part.end - part.start)),
+        None => (StatusCode::OK, found.map(|found| found.size)),
+    };
+    if response.status() != status || (length.is_some() && response.content_length() != length) {
+        return Err(Error::Unavailable {
+            action,
+            problem: "the bucket returned another range than requested".to_owned(),
+        });
+    }
+    let chunks = response.bytes_stream().boxed();
+    Ok(stream::try_unfold(chunks, move |mut chunks| async move {
+        match timeout(IDLE_TIMEOUT, chunks.next()).await {
+            Err(_) => Err(std::io::Error::other(stalled(action))),
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(chunk))) => Ok(Some((chunk, chunks))),
+            Ok(Some(Err(error))) => {
+                Err(std::io::Error::other(error::from_transport(action, error)))
+            }
+        }
+    })
+    .boxed())
+}
+
+/// Reads the whole body of a response.
+async fn text(action: &'static str, response: Response, limit: Duration) -> Result<String, Error> {
+    timeout(limit, response.text())
+        .await
+        .map_err(|_| stalled(action))?
+        .map_err(|error| error::from_transport(action, error))
+}
+
+fn stalled(action: &'static str) -> Error {
+    Error::Unavailable {
+        action,
+        problem: "the bucket stopped sending its response".to_owned(),
+    }
+}
+
+/// Signs with the system time even under a mock clock: the bucket verifies it.
 fn signed<'a>(
     mut action: impl S3Action<'a>,
     headers: &'a [(&'static str, String)],
@@ -490,22 +493,16 @@ fn signed<'a>(
     for (name, value) in headers {
         action.headers_mut().insert(*name, value.as_str());
     }
-    action.sign(lifetime)
+    let now = jiff::Timestamp::try_from(system_time()).unwrap_or(jiff::Timestamp::MAX);
+    action.sign_with_time(lifetime, &now)
 }
 
-/// Maps a missing copy source to `Changed`: whether it was replaced or deleted, it is no longer the object
-/// that was found.
+/// Maps a missing copy source to [`Error::PreconditionFailed`]: whether it was replaced or deleted,
+/// it is no longer the object that was found.
 fn not_found_as_changed(error: Error) -> Error {
     if matches!(error, Error::NotFound) {
         Error::PreconditionFailed
     } else {
         error
     }
-}
-
-/// Returns the backoff delay with jitter of up to one half, so that clients that failed together do not retry
-/// together.
-fn backoff(attempt: u32) -> Duration {
-    let most = BASE_BACKOFF * 3_u32.pow(attempt - 1);
-    most.mul_f64(rand::rng().random_range(0.5..1.0))
 }

@@ -19,8 +19,8 @@ pub enum S3Style {
 pub struct S3Credentials(pub(super) Credentials);
 
 impl S3Credentials {
-    /// Creates credentials from an access key and its secret; temporary credentials also have a session
-    /// token.
+    /// Creates credentials from an access key and its secret; temporary credentials also have a
+    /// session token.
     #[must_use]
     pub fn new(key: &str, secret: &str, token: Option<&str>) -> Self {
         Self(match token {
@@ -45,8 +45,8 @@ pub struct S3Config {
 }
 
 impl S3Config {
-    /// Creates the configuration of a bucket at an endpoint. All objects are stored below `prefix`, which is
-    /// empty or ends in a slash.
+    /// Creates the configuration of a bucket at an endpoint. All objects are stored below `prefix`,
+    /// which is empty or ends in a slash.
     ///
     /// # Errors
     /// The reason why the bucket URL is invalid, as a sentence.
@@ -62,14 +62,14 @@ impl S3Config {
             S3Style::Path => UrlStyle::Path,
             S3Style::Virtual => UrlStyle::VirtualHost,
         };
-        let whole =
+        let valid_bucket =
             Bucket::new(endpoint, url_style, bucket.to_owned(), region).map_err(|error| {
                 format!(
-                    "bucket {bucket:?} makes no URL at that endpoint ({error}); style=path may help"
+                    "bucket {bucket:?} and that endpoint do not form a URL ({error}); style=path may help"
                 )
             })?;
         Ok(Self {
-            bucket: whole,
+            bucket: valid_bucket,
             prefix,
             credentials,
         })
@@ -77,7 +77,7 @@ impl S3Config {
 
     /// Returns the location for display to operators.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn location(&self) -> String {
         format!(
             "{}{} in region {}",
             self.bucket.base_url(),

@@ -1,5 +1,5 @@
-//! S3 error mapping: error texts with a remedy and without secrets. They contain neither URLs, whose queries
-//! are signed, nor the credentials that a bucket may echo.
+//! S3 error mapping: error texts with a remedy and without secrets. They contain neither URLs,
+//! whose queries are signed, nor the credentials that a bucket may echo.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -8,12 +8,13 @@ use reqwest::header::{DATE, HeaderMap};
 use reqwest::{Response, StatusCode};
 
 use super::super::Error;
-use crate::clock::Clock;
+use crate::clock::system_time;
 
 /// Read limit for the XML body of an error, in bytes.
 const MAX_XML: usize = 64 * 1024;
-/// Clock skew above which the error text mentions it. Amazon S3 rejects all signatures at 15 minutes.
-const CLOCK_OFF: Duration = Duration::from_mins(5);
+/// Clock skew above which the error text mentions it. Amazon S3 rejects all signatures at 15
+/// minutes.
+const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 
 /// Maps a transport error: no response was received.
 pub(super) fn from_transport(action: &'static str, error: reqwest::Error) -> Error {
@@ -28,11 +29,11 @@ pub(super) fn from_transport(action: &'static str, error: reqwest::Error) -> Err
 }
 
 /// Maps an error response.
-pub(super) async fn from_answer(action: &'static str, mut response: Response) -> Error {
+pub(super) async fn from_response(action: &'static str, mut response: Response) -> Error {
     let (status, headers) = (response.status(), response.headers().clone());
     let mut xml = Vec::new();
-    while let Ok(Some(piece)) = response.chunk().await {
-        xml.extend_from_slice(&piece);
+    while let Ok(Some(chunk)) = response.chunk().await {
+        xml.extend_from_slice(&chunk);
         if xml.len() > MAX_XML {
             break;
         }
@@ -49,7 +50,7 @@ pub(super) fn from_xml(
 ) -> Error {
     // Responses to HEAD have no body.
     let code = element(xml, "Code").unwrap_or_default();
-    let passing = [
+    let transient_codes = [
         "InternalError",
         "OperationAborted",
         "RequestTimeout",
@@ -64,7 +65,7 @@ pub(super) fn from_xml(
     }
     if status.is_server_error()
         || status == StatusCode::TOO_MANY_REQUESTS
-        || passing.contains(&code)
+        || transient_codes.contains(&code)
     {
         return Error::Unavailable {
             action,
@@ -83,25 +84,25 @@ pub(super) fn from_xml(
 }
 
 fn hint(status: StatusCode, code: &str, headers: &HeaderMap, xml: &str) -> Option<String> {
-    if let Some(off) = clock_off(headers).filter(|off| *off > CLOCK_OFF) {
+    if let Some(skew) = clock_skew(headers).filter(|skew| *skew > MAX_CLOCK_SKEW) {
         return Some(format!(
-            "the clock of this machine and the bucket's are {} s apart, and signatures hold for minutes only; set it \
-             right",
-            off.as_secs()
+            "the clock of this machine differs from the bucket's by {} s, but signatures are valid for minutes only; \
+             correct it",
+            skew.as_secs()
         ));
     }
     let region =
         element(xml, "Region").or_else(|| headers.get("x-amz-bucket-region")?.to_str().ok());
     Some(match (code, region) {
         ("NoSuchBucket", _) => {
-            "there is no such bucket; make it, or correct its name, endpoint or region in HAVERSACK_BLOBS_URL"
+            "there is no such bucket; create it, or correct its name, endpoint or region in HAVERSACK_BLOBS_URL"
                 .to_owned()
         }
         ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "TemporaryRedirect", Some(region)) => {
-            format!("the bucket is in another region; say region={region} in HAVERSACK_BLOBS_URL")
+            format!("the bucket is in another region; set region={region} in HAVERSACK_BLOBS_URL")
         }
         (_, Some(region)) if status.is_redirection() => {
-            format!("the bucket is in another region; say region={region} in HAVERSACK_BLOBS_URL")
+            format!("the bucket is in another region; set region={region} in HAVERSACK_BLOBS_URL")
         }
         (
             "PermanentRedirect"
@@ -109,31 +110,32 @@ fn hint(status: StatusCode, code: &str, headers: &HeaderMap, xml: &str) -> Optio
             | "AuthorizationQueryParametersError"
             | "IllegalLocationConstraintException",
             None,
-        ) => "the region may be wrong; say region=... in HAVERSACK_BLOBS_URL".to_owned(),
-        ("InvalidAccessKeyId" | "NotSignedUp", _) => "AWS_ACCESS_KEY_ID names no key that the bucket knows".to_owned(),
+        ) => "the region may be wrong; set region=... in HAVERSACK_BLOBS_URL".to_owned(),
+        ("InvalidAccessKeyId" | "NotSignedUp", _) => "the bucket does not know the key in AWS_ACCESS_KEY_ID".to_owned(),
         ("SignatureDoesNotMatch", _) => {
-            "AWS_SECRET_ACCESS_KEY is not that of the access key, or the region is wrong".to_owned()
+            "AWS_SECRET_ACCESS_KEY does not belong to the access key, or the region is wrong".to_owned()
         }
-        ("ExpiredToken" | "InvalidToken", _) => "AWS_SESSION_TOKEN is over or wrong; get new credentials".to_owned(),
+        ("ExpiredToken" | "InvalidToken", _) => "AWS_SESSION_TOKEN has expired or is wrong; get new credentials".to_owned(),
         ("AccessDenied", _) => ALLOW.to_owned(),
         _ if status == StatusCode::FORBIDDEN => ALLOW.to_owned(),
         _ => return None,
     })
 }
 
-const ALLOW: &str = "the credentials need s3:GetObject, s3:PutObject and s3:DeleteObject on what is below the prefix, and \
+const ALLOW: &str = "the credentials need s3:GetObject, s3:PutObject and s3:DeleteObject on the objects below the prefix, and \
                      s3:ListBucket on the bucket";
 
-fn clock_off(headers: &HeaderMap) -> Option<Duration> {
+fn clock_skew(headers: &HeaderMap) -> Option<Duration> {
     let theirs = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
-    let ours = Clock::system().now().to_system_time();
+    let ours = system_time();
     Some(
         ours.duration_since(theirs)
             .unwrap_or_else(|ahead| ahead.duration()),
     )
 }
 
-/// Returns the text of the first element with this name, if it consists of harmless characters only.
+/// Returns the text of the first element with this name, if it consists of harmless characters
+/// only.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let text = rest.split_once('<')?.0.trim();
@@ -149,7 +151,7 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn told(status: u16, headers: &[(&'static str, &str)], xml: &str) -> Error {
+    fn map(status: u16, headers: &[(&'static str, &str)], xml: &str) -> Error {
         let headers = headers.iter().map(|(name, value)| {
             (
                 reqwest::header::HeaderName::from_static(name),
@@ -169,20 +171,20 @@ mod tests {
         let error = |code: &str| {
             format!("<Error><Code>{code}</Code><Message>Secret things</Message></Error>")
         };
-        for (status, code, named) in [
-            (404, "NoSuchBucket", "make it"),
+        for (status, code, remedy) in [
+            (404, "NoSuchBucket", "create it"),
             (403, "AccessDenied", "s3:PutObject"),
             (403, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
             (403, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
             (400, "AuthorizationHeaderMalformed", "region=..."),
         ] {
-            let told = told(status, &[], &error(code)).to_string();
+            let text = map(status, &[], &error(code)).to_string();
             assert!(
-                told.contains(named) && told.contains(code) && !told.contains("Secret"),
-                "{told}"
+                text.contains(remedy) && text.contains(code) && !text.contains("Secret"),
+                "{text}"
             );
         }
-        let elsewhere = told(301, &[("x-amz-bucket-region", "eu-west-3")], "");
+        let elsewhere = map(301, &[("x-amz-bucket-region", "eu-west-3")], "");
         assert!(
             elsewhere.to_string().contains("region=eu-west-3"),
             "{elsewhere}"
@@ -190,11 +192,11 @@ mod tests {
         let elsewhere =
             "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-3</Region></Error>";
         assert!(
-            told(400, &[], elsewhere)
+            map(400, &[], elsewhere)
                 .to_string()
                 .contains("region=eu-west-3")
         );
-        let skewed = told(
+        let skewed = map(
             403,
             &[("date", "Thu, 15 Jan 2015 10:45:00 GMT")],
             &error("RequestTimeTooSkewed"),
@@ -204,18 +206,18 @@ mod tests {
 
     #[test]
     fn transient_errors_are_distinguished_from_permanent_ones() {
-        assert!(told(503, &[], "<Error><Code>SlowDown</Code></Error>").is_transient());
-        assert!(told(429, &[], "").is_transient());
-        assert!(told(200, &[], "<Error><Code>InternalError</Code></Error>").is_transient());
-        assert!(matches!(told(412, &[], ""), Error::PreconditionFailed));
+        assert!(map(503, &[], "<Error><Code>SlowDown</Code></Error>").is_transient());
+        assert!(map(429, &[], "").is_transient());
+        assert!(map(200, &[], "<Error><Code>InternalError</Code></Error>").is_transient());
+        assert!(matches!(map(412, &[], ""), Error::PreconditionFailed));
         assert!(matches!(
-            told(404, &[], "<Error><Code>NoSuchKey</Code></Error>"),
+            map(404, &[], "<Error><Code>NoSuchKey</Code></Error>"),
             Error::NotFound
         ));
         assert!(matches!(
-            told(404, &[], "<Error><Code>NoSuchBucket</Code></Error>"),
+            map(404, &[], "<Error><Code>NoSuchBucket</Code></Error>"),
             Error::Rejected { .. }
         ));
-        assert!(matches!(told(403, &[], ""), Error::Rejected { .. }));
+        assert!(matches!(map(403, &[], ""), Error::Rejected { .. }));
     }
 }

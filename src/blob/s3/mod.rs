@@ -1,9 +1,9 @@
-//! Blob store in an S3 bucket. Blobs written by the server pass through a temporary file, since S3 needs the
-//! length in advance. Direct uploads of clients go to `uploads/<attachment id>` and become blobs by a copy
-//! within the bucket.
+//! Blob store in an S3 bucket. Blobs written by the server pass through a temporary file, since S3
+//! needs the length in advance. Direct uploads of clients go to `uploads/<id>` and become blobs by
+//! a copy within the bucket.
 //!
-//! The object key of a blob equals its public URL path, and the object carries the headers for a CDN to pass
-//! on.
+//! The object key of a blob equals its public URL path, and the object carries the headers for a
+//! CDN to pass on.
 
 mod client;
 mod config;
@@ -16,21 +16,22 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use base16ct::lower::encode_string;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use uuid::Uuid;
+use hyper::Method;
 
 pub use config::{S3Config, S3Credentials, S3Style};
 
 use self::client::{Client, ObjectMeta};
+use self::ranged_reader::RemoteObject;
 use super::staging::{Spool, SpoolWriter, Spooled};
 use super::{
     Blob, BlobKey, BlobMeta, BlobStore, BlobWriter, ByteStream, Digests, DirectAccess, Error,
-    ObjectHeaders, RandomAccess, Reading, StagedBlob,
+    ObjectHeaders, RandomAccess, StagedBlob,
 };
-use crate::blob::s3::ranged_reader::Remote;
-use crate::id::BlobId;
+use crate::id::{BlobId, random_bytes};
 
 /// Key prefix of direct uploads.
 const UPLOADS: &str = "uploads/";
@@ -45,8 +46,8 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// Opens the store, with temporary files in `folder`, whose lock the caller holds. Makes no call to the
-    /// bucket, so that a server can start during an outage of the bucket.
+    /// Opens the store, with temporary files in `folder`, whose lock the caller holds. Makes no
+    /// call to the bucket: a server can start during an outage of the bucket.
     ///
     /// # Errors
     /// The folder cannot be created or emptied, or no certificate authorities are found.
@@ -57,76 +58,70 @@ impl S3Store {
         })
     }
 
-    /// Verifies all required features of the bucket, including conditional requests. More expensive than
-    /// [`BlobStore::check`].
+    /// Verifies all required features of the bucket, including conditional requests. More expensive
+    /// than [`BlobStore::check`].
     ///
     /// # Errors
     /// A call fails, or a required feature is missing.
     pub async fn probe(&self) -> Result<(), Error> {
         self.check().await?;
-        let (from, to) = (
-            format!("{CHECKS}{}", Uuid::new_v4()),
-            format!("{CHECKS}{}", Uuid::new_v4()),
-        );
+        let (from, to) = (check_object(), check_object());
         self.client
             .put_bytes(&from, Bytes::from_static(b"haversack"))
             .await?;
-        let guarded = self.check_conditional_requests(&from, &to).await;
+        let checked = self.check_conditional_requests(&from, &to).await;
         self.client.delete(&from).await?;
         self.client.delete(&to).await?;
-        guarded
+        checked
     }
 
-    /// Verifies that conditional reads and copies are honoured: they detect objects replaced after inspection
-    /// (TOCTOU).
+    /// Verifies that conditional reads and copies are honoured: they detect objects replaced after
+    /// inspection (TOCTOU).
     async fn check_conditional_requests(&self, from: &str, to: &str) -> Result<(), Error> {
         let found = self.client.head(from).await?.ok_or(Error::NotFound)?;
         let other = ObjectMeta {
             etag: "d41d8cd98f00b204e9800998ecf8427e".to_owned(),
             ..found.clone()
         };
-        let metadata = ObjectHeaders {
+        let headers = ObjectHeaders {
             content_type: "text/plain".to_owned(),
             content_disposition: "attachment".to_owned(),
             cache_control: "no-store",
         };
-        let ignored = |action| {
-            Error::Rejected {
-            action,
-            status: 200,
-            code: String::new(),
-            hint: ": it does not keep to conditions (If-Match, x-amz-copy-source-if-match), which Haversack needs"
-                .to_owned(),
-        }
-        };
-        match self.client.copy(from, &other, to, &metadata).await {
+        match self.client.copy(from, &other, to, &headers).await {
             Err(Error::PreconditionFailed) => {}
-            Ok(()) => return Err(ignored("copy an object only as it was found")),
+            Ok(()) => {
+                return Err(Error::MissingFeature(
+                    "x-amz-copy-source-if-match of copies",
+                ));
+            }
             Err(error) => return Err(error),
         }
         match self.client.get(from, None, Some(&other)).await {
             Err(Error::PreconditionFailed) => {}
-            Ok(_) => return Err(ignored("read an object only as it was found")),
+            Ok(_) => return Err(Error::MissingFeature("If-Match of reads")),
             Err(error) => return Err(error),
         }
-        self.client.copy(from, &found, to, &metadata).await
+        self.client.copy(from, &found, to, &headers).await
     }
 
-    fn upload(id: BlobId) -> String {
-        format!("{UPLOADS}{id}")
-    }
-
-    /// Returns an existing object for inspection and conditional copy, pinned to its current entity tag.
+    /// Returns an existing object for inspection and conditional copy, pinned to its current entity
+    /// tag.
     async fn remote(&self, object: String) -> Result<Option<Box<dyn StagedBlob>>, Error> {
         let info = self.client.head(&object).await?;
         Ok(info.map(|info| {
-            Box::new(Remote::new(Arc::clone(&self.client), object, info)) as Box<dyn StagedBlob>
+            Box::new(RemoteObject::new(Arc::clone(&self.client), object, info))
+                as Box<dyn StagedBlob>
         }))
     }
 }
 
-/// Returns the object key of a blob below the prefix. Keys without a path stem from versions without bucket
-/// support.
+/// Generates the key of an object for a health check.
+fn check_object() -> String {
+    format!("{CHECKS}{}", encode_string(&random_bytes::<16>()))
+}
+
+/// Returns the object key of a blob below the prefix.
 fn object(key: &BlobKey) -> String {
     if key.path().is_empty() {
         format!("blobs/{}", key.id())
@@ -162,15 +157,15 @@ impl BlobStore for S3Store {
 
     async fn check(&self) -> Result<(), Error> {
         self.spool.check().await?;
-        let object = format!("{CHECKS}{}", Uuid::new_v4());
+        let object = check_object();
         self.client
             .put_bytes(&object, Bytes::from_static(b"haversack"))
             .await?;
         let read = self.client.get(&object, None, None).await;
         self.client.delete(&object).await?;
         drop(read?);
-        // Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object, indistinguishable from a
-        // real denial.
+        // Without s3:ListBucket, S3 responds with 403 instead of 404 to a request for a missing
+        // object.
         self.client.head(&object).await.map(drop)
     }
 
@@ -191,6 +186,10 @@ impl BlobStore for S3Store {
             .boxed()
     }
 
+    fn name(&self, key: &BlobKey) -> String {
+        object(key)
+    }
+
     fn bucket(&self) -> Option<&dyn DirectAccess> {
         Some(self)
     }
@@ -205,23 +204,31 @@ impl DirectAccess for S3Store {
         content_length: u64,
         lifetime: Duration,
     ) -> String {
-        self.client
-            .presign_put(&Self::upload(id), content_type, content_length, lifetime)
+        self.client.presign_put(
+            &self.upload_name(id),
+            content_type,
+            content_length,
+            lifetime,
+        )
     }
 
-    fn presign_get(&self, key: &BlobKey, reading: Reading, lifetime: Duration) -> String {
-        self.client.presign_get(&object(key), reading, lifetime)
+    fn presign_get(&self, key: &BlobKey, method: &Method, lifetime: Duration) -> String {
+        self.client.presign_get(&object(key), method, lifetime)
     }
 
-    async fn uploaded(&self, id: BlobId) -> Result<Option<Box<dyn StagedBlob>>, Error> {
-        self.remote(Self::upload(id)).await
+    fn upload_name(&self, id: BlobId) -> String {
+        format!("{UPLOADS}{id}")
     }
 
-    async fn remove_uploaded(&self, id: BlobId) -> Result<(), Error> {
-        self.client.delete(&Self::upload(id)).await
+    async fn staged_upload(&self, id: BlobId) -> Result<Option<Box<dyn StagedBlob>>, Error> {
+        self.remote(self.upload_name(id)).await
     }
 
-    async fn duplicate(&self, key: &BlobKey) -> Result<Option<Box<dyn StagedBlob>>, Error> {
+    async fn remove_upload(&self, id: BlobId) -> Result<(), Error> {
+        self.client.delete(&self.upload_name(id)).await
+    }
+
+    async fn staged_copy(&self, key: &BlobKey) -> Result<Option<Box<dyn StagedBlob>>, Error> {
         self.remote(object(key)).await
     }
 }
@@ -262,13 +269,9 @@ impl StagedBlob for Sealed {
         Ok(Box::new(self.spooled.reopen()?))
     }
 
-    async fn publish(
-        self: Box<Self>,
-        key: &BlobKey,
-        metadata: &ObjectHeaders,
-    ) -> Result<(), Error> {
+    async fn publish(self: Box<Self>, key: &BlobKey, headers: &ObjectHeaders) -> Result<(), Error> {
         self.client
-            .put_file(&object(key), &self.spooled, metadata)
+            .put_file(&object(key), &self.spooled, headers)
             .await
     }
 }
@@ -291,8 +294,8 @@ impl Blob for S3Blob {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        // Whole files are requested without a range: some caches in front of buckets store only such
-        // responses.
+        // Whole files are requested without a range: some caches in front of buckets store only
+        // such responses.
         let part = Some(range).filter(|range| *range != (0..self.info.size));
         self.client.get(&self.object, part, Some(&self.info)).await
     }
@@ -300,12 +303,10 @@ impl Blob for S3Blob {
 
 /// Converts an entry of a bucket listing.
 fn listed(name: &str, size: u64, modified: SystemTime) -> BlobMeta {
-    // The segment after the partner id is the attachment id.
-    let path = ["attachments/partners/", "ephemeral/partners/"]
-        .iter()
-        .find_map(|shelf| name.strip_prefix(shelf))
-        .and_then(|path| path.split('/').nth(1));
-    let id = name.strip_prefix(UPLOADS).or(path).and_then(BlobId::parse);
+    let id = match name.strip_prefix(UPLOADS) {
+        Some(id) => BlobId::parse(id),
+        None => BlobKey::upload_in_path(name),
+    };
     BlobMeta {
         name: name.to_owned(),
         id,

@@ -1,4 +1,5 @@
-//! Blocking random access to an object for inspection, through ranged reads pinned to its entity tag.
+//! Blocking random access to an object for inspection, through ranged reads pinned to its entity
+//! tag.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::num::NonZeroUsize;
@@ -20,7 +21,7 @@ const CACHE_BLOCKS: NonZeroUsize = NonZeroUsize::new(6).expect("not zero");
 
 /// An existing object that can be inspected and copied.
 #[derive(Debug)]
-pub(super) struct Remote {
+pub(super) struct RemoteObject {
     blocks: Arc<Blocks>,
     digests: Digests,
 }
@@ -36,30 +37,30 @@ struct Blocks {
 
 #[derive(Debug)]
 struct State {
-    kept: LruCache<u64, Bytes>,
-    /// The first read error. A parser may have mistaken it for the end of the file.
-    failed: Option<Failure>,
+    cached: LruCache<u64, Bytes>,
+    /// The first read error, which a parser may have mistaken for the end of the file.
+    failed: Option<ReadFailure>,
 }
 
 #[derive(Clone, Debug)]
-enum Failure {
+enum ReadFailure {
     Changed,
-    Other(String),
+    Unavailable(String),
 }
 
-impl Failure {
+impl ReadFailure {
     fn to_error(&self) -> Error {
         match self {
             Self::Changed => Error::PreconditionFailed,
-            Self::Other(problem) => Error::Unavailable {
-                action: "look at an upload",
+            Self::Unavailable(problem) => Error::Unavailable {
+                action: "inspect an upload",
                 problem: problem.clone(),
             },
         }
     }
 }
 
-impl Remote {
+impl RemoteObject {
     /// Wraps an object found by HEAD. Must be called within a Tokio runtime.
     pub(super) fn new(client: Arc<Client>, object: String, info: ObjectMeta) -> Self {
         let digests = Digests {
@@ -68,7 +69,7 @@ impl Remote {
             md5: info.etag.clone(),
         };
         let state = Mutex::new(State {
-            kept: LruCache::new(CACHE_BLOCKS),
+            cached: LruCache::new(CACHE_BLOCKS),
             failed: None,
         });
         Self {
@@ -85,7 +86,7 @@ impl Remote {
 }
 
 #[async_trait]
-impl StagedBlob for Remote {
+impl StagedBlob for RemoteObject {
     fn digests(&self) -> &Digests {
         &self.digests
     }
@@ -105,11 +106,7 @@ impl StagedBlob for Remote {
             .map_or(Ok(()), |failure| Err(failure.to_error()))
     }
 
-    async fn publish(
-        self: Box<Self>,
-        key: &BlobKey,
-        metadata: &ObjectHeaders,
-    ) -> Result<(), Error> {
+    async fn publish(self: Box<Self>, key: &BlobKey, headers: &ObjectHeaders) -> Result<(), Error> {
         self.check()?;
         let Blocks {
             client,
@@ -117,7 +114,7 @@ impl StagedBlob for Remote {
             info,
             ..
         } = &*self.blocks;
-        client.copy(from, info, &object(key), metadata).await
+        client.copy(from, info, &object(key), headers).await
     }
 }
 
@@ -129,7 +126,7 @@ impl Blocks {
             if let Some(failure) = &state.failed {
                 return Err(failure.to_error());
             }
-            if let Some(block) = state.kept.get(&number) {
+            if let Some(block) = state.cached.get(&number) {
                 return Ok(block.clone());
             }
         }
@@ -141,13 +138,13 @@ impl Blocks {
         let mut state = self.state.lock().expect("no panic while locked");
         match read {
             Ok(block) => {
-                state.kept.put(number, block.clone());
+                state.cached.put(number, block.clone());
                 Ok(block)
             }
             Err(error) => {
                 let failure = match error {
-                    Error::PreconditionFailed | Error::NotFound => Failure::Changed,
-                    other => Failure::Other(other.to_string()),
+                    Error::PreconditionFailed | Error::NotFound => ReadFailure::Changed,
+                    other => ReadFailure::Unavailable(other.to_string()),
                 };
                 let error = failure.to_error();
                 state.failed.get_or_insert(failure);
@@ -187,9 +184,8 @@ impl Seek for Cursor {
             SeekFrom::End(offset) => self.blocks.info.size.checked_add_signed(offset),
             SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
         };
-        self.position = position.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "a seek to before the start")
-        })?;
+        self.position = position
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "seek before the start"))?;
         Ok(self.position)
     }
 }

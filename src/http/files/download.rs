@@ -12,7 +12,7 @@ use super::conditional::{self, Outcome};
 use super::multipart::Multipart;
 use super::range::{self, Requested};
 use crate::attachments::download::{self, FileHandle};
-use crate::blob::{self, ByteStream, Reading};
+use crate::blob::{self, ByteStream};
 use crate::domain::disposition;
 use crate::http::state::HttpState;
 use crate::id::{AttachmentId, PartnerId};
@@ -109,12 +109,7 @@ pub(super) async fn wrong_method() -> Response {
 
 /// To the store itself, which has everything that is told of the file.
 fn redirect(state: &HttpState, file: &FileHandle, method: &Method) -> Option<Response> {
-    let reading = if method == Method::HEAD {
-        Reading::Head
-    } else {
-        Reading::Get
-    };
-    let url = state.service.direct_url(file, reading)?;
+    let url = state.service.direct_url(file, method)?;
     Some(
         (
             StatusCode::FOUND,
