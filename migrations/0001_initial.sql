@@ -1,12 +1,13 @@
--- One set of statements for SQLite and PostgreSQL: TEXT and BIGINT only. Times are milliseconds since the Unix
--- epoch; a state that is reached once is a nullable *_at. Ids are UUIDs of version 7 in their hyphenated form, so
--- sorting by id is sorting by age.
+-- The initial schema, for SQLite and PostgreSQL: TEXT and BIGINT columns only. Times are
+-- milliseconds since the Unix epoch. A state that is reached once is a nullable *_at column. Ids
+-- are UUIDs of version 7 in hyphenated form, so sorting by id is sorting by creation time.
 
 CREATE TABLE partners (
     id              TEXT   NOT NULL PRIMARY KEY,
     name            TEXT   NOT NULL UNIQUE,
     created_at      BIGINT NOT NULL,
-    -- Since when what the partner uploads or sends is ephemeral; NULL: it is persistent.
+    -- When the tier of the partner's uploads and sends was set to ephemeral; NULL if it is
+    -- persistent.
     ephemeral_since BIGINT
 );
 
@@ -21,7 +22,7 @@ CREATE TABLE lines (
     partner_id      TEXT   NOT NULL REFERENCES partners (id),
     phone_number    TEXT   NOT NULL UNIQUE,
     created_at      BIGINT NOT NULL,
-    -- Since when what is fetched for this line is ephemeral; NULL: it is persistent.
+    -- When the tier of files fetched for this line was set to ephemeral; NULL if it is persistent.
     ephemeral_since BIGINT
 );
 CREATE INDEX lines_by_partner ON lines (partner_id, id);
@@ -40,16 +41,19 @@ CREATE TABLE attachments (
     md5               TEXT,
     stored_at         BIGINT,
     failed_at         BIGINT,
-    -- Why the uploaded bytes were rejected; failed_at is set with it.
+    -- Why the uploaded bytes were rejected; set together with failed_at.
     rejection_reason  TEXT,
-    -- The attachment whose blob this one shares, if it has none of its own: its origin answered that nothing had changed.
+    -- The id of a blob shared with another attachment; NULL if the attachment has a blob of its
+    -- own. Blobs are shared when the origin of a media URL answers that the file has not changed
+    -- (304).
     blob_id           TEXT,
     width             BIGINT,
     height            BIGINT,
     duration_ms       BIGINT,
-    -- When the variant and the audio analysis were computed: on the first send.
+    -- When the variant and the audio analysis were computed, which is on the first send.
     processed_at      BIGINT,
-    -- The variant that is delivered, if it differs from the upload. Its blob has an id of its own.
+    -- The variant that is delivered instead of the upload; NULL if the upload is delivered. Its
+    -- blob has an id of its own.
     variant_blob_id   TEXT,
     variant_filename  TEXT,
     variant_type      TEXT,
@@ -57,10 +61,10 @@ CREATE TABLE attachments (
     variant_md5       TEXT,
     channels          BIGINT,
     sample_rate       BIGINT,
-    -- 64 bytes in hexadecimal: the peak of each slice.
+    -- 64 bytes in hexadecimal: the peaks of 64 equal slices.
     waveform          TEXT,
-    -- From this moment on the attachment no longer exists, whether or not its row has been deleted; NULL: it does not
-    -- expire. A later change of the tier does not change it.
+    -- From this time on the attachment counts as deleted, even if its row still exists; NULL if it
+    -- does not expire. Not affected by later changes of the tier.
     expires_at        BIGINT
 );
 CREATE INDEX attachments_pending ON attachments (partner_id, upload_expires_at)
@@ -73,14 +77,15 @@ CREATE INDEX attachments_by_blob ON attachments (blob_id) WHERE blob_id IS NOT N
 CREATE INDEX attachments_by_variant ON attachments (variant_blob_id) WHERE variant_blob_id IS NOT NULL;
 CREATE INDEX attachments_by_expiry ON attachments (expires_at) WHERE expires_at IS NOT NULL;
 
--- Blobs to be deleted. An entry is written in the transaction that drops the last reference, so that a crash between
--- transaction and deletion leaves no orphan. A blob that is about to be referenced is queued as well, for later: the
--- transaction that references it cancels the deletion, and a crash before that leaves the entry.
+-- The deletion queue of blobs. An entry is inserted in the transaction that drops the last
+-- reference, so a crash between that transaction and the deletion leaves no orphan. A blob that is
+-- about to be referenced is queued as well, with a delay: the transaction that references it
+-- cancels the deletion, and after a crash the entry remains.
 CREATE TABLE blob_deletions (
     blob_key   TEXT   NOT NULL PRIMARY KEY,
     created_at BIGINT NOT NULL,
     not_before BIGINT NOT NULL DEFAULT 0,
-    -- When a server leased the deletion: from then on nothing can reference the blob.
+    -- When a server leased the deletion. From then on nothing can reference the blob.
     claimed_at BIGINT
 );
 CREATE INDEX blob_deletions_due ON blob_deletions (not_before);
@@ -114,8 +119,9 @@ CREATE TABLE participants (
     handle     TEXT   NOT NULL,
     is_me      BIGINT NOT NULL,
     joined_at  BIGINT NOT NULL,
-    -- The partner of the chat: a search by handle must not slow down with the chats that other partners have with it.
-    partner_id TEXT   NOT NULL DEFAULT '',
+    -- The partner of the chat, so that a search by handle does not scan the chats of other
+    -- partners.
+    partner_id TEXT   NOT NULL,
     UNIQUE (chat_id, handle)
 );
 CREATE INDEX participants_by_partner ON participants (partner_id, handle, chat_id);
@@ -141,7 +147,7 @@ CREATE TABLE messages (
     failure_code        BIGINT,
     failure_reason      TEXT,
     deleted_at          BIGINT,
-    -- 1: a voice memo, which plays in the conversation.
+    -- 1 for a voice memo, which plays inside the conversation.
     voice_memo          BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX messages_by_chat ON messages (chat_id, id);
@@ -182,15 +188,15 @@ CREATE TABLE outbox (
     available_at  BIGINT NOT NULL,
     attempts      BIGINT NOT NULL,
     created_at    BIGINT NOT NULL,
-    -- When the lease of the server that claimed the entry ends. Apart from available_at, so that an entry that waits for
-    -- its next attempt differs from one that is under way, behind which the later messages of the chat wait.
+    -- When the lease ends; 0 if there is none. Separate from available_at: later messages of the
+    -- chat wait for a leased entry, but not for one that waits for its next attempt.
     claimed_until BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX outbox_due ON outbox (available_at);
 CREATE INDEX outbox_by_chat ON outbox (chat_id, claimed_until);
 
--- The validators of the last response to a partner's media URL, for revalidation. Only the SHA-256 of a URL is stored:
--- its query may hold secrets.
+-- The validators of the last response to a partner's media URL, for revalidation. Only the SHA-256
+-- of a URL is stored, as its query may contain secrets.
 CREATE TABLE fetched_urls (
     partner_id    TEXT   NOT NULL,
     url_hash      TEXT   NOT NULL,
@@ -204,7 +210,7 @@ CREATE TABLE fetched_urls (
 CREATE INDEX fetched_urls_by_attachment ON fetched_urls (attachment_id);
 CREATE INDEX fetched_urls_by_age ON fetched_urls (fetched_at);
 
--- Secrets that all servers on a database share, such as the key that signs URLs.
+-- Secrets shared by all servers on a database, such as the key that signs URLs.
 CREATE TABLE secrets (
     name       TEXT   NOT NULL PRIMARY KEY,
     value      TEXT   NOT NULL,

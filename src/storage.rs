@@ -68,7 +68,7 @@ impl Storage {
             None => Arc::new(LocalStore::attach(&config.blobs_dir, scratch)?),
         };
         let db = Db::open_unchanged(&config.database_url).await?;
-        let tables = db.tables().await?;
+        let tables = db.schema_status().await?;
         anyhow::ensure!(
             tables == SchemaStatus::Current,
             "the tables are of another version than this program ({tables:?})"

@@ -2,13 +2,13 @@
 
 use crate::blob::BlobKey;
 use crate::clock::Timestamp;
-use crate::db::blob_deletions;
+use crate::db::{Connection, blob_deletions};
 use crate::service::database::Holder;
 use crate::service::{Error, Service};
 
 impl Service {
-    /// Deletes a blob from the deletion queue. Returns false if another server holds the lease or an attachment now
-    /// references the blob.
+    /// Deletes a blob from the deletion queue. Returns false if another server holds the lease or
+    /// an attachment now references the blob.
     pub(crate) async fn delete_if_unreferenced(
         &self,
         holder: Holder,
@@ -35,16 +35,20 @@ impl Service {
         key: BlobKey,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let lease = self.db.write(holder, move |db| {
-            Box::pin(async move { blob_deletions::lease(db, &key, now).await })
-        });
+        let lease = self
+            .db
+            .transaction(holder, async move |db: &mut Connection| {
+                blob_deletions::lease(db, &key, now).await
+            });
         Ok(lease.await?)
     }
 
     pub(crate) async fn forget_deletion(&self, holder: Holder, key: String) -> Result<(), Error> {
-        let complete = self.db.write(holder, move |db| {
-            Box::pin(async move { blob_deletions::complete(db, &key).await })
-        });
+        let complete = self
+            .db
+            .transaction(holder, async move |db: &mut Connection| {
+                blob_deletions::complete(db, &key).await
+            });
         Ok(complete.await?)
     }
 }

@@ -9,7 +9,7 @@ use super::{BATCH, DELETE_CONCURRENCY};
 use crate::attachments::direct_uploads::StagedUploads;
 use crate::blob::BlobKey;
 use crate::clock::Timestamp;
-use crate::db::blob_deletions;
+use crate::db::{Connection, blob_deletions};
 use crate::service::database::Holder;
 use crate::service::{Error, Service};
 
@@ -33,7 +33,8 @@ pub(super) async fn run(service: Arc<Service>) -> Result<(), Error> {
     }
 }
 
-/// Processes one entry. If the deletion fails, or another server has leased it, the entry is rescheduled.
+/// Processes one entry. If the deletion fails, or another server has leased it, the entry is
+/// rescheduled.
 async fn process(service: &Service, key: String, now: Timestamp) -> Result<(), Error> {
     match delete(service, key.clone()).await {
         Ok(true) => return Ok(()),
@@ -43,9 +44,11 @@ async fn process(service: &Service, key: String, now: Timestamp) -> Result<(), E
         }
     }
     let until = now + RETRY_DELAY;
-    let reschedule = service.db.write(Holder::Background, move |db| {
-        Box::pin(async move { blob_deletions::reschedule(db, &key, until).await })
-    });
+    let reschedule = service
+        .db
+        .transaction(Holder::Background, async move |db: &mut Connection| {
+            blob_deletions::reschedule(db, &key, until).await
+        });
     Ok(reschedule.await?)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 
 use super::DELETE_CONCURRENCY;
-use crate::db::attachments;
+use crate::db::{Connection, attachments};
 use crate::service::database::Holder;
 use crate::service::{Error, Service};
 
@@ -17,9 +17,12 @@ pub(super) async fn run(service: Arc<Service>) -> Result<(), Error> {
     // Another server on the same database may have deleted the row already.
     service.files.drop_expired(now);
     loop {
-        let delete = service.db.write(Holder::Background, move |db| {
-            Box::pin(async move { attachments::delete_expired(db, now, EXPIRE_BATCH).await })
-        });
+        let delete =
+            service
+                .db
+                .transaction(Holder::Background, async move |db: &mut Connection| {
+                    attachments::delete_expired(db, now, EXPIRE_BATCH).await
+                });
         let (expired, blobs) = delete.await?;
         for attachment in &expired {
             service.files.evict(attachment.partner_id, attachment.id);

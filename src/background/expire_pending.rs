@@ -1,11 +1,11 @@
-//! Expires pending attachments whose upload window has closed. In a bucket, an upload that was completed in time but
-//! never used is finalized instead.
+//! Expires pending attachments whose upload window has closed. In a bucket, an upload that was
+//! completed in time but never used is finalized instead.
 
 use std::sync::Arc;
 
 use super::BATCH;
 use crate::clock::Timestamp;
-use crate::db::{attachments, blob_deletions};
+use crate::db::{Connection, attachments, blob_deletions};
 use crate::service::database::Holder;
 use crate::service::{Error, Service};
 
@@ -20,7 +20,8 @@ pub(super) async fn run(service: Arc<Service>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Expires one batch. Queues the blobs for deletion: a crash between publishing a blob and recording it leaves one.
+/// Expires one batch. Queues the blobs for deletion: a crash between publishing a blob and
+/// recording it leaves one.
 async fn expire_batch(
     service: &Service,
     closed_before: Timestamp,
@@ -28,15 +29,13 @@ async fn expire_batch(
 ) -> Result<usize, Error> {
     service
         .db
-        .write(Holder::Background, move |db| {
-            Box::pin(async move {
-                let overdue = attachments::expire_overdue(db, closed_before, now, BATCH).await?;
-                for attachment in &overdue {
-                    let key = attachment.uploaded_key().to_string();
-                    blob_deletions::enqueue(db, &key, now, now).await?;
-                }
-                Ok(overdue.len())
-            })
+        .transaction(Holder::Background, async move |db: &mut Connection| {
+            let overdue = attachments::expire_overdue(db, closed_before, now, BATCH).await?;
+            for attachment in &overdue {
+                let key = attachment.uploaded_key().to_string();
+                blob_deletions::enqueue(db, &key, now, now).await?;
+            }
+            Ok(overdue.len())
         })
         .await
 }

@@ -1,8 +1,9 @@
 //! Background tasks: one file per task, with its period and a function that runs it once.
 //!
-//! Each task has a loop of its own, so a slow one (such as a bucket that does not answer) delays no other. A failed run
-//! is logged and repeated after the period. Servers on one database run the same tasks concurrently; leases and
-//! conditional updates keep them from doing the same work twice.
+//! Each task has a loop of its own, so a slow one (such as a bucket that does not answer) delays no
+//! other. A failed run is logged and repeated after the period. Servers on one database run the
+//! same tasks concurrently; leases and conditional updates keep them from doing the same work
+//! twice.
 
 mod count_outbox;
 mod delete_blobs;
@@ -32,8 +33,8 @@ struct Task {
     run: fn(Arc<Service>) -> BoxFuture<'static, Result<(), Error>>,
 }
 
-/// All tasks, in the order in which [`Service::sweep`] runs them. Pending uploads expire before attachments, so that one
-/// sweep deletes an attachment that is both.
+/// All tasks, in the order in which [`Service::sweep`] runs them. Pending uploads expire before
+/// attachments, so that one sweep deletes an attachment that is both.
 #[rustfmt::skip]
 const TASKS: [Task; 5] = [
     Task { name: "count_outbox", period: SWEEP_INTERVAL, run: |s| count_outbox::run(s).boxed() },

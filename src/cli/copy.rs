@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::block_on;
 use crate::clock::Clock;
 use crate::config::{Config, Flags};
-use crate::maintenance::copy::{self, Progress, StorageRef};
+use crate::maintenance::copy::{self, Progress};
 use crate::storage::Storage;
 
 #[derive(Debug, Args)]
@@ -33,17 +33,7 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
         let (from, _from_folder) = open(flags, &arguments.from, true).await.context("--from")?;
         let (to, _to_folder) = open(flags, &arguments.to, false).await.context("--to")?;
         let bars = Bars::new();
-        let (from, to) = (
-            StorageRef {
-                db: &from.db,
-                blobs: &*from.blobs,
-            },
-            StorageRef {
-                db: &to.db,
-                blobs: &*to.blobs,
-            },
-        );
-        let moved = copy::copy(from, to, Clock::system().now(), &bars).await;
+        let moved = copy::copy(&from, &to, Clock::system().now(), &bars).await;
         bars.clear();
         let moved = moved.context(
             "stopped; begin anew with the same command: files already copied are skipped",
@@ -52,17 +42,17 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
             "{} attachments are there, {} files of them moved now, each verified by reading it back; {} other rows",
             moved.attachments, moved.files, moved.rows
         );
-        if moved.gone > 0 {
+        if moved.pruned > 0 {
             println!(
                 "{} rows of an earlier copy were deleted: --from no longer contains them",
-                moved.gone
+                moved.pruned
             );
         }
-        for (id, why) in &moved.left {
+        for (id, why) in &moved.failed {
             println!("left: attachment {id}: {why}");
         }
-        if !moved.left.is_empty() {
-            bail!("{} attachments could not be copied", moved.left.len());
+        if !moved.failed.is_empty() {
+            bail!("{} attachments could not be copied", moved.failed.len());
         }
         Ok(())
     })

@@ -246,11 +246,15 @@ async fn database(config: &Config) -> Result<String, String> {
             ),
             None => error.to_string(),
         })?;
-    let kind = match db.about().await.map_err(|error| error.to_string())? {
+    let kind = match db.server_info().await.map_err(|error| error.to_string())? {
         Some(about) => postgres(config, &about)?,
         None => "SQLite".to_owned(),
     };
-    match db.tables().await.map_err(|error| error.to_string())? {
+    match db
+        .schema_status()
+        .await
+        .map_err(|error| error.to_string())?
+    {
         SchemaStatus::None => {
             return Ok(format!(
                 "{kind}, opened, durable; its tables will be made on first start"

@@ -1,14 +1,11 @@
 //! `haversack gc`: finds orphaned files and attachments with missing files.
 
-use std::time::SystemTime;
-
 use anyhow::bail;
 use clap::Args;
 
 use super::block_on;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::maintenance::copy::StorageRef;
 use crate::maintenance::gc;
 use crate::storage::Storage;
 
@@ -26,11 +23,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
     block_on(async {
         let scratch = tempfile::tempdir()?;
         let storage = Storage::attach(config, scratch.path()).await?;
-        let side = StorageRef {
-            db: &storage.db,
-            blobs: &*storage.blobs,
-        };
-        let found = gc::find(side, SystemTime::now()).await?;
+        let found = gc::find(&storage, crate::clock::system_time()).await?;
         println!("{} files that attachments name", found.referenced);
         if found.recent > 0 {
             println!(
@@ -67,7 +60,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
                 .map(|(id, problem)| format!("attachment {id}: {problem}")),
         );
         if !arguments.dry_run && !found.orphaned.is_empty() {
-            gc::enqueue_deletion(side, found.orphaned, Clock::system().now()).await?;
+            gc::enqueue_deletion(&storage, found.orphaned, Clock::system().now()).await?;
             println!(
                 "a running server deletes them within a minute; otherwise the next server to start does"
             );

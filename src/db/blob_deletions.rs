@@ -1,7 +1,8 @@
 //! The deletion queue of blobs.
 //!
-//! An entry is inserted by the transaction that drops the last reference to a blob, or before a blob is published that no
-//! row references yet. Entries are leased, so that servers on one database do not process the same entry.
+//! An entry is inserted by the transaction that drops the last reference to a blob, or before a
+//! blob is published that no row references yet. Entries are leased, so that servers on one
+//! database do not process the same entry.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::domain::blob_key::BlobKey;
 /// Duration of a lease: a server that has not completed the deletion by then has crashed.
 const LEASE: Duration = Duration::from_mins(5);
 
-/// Queues the deletion of a blob, to start at `not_before`. Has no effect if the blob is queued already.
+/// Queues the deletion of a blob, to start at `not_before`. Has no effect if the blob is queued
+/// already.
 pub async fn enqueue(
     db: &mut Connection,
     blob_key: &str,
@@ -44,8 +46,8 @@ pub async fn due(db: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<
     rows.iter().map(|row| text(row, "blob_key")).collect()
 }
 
-/// Cancels a queued deletion because an attachment now references the blob. Returns false if it is already leased or was
-/// never queued.
+/// Cancels a queued deletion because an attachment now references the blob. Returns false if it is
+/// already leased or was never queued.
 pub async fn cancel(db: &mut Connection, blob_key: &str) -> Result<bool, Error> {
     let done = sqlx::query("DELETE FROM blob_deletions WHERE blob_key = $1 AND claimed_at IS NULL")
         .bind(blob_key)
@@ -54,8 +56,9 @@ pub async fn cancel(db: &mut Connection, blob_key: &str) -> Result<bool, Error> 
     Ok(done.rows_affected() == 1)
 }
 
-/// Leases the deletion of a blob; from then on nothing can reference the blob. Removes the entry instead if an attachment
-/// references the blob. Returns false in that case, and if the entry was cancelled or another server holds the lease.
+/// Leases the deletion of a blob; from then on nothing can reference the blob. Removes the entry
+/// instead if an attachment references the blob. Returns false in that case, and if the entry was
+/// cancelled or another server holds the lease.
 pub async fn lease(db: &mut Connection, key: &BlobKey, now: Timestamp) -> Result<bool, Error> {
     if attachments::is_referenced(db, key.id()).await? {
         complete(db, &key.to_string()).await?;

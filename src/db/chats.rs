@@ -1,4 +1,4 @@
-//! Chats and who takes part in them.
+//! Chats and their participants.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,12 @@ use crate::domain::chat::{Chat, Participant, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 
-/// The longest set of recipients that is stored as it is, in bytes: PostgreSQL's index takes no more than 2704 of a row.
+/// Maximum length in bytes of a set of recipients that is stored in plain text. PostgreSQL limits
+/// an index row to 2704 bytes.
 const MAX_KEY: usize = 1024;
 
-/// What a chat is found by.
+/// Returns the value by which a chat is found: the recipients, or their hash if the text is too
+/// long for an index.
 fn stored_key(recipients: &Recipients) -> String {
     let key = recipients.key();
     if key.len() <= MAX_KEY {
@@ -28,7 +30,7 @@ fn stored_key(recipients: &Recipients) -> String {
     )
 }
 
-/// Adds a chat and its participants.
+/// Inserts a chat with its participants.
 pub async fn insert(
     db: &mut Connection,
     chat: &Chat,
@@ -67,7 +69,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// A partner's chat.
+/// Returns a partner's chat.
 pub async fn find(
     db: &mut Connection,
     partner: PartnerId,
@@ -81,24 +83,25 @@ pub async fn find(
     Ok(read_all(db, &rows).await?.pop())
 }
 
-/// The chats of exactly these recipients, on any of the partner's lines, most recently active first.
+/// Returns the chats with exactly these recipients, on any of the partner's lines, most recently
+/// active first.
 pub async fn with_recipients(
     db: &mut Connection,
     partner: PartnerId,
     recipients: &Recipients,
 ) -> Result<Vec<Chat>, Error> {
-    let rows =
-        // Earlier versions stored every set as it is.
-        sqlx::query("SELECT * FROM chats WHERE partner_id = $1 AND recipients IN ($2, $3) ORDER BY last_message_id DESC")
-            .bind(partner.to_string())
-            .bind(stored_key(recipients))
-            .bind(recipients.key())
-            .fetch_all(&mut *db)
-            .await?;
+    let rows = sqlx::query(
+        "SELECT * FROM chats WHERE partner_id = $1 AND recipients = $2 ORDER BY last_message_id DESC",
+    )
+    .bind(partner.to_string())
+    .bind(stored_key(recipients))
+    .fetch_all(&mut *db)
+    .await?;
     read_all(db, &rows).await
 }
 
-/// Records a chat's newest message. Another server's clock may have been ahead when it recorded the one before.
+/// Records a chat's newest message, unless a newer one is recorded already: the clock of another
+/// server may be ahead.
 pub async fn touch(
     db: &mut Connection,
     id: ChatId,
@@ -117,7 +120,7 @@ pub async fn touch(
     Ok(())
 }
 
-/// Chats from their rows, with the participants of all of them in one query.
+/// Converts rows to chats, with the participants of all of them from one query.
 pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec<Chat>, Error> {
     let ids = rows
         .iter()

@@ -1,4 +1,4 @@
-//! What URLs brought, to ask their origins whether that is still so.
+//! Validators of fetched media URLs, for revalidation (`If-None-Match`, `If-Modified-Since`).
 
 use super::row::{optional_text, text};
 use super::{Connection, Error, attachments};
@@ -7,7 +7,8 @@ use crate::domain::attachment::Attachment;
 use crate::fetch::Validators;
 use crate::id::{AttachmentId, PartnerId};
 
-/// What a URL brought a partner the last time, if it can be asked for again.
+/// Returns the attachment that a partner last fetched from a URL, with the validators of that
+/// response.
 pub async fn find(
     db: &mut Connection,
     partner: PartnerId,
@@ -31,8 +32,8 @@ pub async fn find(
     Ok(Some((attachments::read(&row)?, validators)))
 }
 
-/// Remembers what a URL brought.
-pub async fn remember(
+/// Records the attachment and validators of a response.
+pub async fn upsert(
     db: &mut Connection,
     partner: PartnerId,
     url_hash: &str,
@@ -68,8 +69,7 @@ pub(super) async fn delete_of_attachment(
     Ok(())
 }
 
-/// Forgets what a URL brought.
-pub async fn forget(db: &mut Connection, partner: PartnerId, url_hash: &str) -> Result<(), Error> {
+pub async fn delete(db: &mut Connection, partner: PartnerId, url_hash: &str) -> Result<(), Error> {
     sqlx::query("DELETE FROM fetched_urls WHERE partner_id = $1 AND url_hash = $2")
         .bind(partner.to_string())
         .bind(url_hash)
@@ -78,7 +78,7 @@ pub async fn forget(db: &mut Connection, partner: PartnerId, url_hash: &str) -> 
     Ok(())
 }
 
-/// Forgets what was last fetched before a moment, at most `limit`; says how many.
+/// Deletes at most `limit` entries last fetched before `before`. Returns their number.
 pub async fn delete_before(
     db: &mut Connection,
     before: Timestamp,

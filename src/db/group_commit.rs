@@ -1,6 +1,6 @@
-//! Group commit for SQLite. SQLite allows one writer at a time; here it is a single task with one connection.
-//! So no caller waits for a lock, no read is upgraded to a write (`SQLITE_BUSY_SNAPSHOT`), and writes that
-//! arrive during an fsync share the next commit.
+//! Group commit for SQLite. SQLite allows one writer at a time; here it is a single task with one
+//! connection. So no caller waits for a lock, no read is upgraded to a write
+//! (`SQLITE_BUSY_SNAPSHOT`), and writes that arrive during an fsync share the next commit.
 
 use std::panic::AssertUnwindSafe;
 
@@ -10,28 +10,29 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Connection, Error};
 
-/// Maximum number of writes per commit: bounds how long the first one waits for the last.
+/// Maximum number of writes per commit: bounds how long the first write waits for the last.
 const MAX_BATCH: usize = 256;
-/// Queue capacity; further callers wait until there is room.
-const QUEUE: usize = 1024;
+/// Capacity of the queue; further callers wait until there is room.
+const QUEUE_CAPACITY: usize = 1024;
 
-/// A queued write: runs on the connection and reports whether to keep its changes.
-type Job = Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Done> + Send>;
+/// A write in the queue.
+type QueuedWrite = Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Executed> + Send>;
 
-struct Done {
-    keep: bool,
-    answer: Answer,
+/// A write whose statements have been executed, but not committed.
+struct Executed {
+    succeeded: bool,
+    reply: Reply,
 }
 
-/// Sends the result to the caller, once the commit has succeeded or failed.
-type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+/// Sends the result to the caller once the commit has succeeded or failed.
+type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<Job>);
+pub(super) struct Writer(mpsc::Sender<QueuedWrite>);
 
 impl Writer {
     pub(super) fn spawn(connection: Connection) -> Self {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
         tokio::spawn(run(connection, receiver));
         Self(sender)
     }
@@ -43,12 +44,12 @@ impl Writer {
         E: From<Error> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
+        let write: QueuedWrite = Box::new(move |connection| {
             Box::pin(async move {
                 let result = work(connection).await;
-                Done {
-                    keep: result.is_ok(),
-                    answer: Box::new(move |committed| {
+                Executed {
+                    succeeded: result.is_ok(),
+                    reply: Box::new(move |committed| {
                         // The caller may have been cancelled; its write is committed nevertheless.
                         let _ = sender.send(
                             result.and_then(|value| committed.map(|()| value).map_err(E::from)),
@@ -57,47 +58,51 @@ impl Writer {
                 }
             })
         });
-        self.0.send(job).await.map_err(|_| Error::Abandoned)?;
+        self.0.send(write).await.map_err(|_| Error::Abandoned)?;
         receiver
             .await
             .unwrap_or_else(|_| Err(Error::Abandoned.into()))
     }
 }
 
-async fn run(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(first) = jobs.recv().await {
-        let mut answers = Vec::new();
-        let committed = batch(&mut connection, first, &mut jobs, &mut answers).await;
+async fn run(mut connection: Connection, mut queue: mpsc::Receiver<QueuedWrite>) {
+    while let Some(first) = queue.recv().await {
+        let mut replies = Vec::new();
+        let committed = commit_batch(&mut connection, first, &mut queue, &mut replies).await;
         if committed.is_err() {
-            // On a full disk SQLite rolls back by itself; then there is no transaction left to roll back.
+            // On a full disk SQLite rolls back by itself; then there is no transaction left to roll
+            // back.
             let _ = execute(&mut connection, "ROLLBACK").await;
         }
-        for answer in answers {
-            answer(committed.clone());
+        for reply in replies {
+            reply(committed.clone());
         }
     }
 }
 
-async fn batch(
+/// Commits `first` and the writes queued behind it in one transaction, each in a savepoint of its
+/// own.
+async fn commit_batch(
     connection: &mut Connection,
-    first: Job,
-    jobs: &mut mpsc::Receiver<Job>,
-    answers: &mut Vec<Answer>,
+    first: QueuedWrite,
+    queue: &mut mpsc::Receiver<QueuedWrite>,
+    replies: &mut Vec<Reply>,
 ) -> Result<(), Error> {
     execute(connection, "BEGIN IMMEDIATE").await?;
     let mut next = Some(first);
-    while let Some(job) = next {
-        execute(connection, "SAVEPOINT job").await?;
-        // A panic must not end the writer task. Its sender is dropped, so the caller receives `Abandoned`.
-        let done = AssertUnwindSafe(job(connection)).catch_unwind().await;
-        let keep = done.as_ref().is_ok_and(|done| done.keep);
-        answers.extend(done.ok().map(|done| done.answer));
-        if !keep {
-            execute(connection, "ROLLBACK TO job").await?;
+    while let Some(write) = next {
+        execute(connection, "SAVEPOINT write").await?;
+        // A panic must not end the writer task. Its sender is dropped, so the caller receives
+        // `Abandoned`.
+        let executed = AssertUnwindSafe(write(connection)).catch_unwind().await;
+        let succeeded = executed.as_ref().is_ok_and(|executed| executed.succeeded);
+        replies.extend(executed.ok().map(|executed| executed.reply));
+        if !succeeded {
+            execute(connection, "ROLLBACK TO write").await?;
         }
-        execute(connection, "RELEASE job").await?;
-        next = if answers.len() < MAX_BATCH {
-            jobs.try_recv().ok()
+        execute(connection, "RELEASE write").await?;
+        next = if replies.len() < MAX_BATCH {
+            queue.try_recv().ok()
         } else {
             None
         };
@@ -125,15 +130,13 @@ mod tests {
     }
 
     async fn insert(db: &Db, name: &'static str, fail: bool) -> Result<(), Error> {
-        db.write(move |connection| {
-            Box::pin(async move {
-                sqlx::query("INSERT INTO partners (id, name, created_at) VALUES ($1, $1, 0)")
-                    .bind(name)
-                    .execute(connection)
-                    .await?;
-                assert!(name != "panic", "a bug in the work");
-                if fail { Err(Error::Abandoned) } else { Ok(()) }
-            })
+        db.transaction(async move |connection: &mut Connection| {
+            sqlx::query("INSERT INTO partners (id, name, created_at) VALUES ($1, $1, 0)")
+                .bind(name)
+                .execute(connection)
+                .await?;
+            assert!(name != "panic", "a bug in the work");
+            if fail { Err(Error::Abandoned) } else { Ok(()) }
         })
         .await
     }

@@ -1,27 +1,27 @@
-//! Answers kept under the keys of the calls they answered.
+//! Responses stored under idempotency keys.
 
 use super::row::{escape_nul, integer, optional_time, text};
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, PartnerId};
 
-/// A kept answer.
+/// The stored response to a send.
 #[derive(Clone, Debug)]
-pub struct Kept {
-    /// The HTTP status it was given with.
+pub struct IdempotentResponse {
+    /// HTTP status.
     pub status: u16,
-    /// The body, as JSON.
+    /// JSON.
     pub body: String,
-    /// Whether the message it tells of was deleted since.
+    /// True if the sent message was deleted since.
     pub message_deleted: bool,
 }
 
-/// The answer kept under a partner's key.
+/// Returns the response stored under a partner's key.
 pub async fn find(
     db: &mut Connection,
     partner: PartnerId,
     key: &str,
-) -> Result<Option<Kept>, Error> {
+) -> Result<Option<IdempotentResponse>, Error> {
     let row = sqlx::query(
         "SELECT idempotency_keys.status AS status, body, deleted_at FROM idempotency_keys \
          LEFT JOIN messages ON messages.id = message_id \
@@ -32,7 +32,7 @@ pub async fn find(
     .fetch_optional(db)
     .await?;
     row.map(|row| {
-        Ok(Kept {
+        Ok(IdempotentResponse {
             status: u16::try_from(integer(&row, "status")?).unwrap_or(200),
             body: text(&row, "body")?,
             message_deleted: optional_time(&row, "deleted_at")?.is_some(),
@@ -41,8 +41,8 @@ pub async fn find(
     .transpose()
 }
 
-/// Keeps an answer.
-pub async fn keep(
+/// Stores a response.
+pub async fn insert(
     db: &mut Connection,
     partner: PartnerId,
     key: &str,
@@ -66,7 +66,7 @@ pub async fn keep(
     Ok(())
 }
 
-/// Forgets answers that were kept before a moment, at most `limit`; says how many.
+/// Deletes at most `limit` responses stored before `before`. Returns their number.
 pub async fn delete_before(
     db: &mut Connection,
     before: Timestamp,

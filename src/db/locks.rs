@@ -1,19 +1,25 @@
-//! Named locks between servers that share a database: PostgreSQL advisory locks. SQLite has a single writer
-//! and a single server, so transactions need no lock there; longer operations use locks within the process.
+//! Named locks between servers that share a database: PostgreSQL advisory locks. SQLite has a
+//! single writer and a single server, so transactions need no lock there; longer operations use
+//! locks within the process.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sqlx::{Any, AssertSqlSafe, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit};
 use tokio::time::timeout;
 
-use super::{Connection, Db, Engine, Error, LOCK_TIMEOUT};
+use super::{Connection, Db, Engine, Error, placeholders};
 
-/// Acquires advisory locks on these names, held until the transaction ends. All names must be passed in one
-/// call, or in a globally consistent order: in a deadlock PostgreSQL aborts one of the transactions.
+/// Timeout for a connection of the lock pool. Locks are held while files are inspected and copied.
+const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Acquires advisory locks on these names, held until the transaction ends. All names must be
+/// passed in one call, or in a globally consistent order: in a deadlock PostgreSQL aborts one of
+/// the transactions.
 pub async fn lock_names(db: &mut Connection, names: &[String]) -> Result<(), Error> {
     if Engine::of_connection(db) == Engine::Sqlite || names.is_empty() {
         return Ok(());
@@ -22,11 +28,9 @@ pub async fn lock_names(db: &mut Connection, names: &[String]) -> Result<(), Err
     numbers.sort_unstable();
     numbers.dedup();
     // PostgreSQL evaluates the calls from left to right, so the locks are acquired in sorted order.
-    let calls: Vec<String> = (1..=numbers.len())
-        .map(|n| format!("pg_advisory_xact_lock(${n})"))
-        .collect();
+    let calls = placeholders::calls("pg_advisory_xact_lock", numbers.len());
     // Safe from SQL injection: the text contains only placeholders.
-    let statement = AssertSqlSafe(format!("SELECT {}", calls.join(", ")));
+    let statement = AssertSqlSafe(format!("SELECT {calls}"));
     let query = numbers
         .into_iter()
         .fold(sqlx::query(statement), sqlx::query::Query::bind);
@@ -34,7 +38,8 @@ pub async fn lock_names(db: &mut Connection, names: &[String]) -> Result<(), Err
     Ok(())
 }
 
-/// Maps a name to the number of its advisory lock. Names that collide block each other, which is harmless.
+/// Maps a name to the number of its advisory lock. Names that collide block each other, which is
+/// harmless.
 fn number(name: &str) -> i64 {
     let hash = Sha256::digest(name.as_bytes());
     i64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))
@@ -65,8 +70,8 @@ impl ProcessLocks {
     }
 }
 
-/// An exclusive lock on a name, across all servers, released on drop. It is also released if the database
-/// connection is lost: a second holder must then be safe, at worst wasteful.
+/// An exclusive lock on a name, across all servers, released on drop. It is also released if the
+/// database connection is lost: a second holder must then be safe, at worst wasteful.
 pub struct NamedLock {
     /// Rolled back on drop, which releases the advisory lock.
     _transaction: Option<Transaction<'static, Any>>,
@@ -76,13 +81,13 @@ pub struct NamedLock {
 
 impl fmt::Debug for NamedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Exclusive")
+        f.write_str("NamedLock")
     }
 }
 
 impl Db {
-    /// Acquires an exclusive lock, for operations that take longer than a transaction. A holder must not
-    /// acquire a second one (deadlock).
+    /// Acquires an exclusive lock, for operations that take longer than a transaction. A holder
+    /// must not acquire a second one (deadlock).
     ///
     /// # Errors
     /// The database fails.
@@ -94,7 +99,7 @@ impl Db {
                 let permit =
                     timeout(LOCK_TIMEOUT, Arc::clone(&self.lock_permits).acquire_owned()).await;
                 let permit = permit
-                    .map_err(|_| sqlx::Error::PoolTimedOut)?
+                    .map_err(|_| Error::LockTimeout(LOCK_TIMEOUT))?
                     .expect("never closed");
                 let mut transaction = self.lock_pool.begin().await?;
                 lock_names(&mut transaction, &[name]).await?;

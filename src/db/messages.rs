@@ -12,7 +12,7 @@ use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service};
 use crate::domain::part::{Part, Text};
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 
-/// Adds a message and its parts.
+/// Inserts a message with its parts.
 pub async fn insert(
     db: &mut Connection,
     partner: PartnerId,
@@ -70,7 +70,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// A partner's message that was not deleted.
+/// Returns a partner's message, unless it was deleted.
 pub async fn find(
     db: &mut Connection,
     partner: PartnerId,
@@ -86,7 +86,8 @@ pub async fn find(
     Ok(read_all(db, &row).await?.pop())
 }
 
-/// The chat of a partner's message that was not deleted, and the first message of its thread.
+/// Returns the chat of a partner's message and the first message of its thread, unless the message
+/// was deleted.
 pub async fn find_thread(
     db: &mut Connection,
     partner: PartnerId,
@@ -105,9 +106,9 @@ pub async fn find_thread(
     .transpose()
 }
 
-/// A message to deliver, and whose it is; `None` if a gateway has it or it was given up: an entry of the outbox may be
-/// older than that, when it comes from a backup. Deleting a message from our side does not call it back: recipients keep
-/// it.
+/// Returns an undelivered message and its partner; `None` if it was sent or has failed, which an
+/// outbox restored from a backup may not know. A message that the partner has deleted is delivered
+/// nevertheless: deletion only hides it.
 pub async fn find_for_delivery(
     db: &mut Connection,
     id: MessageId,
@@ -127,7 +128,7 @@ pub async fn find_for_delivery(
         .map(|message| (partner, message)))
 }
 
-/// Hides a message for good. `false`: there is no such message.
+/// Hides a message permanently. Returns false if there is no such message.
 pub async fn delete(
     db: &mut Connection,
     partner: PartnerId,
@@ -144,7 +145,7 @@ pub async fn delete(
     Ok(done.rows_affected() == 1)
 }
 
-/// Records that a message was taken up for delivery.
+/// Records that delivery of a message has started.
 pub async fn mark_queued(db: &mut Connection, id: MessageId, now: Timestamp) -> Result<(), Error> {
     sqlx::query("UPDATE messages SET status = 'queued', updated_at = $2 WHERE id = $1 AND status = 'pending'")
         .bind(id.to_string())
@@ -154,7 +155,7 @@ pub async fn mark_queued(db: &mut Connection, id: MessageId, now: Timestamp) -> 
     Ok(())
 }
 
-/// Records that the carrier took a message.
+/// Records that the carrier accepted a message.
 pub async fn mark_sent(
     db: &mut Connection,
     id: MessageId,
@@ -173,7 +174,7 @@ pub async fn mark_sent(
     Ok(())
 }
 
-/// Records that a message arrived. `false`: it was not sent, or had arrived already.
+/// Records that a message was delivered. Returns false if it is not in state "sent".
 pub async fn mark_delivered(
     db: &mut Connection,
     id: MessageId,
@@ -190,7 +191,7 @@ pub async fn mark_delivered(
     Ok(done.rows_affected() == 1)
 }
 
-/// Records that delivery was given up, and why.
+/// Records that delivery failed permanently.
 pub async fn mark_failed(
     db: &mut Connection,
     id: MessageId,
@@ -211,13 +212,13 @@ pub async fn mark_failed(
     Ok(())
 }
 
-/// Messages from their rows, with the parts of all of them in one query.
+/// Converts rows to messages, with the parts of all of them from one query.
 pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec<Message>, Error> {
     let ids = rows
         .iter()
         .map(|row| text(row, "id"))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut parts = parts_of(db, &ids).await?;
+    let mut parts = find_parts(db, &ids).await?;
     rows.iter()
         .zip(&ids)
         .map(|(row, id)| {
@@ -260,7 +261,7 @@ pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec
         .collect()
 }
 
-async fn parts_of(
+async fn find_parts(
     db: &mut Connection,
     messages: &[String],
 ) -> Result<HashMap<String, Vec<Part>>, Error> {

@@ -14,8 +14,8 @@ const FILES: [(i64, &str, &str); 1] = [(
 
 /// Applies [`FILES`] in the order of their versions, with a checksum of each.
 ///
-/// `sqlx::migrate!` does the same, but needs the feature `macros`, which builds SQLite and both drivers a second time
-/// for the compiler.
+/// `sqlx::migrate!` does the same, but needs the feature `macros`, which builds SQLite and both
+/// drivers a second time for the compiler.
 pub(super) static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         let sql = SqlStr::from_static(sql);

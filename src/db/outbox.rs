@@ -1,9 +1,10 @@
-//! The outbox: messages to hand to the gateway. An entry is inserted by the transaction that accepts its message, and
-//! deleted by the one that records its outcome (transactional outbox).
+//! The outbox: messages to hand to the gateway. An entry is inserted by the transaction that
+//! accepts its message, and deleted by the one that records its outcome (transactional outbox).
 //!
-//! Several servers may lease entries. Leasing is serialized by an advisory lock, so each server sees the leases of the
-//! others: the messages of one chat are never leased by two servers at once. The attempt number is the fencing token of
-//! a lease: every later statement has it in its condition, so a server whose lease was taken over changes nothing.
+//! Several servers may lease entries. Leasing is serialized by an advisory lock, so each server
+//! sees the leases of the others: the messages of one chat are never leased by two servers at once.
+//! The attempt number is the fencing token of a lease: every later statement has it in its
+//! condition, so a server whose lease was taken over changes nothing.
 
 use super::row::{integer, parsed, size};
 use super::{Connection, Engine, Error, locks};
@@ -113,8 +114,8 @@ pub async fn retry(db: &mut Connection, entry: OutboxEntry, at: Timestamp) -> Re
     Ok(())
 }
 
-/// Deletes an entry that needs no further attempt. Returns false if another server has leased it since: that server
-/// deletes it, and until then the later messages of the chat wait.
+/// Deletes an entry that needs no further attempt. Returns false if another server has leased it
+/// since: that server deletes it, and until then the later messages of the chat wait.
 pub async fn complete(db: &mut Connection, entry: OutboxEntry) -> Result<bool, Error> {
     let deleted = sqlx::query("DELETE FROM outbox WHERE id = $1 AND attempts = $2")
         .bind(entry.id.to_string())
@@ -148,26 +149,24 @@ mod tests {
         let db = Db::open(&url.parse().expect("URL"))
             .await
             .expect("database");
-        db.write(|db| {
-            Box::pin(async move {
-                let (now, minute) = (Timestamp::from_millis(0), Duration::from_mins(1));
-                insert(db, ChatId::new(), MessageId::new(), now).await?;
-                let first = lease(db, now, now + minute, 1).await?[0];
-                let later = now + 2 * minute;
-                let second = lease(db, later, later + minute, 1).await?[0];
-                assert_eq!((first.id, second.attempt), (second.id, 2));
+        db.transaction(async |db: &mut Connection| {
+            let (now, minute) = (Timestamp::from_millis(0), Duration::from_mins(1));
+            insert(db, ChatId::new(), MessageId::new(), now).await?;
+            let first = lease(db, now, now + minute, 1).await?[0];
+            let later = now + 2 * minute;
+            let second = lease(db, later, later + minute, 1).await?[0];
+            assert_eq!((first.id, second.attempt), (second.id, 2));
 
-                assert!(!renew(db, first, later + 5 * minute).await?);
-                retry(db, first, later + 5 * minute).await?;
-                assert!(!complete(db, first).await?, "fenced by the attempt number");
-                assert_eq!(count(db).await?, 1);
+            assert!(!renew(db, first, later + 5 * minute).await?);
+            retry(db, first, later + 5 * minute).await?;
+            assert!(!complete(db, first).await?, "fenced by the attempt number");
+            assert_eq!(count(db).await?, 1);
 
-                let after = later + 2 * minute;
-                let third = lease(db, after, after + minute, 1).await?[0];
-                assert!(!complete(db, second).await? && complete(db, third).await?);
-                assert_eq!(count(db).await?, 0);
-                Ok::<_, Error>(())
-            })
+            let after = later + 2 * minute;
+            let third = lease(db, after, after + minute, 1).await?[0];
+            assert!(!complete(db, second).await? && complete(db, third).await?);
+            assert_eq!(count(db).await?, 0);
+            Ok::<_, Error>(())
         })
         .await
         .expect("transaction");

@@ -1,5 +1,5 @@
-//! Pages of chats, messages and threads. All are keyset pages: the cursor names the last item that was given, so
-//! what arrives between two pages neither repeats nor hides anything.
+//! Keyset pages of chats, messages and threads: the cursor identifies the last item returned, so
+//! items inserted between two pages neither repeat nor hide others.
 
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
@@ -14,66 +14,67 @@ use crate::id::{ChatId, MessageId, PartnerId};
 /// Sorts after every UUID.
 const AFTER_ALL: &str = "g";
 
-/// A chat and the message it is sorted by.
+/// A chat and its position in the list.
 #[derive(Debug)]
 pub struct ListedChat {
-    /// The chat.
     pub chat: Chat,
-    /// Its newest message as of the start of the listing.
+    /// Its newest message at the time of the first page.
     pub position: MessageId,
 }
 
-/// Chats of a handle that are few enough to be looked up one by one.
-const FEW_CHATS: i64 = 1000;
+/// Maximum number of chats of a handle that are fetched one by one.
+const MAX_SEARCHED_CHATS: i64 = 1000;
 
-/// How the chats of a participant are found.
+/// The query plan for a filter by participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ByParticipant {
-    /// There is no such filter.
+    /// No filter.
     All,
-    /// By the index of participants: the handle is in few chats.
+    /// Searches the index of participants: the handle is in few chats.
     Search,
-    /// By the index of activity, testing each: the handle is in many chats, so the page is soon full.
-    Walk,
+    /// Scans the index of activity and tests each chat: the handle is in many chats, so the page
+    /// fills quickly.
+    Scan,
 }
 
-/// Whether a handle is in few of a partner's chats.
+/// Returns true if a handle is in few of a partner's chats.
 async fn is_rare(db: &mut Connection, partner: PartnerId, handle: &str) -> Result<bool, Error> {
     let row = sqlx::query(
         "SELECT COUNT(*) AS chats FROM (SELECT chat_id FROM participants \
-         WHERE partner_id IN ($1, '') AND handle = $2 LIMIT $3) AS few",
+         WHERE partner_id = $1 AND handle = $2 LIMIT $3) AS few",
     )
     .bind(partner.to_string())
     .bind(handle)
-    .bind(FEW_CHATS + 1)
+    .bind(MAX_SEARCHED_CHATS + 1)
     .fetch_one(db)
     .await?;
-    Ok(integer(&row, "chats")? <= FEW_CHATS)
+    Ok(integer(&row, "chats")? <= MAX_SEARCHED_CHATS)
 }
 
-/// The statement of a page of chats. Its parameters: partner, `as_of`, `after`, limit, line, participant; those of absent
-/// filters are left out.
+/// Builds the statement for a page of chats. Parameters: partner, `as_of`, `after`, limit, line,
+/// participant; those of absent filters are omitted.
 fn chats_statement(by_line: bool, by_participant: ByParticipant) -> String {
     let line = if by_line { "AND line = $5" } else { "" };
     let handle = if by_line { "$6" } else { "$5" };
     let (from, participant) = match by_participant {
         ByParticipant::All => ("chats", String::new()),
-        // SQLite keeps to the order of a CROSS JOIN. Servers of earlier versions left `partner_id` empty.
+        // SQLite does not reorder a CROSS JOIN.
         ByParticipant::Search => (
             "participants CROSS JOIN chats",
             format!(
-                "AND participants.partner_id IN ($1, '') AND participants.handle = {handle} \
+                "AND participants.partner_id = $1 AND participants.handle = {handle} \
                  AND chats.id = participants.chat_id"
             ),
         ),
-        ByParticipant::Walk => (
+        ByParticipant::Scan => (
             "chats",
             format!(
                 "AND EXISTS (SELECT 1 FROM participants WHERE chat_id = chats.id AND handle = {handle})"
             ),
         ),
     };
-    // The first half walks an index and stops; the second finds the old place of the few chats that moved since.
+    // The first half scans an index up to the limit; the second computes the former position of the
+    // few chats with newer messages.
     format!(
         "SELECT * FROM ( \
            SELECT * FROM (SELECT chats.*, last_message_id AS position FROM {from} \
@@ -87,20 +88,21 @@ fn chats_statement(by_line: bool, by_participant: ByParticipant) -> String {
     )
 }
 
-/// Every statement of a page of chats, for the test of their plans.
+/// Returns all variants of the statement, for the test of query plans.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<String> {
-    let ways = [
+    let plans = [
         ByParticipant::All,
         ByParticipant::Search,
-        ByParticipant::Walk,
+        ByParticipant::Scan,
     ];
-    ways.into_iter()
-        .flat_map(|way| [false, true].map(|by_line| chats_statement(by_line, way)))
+    plans
+        .into_iter()
+        .flat_map(|plan| [false, true].map(|by_line| chats_statement(by_line, plan)))
         .collect()
 }
 
-/// A page of a partner's chats, most recently active first.
+/// Returns a page of a partner's chats, most recently active first.
 pub async fn chats(
     db: &mut Connection,
     partner: PartnerId,
@@ -112,7 +114,7 @@ pub async fn chats(
     let after = cursor.map_or(AFTER_ALL.to_owned(), |cursor| cursor.after.to_string());
     let by_participant = match &filter.participant {
         Some(handle) if is_rare(db, partner, handle).await? => ByParticipant::Search,
-        Some(_) => ByParticipant::Walk,
+        Some(_) => ByParticipant::Scan,
         None => ByParticipant::All,
     };
     let statement = AssertSqlSafe(chats_statement(filter.line.is_some(), by_participant));
@@ -134,32 +136,33 @@ pub async fn chats(
     listed.collect()
 }
 
-/// How much of a list is read at a time.
+/// The maximum size of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimit {
-    /// Most items.
+    /// Maximum number of items.
     pub items: u32,
-    /// Most bytes of all items together; an item that is larger by itself is a page of its own.
+    /// Maximum total size of the items in bytes; a single larger item is a page of its own.
     pub bytes: u64,
 }
 
 /// A page of messages.
 #[derive(Debug)]
 pub struct MessagePage {
-    /// The messages.
     pub messages: Vec<Message>,
-    /// Whether there are more.
+    /// True if further messages follow.
     pub has_more: bool,
 }
 
-/// About what a message takes as JSON, without its parts being read: neither engine loads a text for its length. A part's
-/// file shows its name, and its URL holds the name escaped.
+/// Estimated size of a message as JSON, computed without reading its parts: neither engine loads a
+/// text to determine its length. The filename of a part appears twice, once percent-encoded in the
+/// URL.
 pub(super) const MESSAGE_BYTES: &str = "(SELECT 700 + COALESCE(SUM(500 + COALESCE(octet_length(parts.body), 0) \
     + 4 * COALESCE(octet_length(attachments.filename), 0)), 0) \
     FROM parts LEFT JOIN attachments ON attachments.id = parts.attachment_id \
     WHERE parts.message_id = messages.id) AS bytes";
 
-/// Reads the parts of as many messages as make a page. `rows` holds one more than the page can, if there are more.
+/// Reads the messages of a page with their parts. `rows` contains one row more than the page can
+/// hold if further messages follow.
 async fn message_page(
     db: &mut Connection,
     mut rows: Vec<AnyRow>,
@@ -179,7 +182,8 @@ async fn message_page(
 }
 
 impl PageLimit {
-    /// How many of the items of these sizes make a page; at least one, if there is one.
+    /// Returns the number of items, given their sizes, that fit on a page: at least one, if there
+    /// is one.
     #[must_use]
     pub fn fitting(&self, sizes: impl IntoIterator<Item = u64>) -> usize {
         let mut left = self.bytes;
@@ -197,7 +201,7 @@ impl PageLimit {
     }
 }
 
-/// A page of a chat's messages, newest first.
+/// Returns a page of a chat's messages, newest first.
 pub async fn chat_messages(
     db: &mut Connection,
     chat: ChatId,
@@ -208,7 +212,7 @@ pub async fn chat_messages(
         "SELECT messages.*, {MESSAGE_BYTES} FROM messages \
          WHERE chat_id = $1 AND id < $2 AND deleted_at IS NULL ORDER BY id DESC LIMIT $3"
     );
-    // Nothing of a caller's is in the text.
+    // Safe from SQL injection: the text contains only constants.
     let rows = sqlx::query(AssertSqlSafe(statement))
         .bind(chat.to_string())
         .bind(before.map_or(AFTER_ALL.to_owned(), |id| id.to_string()))
@@ -218,7 +222,7 @@ pub async fn chat_messages(
     message_page(db, rows, limit).await
 }
 
-/// A page of a thread: its first message and the replies.
+/// Returns a page of a thread: its first message and the replies.
 pub async fn thread(
     db: &mut Connection,
     root: MessageId,
@@ -248,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_ends_before_the_item_that_is_too_much() {
+    fn page_ends_before_the_item_that_exceeds_it() {
         let limit = PageLimit {
             items: 3,
             bytes: 10,

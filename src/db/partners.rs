@@ -10,7 +10,6 @@ use crate::domain::handle::PhoneNumber;
 use crate::domain::tier::Tier;
 use crate::id::{LineId, PartnerId};
 
-/// Adds a partner.
 pub async fn insert(
     db: &mut Connection,
     id: PartnerId,
@@ -26,7 +25,6 @@ pub async fn insert(
     Ok(())
 }
 
-/// Adds a key, by its hash.
 pub async fn insert_key(
     db: &mut Connection,
     partner: PartnerId,
@@ -42,7 +40,6 @@ pub async fn insert_key(
     Ok(())
 }
 
-/// Adds a line.
 pub async fn insert_line(
     db: &mut Connection,
     partner: PartnerId,
@@ -61,7 +58,7 @@ pub async fn insert_line(
     Ok(())
 }
 
-/// The partner behind a key, by its hash.
+/// Returns the partner that an API key belongs to, by the hash of the key.
 pub async fn by_key(db: &mut Connection, key_hash: &str) -> Result<Option<PartnerId>, Error> {
     let row = sqlx::query("SELECT partner_id FROM api_keys WHERE key_hash = $1")
         .bind(key_hash)
@@ -71,17 +68,7 @@ pub async fn by_key(db: &mut Connection, key_hash: &str) -> Result<Option<Partne
         .transpose()
 }
 
-/// The partner of a name.
-pub async fn by_name(db: &mut Connection, name: &str) -> Result<Option<PartnerId>, Error> {
-    let row = sqlx::query("SELECT id FROM partners WHERE name = $1")
-        .bind(name)
-        .fetch_optional(db)
-        .await?;
-    row.map(|row| parsed(&row, "id", PartnerId::parse))
-        .transpose()
-}
-
-/// Every partner: id and name, oldest first.
+/// Returns ids and names of all partners, oldest first.
 pub async fn all(db: &mut Connection) -> Result<Vec<(PartnerId, String)>, Error> {
     let rows = sqlx::query("SELECT id, name FROM partners ORDER BY id")
         .fetch_all(db)
@@ -91,7 +78,7 @@ pub async fn all(db: &mut Connection) -> Result<Vec<(PartnerId, String)>, Error>
         .collect()
 }
 
-/// A partner's lines, oldest first.
+/// Returns a partner's lines, oldest first.
 pub async fn lines(db: &mut Connection, partner: PartnerId) -> Result<Vec<Line>, Error> {
     let rows = sqlx::query("SELECT id, phone_number FROM lines WHERE partner_id = $1 ORDER BY id")
         .bind(partner.to_string())
@@ -107,7 +94,7 @@ pub async fn lines(db: &mut Connection, partner: PartnerId) -> Result<Vec<Line>,
         .collect()
 }
 
-/// How long a partner's uploads are kept.
+/// Returns the tier of a partner's uploads.
 pub async fn tier(db: &mut Connection, partner: PartnerId) -> Result<Tier, Error> {
     let ephemeral =
         sqlx::query("SELECT id FROM partners WHERE id = $1 AND ephemeral_since IS NOT NULL")
@@ -121,7 +108,8 @@ pub async fn tier(db: &mut Connection, partner: PartnerId) -> Result<Tier, Error
     })
 }
 
-/// How long files are kept that are made for messages from a partner's line: either can make them ephemeral.
+/// Returns the tier of files that are fetched for messages from a line: ephemeral if the line or
+/// its partner is.
 pub async fn tier_of_line(
     db: &mut Connection,
     partner: PartnerId,
@@ -140,7 +128,7 @@ pub async fn tier_of_line(
     }
 }
 
-/// Sets the tier of the partner of a name. `false`: there is none.
+/// Sets the tier of a partner. Returns false if there is no partner of that name.
 pub async fn set_tier(
     db: &mut Connection,
     name: &str,
@@ -157,7 +145,7 @@ pub async fn set_tier(
     .await
 }
 
-/// Sets the tier of a line. `false`: there is none of this number.
+/// Sets the tier of a line. Returns false if there is no line with that number.
 pub async fn set_line_tier(
     db: &mut Connection,
     number: &PhoneNumber,
@@ -184,7 +172,7 @@ async fn set_ephemeral(
     Ok(done.rows_affected() == 1)
 }
 
-/// The partners and the lines that are ephemeral themselves.
+/// Returns the partners and lines whose tier is ephemeral.
 pub async fn ephemeral(
     db: &mut Connection,
 ) -> Result<(HashSet<PartnerId>, HashSet<LineId>), Error> {

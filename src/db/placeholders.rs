@@ -1,29 +1,32 @@
-//! Lists of placeholders for statements over several values or rows. Nothing but placeholders is put into the text of a
-//! statement.
+//! Placeholders for statements over several values or rows. Nothing but placeholders is inserted
+//! into a statement.
 
-use std::fmt::Write as _;
-
-/// Placeholders of one `IN` list. SQLite takes 32,766 parameters of a statement, PostgreSQL 65,535.
+/// Maximum number of placeholders in one `IN` list. SQLite accepts 32,766 parameters per statement,
+/// PostgreSQL 65,535.
 pub(super) const MAX_LISTED: usize = 512;
 
-/// `$first, ...`: `count` placeholders, for an `IN` list.
+/// Returns `$first, ...`: `count` placeholders for an `IN` list.
 pub(super) fn list(first: usize, count: usize) -> String {
-    let mut text = String::with_capacity(count * 5);
-    for n in first..first + count {
-        let separator = if n == first { "" } else { ", " };
-        let _ = write!(text, "{separator}${n}");
-    }
-    text
+    join((first..first + count).map(|n| format!("${n}")))
 }
 
-/// `($1, $2), ($3, $4)`: the placeholders of `count` rows of `columns` values, for one `INSERT`.
+/// Returns `function($1), function($2), ...`: one call for each of `count` values.
+pub(super) fn calls(function: &'static str, count: usize) -> String {
+    join((1..=count).map(|n| format!("{function}(${n})")))
+}
+
+/// Returns `($1, $2), ($3, $4), ...`: the placeholders of `count` rows with `columns` values, for
+/// one `INSERT`.
 pub(super) fn rows(count: usize, columns: usize) -> String {
-    let rows = (0..count).map(|row| format!("({})", list(1 + row * columns, columns)));
-    rows.collect::<Vec<_>>().join(", ")
+    join((0..count).map(|row| format!("({})", list(1 + row * columns, columns))))
 }
 
-/// Fills a list up to the next power of two with its last value, so that connections keep a few prepared statements
-/// and not one for each length.
+fn join(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+/// Pads a list to the next power of two by repeating its last value, so that connections cache a
+/// few prepared statements instead of one per length.
 pub(super) fn padded<T: Clone>(mut values: Vec<T>) -> Vec<T> {
     if let Some(last) = values.last().cloned() {
         values.resize(values.len().next_power_of_two(), last);
@@ -36,9 +39,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn placeholders_are_numbered_through() {
+    fn placeholders_are_numbered_consecutively() {
         assert_eq!(list(2, 3), "$2, $3, $4");
         assert_eq!(rows(2, 2), "($1, $2), ($3, $4)");
+        assert_eq!(calls("lock", 2), "lock($1), lock($2)");
         assert_eq!(list(1, 0), "");
     }
 

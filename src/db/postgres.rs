@@ -12,23 +12,25 @@ use tracing::Instrument;
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 
-/// A pooled connection that was idle for longer is pinged before use: the server may have been restarted, or
-/// a firewall may have dropped its connection state.
+/// A pooled connection that was idle for longer is pinged before use: the server may have been
+/// restarted, or a firewall may have dropped its connection state.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// Timeout of that ping.
 const PING: Duration = Duration::from_secs(2);
 
 /// Maximum lifetime of a connection.
 pub(super) const LIFETIME: Duration = Duration::from_mins(30);
-/// Session settings: TCP keepalives detect a crashed client, timeouts release the locks of a frozen one and
-/// cancel slow statements. Without them, the locks of a server that lost power would be held for hours.
+/// Session settings: TCP keepalives detect a crashed client, timeouts release the locks of a frozen
+/// one and cancel slow statements. Without them, the locks of a server that lost power would be
+/// held for hours.
 const SETTINGS: &str = "SELECT set_config('tcp_keepalives_idle', '10', false), \
     set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false), \
     set_config('statement_timeout', '60s', false), set_config('lock_timeout', '30s', false), \
     set_config('idle_in_transaction_session_timeout', $1, false)";
 /// Idle timeout within a transaction.
 pub(super) const IDLE_IN_TRANSACTION: &str = "30s";
-/// Idle timeout within a transaction that holds an exclusive lock while files are copied and transcoded.
+/// Idle timeout within a transaction that holds an exclusive lock while files are copied and
+/// transcoded.
 pub(super) const IDLE_WITH_LOCK: &str = "15min";
 
 /// Last time the schema was seen to change (cached-plan error); older connections are discarded.
@@ -55,7 +57,8 @@ pub(super) fn record_error(error: &sqlx::Error) {
     }
 }
 
-/// Runs `work` in its own transaction, in a detached task that continues if the caller is cancelled.
+/// Runs `work` in its own transaction, in a detached task that continues if the caller is
+/// cancelled.
 pub(super) async fn write<T, E, F>(pool: &AnyPool, work: F) -> Result<T, E>
 where
     F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
@@ -119,7 +122,7 @@ pub struct ServerInfo {
     pub now: Timestamp,
 }
 
-pub(super) async fn about(connection: &mut Connection) -> Result<ServerInfo, Error> {
+pub(super) async fn server_info(connection: &mut Connection) -> Result<ServerInfo, Error> {
     let statement = "SELECT current_setting('server_version'), current_setting('server_encoding'), \
                      CAST(current_setting('max_connections') AS BIGINT), \
                      CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
@@ -134,14 +137,15 @@ pub(super) async fn about(connection: &mut Connection) -> Result<ServerInfo, Err
     })
 }
 
-/// SQLSTATE of "cached plan must not change result type": a migration changed a table that a server was
-/// using.
+/// SQLSTATE of "cached plan must not change result type": a migration changed a table that a server
+/// was using.
 const CACHED_PLAN: &str = "0A000";
 
 /// Returns true if an error with this SQLSTATE is transient (PostgreSQL documentation, appendix A).
 pub(super) fn is_transient(sqlstate: &str) -> bool {
-    // Connection exceptions, insufficient resources, operator intervention; serialization failure and
-    // deadlock; a server demoted to a replica; idle-in-transaction and lock timeouts; changed schema.
+    // Connection exceptions, insufficient resources, operator intervention; serialization failure
+    // and deadlock; a server demoted to a replica; idle-in-transaction and lock timeouts; changed
+    // schema.
     ["08", "53", "57"]
         .iter()
         .any(|class| sqlstate.starts_with(class))

@@ -1,4 +1,4 @@
-//! Recent sends, which the rate limit counts.
+//! Recent sends, counted by the rate limit.
 
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -6,8 +6,8 @@ use super::row::time;
 use super::{Connection, Error, placeholders};
 use crate::clock::Timestamp;
 
-/// When the send happened that is `nth` from the newest (1 = the newest) of a line to a recipient, if it is younger
-/// than `since`.
+/// Returns the time of the `nth` newest send (1 is the newest) from a line to a recipient since
+/// `since`.
 pub async fn nth_newest(
     db: &mut Connection,
     line: &str,
@@ -28,13 +28,14 @@ pub async fn nth_newest(
     row.map(|row| time(&row, "sent_at")).transpose()
 }
 
-/// The first of `recipients` to whom a line has sent at least `most` messages since `since`.
+/// Returns the first of `recipients` to which a line has sent at least `limit` messages since
+/// `since`.
 pub async fn exhausted(
     db: &mut Connection,
     line: &str,
     recipients: &[String],
     since: Timestamp,
-    most: u32,
+    limit: u32,
 ) -> Result<Option<String>, Error> {
     let recipients = placeholders::padded(recipients.to_vec());
     let statement = AssertSqlSafe(format!(
@@ -45,7 +46,7 @@ pub async fn exhausted(
     let query = sqlx::query(statement)
         .bind(line)
         .bind(since.as_millis())
-        .bind(i64::from(most));
+        .bind(i64::from(limit));
     let row = recipients
         .into_iter()
         .fold(query, sqlx::query::Query::bind)
@@ -54,7 +55,7 @@ pub async fn exhausted(
     row.map(|row| Ok(row.try_get("recipient")?)).transpose()
 }
 
-/// Counts a send to each of `recipients`.
+/// Records a send to each of `recipients`.
 pub async fn record(
     db: &mut Connection,
     line: &str,
@@ -74,8 +75,8 @@ pub async fn record(
     Ok(())
 }
 
-/// Forgets sends before a moment, at most `limit` moments of them; says how many. The table has no key: sends of one
-/// millisecond go together.
+/// Deletes the sends of at most `limit` distinct times before `before`, and returns their number.
+/// The table has no key that would identify a single send.
 pub async fn delete_before(
     db: &mut Connection,
     before: Timestamp,

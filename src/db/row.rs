@@ -6,8 +6,8 @@ use sqlx::any::AnyRow;
 use super::Error;
 use crate::clock::Timestamp;
 
-/// Escape character of stored text, followed by [`NUL`] or [`ITSELF`]. A private-use character, rare in real
-/// text.
+/// Escape character of stored text, followed by [`NUL`] or [`ITSELF`]. A private-use character,
+/// rare in real text.
 const ESCAPE: char = '\u{F0000}';
 /// Represents U+0000 after [`ESCAPE`].
 const NUL: char = '0';

@@ -4,8 +4,8 @@ use super::row::text;
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 
-/// Returns the secret of a name; stores `candidate` if there is none yet. Servers that start concurrently all
-/// receive the same secret.
+/// Returns the secret of a name; stores `candidate` if there is none yet. Servers that start
+/// concurrently all receive the same secret.
 pub async fn get_or_set(
     db: &mut Connection,
     name: &str,

@@ -1,4 +1,4 @@
-//! What is particular to SQLite: how a connection is set up, and whether the file is safe.
+//! SQLite specifics: connection settings and durability check.
 
 use sqlx::Row;
 
@@ -16,7 +16,8 @@ pub(super) async fn prepare(connection: &mut Connection) -> Result<(), sqlx::Err
     Ok(())
 }
 
-/// SQLite accepts a PRAGMA it cannot honour (WAL on a network file system, say) without an error.
+/// Fails unless commits are durable. SQLite silently ignores a PRAGMA that it cannot honour, such
+/// as WAL on a network file system.
 pub(super) async fn check_durability(connection: &mut Connection) -> Result<(), Error> {
     let journal: String = sqlx::query("PRAGMA journal_mode")
         .fetch_one(&mut *connection)

@@ -1,11 +1,11 @@
-//! Generic copying of tables between databases, whichever their engines. Rows are read with keyset pagination
-//! and written as upserts, so that a repeated copy is idempotent.
+//! Generic copying of tables between databases of either engine. Rows are read with keyset
+//! pagination and written as upserts, so a repeated copy is idempotent.
 
+use futures_util::stream::Stream;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::row::escape_nul;
-use super::{Connection, Engine, Error, attachments};
+use super::{Connection, Db, Engine, Error, attachments, keyset, placeholders};
 use crate::domain::attachment::Attachment;
 
 /// A table with its key columns.
@@ -25,8 +25,9 @@ pub const ATTACHMENTS: Table = table("attachments", &["id"]);
 /// Tables that attachments reference.
 pub const BEFORE_ATTACHMENTS: [Table; 1] = [table("partners", &["id"])];
 
-/// All other tables, each after the tables it references. Not copied: `recent_sends`, which is valid for
-/// minutes only, `blob_deletions`, which belongs to one store, and `secrets`, the keys that sign URLs.
+/// All other tables, each after the tables it references. Not copied: `recent_sends`, which is
+/// valid for minutes only, `blob_deletions`, which belongs to one store, and `secrets`, the keys
+/// that sign URLs.
 pub const AFTER_ATTACHMENTS: [Table; 10] = [
     table("api_keys", &["key_hash"]),
     table("lines", &["id"]),
@@ -106,47 +107,40 @@ impl TableSchema {
         super::row::size(&sqlx::query(statement).fetch_one(db).await?, "rows")
     }
 
+    /// Streams all rows in key order, `size` at a time.
+    pub fn pages(&self, db: &Db, size: u32) -> impl Stream<Item = Result<Vec<Row>, Error>> {
+        keyset::pages(Row::clone, move |after: Option<Row>| async move {
+            let rows = self.fetch(db, after.as_ref(), size).await?;
+            rows.iter().map(|row| self.read(row)).collect()
+        })
+    }
+
+    /// Streams all attachments in key order, `size` at a time: rows together with the parsed
+    /// values.
+    pub fn attachment_pages(
+        &self,
+        db: &Db,
+        size: u32,
+    ) -> impl Stream<Item = Result<Vec<(Row, Attachment)>, Error>> {
+        let key = |(row, _): &(Row, Attachment)| row.clone();
+        keyset::pages(key, move |after: Option<Row>| async move {
+            let rows = self.fetch(db, after.as_ref(), size).await?;
+            rows.iter()
+                .map(|row| Ok((self.read(row)?, attachments::read(row)?)))
+                .collect()
+        })
+    }
+
     /// Returns at most `limit` rows that follow `after` in key order.
-    pub async fn page(
-        &self,
-        db: &mut Connection,
-        after: Option<&Row>,
-        limit: u32,
-    ) -> Result<Vec<Row>, Error> {
-        self.fetch(db, after, limit)
-            .await?
-            .iter()
-            .map(|row| self.read(row))
-            .collect()
-    }
-
-    /// Returns a page of attachments: rows together with the parsed values.
-    pub async fn attachments(
-        &self,
-        db: &mut Connection,
-        after: Option<&Row>,
-        limit: u32,
-    ) -> Result<Vec<(Row, Attachment)>, Error> {
-        let rows = self.fetch(db, after, limit).await?;
-        rows.iter()
-            .map(|row| Ok((self.read(row)?, attachments::read(row)?)))
-            .collect()
-    }
-
-    async fn fetch(
-        &self,
-        db: &mut Connection,
-        after: Option<&Row>,
-        limit: u32,
-    ) -> Result<Vec<AnyRow>, Error> {
+    async fn fetch(&self, db: &Db, after: Option<&Row>, limit: u32) -> Result<Vec<AnyRow>, Error> {
         let Table { name, key } = self.table;
         let order = key.join(", ");
         let after = after.map(|row| self.key(row));
         let condition = after.as_ref().map_or(String::new(), |_| {
-            let places: Vec<String> = (1..=key.len()).map(|n| format!("${n}")).collect();
-            format!("WHERE ({order}) > ({})", places.join(", "))
+            format!("WHERE ({order}) > ({})", placeholders::list(1, key.len()))
         });
-        // Safe from SQL injection: table names are constants, column names come from the system catalog.
+        // Safe from SQL injection: table names are constants, column names come from the system
+        // catalog.
         let statement = AssertSqlSafe(format!(
             "SELECT * FROM {name} {condition} ORDER BY {order} LIMIT {limit}"
         ));
@@ -154,7 +148,7 @@ impl TableSchema {
             .unwrap_or_default()
             .into_iter()
             .fold(sqlx::query(statement), bind);
-        Ok(query.fetch_all(db).await?)
+        Ok(query.fetch_all(&mut *db.read().await?).await?)
     }
 
     /// Inserts a row, or replaces the row with the same key.
@@ -165,7 +159,6 @@ impl TableSchema {
             .iter()
             .map(|column| column.name.as_str())
             .collect();
-        let places: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
         let others = columns.iter().filter(|column| !key.contains(column));
         let changes: Vec<String> = others
             .map(|column| format!("{column} = excluded.{column}"))
@@ -173,7 +166,7 @@ impl TableSchema {
         let statement = format!(
             "INSERT INTO {name} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}",
             columns.join(", "),
-            places.join(", "),
+            placeholders::list(1, columns.len()),
             key.join(", "),
             changes.join(", ")
         );
@@ -186,7 +179,7 @@ impl TableSchema {
     }
 
     /// Returns true if a row with the same key exists.
-    pub async fn is_there(&self, db: &mut Connection, row: &Row) -> Result<bool, Error> {
+    pub async fn contains(&self, db: &mut Connection, row: &Row) -> Result<bool, Error> {
         let statement = format!(
             "SELECT 1 FROM {} WHERE {}",
             self.table.name,
@@ -248,15 +241,7 @@ impl TableSchema {
         let value = |column: &Column| {
             let name = column.name.as_str();
             Ok(if column.is_text {
-                // Earlier versions stored U+0000 unescaped in SQLite.
-                let text: Option<String> = row.try_get(name)?;
-                Value::Text(text.map(|text| {
-                    if text.contains('\0') {
-                        escape_nul(&text)
-                    } else {
-                        text
-                    }
-                }))
+                Value::Text(row.try_get(name)?)
             } else {
                 Value::Integer(row.try_get(name)?)
             })

@@ -20,8 +20,8 @@ pub struct OutgoingMessage {
     pub from: String,
     /// Recipients: phone numbers or e-mail addresses.
     pub to: Vec<String>,
-    /// True for a voice memo: its single part is an audio file that plays inside the conversation. Services
-    /// without voice memos deliver it as an ordinary attachment.
+    /// True for a voice memo: its single part is an audio file that plays inside the conversation.
+    /// Services without voice memos deliver it as an ordinary attachment.
     pub voice_memo: bool,
     /// In display order.
     pub parts: Vec<OutgoingPart>,
@@ -128,13 +128,14 @@ pub enum GatewayError {
 /// A carrier integration.
 #[async_trait]
 pub trait Gateway: std::fmt::Debug + Send + Sync {
-    /// Called once, before the first message. `receipts` reports deliveries confirmed after [`Gateway::send`]
-    /// has returned.
+    /// Called once, before the first message. `receipts` reports deliveries confirmed after
+    /// [`Gateway::send`] has returned.
     fn start(&self, receipts: Receipts) {
         drop(receipts);
     }
 
-    /// Hands a message to the carrier. Called again with the same message after a [`GatewayError::Retryable`], and
-    /// after a crash between its return and the commit of the outcome (at-least-once delivery).
+    /// Hands a message to the carrier. Called again with the same message after a
+    /// [`GatewayError::Retryable`], and after a crash between its return and the commit of the
+    /// outcome (at-least-once delivery).
     async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError>;
 }

@@ -1,7 +1,7 @@
 //! Delivery receipts that arrive after the carrier accepted a message.
 
 use crate::clock::Clock;
-use crate::db::{self, Db, messages};
+use crate::db::{self, Connection, Db, messages};
 use crate::domain::message::DeliveryStatus;
 use crate::id::MessageId;
 use crate::metrics::Metrics;
@@ -19,8 +19,9 @@ impl Receipts {
         Self { db, clock, metrics }
     }
 
-    /// Marks a message as delivered. Returns false if the message is not in state "sent": a receipt that
-    /// arrives before [`super::Gateway::send`] has returned is too early, and a duplicate has no effect.
+    /// Marks a message as delivered. Returns false if the message is not in state "sent": a receipt
+    /// that arrives before [`super::Gateway::send`] has returned is too early, and a duplicate has
+    /// no effect.
     ///
     /// # Errors
     /// The database fails; report the receipt again.
@@ -28,7 +29,9 @@ impl Receipts {
         let now = self.clock.now();
         let changed = self
             .db
-            .write(move |db| Box::pin(async move { messages::mark_delivered(db, id, now).await }))
+            .transaction(async move |db: &mut Connection| {
+                messages::mark_delivered(db, id, now).await
+            })
             .await?;
         if changed {
             self.metrics.message(DeliveryStatus::Delivered.as_str());

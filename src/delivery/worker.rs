@@ -1,19 +1,21 @@
 //! The outbox worker: lease a batch of messages, hand each to the gateway, record the outcome.
 //!
-//! Delivery is at-least-once. A lease expires after a fixed time; if the process crashes, this or another
-//! server then leases the message again. If the crash happens between the start of a hand-over and the commit
-//! of its outcome, it is unknown whether the gateway accepted the message, so the gateway receives it a
-//! second time, under the same id. A hand-over starts only if the lease outlasts the gateway timeout.
+//! Delivery is at-least-once. A lease expires after a fixed time; if the process crashes, this or
+//! another server then leases the message again. If the crash happens between the start of a
+//! hand-over and the commit of its outcome, it is unknown whether the gateway accepted the message,
+//! so the gateway receives it a second time, under the same id. A hand-over starts only if the
+//! lease outlasts the gateway timeout.
 //!
-//! A database outage does not cause a second hand-over: the worker keeps the outcome and records it after the
-//! outage. The lease may have expired by then, so after an outage workers wait before they lease again, until
-//! pending outcomes are recorded ([`DeliveryWorker::wait_for_recovery`]).
+//! A database outage does not cause a second hand-over: the worker keeps the outcome and records it
+//! after the outage. The lease may have expired by then, so after an outage workers wait before
+//! they lease again, until pending outcomes are recorded ([`DeliveryWorker::wait_for_recovery`]).
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
@@ -23,7 +25,7 @@ use super::gateway::{Accepted, Gateway, GatewayError, OutgoingMessage, OutgoingP
 use crate::blob::BlobStore;
 use crate::clock::Clock;
 use crate::db::outbox::OutboxEntry;
-use crate::db::{self, Db, chats, messages, outbox};
+use crate::db::{self, Connection, Db, chats, messages, outbox};
 use crate::domain::message::{DeliveryStatus, Message};
 use crate::id::{ChatId, PartnerId};
 use crate::metrics::Metrics;
@@ -31,8 +33,8 @@ use crate::quote::shown;
 
 /// Maximum number of messages leased at a time.
 const BATCH: u32 = 64;
-/// Duration of a lease. The part that [`GATEWAY_TIMEOUT`] and [`LEASE_RENEW_AFTER`] leave over is the tolerated clock skew
-/// between servers that share a database.
+/// Duration of a lease. What [`GATEWAY_TIMEOUT`] and [`LEASE_RENEW_AFTER`] leave of it is the
+/// tolerated clock skew between servers that share a database.
 const LEASE: Duration = Duration::from_mins(1);
 /// A lease older than this is renewed before its message is handed over.
 const LEASE_RENEW_AFTER: Duration = Duration::from_secs(2);
@@ -40,16 +42,17 @@ const LEASE_RENEW_AFTER: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval of attempts to record an outcome during a database outage.
 const DB_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// Grace period after an outage, in which other servers record their outcomes: they may notice the end of the
-/// outage up to a second later.
+/// Grace period after an outage, in which other servers record their outcomes: they may notice the
+/// end of the outage up to a second later.
 const RECOVERY_GRACE: Duration = Duration::from_secs(3);
 /// Attempts before a message fails permanently, with code 3007.
 const MAX_ATTEMPTS: u32 = 10;
 /// Delay before the first retry; doubled on each further one (exponential backoff).
-const FIRST_RETRY: Duration = Duration::from_secs(1);
+const BASE_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Upper bound of the retry delay.
-const MAX_RETRY: Duration = Duration::from_mins(10);
-/// Gateway timeout: shorter than the lease, so that no other server leases a message that may still be sent.
+const MAX_RETRY_DELAY: Duration = Duration::from_mins(10);
+/// Gateway timeout: shorter than the lease, so that no other server leases a message that may still
+/// be sent.
 const GATEWAY_TIMEOUT: Duration = Duration::from_secs(50);
 /// Error code "Delivery failed".
 const DELIVERY_FAILED: u16 = 4001;
@@ -69,8 +72,8 @@ pub struct DeliveryWorker {
 }
 
 impl DeliveryWorker {
-    /// Runs until `stop` resolves; a batch in progress is completed first. If the process exits earlier, the
-    /// leases of the batch expire and its messages are handed over again.
+    /// Runs until `stop` resolves; a batch in progress is completed first. If the process exits
+    /// earlier, the leases of the batch expire and its messages are handed over again.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -95,8 +98,8 @@ impl DeliveryWorker {
         }
     }
 
-    /// Waits for the database, then lets other servers record outcomes whose leases expired during the
-    /// outage.
+    /// Waits for the database, then lets other servers record outcomes whose leases expired during
+    /// the outage.
     async fn wait_for_recovery(&self) {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -111,27 +114,18 @@ impl DeliveryWorker {
     /// # Errors
     /// The database fails; the leases expire by themselves.
     pub async fn run_batch(&self) -> Result<usize, db::Error> {
-        let (now, claimed) = (self.clock.now(), Instant::now());
-        let jobs = self
-            .db
-            .write(move |db| {
-                Box::pin(async move {
-                    let jobs = outbox::lease(db, now, now + LEASE, BATCH).await?;
-                    for job in &jobs {
-                        messages::mark_queued(db, job.message_id, now).await?;
-                    }
-                    Ok::<_, db::Error>(jobs)
-                })
-            })
-            .await?;
-        let count = jobs.len();
-        for result in join_all(
-            by_chat(jobs)
-                .into_values()
-                .map(|jobs| self.deliver_in_order(jobs, claimed)),
-        )
-        .await
-        {
+        let (now, leased) = (self.clock.now(), Instant::now());
+        let lease = self.db.transaction(async move |db: &mut Connection| {
+            let entries = outbox::lease(db, now, now + LEASE, BATCH).await?;
+            for entry in &entries {
+                messages::mark_queued(db, entry.message_id, now).await?;
+            }
+            Ok::<_, db::Error>(entries)
+        });
+        let entries = lease.await?;
+        let count = entries.len();
+        let chats = by_chat(entries).into_values();
+        for result in join_all(chats.map(|entries| self.deliver_in_order(entries, leased))).await {
             result?;
         }
         Ok(count)
@@ -139,68 +133,66 @@ impl DeliveryWorker {
 
     async fn deliver_in_order(
         &self,
-        jobs: Vec<OutboxEntry>,
-        claimed: Instant,
+        entries: Vec<OutboxEntry>,
+        leased: Instant,
     ) -> Result<(), db::Error> {
-        for job in jobs {
-            // Loading the message may have taken long during an outage: renew the lease until it is fresh
-            // afterwards.
-            while claimed.elapsed() < LEASE_RENEW_AFTER || self.extend(job).await? {
-                match self.load(job).await {
-                    Err(error) if error.is_transient() => pause(&error).await,
-                    // An unreadable message must not block the ones behind it.
-                    Err(error) => {
-                        self.retry_or_fail(job, error.to_string()).await?;
-                        break;
-                    }
-                    Ok(message) => {
-                        self.deliver(job, message).await?;
-                        break;
-                    }
-                }
+        for entry in entries {
+            match self.load_leased(entry, leased).await {
+                Ok(Loaded::Message(message)) => self.deliver(entry, message).await?,
+                Ok(Loaded::Nothing) => self.discard(entry).await?,
+                Ok(Loaded::LeaseLost) => {}
+                // An unreadable message must not block the messages behind it.
+                Err(error) => self.retry_or_fail(entry, error.to_string()).await?,
             }
         }
         Ok(())
     }
 
-    /// Renews the lease. Returns false if another server holds it now.
-    async fn extend(&self, job: OutboxEntry) -> Result<bool, db::Error> {
-        retry_while_unavailable(|| {
-            let until = self.clock.now() + LEASE;
-            self.db
-                .write(move |db| Box::pin(async move { outbox::renew(db, job, until).await }))
+    /// Loads the message of an entry. A lease that is not fresh is renewed before each attempt:
+    /// during a database outage loading may take longer than the lease.
+    async fn load_leased(&self, entry: OutboxEntry, leased: Instant) -> Result<Loaded, db::Error> {
+        retry_while_unavailable(|| async move {
+            if leased.elapsed() >= LEASE_RENEW_AFTER && !self.renew(entry).await? {
+                return Ok(Loaded::LeaseLost);
+            }
+            Ok(match self.load(entry).await? {
+                Some(message) => Loaded::Message(message),
+                None => Loaded::Nothing,
+            })
         })
         .await
     }
 
-    async fn deliver(
-        &self,
-        job: OutboxEntry,
-        message: Option<OutgoingMessage>,
-    ) -> Result<(), db::Error> {
-        let Some(message) = message else {
-            return self.discard(job).await;
-        };
-        if job.attempt == 1 {
+    /// Renews the lease. Returns false if another server holds it now.
+    async fn renew(&self, entry: OutboxEntry) -> Result<bool, db::Error> {
+        let until = self.clock.now() + LEASE;
+        self.db
+            .transaction(async move |db: &mut Connection| outbox::renew(db, entry, until).await)
+            .await
+    }
+
+    async fn deliver(&self, entry: OutboxEntry, message: OutgoingMessage) -> Result<(), db::Error> {
+        if entry.attempt == 1 {
             self.metrics.message(DeliveryStatus::Queued.as_str());
         }
         if message.parts.is_empty() {
             return self
                 .fail(
-                    job,
+                    entry,
                     DELIVERY_FAILED,
                     "all its attachments were deleted before it was sent".to_owned(),
                 )
                 .await;
         }
         match self.send_to_gateway(&message).await {
-            Ok(outcome) => self.record(job, outcome).await,
-            Err(GatewayError::Retryable(reason)) => self.retry_or_fail(job, reason).await,
-            Err(GatewayError::Permanent { code, reason }) => self.fail(job, code, reason).await,
+            Ok(outcome) => self.record(entry, outcome).await,
+            Err(GatewayError::Retryable(reason)) => self.retry_or_fail(entry, reason).await,
+            Err(GatewayError::Permanent { code, reason }) => self.fail(entry, code, reason).await,
         }
     }
 
-    /// Calls the gateway with a timeout and catches panics, so that one message cannot block the others.
+    /// Calls the gateway with a timeout and catches panics, so that one message cannot block the
+    /// others.
     async fn send_to_gateway(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         let sending = AssertUnwindSafe(self.gateway.send(message)).catch_unwind();
         match tokio::time::timeout(GATEWAY_TIMEOUT, sending).await {
@@ -212,11 +204,11 @@ impl DeliveryWorker {
         }
     }
 
-    /// Loads the message of an outbox entry; `None` if it no longer exists, so that nothing is left to
-    /// deliver.
-    async fn load(&self, job: OutboxEntry) -> Result<Option<OutgoingMessage>, db::Error> {
+    /// Loads the message of an entry; `None` if there is nothing left to deliver.
+    async fn load(&self, entry: OutboxEntry) -> Result<Option<OutgoingMessage>, db::Error> {
         let mut db = self.db.read().await?;
-        let Some((partner, message)) = messages::find_for_delivery(&mut db, job.message_id).await?
+        let Some((partner, message)) =
+            messages::find_for_delivery(&mut db, entry.message_id).await?
         else {
             return Ok(None);
         };
@@ -225,7 +217,7 @@ impl DeliveryWorker {
 
     async fn outgoing(
         &self,
-        db: &mut db::Connection,
+        db: &mut Connection,
         partner: PartnerId,
         message: Message,
     ) -> Result<Option<OutgoingMessage>, db::Error> {
@@ -251,20 +243,19 @@ impl DeliveryWorker {
         }))
     }
 
-    /// Records the outcome. Sent and delivered are two updates with a timestamp each, even if the gateway
-    /// reports both at once. The last update and the removal of the outbox entry share a transaction.
-    async fn record(&self, job: OutboxEntry, outcome: Accepted) -> Result<(), db::Error> {
+    /// Records the outcome. Sent and delivered are two updates with a timestamp each, even if the
+    /// gateway reports both at once. The last update and the deletion of the outbox entry share a
+    /// transaction.
+    async fn record(&self, entry: OutboxEntry, outcome: Accepted) -> Result<(), db::Error> {
         let (Accepted::Sent(service) | Accepted::Delivered(service)) = outcome;
         let (now, last) = (self.clock.now(), matches!(outcome, Accepted::Sent(_)));
         retry_while_unavailable(|| {
-            self.db.write(move |db| {
-                Box::pin(async move {
-                    messages::mark_sent(db, job.message_id, service, now).await?;
-                    if last {
-                        outbox::complete(db, job).await?;
-                    }
-                    Ok::<_, db::Error>(())
-                })
+            self.db.transaction(async move |db: &mut Connection| {
+                messages::mark_sent(db, entry.message_id, service, now).await?;
+                if last {
+                    outbox::complete(db, entry).await?;
+                }
+                Ok::<_, db::Error>(())
             })
         })
         .await?;
@@ -274,11 +265,9 @@ impl DeliveryWorker {
         }
         let now = self.clock.now();
         retry_while_unavailable(|| {
-            self.db.write(move |db| {
-                Box::pin(async move {
-                    messages::mark_delivered(db, job.message_id, now).await?;
-                    outbox::complete(db, job).await
-                })
+            self.db.transaction(async move |db: &mut Connection| {
+                messages::mark_delivered(db, entry.message_id, now).await?;
+                outbox::complete(db, entry).await
             })
         })
         .await?;
@@ -286,41 +275,39 @@ impl DeliveryWorker {
         Ok(())
     }
 
-    async fn retry_or_fail(&self, job: OutboxEntry, reason: String) -> Result<(), db::Error> {
-        if job.attempt < MAX_ATTEMPTS {
-            self.retry(job, &reason).await
+    async fn retry_or_fail(&self, entry: OutboxEntry, reason: String) -> Result<(), db::Error> {
+        if entry.attempt < MAX_ATTEMPTS {
+            self.retry(entry, &reason).await
         } else {
-            self.fail(job, EXHAUSTED, reason).await
+            self.fail(entry, EXHAUSTED, reason).await
         }
     }
 
-    async fn retry(&self, job: OutboxEntry, reason: &str) -> Result<(), db::Error> {
-        let wait = FIRST_RETRY
-            .saturating_mul(1 << job.attempt.saturating_sub(1).min(16))
-            .min(MAX_RETRY);
+    async fn retry(&self, entry: OutboxEntry, reason: &str) -> Result<(), db::Error> {
+        let wait = BASE_RETRY_DELAY
+            .saturating_mul(1 << entry.attempt.saturating_sub(1).min(16))
+            .min(MAX_RETRY_DELAY);
         let reason = shown(reason);
-        tracing::warn!(message_id = %job.message_id, attempt = job.attempt, %reason, ?wait, "delivery failed; will be retried");
+        tracing::warn!(message_id = %entry.message_id, attempt = entry.attempt, %reason, ?wait, "delivery failed; will be retried");
         let at = self.clock.now() + wait;
         retry_while_unavailable(|| {
             self.db
-                .write(move |db| Box::pin(async move { outbox::retry(db, job, at).await }))
+                .transaction(async move |db: &mut Connection| outbox::retry(db, entry, at).await)
         })
         .await
     }
 
-    async fn fail(&self, job: OutboxEntry, code: u16, reason: String) -> Result<(), db::Error> {
-        tracing::warn!(message_id = %job.message_id, code, reason = %shown(&reason), "delivery failed permanently");
+    async fn fail(&self, entry: OutboxEntry, code: u16, reason: String) -> Result<(), db::Error> {
+        tracing::warn!(message_id = %entry.message_id, code, reason = %shown(&reason), "delivery failed permanently");
         let now = self.clock.now();
         retry_while_unavailable(|| {
             let reason = reason.clone();
-            self.db.write(move |db| {
-                Box::pin(async move {
-                    // Unless another server holds the lease now: its attempt may have succeeded.
-                    if outbox::complete(db, job).await? {
-                        messages::mark_failed(db, job.message_id, code, &reason, now).await?;
-                    }
-                    Ok::<_, db::Error>(())
-                })
+            self.db.transaction(async move |db: &mut Connection| {
+                // Unless another server holds the lease now: its attempt may have succeeded.
+                if outbox::complete(db, entry).await? {
+                    messages::mark_failed(db, entry.message_id, code, &reason, now).await?;
+                }
+                Ok::<_, db::Error>(())
             })
         })
         .await?;
@@ -328,37 +315,44 @@ impl DeliveryWorker {
         Ok(())
     }
 
-    async fn discard(&self, job: OutboxEntry) -> Result<(), db::Error> {
+    async fn discard(&self, entry: OutboxEntry) -> Result<(), db::Error> {
         self.db
-            .write(move |db| Box::pin(async move { outbox::complete(db, job).await }))
+            .transaction(async move |db: &mut Connection| outbox::complete(db, entry).await)
             .await
             .map(drop)
     }
 }
 
-/// Retries an idempotent operation until the database is available again.
-async fn retry_while_unavailable<T, F: Future<Output = Result<T, db::Error>>>(
-    mut work: impl FnMut() -> F,
-) -> Result<T, db::Error> {
-    loop {
-        match work().await {
-            Err(error) if error.is_transient() => pause(&error).await,
-            done => return done,
-        }
-    }
+/// What there is to deliver for an entry.
+enum Loaded {
+    Message(OutgoingMessage),
+    /// The message no longer exists, or was handed over before.
+    Nothing,
+    /// Another server holds the lease.
+    LeaseLost,
 }
 
-async fn pause(error: &db::Error) {
-    tracing::warn!(%error, "database unavailable; delivery is waiting");
-    tokio::time::sleep(DB_RETRY_INTERVAL).await;
+/// Repeats an idempotent operation until the database is available.
+async fn retry_while_unavailable<T, F>(operation: impl FnMut() -> F) -> Result<T, db::Error>
+where
+    F: Future<Output = Result<T, db::Error>>,
+{
+    let backoff = ConstantBuilder::new()
+        .with_delay(DB_RETRY_INTERVAL)
+        .without_max_times();
+    operation
+        .retry(backoff)
+        .when(db::Error::is_transient)
+        .notify(|error, _| tracing::warn!(%error, "database unavailable; delivery is waiting"))
+        .await
 }
 
-/// Groups entries by chat. Messages of one chat are delivered sequentially, in the order of acceptance; chats
-/// are delivered concurrently.
-fn by_chat(jobs: Vec<OutboxEntry>) -> HashMap<ChatId, Vec<OutboxEntry>> {
+/// Groups entries by chat. Messages of one chat are delivered sequentially, in the order of
+/// acceptance; chats are delivered concurrently.
+fn by_chat(entries: Vec<OutboxEntry>) -> HashMap<ChatId, Vec<OutboxEntry>> {
     let mut chats: HashMap<ChatId, Vec<OutboxEntry>> = HashMap::new();
-    for job in jobs {
-        chats.entry(job.chat_id).or_default().push(job);
+    for entry in entries {
+        chats.entry(entry.chat_id).or_default().push(entry);
     }
     chats
 }

@@ -1,28 +1,31 @@
-//! Finds orphaned blobs and attachments with missing blobs. Crashes cause neither; partial restores and
-//! manual changes do.
+//! Finds orphaned blobs and attachments with missing blobs. Crashes cause neither; partial restores
+//! and manual changes do.
 //!
-//! Safe to run beside servers. It deletes nothing itself: orphans are queued for deletion, and the sweeper of
-//! a server checks again that they are unreferenced before it deletes them.
+//! Safe to run beside servers. It deletes nothing itself: orphans are queued for deletion, and a
+//! server checks again that they are unreferenced before it deletes them.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
 
-use super::copy::{Error, StorageRef};
-use crate::blob::{BlobKey, BlobMeta, BlobStore};
+use super::copy::Error;
+use crate::blob::{BlobKey, BlobMeta};
 use crate::clock::Timestamp;
-use crate::db::table_copy::{ATTACHMENTS, Row, TableSchema};
-use crate::db::{attachments, blob_deletions};
+use crate::db::table_copy::{ATTACHMENTS, TableSchema};
+use crate::db::{Connection, attachments, blob_deletions};
 use crate::domain::attachment::{Attachment, UploadState};
 use crate::id::AttachmentId;
+use crate::storage::Storage;
 
 /// Minimum age of an orphan. A younger file may be about to be referenced.
 pub const MIN_ORPHAN_AGE: Duration = Duration::from_hours(24);
 /// Number of rows read at a time.
 const PAGE: u32 = 1000;
+/// Number of deletions queued per transaction.
+const BATCH: usize = 500;
 
-/// Result of a search.
 #[derive(Debug, Default)]
 pub struct GcReport {
     /// Number of files that attachments reference.
@@ -37,82 +40,89 @@ pub struct GcReport {
     pub missing: Vec<(AttachmentId, String)>,
 }
 
-/// Compares store and database. Holds the name and size of every file in memory, about 200 bytes each.
+/// Compares store and database. Holds the name and size of every file in memory, about 200 bytes
+/// each.
 ///
 /// # Errors
 /// The database or the store fails.
-pub async fn find(side: StorageRef<'_>, now: SystemTime) -> Result<GcReport, Error> {
-    let mut found = GcReport::default();
-    let mut unnamed: HashMap<String, BlobMeta> = HashMap::new();
-    let mut listing = side.blobs.list();
+pub async fn find(storage: &Storage, now: SystemTime) -> Result<GcReport, Error> {
+    let mut report = GcReport::default();
+    let mut unreferenced: HashMap<String, BlobMeta> = HashMap::new();
+    let mut listing = storage.blobs.list();
     while let Some(listed) = listing.try_next().await? {
         if listed.id.is_some() {
-            unnamed.insert(listed.name.clone(), listed);
+            unreferenced.insert(listed.name.clone(), listed);
         } else {
-            found.unrecognized.push(listed.name);
+            report.unrecognized.push(listed.name);
         }
     }
-    let shape = TableSchema::of(&mut *side.db.read().await?, ATTACHMENTS).await?;
-    let mut after: Option<Row> = None;
-    // Several attachments may share a blob.
-    let mut named: HashMap<String, u64> = HashMap::new();
-    loop {
-        let page = shape
-            .attachments(&mut *side.db.read().await?, after.as_ref(), PAGE)
-            .await?;
-        let Some((last, _)) = page.last() else { break };
-        after = Some(last.clone());
-        for (_, attachment) in page {
-            if attachment.state == UploadState::Pending && side.blobs.bucket().is_some() {
-                unnamed.remove(&format!("uploads/{}", attachment.id));
-            }
-            for (key, size) in files(&attachment) {
-                let name = name(side.blobs, &key);
-                let there = named
-                    .get(&name)
-                    .copied()
-                    .or_else(|| unnamed.remove(&name).map(|listed| listed.size));
-                if let Some(there) = there {
-                    named.insert(name, there);
-                }
-                if there != Some(size)
-                    && let Some(problem) = problem(side, &key, size, attachment.id).await?
-                {
-                    found.missing.push((attachment.id, problem));
-                }
-            }
-        }
-    }
-    found.referenced = named.len() as u64;
-    for listed in unnamed.into_values() {
+    match_attachments(storage, &mut unreferenced, &mut report).await?;
+    for listed in unreferenced.into_values() {
         let age = now.duration_since(listed.modified).unwrap_or_default();
-        match key_of(side, &listed).await? {
-            Some(key) if age >= MIN_ORPHAN_AGE => found.orphaned.push((key, listed.size)),
-            _ => found.recent += 1,
+        match key_of(storage, &listed).await? {
+            Some(key) if age >= MIN_ORPHAN_AGE => report.orphaned.push((key, listed.size)),
+            _ => report.recent += 1,
         }
     }
-    Ok(found)
+    Ok(report)
 }
 
-/// Queues orphans for deletion. The sweeper of a running server deletes them within a minute; otherwise that
-/// of the next server to start does.
+/// Removes the files that attachments reference from `unreferenced`, and reports those that are
+/// missing.
+async fn match_attachments(
+    storage: &Storage,
+    unreferenced: &mut HashMap<String, BlobMeta>,
+    report: &mut GcReport,
+) -> Result<(), Error> {
+    let schema = TableSchema::of(&mut *storage.db.read().await?, ATTACHMENTS).await?;
+    // Sizes by name: several attachments may share a blob.
+    let mut referenced: HashMap<String, u64> = HashMap::new();
+    let mut pages = pin!(schema.attachment_pages(&storage.db, PAGE));
+    while let Some(page) = pages.try_next().await? {
+        for (_, attachment) in page {
+            if attachment.state == UploadState::Pending
+                && let Some(bucket) = storage.blobs.bucket()
+            {
+                unreferenced.remove(&bucket.upload_name(attachment.id.blob_id()));
+            }
+            for (key, size) in files(&attachment) {
+                let name = storage.blobs.name(&key);
+                let found = referenced
+                    .get(&name)
+                    .copied()
+                    .or_else(|| unreferenced.remove(&name).map(|listed| listed.size));
+                if let Some(found) = found {
+                    referenced.insert(name, found);
+                }
+                if found != Some(size)
+                    && let Some(problem) = problem(storage, &key, size, attachment.id).await?
+                {
+                    report.missing.push((attachment.id, problem));
+                }
+            }
+        }
+    }
+    report.referenced = referenced.len() as u64;
+    Ok(())
+}
+
+/// Queues orphans for deletion. A running server deletes them within a minute; otherwise the next
+/// server to start does.
 ///
 /// # Errors
 /// The database fails.
 pub async fn enqueue_deletion(
-    side: StorageRef<'_>,
+    storage: &Storage,
     orphans: Vec<(BlobKey, u64)>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    for batch in orphans.chunks(500) {
+    for batch in orphans.chunks(BATCH) {
         let keys: Vec<String> = batch.iter().map(|(key, _)| key.to_string()).collect();
-        let write = side.db.write(move |db| {
-            Box::pin(async move {
-                for key in keys {
-                    blob_deletions::enqueue(db, &key, now, now).await?;
-                }
-                Ok::<_, Error>(())
-            })
+        let write = storage.db.transaction(async move |db: &mut Connection| {
+            for key in keys {
+                blob_deletions::enqueue(db, &key, now, now).await?;
+            }
+            Ok::<_, Error>(())
         });
         write.await?;
     }
@@ -124,34 +134,25 @@ fn files(attachment: &Attachment) -> Vec<(BlobKey, u64)> {
     if !matches!(attachment.state, UploadState::Stored { .. }) {
         return Vec::new();
     }
-    let made = attachment
+    let variant = attachment
         .variant
         .as_ref()
-        .map(|made| (attachment.made_key(made), made.size_bytes));
+        .map(|variant| (attachment.made_key(variant), variant.size_bytes));
     std::iter::once((attachment.uploaded_key(), attachment.size_bytes))
-        .chain(made)
+        .chain(variant)
         .collect()
 }
 
-/// Returns the name of a blob in a listing of the store.
-fn name(blobs: &dyn BlobStore, key: &BlobKey) -> String {
-    if blobs.bucket().is_some() {
-        key.path().to_owned()
-    } else {
-        key.id().to_string()
-    }
-}
-
-/// Returns the key of a listed file, exactly as an attachment would reference it: the sweeper and a
-/// transaction that adds a reference lock the same key, so they cannot race. Returns `None` for a direct
-/// upload that is still pending.
-async fn key_of(side: StorageRef<'_>, listed: &BlobMeta) -> Result<Option<BlobKey>, Error> {
+/// Returns the key of a listed file, exactly as an attachment would reference it: a server that
+/// deletes it and a transaction that adds a reference lock the same key, so they cannot race.
+/// Returns `None` for a direct upload that is still pending.
+async fn key_of(storage: &Storage, listed: &BlobMeta) -> Result<Option<BlobKey>, Error> {
     let Some(id) = listed.id else { return Ok(None) };
-    if side.blobs.bucket().is_none() {
+    if storage.blobs.bucket().is_none() {
         return Ok(Some(BlobKey::from(id)));
     }
     let attachment =
-        attachments::find_including_expired(&mut *side.db.read().await?, id.attachment_id())
+        attachments::find_including_expired(&mut *storage.db.read().await?, id.attachment_id())
             .await?;
     if attachment
         .as_ref()
@@ -169,24 +170,24 @@ async fn key_of(side: StorageRef<'_>, listed: &BlobMeta) -> Result<Option<BlobKe
     Ok(BlobKey::parse(&format!("{blob} {}", listed.name)))
 }
 
-/// Rechecks a file that the listing lacked or showed with another size. Returns `None` if the file is correct
-/// by now or its attachment was deleted.
+/// Rechecks a file that the listing lacked or showed with another size. Returns `None` if the file
+/// is correct by now or its attachment was deleted.
 async fn problem(
-    place: StorageRef<'_>,
+    storage: &Storage,
     key: &BlobKey,
     size: u64,
     id: AttachmentId,
 ) -> Result<Option<String>, Error> {
-    let there = place.blobs.open(key).await?.map(|blob| blob.size());
-    if there == Some(size)
-        || attachments::find_including_expired(&mut *place.db.read().await?, id)
+    let found = storage.blobs.open(key).await?.map(|blob| blob.size());
+    if found == Some(size)
+        || attachments::find_including_expired(&mut *storage.db.read().await?, id)
             .await?
             .is_none()
     {
         return Ok(None);
     }
-    Ok(Some(match there {
-        Some(there) => format!("its file has {there} bytes and not {size}"),
+    Ok(Some(match found {
+        Some(found) => format!("its file has {found} bytes and not {size}"),
         None => format!("its file of {size} bytes is missing"),
     }))
 }

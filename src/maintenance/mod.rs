@@ -1,4 +1,4 @@
-//! What an operator runs beside a server: `copy` and `gc`.
+//! Commands for operators: `copy` and `gc`.
 
 pub mod copy;
 pub mod gc;

@@ -330,7 +330,7 @@ impl Service {
                     let sent = send(db, partner, draft, checked, files, now).await?;
                     let answer = answer(&file_urls, &sent);
                     if let Some(key) = key {
-                        idempotency::keep(
+                        idempotency::insert(
                             db,
                             partner,
                             &key,

@@ -274,8 +274,12 @@ impl Service {
             };
             return Ok((shared, Vec::new()));
         };
-        let copy =
-            async |key: &BlobKey| bucket.staged_copy(key).await?.ok_or(Error::AttachmentDeleted);
+        let copy = async |key: &BlobKey| {
+            bucket
+                .staged_copy(key)
+                .await?
+                .ok_or(Error::AttachmentDeleted)
+        };
         let mut sealed = vec![copy(&earlier.uploaded_key()).await?];
         if let Some(made) = &earlier.variant {
             sealed.push(copy(&earlier.made_key(made)).await?);
@@ -406,9 +410,9 @@ impl FetchedAttachment {
         table::insert(db, &attachment).await?;
         match validators {
             Some(validators) => {
-                fetched_urls::remember(db, partner, &url_hash, id, &validators, now).await?;
+                fetched_urls::upsert(db, partner, &url_hash, id, &validators, now).await?;
             }
-            None => fetched_urls::forget(db, partner, &url_hash).await?,
+            None => fetched_urls::delete(db, partner, &url_hash).await?,
         }
         Ok(attachment)
     }

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use crate::budget::{Budget, Reservation};
 use crate::config::Limits;
 use crate::db::locks::NamedLock;
-use crate::db::{Connection, Db, Error, PooledConnection};
+use crate::db::{Connection, Db, Error, PooledConnection, TransactionBody};
 use crate::id::PartnerId;
 use crate::metrics::Metrics;
 
@@ -165,6 +165,20 @@ impl Database {
         E: From<Error> + Send + 'static,
     {
         self.write_bytes(holder, 0, work).await
+    }
+
+    /// Runs an async closure in a transaction ([`Db::transaction`]).
+    pub(crate) async fn transaction<T, E, F>(
+        &self,
+        holder: impl Into<Holder>,
+        body: F,
+    ) -> Result<T, E>
+    where
+        F: for<'c> TransactionBody<'c, T, E>,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.write(holder, move |db| Box::pin(body(db))).await
     }
 
     /// Runs `work`, which writes about `bytes` of a caller's text, as one transaction. The more it writes, the more of

@@ -373,11 +373,7 @@ async fn direct_upload_removed_before_copy_is_not_published() {
     let upload = DirectUpload::new().await;
     upload.put(b"first").await;
     let staged = upload.uploaded().await;
-    upload
-        .store
-        .remove_upload(upload.id)
-        .await
-        .expect("remove");
+    upload.store.remove_upload(upload.id).await.expect("remove");
     assert!(matches!(
         staged.publish(&upload.key, &metadata()).await,
         Err(Error::PreconditionFailed)

@@ -92,7 +92,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("http::trace_id", &[]),
     ("background", &["attachments", "blob", "db", "domain"]),
     ("delivery", &["blob", "db", "domain"]),
-    ("maintenance", &["attachments", "blob", "db", "domain"]),
+    (
+        "maintenance",
+        &["attachments", "storage", "blob", "db", "domain"],
+    ),
     (
         "send",
         &[

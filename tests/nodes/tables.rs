@@ -67,7 +67,10 @@ async fn role_without_ddl_rights_can_serve() {
     let mut url: url::Url = url.parse().expect("URL");
     url.set_username(&schema).expect("a user");
     let db = Db::open(&url).await.expect("the schema exists");
-    assert_eq!(db.tables().await.expect("tables"), SchemaStatus::Current);
+    assert_eq!(
+        db.schema_status().await.expect("tables"),
+        SchemaStatus::Current
+    );
     db.check().await.expect("it works");
 }
 

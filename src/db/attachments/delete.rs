@@ -7,8 +7,8 @@ use crate::domain::attachment::Attachment;
 use crate::domain::blob_key::BlobKey;
 use crate::id::{AttachmentId, PartnerId};
 
-/// Deletes a partner's attachment, unless it has expired. Returns the attachment, and its blobs that are now unreferenced
-/// and were queued for deletion.
+/// Deletes a partner's attachment, unless it has expired. Returns the attachment, and its blobs
+/// that are now unreferenced and were queued for deletion.
 pub async fn delete(
     db: &mut Connection,
     partner: PartnerId,
@@ -30,8 +30,8 @@ pub async fn delete(
     Ok(Some((attachment, unreferenced)))
 }
 
-/// Deletes at most `limit` attachments that have expired at `now`, as [`delete`] does. Pending attachments are skipped
-/// until they are set to expired, since an upload may be in progress.
+/// Deletes at most `limit` attachments that have expired at `now`, as [`delete`] does. Pending
+/// attachments are skipped until they are set to expired, since an upload may be in progress.
 pub async fn delete_expired(
     db: &mut Connection,
     now: Timestamp,
@@ -54,8 +54,8 @@ pub async fn delete_expired(
     Ok((expired, unreferenced))
 }
 
-/// Deletes an attachment of an earlier copy that was since deleted in the source. Returns its blobs that are now
-/// unreferenced.
+/// Deletes an attachment of an earlier copy that was since deleted in the source. Returns its blobs
+/// that are now unreferenced.
 pub async fn delete_copied(
     db: &mut Connection,
     attachment: &Attachment,
@@ -69,8 +69,8 @@ pub async fn delete_copied(
     delete_dependents(db, attachment, "attachment.deleted", now).await
 }
 
-/// Deletes what depends on an attachment's row. Queues its blobs that are now unreferenced for deletion, and returns
-/// them.
+/// Deletes what depends on an attachment's row. Queues its blobs that are now unreferenced for
+/// deletion, and returns them.
 async fn delete_dependents(
     db: &mut Connection,
     attachment: &Attachment,

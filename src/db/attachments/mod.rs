@@ -22,8 +22,8 @@ pub use row::insert;
 pub(in crate::db) use row::read;
 pub use state::{Received, mark_processed, mark_rejected, mark_stored, mark_undecodable};
 
-/// Returns a partner's attachment, unless it has expired. A query with the id of another partner's attachment takes as
-/// long as one with an unknown id.
+/// Returns a partner's attachment, unless it has expired. A query with the id of another partner's
+/// attachment takes as long as one with an unknown id.
 pub async fn find(
     db: &mut Connection,
     partner: PartnerId,
@@ -56,7 +56,8 @@ pub async fn find_each(
     Ok(found)
 }
 
-/// Returns true if all of a partner's attachments `ids`, which must be distinct, are stored and have not expired.
+/// Returns true if all of a partner's attachments `ids`, which must be distinct, are stored and
+/// have not expired.
 pub async fn are_stored(
     db: &mut Connection,
     partner: PartnerId,
@@ -94,7 +95,8 @@ async fn fetch_rows(
     Ok(rows)
 }
 
-/// Returns an attachment of any partner, expired or not. Only for ids that this server has issued to the caller.
+/// Returns an attachment of any partner, expired or not. Only for ids that this server has issued
+/// to the caller.
 pub async fn find_including_expired(
     db: &mut Connection,
     id: AttachmentId,
@@ -106,8 +108,8 @@ pub async fn find_including_expired(
     row.as_ref().map(read).transpose()
 }
 
-/// Returns the media type and size that an attachment's upload URL is signed for; empty and 0 if the attachment does
-/// not exist.
+/// Returns the media type and size that an attachment's upload URL is signed for; empty and 0 if
+/// the attachment does not exist.
 pub async fn signed_for(db: &mut Connection, id: AttachmentId) -> Result<(String, u64), Error> {
     // Always one row, so that the response time does not reveal which ids exist.
     let row = sqlx::query(
@@ -120,8 +122,8 @@ pub async fn signed_for(db: &mut Connection, id: AttachmentId) -> Result<(String
     Ok((text(&row, "signed_type")?, size(&row, "size_bytes")?))
 }
 
-/// Returns true if a stored attachment references the blob. Holds the blob's lock until the transaction ends, so adding
-/// and dropping a reference cannot race.
+/// Returns true if a stored attachment references the blob. Holds the blob's lock until the
+/// transaction ends, so adding and dropping a reference cannot race.
 pub async fn is_referenced(db: &mut Connection, blob: BlobId) -> Result<bool, Error> {
     locks::lock_names(db, &[format!("blob {blob}")]).await?;
     let reference = sqlx::query(

@@ -24,7 +24,8 @@ pub async fn count_pending(
     size(&row, "pending")
 }
 
-/// Returns at most `limit` pending attachments with ids above `after` whose upload window closed before `closed_before`.
+/// Returns at most `limit` pending attachments with ids above `after` whose upload window closed
+/// before `closed_before`.
 pub async fn find_overdue(
     db: &mut Connection,
     closed_before: Timestamp,
@@ -58,8 +59,8 @@ pub async fn expire_pending(
     Ok(done.rows_affected() == 1)
 }
 
-/// Sets at most `limit` pending attachments whose upload window closed before `closed_before` to expired, and returns
-/// them.
+/// Sets at most `limit` pending attachments whose upload window closed before `closed_before` to
+/// expired, and returns them.
 pub async fn expire_overdue(
     db: &mut Connection,
     closed_before: Timestamp,
@@ -67,7 +68,8 @@ pub async fn expire_overdue(
     limit: u32,
 ) -> Result<Vec<Attachment>, Error> {
     let rows = sqlx::query(
-        // The condition is repeated: on PostgreSQL an attachment may be stored between subquery and update.
+        // The condition is repeated: on PostgreSQL an attachment may be stored between subquery and
+        // update.
         "UPDATE attachments SET failed_at = $1 WHERE id IN (SELECT id FROM attachments \
          WHERE upload_expires_at < $2 AND stored_at IS NULL AND failed_at IS NULL LIMIT $3) \
          AND stored_at IS NULL AND failed_at IS NULL RETURNING *",
@@ -80,7 +82,8 @@ pub async fn expire_overdue(
     rows.iter().map(read).collect()
 }
 
-/// Deletes at most `limit` attachments that expired or were rejected before `before`. Returns their number.
+/// Deletes at most `limit` attachments that expired or were rejected before `before`. Returns their
+/// number.
 pub async fn delete_failed(
     db: &mut Connection,
     before: Timestamp,

@@ -1,4 +1,4 @@
-//! State transitions: stored, rejected, prepared.
+//! State transitions: stored, rejected, processed.
 
 use super::row::column;
 use crate::clock::Timestamp;
@@ -20,8 +20,8 @@ pub struct Received {
     pub at: Timestamp,
 }
 
-/// Records that the body is stored, with its detected type. Returns false if the attachment was deleted or is no longer
-/// pending.
+/// Records that the body is stored, with its detected type. Returns false if the attachment was
+/// deleted or is no longer pending.
 pub async fn mark_stored(
     db: &mut Connection,
     id: AttachmentId,
@@ -49,7 +49,8 @@ pub async fn mark_stored(
     Ok(done.rows_affected() == 1)
 }
 
-/// Records that the body was rejected. Returns false if the attachment was deleted or is no longer pending.
+/// Records that the body was rejected. Returns false if the attachment was deleted or is no longer
+/// pending.
 pub async fn mark_rejected(
     db: &mut Connection,
     id: AttachmentId,
@@ -72,7 +73,8 @@ pub async fn mark_rejected(
     Ok(done.rows_affected() == 1)
 }
 
-/// Records the variant and the audio analysis. Returns false if the attachment was deleted or is already prepared.
+/// Records the variant and the audio analysis. Returns false if the attachment was deleted or is
+/// already processed.
 pub async fn mark_processed(
     db: &mut Connection,
     id: AttachmentId,

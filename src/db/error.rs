@@ -1,0 +1,111 @@
+//! Database errors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::postgres;
+use crate::budget::AtCapacity;
+use crate::quote::quoted;
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// A statement failed.
+    #[error("database: {}", describe(.0))]
+    Sql(Arc<sqlx::Error>),
+    /// PostgreSQL did not answer at startup.
+    #[error(
+        "database: PostgreSQL at {at} is not reachable ({cause}): start it, or correct HAVERSACK_DATABASE_URL"
+    )]
+    Unreachable {
+        /// Host and port.
+        at: String,
+        cause: Arc<sqlx::Error>,
+    },
+    #[error("database migration: {}", describe_migration(.0))]
+    Migration(Arc<sqlx::migrate::MigrateError>),
+    /// A stored value does not have the format that this version writes.
+    #[error("database: column {column} holds {}, which this version cannot read", quoted(.value))]
+    Unreadable { column: &'static str, value: String },
+    /// Commits are not durable.
+    #[error(
+        "database: {setting} is {found:?} but must be {wanted}, or a power cut would lose acknowledged data"
+    )]
+    NotDurable {
+        /// The setting of SQLite or PostgreSQL.
+        setting: &'static str,
+        /// The value read back.
+        found: String,
+        wanted: &'static str,
+    },
+    /// The scheme of the database URL is not supported.
+    #[error("database: {0}: is not supported; use sqlite: or postgres:")]
+    UnknownKind(String),
+    /// The task that carried out the write ended before its commit.
+    #[error("database: the write was not carried out")]
+    Abandoned,
+    /// Other holders of named locks did not release them in time.
+    #[error("database: no lock was released in {} s", .0.as_secs())]
+    LockTimeout(Duration),
+    /// A budget of connections or writes is used up.
+    #[error(transparent)]
+    AtCapacity(#[from] AtCapacity),
+}
+
+/// A pool timeout usually means that the server does not answer.
+fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::PoolTimedOut => {
+            "no connection was to be had in time: it is not reachable, or all are in use".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn describe_migration(error: &sqlx::migrate::MigrateError) -> String {
+    match error {
+        sqlx::migrate::MigrateError::VersionMissing(number) => format!(
+            "number {number}, which this version does not know, was applied: the tables are those of a newer version; run \
+             that version, or restore a backup of before"
+        ),
+        other => other.to_string(),
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        postgres::record_error(&error);
+        Self::Sql(Arc::new(error))
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for Error {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        Self::Migration(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// Returns true for a violated UNIQUE or PRIMARY KEY constraint.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Sql(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation))
+    }
+
+    /// Returns true if a retry may succeed: the database is unreachable, starting or stopping, out
+    /// of connections, or aborted the transaction in favour of another.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        use sqlx::Error as E;
+        let error = match self {
+            Self::Sql(error) => error,
+            other => return matches!(other, Self::AtCapacity(_) | Self::LockTimeout(_)),
+        };
+        match error.as_ref() {
+            E::Io(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Tls(_) => true,
+            E::Database(error) => error
+                .code()
+                .is_some_and(|code| postgres::is_transient(&code)),
+            _ => false,
+        }
+    }
+}
