@@ -19,6 +19,7 @@ mod decoders;
 mod delivery;
 
 mod direct_uploads;
+mod documentation;
 mod downloads;
 mod ephemeral;
 mod ephemeral_urls;
