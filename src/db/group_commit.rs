@@ -5,9 +5,9 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::erased_write::{ErasedWrite, Reply};
 use super::{Connection, Error};
 
 /// Maximum number of writes per commit: bounds how long the first write waits for the last.
@@ -15,20 +15,8 @@ const MAX_BATCH: usize = 256;
 /// Capacity of the queue; further callers wait until there is room.
 const QUEUE_CAPACITY: usize = 1024;
 
-/// A write in the queue.
-type QueuedWrite = Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Executed> + Send>;
-
-/// A write whose statements have been executed, but not committed.
-struct Executed {
-    succeeded: bool,
-    reply: Reply,
-}
-
-/// Sends the result to the caller once the commit has succeeded or failed.
-type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<QueuedWrite>);
+pub(super) struct Writer(mpsc::Sender<ErasedWrite>);
 
 impl Writer {
     pub(super) fn spawn(connection: Connection) -> Self {
@@ -37,35 +25,13 @@ impl Writer {
         Self(sender)
     }
 
-    pub(super) async fn write<T, E, F>(&self, work: F) -> Result<T, E>
-    where
-        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        let (sender, receiver) = oneshot::channel();
-        let write: QueuedWrite = Box::new(move |connection| {
-            Box::pin(async move {
-                let result = work(connection).await;
-                Executed {
-                    succeeded: result.is_ok(),
-                    reply: Box::new(move |committed| {
-                        // The caller may have been cancelled; its write is committed nevertheless.
-                        let _ = sender.send(
-                            result.and_then(|value| committed.map(|()| value).map_err(E::from)),
-                        );
-                    }),
-                }
-            })
-        });
-        self.0.send(write).await.map_err(|_| Error::Abandoned)?;
-        receiver
-            .await
-            .unwrap_or_else(|_| Err(Error::Abandoned.into()))
+    /// Queues a write. Its reply comes after the commit.
+    pub(super) async fn enqueue(&self, write: ErasedWrite) -> Result<(), Error> {
+        self.0.send(write).await.map_err(|_| Error::Abandoned)
     }
 }
 
-async fn run(mut connection: Connection, mut queue: mpsc::Receiver<QueuedWrite>) {
+async fn run(mut connection: Connection, mut queue: mpsc::Receiver<ErasedWrite>) {
     while let Some(first) = queue.recv().await {
         let mut replies = Vec::new();
         let committed = commit_batch(&mut connection, first, &mut queue, &mut replies).await;
@@ -84,8 +50,8 @@ async fn run(mut connection: Connection, mut queue: mpsc::Receiver<QueuedWrite>)
 /// own.
 async fn commit_batch(
     connection: &mut Connection,
-    first: QueuedWrite,
-    queue: &mut mpsc::Receiver<QueuedWrite>,
+    first: ErasedWrite,
+    queue: &mut mpsc::Receiver<ErasedWrite>,
     replies: &mut Vec<Reply>,
 ) -> Result<(), Error> {
     execute(connection, "BEGIN IMMEDIATE").await?;

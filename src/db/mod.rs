@@ -16,6 +16,7 @@ pub mod audit_records;
 pub mod blob_deletions;
 pub mod chats;
 mod connect;
+mod erased_write;
 mod error;
 pub mod fetched_urls;
 mod group_commit;
@@ -147,10 +148,15 @@ impl Db {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        let (write, result) = erased_write::erase(work);
         match &self.writer {
-            Some(writer) => writer.write(work).await,
-            None => postgres::write(&self.pool, work).await,
+            Some(writer) => writer.enqueue(write).await?,
+            None => postgres::write(&self.pool, write).await?,
         }
+        // The sender is dropped without a result if the write panics.
+        result
+            .await
+            .unwrap_or_else(|_| Err(Error::Abandoned.into()))
     }
 
     /// Runs an async closure in a transaction, like [`Db::write`].

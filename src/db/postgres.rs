@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{AnyPool, Connection as _, Row};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+use super::erased_write::ErasedWrite;
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 
@@ -57,24 +57,25 @@ pub(super) fn record_error(error: &sqlx::Error) {
     }
 }
 
-/// Runs `work` in its own transaction, in a detached task that continues if the caller is
-/// cancelled.
-pub(super) async fn write<T, E, F>(pool: &AnyPool, work: F) -> Result<T, E>
-where
-    F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
-    T: Send + 'static,
-    E: From<Error> + Send + 'static,
-{
+/// Runs a write in its own transaction, in a detached task that continues if the caller is
+/// cancelled. Fails without a reply if the transaction cannot begin.
+pub(super) async fn write(pool: &AnyPool, write: ErasedWrite) -> Result<(), Error> {
     let pool = pool.clone();
     let transaction = async move {
-        let mut transaction = pool.begin().await.map_err(Error::from)?;
-        let value = work(&mut transaction).await?;
-        transaction.commit().await.map_err(Error::from)?;
-        Ok(value)
+        let mut transaction = pool.begin().await?;
+        let executed = write(&mut transaction).await;
+        let committed = if executed.succeeded {
+            transaction.commit().await.map_err(Error::from)
+        } else {
+            drop(transaction);
+            Ok(())
+        };
+        (executed.reply)(committed);
+        Ok(())
     };
     tokio::spawn(transaction.in_current_span())
         .await
-        .unwrap_or_else(|_| Err(Error::Abandoned.into()))
+        .unwrap_or(Err(Error::Abandoned))
 }
 
 /// Returns true if a pooled connection can be used.
