@@ -29,7 +29,7 @@ crash rounds="50":
 
 # Measure against nginx
 bench:
-    cargo build --release
+    cargo build --profile dist --bins --examples
     bash bench/run.sh
 
 # Write docs/reference/openapi.json anew

@@ -7,7 +7,7 @@ export LC_ALL=C PATH=$PATH:/usr/sbin
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export BENCH=$REPO/bench
-HAVERSACK=${BENCH_BINARY:-$REPO/target/release/haversack}
+HAVERSACK=${BENCH_BINARY:-$REPO/target/dist/haversack}
 ROUNDS=${BENCH_ROUNDS:-5}
 DURATION=${BENCH_SECONDS:-5}
 API_KEY=bench-key-0123456789abcdef
@@ -19,7 +19,7 @@ FILE_TYPE=application/pdf
 unset "${!HAVERSACK_@}"
 
 if [ ! -x "$HAVERSACK" ]; then
-    echo "$HAVERSACK is missing: run cargo build --release first" >&2
+    echo "$HAVERSACK is missing: run cargo build --profile dist first" >&2
     exit 1
 fi
 

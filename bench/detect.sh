@@ -5,9 +5,9 @@
 . "$(dirname "$0")/common.sh"
 need file file
 
-DETECT=${BENCH_DETECT:-$REPO/target/release/examples/detect}
+DETECT=${BENCH_DETECT:-$REPO/target/dist/examples/detect}
 if [ ! -x "$DETECT" ]; then
-    echo "$DETECT is missing: run cargo build --release --example detect first" >&2
+    echo "$DETECT is missing: run cargo build --profile dist --example detect first" >&2
     exit 1
 fi
 cd "$REPO/tests/corpus"
