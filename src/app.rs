@@ -1,4 +1,4 @@
-//! Wires the parts together, starts the background tasks, and stops them again.
+//! Builds the server from its configuration, runs it, and shuts it down.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,23 +14,28 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
+use crate::attachments::{self, Attachments, FileUrls};
+use crate::background::{Background, Retention};
 use crate::blob::BlobStore;
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::config::{BaseUrl, CdnMode, Config};
+use crate::config::{BaseUrl, CdnMode, Config, Limits};
+use crate::db::admission::{self, Database};
 use crate::db::{Db, secrets};
 use crate::delivery::{DeliveryWorker, Gateway, Receipts};
 use crate::fetch::{Fetcher, OwnServer, Resolve};
 use crate::http::server::{self, HostRouter};
-use crate::http::{self, HttpState};
+use crate::http::{self, Budgets, HttpState};
+use crate::messages::Messages;
 use crate::metrics::Metrics;
+use crate::partners::Partners;
 use crate::sandbox::Sandbox;
-use crate::service::{Parts, Service};
+use crate::send::{self, Sends};
 use crate::storage::Storage;
 use crate::transcode::{Converter, Ffmpeg};
 use crate::url_signing::Signer;
 
-/// A server that listens already, ready to run.
+/// A server, bound to its address and ready to run.
 #[derive(Debug)]
 pub struct App {
     config: Config,
@@ -38,18 +43,20 @@ pub struct App {
     address: SocketAddr,
     public_url: BaseUrl,
     cdn_url: BaseUrl,
-    service: Arc<Service>,
+    state: HttpState,
+    background: Arc<Background>,
     worker: DeliveryWorker,
-    /// Nobody else's as long as the app lives.
+    /// Locked as long as the app lives.
     storage: Storage,
 }
 
 impl App {
-    /// Opens data folder, database and store, and starts to listen. Nothing is answered before [`App::run`].
+    /// Opens data folder, database and store, and starts to listen. No request is answered before
+    /// [`App::run`].
     ///
     /// # Errors
-    /// The folder is in use or cannot be written, the database cannot be opened or is not durable, or the address is
-    /// taken.
+    /// The folder is in use or cannot be written, the database cannot be opened or is not durable, or
+    /// the address is in use.
     pub async fn build(
         config: Config,
         clock: Clock,
@@ -59,80 +66,80 @@ impl App {
         let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
         let metrics = Metrics::default();
         let storage = Storage::open_exclusive(&config).await?;
-        let (db, blobs) = (storage.db.clone(), Arc::clone(&storage.blobs));
-        let signer = signer(&db, &config.data_dir, &clock).await?;
-
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
-            format!(
-                "cannot listen on {}: choose another address with --listen",
-                config.listen
-            )
-        })?;
+        let signer = signer(&storage.db, &config.data_dir, &clock).await?;
+        let listener = listen(config.listen).await?;
         let address = listener.local_addr()?;
         let public_url = config
             .public_url
             .clone()
             .unwrap_or_else(|| BaseUrl::from_address(connectable_address(address)));
         let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
-
         let own = OwnServer {
             bases: [&public_url, &cdn_url]
                 .map(|base| base.as_url().clone())
                 .to_vec(),
             listen: address,
-            // Of the key that servers of one database share, so that none fetches from another either.
+            // Derived from the key that the servers of one database share, so that none of them fetches
+            // from another one either.
             pseudonym: format!("haversack-{}", &signer.sign("loop detection")[..32]),
         };
-        let fetcher = Fetcher::new(
-            config.fetch_allowed.clone(),
-            own,
-            roots,
-            resolver,
-            config.limits.fetch(),
-            Budget::new("fetches", config.limits.fetches(), &metrics),
-            metrics.fetch_raw_bytes.clone(),
-        );
+        let fetcher = fetcher(&config, own, roots, resolver, &metrics);
+        let converter = converter(&config, &metrics)?;
+        let urls = FileUrls::new(cdn_url.clone(), public_url.clone(), signer, clock.clone());
 
-        let working = config.blobs_dir.join("unfinished-conversions");
-        let conversions = Budget::new("conversions", config.limits.conversions(), &metrics);
-        let sandbox = Sandbox::new(config.program.clone());
-        let ffmpeg = find_ffmpeg(config.ffmpeg.as_deref(), &sandbox);
-        let converter = Converter::new(sandbox, ffmpeg, working, conversions)
-            .context("cannot empty the folder of unfinished conversions")?;
-        let converter = Arc::new(converter);
-        // It takes a while to say what it is, which nobody need wait for.
-        tokio::spawn({
-            let converter = Arc::clone(&converter);
-            async move {
-                if converter.ffmpeg().await.is_none() {
-                    tracing::debug!("{WITHOUT_FFMPEG}");
-                }
-            }
-        });
-        let filled = Arc::new(Notify::new());
-        let service = Arc::new(Service::new(Parts {
-            db: db.clone(),
-            blobs: Arc::clone(&blobs),
-            clock: clock.clone(),
-            signer,
-            limits: config.limits.clone(),
-            strip_private_metadata: config.strip_private_metadata,
-            redirects: config.cdn_mode == CdnMode::Redirect,
-            public_url: public_url.clone(),
-            cdn_url: cdn_url.clone(),
-            fetcher,
+        let db = Database::new(
+            storage.db.clone(),
+            &admission_config(&config.limits),
+            &metrics,
+        );
+        let attachments = Arc::new(Attachments::new(
+            db.clone(),
+            Arc::clone(&storage.blobs),
+            clock.clone(),
+            urls,
             converter,
-            metrics: metrics.clone(),
-            outbox_filled: Arc::clone(&filled),
-        }));
-        gateway.start(Receipts::new(db.clone(), clock.clone(), metrics.clone()));
+            attachments_config(&config),
+            metrics.clone(),
+        ));
+        let outbox = Arc::new(Notify::new());
+        let sends = Arc::new(Sends::new(
+            Arc::clone(&attachments),
+            db.clone(),
+            clock.clone(),
+            fetcher,
+            Arc::clone(&outbox),
+            send_config(&config.limits),
+            metrics.clone(),
+        ));
+        let background = Arc::new(Background::new(
+            Arc::clone(&attachments),
+            db.clone(),
+            clock.clone(),
+            retention(&config.limits),
+            metrics.clone(),
+        ));
         let worker = DeliveryWorker {
-            db: db.clone(),
-            blobs,
-            gateway,
-            clock,
+            db: storage.db.clone(),
+            blobs: Arc::clone(&storage.blobs),
+            gateway: Arc::clone(&gateway),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            filled: outbox,
+        };
+        gateway.start(Receipts::new(
+            storage.db.clone(),
+            clock.clone(),
+            metrics.clone(),
+        ));
+        let state = HttpState {
+            attachments,
+            sends,
+            messages: Arc::new(Messages::new(db.clone(), clock)),
+            partners: Arc::new(Partners::new(db)),
+            limits: Arc::new(config.limits.clone()),
+            budgets: Budgets::new(&config.limits, &metrics),
             metrics,
-            filled,
+            spool_dir: config.data_dir.clone(),
         };
         Ok(Self {
             config,
@@ -140,65 +147,76 @@ impl App {
             address,
             public_url,
             cdn_url,
-            service,
+            state,
+            background,
             worker,
             storage,
         })
     }
 
-    /// The address that is listened on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where clients reach API and uploads.
+    /// Returns the base of API and upload URLs.
     #[must_use]
     pub fn public_url(&self) -> &BaseUrl {
         &self.public_url
     }
 
-    /// The use cases.
     #[must_use]
-    pub fn service(&self) -> &Arc<Service> {
-        &self.service
+    pub fn partners(&self) -> &Partners {
+        &self.state.partners
     }
 
-    /// The database.
+    #[must_use]
+    pub fn background(&self) -> &Arc<Background> {
+        &self.background
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.state.metrics
+    }
+
     #[must_use]
     pub fn db(&self) -> &Db {
         &self.storage.db
     }
 
-    /// The bytes.
     #[must_use]
     pub fn blobs(&self) -> &Arc<dyn BlobStore> {
         &self.storage.blobs
     }
 
-    /// Serves until `shutdown`, then finishes what is running. Says whether all of it finished in time.
+    /// Serves until `shutdown`, then shuts down gracefully. Returns true if all requests and
+    /// deliveries finished in time.
     ///
     /// # Errors
-    /// A background task ended, which none should: a server that accepts messages and delivers none must not look alive.
+    /// A background task ended, which is a bug: a server that accepts messages but does not deliver
+    /// them must not appear healthy.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<bool> {
-        let state = HttpState::new(Arc::clone(&self.service), self.config.data_dir.clone());
+        let state = self.state;
+        let metrics = state.metrics.clone();
         let separate = self.cdn_url.as_url().host_str() != self.public_url.as_url().host_str();
         let hosts = HostRouter {
             all: http::router(state.clone()),
             files: separate.then(|| (self.cdn_url.clone(), http::files_router(state))),
         };
         let (mut tasks, mut delivery) = (JoinSet::new(), JoinSet::new());
-        let (worker, service) = (self.worker, Arc::clone(&self.service));
+        let (worker, background) = (self.worker, self.background);
         let (stop_delivery, stopping) = oneshot::channel::<()>();
         delivery.spawn({
-            let service = Arc::clone(&service);
+            let background = Arc::clone(&background);
             async move {
-                // Messages that waited while this was stopped must not take files along whose time is over.
-                service.expire_overdue().await;
+                // First: messages that waited while the server was stopped must not deliver files that
+                // have expired meanwhile.
+                background.expire_overdue().await;
                 worker.run(async { drop(stopping.await) }).await;
             }
         });
-        tasks.spawn(async move { service.run_background_tasks().await });
+        tasks.spawn(async move { background.run().await });
         let mut ended = false;
         let stop = async {
             tokio::select! {
@@ -210,13 +228,13 @@ impl App {
             ended = true;
         };
         let proxies = self.config.trusted_proxies.clone();
-        let (limits, metrics) = (&self.config.limits, self.service.metrics());
-        let finished = server::serve(self.listener, hosts, limits, proxies, metrics, stop).await;
+        let limits = &self.config.limits;
+        let finished = server::serve(self.listener, hosts, limits, proxies, &metrics, stop).await;
         anyhow::ensure!(
             !ended,
             "a background task ended, which is a bug: see the log"
         );
-        // After the last request: what it sent may still go out.
+        // After the last request, so that its messages can still be delivered.
         drop(stop_delivery);
         let grace = Duration::from_secs(self.config.limits.shutdown_grace_seconds);
         let delivered = tokio::time::timeout(grace, delivery.join_next())
@@ -226,7 +244,94 @@ impl App {
     }
 }
 
-/// What cannot be done without it is told; everything else goes on.
+fn admission_config(limits: &Limits) -> admission::Config {
+    admission::Config {
+        reads: limits.database_reads(),
+        writes: limits.database_writes(),
+        connections: limits.database_connections(),
+        locks: limits.database_locks(),
+    }
+}
+
+fn attachments_config(config: &Config) -> attachments::Config {
+    let limits = &config.limits;
+    attachments::Config {
+        max_upload_bytes: limits.max_upload_bytes,
+        upload_url_ttl: limits.upload_url_ttl(),
+        max_pending_attachments: limits.max_pending_attachments,
+        upload_grace: Duration::from_secs(limits.upload_grace_seconds),
+        upload_min_bytes_per_second: limits.upload_min_bytes_per_second,
+        upload_stall: limits.upload_stall(),
+        idle_timeout: limits.idle_timeout(),
+        strip_private_metadata: config.strip_private_metadata,
+        redirect_downloads: config.cdn_mode == CdnMode::Redirect,
+        temporary_bytes: limits.temporary_bytes(),
+        inspections: limits.inspections(),
+    }
+}
+
+fn send_config(limits: &Limits) -> send::Config {
+    send::Config {
+        rate_limit_messages: limits.rate_limit_messages,
+        rate_limit_window: Duration::from_secs(limits.rate_limit_window_seconds),
+    }
+}
+
+fn retention(limits: &Limits) -> Retention {
+    Retention {
+        failed_attachments: Duration::from_secs(limits.abandoned_retention_seconds),
+        rate_limit_window: Duration::from_secs(limits.rate_limit_window_seconds),
+        fetch_revalidate: Duration::from_secs(limits.fetch_revalidate_seconds),
+        audit_records: limits.audit_retention(),
+        idempotency: limits.idempotency_retention(),
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: choose another address with --listen")
+    })
+}
+
+fn fetcher(
+    config: &Config,
+    own: OwnServer,
+    roots: RootCertStore,
+    resolver: Arc<dyn Resolve>,
+    metrics: &Metrics,
+) -> Fetcher {
+    Fetcher::new(
+        config.fetch_allowed.clone(),
+        own,
+        roots,
+        resolver,
+        config.limits.fetch(),
+        Budget::new("fetches", config.limits.fetches(), metrics),
+        metrics.fetch_raw_bytes.clone(),
+    )
+}
+
+fn converter(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Converter>> {
+    let folder = config.blobs_dir.join("unfinished-conversions");
+    let conversions = Budget::new("conversions", config.limits.conversions(), metrics);
+    let sandbox = Sandbox::new(config.program.clone());
+    let ffmpeg = find_ffmpeg(config.ffmpeg.as_deref(), &sandbox);
+    let converter = Converter::new(sandbox, ffmpeg, folder, conversions)
+        .context("cannot empty the folder of unfinished conversions")?;
+    let converter = Arc::new(converter);
+    // Detached: ffmpeg takes a while to report its version.
+    tokio::spawn({
+        let converter = Arc::clone(&converter);
+        async move {
+            if converter.ffmpeg().await.is_none() {
+                tracing::debug!("{WITHOUT_FFMPEG}");
+            }
+        }
+    });
+    Ok(converter)
+}
+
+/// Finds ffmpeg. Without it the server runs, but logs what it cannot do.
 fn find_ffmpeg(program: Option<&Path>, sandbox: &Sandbox) -> Option<Ffmpeg> {
     Ffmpeg::find(program?, sandbox.clone())
         .inspect_err(|problem| tracing::warn!(problem, "{WITHOUT_FFMPEG}"))
@@ -235,7 +340,8 @@ fn find_ffmpeg(program: Option<&Path>, sandbox: &Sandbox) -> Option<Ffmpeg> {
 
 const WITHOUT_FFMPEG: &str = "there is no ffmpeg: CAF is delivered as it is";
 
-/// The public ones, which are built in so that they are the same on every machine, and those of a PEM file.
+/// Returns the public certificate authorities, which are built in to be the same on every machine,
+/// and those of a PEM file.
 pub(crate) fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -263,7 +369,8 @@ pub(crate) fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<Roo
     Ok(roots)
 }
 
-/// The address a client on this machine reaches: an unspecified one is listened on, but is nobody's.
+/// Returns the address by which a client on this machine reaches a listener: loopback, if it listens
+/// on all addresses.
 fn connectable_address(address: SocketAddr) -> SocketAddr {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     let ip = match address.ip() {
@@ -274,7 +381,8 @@ fn connectable_address(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Servers that share a database share the key that signs URLs; one that has its own keeps it in its folder.
+/// Loads the key that signs URLs. Servers that share a database share the key, in that database;
+/// otherwise it is in the data folder.
 async fn signer(db: &Db, folder: &Path, clock: &Clock) -> anyhow::Result<Signer> {
     if !db.is_shared() {
         return Signer::from_folder(folder).context("cannot use the key that signs upload URLs");

@@ -1,4 +1,5 @@
-//! Typed ids. All are `UUIDv7` (RFC 9562), which sort by creation time; pagination and indexes rely on that.
+//! Typed ids. All are `UUIDv7` (RFC 9562), which sort by creation time; pagination and indexes rely
+//! on that.
 
 use std::fmt;
 
@@ -26,10 +27,12 @@ macro_rules! id {
                 Self(Uuid::now_v7())
             }
 
-            /// Parses the hyphenated form of RFC 9562, in either case; returns `None` for anything else.
+            /// Parses the hyphenated form of RFC 9562, in either case; returns `None` for anything
+            /// else.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
-                // `Uuid` also parses braces, URNs and bare hexadecimal, which would give one id several URLs.
+                // `Uuid` also parses braces, URNs and bare hexadecimal, which would give one id
+                // several URLs.
                 (text.len() == 36).then(|| Uuid::try_parse(text).ok().map(Self)).flatten()
             }
         }
@@ -66,8 +69,8 @@ impl AttachmentId {
         BlobId(self.0)
     }
 
-    /// Returns the id of the blob that a variant of this attachment's upload is stored as. It is deterministic,
-    /// and its UUID version 8 keeps it distinct from the ids of uploads.
+    /// Returns the id of the blob that a variant of this attachment's upload is stored as. It is
+    /// deterministic, and its UUID version 8 keeps it distinct from the ids of uploads.
     #[must_use]
     pub fn variant_blob_id(self) -> BlobId {
         BlobId(
@@ -79,8 +82,8 @@ impl AttachmentId {
 }
 
 impl BlobId {
-    /// Returns the id of the attachment that the blob was uploaded for. No attachment has that id if the blob is
-    /// a variant.
+    /// Returns the id of the attachment that the blob was uploaded for. No attachment has that id
+    /// if the blob is a variant.
     #[must_use]
     pub fn attachment_id(self) -> AttachmentId {
         AttachmentId(self.0)

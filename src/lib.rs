@@ -23,7 +23,6 @@ pub mod partners;
 pub mod quote;
 pub mod sandbox;
 pub mod send;
-pub mod service;
 pub mod storage;
 pub mod transcode;
 pub mod url_signing;

@@ -1,50 +1,80 @@
 //! Partners: creation, retention tiers, and lookup by API key.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::RwLock;
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
 
+use lru::LruCache;
+
+use crate::budget::AtCapacity;
 use crate::clock::Clock;
+use crate::db::admission::{Database, Holder};
 use crate::db::{self, Db, partners as table};
 use crate::domain::api_key;
 use crate::domain::chat::Line;
 use crate::domain::handle::PhoneNumber;
 use crate::domain::tier::Tier;
 use crate::id::{LineId, PartnerId};
-use crate::service::database::Holder;
-use crate::service::{Error, Service};
 
-/// Maximum number of cached keys; when it is reached, the cache is cleared.
-const CACHED_KEYS: usize = 10_000;
+/// Maximum number of cached API keys.
+const CACHED_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
-/// Cache of valid keys, by hash. Keys are never deleted or changed, so entries need no expiry.
-#[derive(Debug, Default)]
-pub(crate) struct KeyCache(RwLock<HashMap<String, PartnerId>>);
+/// Failure to read partners.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    AtCapacity(#[from] AtCapacity),
+    #[error(transparent)]
+    Db(db::Error),
+}
 
-impl Service {
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Self {
+        match error {
+            db::Error::AtCapacity(refused) => Self::AtCapacity(refused),
+            error => Self::Db(error),
+        }
+    }
+}
+
+/// The use cases of partners: authentication and their lines.
+#[derive(Debug)]
+pub struct Partners {
+    db: Database,
+    /// Valid API keys by hash. Keys are never deleted or changed, so entries need no expiry.
+    keys: Mutex<LruCache<String, PartnerId>>,
+}
+
+impl Partners {
+    #[must_use]
+    pub(crate) fn new(db: Database) -> Self {
+        Self {
+            db,
+            keys: Mutex::new(LruCache::new(CACHED_KEYS)),
+        }
+    }
+
     /// Returns the partner of an API key; `None` if the key is unknown.
     ///
     /// # Errors
     /// The database fails.
     pub async fn authenticate(&self, key: &str) -> Result<Option<PartnerId>, Error> {
         let hash = api_key::hash(key);
-        if let Some(partner) = self
-            .keys
-            .0
-            .read()
-            .expect("no panic while locked")
-            .get(&hash)
-        {
-            return Ok(Some(*partner));
+        if let Some(partner) = self.cached(&hash) {
+            return Ok(Some(partner));
         }
-        let found = table::by_key(&mut *self.db.read(Holder::UnknownKeys).await?, &hash).await?;
+        let mut db = self.db.read(Holder::UnknownKeys).await?;
+        let found = table::by_key(&mut db, &hash).await?;
         if let Some(partner) = found {
-            let mut keys = self.keys.0.write().expect("no panic while locked");
-            if keys.len() >= CACHED_KEYS {
-                keys.clear();
-            }
-            keys.insert(hash, partner);
+            let mut keys = self.keys.lock().expect("no panic while locked");
+            keys.put(hash, partner);
         }
         Ok(found)
+    }
+
+    fn cached(&self, hash: &str) -> Option<PartnerId> {
+        let mut keys = self.keys.lock().expect("no panic while locked");
+        keys.get(hash).copied()
     }
 
     /// Returns the lines of a partner, oldest first.
@@ -66,8 +96,8 @@ pub enum AddError {
     Db(#[from] db::Error),
 }
 
-/// Adds a partner with one key and any number of lines, in one transaction. Needs only the database, so that
-/// it works beside a running server.
+/// Adds a partner with one key and any number of lines, in one transaction. Needs only the
+/// database, so that it works beside a running server.
 ///
 /// # Errors
 /// The name, the key or a number is already in use, or the database fails.
@@ -129,8 +159,8 @@ pub enum TierOf {
     Line(PhoneNumber),
 }
 
-/// Sets the retention tier of new files. Needs only the database: a running server reads the tier for every
-/// file that it creates.
+/// Sets the retention tier of new files. Needs only the database: a running server reads the tier
+/// for every file that it creates.
 ///
 /// # Errors
 /// The partner or line is unknown, or the database fails.

@@ -1,9 +1,10 @@
-//! Where files are found: `{CDN}/attachments/partners/{partner}/{attachment}/{filename}`, both making such URLs and
-//! recognising our own.
+//! Where files are found: `{CDN}/attachments/partners/{partner}/{attachment}/{filename}`, both
+//! making such URLs and recognising our own.
 //!
-//! Those of ephemeral files are `{PUBLIC}/attachments/...?expires={milliseconds}&signature={HMAC-SHA256}`, good for 15
-//! minutes. The signature covers method, path and expiry. They lead to this server itself, whatever stands in front of
-//! it for the others: a cache would go on serving what has expired.
+//! Those of ephemeral files are
+//! `{PUBLIC}/attachments/...?expires={milliseconds}&signature={HMAC-SHA256}`, good for 15 minutes.
+//! The signature covers method, path and expiry. They lead to this server itself, whatever stands
+//! in front of it for the others: a cache would go on serving what has expired.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::domain::filename;
 use crate::domain::tier::FILE_URL_LIFE;
 use crate::fetch;
 use crate::id::{AttachmentId, PartnerId};
-use crate::url_signing::{SignedQuery, Signer};
+use crate::url_signing::{SignedQuery, Signer, UploadGrant};
 
 /// RFC 3986 section 2.3: everything but the unreserved characters is encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -27,12 +28,13 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Longest URL that can be one of ours: base, ids, signature, and a name of 255 characters of four bytes, each byte as
-/// three characters.
+/// Longest URL that can be one of ours: base, ids, signature, and a name of 255 characters of four
+/// bytes, each byte as three characters.
 const MAX_LENGTH: usize = 8192;
 
-/// By how much the clock of the server that made a URL may be ahead. A URL that is good for longer than its life and
-/// this was made by a clock that was wrong, and could else be used until that time has come.
+/// By how much the clock of the server that made a URL may be ahead. A URL that is good for longer
+/// than its life and this was made by a clock that was wrong, and could else be used until that
+/// time has come.
 const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
 /// Makes and recognises the URLs of files.
@@ -40,7 +42,7 @@ const CLOCK_SKEW: Duration = Duration::from_mins(1);
 pub struct FileUrls {
     cdn: BaseUrl,
     public: BaseUrl,
-    signer: Signer,
+    pub(super) signer: Signer,
     clock: Clock,
 }
 
@@ -80,6 +82,17 @@ impl FileUrls {
     #[must_use]
     pub fn delivered(&self, attachment: &Attachment) -> String {
         self.url(attachment, attachment.delivered().filename)
+    }
+
+    /// Returns the presigned URL of this server for the upload of an attachment.
+    pub(super) fn upload(&self, attachment: &Attachment) -> String {
+        let grant = UploadGrant {
+            id: attachment.id,
+            expires: attachment.upload_expires_at,
+            content_type: &attachment.signed_type,
+            content_length: attachment.size_bytes,
+        };
+        self.public.join(&self.signer.url(&grant))
     }
 
     fn url(&self, attachment: &Attachment, filename: &str) -> String {
@@ -125,8 +138,9 @@ impl FileUrls {
         Ok(())
     }
 
-    /// The file that a URL of ours names; `None` if the URL is not one of ours, in any spelling ([`fetch::is_below`]) but
-    /// `http` for `https`. A URL of ours that names no file is `Some(None)`. The query is ignored.
+    /// The file that a URL of ours names; `None` if the URL is not one of ours, in any spelling
+    /// ([`fetch::is_below`]) but `http` for `https`. A URL of ours that names no file is
+    /// `Some(None)`. The query is ignored.
     #[must_use]
     pub fn parse_local(&self, url: &str) -> Option<Option<FileRef>> {
         let url = Url::parse(Some(url).filter(|url| url.len() <= MAX_LENGTH)?).ok()?;
@@ -160,7 +174,8 @@ fn path(partner: PartnerId, id: AttachmentId, filename: &str) -> String {
     format!("/attachments/partners/{partner}/{id}/{segment}")
 }
 
-/// What is signed. A path holds no line break, so no two have the same text. HEAD is allowed with the same signature.
+/// What is signed. A path holds no line break, so no two have the same text. HEAD is allowed with
+/// the same signature.
 fn signed_text(path: &str, expires: Timestamp) -> String {
     format!("GET\n{path}\n{}", expires.as_millis())
 }

@@ -1,10 +1,11 @@
 //! Quota of pending attachments per partner.
 //!
-//! Counting them in the database on every creation would cost more than the creation itself. So each partner
-//! has an estimate that only rises, and the exact number is counted again when the estimate reaches the
-//! quota. The estimate is never below the exact number, so the quota holds. It does not include the
-//! attachments created by other servers: on a shared database the exact number is therefore also counted
-//! after every sixteenth of the quota, by which each server can exceed it at most.
+//! Counting them in the database on every creation would cost more than the creation itself. So
+//! each partner has an estimate that only rises, and the exact number is counted again when the
+//! estimate reaches the quota. The estimate is never below the exact number, so the quota holds. It
+//! does not include the attachments created by other servers: on a shared database the exact number
+//! is therefore also counted after every sixteenth of the quota, by which each server can exceed it
+//! at most.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::{Attachments, Error};
 use crate::clock::Timestamp;
 use crate::db::attachments as table;
 use crate::id::PartnerId;
-use crate::service::{Error, Service};
 
 /// `Retry-After` of a caller at the quota. Uploads can end at any time, so this is a heuristic.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -32,36 +33,36 @@ struct Count {
     estimate: Option<u64>,
     /// Number of reservations since the last exact count.
     uncounted: u64,
-    /// Reference count: one for this field, plus one per reservation whose attachment may not be in the
-    /// database yet.
+    /// Reference count: one for this field, plus one per reservation whose attachment may not be in
+    /// the database yet.
     in_flight: Arc<()>,
 }
 
-/// A reservation within the quota, held until the attachment is in the database and therefore part of the
-/// exact count.
+/// A reservation within the quota, held until the attachment is in the database and therefore part
+/// of the exact count.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     _in_flight: Arc<()>,
 }
 
-impl Service {
+impl Attachments {
     /// Reserves one pending attachment within the partner's quota.
     pub(crate) async fn reserve_pending(
         &self,
         partner: PartnerId,
         now: Timestamp,
     ) -> Result<Reservation, Error> {
-        let limit = self.limits.max_pending_attachments;
+        let limit = self.config.max_pending_attachments;
         let count = Arc::clone(
-            self.pending
+            self.pending_counts
                 .0
                 .lock()
                 .expect("no panic while locked")
                 .entry(partner)
                 .or_default(),
         );
-        // Held while counting: of several concurrent callers of a partner at its quota, only one queries the
-        // database.
+        // Held while counting: of several concurrent callers of a partner at its quota, only one
+        // queries the database.
         let mut count = count.lock().await;
         let is_current = !self.db.is_shared() || count.uncounted < limit / SHARED_PART;
         let pending = if let Some(estimate) = count
@@ -70,8 +71,8 @@ impl Service {
         {
             estimate
         } else {
-            // Read before the query: an attachment inserted in between is counted twice rather than not at
-            // all.
+            // Read before the query: an attachment inserted in between is counted twice rather than
+            // not at all.
             let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
             count.uncounted = 0;
             table::count_pending(&mut *self.db.read(partner).await?, partner, now).await?

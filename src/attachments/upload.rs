@@ -1,5 +1,5 @@
-//! Receiving the bytes of an attachment: the checks before the first byte, the streaming, and publishing the result
-//! so that the first complete body wins.
+//! The presigned PUT: authorization, streaming to a staged blob, inspection, and publishing. The
+//! first complete body wins.
 
 use std::sync::Arc;
 
@@ -7,43 +7,42 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, timeout};
 
-use super::download::metadata;
+use super::Attachments;
+use super::active_uploads::{ActiveUpload, Busy};
 use super::inspect::Inspected;
-use super::upload_body::{Busy, Receiving};
+use super::staging::StagedFile;
 use crate::blob::{self, Digests, StagedBlob};
 use crate::budget::{AtCapacity, Reservation};
-use crate::db;
+use crate::db::admission::{HeldLock, Holder};
 use crate::db::attachments::{self as table, Received};
+use crate::db::{self, Connection};
 use crate::domain::attachment::{Attachment, UploadState};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Ingest, Rejection};
 use crate::quote::quoted;
-use crate::service::Service;
-use crate::service::database::{Held, Holder};
 use crate::url_signing::{SignedQuery, UploadGrant};
 
-/// Why an upload was refused. Only `http/files/s3_error.rs` knows the codes.
+/// Failure of an upload. Only `http/files/s3_error.rs` knows the codes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No `Content-Length`.
     #[error("the upload needs a Content-Length; chunked bodies are not accepted")]
     MissingLength,
-    /// URL or headers are not what was signed.
+    /// The signature does not match the URL and the headers.
     #[error("{0}")]
     BadSignature(String),
-    /// The URL's time is over.
+    /// The upload window has closed.
     #[error("Request has expired")]
     Expired,
     /// The attachment was deleted.
     #[error("the attachment no longer exists")]
     NotFound,
-    /// Another body was stored first.
+    /// Another body is stored already.
     #[error("another file was uploaded to this URL already; an attachment never changes")]
     Conflict,
     /// Another body is being received.
     #[error("another upload to this URL is under way; try again when it has ended")]
     Busy,
-    /// A newer body came while this one stalled.
+    /// The body stalled and a newer one replaced it.
     #[error(
         "another upload to this URL began while this one went without a byte; nothing of this one was stored"
     )]
@@ -53,16 +52,13 @@ pub enum Error {
         "the body ended before Content-Length bytes had arrived; nothing was stored, and the URL is still good"
     )]
     Incomplete,
-    /// The body came too slowly.
+    /// The body stalled or stayed below the minimum rate.
     #[error("the body came too slowly; nothing was stored, and the URL is still good")]
     TooSlow,
-    /// A budget is used up.
     #[error(transparent)]
     AtCapacity(#[from] AtCapacity),
-    /// The database failed.
     #[error(transparent)]
     Db(db::Error),
-    /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] blob::Error),
 }
@@ -76,26 +72,75 @@ impl From<db::Error> for Error {
     }
 }
 
-/// What is known of an upload before its body.
+/// The head of an upload request.
 #[derive(Clone, Copy, Debug)]
 pub struct UploadHead<'a> {
     /// The attachment named by the path.
     pub id: AttachmentId,
-    /// The query.
     pub query: &'a str,
-    /// `Content-Type`, to the letter; empty if there is none.
+    /// `Content-Type`, verbatim; empty if absent.
     pub content_type: &'a str,
-    /// `Content-Length`.
     pub content_length: Option<u64>,
 }
 
-impl Service {
-    /// Checks everything that can be checked before the first byte of the body.
+impl Attachments {
+    /// Receives an upload, and returns the digests of the received bytes. On success, the blob and
+    /// the new state of the attachment are durable; on failure, nothing is stored. The body is not
+    /// polled before the head is authorized.
+    ///
+    /// A body whose type is not accepted, or is not the declared one, is a success: like a bucket,
+    /// this accepts the bytes. The attachment then becomes rejected.
     ///
     /// # Errors
-    /// The upload is not allowed.
-    pub async fn authorize_upload(&self, head: UploadHead<'_>) -> Result<Attachment, Error> {
-        // There the bytes go to the bucket, and the URLs of earlier times would lead past it.
+    /// The upload is not authorized; the body ends early, is too slow, or is not the first
+    /// complete one; another one is in progress; a budget is used up; or database or store fail.
+    pub async fn receive_upload<E>(
+        self: &Arc<Self>,
+        head: UploadHead<'_>,
+        body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Digests, Error> {
+        let attachment = self.authorize_upload(head).await?;
+        let (partner, id) = (attachment.partner_id, attachment.id);
+        let upload = self
+            .active_uploads
+            .begin(id, self.config.upload_stall)
+            .await
+            .map_err(|Busy| Error::Busy)?;
+        let mut reservation = self.temporary_bytes.try_reserve(&partner.to_string(), 0)?;
+        let staged = tokio::select! {
+            staged = self.spool_body(attachment.size_bytes, body, &upload, &mut reservation) => staged?,
+            () = upload.replaced() => return Err(Error::Replaced),
+        };
+        upload.record_complete();
+        // The stored bytes can differ, if metadata is stripped.
+        let received = staged.digests().clone();
+        // Before the inspection: only the first complete body needs one.
+        if let Some(result) = self.existing_result(partner, id, &received).await? {
+            return Ok(result);
+        }
+        let declared =
+            media::declared(&attachment.declared_type).map(|declared| declared.media_type);
+        let filename = attachment.filename.clone();
+        let (staged, inspected) = self
+            .inspect(partner, staged, filename, declared, Ingest::Upload)
+            .await?;
+        // Detached: if the client disconnects now, a published blob must still get its row.
+        let attachments = Arc::clone(self);
+        let record = async move {
+            let result = attachments
+                .record_upload(&attachment, received, staged, inspected)
+                .await;
+            drop((upload, reservation));
+            result
+        };
+        tokio::spawn(record)
+            .await
+            .map_err(|_| blob::Error::TaskFailed)?
+    }
+
+    /// Checks the head of an upload.
+    async fn authorize_upload(&self, head: UploadHead<'_>) -> Result<Attachment, Error> {
+        // Uploads go directly to the bucket; URLs issued before it was configured would bypass it.
         if self.blobs.bucket().is_some() {
             return Err(Error::NotFound);
         }
@@ -112,19 +157,19 @@ impl Service {
             content_type: head.content_type,
             content_length,
         };
-        if !self.signer.verify(&grant, query.signature) {
+        if !self.file_urls.signer.verify(&grant, query.signature) {
             return Err(Error::BadSignature(
-                self.why_refused(&grant, query.signature).await?,
+                self.explain_mismatch(&grant, query.signature).await?,
             ));
         }
         let now = self.clock.now();
         if now >= query.expires {
             return Err(Error::Expired);
         }
-        // Whoever holds the signature was given it by the owner of the attachment.
-        let found =
-            table::find_including_expired(&mut *self.db.read(Holder::Uploads).await?, head.id)
-                .await?;
+        // No partner to compare with: the signature proves that the owner of the attachment issued
+        // the URL.
+        let mut db = self.db.read(Holder::Uploads).await?;
+        let found = table::find_including_expired(&mut db, head.id).await?;
         let attachment = found
             .filter(|attachment| !attachment.is_expired(now))
             .ok_or(Error::NotFound)?;
@@ -134,9 +179,14 @@ impl Service {
         Ok(attachment)
     }
 
-    /// Says which header differs, but only to one who holds a URL of ours. Takes the same steps whether or not there is
-    /// such an attachment.
-    async fn why_refused(&self, grant: &UploadGrant<'_>, signature: &str) -> Result<String, Error> {
+    /// Explains an invalid signature. Names the signed headers only if the signature matches them,
+    /// that is, to a holder of the URL. The steps are the same whether or not the attachment
+    /// exists, so timing does not reveal that.
+    async fn explain_mismatch(
+        &self,
+        grant: &UploadGrant<'_>,
+        signature: &str,
+    ) -> Result<String, Error> {
         let mut db = self.db.read(Holder::UnsignedUploads).await?;
         let (content_type, content_length) = table::signed_for(&mut db, grant.id).await?;
         let signed = UploadGrant {
@@ -144,7 +194,7 @@ impl Service {
             content_length,
             ..*grant
         };
-        Ok(if self.signer.verify(&signed, signature) {
+        Ok(if self.file_urls.signer.verify(&signed, signature) {
             format!(
                 "the URL is signed for Content-Type {} and Content-Length {}, but the request has {} and {}: \
                  send the required_headers as they were given",
@@ -158,115 +208,50 @@ impl Service {
         })
     }
 
-    /// Receives the body of an upload that was authorized. When this returns, the bytes and the attachment's new state
-    /// are safe on disk; when it fails, nothing is left. Bytes of a type that is not accepted, or not of the one
-    /// declared, are no failure here: as a bucket would, this takes them; the attachment then says why they are no use.
-    ///
-    /// # Errors
-    /// The body ends early, comes too slowly, or is not the first complete one; another one is under way; a budget is used
-    /// up; or storage fails.
-    pub async fn receive_upload<E>(
-        self: Arc<Self>,
-        attachment: &Attachment,
-        body: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    ) -> Result<Digests, Error> {
-        let id = attachment.id;
-        let receiving = self
-            .bodies
-            .begin(id, self.limits.upload_stall())
-            .await
-            .map_err(|Busy| Error::Busy)?;
-        let mut held = self
-            .budgets
-            .temporary_bytes
-            .try_reserve(&attachment.partner_id.to_string(), 0)?;
-        let sealed = tokio::select! {
-            sealed = self.spool_body(attachment.size_bytes, body, &receiving, &mut held) => sealed?,
-            () = receiving.replaced() => return Err(Error::Replaced),
-        };
-        receiving.received();
-        // What came, which what is kept may differ from by what is private.
-        let uploaded = sealed.digests().clone();
-        // Only the first body is looked at.
-        if let Some(settled) = self
-            .existing_result(attachment.partner_id, id, &uploaded)
-            .await?
-        {
-            return settled;
-        }
-        let declared =
-            media::declared(&attachment.declared_type).map(|declared| declared.media_type);
-        let (sealed, inspected) = self
-            .inspect(
-                attachment.partner_id,
-                sealed,
-                attachment.filename.clone(),
-                declared,
-                Ingest::Upload,
-            )
-            .await?;
-        // A task of its own: a client that goes away now must not leave a file without its row.
-        let attachment = attachment.clone();
-        let settle = async move {
-            let settled = self
-                .record_upload(&attachment, uploaded, sealed, inspected)
-                .await;
-            drop((receiving, held));
-            settled
-        };
-        tokio::spawn(settle)
-            .await
-            .map_err(|_| blob::Error::TaskFailed)?
-    }
-
-    /// Keeps two bodies of one attachment from being published at once, and one from being published while the attachment
-    /// is deleted.
-    /// The name holds the partner, so that one who guesses another's id does not wait for the owner's upload.
-    pub(crate) async fn lock_attachment(
+    /// Locks an attachment against concurrent publishing and deletion. The lock's name includes the
+    /// partner, so that a caller who guesses another partner's id does not wait for that partner's
+    /// upload.
+    pub(super) async fn lock_attachment(
         &self,
         partner: PartnerId,
         id: AttachmentId,
-    ) -> Result<Held, db::Error> {
+    ) -> Result<HeldLock, db::Error> {
         self.db
             .lock(partner, format!("publish {partner} {id}"))
             .await
     }
 
-    /// What a body comes to if the attachment does not await one any more.
+    /// Returns the result of an upload whose attachment has a body already: success if it is the
+    /// same body. Returns `None` if the attachment is pending.
     async fn existing_result(
         &self,
         partner: PartnerId,
         id: AttachmentId,
-        digests: &Digests,
-    ) -> Result<Option<Result<Digests, Error>>, Error> {
-        let current = table::find(
-            &mut *self.db.read(partner).await?,
-            partner,
-            id,
-            self.clock.now(),
-        )
-        .await?;
-        Ok(match current.ok_or(Error::NotFound)?.state {
+        received: &Digests,
+    ) -> Result<Option<Digests>, Error> {
+        let now = self.clock.now();
+        let found = table::find(&mut *self.db.read(partner).await?, partner, id, now).await?;
+        match found.ok_or(Error::NotFound)?.state {
+            UploadState::Pending => Ok(None),
+            UploadState::Expired => Err(Error::Expired),
             UploadState::Stored { sha256, .. } | UploadState::Rejected { sha256, .. }
-                if sha256 == digests.sha256 =>
+                if sha256 == received.sha256 =>
             {
-                Some(Ok(digests.clone()))
+                Ok(Some(received.clone()))
             }
-            UploadState::Stored { .. } | UploadState::Rejected { .. } => Some(Err(Error::Conflict)),
-            UploadState::Expired => Some(Err(Error::Expired)),
-            UploadState::Pending => None,
-        })
+            UploadState::Stored { .. } | UploadState::Rejected { .. } => Err(Error::Conflict),
+        }
     }
 
     async fn spool_body<E>(
         &self,
         size: u64,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
-        receiving: &Receiving,
-        held: &mut Reservation,
+        upload: &ActiveUpload,
+        reservation: &mut Reservation,
     ) -> Result<Box<dyn StagedBlob>, Error> {
         let mut writer = self.blobs.create().await?;
-        let mut pace = self.limits.upload_pace();
+        let mut pace = self.config.upload_pace();
         let mut last = Instant::now();
         let mut received = 0;
         while received < size {
@@ -276,86 +261,89 @@ impl Service {
             let Some(Ok(chunk)) = next else {
                 return Err(Error::Incomplete);
             };
-            receiving.moved();
+            upload.record_chunk();
             let now = Instant::now();
             pace.moved(now - last, chunk.len());
             last = now;
             received += chunk.len() as u64;
-            held.try_grow(chunk.len() as u64)?;
+            reservation.try_grow(chunk.len() as u64)?;
             self.metrics.uploaded_bytes.inc_by(chunk.len() as u64);
             writer.write(chunk).await?;
         }
-        // A body framed otherwise than by its Content-Length could be longer.
+        // A body that is not framed by its Content-Length can be longer.
         if received != size {
             return Err(Error::Incomplete);
         }
         Ok(writer.seal().await?)
     }
 
-    /// Makes the bytes the attachment's, or puts down why they are not kept.
+    /// Publishes an inspected upload, or records its rejection.
     async fn record_upload(
         &self,
         attachment: &Attachment,
-        uploaded: Digests,
-        sealed: Box<dyn StagedBlob>,
+        received: Digests,
+        staged: Box<dyn StagedBlob>,
         inspected: Result<Inspected, Rejection>,
     ) -> Result<Digests, Error> {
         let (partner, id) = (attachment.partner_id, attachment.id);
-        let _publishing = self.lock_attachment(partner, id).await?;
-        if let Some(settled) = self.existing_result(partner, id, &uploaded).await? {
-            return settled;
+        let _lock = self.lock_attachment(partner, id).await?;
+        if let Some(result) = self.existing_result(partner, id, &received).await? {
+            return Ok(result);
         }
-        let (sha256, md5) = (uploaded.sha256.clone(), sealed.digests().md5.clone());
-        let received = Received {
-            sha256,
-            md5,
+        let record = Received {
+            sha256: received.sha256.clone(),
+            md5: staged.digests().md5.clone(),
             at: self.clock.now(),
         };
-        let kept = match inspected {
+        let recorded = match inspected {
             Ok(inspected) => {
-                self.publish(attachment, sealed, received, inspected)
+                self.publish_upload(attachment, staged, record, inspected)
                     .await?
             }
-            Err(refusal) => {
-                let reason = refusal.to_string();
-                let mark = self.db.write(partner, move |db| {
-                    Box::pin(async move { table::mark_rejected(db, id, &received, &reason).await })
-                });
+            Err(rejection) => {
+                let reason = rejection.to_string();
+                let mark = self
+                    .db
+                    .transaction(partner, async move |db: &mut Connection| {
+                        table::mark_rejected(db, id, &record, &reason).await
+                    });
                 mark.await?
             }
         };
-        // The window was swept between the check and here.
-        if kept {
-            Ok(uploaded)
+        // Otherwise the sweeper has expired the attachment since the check above.
+        if recorded {
+            Ok(received)
         } else {
             Err(Error::Expired)
         }
     }
 
-    async fn publish(
+    /// Publishes the blob and marks the attachment as stored. Returns false if the attachment is no
+    /// longer pending.
+    async fn publish_upload(
         &self,
         attachment: &Attachment,
-        sealed: Box<dyn StagedBlob>,
-        received: Received,
-        Inspected {
+        staged: Box<dyn StagedBlob>,
+        record: Received,
+        inspected: Inspected,
+    ) -> Result<bool, Error> {
+        let Inspected {
             media_type,
             media_info,
-        }: Inspected,
-    ) -> Result<bool, Error> {
-        let (id, key) = (attachment.id, attachment.uploaded_key());
-        sealed
-            .publish(
-                &key,
-                &metadata(media_type.name, &attachment.filename, attachment.tier()),
-            )
-            .await?;
-        // If this fails the file stays without a row; the next body overwrites it, or the sweeper removes it.
+        } = inspected;
+        let attachment = Attachment {
+            media_type: media_type.name.to_owned(),
+            ..attachment.clone()
+        };
+        let id = attachment.id;
+        let StagedFile { key, headers, blob } = StagedFile::original(&attachment, staged);
+        blob.publish(&key, &headers).await?;
+        // On failure the blob stays without a row; the next body overwrites it, or the sweeper
+        // deletes it.
         let stored = self
             .db
-            .write(attachment.partner_id, move |db| {
-                Box::pin(async move {
-                    table::mark_stored(db, id, &received, media_type.name, media_info).await
-                })
+            .transaction(attachment.partner_id, async move |db: &mut Connection| {
+                table::mark_stored(db, id, &record, media_type.name, media_info).await
             })
             .await?;
         if !stored {

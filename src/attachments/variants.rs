@@ -1,4 +1,5 @@
-//! What is done to a file once, when it is first sent: the form it is delivered in, and what can be heard in it.
+//! Variants: on its first send, a file that recipients' devices cannot play is transcoded, and
+//! audio is analysed.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -7,38 +8,37 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::download::metadata;
 use super::inspect::InspectError;
-use crate::blob::{self, BlobKey, ObjectHeaders, RandomAccess, StagedBlob};
+use super::staging::StagedFile;
+use super::{Attachments, Error};
+use crate::blob::{self, RandomAccess, StagedBlob};
 use crate::budget::Reservation;
-use crate::db::{attachments as table, blob_deletions};
+use crate::db::{Connection, attachments as table, blob_deletions};
 use crate::domain::attachment::{Attachment, AudioInfo, Variant};
 use crate::domain::filename;
 use crate::domain::voice_memo;
 use crate::id::{AttachmentId, BlobId, PartnerId};
 use crate::sandbox;
-use crate::service::{Error, Service};
-use crate::transcode::{self, AudioAnalysis, Converted, Converter};
+use crate::transcode::{self, AudioAnalysis, Converted};
 
-/// Pieces in which a converted file goes into the store, in bytes.
-const PIECE: usize = 64 * 1024;
+/// Bytes copied at a time from a converted file to the store.
+const COPY_BUFFER: usize = 64 * 1024;
 
-/// What was found out, and the bytes that were made. Not stored yet.
+/// Result of processing a file for its first send. The variant is staged, not published.
 #[derive(Debug, Default)]
 pub(crate) struct VariantBuild {
     pub variant: Option<(Variant, Box<dyn StagedBlob>)>,
     pub audio: Option<AudioInfo>,
-    /// Whether it is sound of which nothing could be decoded.
+    /// True for an audio file of which nothing could be decoded.
     pub is_silent: bool,
 }
 
 impl VariantBuild {
-    fn heard(heard: AudioAnalysis) -> Self {
-        let is_silent = matches!(heard, AudioAnalysis::Nothing);
-        let audio = if let AudioAnalysis::Sound(audio) = heard {
-            Some(audio)
-        } else {
-            None
+    fn from_analysis(analysis: AudioAnalysis) -> Self {
+        let is_silent = matches!(analysis, AudioAnalysis::Nothing);
+        let audio = match analysis {
+            AudioAnalysis::Sound(audio) => Some(audio),
+            AudioAnalysis::Nothing | AudioAnalysis::Unknown => None,
         };
         Self {
             variant: None,
@@ -48,157 +48,164 @@ impl VariantBuild {
     }
 }
 
-/// A blob that no transaction has come to name yet.
-pub(crate) struct UnpublishedBlob {
-    pub key: BlobKey,
-    pub metadata: ObjectHeaders,
-    pub sealed: Box<dyn StagedBlob>,
-}
-
-/// The form that was made of an attachment's file.
-pub(crate) fn unnamed(
-    attachment: &Attachment,
-    made: &Variant,
-    sealed: Box<dyn StagedBlob>,
-) -> UnpublishedBlob {
-    UnpublishedBlob {
-        key: attachment.made_key(made),
-        metadata: metadata(&made.media_type, &made.filename, attachment.tier()),
-        sealed,
+impl Attachments {
+    /// Returns true if an attachment must be processed before it can be sent.
+    pub(crate) fn needs_processing(&self, attachment: &Attachment, as_voice_memo: bool) -> bool {
+        let media_type = attachment.media_type.as_str();
+        !attachment.processed
+            && self.can_process(media_type)
+            && (as_voice_memo || self.converter.converts(media_type))
     }
-}
 
-/// Whether an attachment must be prepared before it can be sent so.
-pub(crate) fn needs_variant(
-    converter: &Converter,
-    attachment: &Attachment,
-    as_voice_memo: bool,
-) -> bool {
-    // Of CAF without ffmpeg nothing can be found out here; once there is one, there is something to do.
-    let listens = as_voice_memo && attachment.media_type != "audio/x-caf";
-    !attachment.processed && (listens || converter.converts(&attachment.media_type))
-}
+    /// Returns false for CAF without ffmpeg. Such a file stays unprocessed, so that a later send
+    /// can process it.
+    fn can_process(&self, media_type: &str) -> bool {
+        media_type != "audio/x-caf" || self.converter.converts(media_type)
+    }
 
-impl Service {
-    /// Prepares an attachment whose bytes are stored, unless that was done. Of several callers at once one does it.
-    pub(crate) async fn ensure_variant(
+    /// Processes a stored attachment unless that was done before. Concurrent callers wait for the
+    /// one that does it.
+    pub(crate) async fn ensure_processed(
         &self,
         partner: PartnerId,
         id: AttachmentId,
     ) -> Result<(), Error> {
-        let Some(attachment) = self.stored(partner, id).await? else {
+        if self.find_stored(partner, id).await?.is_none() {
             return Ok(());
-        };
-        let permit = self
-            .converter
-            .permit(&attachment.partner_id.to_string())
-            .await?;
-        let _preparing = self.db.lock(partner, format!("prepare {id}")).await?;
-        let stored = self.stored(partner, id).await?;
+        }
+        let permit = self.converter.permit(&partner.to_string()).await?;
+        let _lock = self.db.lock(partner, format!("prepare {id}")).await?;
+        let stored = self.find_stored(partner, id).await?;
         let Some(attachment) = stored.filter(|attachment| !attachment.processed) else {
             return Ok(());
         };
-        // Whether there is an ffmpeg may not have been known before the permit came.
-        if attachment.media_type == "audio/x-caf"
-            && !self.converter.converts(&attachment.media_type)
-        {
+        // Again: ffmpeg may have been found to be missing while this waited for the permit.
+        if !self.can_process(&attachment.media_type) {
             return Ok(());
         }
-        let content = self.copy(&attachment).await?;
-        let mut prepared = self
-            .build_variant(
-                permit,
-                Box::new(content),
-                &attachment.filename,
-                &attachment.media_type,
-            )
-            .await?;
-        // In a bucket it has the same name each time, so it must have the same id each time: what a crash left asked to be
-        // removed is then this.
-        if let Some((variant, _)) = &mut prepared.variant {
+        let content = Box::new(self.copy_to_temporary_file(&attachment).await?);
+        let mut build = self.build_variant(permit, content, &attachment).await?;
+        if let Some((variant, _)) = &mut build.variant {
+            // A variant's object key in a bucket is deterministic, so its blob id must be too: a
+            // deletion queued before a crash then refers to this blob.
             variant.blob_id = id.variant_blob_id();
         }
-        let (now, is_silent) = (self.clock.now(), prepared.is_silent);
-        let (variant, sealed) = prepared.variant.unzip();
-        let made = variant.as_ref().map(|variant| attachment.made_key(variant));
-        let asked = made.clone();
-        if let (Some(variant), Some(sealed)) = (&variant, sealed) {
-            self.publish_staged(partner, vec![unnamed(&attachment, variant, sealed)])
-                .await?;
-        }
-        let audio = prepared.audio;
-        let marked = self
-            .db
-            .write(partner, move |db| {
-                Box::pin(async move {
-                    let marked =
-                        table::mark_processed(db, id, variant.as_ref(), audio.as_ref(), now)
-                            .await?;
-                    if let Some(key) = asked.filter(|_| marked)
-                        && !blob_deletions::cancel(db, &key.to_string()).await?
-                    {
-                        return Err(Error::AttachmentDeleted);
-                    }
-                    if is_silent {
-                        table::mark_undecodable(db, id).await?;
-                    }
-                    Ok::<_, Error>(marked)
-                })
-            })
+        self.record_processed(&attachment, build).await
+    }
+
+    /// Processes a fetched file before it is published. Returns its variant, if it gets one.
+    pub(crate) async fn process_fetched(
+        &self,
+        attachment: &mut Attachment,
+        staged: &dyn StagedBlob,
+    ) -> Result<Option<StagedFile>, Error> {
+        let partner = attachment.partner_id.to_string();
+        let permit = self.converter.permit(&partner).await?;
+        let build = self
+            .build_variant(permit, staged.content()?, attachment)
             .await?;
-        if let Some(key) = made.filter(|_| !marked) {
-            self.discard_staged(partner, &[key]).await;
+        // Again: ffmpeg may have been found to be missing meanwhile.
+        attachment.processed = self.can_process(&attachment.media_type);
+        attachment.audio = build.audio;
+        if build.is_silent {
+            attachment.media_info.duration_ms = None;
+        }
+        let Some((variant, staged)) = build.variant else {
+            return Ok(None);
+        };
+        let file = StagedFile::variant(attachment, &variant, staged);
+        attachment.variant = Some(variant);
+        Ok(Some(file))
+    }
+
+    /// Publishes the variant and marks the attachment as processed.
+    async fn record_processed(
+        &self,
+        attachment: &Attachment,
+        build: VariantBuild,
+    ) -> Result<(), Error> {
+        let VariantBuild {
+            variant,
+            audio,
+            is_silent,
+        } = build;
+        let (partner, id, now) = (attachment.partner_id, attachment.id, self.clock.now());
+        let (variant, staged) = variant.unzip();
+        let key = variant
+            .as_ref()
+            .map(|variant| attachment.variant_key(variant));
+        if let (Some(variant), Some(staged)) = (&variant, staged) {
+            let file = StagedFile::variant(attachment, variant, staged);
+            self.publish_staged(partner, vec![file]).await?;
+        }
+        let published = key.clone();
+        let write = self
+            .db
+            .transaction(partner, async move |db: &mut Connection| {
+                let marked =
+                    table::mark_processed(db, id, variant.as_ref(), audio.as_ref(), now).await?;
+                if let Some(key) = published.filter(|_| marked)
+                    && !blob_deletions::cancel(db, &key.to_string()).await?
+                {
+                    return Err(Error::Deleted);
+                }
+                if is_silent {
+                    table::mark_undecodable(db, id).await?;
+                }
+                Ok::<_, Error>(marked)
+            });
+        let marked = write.await?;
+        if let Some(key) = key.filter(|_| !marked) {
+            self.discard_published(partner, &[key]).await;
         }
         Ok(())
     }
 
-    /// Converts and listens. What cannot be converted is delivered as it is.
+    /// Transcodes and analyses a file. A file that cannot be transcoded is delivered unchanged.
     pub(crate) async fn build_variant(
         &self,
         permit: Reservation,
         content: Box<dyn RandomAccess>,
-        name: &str,
-        media_type: &str,
+        attachment: &Attachment,
     ) -> Result<VariantBuild, Error> {
+        let media_type = attachment.media_type.as_str();
+        let is_audio = voice_memo::is_sound(media_type);
         if !self.converter.converts(media_type) {
-            let listens =
-                voice_memo::is_sound(media_type) && size(&*content)? <= voice_memo::MAX_BYTES;
-            let heard = if listens {
+            let size = || content.size().map_err(blob::Error::ReadBack);
+            let analysis = if is_audio && size()? <= voice_memo::MAX_BYTES {
                 self.analyze_audio(&permit, content, media_type).await?
             } else {
                 AudioAnalysis::Unknown
             };
-            return Ok(VariantBuild {
-                variant: None,
-                ..VariantBuild::heard(heard)
-            });
+            return Ok(VariantBuild::from_analysis(analysis));
         }
-        let is_sound = voice_memo::is_sound(media_type);
         match self.converter.convert(&permit, content, media_type).await {
             Ok(converted) => {
-                let heard = if is_sound {
+                let analysis = if is_audio {
                     let copy = converted.file.try_clone().map_err(blob::Error::ReadBack)?;
                     self.analyze_audio(&permit, Box::new(copy), converted.media_type)
                         .await?
                 } else {
                     AudioAnalysis::Unknown
                 };
+                let variant = self
+                    .stage_converted(converted, &attachment.filename)
+                    .await?;
                 Ok(VariantBuild {
-                    variant: Some(self.store_converted(converted, name).await?),
-                    ..VariantBuild::heard(heard)
+                    variant: Some(variant),
+                    ..VariantBuild::from_analysis(analysis)
                 })
             }
             // Not recorded: a retry may succeed.
             Err(error) if error.is_transient() => Err(InspectError::from(error).into()),
             Err(error) => {
-                tracing::warn!(%error, media_type, "a file cannot be converted; it is delivered as it is");
-                let is_silent = is_sound
-                    && matches!(
-                        error,
-                        transcode::Error::Decoder(sandbox::Error::Failed { .. })
-                    );
+                tracing::warn!(attachment = %attachment.id, media_type, %error, "cannot transcode file; it is delivered unchanged");
+                let is_undecodable = matches!(
+                    error,
+                    transcode::Error::Decoder(sandbox::Error::Failed { .. })
+                );
                 Ok(VariantBuild {
-                    is_silent,
+                    is_silent: is_audio && is_undecodable,
                     ..VariantBuild::default()
                 })
             }
@@ -218,7 +225,7 @@ impl Service {
             .map_err(InspectError::from)?)
     }
 
-    async fn store_converted(
+    async fn stage_converted(
         &self,
         converted: Converted,
         name: &str,
@@ -228,19 +235,19 @@ impl Service {
             media_type,
             extension,
         } = converted;
-        let sealed = self.stage_file(file).await?;
+        let staged = self.stage_file(file).await?;
         let variant = Variant {
             filename: filename::converted(name, extension),
             media_type: media_type.to_owned(),
-            size_bytes: sealed.digests().size,
-            md5: sealed.digests().md5.clone(),
+            size_bytes: staged.digests().size,
+            md5: staged.digests().md5.clone(),
             blob_id: BlobId::new(),
         };
-        Ok((variant, sealed))
+        Ok((variant, staged))
     }
 
-    /// The whole file as a blob.
-    pub(crate) async fn stage_file(
+    /// Stages a whole file as a blob.
+    pub(super) async fn stage_file(
         &self,
         mut file: File,
     ) -> Result<Box<dyn StagedBlob>, blob::Error> {
@@ -249,28 +256,30 @@ impl Service {
         let mut file = tokio::fs::File::from_std(file);
         let mut writer = self.blobs.create().await?;
         loop {
-            let mut piece = vec![0; PIECE];
-            let read = file.read(&mut piece).await.map_err(blob::Error::ReadBack)?;
+            let mut buffer = vec![0; COPY_BUFFER];
+            let read = file
+                .read(&mut buffer)
+                .await
+                .map_err(blob::Error::ReadBack)?;
             if read == 0 {
                 return writer.seal().await;
             }
-            piece.truncate(read);
-            writer.write(Bytes::from(piece)).await?;
+            buffer.truncate(read);
+            writer.write(Bytes::from(buffer)).await?;
         }
     }
 
-    /// The bytes of an attachment in a temporary file without a name: the store may be far away.
-    async fn copy(&self, attachment: &Attachment) -> Result<File, Error> {
+    /// Copies an attachment's blob to an unnamed temporary file: decoders need random access, and
+    /// the store may be remote.
+    async fn copy_to_temporary_file(&self, attachment: &Attachment) -> Result<File, Error> {
         let Some(blob) = self.blobs.open(&attachment.uploaded_key()).await? else {
-            // Deleted between the two looks, or lost.
-            let is_there = self
-                .stored(attachment.partner_id, attachment.id)
-                .await?
-                .is_some();
-            return Err(if is_there {
-                Error::BlobMissing(attachment.id)
+            let (partner, id) = (attachment.partner_id, attachment.id);
+            // The attachment may have been deleted since its row was read.
+            let exists = self.find_stored(partner, id).await?.is_some();
+            return Err(if exists {
+                Error::BlobMissing(id)
             } else {
-                Error::AttachmentNotFound
+                Error::NotFound
             });
         };
         let folder = self.converter.folder().to_owned();
@@ -279,9 +288,9 @@ impl Service {
         let mut file = tokio::fs::File::from_std(file.map_err(blob::Error::ReadBack)?);
         let size = blob.size();
         let mut stream = blob.read(0..size).await?;
-        while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(blob::Error::from_read)?;
-            file.write_all(&piece)
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(blob::Error::from_read)?;
+            file.write_all(&chunk)
                 .await
                 .map_err(blob::Error::ReadBack)?;
         }
@@ -291,61 +300,4 @@ impl Service {
             .map_err(blob::Error::ReadBack)?;
         Ok(file)
     }
-
-    /// Gives blobs their names in the store. Until a transaction names them they are asked to be removed.
-    pub(crate) async fn publish_staged(
-        &self,
-        partner: PartnerId,
-        blobs: Vec<UnpublishedBlob>,
-    ) -> Result<(), Error> {
-        let now = self.clock.now();
-        let keys: Vec<BlobKey> = blobs.iter().map(|blob| blob.key.clone()).collect();
-        let asked = keys.clone();
-        self.db
-            .write(partner, move |db| {
-                Box::pin(async move {
-                    for key in asked {
-                        blob_deletions::enqueue(
-                            db,
-                            &key.to_string(),
-                            now + crate::service::ORPHAN_TTL,
-                            now,
-                        )
-                        .await?;
-                    }
-                    Ok::<_, Error>(())
-                })
-            })
-            .await?;
-        let publish = blobs.into_iter().map(
-            |UnpublishedBlob {
-                 key,
-                 metadata,
-                 sealed,
-             }| async move { sealed.publish(&key, &metadata).await },
-        );
-        if let Err(error) = futures_util::future::try_join_all(publish).await {
-            self.discard_staged(partner, &keys).await;
-            return Err(match error {
-                // Only a copy of an earlier file can: it was deleted before it was copied.
-                blob::Error::PreconditionFailed => Error::AttachmentDeleted,
-                error => error.into(),
-            });
-        }
-        Ok(())
-    }
-
-    /// Removes blobs, but for those that something came to name. The sweeper tries again: it was asked to when they were
-    /// published.
-    pub(crate) async fn discard_staged(&self, partner: PartnerId, keys: &[BlobKey]) {
-        for key in keys {
-            if let Err(error) = self.delete_if_unreferenced(partner.into(), key).await {
-                tracing::error!(%error, "a file that is not needed cannot be removed; it will be tried again");
-            }
-        }
-    }
-}
-
-fn size(content: &dyn RandomAccess) -> Result<u64, blob::Error> {
-    content.size().map_err(blob::Error::ReadBack)
 }

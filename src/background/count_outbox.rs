@@ -1,14 +1,14 @@
 //! Updates the metric of undelivered messages.
 
-use std::sync::Arc;
-
+use super::Background;
+use crate::attachments::Error;
+use crate::db::admission::Holder;
 use crate::db::outbox;
-use crate::service::database::Holder;
-use crate::service::{Error, Service};
 
-pub(super) async fn run(service: Arc<Service>) -> Result<(), Error> {
-    let waiting = outbox::count(&mut *service.db.read(Holder::Background).await?).await?;
+pub(super) async fn run(background: &Background) -> Result<(), Error> {
+    let mut db = background.db.read(Holder::Background).await?;
+    let waiting = outbox::count(&mut db).await?;
     let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
-    service.metrics.outbox.set(waiting);
+    background.metrics.outbox.set(waiting);
     Ok(())
 }

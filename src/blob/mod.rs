@@ -28,6 +28,7 @@ pub use memory::MemoryStore;
 pub use s3::S3Store;
 
 pub use crate::domain::blob_key::BlobKey;
+pub use crate::domain::object_headers::ObjectHeaders;
 use crate::id::BlobId;
 
 #[derive(Debug, thiserror::Error)]
@@ -91,14 +92,6 @@ impl Error {
     pub fn from_read(error: io::Error) -> Self {
         error.downcast::<Self>().unwrap_or_else(Self::ReadBack)
     }
-}
-
-/// HTTP headers that a bucket returns with an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectHeaders {
-    pub content_type: String,
-    pub content_disposition: String,
-    pub cache_control: &'static str,
 }
 
 /// The bytes of a blob or range, in order.

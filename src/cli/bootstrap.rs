@@ -83,7 +83,7 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
     };
     let plain = format!("Haversack serves {}", app.public_url().join("/"));
     let Some(local) = local else { return Ok(plain) };
-    let is_made_now = app.service().authenticate(&local.api_key).await?.is_none();
+    let is_made_now = app.partners().authenticate(&local.api_key).await?.is_none();
     if is_made_now {
         let number = PhoneNumber::parse(&local.phone_number)
             .context("local.toml: phone_number is not E.164")?;

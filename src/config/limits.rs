@@ -298,12 +298,6 @@ impl Limits {
         Pace::sustained(self.idle_timeout(), grace, self.json_min_bytes_per_second)
     }
 
-    /// Least rate of an upload.
-    pub(crate) fn upload_pace(&self) -> Pace {
-        let grace = Duration::from_secs(self.upload_grace_seconds);
-        Pace::average(self.idle_timeout(), grace, self.upload_min_bytes_per_second)
-    }
-
     /// Least rate at which a client takes an answer.
     pub(crate) fn download_pace(&self) -> Pace {
         let grace = Duration::from_secs(self.download_grace_seconds);
@@ -333,13 +327,6 @@ impl Limits {
             max_redirects: count(self.fetch_max_redirects),
             max_header_bytes: count(self.fetch_max_header_bytes),
         }
-    }
-
-    /// The longest an upload of the largest size can take at the slowest rate allowed.
-    #[must_use]
-    pub fn longest_upload(&self) -> Duration {
-        let transfer = self.max_upload_bytes / self.upload_min_bytes_per_second.max(1);
-        Duration::from_secs(transfer + self.upload_grace_seconds + self.idle_timeout_seconds)
     }
 }
 

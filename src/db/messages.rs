@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::row::{escape_nul, integer, optional, optional_text, optional_time, parsed, text, time};
 use super::{Connection, Error, attachments, placeholders};
 use crate::clock::Timestamp;
-use crate::domain::message::{DeliveryStatus, Effect, Message, ReplyTo, Service};
+use crate::domain::message::{DeliveryStatus, Effect, Message, MessageService, ReplyTo};
 use crate::domain::part::{Part, Text};
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 
@@ -159,7 +159,7 @@ pub async fn mark_queued(db: &mut Connection, id: MessageId, now: Timestamp) -> 
 pub async fn mark_sent(
     db: &mut Connection,
     id: MessageId,
-    service: Service,
+    service: MessageService,
     now: Timestamp,
 ) -> Result<(), Error> {
     sqlx::query(
@@ -249,8 +249,8 @@ pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec
                 effect,
                 reply_to,
                 thread_root: optional(row, "thread_root", MessageId::parse)?,
-                preferred_service: optional(row, "preferred_service", Service::parse)?,
-                service: optional(row, "service", Service::parse)?,
+                preferred_service: optional(row, "preferred_service", MessageService::parse)?,
+                service: optional(row, "service", MessageService::parse)?,
                 status: parsed(row, "status", DeliveryStatus::parse)?,
                 created_at: time(row, "created_at")?,
                 updated_at: time(row, "updated_at")?,

@@ -11,6 +11,7 @@
     reason = "every function here fails when, and only when, the database does"
 )]
 
+pub(crate) mod admission;
 pub mod attachments;
 pub mod audit_records;
 pub mod blob_deletions;

@@ -94,6 +94,20 @@ pub async fn lines(db: &mut Connection, partner: PartnerId) -> Result<Vec<Line>,
         .collect()
 }
 
+/// Returns true if a phone number is a line of the partner.
+pub async fn owns_line(
+    db: &mut Connection,
+    partner: PartnerId,
+    number: &PhoneNumber,
+) -> Result<bool, Error> {
+    let row = sqlx::query("SELECT id FROM lines WHERE partner_id = $1 AND phone_number = $2")
+        .bind(partner.to_string())
+        .bind(number.to_string())
+        .fetch_optional(db)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// Returns the tier of a partner's uploads.
 pub async fn tier(db: &mut Connection, partner: PartnerId) -> Result<Tier, Error> {
     let ephemeral =

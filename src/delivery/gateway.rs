@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::receipts::Receipts;
 use crate::blob::{self, Blob, BlobKey, BlobStore, ByteStream};
 use crate::domain::attachment::{Attachment, ServedFile};
-use crate::domain::message::{Effect, ReplyTo, Service};
+use crate::domain::message::{Effect, MessageService, ReplyTo};
 use crate::domain::part::{Part, Text};
 use crate::id::MessageId;
 
@@ -28,7 +28,7 @@ pub struct OutgoingMessage {
     pub effect: Option<Effect>,
     pub reply_to: Option<ReplyTo>,
     /// The service requested by the caller.
-    pub preferred_service: Option<Service>,
+    pub preferred_service: Option<MessageService>,
 }
 
 /// A message part as passed to a carrier.
@@ -104,9 +104,9 @@ impl OutgoingPart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// Accepted; the carrier confirms delivery later through [`Receipts`].
-    Sent(Service),
+    Sent(MessageService),
     /// Accepted and already delivered.
-    Delivered(Service),
+    Delivered(MessageService),
 }
 
 /// Failure of a hand-over to the carrier.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::gateway::{Accepted, Gateway, GatewayError, OutgoingMessage, OutgoingPart};
-use crate::domain::message::Service;
+use crate::domain::message::MessageService;
 use crate::quote::quoted;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,11 +28,13 @@ impl Gateway for Loopback {
                 })?;
             }
         }
-        let service = message.preferred_service.unwrap_or(Service::IMessage);
+        let service = message
+            .preferred_service
+            .unwrap_or(MessageService::IMessage);
         // Only iMessage supports voice memos; other services deliver a file.
         let form = match (message.voice_memo, service) {
-            (true, Service::IMessage) => "voice memo",
-            (true, Service::Rcs | Service::Sms) => "voice memo as a file",
+            (true, MessageService::IMessage) => "voice memo",
+            (true, MessageService::Rcs | MessageService::Sms) => "voice memo as a file",
             (false, _) => "message",
         };
         tracing::info!(message_id = %message.id, parts = message.parts.len(), form, "delivered");

@@ -6,7 +6,7 @@ use super::blob_key::BlobKey;
 use super::tier::Tier;
 use crate::clock::Timestamp;
 use crate::id::{AttachmentId, BlobId, PartnerId};
-use crate::media::MediaInfo;
+use crate::media::{MediaInfo, MediaType};
 
 /// A file owned by a partner.
 #[derive(Clone, Debug)]
@@ -18,16 +18,18 @@ pub struct Attachment {
     pub filename: String,
     /// Declared media type with legacy spellings normalised; reported by GET.
     pub declared_type: String,
-    /// Declared media type, verbatim; part of the upload URL's signature.
+    /// Declared media type, verbatim; part of the upload URL's signature. Empty for fetched files.
     pub signed_type: String,
-    /// Resolved media type, under which the uploaded file is delivered unless a variant replaces it.
+    /// Resolved media type, under which the uploaded file is delivered unless a variant replaces
+    /// it.
     pub media_type: String,
     /// Declared size in bytes; equal to the stored size once the upload is complete.
     pub size_bytes: u64,
     pub created_at: Timestamp,
     /// When the upload window closes.
     pub upload_expires_at: Timestamp,
-    /// The blob that holds the uploaded bytes: usually this attachment's own, another's if they share one.
+    /// The blob that holds the uploaded bytes: usually this attachment's own, another's if they
+    /// share one.
     pub blob_id: BlobId,
     /// Dimensions and duration, as far as they could be determined.
     pub media_info: MediaInfo,
@@ -93,16 +95,17 @@ pub enum UploadState {
     Stored {
         /// SHA-256 of the bytes, lowercase hexadecimal; `None` for direct-to-bucket uploads.
         sha256: Option<String>,
-        /// MD5 of the bytes, lowercase hexadecimal: the entity tag, as in S3. Not used for security. For
-        /// direct-to-bucket uploads it is the bucket's entity tag, in whatever format.
+        /// MD5 of the bytes, lowercase hexadecimal: the entity tag, as in S3. Not used for
+        /// security. For direct-to-bucket uploads it is the bucket's entity tag, in whatever
+        /// format.
         md5: String,
         /// When the upload became durable.
         at: Timestamp,
     },
     /// Upload window closed without a complete upload.
     Expired,
-    /// Upload complete but rejected: its type is not accepted or does not match the declared one. The bytes
-    /// are discarded.
+    /// Upload complete but rejected: its type is not accepted or does not match the declared one.
+    /// The bytes are discarded.
     Rejected {
         /// SHA-256 of the bytes, lowercase hexadecimal; `None` for direct-to-bucket uploads.
         sha256: Option<String>,
@@ -136,15 +139,52 @@ impl Status {
 }
 
 impl Attachment {
-    /// Returns true if the file has expired at `now`. Expired files count as deleted immediately, before the
-    /// next sweep.
+    /// Creates an attachment with a blob of its own and no upload window.
+    #[must_use]
+    pub fn new(
+        partner: PartnerId,
+        filename: String,
+        media_type: &MediaType,
+        size_bytes: u64,
+        state: UploadState,
+        now: Timestamp,
+    ) -> Self {
+        let id = AttachmentId::new();
+        Self {
+            id,
+            partner_id: partner,
+            filename,
+            declared_type: media_type.name.to_owned(),
+            signed_type: String::new(),
+            media_type: media_type.name.to_owned(),
+            size_bytes,
+            created_at: now,
+            upload_expires_at: now,
+            blob_id: id.blob_id(),
+            media_info: MediaInfo::default(),
+            processed: false,
+            variant: None,
+            audio: None,
+            expires_at: None,
+            state,
+        }
+    }
+
+    /// Returns false if the file was fetched from a URL instead.
+    #[must_use]
+    pub fn was_uploaded(&self) -> bool {
+        !self.signed_type.is_empty()
+    }
+
+    /// Returns true if the file has expired at `now`. Expired files count as deleted immediately,
+    /// before the next sweep.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 
-    /// Returns true if the uploaded bytes are in a blob of this attachment's own, and false if it shares that of
-    /// an earlier attachment.
+    /// Returns true if the uploaded bytes are in a blob of this attachment's own, and false if it
+    /// shares that of an earlier attachment.
     #[must_use]
     pub fn owns_blob(&self) -> bool {
         self.blob_id == self.id.blob_id()
@@ -167,8 +207,8 @@ impl Attachment {
 
     /// Returns the key of a variant.
     #[must_use]
-    pub fn made_key(&self, made: &Variant) -> BlobKey {
-        self.key(made.blob_id, &made.filename)
+    pub fn variant_key(&self, variant: &Variant) -> BlobKey {
+        self.key(variant.blob_id, &variant.filename)
     }
 
     /// Returns the key of the delivered file: the variant if there is one, else the upload.
@@ -176,20 +216,24 @@ impl Attachment {
     pub fn delivered_key(&self) -> BlobKey {
         self.variant
             .as_ref()
-            .map_or_else(|| self.uploaded_key(), |made| self.made_key(made))
+            .map_or_else(|| self.uploaded_key(), |variant| self.variant_key(variant))
     }
 
     /// Returns the keys of all blobs of this attachment.
     pub fn keys(&self) -> impl Iterator<Item = BlobKey> {
-        std::iter::once(self.uploaded_key())
-            .chain(self.variant.as_ref().map(|made| self.made_key(made)))
+        std::iter::once(self.uploaded_key()).chain(
+            self.variant
+                .as_ref()
+                .map(|variant| self.variant_key(variant)),
+        )
     }
 
     fn key(&self, blob: BlobId, filename: &str) -> BlobKey {
         BlobKey::for_file(blob, self.partner_id, self.blob_id, filename, self.tier())
     }
 
-    /// Returns name, type and size of the delivered file: the variant if there is one, else the upload.
+    /// Returns name, type and size of the delivered file: the variant if there is one, else the
+    /// upload.
     #[must_use]
     pub fn delivered(&self) -> ServedFile<'_> {
         match &self.variant {
@@ -211,8 +255,8 @@ impl Attachment {
         }
     }
 
-    /// Returns the state at `now`. A closed upload window counts as failed immediately, before the next
-    /// sweep.
+    /// Returns the state at `now`. A closed upload window counts as failed immediately, before the
+    /// next sweep.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> Status {
         match self.state {

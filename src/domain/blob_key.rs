@@ -6,8 +6,8 @@ use super::filename;
 use super::tier::Tier;
 use crate::id::{BlobId, PartnerId};
 
-/// Maximum length of a path, in bytes. Together with the longest configurable prefix it stays within the 1024
-/// bytes that S3 allows for an object key.
+/// Maximum length of a path, in bytes. Together with the longest configurable prefix it stays
+/// within the 1024 bytes that S3 allows for an object key.
 const MAX_PATH: usize = 900;
 /// Path prefix of persistent blobs.
 const PERSISTENT: &str = "attachments/partners/";
@@ -16,9 +16,9 @@ const EPHEMERAL: &str = "ephemeral/partners/";
 /// Longest extension that survives truncation of a filename, in bytes.
 const MAX_EXTENSION: usize = 16;
 
-/// The key of a blob. File stores name blobs by id, so that no caller-supplied text reaches the file system.
-/// Bucket stores name them by path; the path of a blob with a public URL equals the URL path, so that a CDN
-/// can sit directly in front of the bucket.
+/// The key of a blob. File stores name blobs by id, so that no caller-supplied text reaches the
+/// file system. Bucket stores name them by path; the path of a blob with a public URL equals the
+/// URL path, so that a CDN can sit directly in front of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BlobKey {
     id: BlobId,
@@ -26,9 +26,9 @@ pub struct BlobKey {
 }
 
 impl BlobKey {
-    /// Builds the key of blob `id`: the file `filename` beside, or as, the blob `upload`. Ephemeral blobs have a
-    /// separate path prefix: read access to `attachments/` in the bucket must not expose files that require a
-    /// signed URL.
+    /// Builds the key of blob `id`: the file `filename` beside, or as, the blob `upload`. Ephemeral
+    /// blobs have a separate path prefix: read access to `attachments/` in the bucket must not
+    /// expose files that require a signed URL.
     #[must_use]
     pub fn for_file(
         id: BlobId,
@@ -108,8 +108,8 @@ impl fmt::Display for BlobKey {
     }
 }
 
-/// Truncates a path segment to `room` bytes. The id is appended, so that names with a common prefix stay
-/// distinct.
+/// Truncates a path segment to `room` bytes. The id is appended, so that names with a common prefix
+/// stay distinct.
 fn shortened(segment: &str, id: BlobId, room: usize) -> String {
     let extension = segment.rfind('.').map_or("", |dot| &segment[dot..]);
     let extension = if extension.len() <= MAX_EXTENSION {

@@ -53,7 +53,7 @@ impl DeliveryStatus {
 
 /// The messaging service requested by the caller or used by the carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
+pub enum MessageService {
     /// iMessage, without fallback.
     IMessage,
     /// RCS with fallback to SMS.
@@ -62,7 +62,7 @@ pub enum Service {
     Sms,
 }
 
-impl Service {
+impl MessageService {
     /// Returns the name used on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -164,9 +164,9 @@ pub struct Message {
     /// The first message of the reply thread; `None` outside a thread and for that first message itself.
     pub thread_root: Option<MessageId>,
     /// The service requested by the caller.
-    pub preferred_service: Option<Service>,
+    pub preferred_service: Option<MessageService>,
     /// The service used by the carrier.
-    pub service: Option<Service>,
+    pub service: Option<MessageService>,
     pub status: DeliveryStatus,
     /// When the API accepted it.
     pub created_at: Timestamp,

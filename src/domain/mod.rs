@@ -9,6 +9,7 @@ pub mod disposition;
 pub mod filename;
 pub mod handle;
 pub mod message;
+pub mod object_headers;
 pub mod page;
 pub mod part;
 pub mod tier;

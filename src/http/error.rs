@@ -8,16 +8,15 @@ use utoipa::ToSchema;
 
 use super::trace_id::TraceId;
 use crate::budget::AtCapacity;
-use crate::fetch;
 use crate::quote::{Excerpt, quoted, shown};
-use crate::service;
+use crate::{attachments, messages, partners, send};
 
 /// Message of an error whose cause is the operator's business.
 const INTERNAL: &str = "something went wrong on our side; please try again";
 /// Message of an error of a blob store that does not answer.
 const STORE_UNREACHABLE: &str = "storage is not reachable at the moment; please try again";
 
-/// A failed API call. The variants before [`ApiError::Service`] are what the API itself refuses.
+/// A failed API call. The variants before [`ApiError::Attachment`] are what the API itself refuses.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     #[error("{0}")]
@@ -53,7 +52,13 @@ pub(crate) enum ApiError {
     #[error("{INTERNAL}")]
     Internal,
     #[error(transparent)]
-    Service(#[from] service::Error),
+    Attachment(#[from] attachments::Error),
+    #[error(transparent)]
+    Send(#[from] send::Error),
+    #[error(transparent)]
+    Message(#[from] messages::Error),
+    #[error(transparent)]
+    Partner(#[from] partners::Error),
 }
 
 /// How an error is answered.
@@ -108,6 +113,24 @@ impl Answer {
         }
     }
 
+    /// A failure of the database.
+    fn database(is_transient: bool) -> Self {
+        if is_transient {
+            Self::unavailable(1).saying(Message::Internal)
+        } else {
+            Self::internal(3006)
+        }
+    }
+
+    /// A failure of the blob store.
+    fn store(is_transient: bool) -> Self {
+        if is_transient {
+            Self::unavailable(1).saying(Message::StoreUnreachable)
+        } else {
+            Self::internal(5001)
+        }
+    }
+
     fn saying(self, message: Message) -> Self {
         Self { message, ..self }
     }
@@ -130,47 +153,84 @@ impl From<&ApiError> for Answer {
             E::NotAvailable(_) => Self::new(S::FORBIDDEN, 2011),
             E::AtCapacity(refused) => Self::unavailable(refused.retry_after),
             E::Internal => Self::new(S::INTERNAL_SERVER_ERROR, 3006),
-            E::Service(error) => Self::from(error),
+            E::Attachment(error) => Self::from(error),
+            E::Send(error) => Self::from(error),
+            E::Message(error) => Self::from(error),
+            E::Partner(error) => Self::from(error),
         }
     }
 }
 
-impl From<&service::Error> for Answer {
-    fn from(error: &service::Error) -> Self {
+impl From<&attachments::Error> for Answer {
+    fn from(error: &attachments::Error) -> Self {
         use StatusCode as S;
-        use service::Error as E;
+        use attachments::Error as E;
         match error {
-            E::EmptyFile
-            | E::FilenameTooLong(_)
-            | E::FirstMessage(_)
-            | E::NoLineLeft
-            | E::PartIndexOutOfRange { .. } => Self::new(S::BAD_REQUEST, 1005),
-            E::RateLimited { retry_after, .. } | E::TooManyPending { retry_after, .. } => {
-                Self::too_many(*retry_after)
+            E::EmptyFile | E::FilenameTooLong(_) => Self::new(S::BAD_REQUEST, 1005),
+            E::TooManyPending { retry_after, .. } => Self::too_many(*retry_after),
+            E::NotFound => Self::new(S::NOT_FOUND, 2003),
+            E::UnsupportedType(_) | E::UnsupportedExtension(_) => Self::new(S::BAD_REQUEST, 5004),
+            E::TooLarge(_) => Self::new(S::BAD_REQUEST, 5005),
+            E::Deleted => Self::unavailable(1),
+            E::AtCapacity(refused) => Self::unavailable(refused.retry_after),
+            E::Db(error) => Self::database(error.is_transient()),
+            E::Blob(error) => Self::store(error.is_transient()),
+            E::BlobMissing(_) => Self::internal(5001),
+        }
+    }
+}
+
+impl From<&send::Error> for Answer {
+    fn from(error: &send::Error) -> Self {
+        use StatusCode as S;
+        use send::Error as E;
+        match error {
+            E::FirstMessage(_) | E::NoLineLeft | E::PartIndexOutOfRange { .. } => {
+                Self::new(S::BAD_REQUEST, 1005)
             }
+            E::RateLimited { retry_after, .. } => Self::too_many(*retry_after),
             E::ChatNotFound => Self::new(S::NOT_FOUND, 2001),
             E::MessageNotFound => Self::new(S::NOT_FOUND, 2002),
-            E::AttachmentNotFound => Self::new(S::NOT_FOUND, 2003),
             E::LineNotOwned(_) => Self::new(S::FORBIDDEN, 2006),
             E::AttachmentNotReady(_) => Self::new(S::NOT_FOUND, 2007),
             E::MentionInDirectChat => Self::new(S::CONFLICT, 2023),
-            E::UnsupportedType(_) => Self::new(S::BAD_REQUEST, 5004),
-            E::TooLarge(_) => Self::new(S::BAD_REQUEST, 5005),
+            E::AttachmentRejected { .. }
+            | E::NotAudio { .. }
+            | E::NotPlayable(_)
+            | E::UnsupportedExtension { .. }
+            | E::UnsupportedType { .. } => Self::new(S::BAD_REQUEST, 5004),
+            E::FetchTooLarge { .. } => Self::new(S::BAD_REQUEST, 5005),
             E::VoiceMemoTooLarge(_) => Self::new(S::PAYLOAD_TOO_LARGE, 5005),
-            E::TypeMismatch(_) => Self::new(S::BAD_REQUEST, 5006),
-            E::Fetch { source, .. } => match source.cause() {
-                fetch::Error::TooLarge(_) => Self::new(S::BAD_REQUEST, 5005),
-                fetch::Error::AtCapacity(refused) => Self::unavailable(refused.retry_after),
-                _ => Self::new(S::INTERNAL_SERVER_ERROR, 5002),
-            },
-            E::AtCapacity(refused) => Self::unavailable(refused.retry_after),
-            E::AttachmentDeleted | E::Unprepared(_) | E::Unsettled(_) => Self::unavailable(1),
-            E::Db(error) if error.is_transient() => Self::unavailable(1).saying(Message::Internal),
-            E::Db(_) => Self::internal(3006),
-            E::Blob(error) if error.is_transient() => {
-                Self::unavailable(1).saying(Message::StoreUnreachable)
+            E::TypeMismatch { .. } => Self::new(S::BAD_REQUEST, 5006),
+            E::Fetch { .. } => Self::new(S::INTERNAL_SERVER_ERROR, 5002),
+            E::FetchAtCapacity { refused, .. } | E::AtCapacity(refused) => {
+                Self::unavailable(refused.retry_after)
             }
-            E::Blob(_) | E::BlobMissing(_) => Self::internal(5001),
+            E::Attachment(error) => Self::from(error),
+            E::Db(error) => Self::database(error.is_transient()),
+            E::Blob(error) => Self::store(error.is_transient()),
+        }
+    }
+}
+
+impl From<&messages::Error> for Answer {
+    fn from(error: &messages::Error) -> Self {
+        use messages::Error as E;
+        match error {
+            E::ChatNotFound => Self::new(StatusCode::NOT_FOUND, 2001),
+            E::MessageNotFound => Self::new(StatusCode::NOT_FOUND, 2002),
+            E::LineNotOwned(_) => Self::new(StatusCode::FORBIDDEN, 2006),
+            E::AtCapacity(refused) => Self::unavailable(refused.retry_after),
+            E::Db(error) => Self::database(error.is_transient()),
+        }
+    }
+}
+
+impl From<&partners::Error> for Answer {
+    fn from(error: &partners::Error) -> Self {
+        match error {
+            partners::Error::AtCapacity(refused) => Self::unavailable(refused.retry_after),
+            partners::Error::Db(error) => Self::database(error.is_transient()),
         }
     }
 }

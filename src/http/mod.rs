@@ -20,6 +20,7 @@ use axum::middleware::from_fn_with_state;
 
 use error::ApiError;
 use middleware::{auth, spool};
+pub(crate) use state::Budgets;
 pub use state::HttpState;
 
 /// The prefix that the official clients put before every path of the API.

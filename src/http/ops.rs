@@ -25,13 +25,10 @@ pub(super) fn router(openapi: String) -> Router<HttpState> {
 }
 
 async fn ready(State(state): State<HttpState>) -> Response {
-    let problems = state.service.check().await;
+    let problems = state.attachments.check().await;
     if problems.is_empty() {
-        let ffmpeg = state.service.converter().ffmpeg().await;
-        let ffmpeg = ffmpeg.map_or_else(
-            || "none; CAF is delivered as it is".to_owned(),
-            |it| it.version.clone(),
-        );
+        let ffmpeg = state.attachments.ffmpeg_version().await;
+        let ffmpeg = ffmpeg.unwrap_or_else(|| "none; CAF is delivered as it is".to_owned());
         return format!("ready\nffmpeg: {ffmpeg}\n").into_response();
     }
     tracing::warn!(?problems, "not ready");
@@ -42,7 +39,7 @@ async fn metrics(State(state): State<HttpState>) -> Response {
     let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     (
         [(header::CONTENT_TYPE, openmetrics)],
-        state.service.metrics().render(),
+        state.metrics.render(),
     )
         .into_response()
 }

@@ -137,7 +137,7 @@ fn files(attachment: &Attachment) -> Vec<(BlobKey, u64)> {
     let variant = attachment
         .variant
         .as_ref()
-        .map(|variant| (attachment.made_key(variant), variant.size_bytes));
+        .map(|variant| (attachment.variant_key(variant), variant.size_bytes));
     std::iter::once((attachment.uploaded_key(), attachment.size_bytes))
         .chain(variant)
         .collect()

@@ -1,23 +1,24 @@
-//! Reading chats, messages and threads, one or a page at a time.
+//! Pages of chats and messages.
 
+use super::{Error, Messages};
+use crate::db::chats;
 use crate::db::pages::{self, MessagePage, PageLimit};
-use crate::db::{chats, messages};
+use crate::db::{messages, partners};
 use crate::domain::chat::Chat;
 use crate::domain::message::Message;
 use crate::domain::page::{ChatCursor, ChatFilter, Order};
 use crate::id::{ChatId, MessageId, PartnerId};
-use crate::service::{Error, Service};
 
-/// A page, and where the next one starts.
+/// A page of a list.
 #[derive(Debug)]
 pub struct Page<T, C> {
-    /// The items.
     pub items: Vec<T>,
     /// The cursor of the next page; `None` at the end.
     pub next: Option<C>,
 }
 
-/// Bytes of a page, about: a page ends before the item that would exceed them, whatever its `limit`.
+/// Approximate size of a page in bytes, whatever its `limit`: it ends before the item that would
+/// exceed it.
 const MAX_PAGE_BYTES: u64 = 1_048_576;
 
 fn page_limit(items: u32) -> PageLimit {
@@ -27,20 +28,18 @@ fn page_limit(items: u32) -> PageLimit {
     }
 }
 
-/// About what a chat takes as JSON: each participant stands in it, and in its name.
+/// Returns the approximate size of a chat as JSON. Each participant appears in it, and in its name.
 fn chat_bytes(chat: &Chat) -> u64 {
-    chat.participants
-        .iter()
-        .map(|participant| 250 + 2 * participant.handle.len() as u64)
-        .sum::<u64>()
-        + 700
+    let participants = chat.participants.iter();
+    let bytes = participants.map(|participant| 250 + 2 * participant.handle.len() as u64);
+    bytes.sum::<u64>() + 700
 }
 
-impl Service {
-    /// A partner's chats, most recently active first.
+impl Messages {
+    /// Lists a partner's chats, most recently active first.
     ///
     /// # Errors
-    /// The filter names a line that is not the partner's.
+    /// The filter names a line that the partner does not own, or the database fails.
     pub async fn chats(
         &self,
         partner: PartnerId,
@@ -48,10 +47,12 @@ impl Service {
         cursor: Option<ChatCursor>,
         limit: u32,
     ) -> Result<Page<Chat, ChatCursor>, Error> {
-        if let Some(line) = &filter.line {
-            self.own_line(partner, line).await?;
-        }
         let mut db = self.db.read(partner).await?;
+        if let Some(line) = &filter.line
+            && !partners::owns_line(&mut db, partner, line).await?
+        {
+            return Err(Error::LineNotOwned(line.clone()));
+        }
         let listed = pages::chats(&mut db, partner, &filter, cursor, limit + 1).await?;
         let as_of = cursor
             .map(|cursor| cursor.as_of)
@@ -66,30 +67,17 @@ impl Service {
         let next = last
             .zip(as_of)
             .map(|(after, as_of)| ChatCursor { as_of, after });
+        let items = listed.into_iter().take(fitting);
         Ok(Page {
-            items: listed
-                .into_iter()
-                .take(fitting)
-                .map(|listed| listed.chat)
-                .collect(),
+            items: items.map(|listed| listed.chat).collect(),
             next,
         })
     }
 
-    /// A partner's chat.
+    /// Returns a chat with a page of its messages, newest first.
     ///
     /// # Errors
-    /// There is none, or it is another partner's.
-    pub async fn chat(&self, partner: PartnerId, id: ChatId) -> Result<Chat, Error> {
-        chats::find(&mut *self.db.read(partner).await?, partner, id)
-            .await?
-            .ok_or(Error::ChatNotFound)
-    }
-
-    /// A chat and its messages, newest first.
-    ///
-    /// # Errors
-    /// There is no such chat.
+    /// The chat does not exist or belongs to another partner, or the database fails.
     pub async fn chat_messages(
         &self,
         partner: PartnerId,
@@ -97,41 +85,18 @@ impl Service {
         before: Option<MessageId>,
         limit: u32,
     ) -> Result<(Chat, Page<Message, MessageId>), Error> {
-        let chat = self.chat(partner, id).await?;
-        let page = pages::chat_messages(
-            &mut *self.db.read(partner).await?,
-            id,
-            before,
-            page_limit(limit),
-        )
-        .await?;
-        Ok((chat, self.current(page)))
-    }
-
-    /// A message and its chat.
-    ///
-    /// # Errors
-    /// There is no such message.
-    pub async fn message(
-        &self,
-        partner: PartnerId,
-        id: MessageId,
-    ) -> Result<(Chat, Message), Error> {
         let mut db = self.db.read(partner).await?;
-        let mut message = messages::find(&mut db, partner, id)
+        let chat = chats::find(&mut db, partner, id)
             .await?
-            .ok_or(Error::MessageNotFound)?;
-        message.drop_expired(self.clock.now());
-        let chat = chats::find(&mut db, partner, message.chat_id)
-            .await?
-            .ok_or(Error::MessageNotFound)?;
-        Ok((chat, message))
+            .ok_or(Error::ChatNotFound)?;
+        let page = pages::chat_messages(&mut db, id, before, page_limit(limit)).await?;
+        Ok((chat, self.page(page)))
     }
 
-    /// The thread a message is in.
+    /// Returns a page of the thread that contains a message, with its chat.
     ///
     /// # Errors
-    /// There is no such message.
+    /// The message does not exist or belongs to another partner, or the database fails.
     pub async fn thread(
         &self,
         partner: PartnerId,
@@ -148,45 +113,23 @@ impl Service {
             .await?
             .ok_or(Error::MessageNotFound)?;
         let page = pages::thread(&mut db, root, order, after, page_limit(limit)).await?;
-        Ok((chat, self.current(page)))
+        Ok((chat, self.page(page)))
     }
 
-    /// A page of messages, without files whose time is over.
-    fn current(
-        &self,
-        MessagePage {
+    /// Converts a page of rows, without expired files.
+    fn page(&self, page: MessagePage) -> Page<Message, MessageId> {
+        let MessagePage {
             mut messages,
             has_more,
-        }: MessagePage,
-    ) -> Page<Message, MessageId> {
+        } = page;
         let now = self.clock.now();
         for message in &mut messages {
             message.drop_expired(now);
         }
-        let next = messages
-            .last()
-            .filter(|_| has_more)
-            .map(|message| message.id);
+        let last = messages.last().filter(|_| has_more);
         Page {
+            next: last.map(|message| message.id),
             items: messages,
-            next,
-        }
-    }
-
-    /// Deletes a message from our side. Recipients keep it, and its attachments stay.
-    ///
-    /// # Errors
-    /// There is no such message.
-    pub async fn delete_message(&self, partner: PartnerId, id: MessageId) -> Result<(), Error> {
-        let now = self.clock.now();
-        let delete = self.db.write(partner, move |db| {
-            Box::pin(async move { messages::delete(db, partner, id, now).await })
-        });
-        let deleted = delete.await?;
-        if deleted {
-            Ok(())
-        } else {
-            Err(Error::MessageNotFound)
         }
     }
 }

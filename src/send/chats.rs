@@ -1,131 +1,107 @@
-//! Which chat a message goes into, and making it if there is none.
+//! The chat that a message goes into: an existing one, or a new one that the commit creates.
 
+use super::{Error, LineSelection};
 use crate::clock::Timestamp;
 use crate::db::{Connection, chats as table, partners};
 use crate::domain::chat::{Chat, Line, Participant, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
-use crate::service::{Error, Service};
 
-/// Why a line was chosen for a message that named none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineSelection {
-    /// There was a chat with these recipients.
-    ReusedActiveChat,
-    /// There was none.
-    NewBestNumber,
-    /// There was one, but its line was excluded.
-    FailoverFlagged,
-}
-
-/// A chat for a message.
+/// The chat for a message.
 #[derive(Clone, Debug)]
-pub(crate) struct ChatTarget {
+pub(super) struct ChatTarget {
     pub chat: Chat,
-    /// The set to make it with, if it does not exist yet.
+    /// The recipients to create the chat with, if it does not exist yet.
     pub new: Option<Recipients>,
-    pub choice: LineSelection,
-    /// The chat that was passed over.
+    pub line_selection: LineSelection,
+    /// The chat that is not used because its line is excluded.
     pub previous: Option<ChatId>,
 }
 
-impl Service {
-    /// Refuses a number that is not a line of the partner.
-    pub(crate) async fn own_line(
-        &self,
+impl ChatTarget {
+    pub(super) fn existing(chat: Chat) -> Self {
+        Self {
+            chat,
+            new: None,
+            line_selection: LineSelection::ReusedActiveChat,
+            previous: None,
+        }
+    }
+
+    fn new(
         partner: PartnerId,
-        number: &PhoneNumber,
-    ) -> Result<(), Error> {
-        own_line(&mut *self.db.read(partner).await?, partner, number).await
+        line: PhoneNumber,
+        recipients: Recipients,
+        previous: Option<ChatId>,
+        now: Timestamp,
+    ) -> Self {
+        let line_selection = match previous {
+            Some(_) => LineSelection::FailoverFlagged,
+            None => LineSelection::NewBestNumber,
+        };
+        Self {
+            chat: new_chat(partner, line, &recipients, now),
+            new: Some(recipients),
+            line_selection,
+            previous,
+        }
     }
 }
 
-pub(crate) async fn own_line(
-    db: &mut Connection,
-    partner: PartnerId,
-    number: &PhoneNumber,
-) -> Result<(), Error> {
-    let owned = partners::lines(db, partner)
-        .await?
-        .iter()
-        .any(|line| line.phone_number == *number);
-    if owned {
-        Ok(())
-    } else {
-        Err(Error::LineNotOwned(number.to_string()))
-    }
-}
-
-/// The chat of a line and exactly these recipients, or a draft of it.
-pub(crate) async fn find_on_line(
+/// Finds the chat of a line with exactly these recipients, or prepares a new one.
+pub(super) async fn find_on_line(
     db: &mut Connection,
     partner: PartnerId,
     line: &PhoneNumber,
     recipients: Recipients,
     now: Timestamp,
 ) -> Result<ChatTarget, Error> {
-    let existing = table::with_recipients(db, partner, &recipients).await?;
-    Ok(match existing.into_iter().find(|chat| chat.line == *line) {
-        Some(chat) => ChatTarget {
-            chat,
-            new: None,
-            choice: LineSelection::ReusedActiveChat,
-            previous: None,
-        },
-        None => ChatTarget {
-            chat: draft(partner, line.clone(), &recipients, now),
-            new: Some(recipients),
-            choice: LineSelection::NewBestNumber,
-            previous: None,
-        },
+    let chats = table::with_recipients(db, partner, &recipients).await?;
+    let existing = chats.into_iter().find(|chat| chat.line == *line);
+    Ok(match existing {
+        Some(chat) => ChatTarget::existing(chat),
+        None => ChatTarget::new(partner, line.clone(), recipients, None, now),
     })
 }
 
-/// The most recently active chat of exactly these recipients on any line that is not excluded, else a draft on the
-/// partner's first such line.
-pub(crate) async fn find_on_any_line(
+/// Finds the most recently active chat with exactly these recipients on a line that is not
+/// excluded, or prepares a new one on the partner's first such line.
+pub(super) async fn find_on_any_line(
     db: &mut Connection,
     partner: PartnerId,
     recipients: Recipients,
     excluded: &[PhoneNumber],
     now: Timestamp,
 ) -> Result<ChatTarget, Error> {
-    let (usable, passed_over): (Vec<Chat>, Vec<Chat>) =
-        table::with_recipients(db, partner, &recipients)
-            .await?
-            .into_iter()
-            .partition(|chat| !excluded.contains(&chat.line));
+    let (usable, unused): (Vec<Chat>, Vec<Chat>) = table::with_recipients(db, partner, &recipients)
+        .await?
+        .into_iter()
+        .partition(|chat| !excluded.contains(&chat.line));
     if let Some(chat) = usable.into_iter().next() {
-        return Ok(ChatTarget {
-            chat,
-            new: None,
-            choice: LineSelection::ReusedActiveChat,
-            previous: None,
-        });
+        return Ok(ChatTarget::existing(chat));
     }
     let lines = partners::lines(db, partner).await?;
-    let is_usable = |line: &&Line| {
-        !excluded.contains(&line.phone_number)
-            && recipients
-                .as_slice()
-                .iter()
-                .all(|recipient| recipient.as_str() != line.phone_number.as_str())
+    let is_recipient = |line: &PhoneNumber| {
+        let mut recipients = recipients.as_slice().iter();
+        recipients.any(|recipient| recipient.as_str() == line.as_str())
     };
-    let line = lines.iter().find(is_usable).ok_or(Error::NoLineLeft)?;
-    let previous = passed_over.first().map(|chat| chat.id);
-    Ok(ChatTarget {
-        chat: draft(partner, line.phone_number.clone(), &recipients, now),
-        new: Some(recipients),
-        choice: if previous.is_some() {
-            LineSelection::FailoverFlagged
-        } else {
-            LineSelection::NewBestNumber
-        },
-        previous,
-    })
+    let is_usable =
+        |line: &Line| !excluded.contains(&line.phone_number) && !is_recipient(&line.phone_number);
+    let line = lines
+        .into_iter()
+        .find(is_usable)
+        .ok_or(Error::NoLineLeft)?
+        .phone_number;
+    let previous = unused.first().map(|chat| chat.id);
+    Ok(ChatTarget::new(partner, line, recipients, previous, now))
 }
 
-fn draft(partner: PartnerId, line: PhoneNumber, recipients: &Recipients, now: Timestamp) -> Chat {
+fn new_chat(
+    partner: PartnerId,
+    line: PhoneNumber,
+    recipients: &Recipients,
+    now: Timestamp,
+) -> Chat {
     let participant = |handle: &str, is_me| Participant {
         id: HandleId::new(),
         handle: handle.to_owned(),

@@ -1,100 +1,140 @@
-//! What is checked of a send: once on a reader before anything else, so that a send that breaks a rule never reaches the
-//! writer; and again in its transaction, as far as others may have changed the answer meanwhile.
+//! Phase 2: validation of a draft. It uses a read connection only, so that an invalid send neither
+//! waits for the writer nor fetches a file. The commit rechecks what may have changed since.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::chats::{self, ChatTarget, LineSelection};
-use super::parts::own_files;
-use super::rate_limit;
-use super::{Destination, Draft};
+use super::chats::{self, ChatTarget};
+use super::local_media::LocalMedia;
+use super::{Config, Destination, Draft, Error, Sends, StoredResponse, rate_limit};
+use crate::attachments;
 use crate::attachments::direct_uploads::DirectUploadChecks;
 use crate::clock::Timestamp;
-use crate::config::Limits;
-use crate::db::{Connection, attachments, chats as chat_table, messages};
-use crate::domain::attachment::Attachment;
+use crate::db::{Connection, attachments as table, chats as chat_table, messages, partners};
 use crate::domain::chat::Chat;
 use crate::domain::message::ReplyTo;
 use crate::domain::part::{DraftPart, Text};
 use crate::id::{AttachmentId, MessageId, PartnerId};
-use crate::service::Error;
-use crate::transcode::Converter;
 
-/// What sends are checked by.
-#[derive(Clone)]
-pub(crate) struct SendContext {
-    pub limits: Limits,
-    pub converter: Arc<Converter>,
-    pub awaited: DirectUploadChecks,
-}
-
-/// What the checks of a draft found.
-#[derive(Clone)]
-pub(crate) struct ValidatedDraft {
+/// A draft's chat, thread and attachments.
+#[derive(Debug)]
+pub(super) struct ValidatedDraft {
     pub target: ChatTarget,
     pub thread_root: Option<MessageId>,
-    /// For each part, the file of ours that it names.
-    pub own_files: Vec<Option<Attachment>>,
-    /// Every attachment that the parts name, stickers included, each once.
-    named: Vec<AttachmentId>,
+    pub media: LocalMedia,
 }
 
-/// Checks everything that can be checked of a draft before its files are there. Changes nothing.
-pub(crate) async fn check(
+/// Why a draft cannot be sent, or not yet.
+#[derive(Debug)]
+pub(super) enum Blocked {
+    /// The attachment must be processed, as this is its first send.
+    NeedsProcessing(AttachmentId),
+    /// The attachments may have direct uploads, which must be finalized.
+    NeedsFinalize(Vec<AttachmentId>),
+    Invalid(Error),
+}
+
+impl<E: Into<Error>> From<E> for Blocked {
+    fn from(error: E) -> Self {
+        Self::Invalid(error.into())
+    }
+}
+
+impl Sends {
+    /// Validates a draft, after processing and finalizing its attachments if necessary. If a
+    /// concurrent call with the same idempotency key has been carried out, this one may be invalid
+    /// for that reason: breaks with the response of that call.
+    pub(super) async fn validate(
+        self: &Arc<Self>,
+        partner: PartnerId,
+        draft: &Draft,
+        checks: &mut DirectUploadChecks,
+    ) -> Result<ControlFlow<StoredResponse, ValidatedDraft>, Error> {
+        loop {
+            let blocked = match self.check(partner, draft, checks).await {
+                Ok(validated) => return Ok(ControlFlow::Continue(validated)),
+                Err(blocked) => blocked,
+            };
+            let key = draft.idempotency_key.as_deref();
+            if let Some(stored) = self.replay(partner, key).await? {
+                return Ok(ControlFlow::Break(stored));
+            }
+            self.unblock(partner, blocked, checks).await?;
+        }
+    }
+
+    async fn unblock(
+        &self,
+        partner: PartnerId,
+        blocked: Blocked,
+        checks: &mut DirectUploadChecks,
+    ) -> Result<(), Error> {
+        match blocked {
+            Blocked::NeedsProcessing(id) => self.attachments.ensure_processed(partner, id).await?,
+            Blocked::NeedsFinalize(ids) => {
+                for id in ids {
+                    self.attachments
+                        .finalize_for_send(partner, id, checks)
+                        .await?;
+                }
+            }
+            Blocked::Invalid(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Checks everything that can be checked before remote files are fetched. Changes nothing.
+    async fn check(
+        &self,
+        partner: PartnerId,
+        draft: &Draft,
+        checks: &DirectUploadChecks,
+    ) -> Result<ValidatedDraft, Blocked> {
+        let now = self.clock.now();
+        let mut db = self.db.read(partner).await?;
+        let target = find_target(&mut db, partner, draft, now).await?;
+        if !target.chat.is_group() && draft.parts.iter().any(has_mention) {
+            return Err(Error::MentionInDirectChat.into());
+        }
+        let thread_root = match draft.reply_to {
+            Some(reply) => Some(find_thread_root(&mut db, partner, &target.chat, reply).await?),
+            None => None,
+        };
+        rate_limit::check(&mut db, self.config, &target.chat, now).await?;
+        let media = self
+            .find_local_media(&mut db, partner, draft, checks)
+            .await?;
+        Ok(ValidatedDraft {
+            target,
+            thread_root,
+            media,
+        })
+    }
+}
+
+/// Rechecks, within the transaction of the send, what may have changed since [`Sends::validate`]: a
+/// new chat may have been created, the rate limit reached, and attachments deleted. Chats and their
+/// participants never change.
+pub(super) async fn recheck(
     db: &mut Connection,
-    rules: &SendContext,
+    config: Config,
     partner: PartnerId,
     draft: &Draft,
+    mut validated: ValidatedDraft,
     now: Timestamp,
 ) -> Result<ValidatedDraft, Error> {
-    let target = target(db, partner, draft, now).await?;
-    let is_mention = |part: &DraftPart| {
-        matches!(
-            part,
-            DraftPart::Text(Text {
-                mention: Some(_),
-                ..
-            })
-        )
-    };
-    if !target.chat.is_group() && draft.parts.iter().any(is_mention) {
-        return Err(Error::MentionInDirectChat);
+    if validated.target.new.is_some() {
+        validated.target = find_target(db, partner, draft, now).await?;
     }
-    let thread_root = match draft.reply_to {
-        Some(reply) => Some(thread_root(db, partner, &target.chat, reply).await?),
-        None => None,
-    };
-    rate_limit::check(db, &rules.limits, &target.chat, now).await?;
-    let (own_files, named) = own_files(db, rules, partner, draft, now).await?;
-    Ok(ValidatedDraft {
-        target,
-        thread_root,
-        own_files,
-        named,
-    })
+    rate_limit::check(db, config, &validated.target.chat, now).await?;
+    if !table::are_stored(db, partner, &validated.media.referenced, now).await? {
+        return Err(attachments::Error::NotFound.into());
+    }
+    Ok(validated)
 }
 
-/// Checks again what may have changed since [`check`], in the transaction of the send: whether there is a chat by now, what
-/// is left of the rate limit, and whether the attachments are still there. Chats and their participants never change.
-pub(crate) async fn recheck(
-    db: &mut Connection,
-    rules: &SendContext,
-    partner: PartnerId,
-    draft: &Draft,
-    mut checked: ValidatedDraft,
-    now: Timestamp,
-) -> Result<ValidatedDraft, Error> {
-    if checked.target.new.is_some() {
-        checked.target = target(db, partner, draft, now).await?;
-    }
-    rate_limit::check(db, &rules.limits, &checked.target.chat, now).await?;
-    if !attachments::are_stored(db, partner, &checked.named, now).await? {
-        return Err(Error::AttachmentNotFound);
-    }
-    Ok(checked)
-}
-
-/// The chat a draft goes into.
-async fn target(
+/// Finds the chat of a draft, or prepares a new one.
+async fn find_target(
     db: &mut Connection,
     partner: PartnerId,
     draft: &Draft,
@@ -105,7 +145,9 @@ async fn target(
             let target = chats::find_on_line(db, partner, from, to.clone(), now).await?;
             if target.new.is_some() {
                 check_first_message(draft)?;
-                chats::own_line(db, partner, from).await?;
+                if !partners::owns_line(db, partner, from).await? {
+                    return Err(Error::LineNotOwned(from.clone()));
+                }
             }
             Ok(target)
         }
@@ -113,12 +155,7 @@ async fn target(
             let chat = chat_table::find(db, partner, *id)
                 .await?
                 .ok_or(Error::ChatNotFound)?;
-            Ok(ChatTarget {
-                chat,
-                new: None,
-                choice: LineSelection::ReusedActiveChat,
-                previous: None,
-            })
+            Ok(ChatTarget::existing(chat))
         }
         Destination::Anyone { to, excluded } => {
             chats::find_on_any_line(db, partner, to.clone(), excluded, now).await
@@ -126,31 +163,28 @@ async fn target(
     }
 }
 
-/// What the first message of a new chat must not be (`POST /v3/chats` only): carriers take a link from a stranger
-/// for spam.
+/// Rejects content that carriers treat as spam in the first message of a new chat (`POST /v3/chats`
+/// only).
 fn check_first_message(draft: &Draft) -> Result<(), Error> {
-    let refuse = |what| Err(Error::FirstMessage(what));
-    if draft
-        .parts
-        .iter()
-        .any(|part| matches!(part, DraftPart::Link(_)))
-    {
-        return refuse("be a link");
+    let is_link = |part: &DraftPart| matches!(part, DraftPart::Link(_));
+    let has_url = |part: &DraftPart| matches!(part, DraftPart::Text(text) if text.has_url());
+    if draft.parts.iter().any(is_link) {
+        return Err(Error::FirstMessage("be a link"));
     }
-    if draft
-        .parts
-        .iter()
-        .any(|part| matches!(part, DraftPart::Text(text) if text.has_url()))
-    {
-        return refuse("hold a URL");
+    if draft.parts.iter().any(has_url) {
+        return Err(Error::FirstMessage("hold a URL"));
     }
     if draft.reply_to.is_some() {
-        return refuse("be a reply");
+        return Err(Error::FirstMessage("be a reply"));
     }
     Ok(())
 }
 
-async fn thread_root(
+fn has_mention(part: &DraftPart) -> bool {
+    matches!(part, DraftPart::Text(Text { mention, .. }) if mention.is_some())
+}
+
+async fn find_thread_root(
     db: &mut Connection,
     partner: PartnerId,
     chat: &Chat,

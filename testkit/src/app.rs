@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use haversack::app::App;
+use haversack::background::Background;
 use haversack::blob::BlobStore;
 use haversack::clock::{MockClock, Timestamp};
 use haversack::config::{Config, Flags};
@@ -12,8 +13,8 @@ use haversack::db::Db;
 use haversack::delivery::{Gateway, Loopback};
 use haversack::domain::handle::PhoneNumber;
 use haversack::fetch::{Resolve, SystemResolver};
+use haversack::metrics::Metrics;
 use haversack::partners;
-use haversack::service::Service;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -45,7 +46,8 @@ pub struct TestApp {
     pub api: Api,
     pub rival: Api,
     pub folder: TempDir,
-    pub service: Arc<Service>,
+    pub background: Arc<Background>,
+    pub metrics: Metrics,
     pub db: Db,
     pub blobs: Arc<dyn BlobStore>,
     /// The bucket with its files, if [`TestApp`] started one.
@@ -207,7 +209,8 @@ impl TestApp {
             .await
             .expect("app");
         let (db, blobs) = (app.db().clone(), Arc::clone(app.blobs()));
-        let (address, service) = (app.address(), Arc::clone(app.service()));
+        let (background, metrics) = (Arc::clone(app.background()), app.metrics().clone());
+        let address = app.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(app.run(async {
             let _ = stopped.await;
@@ -218,7 +221,8 @@ impl TestApp {
             api: Api::new(address, KEY),
             rival: Api::new(address, RIVAL_KEY),
             folder,
-            service,
+            background,
+            metrics,
             db,
             blobs,
             bucket: None,
@@ -242,7 +246,7 @@ impl TestApp {
     }
 
     fn find_metric(&self, series: &str) -> Option<u64> {
-        let metrics = self.service.metrics().render();
+        let metrics = self.metrics.render();
         let value = metrics
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;

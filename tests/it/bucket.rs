@@ -192,7 +192,7 @@ async fn deletion_queued_before_a_crash_does_not_delete_rebuilt_variant() {
 
     let sent = send(&app.api, &scan.id).await.expect(201)["chat"]["message"]["parts"][0].clone();
     app.clock.advance(Duration::from_hours(2));
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(bucket.objects().len(), 2, "{:?}", bucket.objects().keys());
     assert_eq!(app.anonymous().get(text(&sent, "url")).await.status, 200);
 }

@@ -149,10 +149,10 @@ async fn rejected_attachment_is_deleted_after_24_hours() {
     let created = put(&app, "a.pdf", "application/pdf", b"no PDF").await;
     let path = format!("/v3/attachments/{}", text(&created, "attachment_id"));
     app.clock.advance(std::time::Duration::from_hours(24));
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(app.api.get(&path).await.status, 200);
     app.clock.advance(std::time::Duration::from_millis(1));
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(app.api.get(&path).await.error(), (404, 2003));
 }
 

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use haversack::delivery::{
     Accepted, Gateway, GatewayError, Loopback, OutgoingMessage, OutgoingPart, Receipts,
 };
-use haversack::domain::message::Service;
+use haversack::domain::message::MessageService;
 use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
@@ -92,7 +92,7 @@ async fn message_passes_every_state_with_timestamps() {
     );
     app.clock.advance(Duration::from_secs(5));
     responses
-        .send(Ok(Accepted::Sent(Service::Rcs)))
+        .send(Ok(Accepted::Sent(MessageService::Rcs)))
         .expect("gateway");
     let sent = app.api.message_with_status(id, "sent").await;
     assert_eq!(sent["sent_at"], "2026-01-15T10:30:05.000Z");
@@ -110,7 +110,7 @@ async fn message_passes_every_state_with_timestamps() {
 
     let next = app.api.send_text(&[RECIPIENT], "x").await;
     responses
-        .send(Ok(Accepted::Delivered(Service::IMessage)))
+        .send(Ok(Accepted::Delivered(MessageService::IMessage)))
         .expect("gateway");
     let delivered = app
         .api
@@ -157,7 +157,7 @@ async fn retryable_failure_is_retried_and_permanent_one_is_not() {
     app.clock.advance(Duration::from_secs(1));
     attempts(3).await;
     responses
-        .send(Ok(Accepted::Delivered(Service::IMessage)))
+        .send(Ok(Accepted::Delivered(MessageService::IMessage)))
         .expect("gateway");
     app.api.message_with_status(first, "delivered").await;
     assert_eq!(gateway.got.lock().expect("lock").len(), 3);
@@ -183,7 +183,7 @@ async fn messages_of_a_chat_are_sent_in_order_even_if_deleted() {
     );
     for _ in 0..4 {
         responses
-            .send(Ok(Accepted::Delivered(Service::IMessage)))
+            .send(Ok(Accepted::Delivered(MessageService::IMessage)))
             .expect("gateway");
     }
     app.api.message_with_status(&ids[2], "delivered").await;
@@ -215,7 +215,7 @@ async fn message_without_remaining_parts_fails() {
         204
     );
     responses
-        .send(Ok(Accepted::Delivered(Service::IMessage)))
+        .send(Ok(Accepted::Delivered(MessageService::IMessage)))
         .expect("gateway");
     app.api
         .message_with_status(text(&sent["chat"]["message"], "id"), "failed")
@@ -246,7 +246,7 @@ async fn receipt_marks_sent_message_as_delivered_once() {
         "not sent yet"
     );
     responses
-        .send(Ok(Accepted::Sent(Service::Sms)))
+        .send(Ok(Accepted::Sent(MessageService::Sms)))
         .expect("gateway");
     app.api.message_with_status(text, "sent").await;
     app.clock.advance(Duration::from_secs(9));

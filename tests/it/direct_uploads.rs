@@ -359,10 +359,10 @@ async fn upload_after_finalizing_does_not_change_the_file() {
     assert_eq!(bucket.objects()[&object(&created)], first);
 
     // The staged object is deleted once the upload URL has expired.
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert!(bucket.objects().contains_key(&staged(&created)));
     app.clock.advance(LATE);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(
         bucket.objects().into_iter().collect::<Vec<_>>(),
         [(object(&created), first.clone())]
@@ -468,7 +468,7 @@ async fn sweeper_finalizes_unused_uploads_and_expires_missing_ones() {
     let uploaded = app.api.upload("a.txt", "text/plain", b"hello").await;
     let never = app.api.create("b.txt", "text/plain", 5).await;
     app.clock.advance(LATE);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(app.anonymous().get(&uploaded.url).await.bytes, b"hello");
     assert_eq!(
         app.api
@@ -505,15 +505,18 @@ async fn sweep_during_bucket_outage_fails_and_next_one_finalizes() {
     let uploaded = app.api.upload("a.txt", "text/plain", b"hello").await;
     app.clock.advance(LATE);
     bucket.set_down(true);
-    app.service.metrics().outbox.set(7);
-    app.service.sweep().await.expect_err("the bucket is down");
+    app.metrics.outbox.set(7);
+    app.background
+        .sweep()
+        .await
+        .expect_err("the bucket is down");
     assert_eq!(
-        app.service.metrics().outbox.get(),
+        app.metrics.outbox.get(),
         0,
         "the outbox is counted nevertheless"
     );
     bucket.set_down(false);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(app.anonymous().get(&uploaded.url).await.bytes, b"hello");
 }
 
@@ -538,7 +541,7 @@ async fn upload_after_deletion_is_deleted_by_the_sweeper() {
         404
     );
     app.clock.advance(LATE);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert!(bucket.objects().is_empty());
 }
 
@@ -549,12 +552,12 @@ async fn sweep_during_bucket_outage_still_deletes_failed_attachments() {
     let never = app.api.create("a.txt", "text/plain", 5).await;
     let path = format!("/v3/attachments/{}", text(&never, "attachment_id"));
     app.clock.advance(LATE);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "failed");
     let later = app.api.create("b.txt", "text/plain", 5).await;
     app.clock.advance(Duration::from_hours(25));
     bucket.set_down(true);
-    app.service
+    app.background
         .sweep()
         .await
         .expect_err("the later upload cannot be checked");
@@ -564,7 +567,7 @@ async fn sweep_during_bucket_outage_still_deletes_failed_attachments() {
         "deleted nevertheless"
     );
     bucket.set_down(false);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     let path = format!("/v3/attachments/{}", text(&later, "attachment_id"));
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "failed");
 }

@@ -126,7 +126,7 @@ async fn tier_of_partner_applies_to_files_created_after_it_is_set() {
     let after = upload(&app.api, "a.jpg", "image/jpeg", PHOTO).await;
     assert!(during.url.contains("&signature=") && is_signed(&fetched, "url"));
     app.clock.advance(36 * HOUR);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     for file in [&before, &rivals, &after] {
         assert!(!file.url.contains('?'), "{}", file.url);
         assert_eq!(app.anonymous().get(&file.url).await.bytes, PHOTO);
@@ -198,7 +198,7 @@ async fn tier_of_line_applies_to_files_fetched_for_its_messages() {
             "{file}"
         );
     }
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     for file in &persistent {
         assert!(!is_signed(file, "url"), "{file}");
         assert_eq!(
@@ -230,7 +230,7 @@ async fn ephemeral_file_and_metadata_expire_after_36_hours() {
 
     // The time counts from the upload.
     app.clock.advance(Duration::from_millis(36 * 3_600_000 - 1));
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     let url = text(&app.api.get(&path).await.expect(200), "download_url").to_owned();
     assert_eq!(app.anonymous().get(&url).await.bytes, PHOTO);
     app.clock.advance(Duration::from_millis(1));
@@ -239,7 +239,7 @@ async fn ephemeral_file_and_metadata_expire_after_36_hours() {
     for swept in [false, true] {
         if swept {
             assert_eq!(app.stored_files().await, [id], "not swept yet");
-            app.service.sweep().await.expect("sweep");
+            app.background.sweep().await.expect("sweep");
             assert!(app.stored_files().await.is_empty());
         }
         assert_eq!(
@@ -323,7 +323,7 @@ async fn one_sweep_deletes_250_expired_files() {
     let uploaded = futures_util::future::join_all(uploads).await;
     assert_eq!((uploaded.len(), app.stored_files().await.len()), (250, 250));
     app.clock.advance(36 * HOUR);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert!(app.stored_files().await.is_empty());
 }
 
@@ -335,7 +335,7 @@ async fn missing_and_rejected_uploads_expire_as_well() {
     let refused = app.api.create("secret.jpg", "image/jpeg", 5).await;
     assert_eq!(app.api.put(&refused, b"hello").await.status, 200);
     app.clock.advance(24 * HOUR);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     let get = async |created: &Value| {
         app.api
             .get(&format!(
@@ -365,7 +365,7 @@ async fn clock_jump_of_eleven_hours_keeps_expiry_within_24_to_48_hours() {
             app.clock.advance(11 * HOUR);
             for _ in 0..after {
                 app.clock.advance(HOUR);
-                app.service.sweep().await.expect("sweep");
+                app.background.sweep().await.expect("sweep");
                 assert_eq!(get().await.status, 200, "not before 24 hours");
             }
             app.clock.turn_back(11 * HOUR);
@@ -376,7 +376,7 @@ async fn clock_jump_of_eleven_hours_keeps_expiry_within_24_to_48_hours() {
             app.clock.advance((after - 1) * HOUR);
             app.clock.turn_back(11 * HOUR);
             assert_eq!(get().await.status, 404, "not after 48 hours");
-            app.service.sweep().await.expect("sweep");
+            app.background.sweep().await.expect("sweep");
             assert!(app.stored_files().await.is_empty());
         }
     }
@@ -495,7 +495,7 @@ async fn shared_blob_is_deleted_with_its_last_attachment() {
     );
 
     app.clock.advance(35 * HOUR);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(app.api.get(&path(&first)).await.status, 404);
     let fresh = app.api.get(&path(&later)).await.expect(200);
     for url in [text(&kept, "url"), text(&fresh, "download_url")] {
@@ -512,13 +512,13 @@ async fn shared_blob_is_deleted_with_its_last_attachment() {
             .contains("if-none-match")
     );
     app.clock.advance(Duration::from_mins(1));
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(app.api.get(&path(&later)).await.status, 404);
     assert_eq!(app.anonymous().get(text(&kept, "url")).await.bytes, PHOTO);
     assert_eq!(app.api.delete(&path(&kept)).await.status, 204);
     assert_eq!(app.stored_files().await, [text(&anew, "id")]);
     app.clock.advance(36 * HOUR);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert!(app.stored_files().await.is_empty());
     send_from(&app, SECOND_LINE, &url).await;
     assert!(

@@ -282,7 +282,7 @@ async fn original_and_variant_have_separate_signatures() {
 
     app.clock.advance(Duration::from_hours(36));
     assert_eq!(app.anonymous().get(&url).await.status, 404);
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert!(
         app.stored_files().await.is_empty(),
         "both renditions are deleted"

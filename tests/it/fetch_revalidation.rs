@@ -292,7 +292,7 @@ async fn validators_expire_after_the_configured_time() {
         TestApp::with_origin(&origin, |flags| flags.fetch_revalidate_seconds = Some(3600)).await;
     part(&app, &origin.url("/a.jpg")).await;
     app.clock.advance(Duration::from_secs(3601));
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     part(&app, &origin.url("/a.jpg")).await;
     assert!(!origin.requests()[1].contains("if-none-match"));
     assert_eq!(app.stored_files().await.len(), 2);

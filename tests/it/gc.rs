@@ -100,11 +100,11 @@ async fn check_gc(in_bucket: bool) {
             "gc deletes nothing itself"
         );
         // The deletion is due by the system clock, which is ahead of the test's.
-        app.service.sweep().await.expect("sweep");
+        app.background.sweep().await.expect("sweep");
         assert_eq!(app.stored_files().await.len(), 2);
     }
     app.clock.advance(Duration::from_hours(24 * 365 * 2));
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     assert_eq!(app.stored_files().await.len(), 1);
     assert_eq!(
         app.api
@@ -152,7 +152,7 @@ async fn orphan_replaced_by_a_rebuilt_variant_is_not_deleted() {
         .await
         .expect(201);
     app.clock.advance(Duration::from_hours(24 * 365 * 2));
-    app.service.sweep().await.expect("sweep");
+    app.background.sweep().await.expect("sweep");
     let picture = app
         .api
         .get(text(&sent["chat"]["message"]["parts"][0], "url"))

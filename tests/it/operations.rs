@@ -129,7 +129,7 @@ async fn attachment_without_upload_fails_and_is_deleted_after_retention() {
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
     let path = format!("/v3/attachments/{}", text(&created, "attachment_id"));
-    let service = app.service.clone();
+    let background = app.background.clone();
     // A blob without its row: the state after a crash between rename and commit.
     let id = text(&created, "attachment_id");
     let orphan = app.folder.path().join("blobs").join(&id[id.len() - 2..]);
@@ -137,21 +137,21 @@ async fn attachment_without_upload_fails_and_is_deleted_after_retention() {
     std::fs::write(orphan.join(id), b"hello").expect("orphan");
 
     app.clock.advance(Duration::from_mins(16));
-    service.sweep().await.expect("sweep");
+    background.sweep().await.expect("sweep");
     assert!(
         orphan.join(id).exists(),
         "an upload that began in time may be running"
     );
     app.clock.advance(Duration::from_hours(1));
-    service.sweep().await.expect("sweep");
+    background.sweep().await.expect("sweep");
     assert!(!orphan.join(id).exists());
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "failed");
     app.clock.advance(Duration::from_secs(3601));
-    service.sweep().await.expect("sweep");
+    background.sweep().await.expect("sweep");
     assert_eq!(app.api.get(&path).await.error(), (404, 2003));
     let kept = app.api.upload("a.txt", "text/plain", b"hello").await;
     app.clock.advance(Duration::from_secs(1_000_000));
-    service.sweep().await.expect("sweep");
+    background.sweep().await.expect("sweep");
     assert_eq!(
         app.anonymous().get(&kept.url).await.bytes,
         b"hello",

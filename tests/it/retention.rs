@@ -45,14 +45,14 @@ async fn idempotency_keys_and_audit_records_are_deleted_after_retention() {
     let app = TestApp::with(|flags| flags.audit_retention_days = Some(60)).await;
     send_and_delete(&app).await;
     app.clock.advance(30 * DAY);
-    app.service.sweep().await.expect("swept");
+    app.background.sweep().await.expect("swept");
     assert_eq!(
         count(&app, "idempotency_keys").await,
         1,
         "kept until the retention has passed"
     );
     app.clock.advance(Duration::from_secs(1));
-    app.service.sweep().await.expect("swept");
+    app.background.sweep().await.expect("swept");
     assert_eq!(
         (
             count(&app, "idempotency_keys").await,
@@ -62,7 +62,7 @@ async fn idempotency_keys_and_audit_records_are_deleted_after_retention() {
     );
     assert_eq!(count(&app, "recent_sends").await, 0);
     app.clock.advance(30 * DAY);
-    app.service.sweep().await.expect("swept");
+    app.background.sweep().await.expect("swept");
     assert_eq!(count(&app, "audit_records").await, 0);
 }
 
@@ -75,7 +75,7 @@ async fn retention_of_zero_keeps_rows_forever() {
     .await;
     send_and_delete(&app).await;
     app.clock.advance(4000 * DAY);
-    app.service.sweep().await.expect("swept");
+    app.background.sweep().await.expect("swept");
     assert_eq!(
         (
             count(&app, "idempotency_keys").await,
@@ -101,7 +101,7 @@ async fn one_sweep_deletes_more_rows_than_a_batch() {
         })
     });
     insert.await.expect("inserted");
-    app.service.sweep().await.expect("swept");
+    app.background.sweep().await.expect("swept");
     assert_eq!(
         (
             count(&app, "idempotency_keys").await,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use haversack::delivery::{Accepted, Gateway, GatewayError, OutgoingMessage, OutgoingPart};
-use haversack::domain::message::Service;
+use haversack::domain::message::MessageService;
 use serde_json::{Value, json};
 
 use haversack_testkit::{
@@ -335,7 +335,7 @@ impl Gateway for Recorder {
                 .expect("lock")
                 .push((message.voice_memo, file.media_type.clone(), size));
         }
-        Ok(Accepted::Delivered(Service::IMessage))
+        Ok(Accepted::Delivered(MessageService::IMessage))
     }
 }
 

@@ -106,7 +106,7 @@ async fn create(
             .size_bytes
             .ok_or(ApiError::MissingField("size_bytes"))?,
     };
-    let awaited = state.service.create_attachment(partner, new).await?;
+    let awaited = state.attachments.create(partner, new).await?;
     let attachment = awaited.attachment;
     Ok(Json(CreatedAttachment {
         attachment_id: attachment.id.to_string(),
@@ -130,12 +130,12 @@ async fn get(
     Caller(partner): Caller,
     PathId(id): PathId<AttachmentId>,
 ) -> Result<Json<AttachmentBody>, ApiError> {
-    let (attachment, now) = state.service.attachment(partner, id).await?;
+    let (attachment, now) = state.attachments.get(partner, id).await?;
     let status = attachment.status(now);
     Ok(Json(AttachmentBody {
         id: attachment.id.to_string(),
         download_url: (status == Status::Complete)
-            .then(|| state.service.file_urls().uploaded(&attachment)),
+            .then(|| state.attachments.file_urls().uploaded(&attachment)),
         filename: attachment.filename,
         content_type: attachment.declared_type,
         size_bytes: attachment.size_bytes,
@@ -163,7 +163,7 @@ async fn delete(
     Caller(partner): Caller,
     PathId(id): PathId<AttachmentId>,
 ) -> Result<StatusCode, ApiError> {
-    state.service.delete_attachment(partner, id).await?;
+    state.attachments.delete(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -128,7 +128,7 @@ async fn create(
         ));
     }
     let draft = message.draft(
-        state.service.file_urls(),
+        state.attachments.file_urls(),
         Destination::Line { from, to },
         key,
     )?;
@@ -146,7 +146,7 @@ async fn create(
         };
         answer(StatusCode::CREATED, &CreatedChat { chat })
     };
-    Ok(respond(state.service.send(partner, draft, render).await?))
+    Ok(respond(state.sends.send(partner, draft, render).await?))
 }
 
 /// Lists chats, most recently active first.
@@ -169,7 +169,7 @@ async fn list(
         participant: query.get("to").map(participant).transpose()?,
     };
     let (limit, cursor) = (pagination::limit(&query, 20)?, ChatCursor::of(&query)?);
-    let page = state.service.chats(partner, filter, cursor, limit).await?;
+    let page = state.messages.chats(partner, filter, cursor, limit).await?;
     Ok(Json(ChatList {
         chats: page.items.iter().map(models::chat).collect(),
         next_cursor: page.next.map(|next| next.encode()),
@@ -205,7 +205,7 @@ async fn get(
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<Json<ChatBody>, ApiError> {
-    Ok(Json(models::chat(&state.service.chat(partner, id).await?)))
+    Ok(Json(models::chat(&state.messages.chat(partner, id).await?)))
 }
 
 /// Sends a message into a chat.
@@ -224,7 +224,7 @@ async fn send(
     }
     let message = required_message(body.message)?;
     let PathId(id) = id?;
-    let draft = message.draft(state.service.file_urls(), Destination::Chat(id), key)?;
+    let draft = message.draft(state.attachments.file_urls(), Destination::Chat(id), key)?;
     let render = |files: &_, sent: &SendOutcome| {
         let message = models::sent_message(files, &sent.chat, &sent.message);
         answer(
@@ -235,7 +235,7 @@ async fn send(
             },
         )
     };
-    Ok(respond(state.service.send(partner, draft, render).await?))
+    Ok(respond(state.sends.send(partner, draft, render).await?))
 }
 
 /// Lists a chat's messages, newest first.
@@ -251,10 +251,10 @@ async fn messages(
 ) -> Result<Json<MessageList>, ApiError> {
     let (limit, before) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
     let (chat, page) = state
-        .service
+        .messages
         .chat_messages(partner, id, before, limit)
         .await?;
-    let files = state.service.file_urls();
+    let files = state.attachments.file_urls();
     Ok(Json(MessageList {
         messages: page
             .items
@@ -273,7 +273,7 @@ async fn read(
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<StatusCode, ApiError> {
-    state.service.chat(partner, id).await?;
+    state.messages.chat(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -285,7 +285,7 @@ async fn start_typing(
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<StatusCode, ApiError> {
-    state.service.chat(partner, id).await?;
+    state.messages.chat(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -297,6 +297,6 @@ async fn stop_typing(
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<StatusCode, ApiError> {
-    state.service.chat(partner, id).await?;
+    state.messages.chat(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

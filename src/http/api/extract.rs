@@ -95,7 +95,7 @@ impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
         }
         let _permit = match caller {
             Some(Caller(partner)) if body.len() > LARGE_BODY => {
-                Some(state.service.parse_permit(partner).await?)
+                Some(state.parse_permit(partner).await?)
             }
             _ => None,
         };

@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use crate::http::state::HttpState;
 use crate::id::PartnerId;
-use crate::send::StoredResponse;
-use crate::service::Error;
+use crate::send::{Error, StoredResponse};
 
 /// Renders an answer.
 pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> StoredResponse {
@@ -32,9 +31,6 @@ impl HttpState {
         partner: PartnerId,
         key: Option<&str>,
     ) -> Result<Option<StoredResponse>, Error> {
-        match key {
-            Some(key) => self.service.replay(partner, key).await,
-            None => Ok(None),
-        }
+        self.sends.replay(partner, key).await
     }
 }

@@ -19,7 +19,7 @@ pub(super) async fn read(
     request: Request,
     state: &HttpState,
 ) -> Result<(Vec<u8>, Reservation), ApiError> {
-    let limits = state.service.limits();
+    let limits = &state.limits;
     let most = usize::try_from(limits.max_json_bytes).unwrap_or(usize::MAX);
     let client = request
         .extensions()
@@ -27,8 +27,7 @@ pub(super) async fn read(
         .copied()
         .unwrap_or_default();
     let mut reservation = state
-        .service
-        .budgets()
+        .budgets
         .json_bytes
         .try_reserve(&client.to_string(), 0)?;
     let too_large = || {

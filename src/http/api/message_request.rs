@@ -7,14 +7,14 @@ use utoipa::ToSchema;
 use super::extract::at_most;
 use super::models::required;
 use super::parts::{self, PartRequest};
-use crate::domain::message::{Effect, MAX_IDEMPOTENCY_KEY_LENGTH, ReplyTo, Service};
+use crate::attachments::FileUrls;
+use crate::domain::message::{Effect, MAX_IDEMPOTENCY_KEY_LENGTH, MessageService, ReplyTo};
 use crate::domain::part::MAX_PARTS;
 use crate::http::error::ApiError;
 use crate::http::trace_id::TraceId;
 use crate::id::MessageId;
 use crate::quote::quoted;
 use crate::send::{Destination, Draft};
-use crate::service::FileUrls;
 
 /// A message to send.
 #[derive(Deserialize, ToSchema)]
@@ -113,7 +113,8 @@ impl MessageContent {
             .transpose()?;
         let effect = self.effect.map(EffectRequest::check).transpose()?.flatten();
         // Effects are iMessage's own; elsewhere they are ignored.
-        let effect = effect.filter(|_| matches!(preferred_service, None | Some(Service::IMessage)));
+        let effect =
+            effect.filter(|_| matches!(preferred_service, None | Some(MessageService::IMessage)));
         let reply_to = self.reply_to.map(ReplyToRequest::check).transpose()?;
         let parts = parts::drafts(files, self.parts)?;
         if self.experience.is_some() {
@@ -134,14 +135,14 @@ impl MessageContent {
     }
 }
 
-fn preferred_service(name: &str) -> Result<Service, ApiError> {
+fn preferred_service(name: &str) -> Result<MessageService, ApiError> {
     let unknown = || {
         ApiError::InvalidParameter(format!(
             "preferred_service is iMessage, RCS or SMS; not {}",
             quoted(name)
         ))
     };
-    Service::parse(name).ok_or_else(unknown)
+    MessageService::parse(name).ok_or_else(unknown)
 }
 
 impl EffectRequest {

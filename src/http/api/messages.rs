@@ -19,14 +19,14 @@ use super::models::{
     recipients,
 };
 use super::pagination::{self, Cursor};
+use crate::attachments::FileUrls;
 use crate::domain::page::Order;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::middleware::auth::Caller;
 use crate::http::state::HttpState;
 use crate::id::MessageId;
 use crate::quote::quoted;
-use crate::send::chats::LineSelection;
-use crate::send::{Destination, SendOutcome};
+use crate::send::{Destination, LineSelection, SendOutcome};
 
 pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
@@ -104,13 +104,13 @@ async fn create(
         .map(|line| phone_number(line, "exclude_from"))
         .collect::<Result<_, _>>()?;
     let draft = message.draft(
-        state.service.file_urls(),
+        state.attachments.file_urls(),
         Destination::Anyone { to, excluded },
         key,
     )?;
     Ok(respond(
         state
-            .service
+            .sends
             .send(partner, draft, |files, sent| {
                 answer(StatusCode::ACCEPTED, &created(files, sent))
             })
@@ -136,8 +136,8 @@ fn key_header(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     Ok(key)
 }
 
-fn created(files: &crate::service::FileUrls, sent: &SendOutcome) -> CreatedMessage {
-    let reason = match sent.choice {
+fn created(files: &FileUrls, sent: &SendOutcome) -> CreatedMessage {
+    let reason = match sent.line_selection {
         LineSelection::ReusedActiveChat => "reused_active_chat",
         LineSelection::NewBestNumber => "new_best_number",
         LineSelection::FailoverFlagged => "failover_flagged",
@@ -166,9 +166,9 @@ async fn get(
     Caller(partner): Caller,
     PathId(id): PathId<MessageId>,
 ) -> Result<Json<MessageBody>, ApiError> {
-    let (chat, message) = state.service.message(partner, id).await?;
+    let (chat, message) = state.messages.message(partner, id).await?;
     Ok(Json(models::message(
-        state.service.file_urls(),
+        state.attachments.file_urls(),
         &chat,
         &message,
     )))
@@ -182,7 +182,7 @@ async fn delete(
     Caller(partner): Caller,
     PathId(id): PathId<MessageId>,
 ) -> Result<StatusCode, ApiError> {
-    state.service.delete_message(partner, id).await?;
+    state.messages.delete(partner, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -209,10 +209,10 @@ async fn thread(
     };
     let (limit, after) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
     let (chat, page) = state
-        .service
+        .messages
         .thread(partner, id, order, after, limit)
         .await?;
-    let files = state.service.file_urls();
+    let files = state.attachments.file_urls();
     Ok(Json(MessageList {
         messages: page
             .items

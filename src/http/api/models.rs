@@ -4,11 +4,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::parts::PartBody;
+use crate::attachments::FileUrls;
 use crate::domain::chat::{Chat, Participant, Recipients};
 use crate::domain::handle::{PhoneNumber, Recipient};
-use crate::domain::message::{DeliveryStatus, Message, Service};
+use crate::domain::message::{DeliveryStatus, Message, MessageService};
 use crate::http::error::ApiError;
-use crate::service::FileUrls;
 
 /// A string that must be there.
 pub(crate) fn required(value: Option<String>, field: &'static str) -> Result<String, ApiError> {
@@ -96,7 +96,7 @@ pub(crate) struct ChatBody {
 }
 
 /// The service of a chat. A message can go by another.
-pub(crate) const CHAT_SERVICE: &str = Service::IMessage.as_str();
+pub(crate) const CHAT_SERVICE: &str = MessageService::IMessage.as_str();
 
 pub(crate) fn handle(participant: &Participant) -> HandleBody {
     HandleBody {
@@ -210,8 +210,8 @@ pub(crate) fn sent_message(files: &FileUrls, chat: &Chat, message: &Message) -> 
             message_id: reply.message_id.to_string(),
             part_index: reply.part_index,
         }),
-        service: message.service.map(Service::as_str),
-        preferred_service: message.preferred_service.map(Service::as_str),
+        service: message.service.map(MessageService::as_str),
+        preferred_service: message.preferred_service.map(MessageService::as_str),
     }
 }
 

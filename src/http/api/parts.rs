@@ -5,6 +5,7 @@ use url::Url;
 use utoipa::ToSchema;
 
 use super::extract::at_most;
+use crate::attachments::{self, FileUrls};
 use crate::domain::chat::Chat;
 use crate::domain::part::{
     Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS,
@@ -14,7 +15,6 @@ use crate::fetch::FetchUrl;
 use crate::http::error::ApiError;
 use crate::id::AttachmentId;
 use crate::quote::quoted;
-use crate::service::{self, FileUrls};
 
 /// A part of a message to send.
 #[derive(Deserialize, ToSchema)]
@@ -208,7 +208,7 @@ impl PartRequest {
             }
             ("link", ..) => Ok(DraftPart::Link(self.value.unwrap_or_default())),
             ("media", Some(id), _) => Ok(DraftPart::Attachment(
-                AttachmentId::parse(id).ok_or(service::Error::AttachmentNotFound)?,
+                AttachmentId::parse(id).ok_or(attachments::Error::NotFound)?,
             )),
             ("media", None, Some(url)) => file_at(files, url, "media url"),
             (kind, ..) => Err(ApiError::NotAvailable(format!(
@@ -245,7 +245,7 @@ impl StickerRequest {
                         "inline sticker url {url} is not the URL of a file stored here"
                     ))
                 })?;
-                own.ok_or(service::Error::AttachmentNotFound)?.id
+                own.ok_or(attachments::Error::NotFound)?.id
             }
         };
         Ok(Sticker {

@@ -79,7 +79,7 @@ async fn list(
         status: "HEALTHY",
         doc_url: HEALTH_DOC,
     };
-    let lines = state.service.lines(partner).await?;
+    let lines = state.partners.lines(partner).await?;
     let phone_numbers = lines.into_iter().map(|line| PhoneNumberBody {
         id: line.id.to_string(),
         phone_number: line.phone_number.to_string(),
@@ -100,7 +100,7 @@ async fn list_deprecated(
     State(state): State<HttpState>,
     Caller(partner): Caller,
 ) -> Result<Json<DeprecatedPhoneNumberList>, ApiError> {
-    let lines = state.service.lines(partner).await?;
+    let lines = state.partners.lines(partner).await?;
     let phone_numbers = lines.into_iter().map(|line| DeprecatedPhoneNumberBody {
         id: line.id.to_string(),
         phone_number: line.phone_number.to_string(),

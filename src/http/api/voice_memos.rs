@@ -12,6 +12,7 @@ use super::extract::{JsonBody, PathId};
 use super::idempotency::{answer, respond};
 use super::models::{self, HandleBody};
 use super::parts;
+use crate::attachments::FileUrls;
 use crate::domain::part::{DraftPart, Part};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::middleware::auth::Caller;
@@ -20,7 +21,6 @@ use crate::http::trace_id::TraceId;
 use crate::id::{AttachmentId, ChatId};
 use crate::quote::quoted;
 use crate::send::{Destination, Draft, SendOutcome};
-use crate::service::FileUrls;
 
 pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new().routes(routes!(send))
@@ -91,7 +91,7 @@ async fn send(
     id: Result<PathId<ChatId>, ApiError>,
     JsonBody(body, _held): JsonBody<SendVoiceMemo>,
 ) -> Result<Response, ApiError> {
-    let part = part(state.service.file_urls(), &body)?;
+    let part = part(state.attachments.file_urls(), &body)?;
     let PathId(id) = id?;
     let draft = Draft {
         destination: Destination::Chat(id),
@@ -106,7 +106,7 @@ async fn send(
     let render = |files: &_, sent: &SendOutcome| {
         answer(StatusCode::ACCEPTED, &SentVoiceMemo::new(files, sent))
     };
-    Ok(respond(state.service.send(partner, draft, render).await?))
+    Ok(respond(state.sends.send(partner, draft, render).await?))
 }
 
 fn part(files: &FileUrls, body: &SendVoiceMemo) -> Result<DraftPart, ApiError> {

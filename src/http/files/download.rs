@@ -11,12 +11,12 @@ use futures_util::{StreamExt, stream};
 use super::conditional::{self, Outcome};
 use super::multipart::Multipart;
 use super::range::{self, Requested};
-use crate::attachments::download::{self, FileHandle};
+use crate::attachments::Error;
+use crate::attachments::download::FileHandle;
 use crate::blob::{self, ByteStream};
-use crate::domain::disposition;
+use crate::domain::{disposition, object_headers};
 use crate::http::state::HttpState;
 use crate::id::{AttachmentId, PartnerId};
-use crate::service::Error;
 
 /// On every answer. A file is never a document of our origin: it may run no script and is not guessed at.
 const SAFETY: [(HeaderName, HeaderValue); 4] = [
@@ -56,11 +56,14 @@ pub(super) async fn get(
     };
     let found = match (PartnerId::parse(&partner), AttachmentId::parse(&id)) {
         (Some(partner), Some(id)) => {
-            let found = state.service.stored_file(partner, id, &segment).await;
+            let found = state.attachments.open_file(partner, id, &segment).await;
             found.map(|file| {
                 file.map(|file| {
                     (
-                        state.service.file_urls().check(id, &file, query.as_deref()),
+                        state
+                            .attachments
+                            .file_urls()
+                            .check(id, &file, query.as_deref()),
                         file,
                     )
                 })
@@ -109,7 +112,7 @@ pub(super) async fn wrong_method() -> Response {
 
 /// To the store itself, which has everything that is told of the file.
 fn redirect(state: &HttpState, file: &FileHandle, method: &Method) -> Option<Response> {
-    let url = state.service.direct_url(file, method)?;
+    let url = state.attachments.direct_url(file, method)?;
     Some(
         (
             StatusCode::FOUND,
@@ -124,12 +127,12 @@ fn redirect(state: &HttpState, file: &FileHandle, method: &Method) -> Option<Res
 
 fn unread(state: &HttpState, file: &FileHandle, error: blob::Error) -> Response {
     if matches!(error, blob::Error::NotFound) {
-        state.service.evict(file);
+        state.attachments.evict(file);
         return refuse(StatusCode::NOT_FOUND, "there is no such file\n");
     }
     if matches!(error, blob::Error::PreconditionFailed) {
         // Put there anew by hands, from a backup say: it is opened anew the next time.
-        state.service.evict(file);
+        state.attachments.evict(file);
     }
     failed(&error.into())
 }
@@ -218,7 +221,7 @@ async fn answer(
     );
     headers.insert(
         header::CACHE_CONTROL,
-        HeaderValue::from_static(download::cache_control(file.tier())),
+        HeaderValue::from_static(object_headers::cache_control(file.tier())),
     );
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     Ok(response)
@@ -290,7 +293,7 @@ fn unsatisfiable(size: u64) -> Response {
 }
 
 fn counted(state: &HttpState, stream: ByteStream) -> ByteStream {
-    let counter = state.service.metrics().downloaded_bytes.clone();
+    let counter = state.metrics.downloaded_bytes.clone();
     stream
         .inspect(move |chunk| {
             if let Ok(chunk) = chunk {

@@ -1,7 +1,6 @@
 //! The presigned PUT. Everything that can be refused is refused before the body is touched, so that a client that
 //! waits for `100 Continue` (RFC 9110 section 10.1.1) sends nothing in vain: hyper sends it at the first read.
 
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -29,14 +28,14 @@ pub(super) async fn put(
     }
     match receive(&state, &id, request).await {
         Ok(md5) => {
-            state.service.metrics().upload("stored");
+            state.metrics.upload("stored");
             let etag = HeaderValue::from_str(&format!("\"{md5}\""))
                 .expect("hexadecimal is a header value");
             (StatusCode::OK, [(header::ETAG, etag)]).into_response()
         }
         Err(error) => {
             let error = UploadError(error);
-            state.service.metrics().upload(error.code());
+            state.metrics.upload(error.code());
             error.into_response()
         }
     }
@@ -57,12 +56,9 @@ async fn receive(state: &HttpState, id: &str, request: Request) -> Result<String
         content_length: text(&parts.headers, header::CONTENT_LENGTH)
             .and_then(|length| length.parse().ok()),
     };
-    let attachment = state.service.authorize_upload(head).await?;
-    let body: Body = body;
     let digests = state
-        .service
-        .clone()
-        .receive_upload(&attachment, body.into_data_stream())
+        .attachments
+        .receive_upload(head, body.into_data_stream())
         .await?;
     Ok(digests.md5)
 }

@@ -44,7 +44,7 @@ async fn authenticate(
     state: &HttpState,
     key: Result<String, ApiError>,
 ) -> Result<Caller, ApiError> {
-    let partner = state.service.authenticate(&key?).await?;
+    let partner = state.partners.authenticate(&key?).await?;
     partner
         .map(Caller)
         .ok_or(ApiError::Unauthorized("this API key is not known"))

@@ -13,7 +13,7 @@ pub(super) async fn refuse(
     request: Request,
     next: Next,
 ) -> Response {
-    if state.service.fetcher().own().sent(request.headers()) {
+    if state.sends.is_own_fetch(request.headers()) {
         return ApiError::LoopDetected.into_response();
     }
     next.run(request).await

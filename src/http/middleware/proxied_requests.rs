@@ -41,7 +41,7 @@ fn permit(state: &HttpState, request: &Request) -> Result<Option<Reservation>, A
         .get::<ClientAddress>()
         .filter(|client| client.is_forwarded())
         .map(|client| {
-            let budget = &state.service.budgets().proxied_requests;
+            let budget = &state.budgets.proxied_requests;
             budget.try_reserve(&client.to_string(), 1)
         })
         .transpose()

@@ -49,7 +49,7 @@ pub(super) async fn trace(
         method,
         status,
     };
-    state.service.metrics().request(&labels, duration);
+    state.metrics.request(&labels, duration);
     response
 }
 

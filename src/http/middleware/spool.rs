@@ -44,7 +44,7 @@ pub(in crate::http) async fn large_responses(
     else {
         return response;
     };
-    let budget = &state.service.budgets().temporary_bytes;
+    let budget = state.attachments.temporary_bytes();
     let reservation = match budget.try_reserve(&holder, size) {
         Ok(reservation) => reservation,
         Err(refused) => return ApiError::AtCapacity(refused).into_response(),

@@ -3,7 +3,6 @@
 use futures_util::StreamExt;
 
 use super::{Error, FailedAttachment, Progress};
-use crate::attachments::download::metadata;
 use crate::blob::{self, BlobKey, BlobStore, Digests, ObjectHeaders};
 use crate::db::table_copy::{Row, TableSchema};
 use crate::db::{Connection, attachments};
@@ -102,7 +101,7 @@ async fn copy_files(
             sha256: sha256.as_deref(),
             md5,
         };
-        let headers = metadata(&target.media_type, &target.filename, target.tier());
+        let headers = ObjectHeaders::for_file(&target.media_type, &target.filename, target.tier());
         let keys = (&attachment.uploaded_key(), &target.uploaded_key());
         copy_blob(&*from.blobs, &*to.blobs, keys, &headers, &expected).await?;
         copied += 1;
@@ -115,10 +114,11 @@ async fn copy_files(
             sha256: None,
             md5: &variant.md5,
         };
-        let headers = metadata(&variant.media_type, &variant.filename, target.tier());
+        let headers =
+            ObjectHeaders::for_file(&variant.media_type, &variant.filename, target.tier());
         let keys = (
-            &attachment.made_key(variant),
-            &target.made_key(target_variant),
+            &attachment.variant_key(variant),
+            &target.variant_key(target_variant),
         );
         copy_blob(&*from.blobs, &*to.blobs, keys, &headers, &expected).await?;
         copied += 1;
