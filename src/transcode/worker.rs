@@ -141,7 +141,7 @@ pub fn decode(
             let sound = waveform::analyze_audio(Box::new(input));
             Ok(serde_json::to_writer(output, &sound).map_err(io::Error::from)?)
         }
-        STRIP_METADATA => Ok(strip_metadata::clean(&mut input, &mut output)?),
+        STRIP_METADATA => Ok(strip_metadata::strip(&mut input, &mut output)?),
         other => Err(Failure::Refused(format!("there is no decoder {other:?}"))),
     }
 }
