@@ -5,7 +5,7 @@ use super::bounded_reader::BoundedReader;
 use std::io::{self, Cursor, Read, Seek};
 
 /// Maximum number of bytes decompressed from one entry.
-const CONTENT: u64 = 1024 * 1024;
+const MAX_CONTENT: u64 = 1024 * 1024;
 
 /// The fields of a central directory entry that are needed to read its content.
 #[derive(Clone, Copy, Debug)]
@@ -74,9 +74,9 @@ impl Archive {
         source: &mut BoundedReader<R>,
         mut visit: impl FnMut(&[u8], Entry),
     ) -> io::Result<()> {
-        const FIXED: u64 = 46;
+        const ENTRY_HEADER: u64 = 46;
         let mut at = self.directory;
-        while at + FIXED <= self.end {
+        while at + ENTRY_HEADER <= self.end {
             let Some(head) = source.array::<46>(at)? else {
                 break;
             };
@@ -92,7 +92,7 @@ impl Archive {
                 header: word(42),
                 encrypted: half(8) & 1 != 0,
             };
-            let after_name = at + FIXED + u64::from(name);
+            let after_name = at + ENTRY_HEADER + u64::from(name);
             if entry.packed == 0xffff_ffff || entry.header == 0xffff_ffff {
                 let full = word(24) == 0xffff_ffff;
                 widen(
@@ -105,7 +105,7 @@ impl Archive {
             }
             entry.header = entry.header.saturating_add(self.shift);
             // Names longer than the reader's block are truncated; no name that matters is that long.
-            visit(source.at(at + FIXED, usize::from(name))?, entry);
+            visit(source.at(at + ENTRY_HEADER, usize::from(name))?, entry);
             at = after_name + u64::from(extra) + u64::from(comment);
         }
         Ok(())
@@ -129,10 +129,10 @@ impl Archive {
         local.extend(u32::try_from(packed).unwrap_or(u32::MAX).to_le_bytes());
         local.extend(u32::MAX.wrapping_sub(1).to_le_bytes());
         local.extend([1, 0, 0, 0, b'x']);
-        let mut stream = Cursor::new(local).chain(source.from(at)?.take(packed));
+        let mut stream = Cursor::new(local).chain(source.stream_from(at)?.take(packed));
         if let Ok(Some(file)) = ::zip::read::read_zipfile_from_stream(&mut stream) {
             // Data decompressed before an error is enough for detection.
-            let _ = file.take(CONTENT).read_to_end(&mut content);
+            let _ = file.take(MAX_CONTENT).read_to_end(&mut content);
         }
         Ok(content)
     }
@@ -168,7 +168,7 @@ impl Archive {
             .zip(source.le16(entry.header + 28)?);
         Ok(lengths.map(|(name, extra)| {
             let at = entry.header + 30 + u64::from(name) + u64::from(extra);
-            (at, entry.packed.min(2 * CONTENT))
+            (at, entry.packed.min(2 * MAX_CONTENT))
         }))
     }
 }
@@ -179,23 +179,23 @@ fn end_record<R: Read + Seek>(
     start: u64,
     end: u64,
 ) -> io::Result<Option<u64>> {
-    const FIXED: u64 = 22;
-    const STEP: u64 = 4096;
-    let lowest = end.saturating_sub(FIXED + u64::from(u16::MAX)).max(start);
-    let Some(mut upper) = end.checked_sub(FIXED).map(|at| at + 4) else {
+    const RECORD: u64 = 22;
+    const SEARCH_WINDOW: u64 = 4096;
+    let lowest = end.saturating_sub(RECORD + u64::from(u16::MAX)).max(start);
+    let Some(mut upper) = end.checked_sub(RECORD).map(|at| at + 4) else {
         return Ok(None);
     };
     // Search backwards, so that the outermost of several records is found. Windows overlap by the length of
     // the signature minus one byte, so that none is missed.
     while upper >= lowest + 4 {
-        let lower = upper.saturating_sub(STEP).max(lowest);
+        let lower = upper.saturating_sub(SEARCH_WINDOW).max(lowest);
         let piece = source
             .at(lower, usize::try_from(upper - lower).unwrap_or(0))?
             .to_vec();
         for skip in memchr::memmem::rfind_iter(&piece, b"PK\x05\x06") {
             let at = lower + skip as u64;
             let comment = source.le16(at + 20)?.map_or(u64::MAX, u64::from);
-            if comment <= end - at - FIXED {
+            if comment <= end - at - RECORD {
                 return Ok(Some(at));
             }
         }

@@ -3,22 +3,22 @@
 
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
-/// Block size in bytes: enough for a signature and the data after it, yet cheap for a walk in long strides.
-const BLOCK: usize = 8 * 1024;
+/// Size in bytes: enough for a signature and the data after it, yet cheap for a walk in long strides.
+const BLOCK_SIZE: usize = 8 * 1024;
 
 /// Step budget per file. A step is one access to the block, a few nanoseconds. The largest legitimate files
 /// use a third of the budget, and the slowest crafted file takes less than a second.
-const STEPS: u32 = 16_000_000;
+const STEP_BUDGET: u32 = 16_000_000;
 /// Steps charged for filling the block: about the ratio of its cost to that of an access. Reading a file of
 /// 100 MiB once thus takes a twentieth of the budget.
-const FILL: u32 = 64;
+const FILL_STEPS: u32 = 64;
 
 /// A reader with a step budget. Once the budget is exhausted, every read behaves as at the end of the file,
 /// so that every walk terminates.
 pub(super) struct BoundedReader<R> {
     reader: R,
-    left: u32,
-    spent: bool,
+    budget: u32,
+    is_exhausted: bool,
     len: u64,
     block: Box<[u8]>,
     start: u64,
@@ -30,10 +30,10 @@ impl<R: Read + Seek> BoundedReader<R> {
         let len = reader.seek(SeekFrom::End(0))?;
         Ok(Self {
             reader,
-            left: STEPS,
-            spent: false,
+            budget: STEP_BUDGET,
+            is_exhausted: false,
             len,
-            block: vec![0; BLOCK].into(),
+            block: vec![0; BLOCK_SIZE].into(),
             start: 0,
             filled: 0,
         })
@@ -44,40 +44,40 @@ impl<R: Read + Seek> BoundedReader<R> {
     }
 
     /// Returns true if the budget is exhausted. Results obtained so far are then unreliable.
-    pub(super) fn spent(&self) -> bool {
-        self.spent
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.is_exhausted
     }
 
     /// Sets the remaining budget.
     #[cfg(test)]
-    pub(super) fn leave(mut self, steps: u32) -> Self {
-        self.left = steps;
+    pub(super) fn with_budget(mut self, steps: u32) -> Self {
+        self.budget = steps;
         self
     }
 
     /// Returns the number of steps used.
     #[cfg(test)]
-    pub(super) fn steps(&self) -> u32 {
-        STEPS - self.left
+    pub(super) fn steps_used(&self) -> u32 {
+        STEP_BUDGET - self.budget
     }
 
     /// Charges `steps` to the budget. Returns false if it is exhausted.
-    fn step(&mut self, steps: u32) -> bool {
-        self.spent |= self.left < steps;
-        self.left = self.left.saturating_sub(steps);
-        !self.spent
+    fn charge(&mut self, steps: u32) -> bool {
+        self.is_exhausted |= self.budget < steps;
+        self.budget = self.budget.saturating_sub(steps);
+        !self.is_exhausted
     }
 
     /// Returns the bytes at `offset`: at most `wanted` and at most one block, and fewer only at the end of
     /// the file.
     pub(super) fn at(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
-        let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = wanted.min(BLOCK).min(left);
-        if wanted == 0 || !self.step(1) {
+        let rest = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = wanted.min(BLOCK_SIZE).min(rest);
+        if wanted == 0 || !self.charge(1) {
             return Ok(&[]);
         }
         if offset < self.start || offset + wanted as u64 > self.start + self.filled as u64 {
-            if !self.step(FILL) {
+            if !self.charge(FILL_STEPS) {
                 return Ok(&[]);
             }
             self.filled = 0;
@@ -139,7 +139,7 @@ impl<R: Read + Seek> BoundedReader<R> {
     }
 
     /// Returns the underlying reader, positioned at `offset`. Its reads bypass the block and the budget.
-    pub(super) fn from(&mut self, offset: u64) -> io::Result<&mut R> {
+    pub(super) fn stream_from(&mut self, offset: u64) -> io::Result<&mut R> {
         self.reader.seek(SeekFrom::Start(offset))?;
         Ok(&mut self.reader)
     }
@@ -167,10 +167,10 @@ mod tests {
     #[test]
     fn exhausted_budget_reads_as_end_of_file() {
         let mut source =
-            BoundedReader::new(Cursor::new(vec![7; 3 * BLOCK])).expect("in-memory I/O");
-        let far = 2 * BLOCK as u64;
-        for fills in 0..STEPS / (FILL + 1) {
-            assert!(!source.spent());
+            BoundedReader::new(Cursor::new(vec![7; 3 * BLOCK_SIZE])).expect("in-memory I/O");
+        let far = 2 * BLOCK_SIZE as u64;
+        for fills in 0..STEP_BUDGET / (FILL_STEPS + 1) {
+            assert!(!source.is_exhausted());
             assert_eq!(
                 source
                     .at(if fills % 2 == 0 { far } else { 0 }, 1)
@@ -180,12 +180,12 @@ mod tests {
         }
         assert!(
             source
-                .at(BLOCK as u64, 1)
+                .at(BLOCK_SIZE as u64, 1)
                 .expect("in-memory I/O")
                 .is_empty()
         );
-        assert!(source.spent());
-        assert_eq!(source.steps(), STEPS);
+        assert!(source.is_exhausted());
+        assert_eq!(source.steps_used(), STEP_BUDGET);
         assert_eq!(source.array::<1>(0).expect("in-memory I/O"), None);
         assert!(source.at(far, 8).expect("in-memory I/O").is_empty());
     }

@@ -111,12 +111,12 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
 }
 
 /// Returns the frame at `at` if `wanted` consecutive frames of the same codec and sample rate start there,
-/// or at least `least` that extend to the end of the file or to a trailing tag.
+/// or at minimum `minimum` that extend to the end of the file or to a trailing tag.
 fn run<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     at: u64,
     wanted: u8,
-    least: u8,
+    minimum: u8,
 ) -> io::Result<Option<Frame>> {
     let Some(first) = frame(source.at(at, 7)?) else {
         return Ok(None);
@@ -124,15 +124,15 @@ fn run<R: Read + Seek>(
     let mut next = at + u64::from(first.size);
     for found in 1..wanted {
         // A truncated last frame does not count.
-        if next == source.len() && found >= least || next > source.len() && found > least {
+        if next == source.len() && found >= minimum || next > source.len() && found > minimum {
             break;
         }
         let rest = source.at(next, 8)?;
         match frame(rest) {
             Some(frame) if frame.codec == first.codec && frame.rate == first.rate => {
-                next += u64::from(frame.size)
+                next += u64::from(frame.size);
             }
-            _ if found >= least
+            _ if found >= minimum
                 && (rest.starts_with(b"TAG")
                     || rest == b"APETAGEX"
                     || rest.starts_with(b"LYRICS")) =>
@@ -189,11 +189,11 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
 
 /// Returns the offset and header of the first of several consecutive frames at or after `at`. Padding after
 /// a tag may exceed the size in the tag, and broadcast recordings start in the middle of a frame.
-pub(super) fn sound<R: Read + Seek>(
+pub(super) fn first<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     mut at: u64,
 ) -> io::Result<Option<(u64, Frame)>> {
-    const JUNK: u64 = 4096;
+    const MAX_JUNK: u64 = 4096;
     // Padding that a tag reserves for growth may be missing from its size, hence the larger bound after a
     // tag.
     let padding = if at > 0 { 1024 * 1024 } else { 64 * 1024 };
@@ -212,7 +212,7 @@ pub(super) fn sound<R: Read + Seek>(
             None => at += piece.len() as u64,
         }
     }
-    let end = at + JUNK;
+    let end = at + MAX_JUNK;
     while at < end {
         let wanted = usize::try_from(end - at).unwrap_or(0);
         let Some(skip) = memchr::memchr(0xff, source.at(at, wanted)?) else {
@@ -250,7 +250,7 @@ pub(super) fn amr_start(head: &[u8]) -> Option<(u64, &'static [u8; 16])> {
         .map(|&(_, at, sizes)| (at, sizes))
 }
 
-/// Identifies an AMR file, which must contain at least one whole frame.
+/// Identifies an AMR file, which must contain at minimum one whole frame.
 pub(super) fn amr<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((at, sizes)) = amr_start(source.at(0, 16)?) else {
         return Ok(None);
@@ -310,7 +310,7 @@ mod tests {
     fn found(bytes: &[u8]) -> Option<(u64, Codec)> {
         let mut source = BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O");
         let start = untagged(&mut source).expect("in-memory I/O");
-        sound(&mut source, start)
+        first(&mut source, start)
             .expect("in-memory I/O")
             .map(|(at, frame)| (at, frame.codec))
     }

@@ -1,4 +1,4 @@
-//! Image files: checks that the structure is complete enough to display. Decodes nothing.
+//! JPEG, PNG, GIF, BMP, ICO and WebP: checks that the structure is complete enough to display. Decodes nothing.
 
 use super::bounded_reader::BoundedReader;
 use super::chunks::{Layout, find};
@@ -64,7 +64,8 @@ fn ends<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<
 /// end of the file.
 pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const CUT_SHORT: Detected = Detected::Damaged("a PNG image that is cut short");
-    const AROUND: u64 = 12;
+    /// Bytes of a chunk besides its data: length, type and checksum.
+    const CHUNK_OVERHEAD: u64 = 12;
     let mut at = 8;
     let mut header = false;
     let mut data = false;
@@ -75,7 +76,7 @@ pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
         let Some(name) = source.array::<4>(at + 4)? else {
             return Ok(CUT_SHORT);
         };
-        if at + AROUND + length > source.len() {
+        if at + CHUNK_OVERHEAD + length > source.len() {
             return Ok(CUT_SHORT);
         }
         match &name {
@@ -90,7 +91,7 @@ pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
             _ if !header => break,
             _ => {}
         }
-        at += AROUND + length;
+        at += CHUNK_OVERHEAD + length;
     }
     Ok(if data {
         Detected::of("image/png")
@@ -156,147 +157,6 @@ pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     } else {
         Detected::Damaged("a BMP image that is cut short")
     }))
-}
-
-/// Byte order and field widths of a TIFF file: classic or `BigTIFF`.
-#[derive(Clone, Copy, Debug)]
-struct Tiff {
-    little: bool,
-    /// Widths in bytes of an offset, of an entry count, and of a directory entry.
-    offset: usize,
-    counter: usize,
-    entry: u64,
-}
-
-/// The properties of an image file directory (IFD) that matter for detection.
-#[derive(Clone, Copy, Debug, Default)]
-struct Directory {
-    /// Has an image width.
-    wide: bool,
-    /// Has values that occur only in camera raw images.
-    raw: bool,
-    /// Names the maker of the camera or scanner.
-    made: bool,
-    /// Offset and length of the list of sub-IFDs.
-    inner: Option<(u64, u64)>,
-}
-
-impl Tiff {
-    /// Reads the IFD at `at`: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), and DNG 1.7.
-    fn directory<R: Read + Seek>(
-        self,
-        source: &mut BoundedReader<R>,
-        at: u64,
-    ) -> io::Result<Directory> {
-        let mut found = Directory::default();
-        let Some(count) = source.uint(at, self.counter, self.little)? else {
-            return Ok(found);
-        };
-        for index in 0..count.min(4096) {
-            let at = at.saturating_add(self.counter as u64 + index * self.entry);
-            let Some(tag) = source.uint(at, 2, self.little)? else {
-                break;
-            };
-            let value = at.saturating_add(4 + self.offset as u64);
-            let short = source.uint(value, 2, self.little)?;
-            match tag {
-                0x100 => found.wide = true,
-                // Compression: Nikon, Sony, Samsung, Kodak and Pentax have codes of their own.
-                0x103 => {
-                    found.raw |= matches!(
-                        short,
-                        Some(34_713 | 32_767 | 32_769 | 32_770 | 65_000 | 65_535)
-                    )
-                }
-                // Photometric interpretation: a colour filter array or linear raw means sensor data.
-                0x106 => found.raw |= matches!(short, Some(32_803 | 34_892)),
-                0x10f => found.made = true,
-                0x14a => {
-                    let Some(count) =
-                        source.uint(at.saturating_add(4), self.offset, self.little)?
-                    else {
-                        continue;
-                    };
-                    // A single offset is stored inline instead of the offset of a list.
-                    let list = if count == 1 {
-                        Some(value)
-                    } else {
-                        source.uint(value, self.offset, self.little)?
-                    };
-                    found.inner = list.map(|list| (list, count));
-                }
-                // The DNG version.
-                0xc612 => found.raw = true,
-                _ => {}
-            }
-        }
-        Ok(found)
-    }
-
-    /// Returns true if a file with this first IFD is a camera raw image: the first IFD is often a
-    /// thumbnail, and the sensor image is in a sub-IFD.
-    fn raw<R: Read + Seek>(
-        self,
-        source: &mut BoundedReader<R>,
-        first: Directory,
-    ) -> io::Result<bool> {
-        if first.raw {
-            return Ok(true);
-        }
-        let Some((list, count)) = first.inner else {
-            return Ok(false);
-        };
-        for index in 0..count.min(16) {
-            let at = list.saturating_add(index * self.offset as u64);
-            let inner = match source.uint(at, self.offset, self.little)? {
-                Some(inner) => self.directory(source, inner)?,
-                None => Directory::default(),
-            };
-            // A sub-IFD without an image width, in a file that names its maker, is not a scanned page.
-            if inner.raw || first.made && !inner.wide {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
-/// Identifies TIFF (TIFF 6.0 section 2) and `BigTIFF`: the first IFD is readable and has an image width.
-pub(super) fn tiff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
-    const NO_DIRECTORY: Detected = Detected::Damaged("a TIFF image without a readable directory");
-    const RAW: Detected = Detected::Unsupported("a camera's raw image");
-    let Some(head) = source.array::<16>(0)? else {
-        return Ok(NO_DIRECTORY);
-    };
-    if head[8..].starts_with(b"CR") || head[8..].starts_with(b"HEAPCCDR") {
-        return Ok(RAW);
-    }
-    let little = head[0] == b'I';
-    let big = head[2] == 43 || head[3] == 43;
-    let file = if big {
-        Tiff {
-            little,
-            offset: 8,
-            counter: 8,
-            entry: 20,
-        }
-    } else {
-        Tiff {
-            little,
-            offset: 4,
-            counter: 2,
-            entry: 12,
-        }
-    };
-    let Some(at) = source.uint(file.offset as u64, file.offset, little)? else {
-        return Ok(NO_DIRECTORY);
-    };
-    let first = file.directory(source, at)?;
-    Ok(match first {
-        _ if file.raw(source, first)? => RAW,
-        Directory { wide: true, .. } => Detected::of("image/tiff"),
-        _ => NO_DIRECTORY,
-    })
 }
 
 /// Identifies ICO and CUR, which share a directory layout: every image lies inside the file and starts with
@@ -451,61 +311,6 @@ mod tests {
         for between in [b"\xff\xff\xff".as_slice(), b"\0\0"] {
             let filled = [&bytes[..second], between, &bytes[second..]].concat();
             assert_eq!(found(filled), Detected::of("image/jpeg"));
-        }
-    }
-
-    /// Builds a TIFF directory from the tag, type, count and value of each entry.
-    fn directory(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
-        let mut bytes = u16::try_from(entries.len())
-            .expect("few")
-            .to_le_bytes()
-            .to_vec();
-        for (tag, kind, count, value) in entries {
-            bytes.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
-            bytes.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
-        }
-        bytes.extend([0; 4]);
-        bytes
-    }
-
-    #[test]
-    fn camera_raw_images_are_distinguished_from_tiff() {
-        let raw = Detected::Unsupported("a camera's raw image");
-        let mut bytes = sample("scan-le.tiff");
-        bytes[8..10].copy_from_slice(b"CR");
-        assert_eq!(found(bytes), raw);
-
-        let (width, make) = ((0x100, 3, 1, 160), (0x10f, 2, 6, 0));
-        let tiff = Detected::of("image/tiff");
-        let start = |first: &[_]| [b"II*\0\x08\0\0\0".as_slice(), &directory(first)].concat();
-        for (entries, expected) in [
-            (vec![width, make], tiff),
-            (vec![width, (0x103, 3, 1, 5), (0x106, 3, 1, 2), make], tiff),
-            (vec![width, (0x103, 3, 1, 34_892)], tiff),
-            (vec![width, (0x103, 3, 1, 34_713)], raw),
-            (vec![width, (0x103, 3, 1, 65_535)], raw),
-            (vec![width, (0x106, 3, 1, 32_803)], raw),
-            (vec![width, (0x106, 3, 1, 34_892)], raw),
-            (vec![width, (0xc612, 1, 4, 0x0401)], raw),
-            // The sub-IFD lies outside the file.
-            (vec![width, make, (0x14a, 4, 1, 9000)], raw),
-            (vec![width, (0x14a, 4, 1, 9000)], tiff),
-        ] {
-            assert_eq!(found(start(&entries)), expected, "{entries:?}");
-        }
-        // The only or the second sub-IFD holds either sensor data or a smaller copy of the image.
-        for (samples, expected) in [(32_803, raw), (2, tiff)] {
-            let inner = directory(&[width, (0x106, 3, 1, samples)]);
-            let first = |list: u32, count: u32| start(&[width, make, (0x14a, 4, count, list)]);
-            let length = u32::try_from(first(0, 1).len()).expect("short");
-            assert_eq!(found([first(length, 1), inner.clone()].concat()), expected);
-            let other = directory(&[width]);
-            let second = length + 8 + u32::try_from(other.len()).expect("short");
-            let list = [(length + 8).to_le_bytes(), second.to_le_bytes()].concat();
-            assert_eq!(
-                found([first(length, 2), list, other, inner].concat()),
-                expected
-            );
         }
     }
 

@@ -1,94 +1,10 @@
-//! ISO base media files (ISO/IEC 14496-12) and their ancestor, QuickTime: MP4, M4A, MOV, 3GP, HEIC. Goes by
-//! the brands, and by the tracks where the brands are generic. Reads no samples.
+//! ISO base media files (ISO/IEC 14496-12) and their ancestor, QuickTime: MP4, M4A, MOV, 3GP, HEIC. Identified
+//! by their brands, and by their tracks where the brands are generic. Reads no samples.
 
+use super::atoms::{Atom, atom, child, find, inside};
 use super::bounded_reader::BoundedReader;
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
-
-/// A box, called an atom in QuickTime.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Atom {
-    pub(super) name: [u8; 4],
-    /// Offset of the content.
-    pub(super) start: u64,
-    /// End offset according to the header; may lie past the end of the file.
-    pub(super) end: u64,
-}
-
-impl Atom {
-    /// Truncates the box to `end`. Without this, a box that claims to extend past its parent would be
-    /// walked again for each sibling of the parent.
-    pub(super) fn before(self, end: u64) -> Self {
-        Self {
-            end: self.end.min(end),
-            ..self
-        }
-    }
-}
-
-/// Returns the box at `at` inside `parent`, truncated to the parent.
-pub(super) fn child<R: Read + Seek>(
-    source: &mut BoundedReader<R>,
-    at: u64,
-    parent: Atom,
-) -> io::Result<Option<Atom>> {
-    Ok(atom(source, at, parent.end)?.map(|child| child.before(parent.end)))
-}
-
-/// Returns the first box called `name` inside `parent`, truncated to the parent.
-pub(super) fn inside<R: Read + Seek>(
-    source: &mut BoundedReader<R>,
-    parent: Atom,
-    name: [u8; 4],
-) -> io::Result<Option<Atom>> {
-    Ok(find(source, parent.start, parent.end, name)?.map(|child| child.before(parent.end)))
-}
-
-/// Returns the box at `at` inside a box or file that ends at `end`.
-pub(super) fn atom<R: Read + Seek>(
-    source: &mut BoundedReader<R>,
-    at: u64,
-    end: u64,
-) -> io::Result<Option<Atom>> {
-    if at.saturating_add(8) > end {
-        return Ok(None);
-    }
-    let Some((&size, rest)) = source.at(at, 16)?.split_first_chunk::<4>() else {
-        return Ok(None);
-    };
-    let Some((&name, wide)) = rest.split_first_chunk::<4>() else {
-        return Ok(None);
-    };
-    let (header, size) = match u32::from_be_bytes(size) {
-        // Size 0 extends to the end; size 1 is followed by a 64-bit size (section 4.2).
-        0 => (8, end - at),
-        1 => (16, wide.try_into().map_or(0, u64::from_be_bytes)),
-        size => (8, u64::from(size)),
-    };
-    Ok((size >= header).then(|| Atom {
-        name,
-        start: at + header,
-        end: at.saturating_add(size),
-    }))
-}
-
-/// Returns the first box called `name` between `at` and `end`.
-pub(super) fn find<R: Read + Seek>(
-    source: &mut BoundedReader<R>,
-    mut at: u64,
-    end: u64,
-    name: [u8; 4],
-) -> io::Result<Option<Atom>> {
-    // Fragmented recordings have about two top-level boxes per second.
-    for _ in 0..100_000 {
-        match atom(source, at, end)? {
-            Some(found) if found.name == name => return Ok(Some(found)),
-            Some(other) => at = other.end,
-            None => break,
-        }
-    }
-    Ok(None)
-}
 
 /// Identifies a file by its first box: `ftyp`, or one that older QuickTime files without `ftyp` start with.
 pub(super) fn identify<R: Read + Seek>(
@@ -147,7 +63,7 @@ const HEVC: [&[u8; 4]; 8] = [
     b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
 ];
 /// Brands of images with a codec other than HEVC, or with any codec.
-const STILLS: [&[u8; 4]; 12] = [
+const STILL_IMAGES: [&[u8; 4]; 12] = [
     b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"1pic", b"unif", b"jpeg", b"jpgs", b"avci",
     b"avcs", b"MiHE",
 ];
@@ -163,7 +79,7 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
     // The second word is the minor version, not a brand.
     let compatible =
         |wanted: &[&[u8; 4]]| brands.iter().skip(2).any(|brand| wanted.contains(&brand));
-    let still = STILLS.contains(&&major);
+    let still = STILL_IMAGES.contains(&&major);
     let (hevc, avif) = (compatible(&HEVC), compatible(&[b"avif", b"avis"]));
     match &major {
         b"avif" | b"avis" => return Ok(Detected::Unsupported("an AVIF image")),
@@ -197,7 +113,7 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
     };
     // QuickTime alone has tracks of drawings, music and panoramas.
     let other = tracks.other && major == *b"qt  ";
-    if !tracks.sound && !tracks.pictures && !tracks.hidden && !other {
+    if !tracks.audio && !tracks.video && !tracks.hidden && !other {
         return Ok(Detected::Damaged("an MP4 file without sound and pictures"));
     }
     Ok(match &major {
@@ -205,7 +121,7 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
         b"M4V " | b"M4VH" | b"M4VP" => Detected::of("video/x-m4v"),
         b"qt  " => Detected::of("video/quicktime"),
         [b'3', b'g', _, _] => Detected::of("video/3gpp"),
-        _ if tracks.sound && !tracks.pictures => Detected::of("audio/x-m4a"),
+        _ if tracks.audio && !tracks.video => Detected::of("audio/x-m4a"),
         _ => Detected::either("video/mp4", "video/x-m4v"),
     })
 }
@@ -214,8 +130,8 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Copy, Debug, Default)]
 struct Tracks {
-    sound: bool,
-    pictures: bool,
+    audio: bool,
+    video: bool,
     /// Has a track of another kind that is content in itself, unlike subtitles, metadata and hints.
     other: bool,
     /// May have tracks that are not visible here: fragments without a movie box, or a compressed movie box.
@@ -254,8 +170,8 @@ fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Resul
             continue;
         };
         match source.array(handler.start + 8)?.as_ref() {
-            Some(b"soun") => tracks.sound = true,
-            Some(b"vide") => tracks.pictures = true,
+            Some(b"soun") => tracks.audio = true,
+            Some(b"vide") => tracks.video = true,
             Some(b"text" | b"sbtl" | b"subt" | b"clcp" | b"tmcd" | b"meta" | b"hint" | [0, ..])
             | None => {}
             Some(_) => tracks.other = true,
@@ -499,14 +415,14 @@ mod tests {
                 content,
                 Some(Detected::Damaged("an MP4 file without sound and pictures"))
             );
-            assert!(source.steps() < 400_000, "{}", source.steps());
+            assert!(source.steps_used() < 400_000, "{}", source.steps_used());
 
             let mut source = BoundedReader::new(Cursor::new(&file)).expect("in-memory I/O");
             assert_eq!(
                 crate::media::duration::mp4::duration(&mut source).expect("in-memory I/O"),
                 None
             );
-            assert!(source.steps() < 400_000, "{}", source.steps());
+            assert!(source.steps_used() < 400_000, "{}", source.steps_used());
         }
     }
 

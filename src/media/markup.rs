@@ -68,8 +68,8 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
 
 /// Classifies text that is not markup as a whole, by whether an HTML element occurs near its start.
 pub(super) fn within(text: &str) -> TextKind {
-    const START: usize = 64 * 1024;
-    let text = &text[..text.floor_char_boundary(START)];
+    const SEARCH_WINDOW: usize = 64 * 1024;
+    let text = &text[..text.floor_char_boundary(SEARCH_WINDOW)];
     let tag = |(at, _)| {
         let rest = &text[at + 1..];
         let name = word(rest);

@@ -3,14 +3,17 @@
 //! of the crate is imported.
 
 mod archive;
+mod atoms;
 mod bounded_reader;
 mod chunks;
 mod duration;
 mod frames;
 mod image;
 mod isobmff;
+mod json;
 mod lookup;
 mod markup;
+mod office;
 mod ole;
 mod probe;
 mod rejected;
@@ -18,6 +21,7 @@ mod resolve;
 mod sniff;
 mod table;
 mod text;
+mod tiff;
 mod zip_container;
 
 pub use lookup::{Declared, by_extension, declared, from_content_type_header, refused_extension};

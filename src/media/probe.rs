@@ -16,7 +16,7 @@ pub struct MediaInfo {
     pub duration_ms: Option<u64>,
 }
 
-/// Measures a file of type `media_type`. After a read error, values stay unknown.
+/// Reads the dimensions or the duration of a file. After a read error, values stay unknown.
 pub fn probe<R: Read + Seek>(reader: R, media_type: &MediaType) -> MediaInfo {
     match media_type.family {
         Family::Image => dimensions(reader, media_type).unwrap_or_default(),
@@ -62,9 +62,9 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
         },
         _ => {
             reader.seek(SeekFrom::Start(0))?;
-            let size = imagesize::reader_size(BufReader::new(Budget {
+            let size = imagesize::reader_size(BufReader::new(ReadLimited {
                 reader,
-                left: READS,
+                remaining: MAX_READS,
             }))
             .map_err(io::Error::other)?;
             (
@@ -84,25 +84,25 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
 
 /// Read budget for a header. `imagesize` follows segments and boxes without limit, and a crafted file can
 /// consist of nothing else.
-const READS: u32 = 2000;
+const MAX_READS: u32 = 2000;
 
 /// A reader that reports the end of the file once its read budget is used up.
-struct Budget<R> {
+struct ReadLimited<R> {
     reader: R,
-    left: u32,
+    remaining: u32,
 }
 
-impl<R: Read> Read for Budget<R> {
+impl<R: Read> Read for ReadLimited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.left.checked_sub(1) {
-            Some(left) => self.left = left,
+        match self.remaining.checked_sub(1) {
+            Some(remaining) => self.remaining = remaining,
             None => return Ok(0),
         }
         self.reader.read(buffer)
     }
 }
 
-impl<R: Seek> Seek for Budget<R> {
+impl<R: Seek> Seek for ReadLimited<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.reader.seek(to)
     }
@@ -126,5 +126,5 @@ pub(super) fn duration<R: Read + Seek>(
     };
     // Reject durations that the file size rules out: no playable media has less than 100 bit/s.
     let bits = source.len().saturating_mul(8);
-    Ok(duration.filter(|&millis| !source.spent() && millis > 0 && millis / 10 <= bits))
+    Ok(duration.filter(|&millis| !source.is_exhausted() && millis > 0 && millis / 10 <= bits))
 }

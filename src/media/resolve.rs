@@ -39,11 +39,11 @@ pub enum Rejection {
 /// The file is rejected.
 pub fn resolve(
     content: Detected,
-    called: &Claim<'_>,
+    claim: &Claim<'_>,
     route: Ingest,
 ) -> Result<&'static MediaType, Rejection> {
-    let filename = shown(called.filename);
-    if let Some(refused) = refused_extension(called.filename) {
+    let filename = shown(claim.filename);
+    if let Some(refused) = refused_extension(claim.filename) {
         return unsupported(format!(
             "{filename} has the extension .{refused}, which is not supported"
         ));
@@ -55,8 +55,11 @@ pub fn resolve(
             unsupported(format!("{filename} holds {noun}, which is not supported"))
         }
         Detected::Damaged(noun) => unsupported(format!("{filename} holds {noun}")),
-        Detected::Binary { kind, or } => binary(kind, or, called, route),
-        Detected::Text(kind) => text(kind, called, route),
+        Detected::Binary {
+            media_type,
+            alternative,
+        } => binary(media_type, alternative, claim, route),
+        Detected::Text(kind) => text(kind, claim, route),
     }
 }
 
@@ -70,73 +73,71 @@ fn extension(filename: &str) -> Option<&str> {
 }
 
 fn binary(
-    kind: &'static MediaType,
-    or: Option<&'static MediaType>,
-    called: &Claim<'_>,
+    detected: &'static MediaType,
+    alternative: Option<&'static MediaType>,
+    claim: &Claim<'_>,
     route: Ingest,
 ) -> Result<&'static MediaType, Rejection> {
-    let named = extension(called.filename).and_then(by_extension);
+    let named = extension(claim.filename).and_then(by_extension);
     // If the content is ambiguous, the extension decides, and after it the declared type.
-    let kind = match or {
-        Some(or) if named == Some(or) => or,
-        Some(or) if named != Some(kind) && called.declared == Some(or) => or,
-        _ => kind,
+    let media_type = match alternative {
+        Some(other) if named == Some(other) => other,
+        Some(other) if named != Some(detected) && claim.declared == Some(other) => other,
+        _ => detected,
     };
-    if let Some(named) = named.filter(|named| !passes(kind, named, route)) {
-        return mismatch(called.filename, kind, named, route);
+    if let Some(named) = named.filter(|named| !passes(media_type, named, route)) {
+        return mismatch(claim.filename, media_type, named, route);
     }
     // The `Content-Type` of a response cannot overrule the content.
-    match called.declared {
-        Some(declared) if route == Ingest::Upload && !passes(kind, declared, route) => {
-            mismatch(called.filename, kind, declared, route)
+    match claim.declared {
+        Some(declared) if route == Ingest::Upload && !passes(media_type, declared, route) => {
+            mismatch(claim.filename, media_type, declared, route)
         }
-        _ => Ok(kind),
+        _ => Ok(media_type),
     }
 }
 
-/// Returns true if content of type `kind` may be claimed to be of type `called`.
-fn passes(kind: &MediaType, called: &MediaType, route: Ingest) -> bool {
+/// Returns true if content of type `kind` may be claimed to be of type `claimed`.
+fn passes(kind: &MediaType, claimed: &MediaType, route: Ingest) -> bool {
     let same_family =
-        kind.family == called.family && matches!(kind.family, Family::Image | Family::Media);
-    let zipped = kind.family == Family::Package && called.name == "application/zip";
-    kind == called
+        kind.family == claimed.family && matches!(kind.family, Family::Image | Family::Media);
+    let zipped = kind.family == Family::Package && claimed.name == "application/zip";
+    kind == claimed
         || zipped
-        || same_family && (route == Ingest::Upload || interchangeable(kind, called))
+        || same_family && (route == Ingest::Upload || interchangeable(kind, claimed))
 }
 
 /// Returns true for types that users do not distinguish: related containers, and HEIC and HEIF stills.
-fn interchangeable(kind: &MediaType, called: &MediaType) -> bool {
-    const STILLS: [&str; 2] = ["image/heic", "image/heif"];
+fn interchangeable(kind: &MediaType, claimed: &MediaType) -> bool {
+    const STILL_IMAGES: [&str; 2] = ["image/heic", "image/heif"];
     const MOVIES: [&str; 4] = ["video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"];
-    let both = |group: &[&str]| group.contains(&kind.name) && group.contains(&called.name);
-    both(&STILLS) || both(&MOVIES) || (kind.name, called.name) == ("audio/x-m4a", "video/mp4")
+    let both = |group: &[&str]| group.contains(&kind.name) && group.contains(&claimed.name);
+    both(&STILL_IMAGES)
+        || both(&MOVIES)
+        || (kind.name, claimed.name) == ("audio/x-m4a", "video/mp4")
 }
 
-fn text(
-    kind: TextKind,
-    called: &Claim<'_>,
-    route: Ingest,
-) -> Result<&'static MediaType, Rejection> {
+fn text(kind: TextKind, claim: &Claim<'_>, route: Ingest) -> Result<&'static MediaType, Rejection> {
     let own = kind.media_type();
     // On upload, text declared to be a binary type is rejected, as is binary content declared to be text.
-    let declared = called
+    let declared = claim
         .declared
         .filter(|declared| declared.family == Family::Text);
-    if let (Ingest::Upload, Some(other), None) = (route, called.declared, declared) {
-        return mismatch(called.filename, own, other, route);
+    if let (Ingest::Upload, Some(other), None) = (route, claim.declared, declared) {
+        return mismatch(claim.filename, own, other, route);
     }
     let agreed = declared.filter(|declared| kind.reads_as(declared));
-    match extension(called.filename) {
+    match extension(claim.filename) {
         None => Ok(agreed
             .filter(|agreed| by_name_only(own) || !by_name_only(agreed))
             .unwrap_or(own)),
         Some(extension) => match (by_extension(extension), agreed) {
             (Some(named), _) if kind.reads_as(named) => Ok(named),
-            (Some(named), _) => mismatch(called.filename, own, named, route),
+            (Some(named), _) => mismatch(claim.filename, own, named, route),
             (None, Some(agreed)) => Ok(agreed),
             (None, None) => unsupported(format!(
                 "{} holds {}, and .{extension} is no extension of a supported type",
-                called.filename, own.noun
+                claim.filename, own.noun
             )),
         },
     }
@@ -162,12 +163,12 @@ impl TextKind {
         })
     }
 
-    /// Returns true if text of this kind may be claimed to be of type `called`.
-    fn reads_as(self, called: &MediaType) -> bool {
+    /// Returns true if text of this kind may be claimed to be of type `claimed`.
+    fn reads_as(self, claimed: &MediaType) -> bool {
         let markup = matches!(self, Self::Svg | Self::Html | Self::Fragment | Self::Xml);
-        by_name_only(called)
-            || self.media_type() == called
-            || match called.name {
+        by_name_only(claimed)
+            || self.media_type() == claimed
+            || match claimed.name {
                 "text/html" => matches!(self, Self::Xml | Self::Mixed),
                 "text/xml" => markup,
                 "application/json" => self == Self::Scalar,
@@ -180,19 +181,19 @@ impl TextKind {
 fn mismatch(
     filename: &str,
     kind: &MediaType,
-    called: &MediaType,
+    claimed: &MediaType,
     route: Ingest,
 ) -> Result<&'static MediaType, Rejection> {
     let filename = shown(filename);
     match route {
         Ingest::Upload => unsupported(format!(
             "{filename} holds {}, not {}",
-            kind.noun, called.noun
+            kind.noun, claimed.noun
         )),
         Ingest::Url => {
             let extension = kind.extensions.first().copied().unwrap_or_default();
             let (noun, name) = (kind.noun, kind.name);
-            let upload = if passes(kind, called, Ingest::Upload) {
+            let upload = if passes(kind, claimed, Ingest::Upload) {
                 ", or upload it instead"
             } else {
                 ""

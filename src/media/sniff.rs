@@ -2,7 +2,7 @@
 
 use super::bounded_reader::BoundedReader;
 use super::table::{MediaType, named};
-use super::{chunks, frames, image, isobmff, ole, rejected, text, zip_container};
+use super::{chunks, frames, image, isobmff, ole, rejected, text, tiff, zip_container};
 use memchr::memmem;
 use std::io::{self, Read, Seek};
 
@@ -12,9 +12,9 @@ pub enum Detected {
     Empty,
     /// An accepted type that is not text.
     Binary {
-        kind: &'static MediaType,
+        media_type: &'static MediaType,
         /// Alternative type for the same bytes; chosen if the filename or the declared type names it.
-        or: Option<&'static MediaType>,
+        alternative: Option<&'static MediaType>,
     },
     /// Text from start to end.
     Text(TextKind),
@@ -57,16 +57,16 @@ impl Detected {
     /// Returns the accepted type called `name`, without an alternative.
     pub(super) fn of(name: &str) -> Self {
         Self::Binary {
-            kind: named(name),
-            or: None,
+            media_type: named(name),
+            alternative: None,
         }
     }
 
     /// Returns the first type, with the second as the alternative.
-    pub(super) fn either(name: &str, or: &str) -> Self {
+    pub(super) fn either(name: &str, alternative: &str) -> Self {
         Self::Binary {
-            kind: named(name),
-            or: Some(named(or)),
+            media_type: named(name),
+            alternative: Some(named(alternative)),
         }
     }
 }
@@ -76,48 +76,52 @@ impl Detected {
 /// # Errors
 /// Those of the reader only; a malformed file is reported in the returned value.
 pub fn identify<R: Read + Seek>(reader: R) -> io::Result<Detected> {
-    inspected(&mut BoundedReader::new(reader)?)
+    identify_within(&mut BoundedReader::new(reader)?)
 }
 
 /// Identifies content within the step budget of the reader.
-pub(super) fn inspected<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
-    Ok(match recognised(source)? {
+pub(super) fn identify_within<R: Read + Seek>(
+    source: &mut BoundedReader<R>,
+) -> io::Result<Detected> {
+    Ok(match detect(source)? {
         // An incomplete walk does not justify acceptance.
-        Detected::Binary { .. } | Detected::Unknown | Detected::Damaged(_) if source.spent() => {
+        Detected::Binary { .. } | Detected::Unknown | Detected::Damaged(_)
+            if source.is_exhausted() =>
+        {
             Detected::Damaged("more small parts than any program writes")
         }
         content => content,
     })
 }
 
-fn recognised<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
+fn detect<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     if source.len() == 0 {
         return Ok(Detected::Empty);
     }
     let head = source.at(0, 2048)?.to_vec();
     // AMR starts with `#!`, like a script.
-    if let Some(sound) = frames::amr(source)? {
-        return Ok(sound);
+    if let Some(amr) = frames::amr(source)? {
+        return Ok(amr);
     }
     // Text can start with the bytes of a binary signature, so text is tested first, except for formats that
     // are text themselves.
     let text = text::identify(source)?;
     // A byte order mark or blank lines in front are common.
-    let blank = head.len()
+    let start = head.len()
         - head
             .strip_prefix(b"\xef\xbb\xbf".as_slice())
             .unwrap_or(&head)
             .trim_ascii_start()
             .len();
-    if head[blank..].starts_with(b"%PDF-") {
+    if head[start..].starts_with(b"%PDF-") {
         // Without an object it is text about the format, or a truncated document.
         match text {
-            _ if pdf(source, blank as u64)? => return Ok(Detected::of("application/pdf")),
+            _ if pdf(source, start as u64)? => return Ok(Detected::of("application/pdf")),
             Some(kind) => return Ok(Detected::Text(kind)),
             None => return Ok(Detected::Damaged("a PDF document that is cut short")),
         }
     }
-    if head[blank..].starts_with(b"{\\rtf") {
+    if head[start..].starts_with(b"{\\rtf") {
         return Ok(text.map_or_else(
             || Detected::of("text/rtf"),
             |_| Detected::Text(TextKind::Rtf),
@@ -164,7 +168,7 @@ fn binary<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Res
     if late_pdf(source, head)? {
         return Ok(Detected::of("application/pdf"));
     }
-    sound(source)
+    bare_audio(source)
 }
 
 /// Returns true if a PDF starts after other bytes: some document servers prepend a line, and readers search
@@ -198,7 +202,7 @@ fn signed<R: Read + Seek>(
         [0xff, 0xd8, 0xff, ..] => image::jpeg(source).map(Some),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => image::png(source).map(Some),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => image::gif(source).map(Some),
-        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => image::tiff(source).map(Some),
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => tiff::identify(source).map(Some),
         [0, 0, 1 | 2, 0, ..] => image::icon(source),
         [b'B', b'M', ..] => image::bmp(source),
         [b'R', b'I', b'F', b'F', ..] | [b'R', b'F', b'6', b'4', ..] | [b'B', b'W', b'6', b'4', ..] => {
@@ -230,14 +234,14 @@ fn signed<R: Read + Seek>(
 }
 
 /// Identifies audio without a container, with or without leading tags.
-fn sound<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
+fn bare_audio<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     let start = frames::untagged(source)?;
     if start > 0
         && let Some(noun) = rejected::noun(source.at(start, 64)?)
     {
         return Ok(Detected::Unsupported(noun));
     }
-    Ok(match frames::sound(source, start)? {
+    Ok(match frames::first(source, start)? {
         Some((_, frame)) if frame.codec == frames::Codec::Adts => Detected::of("audio/aac"),
         Some(_) => Detected::of("audio/mpeg"),
         None if start > 0 => Detected::Damaged("an ID3 tag without sound"),

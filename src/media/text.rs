@@ -1,20 +1,19 @@
 //! Detects text and classifies it by how it starts. Reads the whole file, one block at a time.
 
 use super::bounded_reader::{BoundedReader, fill};
-use super::markup;
 use super::sniff::TextKind;
-use serde::de::IgnoredAny;
-use std::io::{self, BufReader, Cursor, ErrorKind, Read, Seek};
+use super::{json, markup};
+use std::io::{self, Read, Seek};
 
 /// Size of a block in bytes, and of the prefix by which text is classified.
-const START: usize = 64 * 1024;
+pub(super) const BLOCK: usize = 64 * 1024;
 /// Size of that prefix in bytes for markup: the root element of a drawing may follow pages of licence text.
-const PROLOG: usize = 1024 * 1024;
+const MARKUP_PREFIX: usize = 1024 * 1024;
 
 /// The byte order mark in UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The end-of-file character (Ctrl-Z) of DOS text files.
-const DOS_END: u8 = 0x1a;
+pub(super) const DOS_END: u8 = 0x1a;
 
 /// Returns the kind of text, or `None` if the file is neither UTF-16 with a byte order mark nor free of
 /// binary control characters.
@@ -28,16 +27,16 @@ pub(super) fn identify<R: Read + Seek>(
         _ => None,
     };
     let whole = match wide {
-        Some(little) => utf16(source.from(2)?, little)?,
-        None => bytes(source.from(0)?)?,
+        Some(little) => utf16(source.stream_from(2)?, little)?,
+        None => bytes(source.stream_from(0)?)?,
     };
     if !whole {
         return Ok(None);
     }
     let words = |text: &str| text.len() - text.trim_start_matches('\u{feff}').trim_start().len();
-    let mut text = start(source, START, wide)?;
+    let mut text = start(source, BLOCK, wide)?;
     if text[words(&text)..].starts_with('<') {
-        text = start(source, PROLOG, wide)?;
+        text = start(source, MARKUP_PREFIX, wide)?;
     }
     kind(source, &text[words(&text)..], wide).map(Some)
 }
@@ -49,7 +48,7 @@ fn start<R: Read + Seek>(
     wide: Option<bool>,
 ) -> io::Result<String> {
     let mut start = vec![0; length];
-    let filled = fill(source.from(0)?, &mut start)?;
+    let filled = fill(source.stream_from(0)?, &mut start)?;
     let start = &start[..filled];
     Ok(match wide {
         Some(little) => decode(start.get(2..).unwrap_or_default(), little),
@@ -70,7 +69,7 @@ const fn binary(byte: u8) -> bool {
 /// Returns true if a stream is free of binary control characters, which holds for UTF-8 and for all 8-bit
 /// and East Asian encodings. A final DOS end-of-file character is allowed.
 fn bytes(reader: &mut impl Read) -> io::Result<bool> {
-    let mut buffer = vec![0; START];
+    let mut buffer = vec![0; BLOCK];
     loop {
         let filled = fill(reader, &mut buffer)?;
         let piece = &buffer[..filled];
@@ -79,10 +78,10 @@ fn bytes(reader: &mut impl Read) -> io::Result<bool> {
             .iter()
             .fold(false, |found, &byte| found | binary(byte))
         {
-            let last = filled < START && piece.ends_with(&[DOS_END]);
+            let last = filled < BLOCK && piece.ends_with(&[DOS_END]);
             return Ok(last && !piece[..filled - 1].iter().any(|&byte| binary(byte)));
         }
-        if filled < START {
+        if filled < BLOCK {
             return Ok(true);
         }
     }
@@ -90,7 +89,7 @@ fn bytes(reader: &mut impl Read) -> io::Result<bool> {
 
 /// Returns true if a stream is UTF-16 without binary control characters and with all surrogates paired.
 fn utf16(reader: &mut impl Read, little: bool) -> io::Result<bool> {
-    let mut buffer = vec![0; START];
+    let mut buffer = vec![0; BLOCK];
     let mut high = false;
     loop {
         let filled = fill(reader, &mut buffer)?;
@@ -107,13 +106,13 @@ fn utf16(reader: &mut impl Read, little: bool) -> io::Result<bool> {
             }
             high = matches!(unit, 0xd800..=0xdbff);
         }
-        if filled < START {
+        if filled < BLOCK {
             return Ok(odd.is_empty() && !high);
         }
     }
 }
 
-fn units(bytes: &[u8], little: bool) -> impl Iterator<Item = u16> {
+pub(super) fn utf16_units(bytes: &[u8], little: bool) -> impl Iterator<Item = u16> {
     let (units, _) = bytes.as_chunks::<2>();
     units.iter().map(move |&unit| {
         if little {
@@ -125,7 +124,7 @@ fn units(bytes: &[u8], little: bool) -> impl Iterator<Item = u16> {
 }
 
 fn decode(bytes: &[u8], little: bool) -> String {
-    let characters = char::decode_utf16(units(bytes, little));
+    let characters = char::decode_utf16(utf16_units(bytes, little));
     characters
         .map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER))
         .collect()
@@ -151,8 +150,8 @@ fn kind<R: Read + Seek>(
                 source.at(tail, 256)?.iter().rev().find(|byte| !blank(byte)) == Some(&b'>');
             Ok(markup::kind(text, closed))
         }
-        Some(b'{' | b'[') if json(source, wide)? => Ok(TextKind::Json),
-        Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json(source, wide)? => {
+        Some(b'{' | b'[') if json::is_json(source, wide)? => Ok(TextKind::Json),
+        Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json::is_json(source, wide)? => {
             Ok(TextKind::Scalar)
         }
         _ => Ok(markup::within(text)),
@@ -169,141 +168,12 @@ fn begins(text: &str, name: &str) -> bool {
     })
 }
 
-/// Returns true if the whole file is one JSON value (RFC 8259), after an optional byte order mark. The
-/// encoding must be UTF-8, or UTF-16, which earlier versions of the standard allowed.
-fn json<R: Read + Seek>(source: &mut BoundedReader<R>, wide: Option<bool>) -> io::Result<bool> {
-    if let Some(little) = wide {
-        return value(Narrow {
-            reader: source.from(2)?,
-            little,
-            high: None,
-            text: Cursor::default(),
-        });
-    }
-    let from = if source.at(0, 3)? == MARK { 3 } else { 0 };
-    let ends_like_dos = source.at(source.len() - 1, 1)? == [DOS_END];
-    let length = source.len() - from - u64::from(ends_like_dos);
-    Ok(value(source.from(from)?.take(length))? && utf8(source.from(from)?)?)
-}
-
-/// Returns true if a stream is UTF-8.
-fn utf8(reader: &mut impl Read) -> io::Result<bool> {
-    let mut buffer = vec![0; START];
-    let mut kept = 0;
-    loop {
-        let filled = kept + fill(reader, &mut buffer[kept..])?;
-        kept = match str::from_utf8(&buffer[..filled]) {
-            Ok(_) => 0,
-            // The last character may continue in the next block.
-            Err(error) if error.error_len().is_none() && filled == START => {
-                filled - error.valid_up_to()
-            }
-            Err(_) => return Ok(false),
-        };
-        if filled < START {
-            return Ok(true);
-        }
-        buffer.copy_within(filled - kept.., 0);
-    }
-}
-
-/// Returns true if a stream is one JSON value.
-fn value(reader: impl Read) -> io::Result<bool> {
-    let reader = Shallow {
-        reader,
-        depth: 0,
-        string: false,
-        escaped: false,
-    };
-    let reader = BufReader::with_capacity(START, reader);
-    match serde_json::from_reader::<_, IgnoredAny>(reader) {
-        Ok(_) => Ok(true),
-        // A read error, not malformed JSON.
-        Err(error)
-            if error
-                .io_error_kind()
-                .is_some_and(|kind| kind != ErrorKind::UnexpectedEof) =>
-        {
-            Err(error.into())
-        }
-        Err(_) => Ok(false),
-    }
-}
-
-/// A reader that transcodes UTF-16 to UTF-8.
-struct Narrow<R> {
-    reader: R,
-    little: bool,
-    /// High surrogate at the end of a block; its low surrogate is in the next one.
-    high: Option<u16>,
-    text: Cursor<String>,
-}
-
-impl<R: Read> Read for Narrow<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.text.get_ref().len() as u64 == self.text.position() {
-            let mut piece = vec![0; START];
-            let filled = fill(&mut self.reader, &mut piece)?;
-            let mut units: Vec<u16> = self
-                .high
-                .take()
-                .into_iter()
-                .chain(units(&piece[..filled], self.little))
-                .collect();
-            self.high = units.pop_if(|last| filled == START && matches!(last, 0xd800..=0xdbff));
-            self.text = Cursor::new(String::from_utf16_lossy(&units));
-        }
-        let left = self
-            .text
-            .get_ref()
-            .as_bytes()
-            .get(usize::try_from(self.text.position()).unwrap_or(usize::MAX)..);
-        let read = left.unwrap_or_default().read(buffer)?;
-        self.text.set_position(self.text.position() + read as u64);
-        Ok(read)
-    }
-}
-
-/// A reader that ends JSON that is nested too deeply: even when it skips values, the parser keeps a byte
-/// per open bracket, and a crafted file can consist of brackets.
-struct Shallow<R> {
-    reader: R,
-    depth: u32,
-    string: bool,
-    escaped: bool,
-}
-
-impl<R: Read> Read for Shallow<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        /// The recursion limit of `serde_json` when it builds values.
-        const DEEPEST: u32 = 128;
-        if self.depth > DEEPEST {
-            return Ok(0);
-        }
-        let read = self.reader.read(buffer)?;
-        for (at, byte) in buffer[..read].iter().enumerate() {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'"' => self.string = !self.string,
-                b'\\' => self.escaped = self.string,
-                b'[' | b'{' if !self.string => self.depth += 1,
-                b']' | b'}' if !self.string => self.depth = self.depth.saturating_sub(1),
-                _ => {}
-            }
-            if self.depth > DEEPEST {
-                return Ok(at);
-            }
-        }
-        Ok(read)
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io::Cursor;
 
-    fn found(bytes: impl AsRef<[u8]>) -> Option<TextKind> {
+    pub(in crate::media) fn found(bytes: impl AsRef<[u8]>) -> Option<TextKind> {
         identify(&mut BoundedReader::new(Cursor::new(bytes)).expect("in-memory I/O"))
             .expect("in-memory I/O")
     }
@@ -312,7 +182,7 @@ mod tests {
     fn control_character_anywhere_makes_text_binary() {
         let long = "caf\u{e9} ".repeat(50_000).into_bytes();
         assert_eq!(found(&long), Some(TextKind::Plain));
-        for at in [0, 1, START - 1, START, START + 1, long.len() - 1] {
+        for at in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, long.len() - 1] {
             for control in [0x00, 0x01, 0x08, 0x0e, 0x1a, 0x1f] {
                 let mut broken = long.clone();
                 broken[at] = control;
@@ -357,7 +227,7 @@ mod tests {
     #[test]
     fn surrogate_pair_across_two_blocks_is_text() {
         let mut text = b"\xff\xfe".to_vec();
-        text.extend(b"a\0".repeat(START / 2 - 1));
+        text.extend(b"a\0".repeat(BLOCK / 2 - 1));
         text.extend(b"\x3d\xd8\x00\xde");
         assert_eq!(found(&text), Some(TextKind::Plain));
     }
@@ -395,55 +265,6 @@ mod tests {
     }
 
     #[test]
-    fn json_must_be_utf8_or_utf16_with_byte_order_mark() {
-        let wide = |text: &str, little: bool| {
-            let bytes = |unit: u16| {
-                if little {
-                    unit.to_le_bytes()
-                } else {
-                    unit.to_be_bytes()
-                }
-            };
-            "\u{feff}"
-                .encode_utf16()
-                .chain(text.encode_utf16())
-                .flat_map(bytes)
-                .collect::<Vec<_>>()
-        };
-        let odd = ["[\"", &"\u{1f600}".repeat(40_000), "\"]"].concat();
-        for text in [
-            "{\"a\": [\"\u{e9}\u{1f600}\"]}",
-            &odd,
-            &odd.replacen('\u{1f600}', "aa", 1),
-        ] {
-            assert_eq!(found(text), Some(TextKind::Json));
-            for little in [true, false] {
-                assert_eq!(found(wide(text, little)), Some(TextKind::Json));
-                assert_eq!(
-                    found(wide(&text[..text.len() - 1], little)),
-                    Some(TextKind::Plain)
-                );
-            }
-        }
-        let long = [b"[\"a".as_slice(), &vec![0xff; START], b"\"]"].concat();
-        for latin in [b"[\"na\xefve\"]".as_slice(), b"\"\xe9\"", &long] {
-            assert_eq!(found(latin), Some(TextKind::Plain));
-        }
-        for shift in 0..4 {
-            let text = [
-                "[\"".to_owned() + &"a".repeat(shift),
-                "\u{1f600}".repeat(40_000),
-                "\"]".to_owned(),
-            ]
-            .concat();
-            assert_eq!(found(&text), Some(TextKind::Json));
-            let mut broken = text.into_bytes();
-            broken[START] = b'a';
-            assert_eq!(found(broken), Some(TextKind::Plain));
-        }
-    }
-
-    #[test]
     fn trailing_dos_end_of_file_character_is_ignored() {
         assert_eq!(found(b"{}\r\n\x1a"), Some(TextKind::Json));
         assert_eq!(found(b"\xef\xbb\xbf[1]\x1a"), Some(TextKind::Json));
@@ -457,22 +278,5 @@ mod tests {
         assert_eq!(found(late(100_000)), Some(TextKind::Svg));
         assert_eq!(found(late(1_000_000)), Some(TextKind::Svg));
         assert_eq!(found(late(2_000_000)), Some(TextKind::Xml));
-    }
-
-    #[test]
-    fn deeply_nested_json_is_plain_text() {
-        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
-        assert_eq!(found(nested(128)), Some(TextKind::Json));
-        assert_eq!(found(nested(129)), Some(TextKind::Plain));
-        assert_eq!(found(nested(1_000_000)), Some(TextKind::Plain));
-        // Adjacent brackets, and brackets in strings, add no depth.
-        assert_eq!(
-            found(format!("[{}[]]", "[],".repeat(1000))),
-            Some(TextKind::Json)
-        );
-        assert_eq!(
-            found(format!("[\"\\\"{}\"]", "[".repeat(1000))),
-            Some(TextKind::Json)
-        );
     }
 }

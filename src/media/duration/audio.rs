@@ -7,7 +7,7 @@ use crate::media::frames::{self, Codec, Frame, frame};
 use std::io::{self, Read, Seek};
 
 /// Maximum number of frames counted: more than 26 hours of MP3 at 48 kHz.
-const FRAMES: u32 = 4_000_000;
+const MAX_FRAMES: u32 = 4_000_000;
 
 /// Converts samples at `rate` per second to milliseconds. Returns `None` if the rate is 0.
 fn millis(samples: u64, rate: u64) -> Option<u64> {
@@ -26,15 +26,16 @@ pub(in crate::media) fn wav<R: Read + Seek>(
     let Some(data) = find(source, 12, Layout::Riff, *b"data")? else {
         return Ok(None);
     };
-    let there = source.len().saturating_sub(data.start);
+    let available = source.len().saturating_sub(data.start);
     let wide = find(source, 12, Layout::Riff, *b"ds64")?;
     // Writers to a pipe cannot seek back to fill in the size; they leave the maximum value, or one that
     // exceeds the file.
     let size = match wide {
-        Some(wide) if data.size == 0xffff_ffff => {
-            source.le64(wide.start + 8)?.unwrap_or(u64::MAX).min(there)
-        }
-        _ => data.size.min(there),
+        Some(wide) if data.size == 0xffff_ffff => source
+            .le64(wide.start + 8)?
+            .unwrap_or(u64::MAX)
+            .min(available),
+        _ => data.size.min(available),
     };
     let Some((codec, rate)) = source.le16(format)?.zip(source.le32(format + 4)?) else {
         return Ok(None);
@@ -98,9 +99,9 @@ fn extended(number: [u8; 10]) -> u64 {
 pub(in crate::media) fn caf<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
-    const DESCRIPTION: u64 = 20;
+    const DESCRIPTION_START: u64 = 20;
     let Some(rate) = source
-        .be64(DESCRIPTION)?
+        .be64(DESCRIPTION_START)?
         .map(f64::from_bits)
         .filter(|rate| (1.0..=1e7).contains(rate))
     else {
@@ -119,8 +120,8 @@ pub(in crate::media) fn caf<R: Read + Seek>(
     if frames.is_none()
         && let Some(data) = find(source, 8, Layout::Caf, *b"data")?
         && let Some((bytes, each)) = source
-            .be32(DESCRIPTION + 16)?
-            .zip(source.be32(DESCRIPTION + 20)?)
+            .be32(DESCRIPTION_START + 16)?
+            .zip(source.be32(DESCRIPTION_START + 20)?)
     {
         // An interrupted recording has size -1, which as an unsigned number exceeds the file. The data
         // starts with a 4-byte edit counter.
@@ -144,7 +145,7 @@ pub(in crate::media) fn amr<R: Read + Seek>(
         return Ok(None);
     };
     let mut frames = 0;
-    while frames < FRAMES
+    while frames < MAX_FRAMES
         && let Some([header]) = source.array(at)?
     {
         let size = sizes[usize::from(header >> 3 & 15)];
@@ -162,19 +163,19 @@ pub(in crate::media) fn stream<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
     let start = frames::untagged(source)?;
-    let Some((start, first)) = frames::sound(source, start)? else {
+    let Some((start, first)) = frames::first(source, start)? else {
         return Ok(None);
     };
     let rate = u64::from(first.rate);
     if let Some(samples) = announced(source, start, first)? {
-        let told = millis(samples, rate);
+        let announced = millis(samples, rate);
         // The lowest bit rate is 8 kbit/s, one byte per millisecond; a longer duration is false.
-        if told.is_some_and(|told| told <= source.len()) {
-            return Ok(told);
+        if announced.is_some_and(|millis| millis <= source.len()) {
+            return Ok(announced);
         }
     }
     let (mut at, mut samples, mut gaps) = (start, 0, 0);
-    for _ in 0..FRAMES {
+    for _ in 0..MAX_FRAMES {
         match frame(source.at(at, 7)?)
             .filter(|frame| frame.codec == first.codec && frame.rate == first.rate)
         {
@@ -188,7 +189,7 @@ pub(in crate::media) fn stream<R: Read + Seek>(
             }
             // Concatenated recordings have tags and stray bytes in between.
             None if gaps < 20 => {
-                match frames::sound(source, at)?.filter(|(_, next)| next.codec == first.codec) {
+                match frames::first(source, at)?.filter(|(_, next)| next.codec == first.codec) {
                     Some((next, _)) => {
                         gaps += 1;
                         at = next;

@@ -1,4 +1,4 @@
-//! Durations of sound and films.
+//! Durations of audio and video.
 
 pub(crate) mod audio;
 pub(crate) mod mp4;

@@ -1,7 +1,8 @@
 //! Durations of movies (ISO/IEC 14496-12), fragmented or not. Reads no samples.
 
+use crate::media::atoms::{Atom, atom, child, find, inside};
 use crate::media::bounded_reader::BoundedReader;
-use crate::media::isobmff::{Atom, atom, child, find, inside};
+
 use std::io::{self, Read, Seek};
 
 /// The timing of a track.
@@ -30,7 +31,7 @@ pub(in crate::media) fn duration<R: Read + Seek>(
         return Ok(millis(whole, timescale));
     };
     let mut tracks = tracks(source, movie, extends)?;
-    // Also if the header tells the duration: runs that cannot be are refused.
+    // Also walked if the header has the duration, to reject impossible runs.
     fragments(source, movie.end, &mut tracks)?;
     if let Some(header) = inside(source, extends, *b"mehd")? {
         let width = if source.at(header.start, 1)? == [1] {
@@ -158,8 +159,8 @@ fn fragments<R: Read + Seek>(
     Ok(())
 }
 
-/// Refuses runs that claim more samples than the file has bytes, whichever track they are of: a decoder would count them
-/// one by one.
+/// Rejects runs, of any track, that claim more samples than the file has bytes: a decoder would count them one
+/// by one.
 fn check_runs<R: Read + Seek>(source: &mut BoundedReader<R>, fragment: Atom) -> io::Result<()> {
     let mut at = fragment.start;
     while let Some(run) = child(source, at, fragment)? {

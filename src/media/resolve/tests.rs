@@ -6,7 +6,7 @@ fn binary(kind: &str) -> Detected {
     Detected::of(kind)
 }
 
-fn settled(
+fn resolved(
     content: Detected,
     filename: &str,
     declared: &str,
@@ -44,11 +44,11 @@ fn extension_within_family_is_ignored_on_upload_and_must_fit_by_url() {
         let content_name = content;
         let content = binary(content_name);
         assert_eq!(
-            settled(content, filename, "", Ingest::Upload),
+            resolved(content, filename, "", Ingest::Upload),
             Ok(content_name),
             "{filename}"
         );
-        match settled(content, filename, "", Ingest::Url) {
+        match resolved(content, filename, "", Ingest::Url) {
             Ok(name) => assert!(by_url && name == content_name, "{filename}: {name}"),
             Err(Rejection::Mismatch(_)) => assert!(!by_url, "{filename}"),
             Err(other) => panic!("{filename}: {other}"),
@@ -72,12 +72,12 @@ fn extension_of_another_family_is_refused() {
         ("application/vnd.ms-excel", "a.zip"),
         ("application/x-iwork-keynote-sffkey", "a.pages"),
     ] {
-        let upload = settled(binary(content), filename, "", Ingest::Upload);
+        let upload = resolved(binary(content), filename, "", Ingest::Upload);
         assert!(
             matches!(upload, Err(Rejection::Unsupported(_))),
             "{filename} {upload:?}"
         );
-        let by_url = settled(binary(content), filename, "", Ingest::Url);
+        let by_url = resolved(binary(content), filename, "", Ingest::Url);
         assert!(
             matches!(by_url, Err(Rejection::Mismatch(_))),
             "{filename} {by_url:?}"
@@ -96,10 +96,10 @@ fn declared_type_counts_on_upload_only() {
         ("application/zip", "a.zip", "application/epub+zip", false),
         ("application/epub+zip", "a.epub", "application/zip", true),
     ] {
-        let upload = settled(binary(content), filename, declared, Ingest::Upload);
+        let upload = resolved(binary(content), filename, declared, Ingest::Upload);
         assert_eq!(upload.is_ok(), passes, "{filename} {declared}");
         assert_eq!(
-            settled(binary(content), filename, declared, Ingest::Url),
+            resolved(binary(content), filename, declared, Ingest::Url),
             Ok(content),
             "{filename} {declared}"
         );
@@ -121,7 +121,7 @@ fn ambiguous_content_is_resolved_by_extension_then_declared_type() {
     ] {
         for route in [Ingest::Upload, Ingest::Url] {
             assert_eq!(
-                settled(content, filename, declared, route),
+                resolved(content, filename, declared, route),
                 Ok(expected),
                 "{filename} {declared}"
             );
@@ -183,13 +183,13 @@ fn text_gets_type_of_its_extension_if_content_fits() {
         (TextKind::Plain, "a.page", "text/html", None),
     ] {
         for route in [Ingest::Upload, Ingest::Url] {
-            let found = settled(Detected::Text(kind), filename, declared, route).ok();
+            let found = resolved(Detected::Text(kind), filename, declared, route).ok();
             assert_eq!(found, expected, "{kind:?} {filename} {declared}");
         }
     }
     // A declared type is binding on upload, and only a hint by URL.
     assert!(
-        settled(
+        resolved(
             Detected::Text(TextKind::Plain),
             "a.txt",
             "image/png",
@@ -198,7 +198,7 @@ fn text_gets_type_of_its_extension_if_content_fits() {
         .is_err()
     );
     assert!(
-        settled(
+        resolved(
             Detected::Text(TextKind::Plain),
             "a.txt",
             "image/png",
@@ -269,7 +269,7 @@ fn refusals_name_the_detected_content() {
             "a.css holds plain text, and .css is no extension of a supported type",
         ),
     ] {
-        let refusal = settled(content, filename, "", route).expect_err(sentence);
+        let refusal = resolved(content, filename, "", route).expect_err(sentence);
         assert_eq!(refusal.to_string(), sentence);
     }
 }
