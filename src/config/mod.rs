@@ -489,7 +489,7 @@ mod tests {
         let allowed = config.expect("config").fetch_allowed;
         assert!(
             allowed.contains("::1".parse().expect("address"))
-                && allowed.port(8443)
+                && allowed.allows_port(8443)
                 && allowed.nets.len() == 2
         );
     }

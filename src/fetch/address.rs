@@ -1,7 +1,8 @@
-//! Which addresses may be reached. Owns the ranges that are refused, each with the document that sets it apart, and the
-//! names that never mean a public host. Pure: resolves and connects nothing.
+//! The egress policy: addresses, ports and names that a fetch may connect to (SSRF protection). Pure: resolves
+//! and connects nothing.
 //!
-//! The ranges are those that the IANA special-purpose address registries (RFC 6890) do not call globally reachable.
+//! Denied are the ranges that the IANA special-purpose address registries (RFC 6890) do not list as globally
+//! reachable, each with its source, and names for local use.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,8 +12,8 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
-/// IPv4 ranges that are not public, and why.
-static REFUSED_V4: &[(Ipv4Net, &str)] = &[
+/// IPv4 ranges that are not public, with their sources.
+static DENIED_V4: &[(Ipv4Net, &str)] = &[
     (v4(0, 0, 0, 0, 8), "this network, RFC 1122 section 3.2.1.3"),
     (v4(10, 0, 0, 0, 8), "private, RFC 1918"),
     (
@@ -20,8 +21,8 @@ static REFUSED_V4: &[(Ipv4Net, &str)] = &[
         "shared by a carrier's customers, RFC 6598",
     ),
     (v4(127, 0, 0, 0, 8), "loopback, RFC 1122 section 3.2.1.3"),
-    // Microsoft, "What is IP address 168.63.129.16?": a public address that inside Azure is the platform's own.
-    (v4(168, 63, 129, 16, 32), "the platform's own inside Azure"),
+    // Microsoft, "What is IP address 168.63.129.16?": a public address that belongs to the platform in Azure.
+    (v4(168, 63, 129, 16, 32), "platform address of Azure"),
     (
         v4(169, 254, 0, 0, 16),
         "link-local and cloud metadata, RFC 3927",
@@ -35,16 +36,16 @@ static REFUSED_V4: &[(Ipv4Net, &str)] = &[
     (v4(198, 51, 100, 0, 24), "documentation, RFC 5737"),
     (v4(203, 0, 113, 0, 24), "documentation, RFC 5737"),
     (v4(224, 0, 0, 0, 4), "multicast, RFC 5771"),
-    // With the broadcast address 255.255.255.255, RFC 919.
+    // Includes the broadcast address 255.255.255.255, RFC 919.
     (v4(240, 0, 0, 0, 4), "reserved, RFC 1112 section 4"),
 ];
 
-/// The only IPv6 range that is handed out for global unicast (RFC 4291 section 2.4, IANA IPv6 address space).
+/// The only IPv6 range allocated for global unicast (RFC 4291 section 2.4, IANA IPv6 address space).
 const GLOBAL_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// IPv6 ranges inside [`GLOBAL_V6`] that are not public, and why.
-static REFUSED_V6: &[(Ipv6Net, &str)] = &[
-    // With benchmarks (RFC 5180) and ORCHID (RFC 4843, RFC 7343).
+/// IPv6 ranges inside [`GLOBAL_V6`] that are not public, with their sources.
+static DENIED_V6: &[(Ipv6Net, &str)] = &[
+    // Includes benchmarks (RFC 5180) and ORCHID (RFC 4843, RFC 7343).
     (
         Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
         "protocol assignments, RFC 2928",
@@ -63,7 +64,7 @@ static REFUSED_V6: &[(Ipv6Net, &str)] = &[
     ),
 ];
 
-/// Last labels of names that mean nothing, or something local, outside one network.
+/// Top-level labels that are reserved or for local use.
 static LOCAL_NAMES: &[&str] = &[
     "alt",       // RFC 9476
     "arpa",      // RFC 3172, and home.arpa of RFC 8375
@@ -80,51 +81,50 @@ static LOCAL_NAMES: &[&str] = &[
     "private",   // RFC 6762 appendix G
 ];
 
-/// What the operator allows beyond public addresses and port 443.
+/// Allows public addresses and port 443, and what the operator adds.
 #[derive(Clone, Debug, Default)]
 pub struct EgressPolicy {
-    /// Networks whose addresses count as public.
+    /// Networks allowed in addition to public addresses.
     pub nets: Vec<IpNet>,
-    /// Ports besides 443.
+    /// Ports allowed in addition to 443.
     pub ports: Vec<u16>,
 }
 
 impl EgressPolicy {
-    /// Whether a port may be connected to.
     #[must_use]
-    pub fn port(&self, port: u16) -> bool {
+    pub fn allows_port(&self, port: u16) -> bool {
         port == 443 || self.ports.contains(&port)
     }
 
-    /// Whether the operator named a network that holds this address.
+    /// Returns true if the operator allows a network that contains this address.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.nets.iter().any(|net| net.contains(&ip))
             || matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some_and(|ip| self.contains(ip.into())))
     }
 
-    /// Whether an address may be connected to.
+    /// Checks an address.
     ///
     /// # Errors
-    /// Why it may not, for the log.
-    pub fn address(&self, ip: IpAddr) -> Result<(), &'static str> {
+    /// The address is denied, with the reason for the log.
+    pub fn check_address(&self, ip: IpAddr) -> Result<(), &'static str> {
         if self.contains(ip) {
             return Ok(());
         }
         match ip {
-            IpAddr::V4(ip) => REFUSED_V4
+            IpAddr::V4(ip) => DENIED_V4
                 .iter()
                 .find(|(net, _)| net.contains(&ip))
                 .map_or(Ok(()), |(_, reason)| Err(*reason)),
             IpAddr::V6(ip) => match embedded_ipv4(ip) {
-                Some(embedded_ipv4) => embedded_ipv4
+                Some(embedded) => embedded
                     .into_iter()
                     .flatten()
-                    .try_for_each(|ip| self.address(ip.into())),
+                    .try_for_each(|ip| self.check_address(ip.into())),
                 None if !GLOBAL_V6.contains(&ip) => {
                     Err("outside global unicast, RFC 4291 section 2.4")
                 }
-                None => REFUSED_V6
+                None => DENIED_V6
                     .iter()
                     .find(|(net, _)| net.contains(&ip))
                     .map_or(Ok(()), |(_, reason)| Err(*reason)),
@@ -133,14 +133,15 @@ impl EgressPolicy {
     }
 }
 
-/// The IPv4 addresses that packets to an IPv6 address end up at; it is as public as they are.
+/// Returns the IPv4 addresses that are embedded in an IPv6 address of a transition mechanism, to which its
+/// packets are forwarded.
 fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     let segments = ip.segments();
     let v4 =
         |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match segments {
-        // IPv4-mapped and IPv4-compatible, RFC 4291 section 2.5.5; NAT64, RFC 6052 section 2.1; 6to4, RFC 3056 section
-        // 2. Among the compatible ones are `::` and `::1`, which carry 0.0.0.0 and 0.0.0.1.
+        // IPv4-mapped and IPv4-compatible, RFC 4291 section 2.5.5; NAT64, RFC 6052 section 2.1; 6to4, RFC 3056
+        // section 2. `::` and `::1` are IPv4-compatible: 0.0.0.0 and 0.0.0.1.
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..] => Some([v4(high, low), None]),
@@ -148,7 +149,7 @@ fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             Some([v4(server_high, server_low), v4(!high, !low)])
         }
-        // ISATAP, RFC 5214 section 6.1: under any prefix, so the prefix counts as well.
+        // ISATAP, RFC 5214 section 6.1: with any prefix, so the prefix is checked as well.
         [_, _, _, _, 0 | 0x200, 0x5efe, high, low] if GLOBAL_V6.contains(&ip) => {
             Some([v4(high, low), None])
         }
@@ -156,8 +157,8 @@ fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     }
 }
 
-/// Whether a host name, in lower case and without a dot at its end, is one for local use: a single label, or below one of
-/// the [`LOCAL_NAMES`].
+/// Returns true if a host name, in lower case and without a trailing dot, is for local use: a single label, or
+/// below one of the [`LOCAL_NAMES`].
 pub(super) fn is_local_name(name: &str) -> bool {
     name.rsplit_once('.')
         .is_none_or(|(_, last)| LOCAL_NAMES.contains(&last))
@@ -170,16 +171,16 @@ mod tests {
 
     fn public(ip: &str) -> bool {
         EgressPolicy::default()
-            .address(ip.parse().expect(ip))
+            .check_address(ip.parse().expect(ip))
             .is_ok()
     }
 
     #[test]
-    fn the_edges_of_every_range() {
-        for (net, _) in REFUSED_V4 {
+    fn addresses_at_range_edges_are_classified() {
+        for (net, _) in DENIED_V4 {
             let first = net.network().to_bits();
             let last = net.broadcast().to_bits();
-            for (bits, refused) in [
+            for (bits, denied) in [
                 (Some(first), true),
                 (Some(last), true),
                 (first.checked_sub(1), false),
@@ -187,10 +188,10 @@ mod tests {
                 let Some(ip) = bits.map(Ipv4Addr::from_bits) else {
                     continue;
                 };
-                let neighbour_is_refused = REFUSED_V4.iter().any(|(other, _)| other.contains(&ip));
+                let neighbour_is_denied = DENIED_V4.iter().any(|(other, _)| other.contains(&ip));
                 assert_eq!(
                     public(&ip.to_string()),
-                    !(refused || neighbour_is_refused),
+                    !(denied || neighbour_is_denied),
                     "{ip}"
                 );
             }
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_is_judged_by_range_and_by_what_it_carries() {
+    fn ipv6_is_classified_by_range_and_embedded_ipv4() {
         for ip in [
             "2606:4700:4700::1111",
             "2001:4860:4860::8888",
@@ -272,8 +273,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_names_is_allowed() {
-        let allowed = EgressPolicy {
+    fn configured_networks_and_ports_are_allowed() {
+        let policy = EgressPolicy {
             nets: vec!["127.0.0.0/8".parse().expect("net")],
             ports: vec![8443],
         };
@@ -284,16 +285,16 @@ mod tests {
             ("::1", false),
         ] {
             assert_eq!(
-                allowed.address(ip.parse().expect(ip)).is_ok(),
+                policy.check_address(ip.parse().expect(ip)).is_ok(),
                 expected,
                 "{ip}"
             );
         }
-        assert!(allowed.port(443) && allowed.port(8443) && !allowed.port(80));
+        assert!(policy.allows_port(443) && policy.allows_port(8443) && !policy.allows_port(80));
     }
 
     #[test]
-    fn local_names() {
+    fn names_for_local_use_are_recognised() {
         for name in [
             "localhost",
             "a.localhost",
@@ -319,9 +320,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_carried_address_decides(bits: u32) {
+        fn embedded_ipv4_decides(bits: u32) {
             let ip = Ipv4Addr::from_bits(bits);
-            let alone = EgressPolicy::default().address(ip.into()).is_ok();
+            let alone = EgressPolicy::default().check_address(ip.into()).is_ok();
             let [a, b, c, d] = ip.octets();
             for v6 in [
                 format!("::ffff:{ip}"),

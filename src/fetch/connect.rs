@@ -1,6 +1,8 @@
-//! Connections to other people's hosts. Owns the one place where an address is connected to, and so the one place where
-//! that is allowed or not: a name that answers differently the next time, or an address that no name was asked for,
-//! gets no further than any other.
+//! Connections to origins: name resolution, address check, TCP and TLS handshakes.
+//!
+//! DNS rebinding protection: a name is resolved once, all of its addresses are checked against the egress
+//! policy, and the TCP connection is made to one of these addresses. `dial` is the only function that opens a
+//! socket, and checks each address again.
 
 use std::fmt;
 use std::io;
@@ -25,22 +27,22 @@ use super::url::FetchUrl;
 use super::{Error, Limits, OwnServer};
 use crate::budget::Reservation;
 
-/// The time an address has before the next is tried beside it (RFC 8305 section 5).
-const STAGGER: Duration = Duration::from_millis(250);
-/// Addresses of a name that are tried.
+/// Connection Attempt Delay of Happy Eyeballs (RFC 8305 section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Maximum number of addresses of a name to try.
 const MAX_ADDRESSES: usize = 8;
 
-/// Finds the addresses of names.
+/// A DNS resolver.
 #[async_trait]
 pub trait Resolve: fmt::Debug + Send + Sync {
-    /// The addresses of a host name.
+    /// Returns the addresses of a host name.
     ///
     /// # Errors
-    /// It has none, or that cannot be found out.
+    /// The name has no address, or the lookup failed.
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The system's resolver, with everything that the operator configured for it.
+/// The resolver of the system (`getaddrinfo`).
 #[derive(Clone, Copy, Debug)]
 pub struct SystemResolver;
 
@@ -54,9 +56,9 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Makes connections.
+/// Opens connections to origins.
 pub(super) struct Connector {
-    allowed: EgressPolicy,
+    policy: EgressPolicy,
     own: Arc<OwnServer>,
     resolver: Arc<dyn Resolve>,
     tls: TlsConnector,
@@ -67,7 +69,7 @@ pub(super) struct Connector {
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector")
-            .field("allowed", &self.allowed)
+            .field("policy", &self.policy)
             .field("resolver", &self.resolver)
             .finish_non_exhaustive()
     }
@@ -75,7 +77,7 @@ impl fmt::Debug for Connector {
 
 impl Connector {
     pub(super) fn new(
-        allowed: EgressPolicy,
+        policy: EgressPolicy,
         own: Arc<OwnServer>,
         roots: RootCertStore,
         resolver: Arc<dyn Resolve>,
@@ -84,12 +86,12 @@ impl Connector {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .expect("ring has the default versions of TLS")
+            .expect("ring supports the default TLS versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self {
-            allowed,
+            policy,
             own,
             resolver,
             tls: TlsConnector::from(Arc::new(tls)),
@@ -98,8 +100,8 @@ impl Connector {
         }
     }
 
-    /// Connects to the host of a URL; `meter` counts what is read. The permit is held by a lookup that goes on although
-    /// nobody waits for it any more.
+    /// Connects to the host of a URL. `meter` counts the bytes read. A name lookup holds the permit until it
+    /// returns, even if the fetch was cancelled.
     pub(super) async fn connect(
         &self,
         url: &FetchUrl,
@@ -127,14 +129,14 @@ impl Connector {
             .map_err(|_| Error::ConnectTimeout(self.connect_timeout))?
     }
 
-    /// Addresses of the URL's host, if all of them and the port may be connected to. One that is not public spoils the
-    /// others: no public file is on such a host.
+    /// Resolves the host of a URL, and checks port and addresses against the egress policy. One private
+    /// address rejects the host: no public host has one.
     pub(super) async fn resolve_allowed(
         &self,
         url: &FetchUrl,
         permit: &Arc<Reservation>,
     ) -> Result<Vec<IpAddr>, Error> {
-        if !self.allowed.port(url.port()) {
+        if !self.policy.allows_port(url.port()) {
             return Err(Error::Port(url.port()));
         }
         let (addresses, local) = match url.host() {
@@ -142,14 +144,14 @@ impl Connector {
             Host::Ipv6(ip) => (vec![ip.into()], false),
             Host::Domain(name) => {
                 let local = is_local_name(name);
-                if local && self.allowed.nets.is_empty() {
+                if local && self.policy.nets.is_empty() {
                     return Err(Error::LocalName);
                 }
                 (self.resolve(name, permit).await?, local)
             }
         };
         for ip in &addresses {
-            if local && !self.allowed.contains(*ip) {
+            if local && !self.policy.contains(*ip) {
                 return Err(Error::LocalName);
             }
             self.check_address(*ip)?;
@@ -163,34 +165,34 @@ impl Connector {
             name.to_owned(),
             Arc::clone(permit),
         );
-        // The system's lookup cannot be called off. It counts as long as it runs, so that names whose servers never
-        // answer use up one tenant's share and not every thread there is.
+        // A `getaddrinfo` call cannot be cancelled. It holds the permit until it returns, so names whose servers
+        // never answer exhaust the share of one tenant rather than all blocking threads.
         let lookup = tokio::spawn(async move {
-            let found = resolver.resolve(&name).await;
+            let addresses = resolver.resolve(&name).await;
             drop(permit);
-            found
+            addresses
         });
-        let found = timeout(self.resolve_timeout, lookup).await;
-        let found = found.map_err(|_| Error::ResolveTimeout(self.resolve_timeout))?;
-        match found {
+        let addresses = timeout(self.resolve_timeout, lookup).await;
+        match addresses.map_err(|_| Error::ResolveTimeout(self.resolve_timeout))? {
             Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
             _ => Err(Error::Unresolved),
         }
     }
 
     fn check_address(&self, ip: IpAddr) -> Result<(), Error> {
-        self.allowed.address(ip).map_err(|reason| {
-            tracing::info!(%ip, reason, "not connecting to an address that is not public");
+        self.policy.check_address(ip).map_err(|reason| {
+            tracing::info!(%ip, reason, "egress policy denies an address");
             Error::NotPublic
         })
     }
 
-    /// Connects to the first of the addresses that answers, each a little after the one before it.
+    /// Connects to the first address that accepts, with staggered parallel attempts (Happy Eyeballs, RFC 8305
+    /// section 5).
     async fn dial(&self, addresses: &[IpAddr], port: u16) -> Result<TcpStream, Error> {
         let mut attempts = FuturesUnordered::new();
         let mut delay = Duration::ZERO;
         for ip in addresses.iter().take(MAX_ADDRESSES) {
-            // Whatever comes to be called before this function: nothing is connected to that is not checked here.
+            // Checked again here, so that no caller can bypass the policy.
             self.check_address(*ip)?;
             let address = SocketAddr::new(*ip, port);
             if self.own.is_listener(address) {
@@ -200,14 +202,14 @@ impl Connector {
                 tokio::time::sleep(delay).await;
                 TcpStream::connect(address).await
             });
-            delay += STAGGER;
+            delay += ATTEMPT_DELAY;
         }
         while let Some(attempt) = attempts.next().await {
             let Ok(stream) = attempt else { continue };
             let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else {
                 continue;
             };
-            // Nothing has been said to it yet.
+            // Nothing has been sent yet.
             if self.own.is_peer(local, peer) {
                 return Err(Error::OwnAddress);
             }

@@ -1,4 +1,4 @@
-//! The body of an answer, read as long as it keeps to the limits.
+//! A response body, read within the limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::meter::Meter;
 use super::{Error, Limits, Validators};
 use crate::budget::Reservation;
 
-/// A file on its way here. Dropping it closes the connection.
+/// A file being received. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Download {
     body: Incoming,
@@ -64,30 +64,29 @@ impl Download {
         })
     }
 
-    /// `Content-Type` of the answer.
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
         self.content_type.as_deref()
     }
 
-    /// What to ask with the next time.
+    /// Returns the validators for a later conditional request.
     #[must_use]
     pub fn validators(&self) -> Option<&Validators> {
         self.validators.as_ref()
     }
 
-    /// Keeps the permit of this fetch after its last byte, for as long as what it returns lives.
+    /// Returns the permit of this fetch, so that the caller can hold it beyond the last byte.
     #[must_use]
     pub fn into_permit(self) -> Arc<Reservation> {
         self.connection.1
     }
 
-    /// The next bytes; `None` at the end of the whole file.
+    /// Receives the next bytes. Returns `None` at the end of the complete file.
     ///
     /// # Errors
-    /// The file is too large or did not come whole and in time.
+    /// The file is too large, incomplete or too slow, or the origin floods the connection.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        // Only bytes of the file count as a sign of life: empty frames and trailers do not.
+        // Only bytes of the file reset the idle timeout; empty frames and trailers do not.
         let idle = Instant::now() + self.idle_timeout;
         let until = idle.min(self.deadline);
         loop {
@@ -99,10 +98,14 @@ impl Download {
                 });
             };
             let Some(frame) = frame else {
-                let whole = self
+                let is_complete = self
                     .expected
                     .is_none_or(|expected| expected == self.received);
-                return if whole { Ok(None) } else { Err(Error::Cut) };
+                return if is_complete {
+                    Ok(None)
+                } else {
+                    Err(Error::Truncated)
+                };
             };
             let frame = frame.map_err(|error| match self.meter.flood() {
                 Some(flood) => Error::Flood(flood),
@@ -116,7 +119,7 @@ impl Download {
             }
             self.received += data.len() as u64;
             self.meter
-                .deliver(data.len() as u64)
+                .count_piece(data.len() as u64)
                 .map_err(Error::Flood)?;
             if self.received > self.max_bytes {
                 return Err(Error::TooLarge(self.max_bytes));

@@ -1,5 +1,5 @@
-//! One request and the header of its answer, over a connection that was made for it. Owns what is said to an origin, and
-//! the tasks that drive its connection.
+//! One request and its response header, over one connection. Owns the headers that are sent to origins, and
+//! the tasks that drive a connection.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -14,21 +14,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::meter::{Frames, Meter};
+use super::meter::{HeaderBlockCounter, Meter};
 use super::{Error, FetchUrl, Limits, OwnServer, Validators};
 
-/// Most header fields of an answer over HTTP/1.1; their size is limited as well.
+/// Maximum number of header fields of an HTTP/1.1 response; their size is limited as well.
 const MAX_HEADERS: usize = 1000;
-/// Largest window of unread bytes an HTTP/2 origin may fill.
-/// Less than what a fetch may read besides the file: bytes that were read and not delivered yet count as such.
+/// HTTP/2 flow control window in bytes. Less than the overhead that the meter allows, because bytes that were
+/// received but not delivered yet count as overhead.
 const HTTP2_WINDOW: u32 = 128 * 1024;
 
-/// The tasks that drive a connection; hyper starts some of its own for HTTP/2, which would go on for as long as the host
-/// takes no bytes. Dropping it ends them all, and so closes the connection.
+/// The tasks that drive a connection. Dropping it aborts them and so closes the connection. This includes
+/// hyper's own HTTP/2 tasks, which otherwise run as long as the origin reads nothing.
 #[derive(Debug)]
 pub(super) struct Driver(Tasks);
 
-/// Starts tasks of one connection.
+/// Spawns the tasks of one connection.
 #[derive(Clone, Debug, Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
@@ -47,7 +47,7 @@ impl Drop for Driver {
     }
 }
 
-/// Sends a request over a connection that has been made for it, and reads the header of the answer.
+/// Sends a request over a new connection, and reads the response header.
 pub(super) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Empty<Bytes>>,
@@ -58,9 +58,9 @@ pub(super) async fn exchange(
     let from_http = |error: hyper::Error| Error::from_http(&error, limits.max_header_bytes);
     let driver = Driver(Tasks::default());
     let tasks = &driver.0;
-    let answer = async {
+    let response = async {
         if http2 {
-            let stream = TokioIo::new(Frames::new(stream, Arc::clone(meter)));
+            let stream = TokioIo::new(HeaderBlockCounter::new(stream, Arc::clone(meter)));
             let (mut sender, connection) = hyper::client::conn::http2::Builder::new(tasks.clone())
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
@@ -82,9 +82,9 @@ pub(super) async fn exchange(
             sender.send_request(request).await.map_err(from_http)
         }
     };
-    let answer = timeout(limits.idle_timeout, answer).await;
-    let response = answer.map_err(|_| Error::Idle(limits.idle_timeout))??;
-    // hyper looks at the size only between two reads, and so lets more pass.
+    let response = timeout(limits.idle_timeout, response).await;
+    let response = response.map_err(|_| Error::Idle(limits.idle_timeout))??;
+    // hyper checks the size between two reads only, so a larger header can pass.
     let size: usize = response
         .headers()
         .iter()
@@ -96,7 +96,7 @@ pub(super) async fn exchange(
     Ok((response, driver))
 }
 
-/// The request for a file.
+/// Builds the request for a file.
 pub(super) fn request(
     url: &FetchUrl,
     known: Option<&Validators>,
@@ -104,7 +104,7 @@ pub(super) fn request(
     pseudonym: &str,
 ) -> Request<Empty<Bytes>> {
     let target = &url.as_url()[::url::Position::BeforePath..::url::Position::AfterQuery];
-    // RFC 9113 section 8.3.1: HTTP/2 has the authority in the target and no Host.
+    // RFC 9113 section 8.3.1: in HTTP/2 the target contains the authority, and there is no Host.
     let target = if http2 {
         format!("https://{}{target}", url.authority())
     } else {
@@ -155,30 +155,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_drives_a_connection_ends_with_it() {
+    async fn dropping_driver_ends_connection_tasks() {
         let driver = Driver(Tasks::default());
-        // As hyper's own tasks do, it holds what starts tasks, and never ends by itself.
-        let (held, ended) = (driver.0.clone(), tokio::sync::oneshot::channel::<()>());
-        let (sender, receiver) = ended;
+        // Like hyper's own tasks, it holds the executor and never ends by itself.
+        let (tasks, (sender, receiver)) = (driver.0.clone(), tokio::sync::oneshot::channel::<()>());
         driver.0.execute(async move {
-            let _held = (held, sender);
+            let _held = (tasks, sender);
             std::future::pending::<()>().await;
         });
         drop(driver);
         timeout(Duration::from_secs(1), receiver)
             .await
-            .expect("it ends")
-            .expect_err("without a word");
+            .expect("the task is dropped")
+            .expect_err("nothing is sent");
     }
 
     proptest::proptest! {
         #[test]
-        fn whatever_url_is_accepted_can_be_asked_for(rest in "[ -~é]{0,40}") {
+        fn accepted_url_becomes_request_target(rest in "[ -~é]{0,40}") {
             if let Ok(url) = FetchUrl::parse(&format!("https://example.com/{rest}")) {
                 for http2 in [false, true] {
                     let request = request(&url, None, http2, "haversack-1234");
-                    let asked = request.uri().path_and_query().map_or("", |target| target.as_str());
-                    proptest::prop_assert!(url.as_url().as_str().contains(asked));
+                    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+                    proptest::prop_assert!(url.as_url().as_str().contains(target));
                 }
             }
         }

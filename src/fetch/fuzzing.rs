@@ -1,4 +1,4 @@
-//! The client over bytes in memory instead of a connection, for fuzz targets and unit tests.
+//! Runs the client over an in-memory stream, for fuzz targets and unit tests.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::exchange::{exchange, request};
 use super::meter::{Meter, Metered};
-use super::{Download, Error, FetchUrl, Limits, OwnServer, check};
+use super::{Download, Error, FetchUrl, Limits, OwnServer, check_response};
 use crate::budget::{self, Budget};
 use crate::metrics::Metrics;
 
-/// The limits that [`drive`] fetches by.
+/// The limits that [`drive`] applies.
 pub const LIMITS: Limits = Limits {
     max_bytes: 1024 * 1024,
     timeout: Duration::from_secs(3),
@@ -29,18 +29,18 @@ pub const LIMITS: Limits = Limits {
     max_header_bytes: 64 * 1024,
 };
 
-/// What a fetch from a stream came to.
+/// Result of a fetch from a stream.
 #[derive(Debug)]
 pub struct Driven {
-    /// The file, or why there is none.
+    /// The received pieces of the file.
     pub file: Result<Vec<Bytes>, Error>,
-    /// Bytes that were read of the stream.
+    /// Number of bytes read from the stream.
     pub raw: u64,
-    /// The most that may have been read for what came of the file.
+    /// Maximum number of bytes that the meter allows for the received file.
     pub allowance: u64,
 }
 
-/// Fetches from a stream that somebody else is at the other end of.
+/// Fetches a file from the origin at the other end of a stream.
 pub async fn drive(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     http2: bool,
@@ -65,18 +65,18 @@ async fn file(
         budget::Limits::without_queue(1, 1),
         &Metrics::default(),
     );
-    let permit = Arc::new(budget.try_reserve("nobody", 1).map_err(Error::AtCapacity)?);
+    let permit = Arc::new(budget.try_reserve("tenant", 1).map_err(Error::AtCapacity)?);
     let deadline = Instant::now() + LIMITS.timeout;
-    let asked = exchange(
+    let response = exchange(
         stream,
-        request(&url, None, http2, &nobody().pseudonym),
+        request(&url, None, http2, &no_server().pseudonym),
         http2,
         &LIMITS,
         meter,
     )
     .await;
-    let (response, driver) = asked.map_err(|error| meter.flood().map_or(error, Error::Flood))?;
-    check(&response)?;
+    let (response, driver) = response.map_err(|error| meter.flood().map_or(error, Error::Flood))?;
+    check_response(&response)?;
     let mut download = Download::new(
         response,
         None,
@@ -92,8 +92,8 @@ async fn file(
     Ok(file)
 }
 
-/// A server that no URL and no address is that of.
-pub(super) fn nobody() -> OwnServer {
+/// Returns an identity that matches no URL and no address.
+pub(super) fn no_server() -> OwnServer {
     let listen = (Ipv4Addr::UNSPECIFIED, 0).into();
     OwnServer {
         bases: Vec::new(),
@@ -102,26 +102,26 @@ pub(super) fn nobody() -> OwnServer {
     }
 }
 
-/// An origin that sends these bytes, in pieces of one size, and then nothing more, once anything was sent to it, which it
-/// drops.
+/// An origin that waits for the first byte of a request, then sends fixed bytes in pieces of equal size, and
+/// ends the stream. It ignores the request.
 #[derive(Debug)]
 pub struct Replay {
     bytes: Vec<u8>,
     at: usize,
     piece: usize,
-    is_asked: bool,
+    has_request: bool,
     reader: Option<Waker>,
 }
 
 impl Replay {
-    /// Of `bytes`, as much at a time as `piece`, and at least one.
+    /// Sends `bytes` in pieces of `piece` bytes, at least one.
     #[must_use]
     pub fn new(bytes: Vec<u8>, piece: usize) -> Self {
         Self {
             bytes,
             at: 0,
             piece: piece.max(1),
-            is_asked: false,
+            has_request: false,
             reader: None,
         }
     }
@@ -133,7 +133,7 @@ impl AsyncRead for Replay {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.is_asked {
+        if !self.has_request {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -151,7 +151,7 @@ impl AsyncWrite for Replay {
         _: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.is_asked = true;
+        self.has_request = true;
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }

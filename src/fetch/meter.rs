@@ -1,6 +1,6 @@
-//! The meter of a fetch: how many bytes of its connections it may read for the file that it gets. It counts at the
-//! socket, below TLS, so it bounds whatever a hostile origin sends besides the file: handshakes, TLS records of one byte,
-//! HTTP/2 frames, interim answers, chunk headers, trailers.
+//! The meter of a fetch: bounds the bytes read from its sockets in proportion to the bytes of the file. It
+//! counts at the socket, below TLS, so it covers everything a hostile origin can send besides the file:
+//! handshakes, one-byte TLS records, HTTP/2 frames, interim responses, chunk headers and trailers.
 
 use std::io;
 use std::pin::Pin;
@@ -11,37 +11,33 @@ use std::task::{Context, Poll, ready};
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes besides the file that a fetch may read, without those of one header of the largest size.
+/// Number of bytes that a fetch may read in addition to the file and one response header of maximum size.
 const OVERHEAD: u64 = 192 * 1024;
-/// Reads of a socket that a fetch may take whatever they bring. Further ones must bring [`MIN_READ`] bytes on average:
-/// each wakes three tasks.
+/// Number of socket reads of any size. Beyond it reads must return [`MIN_READ`] bytes on average, because
+/// each read wakes three tasks.
 const MAX_SMALL_READS: u64 = 4096;
-/// The least that a read brings on average once many have brought less.
 const MIN_READ: u64 = 256;
-/// Pieces of the file (chunks, HTTP/2 frames) that a fetch may take whatever their size. Further ones must have
+/// Number of pieces of the file (chunks or HTTP/2 frames) of any size. Beyond it pieces must have
 /// [`MIN_PIECE`] bytes on average.
 const MAX_SMALL_PIECES: u64 = 4096;
-/// The least that a piece of the file has on average once many have had less.
 const MIN_PIECE: u64 = 64;
-/// Header blocks of an HTTP/2 origin: interim answers, the answer, its trailers. The HTTP library keeps those of interim
-/// answers, each many times as large in memory as on the wire.
+/// Maximum number of HTTP/2 header blocks: interim responses, the response, and its trailers. The HTTP
+/// library retains interim responses, which take many times more memory than on the wire.
 const MAX_HEADER_BLOCKS: u32 = 8;
 
-/// Too much that is not the file.
+/// The kind of excess that an origin sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flood {
-    /// Bytes.
     #[error("over {} KiB that are not part of it", .0 / 1024)]
     Bytes(u64),
-    /// Reads, or pieces of the file.
+    /// Small reads, or small pieces of the file.
     #[error("it came in too many small pieces")]
     Pieces,
-    /// HTTP/2 header blocks.
     #[error("it came with more than {MAX_HEADER_BLOCKS} header blocks")]
     HeaderBlocks,
 }
 
-/// What one fetch has read, over all its connections.
+/// Counters of one fetch, over all its connections.
 #[derive(Debug)]
 pub(super) struct Meter {
     overhead: u64,
@@ -50,12 +46,11 @@ pub(super) struct Meter {
     file: AtomicU64,
     pieces: AtomicU64,
     flood: OnceLock<Flood>,
-    /// Raw bytes of all fetches.
+    /// Bytes read by all fetches, for metrics.
     total: Counter,
 }
 
 impl Meter {
-    /// For answers whose header is at most `max_header_bytes`.
     pub(super) fn new(max_header_bytes: usize, total: Counter) -> Self {
         let overhead = OVERHEAD.saturating_add(max_header_bytes as u64);
         let zero = AtomicU64::default;
@@ -71,8 +66,8 @@ impl Meter {
         }
     }
 
-    /// Counts a piece of the file: more bytes of it allow more of what carries them.
-    pub(super) fn deliver(&self, bytes: u64) -> Result<(), Flood> {
+    /// Counts a piece of the file, which raises the allowance.
+    pub(super) fn count_piece(&self, bytes: u64) -> Result<(), Flood> {
         let file = self.file.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let pieces = self.pieces.fetch_add(1, Ordering::Relaxed) + 1;
         if pieces > MAX_SMALL_PIECES + file / MIN_PIECE {
@@ -82,48 +77,49 @@ impl Meter {
         }
     }
 
-    /// Why no more was read, if that is so.
+    /// Returns the reason why reading was stopped, if it was.
     pub(super) fn flood(&self) -> Option<Flood> {
         self.flood.get().copied()
     }
 
-    /// All bytes that were read.
+    /// Returns the number of bytes read from the sockets.
     #[cfg(any(test, fuzzing))]
     pub(super) fn raw(&self) -> u64 {
         self.raw.load(Ordering::Relaxed)
     }
 
-    /// The most that may have been read: the file, a fifth of it, and the overhead.
+    /// Returns the maximum number of bytes to read: the file, a fifth of it, and the overhead.
     pub(super) fn allowance(&self) -> u64 {
         let file = self.file.load(Ordering::Relaxed);
         file.saturating_add(file / 5).saturating_add(self.overhead)
     }
 
-    /// How many bytes the next read may bring.
-    fn left(&self) -> io::Result<usize> {
+    /// Returns the maximum size of the next read.
+    fn remaining(&self) -> io::Result<usize> {
         let raw = self.raw.load(Ordering::Relaxed);
-        let left = self.allowance().saturating_sub(raw);
-        if left == 0 {
-            return Err(self.refuse(Flood::Bytes(self.overhead)));
+        let remaining = self.allowance().saturating_sub(raw);
+        if remaining == 0 {
+            return Err(self.stop(Flood::Bytes(self.overhead)));
         }
         if self.reads.load(Ordering::Relaxed) > MAX_SMALL_READS + raw / MIN_READ {
-            return Err(self.refuse(Flood::Pieces));
+            return Err(self.stop(Flood::Pieces));
         }
-        Ok(usize::try_from(left).unwrap_or(usize::MAX))
+        Ok(usize::try_from(remaining).unwrap_or(usize::MAX))
     }
 
-    fn count(&self, read: usize) {
+    fn count_read(&self, read: usize) {
         self.raw.fetch_add(read as u64, Ordering::Relaxed);
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.total.inc_by(read as u64);
     }
 
-    fn refuse(&self, flood: Flood) -> io::Error {
+    /// Records the first flood, and returns it as an I/O error.
+    fn stop(&self, flood: Flood) -> io::Error {
         io::Error::other(*self.flood.get_or_init(|| flood))
     }
 }
 
-/// A socket whose reads are counted.
+/// A socket that reports its reads to a meter.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
     stream: S,
@@ -142,30 +138,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buf.remaining().min(self.meter.left()?);
+        let room = buf.remaining().min(self.meter.remaining()?);
         let mut within = ReadBuf::new(buf.initialize_unfilled_to(room));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut within))?;
         let read = within.filled().len();
-        self.meter.count(read);
+        self.meter.count_read(read);
         buf.advance(read);
         Poll::Ready(Ok(()))
     }
 }
 
-/// Counts the header blocks of an HTTP/2 connection that it reads (RFC 9113 section 4.1).
+/// A stream that counts the header blocks of an HTTP/2 connection as they are read (RFC 9113 section 4.1).
 #[derive(Debug)]
-pub(super) struct Frames<S> {
+pub(super) struct HeaderBlockCounter<S> {
     stream: S,
     meter: Arc<Meter>,
+    /// Frame header.
     header: [u8; 9],
-    /// Bytes of the header that have been read.
+    /// Number of bytes of the frame header read so far.
     at: usize,
-    /// Bytes of the payload that are still to come.
+    /// Number of bytes of the payload still to be read.
     payload: usize,
     blocks: u32,
 }
 
-impl<S> Frames<S> {
+impl<S> HeaderBlockCounter<S> {
     pub(super) fn new(stream: S, meter: Arc<Meter>) -> Self {
         Self {
             stream,
@@ -177,7 +174,7 @@ impl<S> Frames<S> {
         }
     }
 
-    fn look(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn count_blocks(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         const HEADERS: u8 = 1;
         while !bytes.is_empty() {
             if self.payload > 0 {
@@ -192,7 +189,7 @@ impl<S> Frames<S> {
                 (self.at, self.payload) = (0, u32::from_be_bytes([0, a, b, c]) as usize);
                 self.blocks += u32::from(kind == HEADERS);
                 if self.blocks > MAX_HEADER_BLOCKS {
-                    return Err(self.meter.refuse(Flood::HeaderBlocks));
+                    return Err(self.meter.stop(Flood::HeaderBlocks));
                 }
             }
         }
@@ -200,7 +197,7 @@ impl<S> Frames<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeaderBlockCounter<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -208,11 +205,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        Poll::Ready(self.look(&buf.filled()[before..]))
+        Poll::Ready(self.count_blocks(&buf.filled()[before..]))
     }
 }
 
-/// Writes go through as they are.
+/// Implements `AsyncWrite` by delegation to the inner stream.
 macro_rules! write_through {
     ($stream:ident) => {
         impl<S: AsyncWrite + Unpin> AsyncWrite for $stream<S> {
@@ -251,7 +248,7 @@ macro_rules! write_through {
 }
 
 write_through!(Metered);
-write_through!(Frames);
+write_through!(HeaderBlockCounter);
 
 #[cfg(test)]
 mod tests {
@@ -267,7 +264,7 @@ mod tests {
     use super::super::fuzzing::{LIMITS, Replay, drive};
     use super::*;
 
-    fn answer(body: usize) -> Vec<u8> {
+    fn response(body: usize) -> Vec<u8> {
         format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {body}\r\n\r\n{}",
             "x".repeat(body)
@@ -276,8 +273,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_in_pieces_of_one_byte_is_given_up() {
-        let driven = drive(Replay::new(answer(500_000), 1), false).await;
+    async fn file_in_one_byte_pieces_is_aborted() {
+        let driven = drive(Replay::new(response(500_000), 1), false).await;
         assert!(
             matches!(driven.file, Err(Error::Flood(Flood::Pieces))),
             "{:?}",
@@ -285,13 +282,13 @@ mod tests {
         );
         assert!(driven.raw < 2 * MAX_SMALL_READS, "{}", driven.raw);
         for (size, piece) in [(500_000, 256), (500_000, 1460), (1000, 1)] {
-            let driven = drive(Replay::new(answer(size), piece), false).await;
+            let driven = drive(Replay::new(response(size), piece), false).await;
             assert_eq!(driven.file.expect("a file").concat().len(), size);
         }
     }
 
     #[tokio::test]
-    async fn no_byte_more_than_the_allowance_is_read() {
+    async fn reading_stops_at_allowance() {
         let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(20_000);
         let driven = drive(Replay::new(interim, 4096), false).await;
         assert!(
@@ -302,9 +299,9 @@ mod tests {
         assert_eq!(driven.raw, driven.allowance);
     }
 
-    /// A server that keeps to the flow control of HTTP/2.
+    /// The origin obeys HTTP/2 flow control.
     #[tokio::test]
-    async fn a_large_file_over_http2_stays_within_the_allowance() {
+    async fn large_http2_file_stays_within_allowance() {
         let size = usize::try_from(LIMITS.max_bytes).expect("a size");
         let (client, origin) = tokio::io::duplex(16 * 1024);
         let file = Bytes::from(vec![b'x'; size]);
@@ -335,7 +332,7 @@ mod tests {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
         #[test]
-        fn whatever_an_http1_origin_repeats_is_bounded(
+        fn reading_from_repetitive_http1_origin_is_bounded(
             start in "HTTP/1.1 (200 OK|100 Continue|103 Early Hints)\r\n(transfer-encoding: chunked\r\n)?\r\n",
             repeated in "([0-9a-f]{1,3}(;a=b)?\r\n|x{1,9}\r\n|HTTP/1.1 100 Continue\r\n\r\n|[ -~]{1,9}){1,9}",
             piece in 1_usize..5000,
@@ -345,7 +342,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_an_http2_origin_repeats_is_bounded(
+        fn reading_from_repetitive_http2_origin_is_bounded(
             frames in proptest::collection::vec(
                 (0_u8..12, proptest::num::u8::ANY, 0_u32..4, proptest::collection::vec(proptest::num::u8::ANY, 0..20)),
                 1..6,

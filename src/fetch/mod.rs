@@ -1,12 +1,20 @@
-//! The only outbound HTTP client. Fetches files that other people host, from URLs that anybody may have written.
+//! The HTTP client for untrusted URLs: fetches files from URLs that callers supply. The other two outbound
+//! clients, of the S3 bucket ([`crate::blob`]) and of the command line ([`crate::cli`]), only connect to
+//! hosts that the operator configures.
 //!
-//! What it owns: which URLs are clear ([`FetchUrl`]), which addresses are public ([`EgressPolicy`]), the one place that
-//! connects, every limit in time and size, how many run at a time, and that none leads back to this server
-//! ([`OwnServer`]). What it refuses to do: follow anything but https, use proxies or cookies, send credentials, undo
-//! content encodings, repeat to anyone what a host said.
+//! * SSRF protection: a URL must have one unambiguous reading ([`FetchUrl`]), the egress policy allows public
+//!   addresses and port 443 only ([`EgressPolicy`]), and no fetch leads back to this server ([`OwnServer`]).
+//! * DNS rebinding protection: a name is resolved once per connection, and the connection is made to an
+//!   address that was checked (`connect`). Several addresses are raced as in Happy Eyeballs (RFC 8305).
+//! * Redirect policy: https only, a bounded number of hops, and each target is checked like the first URL.
+//! * Deadlines: for name resolution, for the TLS connection, for idle time, and for the whole fetch.
+//! * Flood protection: the bytes read are bounded by the size of the file (`meter`).
 //!
-//! Each fetch has a connection of its own, made for it and closed after it: tenants share nothing that one of them could
-//! hold up, and no connection outlives the check of its address. TLS sessions are resumed.
+//! Proxies, cookies, credentials and content codings are not supported, and nothing that an origin sends is
+//! shown to callers except its status code.
+//!
+//! Each fetch opens a connection and closes it. Tenants thus share nothing that one of them could block, and
+//! no connection outlives the check of its address. TLS sessions are resumed.
 
 mod address;
 mod connect;
@@ -16,7 +24,7 @@ mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod meter;
-mod own;
+mod own_server;
 mod url;
 
 use std::sync::Arc;
@@ -34,7 +42,7 @@ pub use connect::{Resolve, SystemResolver};
 pub use download::Download;
 pub use error::Error;
 pub use meter::Flood;
-pub use own::{OwnServer, is_below, is_same_host};
+pub use own_server::{OwnServer, is_below, is_same_host};
 pub use url::{FetchUrl, InvalidUrl, MAX_URL_LENGTH};
 
 use connect::Connector;
@@ -43,45 +51,42 @@ use meter::Meter;
 
 use crate::budget::{Budget, Reservation};
 
-/// Longest validator that is kept.
+/// Maximum length in bytes of a validator that is stored.
 const MAX_VALIDATOR_LENGTH: usize = 1024;
 
 /// Limits of every fetch.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Largest file, in bytes.
+    /// Maximum size of a file in bytes.
     pub max_bytes: u64,
-    /// How long all of it may take, redirects included.
+    /// Deadline of the whole fetch, redirects included.
     pub timeout: Duration,
-    /// How long the host may send nothing.
+    /// Maximum time without a byte from the origin.
     pub idle_timeout: Duration,
-    /// How long finding the addresses of a name may take.
+    /// Maximum time for resolving a name.
     pub resolve_timeout: Duration,
-    /// How long making a TLS connection may take.
+    /// Maximum time for the TCP and TLS handshakes.
     pub connect_timeout: Duration,
-    /// Most redirects.
     pub max_redirects: usize,
-    /// Largest header of an answer, in bytes.
+    /// Maximum size of a response header in bytes.
     pub max_header_bytes: usize,
 }
 
-/// What an origin gave to ask again with (RFC 9110 section 8.8).
+/// Validators of a response, for a later conditional request (RFC 9110 section 8.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validators {
-    /// Fingerprint of the URL that the file came from in the end; another one is not asked with them.
+    /// Fingerprint of the URL after redirects. The validators are sent to this URL only.
     pub url: String,
-    /// `ETag`.
     pub etag: Option<String>,
-    /// `Last-Modified`.
     pub last_modified: Option<String>,
 }
 
-/// What came of a fetch.
+/// Result of a fetch.
 #[derive(Debug)]
 pub enum Fetched {
-    /// A file, whose bytes are still to be read.
+    /// A file whose body has not been read yet.
     File(Box<Download>),
-    /// The file has not changed since the validators were given.
+    /// The file has not changed since the response that the validators are from.
     NotModified,
     /// A redirect to a URL of this server.
     Own(::url::Url),
@@ -93,18 +98,17 @@ pub struct Fetcher {
     connector: Connector,
     own: Arc<OwnServer>,
     limits: Limits,
-    /// One unit for each running fetch.
+    /// One unit per running fetch.
     budget: Budget,
-    /// Bytes that all fetches have read.
+    /// Bytes read from the sockets of all fetches.
     raw_bytes: Counter,
 }
 
 impl Fetcher {
-    /// A client that trusts `roots`, reaches what is public or `allowed` but not `own`, and takes a unit of `budget` for
-    /// each fetch. `raw_bytes` counts what is read of sockets.
+    /// `roots` are the trusted certificate authorities.
     #[must_use]
     pub fn new(
-        allowed: EgressPolicy,
+        policy: EgressPolicy,
         own: OwnServer,
         roots: RootCertStore,
         resolver: Arc<dyn Resolve>,
@@ -113,7 +117,7 @@ impl Fetcher {
         raw_bytes: Counter,
     ) -> Self {
         let own = Arc::new(own);
-        let connector = Connector::new(allowed, Arc::clone(&own), roots, resolver, &limits);
+        let connector = Connector::new(policy, Arc::clone(&own), roots, resolver, &limits);
         Self {
             connector,
             own,
@@ -123,17 +127,16 @@ impl Fetcher {
         }
     }
 
-    /// How the requests of this client, and the URLs that it must not reach, are recognised.
     #[must_use]
     pub fn own(&self) -> &OwnServer {
         &self.own
     }
 
-    /// Asks for a file on behalf of a tenant, and follows redirects. `known` are the validators of an earlier answer.
-    /// Dropping the future, or the download it gives, closes the connection.
+    /// Requests a file on behalf of a tenant, and follows redirects. `known` are the validators of an earlier
+    /// response. Dropping the future or the returned download closes the connection.
     ///
     /// # Errors
-    /// There is no file to be had from this URL.
+    /// The URL is not allowed, or the origin does not serve a file.
     pub async fn get(
         &self,
         tenant: &str,
@@ -175,7 +178,7 @@ impl Fetcher {
             let fingerprint = url.fingerprint();
             let known_here = known.filter(|known| known.url == fingerprint);
             let (response, driver) = self
-                .ask(&url, known_here, &permit, &meter)
+                .send(&url, known_here, &permit, &meter)
                 .await
                 .map_err(after)?;
             match response.status() {
@@ -184,20 +187,20 @@ impl Fetcher {
                 | StatusCode::SEE_OTHER
                 | StatusCode::TEMPORARY_REDIRECT
                 | StatusCode::PERMANENT_REDIRECT => {
-                    match next(&url, response.headers(), &self.own).map_err(after)? {
-                        Next::Own(url) => return Ok(Fetched::Own(url)),
-                        Next::Other(other) => url = other,
+                    match redirect_target(&url, response.headers(), &self.own).map_err(after)? {
+                        Target::Own(url) => return Ok(Fetched::Own(url)),
+                        Target::Other(other) => url = other,
                     }
                 }
                 StatusCode::NOT_MODIFIED
-                    if known_here.is_some_and(|known| known.allow(response.headers())) =>
+                    if known_here.is_some_and(|known| known.match_etag(response.headers())) =>
                 {
                     return Ok(Fetched::NotModified);
                 }
-                // It speaks of another version (RFC 9111 section 4.3.4); so it is asked without conditions.
+                // The 304 is about another version (RFC 9111 section 4.3.4); retry without conditions.
                 StatusCode::NOT_MODIFIED if known_here.is_some() => known = None,
                 status if status.is_success() => {
-                    check(&response).map_err(after)?;
+                    check_response(&response).map_err(after)?;
                     let validators = validators(fingerprint, response.headers());
                     let download = Download::new(
                         response,
@@ -217,15 +220,15 @@ impl Fetcher {
         Err(Error::TooManyRedirects(self.limits.max_redirects))
     }
 
-    /// One request and the header of its answer.
-    async fn ask(
+    /// Connects, sends a request, and reads the response header.
+    async fn send(
         &self,
         url: &FetchUrl,
         known: Option<&Validators>,
         permit: &Arc<Reservation>,
         meter: &Arc<Meter>,
     ) -> Result<(Response<Incoming>, Driver), Error> {
-        let asked = async {
+        let response = async {
             let stream = self.connector.connect(url, permit, meter).await?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             exchange(
@@ -237,41 +240,42 @@ impl Fetcher {
             )
             .await
         };
-        // Whatever its end looked like to TLS and HTTP.
-        asked
+        // A flood takes precedence: to TLS and HTTP the end of the stream looks like another error.
+        response
             .await
             .map_err(|error| meter.flood().map_or(error, Error::Flood))
     }
 }
 
-/// Where a redirect leads.
-enum Next {
+/// Target of a redirect.
+enum Target {
     Own(::url::Url),
     Other(FetchUrl),
 }
 
-fn next(url: &FetchUrl, headers: &HeaderMap, own: &OwnServer) -> Result<Next, Error> {
+/// Reads and checks the `Location` header of a redirect.
+fn redirect_target(url: &FetchUrl, headers: &HeaderMap, own: &OwnServer) -> Result<Target, Error> {
     let location = headers
         .get(header::LOCATION)
         .filter(|location| !location.is_empty())
         .ok_or(Error::NoLocation)?;
-    // Browsers read the bytes as UTF-8, and so do we.
+    // Decoded as UTF-8, as browsers do.
     let location = std::str::from_utf8(location.as_bytes())
         .map_err(|_| Error::BadRedirect(InvalidUrl::Malformed))?;
-    // Looked at as any client would read it, before it is held against what can be fetched: our own base may be http.
+    // URLs of this server are recognised first, with a lenient parser: they may be http.
     match url.as_url().join(location) {
-        Ok(url) if own.covers(&url) => Ok(Next::Own(url)),
+        Ok(url) if own.covers(&url) => Ok(Target::Own(url)),
         _ => url
             .join(location)
-            .map(Next::Other)
+            .map(Target::Other)
             .map_err(Error::BadRedirect),
     }
 }
 
-/// Whether a successful answer brings the whole file as it is.
-fn check<B>(response: &Response<B>) -> Result<(), Error> {
+/// Checks that a successful response has the whole file, without a content coding.
+fn check_response<B>(response: &Response<B>) -> Result<(), Error> {
     let headers = response.headers();
-    // hyper undoes `chunked` alone, and takes whatever else there is for the file.
+    // hyper decodes `chunked` only, and returns any other transfer coding as part of the file.
     let transfer = headers.get_all(header::TRANSFER_ENCODING).iter();
     if transfer.into_iter().any(|coding| {
         !coding
@@ -298,7 +302,7 @@ fn check<B>(response: &Response<B>) -> Result<(), Error> {
     }
 }
 
-/// Whether a `Content-Range` names the whole file: `bytes 0-41/42` (RFC 9110 section 14.4).
+/// Returns true if `Content-Range` covers the whole file: `bytes 0-41/42` (RFC 9110 section 14.4).
 fn is_whole(headers: &HeaderMap) -> bool {
     let whole = |range: &str| -> Option<bool> {
         let (last, size) = range.strip_prefix("bytes 0-")?.split_once('/')?;
@@ -330,7 +334,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// RFC 9110 section 8.8.3. Anything else, `*` above all, would mean something else in `If-None-Match`.
+/// Returns true for an entity tag (RFC 9110 section 8.8.3). Other values, above all `*`, would have another
+/// meaning in `If-None-Match`.
 fn is_entity_tag(text: &str) -> bool {
     let opaque = text.strip_prefix("W/").unwrap_or(text);
     opaque.len() >= 2
@@ -339,8 +344,8 @@ fn is_entity_tag(text: &str) -> bool {
         && !opaque[1..opaque.len() - 1].contains('"')
 }
 
-/// Whether a time of change tells two versions apart: not if the second in which the file was sent had not passed yet
-/// (RFC 9110 section 8.8.2.2).
+/// Returns true if a modification time is a strong validator: at least a second before the response, because
+/// the file can change several times in a second (RFC 9110 section 8.8.2.2).
 fn is_strong_date(modified: &str, sent: Option<&str>) -> bool {
     let Ok(modified) = httpdate::parse_http_date(modified) else {
         return false;
@@ -353,8 +358,8 @@ fn is_strong_date(modified: &str, sent: Option<&str>) -> bool {
 }
 
 impl Validators {
-    /// Whether an answer that nothing has changed speaks of the version that these came with.
-    fn allow(&self, headers: &HeaderMap) -> bool {
+    /// Returns false if a 304 response has the entity tag of another version.
+    fn match_etag(&self, headers: &HeaderMap) -> bool {
         let opaque = |etag: &str| etag.strip_prefix("W/").unwrap_or(etag).to_owned();
         match (&self.etag, text(headers, &header::ETAG)) {
             (Some(ours), Some(theirs)) => opaque(ours) == opaque(theirs),
@@ -383,25 +388,27 @@ mod tests {
         max_header_bytes: 8192,
     };
 
-    /// What a line of the list says a name resolves to.
+    /// A resolver with one answer for all names.
     #[derive(Debug)]
-    struct Stub(Vec<IpAddr>);
+    struct FixedResolver(Vec<IpAddr>);
 
     #[async_trait]
-    impl Resolve for Stub {
+    impl Resolve for FixedResolver {
         async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
             Ok(self.0.clone())
         }
     }
 
-    fn hint(why: &str) -> Vec<IpAddr> {
-        let Some((hint, _)) = why
+    /// Reads the DNS answers that a line of the list specifies, `[dns A=10.0.0.1]`.
+    fn dns_answers(comment: &str) -> Vec<IpAddr> {
+        let Some((answers, _)) = comment
             .strip_prefix("[dns ")
             .and_then(|rest| rest.split_once(']'))
         else {
             return vec!["93.184.215.14".parse().expect("address")];
         };
-        hint.split(',')
+        answers
+            .split(',')
             .map(|answer| {
                 answer
                     .split_once('=')
@@ -421,15 +428,15 @@ mod tests {
         )
     }
 
-    /// Whether policy lets a URL through to the one function that connects.
-    async fn admits(url: &str, answers: Vec<IpAddr>) -> Result<(), Error> {
+    /// Parses and resolves a URL, and checks its addresses.
+    async fn check(url: &str, answers: Vec<IpAddr>) -> Result<(), Error> {
         let url = FetchUrl::parse(url)?;
-        let own = Arc::new(fuzzing::nobody());
+        let own = Arc::new(fuzzing::no_server());
         let connector = Connector::new(
             EgressPolicy::default(),
             own,
             RootCertStore::empty(),
-            Arc::new(Stub(answers)),
+            Arc::new(FixedResolver(answers)),
             &LIMITS,
         );
         let permit = Arc::new(budget().try_reserve("tenant", 1).expect("a permit"));
@@ -437,39 +444,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_url_of_the_list_is_judged_as_it_says() {
+    async fn listed_urls_are_allowed_or_blocked_as_listed() {
         let list = include_str!("../../tests/it/data/fetch_urls.tsv");
         let mut lines = 0;
         for line in list.lines().filter(|line| !line.starts_with('#')) {
-            let [verdict, url, why] = line.split('\t').collect::<Vec<_>>()[..] else {
+            let [verdict, url, comment] = line.split('\t').collect::<Vec<_>>()[..] else {
                 panic!("{line}")
             };
-            // Served by an origin, in the tests of hostile origins.
-            if why.starts_with("[redirect") {
+            // Covered by the tests of hostile origins.
+            if comment.starts_with("[redirect") {
                 continue;
             }
-            let inspected = admits(url, hint(why)).await;
+            let checked = check(url, dns_answers(comment)).await;
             let as_listed = match verdict {
-                "allow" => inspected.is_ok(),
+                "allow" => checked.is_ok(),
                 "block" => {
                     matches!(
-                        inspected,
+                        checked,
                         Err(Error::Url(_) | Error::Port(_) | Error::LocalName | Error::NotPublic)
                     )
                 }
                 _ => false,
             };
-            assert!(as_listed, "{url} ({why}): {inspected:?}");
+            assert!(as_listed, "{url} ({comment}): {checked:?}");
             lines += 1;
         }
         assert!(lines > 100, "{lines}");
     }
 
     #[tokio::test]
-    async fn one_address_that_is_not_public_spoils_a_name() {
+    async fn name_with_one_private_address_is_rejected() {
         let answers = |ips: &[&str]| ips.iter().map(|ip| ip.parse().expect("address")).collect();
         assert!(
-            admits(
+            check(
                 "https://a.example/",
                 answers(&["93.184.215.14", "2606:4700::1"])
             )
@@ -478,18 +485,18 @@ mod tests {
         );
         for ips in [["93.184.215.14", "10.0.0.1"], ["fd00::1", "93.184.215.14"]] {
             assert!(matches!(
-                admits("https://a.example/", answers(&ips)).await,
+                check("https://a.example/", answers(&ips)).await,
                 Err(Error::NotPublic)
             ));
         }
         assert!(matches!(
-            admits("https://a.example/", Vec::new()).await,
+            check("https://a.example/", Vec::new()).await,
             Err(Error::Unresolved)
         ));
     }
 
     #[test]
-    fn a_part_may_be_the_whole() {
+    fn content_range_of_whole_file_is_accepted() {
         let whole = |range: &'static str| {
             is_whole(&HeaderMap::from_iter([(
                 header::CONTENT_RANGE,

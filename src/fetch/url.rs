@@ -1,5 +1,5 @@
-//! URLs of other people's files. Owns what their text may be: https, one clear reading, nothing that parsers disagree
-//! about. Resolves nothing; whether host and port may be reached is [`super::address`]'s matter.
+//! Untrusted URLs. Accepts https URLs with one unambiguous reading, and rejects those that parsers disagree
+//! about. Resolves nothing; host and port are checked by the egress policy ([`super::address`]).
 
 use std::fmt;
 
@@ -8,36 +8,33 @@ use url::{Host, Url};
 
 use crate::quote::shown;
 
-/// Longest URL, in bytes.
+/// Maximum length of a URL in bytes.
 pub const MAX_URL_LENGTH: usize = 2048;
-/// Longest host name, and longest label of one, in bytes (RFC 1035 section 2.3.4).
+/// Maximum length in bytes of a host name and of its labels (RFC 1035 section 2.3.4).
 const MAX_NAME_LENGTH: usize = 253;
 const MAX_LABEL_LENGTH: usize = 63;
 
-/// Why a text is not a URL that can be fetched.
+/// The reason why a text is rejected as a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
-    /// Another scheme.
     #[error("it does not start with https://")]
     NotHttps,
-    /// More than [`MAX_URL_LENGTH`].
     #[error("it is longer than 2048 bytes")]
     TooLong,
-    /// Not a URL at all.
     #[error("it is not a valid URL")]
     Malformed,
-    /// RFC 3986 has no backslashes and control characters; some parsers take them for slashes or drop them.
+    /// A backslash or control character, which RFC 3986 does not allow. Some parsers read backslashes as
+    /// slashes, and drop control characters.
     #[error("it holds a backslash or a control character; percent-encode it")]
     Ambiguous,
     /// `user:password@`.
     #[error("it holds a user name or password; only what is public can be fetched")]
     Credentials,
-    /// An IPv4 address written in a way that only some parsers read as one, or a host with percent signs.
+    /// An IPv4 address in a notation that only some parsers accept, or a percent-encoded host.
     #[error(
         "its host is written in an unusual form; write a name, or an address as 192.0.2.1 or [2001:db8::1]"
     )]
     UnusualHost,
-    /// A name that DNS cannot hold.
     #[error("its host name is too long")]
     NameTooLong,
 }
@@ -47,10 +44,10 @@ pub enum InvalidUrl {
 pub struct FetchUrl(Url);
 
 impl FetchUrl {
-    /// Reads one.
+    /// Parses an https URL.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The text is not an https URL, or is ambiguous.
     pub fn parse(text: &str) -> Result<Self, InvalidUrl> {
         if text.len() > MAX_URL_LENGTH {
             return Err(InvalidUrl::TooLong);
@@ -74,7 +71,7 @@ impl FetchUrl {
         }
         let url = Url::parse(text).map_err(|_| InvalidUrl::Malformed)?;
         match url.host() {
-            // 0x7f.1, 2130706433 and 017700000001 are 127.0.0.1 to some and names to others.
+            // 0x7f.1, 2130706433 and 017700000001 are 127.0.0.1 for some parsers and names for others.
             Some(Host::Ipv4(ip)) if written_host(authority) != ip.to_string() => {
                 return Err(InvalidUrl::UnusualHost);
             }
@@ -95,7 +92,7 @@ impl FetchUrl {
         Ok(Self(url))
     }
 
-    /// The URL that a `Location` header at this one names (RFC 9110 section 10.2.2).
+    /// Resolves the value of a `Location` header against this URL (RFC 9110 section 10.2.2).
     pub(super) fn join(&self, location: &str) -> Result<Self, InvalidUrl> {
         if location.is_empty() || location.contains(|c: char| c == '\\' || c.is_control()) {
             return Err(InvalidUrl::Ambiguous);
@@ -103,7 +100,7 @@ impl FetchUrl {
         if location.starts_with("//") {
             return Self::parse(&format!("https:{location}"));
         }
-        // RFC 3986 section 3.1. What starts with a scheme is read as it stands; `https:path` is then refused.
+        // RFC 3986 section 3.1. A value with a scheme is parsed as an absolute URL, so `https:path` is rejected.
         let scheme =
             location.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')));
         if scheme.is_some_and(|end| end > 0 && location[end..].starts_with(':')) {
@@ -117,13 +114,12 @@ impl FetchUrl {
         )
     }
 
-    /// The URL, for its parts.
     #[must_use]
     pub fn as_url(&self) -> &Url {
         &self.0
     }
 
-    /// Host name in lower case without a dot at its end, or address.
+    /// Returns the host name in lower case without a trailing dot, or the address.
     pub(super) fn host(&self) -> Host<&str> {
         match self.0.host().expect("checked when parsed") {
             Host::Domain(name) => Host::Domain(name.strip_suffix('.').unwrap_or(name)),
@@ -131,14 +127,13 @@ impl FetchUrl {
         }
     }
 
-    /// The port, 443 if it is not written.
     pub(super) fn port(&self) -> u16 {
         self.0
             .port_or_known_default()
             .expect("https has a default port")
     }
 
-    /// `Host` header: host and, if it is not 443, port.
+    /// Returns the value of the `Host` header: the host, and the port unless it is 443.
     pub(super) fn authority(&self) -> String {
         let host = self.host();
         self.0
@@ -146,7 +141,7 @@ impl FetchUrl {
             .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
     }
 
-    /// What of it can be stored and compared without keeping the secrets that a query may hold.
+    /// Returns a hash for storing and comparing the URL without its query, which can contain secrets.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut url = self.0.clone();
@@ -155,7 +150,7 @@ impl FetchUrl {
     }
 }
 
-/// Without its query, which may hold a signature; for logs and messages.
+/// Omits the query, which can contain a signature, from logs and messages.
 impl fmt::Display for FetchUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -178,7 +173,7 @@ impl fmt::Debug for FetchUrl {
     }
 }
 
-/// The host of an authority without userinfo, as it is written.
+/// Returns the host of an authority without userinfo, verbatim.
 fn written_host(authority: &str) -> &str {
     authority
         .split_once(':')
@@ -191,8 +186,8 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_no_clear_https_url_is_refused() {
-        for (text, why) in [
+    fn ambiguous_or_insecure_url_is_rejected() {
+        for (text, reason) in [
             ("", InvalidUrl::NotHttps),
             ("http://example.com/a", InvalidUrl::NotHttps),
             ("https:/example.com/a", InvalidUrl::NotHttps),
@@ -215,7 +210,7 @@ mod tests {
             ("https://93.184.215.14./", InvalidUrl::UnusualHost),
             ("https://93.184.55054/", InvalidUrl::UnusualHost),
         ] {
-            assert_eq!(FetchUrl::parse(text).expect_err(text), why, "{text}");
+            assert_eq!(FetchUrl::parse(text).expect_err(text), reason, "{text}");
         }
         let path = "a".repeat(MAX_URL_LENGTH - "https://example.com/".len());
         assert!(FetchUrl::parse(&format!("https://example.com/{path}")).is_ok());
@@ -230,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_is_read_like_a_url() {
+    fn redirect_location_is_parsed_like_a_url() {
         let base = FetchUrl::parse("https://example.com/a/b?c#d").expect("URL");
         for (location, expected) in [
             ("c.jpg", Ok("https://example.com/a/c.jpg")),
@@ -260,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_query_is_not_shown_but_counts() {
+    fn query_is_hidden_in_display_but_part_of_fingerprint() {
         let url = |text| FetchUrl::parse(text).expect("URL");
         let signed = url("https://example.com./a.jpg?signature=secret");
         assert_eq!(signed.to_string(), "https://example.com/a.jpg?...");
@@ -277,9 +272,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_and_what_is_accepted_stays_the_same(text in "(https://)?[a-z0-9.:@%/\\\\\\[\\]#?x-]{0,40}") {
+        fn accepted_url_round_trips(text in "(https://)?[a-z0-9.:@%/\\\\\\[\\]#?x-]{0,40}") {
             if let Ok(url) = FetchUrl::parse(&text) {
-                let again = FetchUrl::parse(url.as_url().as_str()).expect("what was accepted is accepted again");
+                let again = FetchUrl::parse(url.as_url().as_str()).expect("accepted before");
                 prop_assert_eq!(again, url);
             }
         }

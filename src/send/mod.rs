@@ -83,7 +83,7 @@ impl Sends {
     /// URL.
     #[must_use]
     pub fn is_own_fetch(&self, headers: &HeaderMap) -> bool {
-        self.fetcher.own().sent(headers)
+        self.fetcher.own().has_sent(headers)
     }
 
     /// Sends a message.

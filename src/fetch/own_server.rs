@@ -1,10 +1,10 @@
-//! Recognises this server as the target of a fetch (SSRF back to ourselves). A request that leads back here would run
-//! with the rights of the server's own network: it reads `/metrics`, which a proxy keeps from the public, and files by
-//! URLs that their sender must not have.
+//! Loop protection: prevents SSRF back to this server. Such a request would come from inside the server's
+//! network, and could read `/metrics`, which a reverse proxy hides from the public, or files whose URL is not
+//! known to the sender.
 //!
-//! There are three ways back, and one check for each: a URL below one of our own bases ([`OwnServer::covers`]), a
-//! connection to the socket that this server listens on ([`OwnServer::is_peer`]), and a request that a proxy passes on
-//! ([`OwnServer::LOOP_HEADER`]).
+//! There is one check for each of the three ways back: a URL below one of the server's base URLs
+//! ([`OwnServer::covers`]), a connection to the server's listening socket ([`OwnServer::is_peer`]), and a
+//! request that a proxy forwards ([`OwnServer::LOOP_HEADER`]).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,31 +12,32 @@ use hyper::header::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-/// How this server is recognised.
+/// The identity of this server.
 #[derive(Clone, Debug)]
 pub struct OwnServer {
-    /// Where clients reach it: the public URL and the CDN URL.
+    /// Base URLs for clients: the public URL and the CDN URL.
     pub bases: Vec<Url>,
-    /// The socket it listens on; it must have a port.
+    /// Address of the listening socket; its port must not be 0.
     pub listen: SocketAddr,
-    /// The pseudonym it sends in [`Self::LOOP_HEADER`]. Servers behind one load balancer have the same.
+    /// Value sent in [`Self::LOOP_HEADER`]; shared by all servers behind a load balancer.
     pub pseudonym: String,
 }
 
 impl OwnServer {
-    /// Names the servers that a request has passed (RFC 8586). Unlike `Via`, it is left alone by intermediaries, and no
-    /// origin changes its answer because of it.
+    /// Lists the servers that a request has passed (RFC 8586). Unlike `Via`, intermediaries do not remove it,
+    /// and origins do not change their response because of it.
     pub const LOOP_HEADER: HeaderName = HeaderName::from_static("cdn-loop");
 
-    /// Whether a URL is below one of the bases, in any spelling that some server or proxy takes for the same.
+    /// Returns true if a URL is below one of the base URLs, in any spelling that a server or proxy may regard as
+    /// equivalent.
     #[must_use]
     pub fn covers(&self, url: &Url) -> bool {
         self.bases.iter().any(|base| is_below(base, url))
     }
 
-    /// Whether a request was sent by this server itself.
+    /// Returns true if this server sent the request with these headers.
     #[must_use]
-    pub fn sent(&self, headers: &HeaderMap) -> bool {
+    pub fn has_sent(&self, headers: &HeaderMap) -> bool {
         let pseudonym = self.pseudonym.as_bytes();
         let passed = headers
             .get_all(Self::LOOP_HEADER)
@@ -48,15 +49,15 @@ impl OwnServer {
             .any(|id| id.trim_ascii() == pseudonym)
     }
 
-    /// Whether an address is certain to be the one that is listened on, before anything is connected to it.
+    /// Returns true if an address is known, before connecting, to be that of the listening socket.
     pub(super) fn is_listener(&self, address: SocketAddr) -> bool {
         let (ip, listen) = (address.ip().to_canonical(), self.listen.ip().to_canonical());
         let is_any = listen.is_unspecified() && (ip.is_loopback() || ip.is_unspecified());
         address.port() == self.listen.port() && (ip == listen || is_any)
     }
 
-    /// Whether a connection has this server at its other end. A server that listens on all addresses of the machine is
-    /// told by the addresses of the connection: both ends are the same.
+    /// Returns true if the peer of a connection is this server. If the server listens on all addresses of the
+    /// machine, the two ends of such a connection have the same address.
     pub(super) fn is_peer(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let is_local = local.ip().to_canonical() == peer.ip().to_canonical();
         self.is_listener(peer)
@@ -66,8 +67,9 @@ impl OwnServer {
     }
 }
 
-/// Whether a URL names something below a base: scheme, case, default port, dots at the end of the host, slashes, dot
-/// segments and percent-encoding do not count. A path that only some read as below the base is below it.
+/// Returns true if a URL is below a base URL, regardless of scheme, case, default port, trailing dots of the
+/// host, repeated slashes, dot segments and percent-encoding. A path that only some servers read as below the
+/// base counts as below it.
 #[must_use]
 pub fn is_below(base: &Url, url: &Url) -> bool {
     if !is_same_host(base, url) {
@@ -85,8 +87,8 @@ pub fn is_below(base: &Url, url: &Url) -> bool {
         || plain_segments(url.path()).starts_with(&prefix)
 }
 
-/// Whether two URLs name the same host and port. The port of a default scheme is the same in the other scheme's URL: a
-/// proxy that answers `https` for a host redirects from `http`.
+/// Returns true if two URLs have the same host and port. The default ports of `http` and `https` count as
+/// equal, because a proxy that serves `https` usually redirects from `http`.
 #[must_use]
 pub fn is_same_host(one: &Url, other: &Url) -> bool {
     let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
@@ -113,8 +115,8 @@ fn host(url: &Url) -> Option<PlainHost> {
     })
 }
 
-/// The segments of a path after everything that a chain of proxies may do to it: decoding as often as anything is
-/// encoded, and dropping empty and dot segments.
+/// Returns the segments of a path after all normalisation that a chain of proxies may apply: repeated
+/// percent-decoding, and removal of empty and dot segments.
 fn plain_segments(path: &str) -> Vec<String> {
     let mut path = path.to_owned();
     while let decoded = percent_decode_str(&path).decode_utf8_lossy().into_owned()
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn the_socket_that_is_listened_on_is_recognised() {
         let address = |text: &str| text.parse::<SocketAddr>().expect(text);
-        for (listen, local, peer, is_ours) in [
+        for (listen, local, peer, is_own) in [
             ("192.0.2.1:8080", "192.0.2.9:5000", "192.0.2.1:8080", true),
             (
                 "192.0.2.1:8080",
@@ -222,7 +224,7 @@ mod tests {
         ] {
             assert_eq!(
                 server(listen).is_peer(address(local), address(peer)),
-                is_ours,
+                is_own,
                 "{listen} {peer}"
             );
         }
@@ -231,7 +233,7 @@ mod tests {
     #[test]
     fn a_request_of_ours_is_recognised_among_those_of_others() {
         let server = server("127.0.0.1:8080");
-        for (values, is_ours) in [
+        for (values, is_own) in [
             (&["haversack-1234"][..], true),
             (&["cloud.example; v=1, haversack-1234;hop=2"], true),
             (&["other", " haversack-1234 "], true),
@@ -242,7 +244,7 @@ mod tests {
             let headers = values
                 .iter()
                 .map(|value| (OwnServer::LOOP_HEADER, value.parse().expect("value")));
-            assert_eq!(server.sent(&headers.collect()), is_ours, "{values:?}");
+            assert_eq!(server.has_sent(&headers.collect()), is_own, "{values:?}");
         }
     }
 }
