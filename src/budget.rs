@@ -1,8 +1,9 @@
-//! A budget: a total that all callers share and a share that one holder may have of it, with a fair, bounded wait queue.
+//! A budget: a weighted semaphore with a total for all callers and a maximum share per holder, and with a
+//! fair, bounded wait queue.
 //!
-//! Everything that a stranger can make the server hold (bytes of bodies and temporary files, running conversions and
-//! fetches, connections) is counted in one. Owns admission and accounting; what the units are is the caller's business.
-//! A holder is a partner, or the address of a client that no partner is known of yet.
+//! Every resource that clients can make the server hold (bytes of bodies and temporary files, running
+//! conversions and fetches, connections) has a budget. Owns admission and accounting; callers define the
+//! units. A holder is a partner, or the address of a client that is not authenticated yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::metrics::{BudgetMetrics, Metrics};
 
-/// `Retry-After` of a refusal, in seconds. Units are released at any time, so this is only a useful pace.
+/// `Retry-After` of a refusal, in seconds: a rough guess, because units can be released at any time.
 const RETRY_AFTER: u64 = 5;
 
 /// The size of a budget and of its wait queue.
@@ -23,14 +24,13 @@ pub struct Limits {
     pub total: u64,
     /// Units for one holder.
     pub share: u64,
-    /// Callers of one holder that may wait; 0 refuses at once.
+    /// Maximum number of waiting callers per holder. With 0, reservations fail at once.
     pub max_queued: usize,
-    /// Longest wait.
+    /// Maximum wait.
     pub queue_timeout: Duration,
 }
 
 impl Limits {
-    /// Limits of a budget that nobody waits for.
     #[must_use]
     pub const fn without_queue(total: u64, share: u64) -> Self {
         Self {
@@ -42,18 +42,18 @@ impl Limits {
     }
 }
 
-/// Nothing was reserved.
+/// A reservation was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}; try again in {retry_after} s", cause(*.of_share))]
 pub struct AtCapacity {
-    /// Whether the holder's own share is used up, and not the total.
+    /// The holder's share is exhausted, rather than the total.
     pub of_share: bool,
-    /// Seconds until a retry is useful.
+    /// `Retry-After` in seconds.
     pub retry_after: u64,
 }
 
 impl AtCapacity {
-    /// The server as a whole is busy.
+    /// The server as a whole is at capacity.
     #[must_use]
     pub const fn of_server() -> Self {
         Self {
@@ -71,7 +71,7 @@ fn cause(of_share: bool) -> &'static str {
     }
 }
 
-/// The budget. Clones count together.
+/// A budget. Clones share their counts.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Inner>);
 
@@ -85,7 +85,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     used: u64,
-    /// Those that hold or wait for something; the others are removed.
+    /// Holders with units or waiting callers; idle ones are removed.
     holders: HashMap<Arc<str>, Holder>,
     waiting: usize,
     next_ticket: u64,
@@ -112,17 +112,17 @@ pub struct Reservation {
     amount: u64,
 }
 
-/// A place in the wait queue. If the caller is cancelled it leaves the queue, or returns what it was just granted.
-struct Place<'a> {
+/// A place in the wait queue. On drop it leaves the queue, or returns units that were granted but not taken.
+struct QueuePlace<'a> {
     budget: &'a Arc<Inner>,
     holder: &'a Arc<str>,
     ticket: u64,
     amount: u64,
-    taken: bool,
+    is_taken: bool,
 }
 
 impl Budget {
-    /// A budget that reports to the metrics under `name`.
+    /// `name` is the label in metrics.
     #[must_use]
     pub fn new(name: &'static str, limits: Limits, metrics: &Metrics) -> Self {
         let metrics = metrics.budget(name, limits.total);
@@ -133,10 +133,10 @@ impl Budget {
         }))
     }
 
-    /// Reserves units if they are free now.
+    /// Reserves units without waiting.
     ///
     /// # Errors
-    /// They are not.
+    /// The units are not free.
     pub fn try_reserve(&self, holder: &str, amount: u64) -> Result<Reservation, AtCapacity> {
         let holder: Arc<str> = holder.into();
         self.0.take(&holder, amount)?;
@@ -147,20 +147,20 @@ impl Budget {
         })
     }
 
-    /// Reserves units, and waits for them if need be. Of several holders that wait, the one that holds least is served
-    /// first, so a holder with a long queue does not delay one with a short one.
+    /// Reserves units, and waits for them if necessary. Of all waiting holders, the one with the fewest units is
+    /// served first, so a long queue of one holder does not delay the others.
     ///
     /// # Errors
-    /// The holder's queue is full, the wait took too long, or the share is smaller than `amount`.
+    /// The holder's queue is full, the wait timed out, or `amount` exceeds the share.
     pub async fn reserve(&self, holder: &str, amount: u64) -> Result<Reservation, AtCapacity> {
         let holder: Arc<str> = holder.into();
         let (mut place, granted) = self.0.enqueue(&holder, amount)?;
-        // The grant is looked at before the timer: with no time to wait, units that are free are still given.
+        // `timeout` polls the grant before the timer, so free units are granted even with a timeout of 0.
         if timeout(self.0.limits.queue_timeout, granted)
             .await
             .is_ok_and(|granted| granted.is_ok())
         {
-            place.taken = true;
+            place.is_taken = true;
             return Ok(Reservation {
                 budget: Arc::clone(&self.0),
                 holder: Arc::clone(&holder),
@@ -178,10 +178,10 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Adds units if they are free now.
+    /// Adds units without waiting.
     ///
     /// # Errors
-    /// They are not; what was reserved before stays so.
+    /// The units are not free. The existing reservation is unchanged.
     pub fn try_grow(&mut self, amount: u64) -> Result<(), AtCapacity> {
         self.budget.take(&self.holder, amount)?;
         self.amount += amount;
@@ -195,7 +195,6 @@ impl Reservation {
         self.budget.release(&self.holder, amount);
     }
 
-    /// Units reserved.
     #[must_use]
     pub fn amount(&self) -> u64 {
         self.amount
@@ -208,12 +207,12 @@ impl Drop for Reservation {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
-        if self.taken || self.budget.leave(self.holder, self.ticket) {
+        if self.is_taken || self.budget.leave(self.holder, self.ticket) {
             return;
         }
-        // Granted, but the caller is gone.
+        // Granted after the caller was cancelled.
         self.budget.release(self.holder, self.amount);
     }
 }
@@ -241,7 +240,7 @@ impl Inner {
         self: &'a Arc<Self>,
         holder: &'a Arc<str>,
         amount: u64,
-    ) -> Result<(Place<'a>, oneshot::Receiver<()>), AtCapacity> {
+    ) -> Result<(QueuePlace<'a>, oneshot::Receiver<()>), AtCapacity> {
         let mut state = self.lock();
         let entry = state.holders.entry(Arc::clone(holder)).or_default();
         let fits = entry.queue.is_empty() && entry.used.saturating_add(amount) <= self.limits.share;
@@ -249,7 +248,7 @@ impl Inner {
         let fits_now =
             fits && state.waiting == 0 && state.used.saturating_add(amount) <= self.limits.total;
         if amount > self.limits.share || (is_full && !fits_now) {
-            state.forget_idle(holder);
+            state.remove_if_idle(holder);
             drop(state);
             return Err(self.refuse(holder, amount));
         }
@@ -271,18 +270,18 @@ impl Inner {
         state.grant(self.limits);
         self.metrics.set(state.used);
         Ok((
-            Place {
+            QueuePlace {
                 budget: self,
                 holder,
                 ticket,
                 amount,
-                taken: false,
+                is_taken: false,
             },
             receiver,
         ))
     }
 
-    /// Leaves the queue; `false` if the units were granted already.
+    /// Leaves the queue. Returns false if the units were granted already.
     fn leave(&self, holder: &Arc<str>, ticket: u64) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.holders.get_mut(holder) else {
@@ -297,7 +296,7 @@ impl Inner {
         };
         entry.queue.remove(at);
         state.waiting -= 1;
-        state.forget_idle(holder);
+        state.remove_if_idle(holder);
         state.grant(self.limits);
         self.metrics.set(state.used);
         true
@@ -309,7 +308,7 @@ impl Inner {
         if let Some(entry) = state.holders.get_mut(holder) {
             entry.used -= amount;
         }
-        state.forget_idle(holder);
+        state.remove_if_idle(holder);
         state.grant(self.limits);
         self.metrics.set(state.used);
     }
@@ -335,7 +334,7 @@ impl State {
         self.holders.entry(Arc::clone(holder)).or_default().used += amount;
     }
 
-    fn forget_idle(&mut self, holder: &Arc<str>) {
+    fn remove_if_idle(&mut self, holder: &Arc<str>) {
         if self
             .holders
             .get(holder)
@@ -345,8 +344,8 @@ impl State {
         }
     }
 
-    /// Serves the queues: always the holder that holds least, then the one that waits longest. A request that does not
-    /// fit into the total is waited for, so that small ones cannot starve it.
+    /// Grants units to waiting callers: first to the holder with the fewest units, then to the one that has
+    /// waited longest. A large request that exceeds the total blocks the queue, so small ones cannot starve it.
     fn grant(&mut self, limits: Limits) {
         while self.waiting > 0 {
             let fits = |holder: &&mut Holder| {
@@ -364,11 +363,11 @@ impl State {
             if self.used.saturating_add(amount) > limits.total {
                 return;
             }
-            let waiter = holder.queue.pop_front().expect("it has a first");
+            let waiter = holder.queue.pop_front().expect("the filter found a waiter");
             holder.used += amount;
             self.used += amount;
             self.waiting -= 1;
-            // A caller that has gone meanwhile returns the units in `Place::drop`.
+            // If the caller was cancelled, `QueuePlace::drop` returns the units.
             let _ = waiter.granted.send(());
         }
     }
@@ -408,14 +407,14 @@ mod tests {
         assert!(
             budget
                 .try_reserve("a", 1)
-                .expect_err("its share is used")
+                .expect_err("the share is exhausted")
                 .of_share
         );
         let second = budget.try_reserve("b", 4).expect("free");
         assert!(
             !budget
                 .try_reserve("b", 1)
-                .expect_err("the total is used")
+                .expect_err("the total is exhausted")
                 .of_share
         );
         assert!(first.try_grow(1).is_err());
@@ -425,12 +424,12 @@ mod tests {
         assert_eq!(budget.used(), 0);
         assert!(
             budget.0.lock().holders.is_empty(),
-            "idle holders are not kept"
+            "idle holders are removed"
         );
     }
 
     #[tokio::test]
-    async fn waiting_holder_with_least_in_use_is_served_first() {
+    async fn waiting_holder_with_fewest_units_is_served_first() {
         let budget = budget(2, 2, 8);
         let (first, _second) = (
             budget.try_reserve("a", 1).expect("free"),

@@ -1,9 +1,9 @@
-//! The `haversack` program: reads its arguments, runs one command, and says by its exit code how that went.
+//! The `haversack` binary: parses the command line, runs one command, and returns its exit code.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // What the server keeps is for its owner only, whoever made the folder.
+    // Stored files are readable by their owner only, regardless of the permissions of the folder.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     haversack::cli::main()
 }

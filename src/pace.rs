@@ -1,54 +1,56 @@
-//! A least rate with a grace time, for peers that send or take bytes.
+//! A minimum transfer rate with a grace period (Slowloris protection).
 //!
-//! Works as a token bucket whose tokens are time: waiting for the peer spends it, each byte that moves earns it back at
-//! the least rate. A peer whose bucket is empty is too slow. The idle timeout bounds each single wait besides.
+//! A token bucket whose tokens are time: waiting for the peer spends tokens, and each transferred byte earns
+//! them at the minimum rate. A peer whose bucket is empty is too slow. In addition the idle timeout bounds
+//! each single wait.
 
 use std::time::Duration;
 
-/// Time that a peer may still be waited for.
+/// The token bucket of one transfer.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    idle: Duration,
+    idle_timeout: Duration,
+    /// In bytes per second.
     min_rate: u64,
-    most: Duration,
-    left: Duration,
+    capacity: Duration,
+    tokens: Duration,
 }
 
 impl Pace {
-    /// A pace that the peer must keep all the time: bytes that moved fast earn at most the grace time anew, so a peer
-    /// cannot stall for long after a quick start.
-    pub(crate) fn sustained(idle: Duration, grace: Duration, min_rate: u64) -> Self {
+    /// Requires the minimum rate at all times: the bucket holds at most the grace period, so a fast start does
+    /// not permit a long stall later.
+    pub(crate) fn sustained(idle_timeout: Duration, grace: Duration, min_rate: u64) -> Self {
         Self {
-            idle,
+            idle_timeout,
             min_rate: min_rate.max(1),
-            most: grace,
-            left: grace,
+            capacity: grace,
+            tokens: grace,
         }
     }
 
-    /// A pace that the peer must keep on average.
-    pub(crate) fn average(idle: Duration, grace: Duration, min_rate: u64) -> Self {
+    /// Requires the minimum rate on average over the whole transfer.
+    pub(crate) fn average(idle_timeout: Duration, grace: Duration, min_rate: u64) -> Self {
         Self {
-            most: Duration::MAX,
-            ..Self::sustained(idle, grace, min_rate)
+            capacity: Duration::MAX,
+            ..Self::sustained(idle_timeout, grace, min_rate)
         }
     }
 
-    /// Longest wait for the next byte.
+    /// Returns the maximum wait for the next byte.
     pub(crate) fn next_chunk_timeout(&self) -> Duration {
-        self.left.min(self.idle)
+        self.tokens.min(self.idle_timeout)
     }
 
-    /// Counts a wait, and the bytes that ended it.
+    /// Counts a wait and the bytes transferred after it.
     pub(crate) fn moved(&mut self, waited: Duration, bytes: usize) {
         let nanos = (bytes as u128).saturating_mul(1_000_000_000) / u128::from(self.min_rate);
         let earned = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        // Earned first: bytes that took longer than they earn leave nothing.
-        self.left = self
-            .left
+        // Add before subtracting: with an empty bucket, bytes slower than the minimum rate leave it empty.
+        self.tokens = self
+            .tokens
             .saturating_add(earned)
             .saturating_sub(waited)
-            .min(self.most);
+            .min(self.capacity);
     }
 }
 
@@ -64,11 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn sustained_pace_forgets_a_quick_start() {
+    fn sustained_pace_does_not_credit_fast_start() {
         let mut pace = Pace::sustained(IDLE, GRACE, 1000);
         pace.moved(Duration::ZERO, 1_000_000);
         assert_eq!(pace.next_chunk_timeout(), GRACE);
-        // 400 bytes each second for 16 s: 600 ms are lost with each.
+        // 400 bytes per second for 16 s: each second costs 600 ms.
         for _ in 0..16 {
             pace.moved(seconds(1), 400);
         }
@@ -79,12 +81,12 @@ mod tests {
         assert_eq!(
             pace.next_chunk_timeout(),
             Duration::ZERO,
-            "a byte earns less than it took"
+            "a byte earns less than its wait costs"
         );
     }
 
     #[test]
-    fn average_pace_remembers_it_and_idle_bounds_each_wait() {
+    fn average_pace_credits_fast_start_within_idle_timeout() {
         let mut pace = Pace::average(IDLE, GRACE, 1000);
         pace.moved(Duration::ZERO, 50_000);
         assert_eq!(pace.next_chunk_timeout(), IDLE);

@@ -1,28 +1,30 @@
-//! Callers' text in messages: quoted, escaped, and cut, so that an error or a log line is short whatever it is about.
+//! Untrusted text in messages: quoted, escaped and truncated, so that error messages and log lines stay short
+//! and on one line.
 
 use std::fmt::{self, Write};
 
-/// Most characters of a caller's text in one message.
+/// Maximum number of characters of a quoted text.
 pub const MAX_QUOTED: usize = 100;
-/// Most characters they may take once they are escaped: a control character takes up to eight.
+/// Maximum number of characters of a quoted text after escaping: a control character takes up to eight.
 const MAX_ESCAPED: usize = 200;
-/// Most characters of a whole message.
+/// Maximum number of characters of a whole message.
 pub const MAX_MESSAGE: usize = 500;
 
-/// A caller's text, as [`quoted`] or [`shown`] shows it.
+/// Displays an untrusted text; see [`quoted`] and [`shown`].
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a> {
     text: &'a str,
     marks: &'static str,
 }
 
-/// Shows a text within quotation marks: control characters escaped, and of a long text the start and its length.
+/// Displays a text in quotation marks, with control characters escaped. Of a long text, displays the start and
+/// the length.
 #[must_use]
 pub const fn quoted(text: &str) -> Quoted<'_> {
     Quoted { text, marks: "\"" }
 }
 
-/// Shows a text as [`quoted`] does, without quotation marks.
+/// Displays a text as [`quoted`] does, but without quotation marks.
 #[must_use]
 pub const fn shown(text: &str) -> Quoted<'_> {
     Quoted { text, marks: "" }
@@ -50,16 +52,16 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A message of at most [`MAX_MESSAGE`] characters: the guard behind [`quoted`], for what libraries say of a caller's text.
+/// Truncates a message to [`MAX_MESSAGE`] characters. For error messages of libraries, which can repeat untrusted
+/// text in full.
 #[must_use]
 pub fn bounded(message: String) -> String {
-    cut(message, MAX_MESSAGE)
+    truncated(message, MAX_MESSAGE)
 }
 
-/// A text of at most `most` characters, with `...` after it if it was cut.
-#[must_use]
-pub fn cut(mut text: String, most: usize) -> String {
-    if let Some((end, _)) = text.char_indices().nth(most) {
+/// Truncates a text to `max_chars` characters, and appends `...` if it was longer.
+fn truncated(mut text: String, max_chars: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(max_chars) {
         text.truncate(end);
         text.push_str("...");
         text.shrink_to_fit();
@@ -67,22 +69,22 @@ pub fn cut(mut text: String, most: usize) -> String {
     text
 }
 
-/// Takes what is written until it is full, and nothing of what follows.
+/// A writer that fails once its text has the maximum length.
 #[derive(Debug)]
 pub struct Excerpt {
     text: String,
-    left: usize,
+    remaining: usize,
 }
 
 impl Excerpt {
-    /// What `arguments` say, at most [`MAX_MESSAGE`] characters of it; the rest is never made.
+    /// Formats the first [`MAX_MESSAGE`] characters of `value`. The rest is not formatted at all.
     #[must_use]
-    pub fn of(arguments: impl fmt::Display) -> String {
+    pub fn of(value: impl fmt::Display) -> String {
         let mut excerpt = Self {
             text: String::new(),
-            left: MAX_MESSAGE,
+            remaining: MAX_MESSAGE,
         };
-        if write!(excerpt, "{arguments}").is_err() {
+        if write!(excerpt, "{value}").is_err() {
             excerpt.text.push_str("...");
         }
         excerpt.text
@@ -92,7 +94,7 @@ impl Excerpt {
 impl Write for Excerpt {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+            self.remaining = self.remaining.checked_sub(1).ok_or(fmt::Error)?;
             self.text.push(c);
         }
         Ok(())
@@ -116,25 +118,25 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut_and_its_length_told() {
+    fn long_text_is_truncated_and_its_length_shown() {
         let shown = quoted(&"🎂".repeat(25_000)).to_string();
         assert_eq!(
             shown,
             format!("\"{}\"... (100000 bytes)", "🎂".repeat(MAX_QUOTED))
         );
-        assert_eq!(cut("abc".to_owned(), 2), "ab...");
-        assert_eq!(cut("ab".to_owned(), 2), "ab");
+        assert_eq!(truncated("abc".to_owned(), 2), "ab...");
+        assert_eq!(truncated("ab".to_owned(), 2), "ab");
     }
 
     #[test]
-    fn excerpt_stops_within_a_long_text() {
+    fn excerpt_of_long_text_is_bounded() {
         assert_eq!(Excerpt::of("short"), "short");
         assert_eq!(Excerpt::of("x".repeat(1000)).len(), MAX_MESSAGE + 3);
     }
 
     proptest! {
         #[test]
-        fn quotes_are_bounded_whatever_is_quoted(text in ".{0,400}|[\\x00-\\x1f\\x7f]{0,400}") {
+        fn quoted_text_is_bounded_and_escaped(text in ".{0,400}|[\\x00-\\x1f\\x7f]{0,400}") {
             let shown = quoted(&text).to_string();
             prop_assert!(shown.chars().count() <= MAX_ESCAPED + 40, "{shown}");
             prop_assert!(!shown.chars().any(char::is_control));
