@@ -5,11 +5,14 @@
 . "$(dirname "$0")/common.sh"
 need file file
 
-DETECT=${BENCH_DETECT:-$REPO/target/dist/examples/detect}
-if [ ! -x "$DETECT" ]; then
-    echo "$DETECT is missing: run cargo build --profile dist --example detect first" >&2
-    exit 1
-fi
+# detect: the benchmark in benches/detect.rs, or the program in BENCH_DETECT.
+detect() {
+    if [ -n "${BENCH_DETECT:-}" ]; then
+        "$BENCH_DETECT"
+    else
+        cargo bench --profile dist --quiet --locked --manifest-path "$REPO/Cargo.toml" --bench detect
+    fi
+}
 cd "$REPO/tests/corpus"
 
 # Different names of one type.
@@ -29,7 +32,7 @@ right() {
         END { print right + 0 }'
 }
 
-"$DETECT" >"$WORK/samples"
+detect >"$WORK/samples"
 cut -f 1 "$WORK/samples" >"$WORK/all.list"
 file_command "$WORK/all.list" | sed "$SPELLINGS" >"$WORK/answers"
 own_right=$(cut -f 2,3 "$WORK/samples" | right)
@@ -64,7 +67,7 @@ own_microseconds() {
 
 # Round 0 is a warm-up.
 for ((round = 0; round <= ROUNDS; round++)); do
-    "$DETECT" >"$WORK/samples"
+    detect >"$WORK/samples"
     for type in all "${types[@]}"; do
         echo "$type $(own_microseconds "$type" 4) $(own_microseconds "$type" 5) $(file_microseconds "$type")"
     done >"$WORK/round"

@@ -1,4 +1,5 @@
-//! Benchmarks media type detection on the accepted files of `tests/corpus`; run by `bench/detect.sh`.
+//! Benchmarks media type detection on the accepted files of `tests/corpus`: `cargo bench --bench detect`.
+//! `bench/detect.sh` compares it with the `file` command.
 //!
 //! Prints one line per file with tab-separated columns: file, acceptable types, detected type, and the time
 //! in microseconds with the file in memory, and with the file opened for each run.
@@ -10,8 +11,8 @@ use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Time for which each measurement is repeated: a single run is too short for the clock.
-const REPEATED_FOR: Duration = Duration::from_millis(5);
+/// Duration of each measurement, in which detection is repeated: one run is too short for the clock.
+const MEASUREMENT: Duration = Duration::from_millis(5);
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
@@ -28,15 +29,15 @@ fn main() -> io::Result<()> {
             .split("alt=")
             .skip(1)
             .filter_map(|rest| rest.split([';', '\t']).next());
-        let right: Vec<_> = std::iter::once(expected).chain(others).collect();
+        let acceptable: Vec<_> = std::iter::once(expected).chain(others).collect();
         let path = corpus.join(name);
         let bytes = fs::read(&path)?;
-        let settled = detect(Cursor::new(&bytes), name)?;
+        let detected = detect(Cursor::new(&bytes), name)?;
         let in_memory = microseconds(|| detect(Cursor::new(&bytes), name))?;
         let opened = microseconds(|| detect(File::open(&path)?, name))?;
         println!(
-            "{name}\t{}\t{settled}\t{in_memory:.3}\t{opened:.3}",
-            right.join(",")
+            "{name}\t{}\t{detected}\t{in_memory:.3}\t{opened:.3}",
+            acceptable.join(",")
         );
     }
     Ok(())
@@ -44,18 +45,18 @@ fn main() -> io::Result<()> {
 
 /// Detects the type of a file from its content and filename, without a declared type.
 fn detect(reader: impl Read + Seek, filename: &str) -> io::Result<&'static str> {
-    let called = Claim {
+    let claim = Claim {
         filename,
         declared: None,
     };
-    Ok(resolve(identify(reader)?, &called, Ingest::Upload)
+    Ok(resolve(identify(reader)?, &claim, Ingest::Upload)
         .map_or("reject", |media_type| media_type.name))
 }
 
 fn microseconds(detect: impl Fn() -> io::Result<&'static str>) -> io::Result<f64> {
     let start = Instant::now();
     let mut runs = 0_u32;
-    while start.elapsed() < REPEATED_FOR {
+    while start.elapsed() < MEASUREMENT {
         black_box(detect()?);
         runs += 1;
     }
