@@ -35,10 +35,10 @@ pub(crate) struct VariantBuild {
 
 impl VariantBuild {
     fn from_analysis(analysis: AudioAnalysis) -> Self {
-        let is_silent = matches!(analysis, AudioAnalysis::Nothing);
+        let is_silent = matches!(analysis, AudioAnalysis::Undecodable);
         let audio = match analysis {
-            AudioAnalysis::Sound(audio) => Some(audio),
-            AudioAnalysis::Nothing | AudioAnalysis::Unknown => None,
+            AudioAnalysis::Decoded(audio) => Some(audio),
+            AudioAnalysis::Undecodable | AudioAnalysis::Unknown => None,
         };
         Self {
             variant: None,

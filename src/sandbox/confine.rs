@@ -1,4 +1,5 @@
-//! The child's side: gives up everything it does not need before it looks at its input.
+//! Confinement of the current process, a child of the server: drops privileges and sets resource limits
+//! before any input is read.
 
 use std::fs::File;
 use std::io;
@@ -7,61 +8,57 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Order, Run};
+use super::{ChildSpec, Limits, Run};
 
-/// Open files of a child.
+/// Maximum number of open files of a child.
 const MAX_OPEN_FILES: u64 = 64;
-/// How much a child yields to the server and to other programs.
+/// Niceness of a child: it yields the CPU to the server and to other programs.
 const NICENESS: i32 = 5;
 
-/// What was taken from a child, each as it was tried.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each holds or not, whatever the others do"
-)]
+/// The confinement in effect in a process, as found by trying.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// Address space, CPU time and file size are limited.
     pub limited: bool,
-    /// It dies with the server.
+    /// The kernel kills the process when the server dies.
     pub dies_with_parent: bool,
-    /// It cannot open files.
     pub no_files: bool,
-    /// It cannot open sockets.
     pub no_network: bool,
-    /// It cannot start processes.
+    /// No other process can be started.
     pub no_processes: bool,
 }
 
-/// Confines this process for good. Landlock and seccomp are used where the kernel has them; [`probe`] tells.
+/// Confines this process irrevocably. Landlock and seccomp apply as far as the kernel supports them;
+/// [`probe`] reports that.
 ///
 /// # Errors
-/// A limit cannot be set, or the parent is gone.
-pub fn confine(order: &Order) -> io::Result<()> {
-    die_with_parent(order.parent)?;
-    // Not essential: a system may forbid even this.
+/// A limit cannot be set, or the server has died.
+pub(crate) fn confine(spec: &ChildSpec) -> io::Result<()> {
+    die_with_parent(spec.parent)?;
+    // Not essential, and some systems forbid it.
     let _ = rustix::process::nice(NICENESS);
-    let own_memory = if matches!(order.run, Run::Program(..)) {
+    let own_memory = if matches!(spec.run, Run::Program(..)) {
         0
     } else {
         address_space()
     };
-    limit(&order.limits, own_memory)?;
-    restrict(order)
+    set_limits(&spec.limits, own_memory)?;
+    restrict(spec)
 }
 
-fn limit(limits: &Limits, own_memory: u64) -> io::Result<()> {
-    let set = |resource, most: u64| {
+fn set_limits(limits: &Limits, own_memory: u64) -> io::Result<()> {
+    let set = |resource, maximum: u64| {
         let limit = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
+            current: Some(maximum),
+            maximum: Some(maximum),
         };
         setrlimit(resource, limit).map_err(io::Error::from)
     };
     set(Resource::Core, 0)?;
     set(Resource::Nofile, MAX_OPEN_FILES)?;
     set(Resource::Fsize, limits.output)?;
-    // At the soft limit the signal names the reason; at the hard one the kernel kills.
+    // SIGXCPU at the soft limit names the reason; SIGKILL follows at the hard limit.
     let cpu = Rlimit {
         current: Some(limits.cpu_seconds),
         maximum: Some(limits.cpu_seconds + 1),
@@ -70,7 +67,7 @@ fn limit(limits: &Limits, own_memory: u64) -> io::Result<()> {
     set(Resource::As, own_memory.saturating_add(limits.memory))
 }
 
-/// Bytes of address space that this program takes by itself; 0 where the system does not tell.
+/// Returns the size of this process's address space in bytes, or 0 if the system does not tell.
 fn address_space() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| {
@@ -87,13 +84,13 @@ fn address_space() -> u64 {
 fn die_with_parent(parent: u32) -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have died before the call above.
+    // The server may have died before the call above.
     let alive =
         getppid().is_some_and(|pid| i64::from(pid.as_raw_nonzero().get()) == i64::from(parent));
     if alive {
         Ok(())
     } else {
-        Err(io::Error::other("the server is gone"))
+        Err(io::Error::other("the server has exited"))
     }
 }
 
@@ -103,10 +100,10 @@ fn die_with_parent(_: u32) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-fn restrict(order: &Order) -> io::Result<()> {
-    landlock(order).map_err(io::Error::other)?;
-    // None on architectures that the crate does not know; `probe` reports it.
-    for filter in system_call_filters(matches!(order.run, Run::Program(..)))
+fn restrict(spec: &ChildSpec) -> io::Result<()> {
+    landlock(spec).map_err(io::Error::other)?;
+    // `None` on architectures that the crate does not support; `probe` reports the consequences.
+    for filter in system_call_filters(matches!(spec.run, Run::Program(..)))
         .into_iter()
         .flatten()
     {
@@ -116,13 +113,15 @@ fn restrict(order: &Order) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn restrict(_: &Order) -> io::Result<()> {
+fn restrict(_: &ChildSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves the paths of the order, as far as the kernel can (landlock(7)).
+/// Restricts file access to the paths of the spec, and denies TCP and signals to other processes, as far as
+/// the kernel supports it
+/// (landlock(7)).
 #[cfg(target_os = "linux")]
-fn landlock(order: &Order) -> Result<(), landlock::RulesetError> {
+fn landlock(spec: &ChildSpec) -> Result<(), landlock::RulesetError> {
     use landlock::{
         ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
         path_beneath_rules,
@@ -141,22 +140,22 @@ fn landlock(order: &Order) -> Result<(), landlock::RulesetError> {
         .handle_access(AccessNet::from_all(abi))?
         .scope(Scope::from_all(abi))?
         .create()?
-        .add_rules(path_beneath_rules(existing(&order.readable), read))?
+        .add_rules(path_beneath_rules(existing(&spec.readable), read))?
         .add_rules(path_beneath_rules(
-            existing(&order.executable),
+            existing(&spec.executable),
             read | AccessFs::Execute,
         ))?
         .add_rules(path_beneath_rules(
-            existing(&order.writable),
+            existing(&spec.writable),
             AccessFs::from_all(abi) & !AccessFs::Execute,
         ))?
         .restrict_self()?;
     Ok(())
 }
 
-/// Seccomp filters that refuse system calls for networking, for other processes and for kernel interfaces that no decoder
-/// needs. A confined process may start threads but no processes, so that killing it leaves nothing running; a decoder of
-/// ours may not become another program either.
+/// Returns seccomp filters that deny system calls for networking, for other processes, and for kernel
+/// interfaces that no decoder needs. A confined process can start threads but no processes, so killing it
+/// leaves nothing running. Only `ffmpeg` may use `execve`.
 #[cfg(target_os = "linux")]
 fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     use seccompiler::{
@@ -182,7 +181,7 @@ fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     }
     #[cfg(target_arch = "x86_64")]
     refused.extend([libc::SYS_fork, libc::SYS_vfork].map(|call| (call, Vec::new())));
-    // clone(2) of a process and not of a thread.
+    // clone(2) without CLONE_THREAD starts a process.
     let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
     let process = SeccompCondition::new(
         0,
@@ -192,7 +191,8 @@ fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     )
     .ok()?;
     refused.push((libc::SYS_clone, vec![SeccompRule::new(vec![process]).ok()?]));
-    // The flags of clone3(2) are in memory, where no filter sees them. C libraries fall back to clone(2).
+    // A filter cannot read the flags of clone3(2), which are in memory. C libraries fall back to clone(2) if
+    // it is not implemented.
     Some(vec![
         filter(refused, libc::EPERM)?,
         filter(vec![(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?,
@@ -221,8 +221,7 @@ const REFUSED_CALLS: [i64; 17] = [
 ];
 
 /// Tries what a confined process must not be able to do.
-#[must_use]
-pub fn probe() -> Confinement {
+pub(crate) fn probe() -> Confinement {
     let is_limited = |resource| rustix::process::getrlimit(resource).current.is_some();
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/bin/sh"));
     let can_open = [program.as_path(), Path::new("/etc/hosts"), Path::new("/")]

@@ -1,12 +1,13 @@
-//! Bounded child processes for everything that decodes a stranger's bytes: our own decoders, as a hidden subcommand of this
-//! binary, and ffmpeg. One mechanism for both.
+//! Sandboxed child processes, in which untrusted files are decoded: by the decoders of this binary (a
+//! hidden subcommand) or by `ffmpeg`. Knows nothing of media.
 //!
-//! The parent starts this binary again; the child confines itself ([`confine`]) and then runs a decoder or replaces itself
-//! by ffmpeg. It is bounded in memory (`RLIMIT_AS`), CPU time, wall time and output size, has no network (seccomp) and no
-//! files but the ones it is given (Landlock, where the kernel has it), and is killed when the caller is cancelled, when the
-//! deadline passes, and when the server dies (`PR_SET_PDEATHSIG`). Knows nothing of media.
+//! The parent starts this binary again. The child confines itself ([`confine`]), then runs a decoder or
+//! replaces itself with `ffmpeg` (`execve`). Memory (`RLIMIT_AS`), CPU time, wall time and output size are
+//! limited. The child has no network (seccomp) and, where the kernel has Landlock, no access to files
+//! other than those of its job. It is killed when the caller is cancelled, at its deadline, and when the
+//! server dies (`PR_SET_PDEATHSIG`).
 
-pub mod confine;
+pub(crate) mod confine;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -23,102 +24,92 @@ use tokio::time::timeout;
 
 pub use confine::Confinement;
 
-/// The hidden subcommand of this binary that runs confined.
+/// The hidden subcommand of this binary that confines itself.
 pub const SUBCOMMAND: &str = "sandbox";
-/// Longest message of a child that is kept, in bytes.
+/// Maximum size in bytes of the error message read from a child.
 const MAX_MESSAGE: u64 = 2000;
-/// Exit status for a failure of the system and not of the input, as `EX_IOERR` of `sysexits.h`.
+/// Exit status for a failure of the system rather than of the input: `EX_IOERR` of `sysexits.h`.
 pub const EXIT_IO: u8 = 74;
 /// Exit status of a Rust program that panicked.
 const EXIT_PANIC: i32 = 101;
 
-/// What a child may use.
+/// Resource limits of a child.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
-    /// Address space in bytes; for a decoder of ours, beyond what the program itself takes.
+    /// Address space in bytes; for a decoder of this binary, in addition to that of the binary.
     pub memory: u64,
-    /// CPU time in seconds.
     pub cpu_seconds: u64,
-    /// Largest file it may write, in bytes.
+    /// Maximum size of a written file in bytes.
     pub output: u64,
     /// Wall time.
     pub deadline: Duration,
 }
 
-/// What a child is told before it runs anything.
+/// The argument of the hidden subcommand, as JSON: how the child confines itself, and what it runs then.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Order {
-    /// Its limits.
+pub(crate) struct ChildSpec {
     pub limits: Limits,
-    /// The process that started it and must be alive.
+    /// Process id of the server. The child exits if its parent is another process.
     pub parent: u32,
-    /// Folders and files it may read.
+    /// Files and folders with read access.
     pub readable: Vec<PathBuf>,
-    /// Folders and files it may also run programs from.
+    /// Files and folders with read and execute access.
     pub executable: Vec<PathBuf>,
-    /// Folders it may write to.
+    /// Folders with read and write access.
     pub writable: Vec<PathBuf>,
-    /// What it runs.
     pub run: Run,
 }
 
 /// What a child runs once it is confined.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Run {
-    /// A decoder of ours, by name, with its argument.
+    /// A decoder of this binary: its name and its argument.
     Decoder(String, Option<String>),
-    /// Another program.
+    /// Another program, which replaces the child process.
     Program(PathBuf, Vec<OsString>),
-    /// Reports what holds of the confinement.
+    /// A report of the confinement that is in effect.
     Probe,
 }
 
-/// A process to run.
+/// A child process to run.
 #[derive(Debug)]
 pub struct Job<'a> {
-    /// Its limits.
     pub limits: Limits,
-    /// What it runs.
     pub run: Run,
-    /// Its input; it can be read from anywhere.
+    /// Standard input; seekable.
     pub input: Option<File>,
-    /// Where its output goes.
+    /// Standard output.
     pub output: Option<File>,
-    /// The folder it runs in, and the only one it may write to.
+    /// Working directory, and the only folder with write access.
     pub folder: Option<&'a Path>,
-    /// Folders with the program and its libraries.
+    /// Folders that hold the program and its libraries.
     pub executable: Vec<PathBuf>,
 }
 
-/// Why a child brought no result.
+/// The reason why a child process gave no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It ended with an exit status and a reason.
+    /// Non-zero exit status; the message is from standard error.
     #[error("{message}")]
-    Failed {
-        /// The exit status.
-        status: i32,
-        /// Its message.
-        message: String,
-    },
-    /// It came up against a limit that grows with its input.
+    Failed { status: i32, message: String },
+    /// A limit was exceeded that is proportional to the input.
     #[error("it needs more {0} than a file of its size may")]
     LimitExceeded(&'static str),
-    /// It crashed.
+    /// A panic, or a signal.
     #[error("the decoder crashed: {0}")]
     Crashed(String),
-    /// It took too long, which can also be the fault of a busy machine.
+    /// The deadline passed, possibly because the machine is busy.
     #[error("it took longer than {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// It could not be started, or its files failed.
+    /// The process could not be started, or reading or writing failed.
     #[error("decoder process: {0}")]
     Io(#[from] io::Error),
 }
 
 impl Error {
-    /// Whether this is due to the input, so that a retry would end in the same way.
+    /// Returns true if the input caused the error, so that a retry would fail again.
     #[must_use]
-    pub fn is_of_input(&self) -> bool {
+    pub fn is_caused_by_input(&self) -> bool {
         matches!(
             self,
             Self::Failed { .. } | Self::LimitExceeded(_) | Self::Crashed(_)
@@ -126,23 +117,24 @@ impl Error {
     }
 }
 
-/// Starts confined children.
+/// Starts sandboxed child processes.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     program: PathBuf,
 }
 
 impl Sandbox {
-    /// A sandbox whose children are this program, which must be a Haversack binary.
+    /// `program` is the binary to start as the child process; it must be Haversack.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
         Self { program }
     }
 
-    /// The running program. Under `/proc` it stays the same if the file is replaced by a newer version.
+    /// Returns the path of the running binary. The path below `/proc` stays valid after an upgrade has
+    /// replaced the file.
     ///
     /// # Errors
-    /// The system does not say which it is.
+    /// The system does not tell the path.
     pub fn own_program() -> io::Result<PathBuf> {
         let running = Path::new("/proc/self/exe");
         if running.exists() {
@@ -152,10 +144,10 @@ impl Sandbox {
         }
     }
 
-    /// Runs a job to its end. Dropping the future kills the child.
+    /// Runs a job to completion. Dropping the future kills the child.
     ///
     /// # Errors
-    /// It brought no result.
+    /// The child gave no result.
     pub async fn run(&self, job: Job<'_>) -> Result<(), Error> {
         let Job {
             limits,
@@ -165,7 +157,7 @@ impl Sandbox {
             folder,
             executable,
         } = job;
-        let order = Order {
+        let spec = ChildSpec {
             limits,
             parent: std::process::id(),
             readable: folder.into_iter().map(Path::to_owned).collect(),
@@ -174,34 +166,29 @@ impl Sandbox {
             run,
         };
         let mut command = Command::new(&self.program);
-        command
-            .arg0("haversack")
-            .arg(SUBCOMMAND)
-            .arg(order.encode());
+        command.arg0("haversack").arg(SUBCOMMAND).arg(spec.encode());
         command.stdin(input.map_or_else(Stdio::null, Stdio::from));
         command
             .stdout(output.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::piped());
-        // Backtraces would need files that the child may not read.
+        // A backtrace would read files that the child has no access to.
         command
             .env_clear()
             .env("RUST_BACKTRACE", "0")
             .current_dir(folder.unwrap_or(Path::new("/")));
         command.kill_on_drop(true);
         let mut child = command.spawn()?;
-        let stderr = child.stderr.take().expect("it is a pipe");
-        let ended = async { Ok::<_, io::Error>((message(stderr).await?, child.wait().await?)) };
-        let ended = timeout(limits.deadline, ended)
-            .await
-            .map_err(|_| Error::TimedOut(limits.deadline))?;
-        let (message, status) = ended?;
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let exit = async { Ok::<_, io::Error>((message(stderr).await?, child.wait().await?)) };
+        let exit = timeout(limits.deadline, exit).await;
+        let (message, status) = exit.map_err(|_| Error::TimedOut(limits.deadline))??;
         result(status, message)
     }
 
-    /// Runs a child that reports what holds of its confinement on this system.
+    /// Reports the confinement that is in effect on this system, measured in a child process.
     ///
     /// # Errors
-    /// It cannot be run.
+    /// The child gave no result.
     pub async fn probe(&self) -> Result<Confinement, Error> {
         let mut output = tempfile::tempfile()?;
         let limits = Limits {
@@ -225,14 +212,16 @@ impl Sandbox {
     }
 }
 
-/// The start of what a child says. The rest is read and dropped, so that it never waits for a reader.
+/// Reads the start of a child's standard error, on one line. Discards the rest, because a full pipe would
+/// block the child.
 async fn message(stderr: ChildStderr) -> io::Result<String> {
-    let (mut said, mut stderr) = (Vec::new(), stderr.take(MAX_MESSAGE));
-    stderr.read_to_end(&mut said).await?;
+    let (mut message, mut stderr) = (Vec::new(), stderr.take(MAX_MESSAGE));
+    stderr.read_to_end(&mut message).await?;
     tokio::io::copy(&mut stderr.into_inner(), &mut tokio::io::sink()).await?;
-    Ok(String::from_utf8_lossy(&said).trim().replace('\n', "; "))
+    Ok(String::from_utf8_lossy(&message).trim().replace('\n', "; "))
 }
 
+/// Maps the exit status of a child to its result.
 fn result(status: ExitStatus, message: String) -> Result<(), Error> {
     use rustix::process::Signal;
     const CPU: i32 = Signal::XCPU.as_raw();
@@ -248,7 +237,7 @@ fn result(status: ExitStatus, message: String) -> Result<(), Error> {
         (Some(status), _) => Err(Error::Failed { status, message }),
         (None, Some(CPU)) => Err(Error::LimitExceeded("CPU time")),
         (None, Some(FILE_SIZE)) => Err(Error::LimitExceeded("output")),
-        // Rust aborts when an allocation fails.
+        // A Rust program aborts if an allocation fails.
         (None, Some(ABORT)) if message.contains("memory allocation") => {
             Err(Error::LimitExceeded("memory"))
         }
@@ -259,17 +248,13 @@ fn result(status: ExitStatus, message: String) -> Result<(), Error> {
     }
 }
 
-impl Order {
+impl ChildSpec {
     fn encode(&self) -> String {
-        serde_json::to_string(self).expect("paths and numbers can be written as JSON")
+        serde_json::to_string(self).expect("paths and numbers serialise to JSON")
     }
 
-    /// Reads the order of a child from its argument.
-    ///
-    /// # Errors
-    /// It is none.
-    pub fn decode(argument: &OsStr) -> Result<Self, String> {
-        let text = argument.to_str().ok_or("the order is not UTF-8")?;
+    pub(crate) fn decode(argument: &OsStr) -> Result<Self, String> {
+        let text = argument.to_str().ok_or("the argument is not UTF-8")?;
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 }

@@ -1,5 +1,6 @@
-//! ffmpeg, for what needs an encoder or a decoder that is not built in. It runs in the sandbox, in a folder that holds the
-//! one file; it is told the input format, may open nothing but files, and what it can write is bounded before it starts.
+//! `ffmpeg`, for codecs without a built-in encoder or decoder. It runs in the sandbox, in a folder that holds
+//! only the input file. The input format is set explicitly, no protocol other than `file` is allowed, and
+//! the amount of output is bounded before it starts.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,22 +19,23 @@ use crate::domain::attachment::AudioInfo;
 use crate::media;
 use crate::sandbox::{self, Job, Limits, Run, Sandbox};
 
-/// Address space of the program in bytes. It maps about 300 MiB before it does anything.
+/// Address space limit in bytes. The program maps about 300 MiB at startup.
 const MEMORY: u64 = 1024 * 1024 * 1024;
-/// Largest file it may write, in bytes.
+/// Maximum size of the output in bytes.
 const MAX_OUTPUT: u64 = 128 * 1024 * 1024;
-/// CPU time for any file, in seconds; converting sound gets a second more for each [`SPEED`] seconds of it.
+/// CPU time limit for any file, in seconds; one more second per [`MIN_SPEED`] seconds of audio.
 const CPU_SECONDS: u64 = 5;
-/// Seconds of sound that are encoded in a second at the least. Common machines do 50 to 100.
-const SPEED: u64 = 20;
-/// Longest sound that is converted or decoded.
+/// Minimum encoding speed, in seconds of audio per second. Common machines reach 50 to 100.
+const MIN_SPEED: u64 = 20;
+/// Maximum duration of audio to convert or decode.
 const MAX_DURATION: Duration = Duration::from_hours(2);
-/// Sample rates of sound that is converted, in Hz. Resampling from a lower one would multiply the samples.
+/// Accepted sample rates in Hz. Resampling from a lower rate would multiply the samples.
 const SAMPLE_RATES: std::ops::RangeInclusive<f64> = 4000.0..=384_000.0;
-/// Frames of sound for each byte of a file. Speech at 6 kbit/s has 64, one-byte packets of Opus 5,760.
+/// Maximum number of audio frames per byte of a file. Speech at 6 kbit/s has 64, one-byte packets of Opus
+/// have 5,760.
 const MAX_FRAMES_PER_BYTE: f64 = 128.0;
-/// Where programs and their libraries are, besides the program's own folder.
-const SYSTEM: [&str; 8] = [
+/// Folders of programs and libraries, readable in addition to the program's own folder.
+const SYSTEM_FOLDERS: [&str; 8] = [
     "/usr",
     "/bin",
     "/lib",
@@ -44,27 +46,27 @@ const SYSTEM: [&str; 8] = [
     "/etc/ld.so.cache",
 ];
 
-/// What a file is, so that the program need not guess.
-struct Media<'a> {
-    /// The demuxer that reads it.
-    format: &'a str,
-    /// The stream of it that is wanted.
+/// Options that describe the input, so that the program does not probe its format.
+struct InputFormat<'a> {
+    /// Name of the demuxer.
+    demuxer: &'a str,
+    /// Specifier of the stream to decode.
     stream: &'a str,
     options: &'a [&'a str],
 }
 
-const CAF: Media<'_> = Media {
-    format: "caf",
+const CAF: InputFormat<'_> = InputFormat {
+    demuxer: "caf",
     stream: "0:a:0",
     options: &[],
 };
-const AMR: Media<'_> = Media {
-    format: "amr",
+const AMR: InputFormat<'_> = InputFormat {
+    demuxer: "amr",
     stream: "0:a:0",
     options: &[],
 };
 
-/// A program that was found. It is asked for its version when it is first needed, so that nobody waits for it at start.
+/// An executable. It is probed on first use, so that startup does not wait for it.
 #[derive(Debug)]
 pub struct Ffmpeg {
     program: PathBuf,
@@ -72,25 +74,24 @@ pub struct Ffmpeg {
     probe: OnceCell<Result<Probe, String>>,
 }
 
-/// What was found out about the program.
+/// Result of running `ffmpeg -version`.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// Its version.
     pub version: String,
 }
 
 impl Ffmpeg {
-    /// Looks for the program, by path or in `PATH`.
+    /// Finds the program by its path, or by its name in `PATH`.
     ///
     /// # Errors
-    /// It is not there.
+    /// There is no such file.
     pub fn find(program: &Path, sandbox: Sandbox) -> Result<Self, String> {
         let found = if program.components().count() > 1 {
             program.to_owned()
         } else {
             in_path(program)?
         };
-        // It runs in another folder.
+        // The child process has another working directory.
         let found = found
             .canonicalize()
             .map_err(|error| format!("cannot find {}: {error}", program.display()))?;
@@ -101,34 +102,33 @@ impl Ffmpeg {
         })
     }
 
-    /// Asks the program for its version, once.
+    /// Returns the program's version, which is read once.
     ///
     /// # Errors
-    /// It cannot be run in the sandbox, or is no ffmpeg.
+    /// The program cannot be run in the sandbox, or is not `ffmpeg`.
     pub async fn probe(&self) -> Result<&Probe, &str> {
-        let probe = self.probe.get_or_init(|| self.ask_version()).await;
+        let probe = self.probe.get_or_init(|| self.read_version()).await;
         probe.as_ref().map_err(String::as_str)
     }
 
-    /// Whether it was not found to be something else.
+    /// Returns false if a probe failed; true if it succeeded or is still outstanding.
     pub(super) fn may_work(&self) -> bool {
         self.probe.get().is_none_or(Result::is_ok)
     }
 
-    /// Where it is.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// CAF as M4A. AAC is copied as it is; everything else is encoded.
+    /// Converts CAF to M4A. AAC is copied, other codecs are encoded as AAC.
     pub(super) async fn caf_to_m4a(
         &self,
         parent: &Path,
         content: Box<dyn RandomAccess>,
     ) -> Result<File, Error> {
-        let (input, duration) = Input::of_caf(parent, content).await?;
-        // Apple Core Audio Format Specification, "Audio Description Chunk": it is the first, and names the codec.
+        let (input, duration) = Input::from_caf(parent, content).await?;
+        // Apple Core Audio Format Specification, "Audio Description Chunk": the first chunk names the codec.
         let codec = if input.head[28..32] == *b"aac " {
             "copy"
         } else {
@@ -138,7 +138,7 @@ impl Ffmpeg {
         let output = ["-c:a", codec, "-movflags", "+faststart", "-f", "ipod"];
         let file = self.run(&input.folder, limits, &CAF, &output).await;
         match file {
-            // AAC of a kind that the new container cannot take.
+            // The M4A container does not support this kind of AAC.
             Err(Error::Decoder(sandbox::Error::Failed { .. })) if codec == "copy" => {
                 let output = ["-c:a", "aac", "-movflags", "+faststart", "-f", "ipod"];
                 self.run(&input.folder, limits, &CAF, &output).await
@@ -147,21 +147,21 @@ impl Ffmpeg {
         }
     }
 
-    /// The first page of a TIFF picture as PNM.
-    pub(super) async fn tiff_to_pnm(
+    /// Converts the first page of a TIFF image to PPM.
+    pub(super) async fn tiff_to_ppm(
         &self,
         parent: &Path,
         content: Box<dyn RandomAccess>,
     ) -> Result<File, Error> {
-        let input = Input::place(parent, content).await?;
+        let input = Input::copy(parent, content).await?;
         let pixels = super::MAX_PIXELS.to_string();
-        let picture = Media {
-            format: "tiff_pipe",
+        let picture = InputFormat {
+            demuxer: "tiff_pipe",
             stream: "0:v:0",
             options: &["-max_pixels", &pixels],
         };
         let output = ["-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"];
-        // A picture of the largest size is decoded in the time of a minute of sound.
+        // Decoding the largest picture takes as long as a minute of audio.
         self.run(
             &input.folder,
             limits(Duration::from_mins(1)),
@@ -171,17 +171,19 @@ impl Ffmpeg {
         .await
     }
 
-    /// The waveform of AMR, which no decoder of ours reads.
+    /// Analyses AMR, for which there is no built-in decoder.
     pub(super) async fn analyze_amr(
         &self,
         parent: &Path,
         content: Box<dyn RandomAccess>,
     ) -> AudioAnalysis {
         match self.decode_amr(parent, content).await {
-            Ok(Some(sound)) => AudioAnalysis::Sound(sound),
-            Ok(None) | Err(Error::Decoder(sandbox::Error::Failed { .. })) => AudioAnalysis::Nothing,
+            Ok(Some(audio)) => AudioAnalysis::Decoded(audio),
+            Ok(None) | Err(Error::Decoder(sandbox::Error::Failed { .. })) => {
+                AudioAnalysis::Undecodable
+            }
             Err(error) => {
-                tracing::warn!(%error, "an AMR file cannot be decoded; it has no waveform");
+                tracing::warn!(%error, "an AMR file was not decoded and has no waveform");
                 AudioAnalysis::Unknown
             }
         }
@@ -192,7 +194,7 @@ impl Ffmpeg {
         parent: &Path,
         content: Box<dyn RandomAccess>,
     ) -> Result<Option<AudioInfo>, Error> {
-        let input = Input::place(parent, content).await?;
+        let input = Input::copy(parent, content).await?;
         // RFC 4867 section 5.1.
         let sample_rate = if input.head.starts_with(b"#!AMR-WB") {
             16_000
@@ -216,19 +218,21 @@ impl Ffmpeg {
                 waveform,
             }))
         };
-        Ok(spawn_blocking(peaks).await.map_err(|_| Error::Stopped)??)
+        Ok(spawn_blocking(peaks)
+            .await
+            .map_err(|_| Error::TaskFailed)??)
     }
 
-    /// Runs the program on the file in the folder, and opens what it wrote.
+    /// Runs the program on the file `in` in `folder`, and opens its output.
     async fn run(
         &self,
         folder: &TempDir,
         limits: Limits,
-        input: &Media<'_>,
+        input: &InputFormat<'_>,
         output: &[&str],
     ) -> Result<File, Error> {
         self.probe().await.map_err(|_| Error::NoFfmpeg)?;
-        let longest = MAX_DURATION.as_secs().to_string();
+        let max_duration = MAX_DURATION.as_secs().to_string();
         let mut arguments = vec![
             "-nostdin",
             "-hide_banner",
@@ -238,9 +242,9 @@ impl Ffmpeg {
             "-threads",
             "1",
         ];
-        // The format is not guessed, and nothing in the file can name another file or host: a playlist is no CAF, and
-        // no protocol but `file` is there.
-        arguments.extend(["-protocol_whitelist", "file", "-f", input.format]);
+        // SSRF and local file inclusion: with a fixed demuxer and the protocol `file` only, nothing in the input
+        // can refer to another file or host.
+        arguments.extend(["-protocol_whitelist", "file", "-f", input.demuxer]);
         arguments.extend(input.options);
         arguments.extend([
             "-i",
@@ -253,7 +257,7 @@ impl Ffmpeg {
             "-1",
             "-bitexact",
         ]);
-        arguments.extend(["-threads", "1", "-t", &longest]);
+        arguments.extend(["-threads", "1", "-t", &max_duration]);
         arguments.extend(output);
         arguments.push("out");
         let run = Run::Program(
@@ -285,10 +289,14 @@ impl Ffmpeg {
 
     fn executable(&self) -> Vec<PathBuf> {
         let own = self.program.parent().map(Path::to_owned);
-        SYSTEM.iter().map(PathBuf::from).chain(own).collect()
+        SYSTEM_FOLDERS
+            .iter()
+            .map(PathBuf::from)
+            .chain(own)
+            .collect()
     }
 
-    async fn ask_version(&self) -> Result<Probe, String> {
+    async fn read_version(&self) -> Result<Probe, String> {
         let cannot = |problem: String| format!("cannot run {}: {problem}", self.program.display());
         let mut output = tempfile::tempfile().map_err(|error| cannot(error.to_string()))?;
         let version = async {
@@ -301,27 +309,27 @@ impl Ffmpeg {
                 executable: self.executable(),
             };
             self.sandbox.run(job).await?;
-            let mut said = String::new();
+            let mut text = String::new();
             output.rewind()?;
-            (&output).take(1000).read_to_string(&mut said)?;
-            Ok::<_, sandbox::Error>(said)
+            (&output).take(1000).read_to_string(&mut text)?;
+            Ok::<_, sandbox::Error>(text)
         };
-        let said = version.await.map_err(|error| cannot(error.to_string()))?;
-        let version = said
+        let text = version.await.map_err(|error| cannot(error.to_string()))?;
+        let version = text
             .lines()
             .next()
             .and_then(|line| line.strip_prefix("ffmpeg version "));
         let version = version.and_then(|rest| rest.split(' ').next());
         let version = version
-            .ok_or_else(|| cannot("it is no ffmpeg".to_owned()))?
+            .ok_or_else(|| cannot("it is not ffmpeg".to_owned()))?
             .to_owned();
         Ok(Probe { version })
     }
 }
 
-/// Limits for converting so much sound.
+/// Returns the limits for converting audio of a duration.
 fn limits(duration: Duration) -> Limits {
-    let cpu_seconds = CPU_SECONDS + duration.as_secs() / SPEED;
+    let cpu_seconds = CPU_SECONDS + duration.as_secs() / MIN_SPEED;
     Limits {
         memory: MEMORY,
         cpu_seconds,
@@ -330,16 +338,16 @@ fn limits(duration: Duration) -> Limits {
     }
 }
 
-/// A file in a folder of its own, and its first bytes.
+/// A copy of the input in a folder of its own, and its first bytes.
 struct Input {
     folder: TempDir,
     head: [u8; 64],
 }
 
 impl Input {
-    async fn place(parent: &Path, mut content: Box<dyn RandomAccess>) -> Result<Self, Error> {
+    async fn copy(parent: &Path, mut content: Box<dyn RandomAccess>) -> Result<Self, Error> {
         let parent = parent.to_owned();
-        let place = move || {
+        let copy = move || {
             let folder = tempfile::tempdir_in(parent)?;
             let path = folder.path().join("in");
             content.rewind()?;
@@ -348,48 +356,50 @@ impl Input {
             let _ = File::open(&path)?.read(&mut head)?;
             Ok::<_, io::Error>(Self { folder, head })
         };
-        Ok(spawn_blocking(place).await.map_err(|_| Error::Stopped)??)
+        Ok(spawn_blocking(copy)
+            .await
+            .map_err(|_| Error::TaskFailed)??)
     }
 
-    /// A CAF file whose sound is bounded in length and rate, and its duration.
-    async fn of_caf(
+    /// Copies a CAF file after checking its duration and sample rate. Returns the duration as well.
+    async fn from_caf(
         parent: &Path,
         content: Box<dyn RandomAccess>,
     ) -> Result<(Self, Duration), Error> {
-        let input = Self::place(parent, content).await?;
+        let input = Self::copy(parent, content).await?;
         let path = input.folder.path().join("in");
-        let measure = move || {
+        let probe = move || {
             let file = File::open(path)?;
             let size = file.metadata()?.len();
-            let caf = media::by_extension("caf").expect("a type of the table");
+            let caf = media::by_extension("caf").expect("CAF is an accepted type");
             Ok::<_, io::Error>((size, media::probe(file, caf).duration_ms))
         };
-        let (size, millis) = spawn_blocking(measure)
+        let (size, millis) = spawn_blocking(probe)
             .await
-            .map_err(|_| Error::Stopped)??;
+            .map_err(|_| Error::TaskFailed)??;
         let rate = f64::from_be_bytes(input.head[20..28].try_into().expect("eight bytes"));
         let duration = Duration::from_millis(millis.unwrap_or_default());
-        check_sound(size, rate, duration)?;
+        check_audio(size, rate, duration)?;
         Ok((input, duration))
     }
 }
 
-/// Refuses sound that would take more time and output than its file is worth.
-fn check_sound(size: u64, rate: f64, duration: Duration) -> Result<(), Error> {
+/// Rejects audio whose decoding would exceed the limits.
+fn check_audio(size: u64, rate: f64, duration: Duration) -> Result<(), Error> {
     if !SAMPLE_RATES.contains(&rate) {
         return Err(Error::OutOfBounds(format!("a sample rate of {rate} Hz")));
     }
     if duration > MAX_DURATION {
         return Err(Error::OutOfBounds(format!(
-            "a length of {} s",
+            "a duration of {} s",
             duration.as_secs()
         )));
     }
     #[expect(clippy::cast_precision_loss, reason = "no file has 2^52 bytes")]
-    let most = size as f64 * MAX_FRAMES_PER_BYTE;
-    if duration.as_secs_f64() * rate > most {
+    let max_frames = size as f64 * MAX_FRAMES_PER_BYTE;
+    if duration.as_secs_f64() * rate > max_frames {
         return Err(Error::OutOfBounds(
-            "more sound than a file of its size can hold".to_owned(),
+            "more audio than a file of its size can hold".to_owned(),
         ));
     }
     Ok(())
@@ -408,7 +418,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sound_out_of_bounds_is_refused_before_it_is_decoded() {
+    fn audio_out_of_bounds_is_rejected_before_decoding() {
         let seconds = Duration::from_secs;
         for (size, rate, duration, accepted) in [
             (100_068, 44_100.0, seconds(1), true),
@@ -423,7 +433,7 @@ mod tests {
             (100_000_000, 8000.0, seconds(7200), true),
         ] {
             assert_eq!(
-                check_sound(size, rate, duration).is_ok(),
+                check_audio(size, rate, duration).is_ok(),
                 accepted,
                 "{size} bytes, {rate} Hz, {duration:?}"
             );

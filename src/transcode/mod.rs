@@ -1,10 +1,12 @@
-//! Files in the form that a recipient can play, and their waveforms. Owns which decoder is used for what and how much it
-//! may take; the decoding itself happens in child processes ([`crate::sandbox`]). Knows nothing of partners, messages or
-//! the store.
+//! Transcoding to formats that recipients' devices can play, audio analysis, and removal of private
+//! metadata. Chooses the decoder for each type and its limits; the decoding itself happens in sandboxed
+//! child processes ([`crate::sandbox`]). Knows nothing of partners, messages or the store.
 //!
-//! A file that cannot be converted is not an error of the caller's: it is delivered as it is, under its true label.
+//! A file that cannot be converted is delivered unchanged, under its own type.
 
 mod ffmpeg;
+mod picture;
+mod ppm;
 pub mod strip_metadata;
 mod tiff;
 mod waveform;
@@ -19,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 pub use ffmpeg::{Ffmpeg, Probe};
-pub use tiff::MAX_PIXELS;
+pub use picture::MAX_PIXELS;
 
 use crate::blob::RandomAccess;
 use crate::budget::{AtCapacity, Budget, Reservation};
@@ -27,111 +29,105 @@ use crate::domain::attachment::{AudioInfo, WAVEFORM_POINTS};
 use crate::sandbox::{self, Job, Limits, Run, Sandbox};
 
 const MIB: u64 = 1024 * 1024;
-/// Memory for decoding sound, in bytes.
-const SOUND_MEMORY: u64 = 56 * MIB;
-/// CPU time for decoding sound, in seconds for each MiB. A MiB of speech takes about one.
-const SOUND_CPU_SECONDS: u64 = 5;
-/// Memory for decoding a picture, in bytes: two forms of the largest with 8 bits a channel.
+/// Memory limit for decoding audio, in bytes.
+const AUDIO_MEMORY: u64 = 56 * MIB;
+/// CPU time limit for decoding audio, in seconds per MiB. A MiB of speech takes about one.
+const AUDIO_CPU_SECONDS: u64 = 5;
+/// Memory limit for converting a picture, in bytes: the largest one with four 16-bit channels.
 const PICTURE_MEMORY: u64 = 640 * MIB;
-/// CPU time for a picture, in seconds. The largest takes about four.
+/// CPU time limit for converting a picture, in seconds. The largest takes about three.
 const PICTURE_CPU_SECONDS: u64 = 10;
-/// Memory for the removal of metadata, in bytes.
+/// Memory limit for the removal of metadata, in bytes.
 const STRIP_MEMORY: u64 = 48 * MIB;
-/// MiB of a file that are searched for metadata in a second at the least.
-const STRIP_SPEED: u64 = 5;
-/// Largest JPEG that is made of a picture, in bytes.
+/// Minimum rate of the removal of metadata, in MiB per second; sets its CPU time limit.
+const MIN_STRIP_RATE: u64 = 5;
+/// Maximum size of a converted picture in bytes.
 const MAX_PICTURE: u64 = 128 * MIB;
 /// ITU-T T.81 section B.1.1.3: start of image, and the first byte of the next marker.
 const JPEG: &[u8] = b"\xff\xd8\xff";
-/// Largest description of a sound, in bytes.
-const MAX_DESCRIPTION: u64 = 64 * 1024;
+/// Maximum size of an audio analysis in bytes, as JSON.
+const MAX_ANALYSIS: u64 = 64 * 1024;
 
-/// Wall time for so much CPU time: more, because other processes run as well.
+/// Returns the wall time limit for a CPU time limit: longer, because other processes run as well.
 fn deadline(cpu_seconds: u64) -> Duration {
     Duration::from_secs(2 * cpu_seconds + 10)
 }
 
-/// Why a file was not converted.
+/// The reason why a file was not converted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The program that encodes AAC is not there.
-    #[error("there is no ffmpeg")]
+    #[error("ffmpeg is not installed or does not work")]
     NoFfmpeg,
-    /// The file would take more than a file of its size may.
-    #[error("it is not decoded: {0}")]
+    /// Decoding would exceed the limits; known before it starts.
+    #[error("not decoded: {0}")]
     OutOfBounds(String),
-    /// The decoder brought no result.
     #[error(transparent)]
     Decoder(#[from] sandbox::Error),
-    /// A temporary file failed.
     #[error("temporary file: {0}")]
     Io(#[from] io::Error),
-    /// A task of ours ended early.
+    /// A blocking task panicked, or the runtime is shutting down.
     #[error("the conversion was stopped before it finished")]
-    Stopped,
+    TaskFailed,
 }
 
 impl Error {
-    /// Whether a retry may succeed: the machine and not the file was the reason.
+    /// Returns true if a retry may succeed: the machine rather than the file is the cause.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NoFfmpeg | Self::OutOfBounds(_) => false,
-            Self::Decoder(error) => !error.is_of_input(),
-            Self::Io(_) | Self::Stopped => true,
+            Self::Decoder(error) => !error.is_caused_by_input(),
+            Self::Io(_) | Self::TaskFailed => true,
         }
     }
 }
 
-/// A file in another form.
+/// A transcoded file.
 #[derive(Debug)]
 pub struct Converted {
-    /// Its bytes, in a file without a name.
+    /// The bytes, in an unlinked temporary file.
     pub file: File,
-    /// The type it is delivered under.
     pub media_type: &'static str,
-    /// What its name ends in, without a dot.
+    /// Filename extension, without a dot.
     pub extension: &'static str,
 }
 
-/// What was heard in a file.
+/// Result of decoding the audio of a file.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum AudioAnalysis {
-    /// This.
-    Sound(AudioInfo),
-    /// It is sound, but nothing of it can be decoded.
-    Nothing,
-    /// No decoder here knows it, or it was not decoded in time.
+    Decoded(AudioInfo),
+    /// Audio of a supported format, but no frame of it can be decoded.
+    Undecodable,
+    /// No decoder supports the format, or decoding did not finish in time.
     Unknown,
 }
 
 /// Result of the removal of private metadata.
 #[derive(Debug)]
 pub enum Stripped {
-    /// The file to keep instead.
+    /// A copy without private metadata.
     File(File),
-    /// There is none in it.
+    /// There is no private metadata.
     Unchanged,
-    /// It cannot be removed, and why.
+    /// The metadata cannot be removed, with the reason.
     Refused(String),
 }
 
-/// Converts and analyses files.
+/// Converts and analyses files in child processes.
 #[derive(Debug)]
 pub struct Converter {
     sandbox: Sandbox,
     ffmpeg: Option<Ffmpeg>,
     folder: PathBuf,
-    /// One unit for each file that is being converted or analysed.
+    /// One unit per file that is being converted or analysed.
     budget: Budget,
 }
 
 impl Converter {
-    /// With ffmpeg, if there is one, and a folder for what is being worked on, which is emptied: a crash leaves people's
-    /// files there.
+    /// `folder` is for temporary files. It is emptied, because a crash leaves user files behind.
     ///
     /// # Errors
-    /// The folder cannot be emptied or made.
+    /// The folder cannot be emptied or created.
     pub fn new(
         sandbox: Sandbox,
         ffmpeg: Option<Ffmpeg>,
@@ -150,28 +146,29 @@ impl Converter {
         })
     }
 
-    /// Where files are that are being worked on.
+    /// The folder for temporary files.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Waits for a permit to convert a file of a partner. After it [`Self::converts`] is certain.
+    /// Waits for a permit to convert a file of a partner. Also probes `ffmpeg`, so that afterwards
+    /// [`Self::converts`] is definite.
     ///
     /// # Errors
-    /// None was to be had in time.
+    /// The partner's wait queue is full, or no permit was released in time.
     pub async fn permit(&self, partner: &str) -> Result<Reservation, AtCapacity> {
         let permit = self.budget.reserve(partner, 1).await?;
         self.ffmpeg().await;
         Ok(permit)
     }
 
-    /// What is known of the program that encodes AAC, if there is one that works.
+    /// Returns the version of `ffmpeg`, or `None` if it is not installed or does not work.
     pub async fn ffmpeg(&self) -> Option<&Probe> {
         self.ffmpeg.as_ref()?.probe().await.ok()
     }
 
-    /// Whether files of this type are delivered in another form here.
+    /// Returns true if files of this type are delivered as a variant.
     #[must_use]
     pub fn converts(&self, media_type: &str) -> bool {
         match media_type {
@@ -181,10 +178,11 @@ impl Converter {
         }
     }
 
-    /// Converts a file of a type that is delivered in another form. Dropping the future ends the decoder.
+    /// Converts a file of a type for which [`Self::converts`] returns true. Dropping the future kills the
+    /// decoder process.
     ///
     /// # Errors
-    /// It cannot be converted.
+    /// The file cannot be converted.
     pub async fn convert(
         &self,
         _permit: &Reservation,
@@ -215,20 +213,22 @@ impl Converter {
         })
     }
 
-    /// A file that a decoder wrote, if it begins as its type does: a decoder that was taken over may write anything.
+    /// Returns the output of a decoder if it has the signature of its type: a compromised decoder can write
+    /// anything.
     fn checked(mut file: File, at: u64, magic: &[u8]) -> Result<File, Error> {
         let mut start = vec![0; magic.len()];
         file.seek(SeekFrom::Start(at))?;
-        let is_right = file.read_exact(&mut start).is_ok() && start == magic;
+        let has_signature = file.read_exact(&mut start).is_ok() && start == magic;
         file.rewind()?;
-        if is_right {
+        if has_signature {
             Ok(file)
         } else {
             Err(sandbox::Error::Crashed("its output is of another type".to_owned()).into())
         }
     }
 
-    /// By our decoder; a TIFF that it does not know (palettes, fax group 3, Lab) by way of ffmpeg.
+    /// Converts with the built-in decoder, or with `ffmpeg` for what that does not support (palettes, fax
+    /// group 3, Lab).
     async fn tiff_to_jpeg(&self, content: Box<dyn RandomAccess>) -> Result<File, Error> {
         let (file, content) = self.input(content).await?;
         let mut output = tempfile::tempfile_in(&self.folder)?;
@@ -248,23 +248,23 @@ impl Converter {
         let mut orientation = [0];
         output.rewind()?;
         output.read_exact(&mut orientation)?;
-        let pnm = ffmpeg.tiff_to_pnm(&self.folder, content).await?;
+        let ppm = ffmpeg.tiff_to_ppm(&self.folder, content).await?;
         let output = tempfile::tempfile_in(&self.folder)?;
         self.decode(
-            worker::PNM,
+            worker::PPM,
             Some(orientation[0].to_string()),
             limits,
-            &pnm,
+            &ppm,
             &output,
         )
         .await?;
         Self::checked(output, 0, JPEG)
     }
 
-    /// Decodes a sound of this type. Dropping the future ends the decoder.
+    /// Decodes the audio of a file. Dropping the future kills the decoder process.
     ///
     /// # Errors
-    /// The machine, not the file, is the reason that it was not decoded.
+    /// The file was not decoded for a reason other than its content.
     pub async fn analyze_audio(
         &self,
         _permit: &Reservation,
@@ -276,18 +276,18 @@ impl Converter {
             ("audio/amr" | "audio/x-caf", _) => Ok(AudioAnalysis::Unknown),
             _ => {
                 let (file, _) = self.input(content).await?;
-                let cpu_seconds = 1 + SOUND_CPU_SECONDS * file.metadata()?.len() / MIB;
+                let cpu_seconds = 1 + AUDIO_CPU_SECONDS * file.metadata()?.len() / MIB;
                 let output = tempfile::tempfile_in(&self.folder)?;
-                let limits = limits(SOUND_MEMORY, cpu_seconds, MAX_DESCRIPTION);
+                let limits = limits(AUDIO_MEMORY, cpu_seconds, MAX_ANALYSIS);
                 match self
                     .decode(worker::WAVEFORM, None, limits, &file, &output)
                     .await
                 {
-                    // A decoder that was taken over may write anything.
-                    Ok(()) => Ok(description(output).unwrap_or(AudioAnalysis::Nothing)),
-                    Err(error) if error.is_of_input() => {
-                        tracing::warn!(%error, media_type, "a sound cannot be decoded");
-                        Ok(AudioAnalysis::Nothing)
+                    // A compromised decoder can write anything.
+                    Ok(()) => Ok(read_analysis(output).unwrap_or(AudioAnalysis::Undecodable)),
+                    Err(error) if error.is_caused_by_input() => {
+                        tracing::warn!(%error, media_type, "audio cannot be decoded");
+                        Ok(AudioAnalysis::Undecodable)
                     }
                     Err(error) => Err(error.into()),
                 }
@@ -295,15 +295,15 @@ impl Converter {
         }
     }
 
-    /// Removes private metadata from a file, if it has any. The caller holds a permit of its own.
+    /// Removes private metadata from a file. The caller holds a permit for inspecting the file.
     ///
     /// # Errors
-    /// The machine, not the file, is the reason that this failed.
+    /// The removal failed for a reason other than the content of the file.
     pub async fn strip_metadata(&self, content: Box<dyn RandomAccess>) -> Result<Stripped, Error> {
         let (file, _) = self.input(content).await?;
         let size = file.metadata()?.len();
         let output = tempfile::tempfile_in(&self.folder)?;
-        let cpu_seconds = 1 + size / MIB / STRIP_SPEED;
+        let cpu_seconds = 1 + size / MIB / MIN_STRIP_RATE;
         let limits = limits(STRIP_MEMORY, cpu_seconds, size + MIB);
         match self
             .decode(worker::STRIP_METADATA, None, limits, &file, &output)
@@ -311,8 +311,8 @@ impl Converter {
         {
             Ok(()) if output.metadata()?.len() == 0 => Ok(Stripped::Unchanged),
             Ok(()) => Ok(Stripped::File(output)),
-            // A file that cannot be cleaned must not pass.
-            Err(error) if error.is_of_input() => Ok(Stripped::Refused(error.to_string())),
+            // Fail closed: a file that cannot be stripped is not accepted.
+            Err(error) if error.is_caused_by_input() => Ok(Stripped::Refused(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
@@ -338,7 +338,8 @@ impl Converter {
         self.sandbox.run(job).await
     }
 
-    /// The content as a file that a child can read; and the content again. What is not in a local file is copied to one.
+    /// Returns the content as a file that a child process can read, copied unless it is in a local file
+    /// already; and the content again.
     async fn input(
         &self,
         mut content: Box<dyn RandomAccess>,
@@ -353,7 +354,9 @@ impl Converter {
             io::copy(&mut content, &mut file)?;
             Ok::<_, io::Error>((file.try_clone()?, Box::new(file) as Box<dyn RandomAccess>))
         };
-        Ok(spawn_blocking(copy).await.map_err(|_| Error::Stopped)??)
+        Ok(spawn_blocking(copy)
+            .await
+            .map_err(|_| Error::TaskFailed)??)
     }
 }
 
@@ -366,14 +369,14 @@ fn limits(memory: u64, cpu_seconds: u64, output: u64) -> Limits {
     }
 }
 
-/// Reads the description that a decoder wrote.
-fn description(mut output: File) -> io::Result<AudioAnalysis> {
+/// Reads and validates the audio analysis that a decoder process wrote.
+fn read_analysis(mut output: File) -> io::Result<AudioAnalysis> {
     output.rewind()?;
-    let heard = serde_json::from_reader(output.take(MAX_DESCRIPTION))?;
-    match &heard {
-        AudioAnalysis::Sound(sound) if sound.waveform.len() != WAVEFORM_POINTS => {
+    let analysis = serde_json::from_reader(output.take(MAX_ANALYSIS))?;
+    match &analysis {
+        AudioAnalysis::Decoded(audio) if audio.waveform.len() != WAVEFORM_POINTS => {
             Err(io::ErrorKind::InvalidData.into())
         }
-        _ => Ok(heard),
+        _ => Ok(analysis),
     }
 }

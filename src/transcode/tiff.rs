@@ -1,128 +1,112 @@
-//! Converts the first page of a TIFF image to JPEG, with its orientation applied.
+//! Decodes the first page of a TIFF file.
 
-use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
 
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::pnm::PnmDecoder;
-use image::codecs::tiff::TiffDecoder;
-use image::error::{LimitError, LimitErrorKind};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageResult, Limits};
+use tiff::decoder::{Decoder, DecodingResult, DecodingSampleType, Limits};
+use tiff::tags::Tag;
+use tiff::{ColorType, TiffError};
 
-/// Maximum number of pixels of an image to convert: a large scan. Checked before decoding.
-pub const MAX_PIXELS: u64 = 64_000_000;
-/// Maximum width and height of a JPEG in pixels (ITU-T T.81 section B.2.2).
-const MAX_SIDE: u32 = 65_535;
-/// Maximum size of a decoded image in bytes: four 16-bit channels per pixel. The decoder process has a
-/// memory limit of its own.
-const MAX_MEMORY: u64 = MAX_PIXELS * 8;
-/// JPEG quality out of 100: the level that cameras use.
-const QUALITY: u8 = 90;
+use super::picture::{self, Channels, Error, Orientation, Picture, Samples, check_dimensions};
+
+/// Maximum size in bytes of a decoded picture, with four 16-bit channels per pixel, and of the buffers for
+/// decoding it. The decoder process has a memory limit of its own.
+const MAX_MEMORY: u64 = picture::MAX_PIXELS * 8 + 64 * 1024 * 1024;
 
 /// Converts a TIFF image to JPEG.
-pub(crate) fn to_jpeg(content: impl Read + Seek, output: impl Write) -> ImageResult<()> {
-    let mut decoder = TiffDecoder::new(BufReader::new(content))?;
-    bound(&mut decoder)?;
-    let orientation = decoder.orientation()?;
-    let profile = decoder.icc_profile()?;
-    let picture = DynamicImage::from_decoder(decoder)?;
-    encode(picture, orientation, profile, output)
+pub(crate) fn to_jpeg(content: impl Read + Seek, output: impl Write) -> Result<(), Error> {
+    let mut decoder = Decoder::new(BufReader::new(content))?;
+    let (width, height) = decoder.dimensions()?;
+    check_dimensions(width, height)?;
+    let color = decoder.colortype()?;
+    let channels = channels(color).ok_or_else(|| unsupported(&color))?;
+    let layout = decoder.image_buffer_layout()?;
+    if !matches!(
+        layout.sample_type,
+        Some(
+            DecodingSampleType::U8
+                | DecodingSampleType::U16
+                | DecodingSampleType::U32
+                | DecodingSampleType::F32
+        )
+    ) {
+        return Err(unsupported(&layout.sample_format));
+    }
+    let mut decoder = decoder.with_limits(limits(layout.complete_len)?);
+    let orientation = read_orientation(&mut decoder)?;
+    let profile = decoder.get_tag_u8_vec(Tag::IccProfile).ok();
+    let mut samples = DecodingResult::U8(Vec::new());
+    decoder.read_image_to_buffer(&mut samples)?;
+    let picture = Picture {
+        width,
+        height,
+        channels,
+        samples: match samples {
+            DecodingResult::U8(bytes) if color == ColorType::Gray(1) => Samples::Bits(bytes),
+            DecodingResult::U8(samples) => Samples::U8(samples),
+            DecodingResult::U16(samples) => Samples::U16(samples),
+            DecodingResult::U32(samples) => Samples::U32(samples),
+            DecodingResult::F32(samples) => Samples::F32(samples),
+            _ => return Err(unsupported(&layout.sample_format)),
+        },
+        is_planar: layout.planes > 1,
+    };
+    drop(decoder);
+    if !picture.is_complete() {
+        return Err(Error::Refused("not all of its planes are there".to_owned()));
+    }
+    picture::encode(&picture, orientation, profile, output)
 }
 
-/// Converts an image that another program decoded to PNM, and applies `orientation`.
-pub(crate) fn decoded_to_jpeg(
-    pnm: File,
-    orientation: Orientation,
-    output: impl Write,
-) -> ImageResult<()> {
-    let mut decoder = PnmDecoder::new(BufReader::new(pnm))?;
-    bound(&mut decoder)?;
-    encode(
-        DynamicImage::from_decoder(decoder)?,
-        orientation,
-        None,
-        output,
-    )
-}
-
-/// Reads the orientation of a TIFF image (TIFF 6.0 tag 274, with the values of Exif).
+/// Reads the orientation of a TIFF image; upright if it has none.
 pub(crate) fn orientation(content: &mut (impl Read + Seek)) -> Orientation {
     let read = || {
-        content.rewind().ok()?;
-        let mut tags = tiff::decoder::Decoder::new(BufReader::new(content)).ok()?;
-        let value = tags.get_tag_u32(tiff::tags::Tag::Orientation).ok()?;
-        Orientation::from_exif(u8::try_from(value).ok()?)
+        content.rewind()?;
+        read_orientation(&mut Decoder::new(BufReader::new(content))?)
     };
-    read().unwrap_or(Orientation::NoTransforms)
+    read().unwrap_or(Orientation::UPRIGHT)
 }
 
-/// Checks the dimensions in the header and caps allocations, before anything is decoded.
-fn bound(decoder: &mut impl ImageDecoder) -> ImageResult<()> {
+fn read_orientation<R: Read + Seek>(decoder: &mut Decoder<R>) -> Result<Orientation, TiffError> {
+    let value = decoder.find_tag(Tag::Orientation)?;
+    let value = value.and_then(|value| value.into_u32().ok());
+    Ok(value
+        .and_then(Orientation::from_tag)
+        .unwrap_or(Orientation::UPRIGHT))
+}
+
+/// Returns `None` for colours that are not decoded here, such as palettes, YCbCr and Lab.
+fn channels(color: ColorType) -> Option<Channels> {
+    Some(match color {
+        ColorType::Gray(1 | 8 | 16) => Channels::Gray,
+        ColorType::RGB(8 | 16 | 32) => Channels::Rgb,
+        ColorType::RGBA(8 | 16 | 32) => Channels::RgbAlpha,
+        ColorType::CMYK(8 | 16) => Channels::Cmyk,
+        _ => return None,
+    })
+}
+
+/// Limits for decoding a picture of `size` bytes.
+fn limits(size: usize) -> Result<Limits, Error> {
+    let left = MAX_MEMORY
+        .checked_sub(size as u64)
+        .and_then(|left| usize::try_from(left).ok())
+        .ok_or_else(|| Error::Refused(format!("{size} bytes of samples are too many")))?;
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_MEMORY);
-    decoder.set_limits(limits)?;
-    let (width, height) = decoder.dimensions();
-    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(ImageError::Limits(LimitError::from_kind(
-            LimitErrorKind::DimensionError,
-        )));
-    }
-    Ok(())
+    limits.decoding_buffer_size = size;
+    limits.intermediate_buffer_size = left;
+    limits.ifd_value_size = left;
+    Ok(limits)
 }
 
-fn encode(
-    mut picture: DynamicImage,
-    orientation: Orientation,
-    profile: Option<Vec<u8>>,
-    mut output: impl Write,
-) -> ImageResult<()> {
-    picture.apply_orientation(orientation);
-    // Consume the decoded image: at most two copies fit in memory at a time.
-    let picture = opaque(picture);
-    let mut encoder = JpegEncoder::new_with_quality(&mut output, QUALITY);
-    if let Some(profile) = profile.filter(|profile| is_profile_of(profile, &picture)) {
-        use image::ImageEncoder;
-        // If the profile cannot be embedded, the colours are close without it.
-        let _ = encoder.set_icc_profile(profile);
-    }
-    encoder.encode_image(&picture)?;
-    Ok(output.flush()?)
+fn unsupported(kind: &impl std::fmt::Debug) -> Error {
+    Error::Unsupported(format!("{kind:?}"))
 }
 
-/// Converts to what JPEG supports: 8 bits per channel and no transparency. Transparent pixels are
-/// composited onto white, as in viewers.
-fn opaque(picture: DynamicImage) -> DynamicImage {
-    if !picture.color().has_alpha() {
-        return if picture.color().has_color() {
-            picture.into_rgb8().into()
-        } else {
-            picture.into_luma8().into()
-        };
+impl From<TiffError> for Error {
+    fn from(error: TiffError) -> Self {
+        match error {
+            TiffError::UnsupportedError(error) => Self::Unsupported(error.to_string()),
+            error => Self::Refused(error.to_string()),
+        }
     }
-    let mut picture = picture.into_rgba8();
-    for pixel in picture.pixels_mut() {
-        let [red, green, blue, alpha] = pixel.0.map(u32::from);
-        let over_white = |channel: u32| {
-            u8::try_from((channel * alpha + 255 * (255 - alpha)) / 255).unwrap_or(u8::MAX)
-        };
-        pixel.0 = [
-            over_white(red),
-            over_white(green),
-            over_white(blue),
-            u8::MAX,
-        ];
-    }
-    DynamicImage::from(picture).into_rgb8().into()
-}
-
-/// Returns true if an ICC profile is for the colour space of the converted image; that of a CMYK image is
-/// not (ICC.1:2022 section 7.2.6).
-fn is_profile_of(profile: &[u8], picture: &DynamicImage) -> bool {
-    let space: &[u8] = if picture.color().has_color() {
-        b"RGB "
-    } else {
-        b"GRAY"
-    };
-    profile.get(16..20) == Some(space)
 }

@@ -37,7 +37,7 @@ fn decode(content: Box<dyn RandomAccess>) -> Option<AudioAnalysis> {
     let mut decoder = symphonia::default::get_codecs()
         .make_audio_decoder(&parameters, &options)
         .ok()?;
-    let (mut peaks, mut heard, mut samples) = (Peaks::default(), None, Vec::new());
+    let (mut peaks, mut found, mut samples) = (Peaks::default(), None, Vec::new());
     // Truncated files end in an error; treat it as the end.
     while let Ok(Some(packet)) = format.next_packet() {
         if packet.track_id != id {
@@ -48,7 +48,7 @@ fn decode(content: Box<dyn RandomAccess>) -> Option<AudioAnalysis> {
         };
         let spec = buffer.spec();
         let channels = u32::try_from(spec.channels().count()).ok()?;
-        heard = Some((channels, spec.rate()));
+        found = Some((channels, spec.rate()));
         buffer.copy_to_vec_interleaved::<f32>(&mut samples);
         for frame in samples.chunks(spec.channels().count().max(1)) {
             peaks.push(
@@ -58,13 +58,13 @@ fn decode(content: Box<dyn RandomAccess>) -> Option<AudioAnalysis> {
             );
         }
     }
-    Some(match (heard, peaks.waveform()) {
-        (Some((channels, sample_rate)), Some(waveform)) => AudioAnalysis::Sound(AudioInfo {
+    Some(match (found, peaks.waveform()) {
+        (Some((channels, sample_rate)), Some(waveform)) => AudioAnalysis::Decoded(AudioInfo {
             channels,
             sample_rate,
             waveform,
         }),
-        _ => AudioAnalysis::Nothing,
+        _ => AudioAnalysis::Undecodable,
     })
 }
 

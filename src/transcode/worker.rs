@@ -1,5 +1,5 @@
-//! The decoder process: the hidden subcommand that reads a file from standard input, decodes it confined, and writes the
-//! result to standard output. Owns nothing; whatever happens here costs one file at most.
+//! The decoder process: the hidden subcommand that confines itself, decodes a file from standard input, and
+//! writes the result to standard output. A failure affects this one file only.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,30 +8,30 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use image::metadata::Orientation;
+use super::picture::{self, Orientation};
+use super::{ppm, strip_metadata, tiff, waveform};
+use crate::sandbox::{self, ChildSpec, Run, confine};
 
-use super::{strip_metadata, tiff, waveform};
-use crate::sandbox::{self, Order, Run, confine};
-
-/// Exit status for an input that the decoder refuses.
+/// Exit status for an input that the decoder rejects.
 const EXIT_REFUSED: u8 = 1;
-/// Exit status for a TIFF of a kind that is not decoded here; its orientation (TIFF 6.0 tag 274) is the output.
+/// Exit status for a TIFF image that only `ffmpeg` decodes. The output is its orientation, one byte (TIFF 6.0
+/// tag 274).
 pub(super) const EXIT_UNSUPPORTED: u8 = 3;
 
 /// TIFF to JPEG.
 pub const TIFF: &str = "tiff";
-/// PNM to JPEG, upright by the orientation given as argument.
-pub const PNM: &str = "pnm";
-/// The waveform of a sound, as JSON.
+/// PPM to JPEG. The argument is the orientation.
+pub const PPM: &str = "ppm";
+/// Audio analysis, as JSON.
 pub const WAVEFORM: &str = "waveform";
-/// The file without private metadata; no output if it has none.
+/// A copy without private metadata; no output if there is none to remove.
 pub const STRIP_METADATA: &str = "strip-metadata";
 
-/// Runs the order in `argument`; the exit status tells how that went.
+/// Confines this process as `argument` specifies, and runs a decoder, another program or the probe.
 #[must_use]
 pub fn main(argument: &OsStr) -> ExitCode {
-    let order = match Order::decode(argument) {
-        Ok(order) => order,
+    let spec = match ChildSpec::decode(argument) {
+        Ok(spec) => spec,
         Err(problem) => {
             return fail(
                 sandbox::EXIT_IO,
@@ -39,10 +39,13 @@ pub fn main(argument: &OsStr) -> ExitCode {
             );
         }
     };
-    if let Err(error) = confine::confine(&order) {
-        return fail(sandbox::EXIT_IO, &format!("cannot be confined: {error}"));
+    if let Err(error) = confine::confine(&spec) {
+        return fail(
+            sandbox::EXIT_IO,
+            &format!("cannot confine the process: {error}"),
+        );
     }
-    match order.run {
+    match spec.run {
         Run::Program(program, arguments) => {
             let error = Command::new(&program).args(arguments).exec();
             fail(
@@ -64,19 +67,18 @@ pub fn main(argument: &OsStr) -> ExitCode {
 }
 
 fn fail(status: u8, message: &str) -> ExitCode {
-    // Whoever would read it may be gone.
+    // The server may have closed the pipe.
     let _ = writeln!(io::stderr(), "{message}");
     ExitCode::from(status)
 }
 
-/// Why there is no output.
+/// The reason why a decoder gave no output.
 #[derive(Debug)]
 pub enum Failure {
-    /// The decoder refuses the input, and why.
+    /// The input was rejected, with the reason.
     Refused(String),
-    /// A TIFF of a kind that is not decoded here.
+    /// The input is a TIFF image that only `ffmpeg` decodes.
     Unsupported,
-    /// Input or output failed.
     Io(io::Error),
 }
 
@@ -89,11 +91,12 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<image::ImageError> for Failure {
-    fn from(error: image::ImageError) -> Self {
+impl From<picture::Error> for Failure {
+    fn from(error: picture::Error) -> Self {
         match error {
-            image::ImageError::Unsupported(_) => Self::Unsupported,
-            error => Self::Refused(error.to_string()),
+            picture::Error::Unsupported(_) => Self::Unsupported,
+            picture::Error::Refused(message) => Self::Refused(message),
+            picture::Error::Output(error) => Self::Io(error),
         }
     }
 }
@@ -104,10 +107,10 @@ fn decode_standard_input(name: &str, argument: Option<&str>) -> Result<(), Failu
     decode(name, argument, input, output)
 }
 
-/// Runs the decoder `name`. Bounds nothing: that is the sandbox's part.
+/// Runs the decoder `name`, without limits: those are set by the sandbox.
 ///
 /// # Errors
-/// There is no output.
+/// The decoder gave no output.
 pub fn decode(
     name: &str,
     argument: Option<&str>,
@@ -122,27 +125,27 @@ pub fn decode(
             if matches!(decoded, Err(Failure::Unsupported)) {
                 output.set_len(0)?;
                 output.rewind()?;
-                output.write_all(&[tiff::orientation(&mut input).to_exif()])?;
+                output.write_all(&[tiff::orientation(&mut input).tag()])?;
             }
             decoded
         }
-        PNM => {
+        PPM => {
             let orientation = argument
                 .and_then(|argument| argument.parse().ok())
-                .and_then(Orientation::from_exif);
-            let orientation = orientation.unwrap_or(Orientation::NoTransforms);
-            Ok(tiff::decoded_to_jpeg(
+                .and_then(Orientation::from_tag)
+                .unwrap_or(Orientation::UPRIGHT);
+            Ok(ppm::to_jpeg(
                 input,
                 orientation,
                 BufWriter::new(&mut output),
             )?)
         }
         WAVEFORM => {
-            let sound = waveform::analyze_audio(Box::new(input));
-            Ok(serde_json::to_writer(output, &sound).map_err(io::Error::from)?)
+            let analysis = waveform::analyze_audio(Box::new(input));
+            Ok(serde_json::to_writer(output, &analysis).map_err(io::Error::from)?)
         }
         STRIP_METADATA => Ok(strip_metadata::strip(&mut input, &mut output)?),
-        other => Err(Failure::Refused(format!("there is no decoder {other:?}"))),
+        other => Err(Failure::Refused(format!("unknown decoder {other:?}"))),
     }
 }
 

@@ -113,7 +113,7 @@ async fn waiting_program_is_killed_at_deadline() {
     };
     let ended = run("exec sleep 4711.1", limits).await;
     assert!(
-        matches!(&ended, Err(error @ Error::TimedOut(_)) if !error.is_of_input()),
+        matches!(&ended, Err(error @ Error::TimedOut(_)) if !error.is_caused_by_input()),
         "{ended:?}"
     );
     until(async || processes("4711.1").is_empty().then_some(())).await;
