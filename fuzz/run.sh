@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Fuzzes one target for some seconds: fuzz/run.sh TARGET [SECONDS]. Installs cargo-fuzz by itself.
-# The seeds are kept in the tests: the sample files for `identify` and `measure`, the list of URLs for `fetch_url`. Those of
-# connections (`fetch_http1`, `fetch_http2`, `request`) are in `seeds/`.
-# What is found belongs into the tests of the module, as small as it can be made.
+# Seeds: the sample files of the tests, the list of URLs for `fetch_url`, and `seeds/` for connections (`fetch_http1`,
+# `fetch_http2`, `request`).
+# Reduce each finding and add it to the tests of the module.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-target=${1:?which target: see fuzz_targets/}
+target=${1:?target missing; see fuzz_targets/}
 seconds=${2:-300}
 tools=$PWD/../target/tools
 [ -x "$tools/bin/cargo-fuzz" ] || cargo install --locked --quiet --root "$tools" cargo-fuzz@0.13.2
@@ -21,11 +21,11 @@ if [ "$target" = fetch_url ]; then
 fi
 options=()
 if [ "$target" = decoder ]; then
-    # A failed allocation or a panic of a decoder ends a child process and costs one file; errors of memory and endless
-    # loops are what is looked for. They are told apart below.
+    # A failed allocation or a panic ends a decoder process and affects one file. Memory errors and endless loops are
+    # findings; the log is searched for them below.
     options=(-fork=1 -ignore_crashes=1 -ignore_ooms=1)
 fi
-# Sanitizers and coverage need flags that a stable compiler takes only so.
+# Sanitizers and coverage need unstable compiler flags.
 export RUSTC_BOOTSTRAP=1
 "$tools/bin/cargo-fuzz" run -O "$target" "corpus/$target" "$seeds" -- \
     -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 "${options[@]}" 2>&1 | tee "corpus/$target.log"

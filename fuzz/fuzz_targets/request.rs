@@ -1,5 +1,5 @@
-//! Any bytes as what a client sends: request line, headers, routing, JSON, database. Each answer is one of HTTP, and none
-//! says that it is this server's fault.
+//! Sends arbitrary bytes to the server, through HTTP parsing, routing, JSON and the database. Every response is valid
+//! HTTP, and none reports an internal error.
 #![no_main]
 
 use std::io;
@@ -23,22 +23,25 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 
-/// The key that the seeds have.
+/// The API key in the seeds.
 const KEY: &str = "fuzz-key-0123456789";
 
-/// A resolver that knows nobody: nothing is fetched.
+/// A resolver without names, so that nothing is fetched.
 #[derive(Debug)]
-struct Nobody;
+struct NoNames;
 
 #[async_trait]
-impl Resolve for Nobody {
+impl Resolve for NoNames {
     async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
         Err(io::ErrorKind::NotFound.into())
     }
 }
 
 static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let router = runtime.block_on(async {
         let folder = std::env::temp_dir().join(format!("haversack-fuzz-{}", std::process::id()));
         let flags = Flags {
@@ -48,11 +51,26 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
             ..Flags::default()
         };
         let config = Config::load_with(flags, &|_| None).expect("configuration");
-        let app = App::build(config, Clock::system(), Arc::new(Loopback), Arc::new(Nobody)).await.expect("app");
+        let app = App::build(
+            config,
+            Clock::system(),
+            Arc::new(Loopback),
+            Arc::new(NoNames),
+        )
+        .await
+        .expect("app");
         let number = PhoneNumber::parse("+12025550100").expect("number");
-        partners::add(app.db(), &Clock::system(), "fuzz".to_owned(), KEY, vec![number]).await.expect("partner");
+        partners::add(
+            app.db(),
+            &Clock::system(),
+            "fuzz".to_owned(),
+            KEY,
+            vec![number],
+        )
+        .await
+        .expect("partner");
         let state = HttpState::new(Arc::clone(app.service()), folder);
-        // Its folder is locked for as long as it lives.
+        // Dropping it would release the lock of its folder.
         std::mem::forget(app);
         http::router(state)
     });
@@ -60,25 +78,42 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: &[u8]| {
-    // An address in a URL needs no resolver to be connected to.
-    if input.windows(3).any(|text| text.starts_with(b"//") && (text[2].is_ascii_digit() || text[2] == b'[')) {
+    // A URL with an IP address would be connected to without the resolver.
+    if input
+        .windows(3)
+        .any(|text| text.starts_with(b"//") && (text[2].is_ascii_digit() || text[2] == b'['))
+    {
         return;
     }
     let (runtime, router) = &*SERVER;
     let answer = runtime.block_on(async {
         let (mut client, server) = tokio::io::duplex(4 * 1024 * 1024);
         client.write_all(input).await.expect("it fits");
-        client.shutdown().await.expect("no more");
+        client.shutdown().await.expect("in-memory I/O");
         let service = TowerToHyperService::new(router.clone());
         let mut http = http1::Builder::new();
-        // A client that has sent everything waits for its answers here.
-        let served = http.half_close(true).max_buf_size(64 * 1024).serve_connection(TokioIo::new(server), service);
+        // The client has closed its side and waits for responses.
+        let served = http
+            .half_close(true)
+            .max_buf_size(64 * 1024)
+            .serve_connection(TokioIo::new(server), service);
         let _ = served.await;
         let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.expect("memory cannot fail");
+        client
+            .read_to_end(&mut answer)
+            .await
+            .expect("in-memory I/O");
         answer
     });
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1."),
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
     let has = |text: &[u8]| answer.windows(text.len()).any(|window| window == text);
-    assert!(!has(b"\"code\":3006"), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(
+        !has(b"\"code\":3006"),
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
 });

@@ -1,4 +1,4 @@
-//! Any bytes through the removal of private metadata: the size stays, and nothing that was removed is found again.
+//! Removes private metadata from arbitrary bytes: all patches lie within the file, which keeps its size.
 #![no_main]
 
 use haversack::transcode::strip_metadata::patches;
@@ -8,7 +8,9 @@ use std::io::Cursor;
 fuzz_target!(|input: &[u8]| {
     let mut file = tempfile::tempfile().expect("file");
     std::io::Write::write_all(&mut file, input).expect("write");
-    let Ok(found) = patches(&mut file) else { return };
+    let Ok(found) = patches(&mut file) else {
+        return;
+    };
     let mut clean = Cursor::new(input.to_vec());
     for patch in found {
         let at = usize::try_from(patch.at).expect("small");
