@@ -1,7 +1,7 @@
 //! Connections to origins: name resolution, address check, TCP and TLS handshakes.
 //!
 //! DNS rebinding protection: a name is resolved once, all of its addresses are checked against the egress
-//! policy, and the TCP connection is made to one of these addresses. `dial` is the only function that opens a
+//! policy, and the TCP connection goes to one of these addresses. `dial` is the only function that opens a
 //! socket, and checks each address again.
 
 use std::fmt;

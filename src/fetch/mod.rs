@@ -4,8 +4,8 @@
 //!
 //! * SSRF protection: a URL must have one unambiguous reading ([`FetchUrl`]), the egress policy allows public
 //!   addresses and port 443 only ([`EgressPolicy`]), and no fetch leads back to this server ([`OwnServer`]).
-//! * DNS rebinding protection: a name is resolved once per connection, and the connection is made to an
-//!   address that was checked (`connect`). Several addresses are raced as in Happy Eyeballs (RFC 8305).
+//! * DNS rebinding protection: a name is resolved once per connection, and the connection goes to an address
+//!   that was checked (`connect`). Several addresses are raced as in Happy Eyeballs (RFC 8305).
 //! * Redirect policy: https only, a bounded number of hops, and each target is checked like the first URL.
 //! * Deadlines: for name resolution, for the TLS connection, for idle time, and for the whole fetch.
 //! * Flood protection: the bytes read are bounded by the size of the file (`meter`).

@@ -60,7 +60,7 @@ pub(crate) struct ChildSpec {
     pub run: Run,
 }
 
-/// What a child runs once it is confined.
+/// The task of a child after it has confined itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Run {
     /// A decoder of this binary: its name and its argument.
