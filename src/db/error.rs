@@ -66,7 +66,7 @@ fn describe_migration(error: &sqlx::migrate::MigrateError) -> String {
     match error {
         sqlx::migrate::MigrateError::VersionMissing(number) => format!(
             "version {number} is applied but unknown to this program: the schema is that of a newer \
-             program; run that one, or restore a backup made before the upgrade"
+             version; run that version, or restore a backup made before the upgrade"
         ),
         other => other.to_string(),
     }
