@@ -21,7 +21,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{BaseUrl, CdnMode, Config, Limits};
 use crate::db::admission::{self, Database};
-use crate::db::{Db, secrets};
+use crate::db::{Connection, Db, secrets};
 use crate::delivery::{DeliveryWorker, Gateway, Receipts};
 use crate::fetch::{Fetcher, OwnServer, Resolve};
 use crate::http::server::{self, HostRouter};
@@ -389,10 +389,8 @@ async fn signer(db: &Db, folder: &Path, clock: &Clock) -> anyhow::Result<Signer>
     }
     let now = clock.now();
     let key = db
-        .write(move |db| {
-            Box::pin(async move {
-                secrets::get_or_set(db, "url-signing-key", &Signer::new_key(), now).await
-            })
+        .transaction(async move |db: &mut Connection| {
+            secrets::get_or_set(db, "url-signing-key", &Signer::new_key(), now).await
         })
         .await?;
     Ok(Signer::new(key.as_bytes()))

@@ -9,7 +9,7 @@ use lru::LruCache;
 use crate::budget::AtCapacity;
 use crate::clock::Clock;
 use crate::db::admission::{Database, Holder};
-use crate::db::{self, Db, partners as table};
+use crate::db::{self, Connection, Db, partners as table};
 use crate::domain::api_key;
 use crate::domain::chat::Line;
 use crate::domain::handle::PhoneNumber;
@@ -109,33 +109,31 @@ pub async fn add(
     numbers: Vec<PhoneNumber>,
 ) -> Result<PartnerId, AddError> {
     let (hash, now, id) = (api_key::hash(key), clock.now(), PartnerId::new());
-    db.write(move |db| {
-        Box::pin(async move {
-            let taken = |what: String| {
-                move |error: db::Error| {
-                    if error.is_duplicate() {
-                        AddError::Taken(what)
-                    } else {
-                        error.into()
-                    }
+    db.transaction(async move |db: &mut Connection| {
+        let taken = |what: String| {
+            move |error: db::Error| {
+                if error.is_duplicate() {
+                    AddError::Taken(what)
+                } else {
+                    error.into()
                 }
-            };
-            let name_taken = taken(format!("there is a partner {name:?} already"));
-            table::insert(db, id, &name, now)
-                .await
-                .map_err(name_taken)?;
-            let key_taken = taken("this API key is in use already".to_owned());
-            table::insert_key(db, id, &hash, now)
-                .await
-                .map_err(key_taken)?;
-            for number in &numbers {
-                let number_taken = taken(format!("{number} belongs to a partner already"));
-                table::insert_line(db, id, number, now)
-                    .await
-                    .map_err(number_taken)?;
             }
-            Ok(id)
-        })
+        };
+        let name_taken = taken(format!("there is a partner {name:?} already"));
+        table::insert(db, id, &name, now)
+            .await
+            .map_err(name_taken)?;
+        let key_taken = taken("this API key is in use already".to_owned());
+        table::insert_key(db, id, &hash, now)
+            .await
+            .map_err(key_taken)?;
+        for number in &numbers {
+            let number_taken = taken(format!("{number} belongs to a partner already"));
+            table::insert_line(db, id, number, now)
+                .await
+                .map_err(number_taken)?;
+        }
+        Ok(id)
     })
     .await
 }
@@ -166,24 +164,22 @@ pub enum TierOf {
 /// The partner or line is unknown, or the database fails.
 pub async fn set_tier(db: &Db, clock: &Clock, of: TierOf, tier: Tier) -> Result<(), SetTierError> {
     let now = clock.now();
-    db.write(move |db| {
-        Box::pin(async move {
-            let (found, unknown) = match of {
-                TierOf::Partner(name) => (
-                    table::set_tier(db, &name, tier, now).await?,
-                    format!("there is no partner {name:?}"),
-                ),
-                TierOf::Line(number) => {
-                    let found = table::set_line_tier(db, &number, tier, now).await?;
-                    (found, format!("{number} is no partner's phone number"))
-                }
-            };
-            if found {
-                Ok(())
-            } else {
-                Err(SetTierError::Unknown(unknown))
+    db.transaction(async move |db: &mut Connection| {
+        let (found, unknown) = match of {
+            TierOf::Partner(name) => (
+                table::set_tier(db, &name, tier, now).await?,
+                format!("there is no partner {name:?}"),
+            ),
+            TierOf::Line(number) => {
+                let found = table::set_line_tier(db, &number, tier, now).await?;
+                (found, format!("{number} is no partner's phone number"))
             }
-        })
+        };
+        if found {
+            Ok(())
+        } else {
+            Err(SetTierError::Unknown(unknown))
+        }
     })
     .await
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Attachments, Error};
 use crate::clock::Timestamp;
-use crate::db::{attachments as table, partners};
+use crate::db::{Connection, attachments as table, partners};
 use crate::domain::attachment::{Attachment, UploadState};
 use crate::domain::filename;
 use crate::domain::tier::{MAX_EPHEMERAL_WINDOW, Tier};
@@ -45,19 +45,19 @@ impl Attachments {
         let now = self.clock.now();
         let mut attachment = self.check_new(partner, new, now)?;
         let reservation = self.reserve_pending(partner, now).await?;
-        let write = self.db.write_bytes(partner, text, move |db| {
-            Box::pin(async move {
-                let tier = partners::tier(db, partner).await?;
-                if tier == Tier::Ephemeral {
-                    attachment.upload_expires_at =
-                        attachment.upload_expires_at.min(now + MAX_EPHEMERAL_WINDOW);
-                }
-                // The latest possible moment: it is moved forward once the upload is stored.
-                attachment.expires_at = tier.expires_at(attachment.upload_expires_at);
-                table::insert(db, &attachment).await?;
-                Ok::<_, Error>((attachment, reservation))
-            })
-        });
+        let write =
+            self.db
+                .weighted_transaction(partner, text, async move |db: &mut Connection| {
+                    let tier = partners::tier(db, partner).await?;
+                    if tier == Tier::Ephemeral {
+                        attachment.upload_expires_at =
+                            attachment.upload_expires_at.min(now + MAX_EPHEMERAL_WINDOW);
+                    }
+                    // The latest possible moment: it is moved forward once the upload is stored.
+                    attachment.expires_at = tier.expires_at(attachment.upload_expires_at);
+                    table::insert(db, &attachment).await?;
+                    Ok::<_, Error>((attachment, reservation))
+                });
         // The reservation ends with the commit, even if this call is cancelled before that.
         let (attachment, _) = write.await?;
         Ok(UploadTicket {

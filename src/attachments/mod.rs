@@ -3,14 +3,16 @@
 mod active_uploads;
 pub mod create;
 mod delete;
+mod delete_expired;
 pub(crate) mod direct_uploads;
 pub mod download;
-mod expire;
+mod expire_pending;
 pub(crate) mod file_url;
 mod find;
 pub(crate) mod inspect;
 mod open_files;
 mod pending_quota;
+mod process_deletions;
 mod reuse;
 pub(crate) mod staging;
 pub mod upload;

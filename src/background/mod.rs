@@ -1,4 +1,5 @@
-//! Background tasks: their schedule, and those that belong to no use case.
+//! The schedule of background tasks, and those that belong to no use case. A task is one file, here
+//! or in its use case, and one line in [`TASKS`].
 //!
 //! Each task has a loop of its own, so a slow one (such as a bucket that does not answer) delays no
 //! other. A failed run is logged and repeated after the period. Servers on one database run the
@@ -47,9 +48,9 @@ struct Task {
 const TASKS: [Task; 5] = [
     Task { name: "count_outbox", period: SWEEP_INTERVAL, run: |b| count_outbox::run(b).boxed() },
     Task { name: "expire_pending", period: SWEEP_INTERVAL, run: |b| b.attachments.expire_pending().boxed() },
-    Task { name: "expire_attachments", period: SWEEP_INTERVAL, run: |b| b.attachments.delete_expired().boxed() },
+    Task { name: "delete_expired", period: SWEEP_INTERVAL, run: |b| b.attachments.delete_expired().boxed() },
     Task { name: "prune", period: SWEEP_INTERVAL, run: |b| prune::run(b).boxed() },
-    Task { name: "delete_blobs", period: SWEEP_INTERVAL, run: |b| b.attachments.process_deletions().boxed() },
+    Task { name: "process_deletions", period: SWEEP_INTERVAL, run: |b| b.attachments.process_deletions().boxed() },
 ];
 
 impl Task {

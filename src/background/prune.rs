@@ -70,7 +70,9 @@ async fn prune(
     let full = u64::from(BATCH);
     while background
         .db
-        .write(Holder::Background, move |db| delete_batch(db, before))
+        .transaction(Holder::Background, async move |db: &mut Connection| {
+            delete_batch(db, before).await
+        })
         .await?
         >= full
     {}

@@ -83,7 +83,7 @@ impl BlobWriter for Writer {
         let mut hasher = Hasher::default();
         hasher.update_sha256(&bytes);
         hasher.md5().update(&bytes);
-        Ok(Box::new(Sealed {
+        Ok(Box::new(StagedBytes {
             store: self.store,
             digests: hasher.finish(),
             bytes,
@@ -92,7 +92,7 @@ impl BlobWriter for Writer {
 }
 
 #[derive(Debug)]
-struct Sealed {
+struct StagedBytes {
     store: MemoryStore,
     digests: Digests,
     bytes: Bytes,
@@ -105,7 +105,7 @@ impl RandomAccess for Cursor<Bytes> {
 }
 
 #[async_trait]
-impl StagedBlob for Sealed {
+impl StagedBlob for StagedBytes {
     fn digests(&self) -> &Digests {
         &self.digests
     }

@@ -112,7 +112,8 @@ pub trait BlobStore: fmt::Debug + Send + Sync {
     /// Verifies that the store can be written to.
     async fn check(&self) -> Result<(), Error>;
 
-    /// Lists all blobs, in no order. Blobs published or removed meanwhile may be missing.
+    /// Lists all blobs, in no order. Blobs published or removed meanwhile may or may not be
+    /// included.
     fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>>;
 
     /// Returns the name of a blob in [`BlobStore::list`].

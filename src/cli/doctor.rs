@@ -268,7 +268,7 @@ async fn database(config: &Config) -> Result<String, String> {
         }
         SchemaStatus::Newer => {
             return Err(format!(
-                "{kind}: its tables are those of a newer version: run that version, or restore a backup of before"
+                "{kind}: its schema is that of a newer version; run that version, or restore a backup made before the upgrade"
             ));
         }
         SchemaStatus::Current => {}

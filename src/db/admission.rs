@@ -8,8 +8,6 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-
 use super::locks::NamedLock;
 use super::{Connection, Db, Error, PooledConnection, TransactionBody};
 use crate::budget::{self, Budget, Reservation};
@@ -157,26 +155,30 @@ impl Database {
         })
     }
 
-    /// Runs `work` as one transaction ([`Db::write`]).
-    pub(crate) async fn write<T, E, F>(&self, holder: impl Into<Holder>, work: F) -> Result<T, E>
+    /// Runs an async closure in a transaction ([`Db::transaction`]).
+    pub(crate) async fn transaction<T, E, F>(
+        &self,
+        holder: impl Into<Holder>,
+        body: F,
+    ) -> Result<T, E>
     where
-        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+        F: for<'c> TransactionBody<'c, T, E>,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.write_bytes(holder, 0, work).await
+        self.weighted_transaction(holder, 0, body).await
     }
 
-    /// Runs `work`, which writes about `bytes` of a caller's text, as one transaction. The size
+    /// Runs an async closure that writes about `bytes` of a caller's text in a transaction. The size
     /// determines how much of the holder's share of the writer is reserved.
-    pub(crate) async fn write_bytes<T, E, F>(
+    pub(crate) async fn weighted_transaction<T, E, F>(
         &self,
         holder: impl Into<Holder>,
         bytes: usize,
-        work: F,
+        body: F,
     ) -> Result<T, E>
     where
-        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+        F: for<'c> TransactionBody<'c, T, E>,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
@@ -189,25 +191,11 @@ impl Database {
         };
         let reservation = holder.into().reserve(budget, amount).await?;
         // Released with the result, after the commit, even if the caller is cancelled before that.
-        let counted = self.db.write(move |db| {
-            let work = work(db);
-            Box::pin(async move { Ok((work.await?, reservation)) })
+        let counted = self.db.transaction(async move |db: &mut Connection| {
+            let value = body(db).await?;
+            Ok::<_, E>((value, reservation))
         });
         counted.await.map(|(value, _)| value)
-    }
-
-    /// Runs an async closure in a transaction ([`Db::transaction`]).
-    pub(crate) async fn transaction<T, E, F>(
-        &self,
-        holder: impl Into<Holder>,
-        body: F,
-    ) -> Result<T, E>
-    where
-        F: for<'c> TransactionBody<'c, T, E>,
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        self.write(holder, move |db| Box::pin(body(db))).await
     }
 
     /// Waits for the lock on `name` ([`Db::lock`]).

@@ -103,7 +103,7 @@ fn pool_options(engine: Engine, size: u32, idle_in_transaction: &'static str) ->
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
-        .max_lifetime((engine == Engine::Postgres).then_some(postgres::LIFETIME))
+        .max_lifetime((engine == Engine::Postgres).then_some(postgres::MAX_LIFETIME))
         .test_before_acquire(false);
     match engine {
         Engine::Sqlite => {

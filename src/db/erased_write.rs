@@ -4,7 +4,7 @@
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Connection, Error};
+use super::{Connection, Error, TransactionBody};
 
 /// The statements of a write, which report whether to commit.
 pub(super) type ErasedWrite =
@@ -19,17 +19,17 @@ pub(super) struct Executed {
 /// Sends the result to the caller once the commit has succeeded or failed.
 pub(super) type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// Erases the types of `work`. The receiver gets its result, or the error of the commit.
-pub(super) fn erase<T, E, F>(work: F) -> (ErasedWrite, oneshot::Receiver<Result<T, E>>)
+/// Erases the types of `body`. The receiver gets its result, or the error of the commit.
+pub(super) fn erase<T, E, F>(body: F) -> (ErasedWrite, oneshot::Receiver<Result<T, E>>)
 where
-    F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    F: for<'c> TransactionBody<'c, T, E>,
     T: Send + 'static,
     E: From<Error> + Send + 'static,
 {
     let (sender, receiver) = oneshot::channel();
     let write: ErasedWrite = Box::new(move |connection| {
         Box::pin(async move {
-            let result = work(connection).await;
+            let result = body(connection).await;
             Executed {
                 succeeded: result.is_ok(),
                 reply: Box::new(move |committed| {

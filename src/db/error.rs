@@ -55,7 +55,8 @@ pub enum Error {
 fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::PoolTimedOut => {
-            "no connection was to be had in time: it is not reachable, or all are in use".to_owned()
+            "no connection became available in time: the server is unreachable, or all are in use"
+                .to_owned()
         }
         other => other.to_string(),
     }
@@ -64,8 +65,8 @@ fn describe(error: &sqlx::Error) -> String {
 fn describe_migration(error: &sqlx::migrate::MigrateError) -> String {
     match error {
         sqlx::migrate::MigrateError::VersionMissing(number) => format!(
-            "number {number}, which this version does not know, was applied: the tables are those of a newer version; run \
-             that version, or restore a backup of before"
+            "version {number} is applied but unknown to this program: the schema is that of a newer \
+             version; run that version, or restore a backup made before the upgrade"
         ),
         other => other.to_string(),
     }

@@ -1,7 +1,7 @@
 //! All SQL. Owns the connections, the transactions and the statements, one file per table. Knows
 //! nothing of HTTP or files.
 //!
-//! Reads take a connection from a pool ([`Db::read`]). Writes are closures passed to [`Db::write`],
+//! Reads take a connection from a pool ([`Db::read`]). Writes are async closures passed to [`Db::transaction`],
 //! whose results are returned only after the commit. On SQLite a single writer combines concurrent
 //! writes into one commit (`group_commit`). On PostgreSQL each write is its own transaction;
 //! advisory locks serialize those that must not overlap ([`locks`]).
@@ -42,7 +42,6 @@ pub mod table_copy;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool};
 use tokio::sync::Semaphore;
@@ -135,32 +134,10 @@ impl Db {
         Ok(self.pool.acquire().await?)
     }
 
-    /// Runs `work` in a transaction: commits durably if `work` returns `Ok`, rolls back if it
-    /// returns `Err`. `work` continues if the caller is cancelled.
+    /// Runs an async closure in a transaction: commits durably if it returns `Ok`, rolls back if it
+    /// returns `Err`. It runs to its end even if the caller is cancelled.
     ///
-    /// On PostgreSQL each statement of `work` sees everything committed before it (READ COMMITTED).
-    ///
-    /// # Errors
-    /// The error of `work` or of the commit. If the connection is lost during the commit, the
-    /// transaction may nevertheless have been committed.
-    pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
-    where
-        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        let (write, result) = erased_write::erase(work);
-        match &self.writer {
-            Some(writer) => writer.enqueue(write).await?,
-            None => postgres::write(&self.pool, write).await?,
-        }
-        // The sender is dropped without a result if the write panics.
-        result
-            .await
-            .unwrap_or_else(|_| Err(Error::Abandoned.into()))
-    }
-
-    /// Runs an async closure in a transaction, like [`Db::write`].
+    /// On PostgreSQL each statement sees everything committed before it (READ COMMITTED).
     ///
     /// # Errors
     /// The error of `body` or of the commit. If the connection is lost during the commit, the
@@ -171,7 +148,15 @@ impl Db {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.write(move |db| Box::pin(body(db))).await
+        let (write, result) = erased_write::erase(body);
+        match &self.writer {
+            Some(writer) => writer.enqueue(write).await?,
+            None => postgres::write(&self.pool, write).await?,
+        }
+        // The sender is dropped without a result if the closure panics.
+        result
+            .await
+            .unwrap_or_else(|_| Err(Error::Abandoned.into()))
     }
 
     /// Compares the schema of the database with that of this version.
@@ -194,6 +179,6 @@ impl Db {
         sqlx::query("SELECT 1")
             .execute(&mut *self.read().await?)
             .await?;
-        self.write(|_| Box::pin(async { Ok(()) })).await
+        self.transaction(async |_: &mut Connection| Ok(())).await
     }
 }

@@ -16,14 +16,14 @@ use crate::clock::Timestamp;
 /// restarted, or a firewall may have dropped its connection state.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// Timeout of that ping.
-const PING: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum lifetime of a connection.
-pub(super) const LIFETIME: Duration = Duration::from_mins(30);
+pub(super) const MAX_LIFETIME: Duration = Duration::from_mins(30);
 /// Session settings: TCP keepalives detect a crashed client, timeouts release the locks of a frozen
 /// one and cancel slow statements. Without them, the locks of a server that lost power would be
 /// held for hours.
-const SETTINGS: &str = "SELECT set_config('tcp_keepalives_idle', '10', false), \
+const SESSION_SETTINGS: &str = "SELECT set_config('tcp_keepalives_idle', '10', false), \
     set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false), \
     set_config('statement_timeout', '60s', false), set_config('lock_timeout', '30s', false), \
     set_config('idle_in_transaction_session_timeout', $1, false)";
@@ -34,13 +34,13 @@ pub(super) const IDLE_IN_TRANSACTION: &str = "30s";
 pub(super) const IDLE_WITH_LOCK: &str = "15min";
 
 /// Last time the schema was seen to change (cached-plan error); older connections are discarded.
-static TABLES_CHANGED: Mutex<Option<Instant>> = Mutex::new(None);
+static SCHEMA_CHANGED: Mutex<Option<Instant>> = Mutex::new(None);
 
 pub(super) async fn prepare(
     connection: &mut Connection,
     idle_in_transaction: &'static str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(SETTINGS)
+    sqlx::query(SESSION_SETTINGS)
         .bind(idle_in_transaction)
         .execute(connection)
         .await
@@ -53,7 +53,7 @@ pub(super) fn record_error(error: &sqlx::Error) {
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code);
     if code.as_deref() == Some(CACHED_PLAN) {
-        *TABLES_CHANGED.lock().expect("no panic while locked") = Some(Instant::now());
+        *SCHEMA_CHANGED.lock().expect("no panic while locked") = Some(Instant::now());
     }
 }
 
@@ -83,12 +83,12 @@ pub(super) async fn is_alive(
     connection: &mut Connection,
     idle: PoolConnectionMetadata,
 ) -> Result<bool, sqlx::Error> {
-    let changed = *TABLES_CHANGED.lock().expect("no panic while locked");
+    let changed = *SCHEMA_CHANGED.lock().expect("no panic while locked");
     if changed.is_some_and(|changed| changed.elapsed() < idle.age) {
         return Ok(false);
     }
     Ok(idle.idle_for < PING_AFTER_IDLE
-        || timeout(PING, connection.ping())
+        || timeout(PING_TIMEOUT, connection.ping())
             .await
             .is_ok_and(|answer| answer.is_ok()))
 }

@@ -61,26 +61,26 @@ impl Sends {
     ) -> Result<Committed, Error> {
         let (config, now) = (self.config, self.clock.now());
         let file_urls = self.attachments.file_urls().clone();
-        let transaction = self
-            .db
-            .write_bytes(partner, draft.stored_bytes(), move |db| {
-                Box::pin(async move {
-                    locks::lock_names(db, &lock_keys(partner, &draft, &fetched)).await?;
-                    let key = draft.idempotency_key.clone();
-                    if let Some(key) = &key
-                        && let Some(stored) = stored_response(db, partner, key).await?
-                    {
-                        return Ok::<_, Error>(Committed::Replayed(stored));
-                    }
-                    let validated = recheck(db, config, partner, &draft, validated, now).await?;
-                    let outcome = insert(db, partner, draft, validated, fetched, now).await?;
-                    let response = render(&file_urls, &outcome);
-                    if let Some(key) = key {
-                        store_response(db, partner, &key, &outcome, &response, now).await?;
-                    }
-                    Ok(Committed::Sent(response))
-                })
-            });
+        let transaction = self.db.weighted_transaction(
+            partner,
+            draft.stored_bytes(),
+            async move |db: &mut Connection| {
+                locks::lock_names(db, &lock_keys(partner, &draft, &fetched)).await?;
+                let key = draft.idempotency_key.clone();
+                if let Some(key) = &key
+                    && let Some(stored) = stored_response(db, partner, key).await?
+                {
+                    return Ok::<_, Error>(Committed::Replayed(stored));
+                }
+                let validated = recheck(db, config, partner, &draft, validated, now).await?;
+                let outcome = insert(db, partner, draft, validated, fetched, now).await?;
+                let response = render(&file_urls, &outcome);
+                if let Some(key) = key {
+                    store_response(db, partner, &key, &outcome, &response, now).await?;
+                }
+                Ok(Committed::Sent(response))
+            },
+        );
         transaction.await
     }
 }

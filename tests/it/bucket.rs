@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use haversack::blob::{BlobKey, BlobStore};
-use haversack::db;
+use haversack::db::{Connection, blob_deletions};
 use haversack::id::{AttachmentId, PartnerId};
 use serde_json::{Value, json};
 
@@ -185,8 +185,8 @@ async fn deletion_queued_before_a_crash_does_not_delete_rebuilt_variant() {
         app.clock.clock().now(),
         app.clock.clock().now() + Duration::from_hours(1),
     );
-    let enqueue = app.db.write::<_, db::Error, _>(move |db| {
-        Box::pin(async move { db::blob_deletions::enqueue(db, &key, later, now).await })
+    let enqueue = app.db.transaction(async move |db: &mut Connection| {
+        blob_deletions::enqueue(db, &key, later, now).await
     });
     enqueue.await.expect("enqueue");
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use haversack::db::Connection;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -80,12 +81,10 @@ async fn invalid_send_is_rejected_without_the_writer() {
     let held = tokio::spawn({
         let (db, entered, release) = (app.db.clone(), Arc::clone(&entered), Arc::clone(&release));
         async move {
-            db.write(move |_| {
-                Box::pin(async move {
-                    entered.notify_one();
-                    release.notified().await;
-                    Ok::<_, haversack::db::Error>(())
-                })
+            db.transaction(async move |_: &mut Connection| {
+                entered.notify_one();
+                release.notified().await;
+                Ok::<_, haversack::db::Error>(())
             })
             .await
         }
@@ -298,28 +297,26 @@ async fn chat_filter_finds_rare_and_common_participants() {
 /// Copies a chat and its participants `count` times.
 async fn add_chats(app: &TestApp, chat: &str, count: usize) {
     let chat = chat.to_owned();
-    let copy = app.db.write(move |db| {
-        Box::pin(async move {
-            for n in 0..count {
-                let (id, message) = (uuid::Uuid::now_v7().to_string(), uuid::Uuid::now_v7().to_string());
-                let statement = "INSERT INTO chats (id, partner_id, line, recipients, last_message_id, created_at, updated_at) \
-                    SELECT $1, partner_id, line, $2, $3, created_at, updated_at FROM chats WHERE id = $4";
-                let recipients = format!("copy {n}");
-                let insert = sqlx::query(statement).bind(&id).bind(recipients).bind(&message).bind(&chat);
+    let copy = app.db.transaction(async move |db: &mut Connection| {
+        for n in 0..count {
+            let (id, message) = (uuid::Uuid::now_v7().to_string(), uuid::Uuid::now_v7().to_string());
+            let statement = "INSERT INTO chats (id, partner_id, line, recipients, last_message_id, created_at, updated_at) \
+                SELECT $1, partner_id, line, $2, $3, created_at, updated_at FROM chats WHERE id = $4";
+            let recipients = format!("copy {n}");
+            let insert = sqlx::query(statement).bind(&id).bind(recipients).bind(&message).bind(&chat);
+            insert.execute(&mut *db).await?;
+            for other in ["0", "1"] {
+                let statement = "INSERT INTO participants (id, chat_id, partner_id, handle, is_me, joined_at) \
+                    SELECT $1, $2, partner_id, handle, is_me, joined_at FROM participants \
+                    WHERE chat_id = $3 AND is_me = CAST($4 AS BIGINT)";
+                let participant = uuid::Uuid::now_v7().to_string();
+                // One recipient of the group is enough.
+                let limited = format!("{statement} AND handle LIKE '+%'");
+                let insert = sqlx::query(sqlx::AssertSqlSafe(limited)).bind(participant).bind(&id).bind(&chat).bind(other);
                 insert.execute(&mut *db).await?;
-                for other in ["0", "1"] {
-                    let statement = "INSERT INTO participants (id, chat_id, partner_id, handle, is_me, joined_at) \
-                        SELECT $1, $2, partner_id, handle, is_me, joined_at FROM participants \
-                        WHERE chat_id = $3 AND is_me = CAST($4 AS BIGINT)";
-                    let participant = uuid::Uuid::now_v7().to_string();
-                    // One recipient of the group is enough.
-                    let limited = format!("{statement} AND handle LIKE '+%'");
-                    let insert = sqlx::query(sqlx::AssertSqlSafe(limited)).bind(participant).bind(&id).bind(&chat).bind(other);
-                    insert.execute(&mut *db).await?;
-                }
             }
-            Ok::<_, haversack::db::Error>(())
-        })
+        }
+        Ok::<_, haversack::db::Error>(())
     });
     tokio::time::timeout(Duration::from_mins(1), copy)
         .await

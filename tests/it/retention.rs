@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use haversack::db::Connection;
 use serde_json::json;
 use sqlx::Row as _;
 
@@ -88,17 +89,15 @@ async fn retention_of_zero_keeps_rows_forever() {
 #[tokio::test]
 async fn one_sweep_deletes_more_rows_than_a_batch() {
     let app = TestApp::start().await;
-    let insert = app.db.write(|db| {
-        Box::pin(async move {
-            for n in 0..1201 {
-                let statement = "INSERT INTO idempotency_keys \
-                    (partner_id, idempotency_key, message_id, status, body, created_at) VALUES ('p', $1, 'm', 201, '{}', 0)";
-                sqlx::query(statement).bind(format!("key {n}")).execute(&mut *db).await?;
-                let statement = "INSERT INTO recent_sends (line, recipient, sent_at) VALUES ('l', 'r', $1)";
-                sqlx::query(statement).bind(i64::from(n / 3)).execute(&mut *db).await?;
-            }
-            Ok::<_, haversack::db::Error>(())
-        })
+    let insert = app.db.transaction(async |db: &mut Connection| {
+        for n in 0..1201 {
+            let statement = "INSERT INTO idempotency_keys \
+                (partner_id, idempotency_key, message_id, status, body, created_at) VALUES ('p', $1, 'm', 201, '{}', 0)";
+            sqlx::query(statement).bind(format!("key {n}")).execute(&mut *db).await?;
+            let statement = "INSERT INTO recent_sends (line, recipient, sent_at) VALUES ('l', 'r', $1)";
+            sqlx::query(statement).bind(i64::from(n / 3)).execute(&mut *db).await?;
+        }
+        Ok::<_, haversack::db::Error>(())
     });
     insert.await.expect("inserted");
     app.background.sweep().await.expect("swept");

@@ -49,7 +49,7 @@ const SIGNATURE_LIFETIME: Duration = Duration::from_mins(5);
 const CHUNK_SIZE: usize = 128 * 1024;
 
 /// Percent-encode set for the source of a copy (RFC 3986).
-const PATH: &AsciiSet = &NON_ALPHANUMERIC
+const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -257,7 +257,7 @@ impl Client {
         call.signed = vec![
             (
                 "x-amz-copy-source",
-                format!("/{}", utf8_percent_encode(&source, PATH)),
+                format!("/{}", utf8_percent_encode(&source, COPY_SOURCE)),
             ),
             ("x-amz-copy-source-if-match", found.quoted()),
             ("x-amz-metadata-directive", "REPLACE".to_owned()),

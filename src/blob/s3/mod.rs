@@ -108,9 +108,9 @@ impl S3Store {
     /// Returns an existing object for inspection and conditional copy, pinned to its current entity
     /// tag.
     async fn remote(&self, object: String) -> Result<Option<Box<dyn StagedBlob>>, Error> {
-        let info = self.client.head(&object).await?;
-        Ok(info.map(|info| {
-            Box::new(RemoteObject::new(Arc::clone(&self.client), object, info))
+        let meta = self.client.head(&object).await?;
+        Ok(meta.map(|meta| {
+            Box::new(RemoteObject::new(Arc::clone(&self.client), object, meta))
                 as Box<dyn StagedBlob>
         }))
     }
@@ -141,12 +141,12 @@ impl BlobStore for S3Store {
 
     async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error> {
         let object = object(key);
-        let info = self.client.head(&object).await?;
-        Ok(info.map(|info| {
+        let meta = self.client.head(&object).await?;
+        Ok(meta.map(|meta| {
             Arc::new(S3Blob {
                 client: Arc::clone(&self.client),
                 object,
-                info,
+                meta,
             }) as Arc<dyn Blob>
         }))
     }
@@ -245,7 +245,7 @@ impl BlobWriter for Writer {
     }
 
     async fn seal(self: Box<Self>) -> Result<Box<dyn StagedBlob>, Error> {
-        Ok(Box::new(Sealed {
+        Ok(Box::new(StagedFile {
             client: self.client,
             spooled: self.writer.seal().await?,
         }))
@@ -254,13 +254,13 @@ impl BlobWriter for Writer {
 
 /// A complete temporary file to be uploaded as an object.
 #[derive(Debug)]
-struct Sealed {
+struct StagedFile {
     client: Arc<Client>,
     spooled: Spooled,
 }
 
 #[async_trait]
-impl StagedBlob for Sealed {
+impl StagedBlob for StagedFile {
     fn digests(&self) -> &Digests {
         &self.spooled.digests
     }
@@ -281,13 +281,13 @@ impl StagedBlob for Sealed {
 struct S3Blob {
     client: Arc<Client>,
     object: String,
-    info: ObjectMeta,
+    meta: ObjectMeta,
 }
 
 #[async_trait]
 impl Blob for S3Blob {
     fn size(&self) -> u64 {
-        self.info.size
+        self.meta.size
     }
 
     async fn read(self: Arc<Self>, range: Range<u64>) -> Result<ByteStream, Error> {
@@ -296,8 +296,8 @@ impl Blob for S3Blob {
         }
         // Whole files are requested without a range: some caches in front of buckets store only
         // such responses.
-        let part = Some(range).filter(|range| *range != (0..self.info.size));
-        self.client.get(&self.object, part, Some(&self.info)).await
+        let part = Some(range).filter(|range| *range != (0..self.meta.size));
+        self.client.get(&self.object, part, Some(&self.meta)).await
     }
 }
 

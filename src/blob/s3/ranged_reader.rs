@@ -30,7 +30,7 @@ pub(super) struct RemoteObject {
 struct Blocks {
     client: Arc<Client>,
     object: String,
-    info: ObjectMeta,
+    meta: ObjectMeta,
     runtime: Handle,
     state: Mutex<State>,
 }
@@ -62,11 +62,11 @@ impl ReadFailure {
 
 impl RemoteObject {
     /// Wraps an object found by HEAD. Must be called within a Tokio runtime.
-    pub(super) fn new(client: Arc<Client>, object: String, info: ObjectMeta) -> Self {
+    pub(super) fn new(client: Arc<Client>, object: String, meta: ObjectMeta) -> Self {
         let digests = Digests {
-            size: info.size,
+            size: meta.size,
             sha256: None,
-            md5: info.etag.clone(),
+            md5: meta.etag.clone(),
         };
         let state = Mutex::new(State {
             cached: LruCache::new(CACHE_BLOCKS),
@@ -76,7 +76,7 @@ impl RemoteObject {
             blocks: Arc::new(Blocks {
                 client,
                 object,
-                info,
+                meta,
                 runtime: Handle::current(),
                 state,
             }),
@@ -92,7 +92,7 @@ impl StagedBlob for RemoteObject {
     }
 
     fn content(&self) -> Result<Box<dyn RandomAccess>, Error> {
-        Ok(Box::new(Cursor {
+        Ok(Box::new(RemoteReader {
             blocks: Arc::clone(&self.blocks),
             position: 0,
         }))
@@ -111,10 +111,10 @@ impl StagedBlob for RemoteObject {
         let Blocks {
             client,
             object: from,
-            info,
+            meta,
             ..
         } = &*self.blocks;
-        client.copy(from, info, &object(key), headers).await
+        client.copy(from, meta, &object(key), headers).await
     }
 }
 
@@ -131,10 +131,10 @@ impl Blocks {
             }
         }
         let start = number * BLOCK;
-        let part = start..(start + BLOCK).min(self.info.size);
+        let part = start..(start + BLOCK).min(self.meta.size);
         let read = self
             .runtime
-            .block_on(self.client.get_bytes(&self.object, part, &self.info));
+            .block_on(self.client.get_bytes(&self.object, part, &self.meta));
         let mut state = self.state.lock().expect("no panic while locked");
         match read {
             Ok(block) => {
@@ -154,14 +154,14 @@ impl Blocks {
     }
 }
 
-struct Cursor {
+struct RemoteReader {
     blocks: Arc<Blocks>,
     position: u64,
 }
 
-impl Read for Cursor {
+impl Read for RemoteReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.position >= self.blocks.info.size || buffer.is_empty() {
+        if self.position >= self.blocks.meta.size || buffer.is_empty() {
             return Ok(0);
         }
         let block = self
@@ -177,11 +177,11 @@ impl Read for Cursor {
     }
 }
 
-impl Seek for Cursor {
+impl Seek for RemoteReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let position = match to {
             SeekFrom::Start(position) => Some(position),
-            SeekFrom::End(offset) => self.blocks.info.size.checked_add_signed(offset),
+            SeekFrom::End(offset) => self.blocks.meta.size.checked_add_signed(offset),
             SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
         };
         self.position = position
@@ -190,8 +190,8 @@ impl Seek for Cursor {
     }
 }
 
-impl RandomAccess for Cursor {
+impl RandomAccess for RemoteReader {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.blocks.info.size)
+        Ok(self.blocks.meta.size)
     }
 }

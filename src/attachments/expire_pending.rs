@@ -1,0 +1,116 @@
+//! The background task that expires pending attachments.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+
+use super::{Attachments, Error};
+use crate::clock::Timestamp;
+use crate::db::admission::Holder;
+use crate::db::{Connection, attachments as table, blob_deletions, keyset};
+use crate::domain::attachment::{Attachment, UploadState};
+
+/// Maximum number of attachments per transaction or page: bounds how long other writes wait.
+const BATCH: u32 = 500;
+
+impl Attachments {
+    /// Expires pending attachments whose upload window has closed. A direct upload that was
+    /// complete in time but never used is finalized instead.
+    ///
+    /// # Errors
+    /// Database or store fail.
+    pub(crate) async fn expire_pending(self: &Arc<Self>) -> Result<(), Error> {
+        let now = self.clock.now();
+        // An upload that started just before its window closed may still be running.
+        let closed_before = now - self.config.max_upload_duration();
+        if self.blobs.bucket().is_some() {
+            return self.finalize_overdue(closed_before, now).await;
+        }
+        while self.expire_pending_batch(closed_before, now).await? == BATCH as usize {}
+        Ok(())
+    }
+
+    /// Expires a batch of attachments, and queues their blobs, which a crash may have left, for
+    /// deletion.
+    async fn expire_pending_batch(
+        &self,
+        closed_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<usize, Error> {
+        self.db
+            .transaction(Holder::Background, async move |db: &mut Connection| {
+                let overdue = table::expire_overdue(db, closed_before, now, BATCH).await?;
+                for attachment in &overdue {
+                    let key = attachment.uploaded_key().to_string();
+                    blob_deletions::enqueue(db, &key, now, now).await?;
+                }
+                Ok(overdue.len())
+            })
+            .await
+    }
+
+    /// Finalizes the direct uploads of overdue attachments, and expires those that have none.
+    async fn finalize_overdue(
+        self: &Arc<Self>,
+        closed_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let fetch = |after| async move {
+            let mut db = self.db.read(Holder::Background).await?;
+            table::find_overdue(&mut db, closed_before, after, BATCH).await
+        };
+        let mut pages = pin!(keyset::pages(
+            |attachment: &Attachment| attachment.id,
+            fetch
+        ));
+        while let Some(overdue) = pages.try_next().await? {
+            for attachment in overdue {
+                self.finalize_or_expire(attachment, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finalize_or_expire(
+        self: &Arc<Self>,
+        attachment: Attachment,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        // No sweep has run for longer than an ephemeral file may exist.
+        if attachment.is_expired(now) {
+            return self.expire_one(attachment, now).await;
+        }
+        let (partner, id) = (attachment.partner_id, attachment.id);
+        match self.finalize_detached(partner, id).await {
+            Ok(Some(attachment)) if attachment.state == UploadState::Pending => {
+                self.expire_one(attachment, now).await
+            }
+            Ok(_) => Ok(()),
+            // The others would fail as well, each after a timeout.
+            Err(Error::Blob(error)) if error.is_transient() => Err(error.into()),
+            Err(error) => {
+                tracing::error!(attachment = %id, %error, "cannot finalize direct upload; will be retried");
+                Ok(())
+            }
+        }
+    }
+
+    async fn expire_one(&self, attachment: Attachment, now: Timestamp) -> Result<(), Error> {
+        let direct_uploads = self.direct_uploads();
+        let write = self
+            .db
+            .transaction(Holder::Background, async move |db: &mut Connection| {
+                if table::expire_pending(db, attachment.id, now).await? {
+                    // A crash may have left it.
+                    let key = attachment.uploaded_key().to_string();
+                    blob_deletions::enqueue(db, &key, now, now).await?;
+                    direct_uploads
+                        .enqueue_deletion(db, &attachment, now)
+                        .await?;
+                }
+                Ok::<_, Error>(())
+            });
+        write.await
+    }
+}
