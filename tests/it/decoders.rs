@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use futures_util::future::join_all;
 use haversack::config::Flags;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -167,20 +168,27 @@ async fn endless_conversions_of_one_partner_do_not_delay_another() {
         flags.ffmpeg = Some(ffmpeg);
         flags.max_conversions = Some(2);
         flags.max_conversions_per_partner = Some(1);
+        flags.rate_limit_messages = Some(1000);
     };
     let app = TestApp::with(settings).await;
-    let sends = (0..3).map(|n| {
-        let api = app.api.clone();
-        tokio::spawn(async move {
-            let name = format!("{n}.caf");
-            let caf = api
-                .upload(&name, "audio/x-caf", &corpus("voice-pcm.caf"))
-                .await;
-            api.send_parts(json!([{"type": "media", "attachment_id": caf.id}]))
-                .await
-        })
+    // One conversion runs and 64 wait, so the refusal of one more shows that all have asked.
+    let files = (0..66).map(async |n| {
+        let name = format!("{n}.caf");
+        let caf = corpus("voice-pcm.caf");
+        app.api.upload(&name, "audio/x-caf", &caf).await.id
     });
-    let sends: Vec<_> = sends.collect();
+    let sends: Vec<_> = join_all(files)
+        .await
+        .into_iter()
+        .map(|id| {
+            let api = app.api.clone();
+            tokio::spawn(async move {
+                api.send_parts(json!([{"type": "media", "attachment_id": id}]))
+                    .await
+            })
+        })
+        .collect();
+    until(async || (app.budget_refusals("conversions", "share") == 1).then_some(())).await;
     until(async || (!processes("sleep\x004712.2").is_empty()).then_some(())).await;
     let tiff = app
         .rival

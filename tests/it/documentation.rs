@@ -12,7 +12,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files with this extension below a folder.
+/// Returns all files with this extension below a folder.
 fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)
@@ -29,10 +29,13 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The pages: those in the root, in `docs/` and in `bench/`.
+/// Returns path and text of all pages: in the root, and below `docs/`, `bench/`, `tests/` and
+/// `migrations/`.
 fn pages() -> Vec<(PathBuf, String)> {
     let mut paths = files(&root().join("docs"), "md");
-    paths.extend(files(&root().join("bench"), "md"));
+    for folder in ["bench", "tests/sdk", "migrations"] {
+        paths.extend(files(&root().join(folder), "md"));
+    }
     let in_root = fs::read_dir(root()).expect("the root");
     paths.extend(
         in_root
@@ -45,7 +48,7 @@ fn pages() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// The lines of a page that are not in a fenced code block.
+/// Returns the lines of a page outside of fenced code blocks.
 fn prose(page: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
     page.lines().filter(move |line| {
@@ -55,12 +58,12 @@ fn prose(page: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The texts between backticks of a line.
+/// Returns the code spans of a line.
 fn code_spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// The anchors of a page's headings, as GitHub derives them.
+/// Returns the anchors of a page's headings, as GitHub derives them.
 fn anchors(page: &str) -> BTreeSet<String> {
     prose(page)
         .filter_map(|line| {
@@ -80,7 +83,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The targets of a page's links that are neither URLs nor inside code.
+/// Returns the targets of a page's links, without URLs and code.
 fn links(page: &str) -> Vec<String> {
     let text: Vec<&str> = prose(page).collect();
     let text: String = text.join(" ").split('`').step_by(2).collect();
@@ -120,12 +123,36 @@ fn files_named_in_the_pages_exist() {
     let mut missing = Vec::new();
     for (path, page) in pages() {
         for name in prose(&page).flat_map(code_spans) {
-            let is_path = ["src/", "tests/", "docs/", "bench/", "fuzz/", "migrations/"]
-                .iter()
-                .any(|folder| name.starts_with(folder));
+            let is_path = [
+                "src/",
+                "tests/",
+                "testkit/",
+                "docs/",
+                "bench/",
+                "fuzz/",
+                "migrations/",
+            ]
+            .iter()
+            .any(|folder| name.starts_with(folder));
             let is_literal = !name.contains(['{', '<', '*', ' ']);
             if is_path && is_literal && !root().join(name).exists() {
                 missing.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn pages_named_in_the_code_exist() {
+    let is_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    let mut missing = Vec::new();
+    for (path, text) in source_files() {
+        for (at, _) in text.match_indices("docs/") {
+            let name = text[at..].split(|c| !is_path(c)).next().expect("a word");
+            let is_page = Path::new(name).extension().is_some();
+            if is_page && !root().join(name.trim_end_matches('.')).exists() {
+                missing.push(format!("src/{path}: {name}"));
             }
         }
     }

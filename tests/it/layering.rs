@@ -301,7 +301,8 @@ fn path(file: &str) -> Vec<String> {
     file.split('/').map(str::to_owned).collect()
 }
 
-/// Returns the module of the table to which a path belongs. Names in `http/mod.rs` belong to `http`.
+/// Returns the module of the table to which a path belongs. Names in `http/mod.rs` belong to
+/// `http`.
 fn module(path: &[String], modules: &BTreeSet<String>) -> String {
     match path {
         [first, part, ..] => {

@@ -17,7 +17,6 @@ mod crash;
 mod database_shares;
 mod decoders;
 mod delivery;
-
 mod direct_uploads;
 mod documentation;
 mod downloads;

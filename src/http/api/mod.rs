@@ -50,7 +50,7 @@ pub(super) fn router() -> (Router<HttpState>, String) {
     (served.merge(unsupported::router()), document)
 }
 
-/// Returns the `OpenAPI` document, as served at `/openapi.json` and committed as `docs/openapi.json`.
+/// Returns the `OpenAPI` document, as served at `/openapi.json` and committed as `docs/reference/openapi.json`.
 #[must_use]
 pub fn openapi() -> String {
     served().1
