@@ -5,15 +5,17 @@ mod attachments;
 mod bounded_json;
 mod chats;
 mod extract;
+mod fields;
 mod idempotency;
 mod json_body;
 mod message_request;
 mod messages;
 mod models;
 mod pagination;
-mod parts;
+mod part_request;
 mod phone_numbers;
 mod unsupported;
+mod validate;
 mod voice_memos;
 
 use axum::Router;
@@ -50,7 +52,7 @@ pub(super) fn router() -> (Router<HttpState>, String) {
     (served.merge(unsupported::router()), document)
 }
 
-/// Returns the `OpenAPI` document, as served at `/openapi.json` and committed as `docs/openapi.json`.
+/// Returns the `OpenAPI` document, as served at `/openapi.json` and committed as `docs/reference/openapi.json`.
 #[must_use]
 pub fn openapi() -> String {
     served().1
