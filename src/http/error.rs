@@ -1,4 +1,4 @@
-//! Errors of the API and of middleware: the JSON envelope, and the mapping of each error to its status and code.
+//! Errors of the API and of middleware: the JSON envelope, and the mapping from errors to statuses, codes and log levels.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -11,12 +11,12 @@ use crate::budget::AtCapacity;
 use crate::quote::{Excerpt, quoted, shown};
 use crate::{attachments, messages, partners, send};
 
-/// Message of an error whose cause is the operator's business.
+/// The text for errors whose details are for the operator only.
 const INTERNAL: &str = "something went wrong on our side; please try again";
-/// Message of an error of a blob store that does not answer.
+/// The text for a blob store that does not respond. Its details are for the operator only.
 const STORE_UNREACHABLE: &str = "storage is not reachable at the moment; please try again";
 
-/// A failed API call. The variants before [`ApiError::Attachment`] are what the API itself refuses.
+/// A failed API call. The last variants are errors of use cases, the others those of HTTP itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     #[error("{0}")]
@@ -36,7 +36,7 @@ pub(crate) enum ApiError {
     /// A parameter, a header or part of the path has an invalid value.
     #[error("{0}")]
     InvalidParameter(String),
-    /// The reference has it, this server does not.
+    /// A feature of the reference that this server does not have.
     #[error("{0}")]
     NotAvailable(String),
     #[error("there is no resource at {}", shown(.0))]
@@ -48,7 +48,7 @@ pub(crate) enum ApiError {
     LoopDetected,
     #[error(transparent)]
     AtCapacity(#[from] AtCapacity),
-    /// A panic, or a failed temporary file. It has been logged already.
+    /// A panic or an I/O error. It has been logged before.
     #[error("{INTERNAL}")]
     Internal,
     #[error(transparent)]
@@ -61,82 +61,79 @@ pub(crate) enum ApiError {
     Partner(#[from] partners::Error),
 }
 
-/// How an error is answered.
-struct Answer {
+/// The class of an error, which determines its response and its log line.
+struct Class {
     status: StatusCode,
     code: u16,
     /// Seconds until a retry is useful.
     retry_after: Option<u64>,
-    message: Message,
+    report: Report,
 }
 
-/// What the client reads, and whether the operator reads the error in the log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Message {
-    /// The error itself. It is not logged: the client or another host is at fault.
-    Error,
-    /// A fixed text. The error is logged as a warning.
+/// The text for the client, and the log line for the operator.
+#[derive(Clone, Copy)]
+enum Report {
+    /// The error is shown to the client and not logged: the client or another host is at fault.
+    Show,
+    /// The client gets [`STORE_UNREACHABLE`], and a warning is logged.
     StoreUnreachable,
-    /// A fixed text. The error is logged as an error.
+    /// The client gets [`INTERNAL`], and an error is logged.
     Internal,
 }
 
-impl Answer {
-    fn new(status: StatusCode, code: u16) -> Self {
+impl Class {
+    const fn new(status: StatusCode, code: u16) -> Self {
         Self {
             status,
             code,
             retry_after: None,
-            message: Message::Error,
+            report: Report::Show,
         }
     }
 
-    /// The client can retry.
-    fn unavailable(retry_after: u64) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, 4004)
-        }
+    const fn unavailable(retry_after: u64) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, 4004).retry_after(retry_after)
     }
 
-    fn too_many(retry_after: u64) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, 1007)
-        }
+    const fn rate_limited(retry_after: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, 1007).retry_after(retry_after)
     }
 
-    fn internal(code: u16) -> Self {
-        Self {
-            message: Message::Internal,
-            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code)
-        }
+    const fn internal(code: u16) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code).report(Report::Internal)
     }
 
-    /// A failure of the database.
-    fn database(is_transient: bool) -> Self {
+    /// The class of a failure of the database.
+    const fn database(is_transient: bool) -> Self {
         if is_transient {
-            Self::unavailable(1).saying(Message::Internal)
+            Self::unavailable(1).report(Report::Internal)
         } else {
             Self::internal(3006)
         }
     }
 
-    /// A failure of the blob store.
-    fn store(is_transient: bool) -> Self {
+    /// The class of a failure of the blob store.
+    const fn store(is_transient: bool) -> Self {
         if is_transient {
-            Self::unavailable(1).saying(Message::StoreUnreachable)
+            Self::unavailable(1).report(Report::StoreUnreachable)
         } else {
             Self::internal(5001)
         }
     }
 
-    fn saying(self, message: Message) -> Self {
-        Self { message, ..self }
+    const fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    const fn report(self, report: Report) -> Self {
+        Self { report, ..self }
     }
 }
 
-impl From<&ApiError> for Answer {
+impl From<&ApiError> for Class {
     fn from(error: &ApiError) -> Self {
         use ApiError as E;
         use StatusCode as S;
@@ -161,13 +158,13 @@ impl From<&ApiError> for Answer {
     }
 }
 
-impl From<&attachments::Error> for Answer {
+impl From<&attachments::Error> for Class {
     fn from(error: &attachments::Error) -> Self {
         use StatusCode as S;
         use attachments::Error as E;
         match error {
             E::EmptyFile | E::FilenameTooLong(_) => Self::new(S::BAD_REQUEST, 1005),
-            E::TooManyPending { retry_after, .. } => Self::too_many(*retry_after),
+            E::TooManyPending { retry_after, .. } => Self::rate_limited(*retry_after),
             E::NotFound => Self::new(S::NOT_FOUND, 2003),
             E::UnsupportedType(_) | E::UnsupportedExtension(_) => Self::new(S::BAD_REQUEST, 5004),
             E::TooLarge(_) => Self::new(S::BAD_REQUEST, 5005),
@@ -180,7 +177,7 @@ impl From<&attachments::Error> for Answer {
     }
 }
 
-impl From<&send::Error> for Answer {
+impl From<&send::Error> for Class {
     fn from(error: &send::Error) -> Self {
         use StatusCode as S;
         use send::Error as E;
@@ -188,7 +185,7 @@ impl From<&send::Error> for Answer {
             E::FirstMessage(_) | E::NoLineLeft | E::PartIndexOutOfRange { .. } => {
                 Self::new(S::BAD_REQUEST, 1005)
             }
-            E::RateLimited { retry_after, .. } => Self::too_many(*retry_after),
+            E::RateLimited { retry_after, .. } => Self::rate_limited(*retry_after),
             E::ChatNotFound => Self::new(S::NOT_FOUND, 2001),
             E::MessageNotFound => Self::new(S::NOT_FOUND, 2002),
             E::LineNotOwned(_) => Self::new(S::FORBIDDEN, 2006),
@@ -213,7 +210,7 @@ impl From<&send::Error> for Answer {
     }
 }
 
-impl From<&messages::Error> for Answer {
+impl From<&messages::Error> for Class {
     fn from(error: &messages::Error) -> Self {
         use messages::Error as E;
         match error {
@@ -226,7 +223,7 @@ impl From<&messages::Error> for Answer {
     }
 }
 
-impl From<&partners::Error> for Answer {
+impl From<&partners::Error> for Class {
     fn from(error: &partners::Error) -> Self {
         match error {
             partners::Error::AtCapacity(refused) => Self::unavailable(refused.retry_after),
@@ -236,16 +233,15 @@ impl From<&partners::Error> for Answer {
 }
 
 impl ApiError {
-    /// Returns the text for the client, and logs the error if the client does not get it. The log line is within the
-    /// request's span, so it carries the trace id that the client gets.
-    fn message(&self, message: Message) -> String {
-        match message {
-            Message::Error => Excerpt::of(self),
-            Message::StoreUnreachable => {
-                tracing::warn!(error = %self, "store is not reachable");
+    /// Logs the error unless it is shown to the client, and returns the text for the client.
+    fn report(&self, report: Report) -> String {
+        match report {
+            Report::Show => Excerpt::of(self),
+            Report::StoreUnreachable => {
+                tracing::warn!(error = %self, "blob store is not reachable");
                 STORE_UNREACHABLE.to_owned()
             }
-            Message::Internal => {
+            Report::Internal => {
                 tracing::error!(error = %self, "request failed");
                 INTERNAL.to_owned()
             }
@@ -259,40 +255,40 @@ pub(crate) struct ErrorBody {
     /// Always `false`.
     success: bool,
     error: ErrorDetail,
-    /// The same as the `X-Trace-ID` header.
+    /// Value of the `X-Trace-ID` header.
     trace_id: String,
 }
 
-/// What went wrong.
+/// An error.
 #[derive(Serialize, ToSchema)]
 struct ErrorDetail {
     /// The HTTP status.
     status: u16,
-    /// The API's own code.
+    /// The code of the API.
     code: u16,
-    /// What was wrong, and what would be right.
+    /// What is wrong and how to correct it.
     message: String,
-    /// About the code.
+    /// The reference page of the code.
     doc_url: String,
-    /// On 429 only: seconds to wait, as in the `Retry-After` header.
+    /// Seconds to wait; only with status 429.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Answer {
+        let Class {
             status,
             code,
             retry_after,
-            message,
-        } = Answer::from(&self);
+            report,
+        } = Class::from(&self);
         let body = ErrorBody {
             success: false,
             error: ErrorDetail {
                 status: status.as_u16(),
                 code,
-                message: self.message(message),
+                message: self.report(report),
                 doc_url: format!(
                     "https://docs.linqapp.com/error/codes/{}xxx/{code}/",
                     code / 1000

@@ -9,21 +9,23 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{JsonBody, PathId, QueryParams, at_most};
-use super::idempotency::{answer, respond};
+use super::extract::{PathId, QueryParams};
+use super::fields::{Ignored, bounded_list, ignored};
+use super::idempotency::{render, send_once};
+use super::json_body::JsonBody;
 use super::message_request::{MessageContent, idempotency_key, required_message};
-use super::models::{
-    self, ChatBody, HandleBody, HealthBody, MAX_LISTED, MessageBody, SentMessageBody, phone_number,
-    recipients, required,
-};
+use super::models::{CHAT_SERVICE, ChatBody, HandleBody, HealthBody, MessageList, SentMessageBody};
 use super::pagination::{self, Cursor};
-use crate::domain::handle::Recipient;
+use super::validate::{
+    MAX_LISTED, participant, phone_number, recipients, required, required_recipients, with_plus,
+};
+use crate::attachments::FileUrls;
 use crate::domain::page::{ChatCursor, ChatFilter};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::middleware::auth::Caller;
 use crate::http::state::HttpState;
 use crate::id::{ChatId, MessageId};
-use crate::send::{Destination, SendOutcome};
+use crate::send::{Destination, Draft, SendOutcome};
 
 pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
@@ -36,28 +38,29 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
 
 /// A chat and its first message.
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct CreateChat {
+struct CreateChat {
     /// One of your phone numbers.
     from: Option<String>,
     /// 1 to 31 phone numbers or e-mail addresses.
-    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LISTED>")]
+    #[serde(default, deserialize_with = "bounded_list::<_, _, MAX_LISTED>")]
     #[schema(value_type = Option<Vec<String>>)]
     to: Option<Vec<String>>,
     message: Option<MessageContent>,
-    /// Accepted; nobody can opt out while nothing comes in.
-    #[expect(dead_code, reason = "checked to be a boolean")]
-    override_optout: Option<bool>,
+    /// Accepted and ignored: recipients cannot opt out, because this server does not receive messages.
+    #[serde(default, deserialize_with = "ignored")]
+    #[schema(value_type = Option<bool>)]
+    override_optout: Ignored<bool>,
 }
 
-/// The chat a message was sent into.
+/// The chat that a message was sent to.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CreatedChat {
+struct CreatedChat {
     chat: ChatWithMessage,
 }
 
-/// A chat and the message sent into it.
+/// A chat and the message sent to it.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ChatWithMessage {
+struct ChatWithMessage {
     id: String,
     display_name: String,
     service: &'static str,
@@ -69,84 +72,76 @@ pub(crate) struct ChatWithMessage {
 
 /// A page of chats.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ChatList {
+struct ChatList {
     chats: Vec<ChatBody>,
-    /// The `cursor` of the next page; null at the end.
+    /// The `cursor` of the next page; null on the last one.
     next_cursor: Option<String>,
 }
 
 /// A message for a chat.
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct SendMessage {
+struct SendMessage {
     message: Option<MessageContent>,
-    /// Accepted; nobody can opt out while nothing comes in.
-    #[expect(dead_code, reason = "checked to be a boolean")]
-    override_optout: Option<bool>,
+    /// Accepted and ignored: recipients cannot opt out, because this server does not receive messages.
+    #[serde(default, deserialize_with = "ignored")]
+    #[schema(value_type = Option<bool>)]
+    override_optout: Ignored<bool>,
 }
 
 /// The message sent.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SentIntoChat {
+struct SentIntoChat {
     chat_id: String,
     message: SentMessageBody,
 }
 
-/// A page of messages.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct MessageList {
-    pub(super) messages: Vec<MessageBody>,
-    /// The `cursor` of the next page; null at the end.
-    pub(super) next_cursor: Option<String>,
-}
-
-/// Sends a message into the chat of these numbers, making it if there is none.
+/// Sends a message to the chat of these numbers. Creates the chat if it does not exist.
 #[utoipa::path(post, path = "/v3/chats", tag = "Chats", request_body = CreateChat,
     responses((status = 201, body = CreatedChat), (status = "4XX", body = ErrorBody)))]
 async fn create(
     State(state): State<HttpState>,
     Caller(partner): Caller,
-    JsonBody(body, _held): JsonBody<CreateChat>,
+    JsonBody(body, _reservation): JsonBody<CreateChat>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(None, body.message.as_ref());
-    if let Some(kept) = state.replay(partner, key.as_deref()).await? {
-        return Ok(respond(kept));
+    let draft = |key| body.draft(state.attachments.file_urls(), key);
+    send_once(&state, partner, key, draft, |files, sent| {
+        render(StatusCode::CREATED, &CreatedChat::new(files, sent))
+    })
+    .await
+}
+
+impl CreateChat {
+    fn draft(self, files: &FileUrls, key: Option<String>) -> Result<Draft, ApiError> {
+        let from = required(self.from, "from")?;
+        let message = required_message(self.message)?;
+        let to = required_recipients(self.to)?;
+        let from = phone_number(&from, "from")?;
+        let to = recipients(to)?;
+        if to.as_slice().iter().any(|to| to.as_str() == from.as_str()) {
+            return Err(ApiError::InvalidParameter(
+                "to holds the from number itself".to_owned(),
+            ));
+        }
+        message.draft(files, Destination::Line { from, to }, key)
     }
-    let from = required(body.from, "from")?;
-    let (to, message) = (body.to, required_message(body.message)?);
-    if to.as_ref().is_none_or(Vec::is_empty) {
-        return Err(ApiError::MissingField("to"));
-    }
-    let from = phone_number(&from, "from")?;
-    let to = recipients(to)?;
-    if to
-        .as_slice()
-        .iter()
-        .any(|recipient| recipient.as_str() == from.as_str())
-    {
-        return Err(ApiError::InvalidParameter(
-            "to holds the from number itself".to_owned(),
-        ));
-    }
-    let draft = message.draft(
-        state.attachments.file_urls(),
-        Destination::Line { from, to },
-        key,
-    )?;
-    let render = |files: &_, sent: &SendOutcome| {
-        let message = models::sent_message(files, &sent.chat, &sent.message);
+}
+
+impl CreatedChat {
+    fn new(files: &FileUrls, sent: &SendOutcome) -> Self {
         let chat = &sent.chat;
-        let chat = ChatWithMessage {
-            id: chat.id.to_string(),
-            display_name: chat.display_name(),
-            service: models::CHAT_SERVICE,
-            is_group: chat.is_group(),
-            handles: models::handles(chat),
-            health_status: models::health(chat),
-            message,
-        };
-        answer(StatusCode::CREATED, &CreatedChat { chat })
-    };
-    Ok(respond(state.sends.send(partner, draft, render).await?))
+        Self {
+            chat: ChatWithMessage {
+                id: chat.id.to_string(),
+                display_name: chat.display_name(),
+                service: CHAT_SERVICE,
+                is_group: chat.is_group(),
+                handles: HandleBody::of_chat(chat),
+                health_status: HealthBody::from(chat),
+                message: SentMessageBody::new(files, chat, &sent.message),
+            },
+        }
+    }
 }
 
 /// Lists chats, most recently active first.
@@ -168,33 +163,13 @@ async fn list(
             .transpose()?,
         participant: query.get("to").map(participant).transpose()?,
     };
-    let (limit, cursor) = (pagination::limit(&query, 20)?, ChatCursor::of(&query)?);
+    let limit = pagination::limit(&query, 20)?;
+    let cursor = ChatCursor::from_query(&query)?;
     let page = state.messages.chats(partner, filter, cursor, limit).await?;
     Ok(Json(ChatList {
-        chats: page.items.iter().map(models::chat).collect(),
+        chats: page.items.iter().map(ChatBody::from).collect(),
         next_cursor: page.next.map(|next| next.encode()),
     }))
-}
-
-/// In a query a `+` may arrive as a space, or have been left out.
-fn with_plus(number: &str) -> String {
-    let digits = number.trim();
-    if digits.starts_with(|first: char| first.is_ascii_digit()) {
-        format!("+{digits}")
-    } else {
-        digits.to_owned()
-    }
-}
-
-fn participant(value: &str) -> Result<String, ApiError> {
-    let value = if value.contains('@') {
-        value.replace(' ', "+")
-    } else {
-        with_plus(value)
-    };
-    Recipient::parse(&value)
-        .map(|recipient| recipient.to_string())
-        .ok_or(ApiError::InvalidNumber { field: "to", value })
 }
 
 /// Reads a chat.
@@ -205,10 +180,11 @@ async fn get(
     Caller(partner): Caller,
     PathId(id): PathId<ChatId>,
 ) -> Result<Json<ChatBody>, ApiError> {
-    Ok(Json(models::chat(&state.messages.chat(partner, id).await?)))
+    let chat = state.messages.chat(partner, id).await?;
+    Ok(Json(ChatBody::from(&chat)))
 }
 
-/// Sends a message into a chat.
+/// Sends a message to a chat.
 #[utoipa::path(post, path = "/v3/chats/{chat_id}/messages", tag = "Messages", params(("chat_id" = String, Path)),
     request_body = SendMessage,
     responses((status = 202, body = SentIntoChat), (status = "4XX", body = ErrorBody)))]
@@ -216,29 +192,25 @@ async fn send(
     State(state): State<HttpState>,
     Caller(partner): Caller,
     id: Result<PathId<ChatId>, ApiError>,
-    JsonBody(body, _held): JsonBody<SendMessage>,
+    JsonBody(body, _reservation): JsonBody<SendMessage>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(None, body.message.as_ref());
-    if let Some(kept) = state.replay(partner, key.as_deref()).await? {
-        return Ok(respond(kept));
-    }
-    let message = required_message(body.message)?;
-    let PathId(id) = id?;
-    let draft = message.draft(state.attachments.file_urls(), Destination::Chat(id), key)?;
-    let render = |files: &_, sent: &SendOutcome| {
-        let message = models::sent_message(files, &sent.chat, &sent.message);
-        answer(
-            StatusCode::ACCEPTED,
-            &SentIntoChat {
-                chat_id: sent.chat.id.to_string(),
-                message,
-            },
-        )
+    let draft = |key| {
+        let message = required_message(body.message)?;
+        let PathId(id) = id?;
+        message.draft(state.attachments.file_urls(), Destination::Chat(id), key)
     };
-    Ok(respond(state.sends.send(partner, draft, render).await?))
+    send_once(&state, partner, key, draft, |files, sent| {
+        let sent = SentIntoChat {
+            chat_id: sent.chat.id.to_string(),
+            message: SentMessageBody::new(files, &sent.chat, &sent.message),
+        };
+        render(StatusCode::ACCEPTED, &sent)
+    })
+    .await
 }
 
-/// Lists a chat's messages, newest first.
+/// Lists the messages of a chat, newest first.
 #[utoipa::path(get, path = "/v3/chats/{chat_id}/messages", tag = "Messages",
     params(("chat_id" = String, Path), ("limit" = Option<u32>, Query, description = "1 to 100, 50 by default"),
         ("cursor" = Option<String>, Query)),
@@ -249,23 +221,17 @@ async fn messages(
     PathId(id): PathId<ChatId>,
     query: QueryParams,
 ) -> Result<Json<MessageList>, ApiError> {
-    let (limit, before) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
+    let limit = pagination::limit(&query, 50)?;
+    let before = MessageId::from_query(&query)?;
     let (chat, page) = state
         .messages
         .chat_messages(partner, id, before, limit)
         .await?;
     let files = state.attachments.file_urls();
-    Ok(Json(MessageList {
-        messages: page
-            .items
-            .iter()
-            .map(|message| models::message(files, &chat, message))
-            .collect(),
-        next_cursor: page.next.map(|next| next.encode()),
-    }))
+    Ok(Json(MessageList::new(files, &chat, &page)))
 }
 
-/// Marks a chat as read. Nothing arrives here yet, so there is nothing to mark.
+/// Marks a chat as read. Has no effect: this server does not receive messages yet.
 #[utoipa::path(post, path = "/v3/chats/{chat_id}/read", tag = "Chats", params(("chat_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 async fn read(
@@ -277,7 +243,7 @@ async fn read(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Shows the typing indicator. The loopback gateway has nobody to show it to.
+/// Shows the typing indicator. Has no effect with the loopback gateway.
 #[utoipa::path(post, path = "/v3/chats/{chat_id}/typing", tag = "Chats", params(("chat_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 async fn start_typing(

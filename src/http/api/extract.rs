@@ -1,63 +1,79 @@
-//! What handlers take from a request: the caller, ids of the path, the query, the JSON body. Each refuses what it
-//! cannot read with the code the contract names.
+//! Extractors for path ids and query parameters.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::marker::PhantomData;
 
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
-use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 
-use super::bounded_json::Bounded;
-use super::json_body;
-use crate::budget::Reservation;
 use crate::http::error::ApiError;
-use crate::http::middleware::auth::Caller;
-use crate::http::state::HttpState;
-use crate::quote::{Excerpt, quoted, shown};
+use crate::id::{AttachmentId, ChatId, MessageId};
+use crate::quote::quoted;
 
-/// An id of the path.
-pub(crate) struct PathId<T>(pub(crate) T);
+/// An id in the path.
+pub(super) struct PathId<T>(pub(super) T);
 
-impl<T: ParseId, S: Send + Sync> FromRequestParts<S> for PathId<T> {
+/// An id type with the name of its path parameter, which is the same in every route.
+pub(super) trait PathParameter: Sized {
+    const NAME: &'static str;
+
+    fn parse(text: &str) -> Option<Self>;
+}
+
+impl PathParameter for AttachmentId {
+    const NAME: &'static str = "attachment_id";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+impl PathParameter for ChatId {
+    const NAME: &'static str = "chat_id";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+impl PathParameter for MessageId {
+    const NAME: &'static str = "message_id";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+impl<T: PathParameter, S: Send + Sync> FromRequestParts<S> for PathId<T> {
     type Rejection = ApiError;
 
+    /// # Panics
+    /// The route has no parameter of this name.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Path(segments) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| ApiError::InvalidParameter("the path is not valid UTF-8".to_owned()))?;
-        let text = segments.into_values().next().unwrap_or_default();
-        T::parse(&text).map(Self).ok_or_else(|| {
-            ApiError::InvalidParameter(format!("{} in the path is not a UUID", quoted(&text)))
+        let parameters = match RawPathParams::from_request_parts(parts, state).await {
+            Ok(parameters) => parameters,
+            Err(RawPathParamsRejection::InvalidUtf8InPathParam(_)) => {
+                let message = "the path is not valid UTF-8".to_owned();
+                return Err(ApiError::InvalidParameter(message));
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let (_, text) = parameters
+            .iter()
+            .find(|(name, _)| *name == T::NAME)
+            .unwrap_or_else(|| panic!("the route has no parameter {{{}}}", T::NAME));
+        T::parse(text).map(Self).ok_or_else(|| {
+            ApiError::InvalidParameter(format!("{} in the path is not a UUID", quoted(text)))
         })
     }
 }
 
-/// An id that stands in paths.
-pub(crate) trait ParseId: Sized {
-    fn parse(text: &str) -> Option<Self>;
-}
-
-macro_rules! path_ids {
-    ($($id:ident)*) => {$(
-        impl ParseId for crate::id::$id {
-            fn parse(text: &str) -> Option<Self> {
-                crate::id::$id::parse(text)
-            }
-        }
-    )*};
-}
-
-path_ids! { AttachmentId ChatId MessageId }
-
-/// The query, as pairs; of a name given twice the last counts.
-pub(crate) struct QueryParams(HashMap<String, String>);
+/// The query parameters. The last of several with the same name counts.
+pub(super) struct QueryParams(HashMap<String, String>);
 
 impl QueryParams {
-    /// The value of a parameter; an empty one counts as absent.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    /// Returns the value of a parameter. An empty one counts as absent.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)
             .map(String::as_str)
@@ -69,86 +85,42 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::from_request_parts(parts, state).await.map_err(|_| {
+        let Query(parameters) = Query::from_request_parts(parts, state).await.map_err(|_| {
             ApiError::InvalidParameter("the query string cannot be read".to_owned())
         })?;
-        Ok(Self(pairs))
+        Ok(Self(parameters))
     }
 }
 
-/// Bytes of a JSON body from which on it takes noticeable time to parse.
-const LARGE_BODY: usize = 32 * 1024;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::routing::get;
+    use axum::{Router, response::Response};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
 
-/// A JSON object, whatever `Content-Type` says, and what it holds of the budget of JSON bodies until it was handled.
-pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) Reservation);
+    const CHAT: &str = "01990000-0000-7000-8000-000000000001";
+    const MESSAGE: &str = "01990000-0000-7000-8000-000000000002";
 
-impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &HttpState) -> Result<Self, ApiError> {
-        let caller = request.extensions().get::<Caller>().copied();
-        let (body, held) = json_body::read(request, state).await?;
-        if !body.trim_ascii_start().starts_with(b"{") {
-            return Err(ApiError::MalformedBody(
-                "the body must be a JSON object".to_owned(),
-            ));
-        }
-        let _permit = match caller {
-            Some(Caller(partner)) if body.len() > LARGE_BODY => {
-                Some(state.parse_permit(partner).await?)
-            }
-            _ => None,
+    #[tokio::test]
+    async fn ids_of_a_path_with_two_are_found_by_name() {
+        let ids = async |PathId(message): PathId<MessageId>, PathId(chat): PathId<ChatId>| {
+            format!("{chat} {message}")
         };
-        let json = &mut serde_json::Deserializer::from_slice(&body);
-        let value = serde_path_to_error::deserialize(Bounded(&mut *json)).map_err(|error| {
-            let path = Excerpt::of(error.path());
-            let place = if path == "." || path == "?" {
-                String::new()
-            } else {
-                format!("{}: ", shown(&path))
-            };
-            ApiError::MalformedBody(format!("{place}{}", Excerpt::of(error.inner())))
-        })?;
-        json.end()
-            .map_err(|error| ApiError::MalformedBody(error.to_string()))?;
-        Ok(Self(value, held))
-    }
-}
-
-/// A list of which at most `MOST` items and one more are kept, so that its length can be refused without holding all
-/// that a body can name.
-pub(crate) fn at_most<'de, D, T, const MOST: usize>(
-    deserializer: D,
-) -> Result<Option<Vec<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    struct Items<T, const MOST: usize>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST> {
-        type Value = Option<Vec<T>>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list")
-        }
-
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut items = Vec::new();
-            while items.len() <= MOST {
-                match list.next_element()? {
-                    Some(item) => items.push(item),
-                    None => return Ok(Some(items)),
-                }
-            }
-            while list.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(Some(items))
+        let routes = Router::new()
+            .route("/a/{chat_id}/{message_id}", get(ids))
+            .route("/b/{message_id}/{chat_id}", get(ids));
+        for path in [
+            format!("/a/{CHAT}/{MESSAGE}"),
+            format!("/b/{MESSAGE}/{CHAT}"),
+        ] {
+            let request = Request::get(&path).body(Body::empty()).expect("request");
+            let response: Response = routes.clone().oneshot(request).await.expect("response");
+            let body = response.into_body().collect().await.expect("body");
+            assert_eq!(body.to_bytes(), format!("{CHAT} {MESSAGE}"), "{path}");
         }
     }
-
-    deserializer.deserialize_any(Items::<T, MOST>(PhantomData))
 }

@@ -1,50 +1,85 @@
-//! Reading JSON bodies: bounded in size, counted in a budget while they arrive, and at a least rate.
+//! The extractor of JSON bodies. It bounds their size, the memory of all together, the time they take to arrive, and the
+//! number of large ones that are parsed at a time.
 
-use axum::extract::Request;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
+use super::bounded_json::Bounded;
 use crate::budget::{AtCapacity, Reservation};
 use crate::config::Limits;
 use crate::domain::client_address::ClientAddress;
 use crate::http::error::ApiError;
+use crate::http::middleware::auth::Caller;
 use crate::http::state::HttpState;
+use crate::quote::{Excerpt, shown};
 
-/// Capacity of the buffer of a small body.
-const SMALL: usize = 4096;
+/// A larger body takes noticeable time to parse, in bytes.
+const LARGE_BODY: usize = 32 * 1024;
+/// Initial capacity of the buffer of a body.
+const MIN_CAPACITY: usize = 4096;
 
-/// Reads a body. The reservation counts the text and what its lists can take once it is parsed.
-pub(super) async fn read(
-    request: Request,
-    state: &HttpState,
-) -> Result<(Vec<u8>, Reservation), ApiError> {
+/// A JSON object, whatever `Content-Type` the request declares. The reservation of its memory is to be held until the
+/// request has been handled.
+pub(super) struct JsonBody<T>(pub(super) T, pub(super) Reservation);
+
+impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &HttpState) -> Result<Self, ApiError> {
+        let caller = request.extensions().get::<Caller>().copied();
+        let (bytes, reservation) = read(request, state).await?;
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(malformed("the body must be a JSON object"));
+        }
+        let _permit = match caller {
+            Some(Caller(partner)) if bytes.len() > LARGE_BODY => {
+                Some(state.parse_permit(partner).await?)
+            }
+            _ => None,
+        };
+        Ok(Self(parse(&bytes)?, reservation))
+    }
+}
+
+fn malformed(message: &str) -> ApiError {
+    ApiError::MalformedBody(message.to_owned())
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let json = &mut serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(Bounded(&mut *json)).map_err(|error| {
+        let path = Excerpt::of(error.path());
+        let location = if path == "." || path == "?" {
+            String::new()
+        } else {
+            format!("{}: ", shown(&path))
+        };
+        ApiError::MalformedBody(format!("{location}{}", Excerpt::of(error.inner())))
+    })?;
+    json.end()
+        .map_err(|error| ApiError::MalformedBody(error.to_string()))?;
+    Ok(value)
+}
+
+/// Reads a body. The reservation covers the text and the lists that it can become when it is parsed.
+async fn read(request: Request, state: &HttpState) -> Result<(Vec<u8>, Reservation), ApiError> {
     let limits = &state.limits;
-    let most = usize::try_from(limits.max_json_bytes).unwrap_or(usize::MAX);
     let client = request
         .extensions()
         .get::<ClientAddress>()
         .copied()
         .unwrap_or_default();
-    let mut reservation = state
+    let reservation = state
         .budgets
         .json_bytes
         .try_reserve(&client.to_string(), 0)?;
-    let too_large = || {
-        ApiError::MalformedBody(format!(
-            "the body ended early or is larger than {most} bytes"
-        ))
-    };
-
+    let max = usize::try_from(limits.max_json_bytes).unwrap_or(usize::MAX);
+    let mut buffer = Buffer::new(request.body(), max, reservation)?;
     let mut body = request.into_body();
-    let declared = body
-        .size_hint()
-        .exact()
-        .and_then(|size| usize::try_from(size).ok());
-    if declared.is_some_and(|size| size > most) {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::new();
     let mut pace = limits.json_pace();
     let mut last = Instant::now();
     while !pace.next_chunk_timeout().is_zero() {
@@ -52,45 +87,81 @@ pub(super) async fn read(
             break;
         };
         let Some(frame) = frame else {
-            reservation.try_grow(Limits::json_overhead(bytes.len() as u64))?;
-            return Ok((bytes, reservation));
+            return buffer.finish();
         };
-        // Copied: a piece that is kept as it came keeps the whole buffer it was read into, however small it is.
-        let Ok(data) = frame.map_err(|_| too_large())?.into_data() else {
+        let Ok(data) = frame.map_err(|_| buffer.too_large())?.into_data() else {
             continue;
         };
         let now = Instant::now();
         pace.moved(now - last, data.len());
         last = now;
-        if data.len() > most - bytes.len() {
-            return Err(too_large());
-        }
-        grow(
-            &mut bytes,
-            data.len(),
-            declared.unwrap_or(most),
-            &mut reservation,
-        )?;
-        bytes.extend_from_slice(&data);
+        buffer.append(&data)?;
     }
-    Err(ApiError::MalformedBody(
-        "the body did not arrive in time".to_owned(),
-    ))
+    Err(malformed("the body did not arrive in time"))
 }
 
-/// Makes room for `more` bytes, and reserves that room first. The capacity doubles, so that a body is copied a few times
-/// at most, but never beyond what the body can need.
-fn grow(
-    bytes: &mut Vec<u8>,
-    more: usize,
-    most: usize,
-    reservation: &mut Reservation,
-) -> Result<(), AtCapacity> {
-    let needed = bytes.len() + more;
-    if needed > bytes.capacity() {
-        let capacity = (2 * bytes.capacity()).max(SMALL).min(most).max(needed);
-        reservation.try_grow((capacity - bytes.capacity()) as u64)?;
-        bytes.reserve_exact(capacity - bytes.len());
+/// The bytes of a body. They are copied into one buffer: a chunk that is kept as it arrived keeps all of the connection's
+/// read buffer, however small it is.
+struct Buffer {
+    bytes: Vec<u8>,
+    /// Largest body, in bytes.
+    max: usize,
+    /// Size of this body, if it is declared; else `max`.
+    expected: usize,
+    reservation: Reservation,
+}
+
+impl Buffer {
+    fn new(body: &Body, max: usize, reservation: Reservation) -> Result<Self, ApiError> {
+        let declared = body.size_hint().exact();
+        let declared = declared.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        let buffer = Self {
+            bytes: Vec::new(),
+            max,
+            expected: declared.unwrap_or(max),
+            reservation,
+        };
+        if buffer.expected > max {
+            return Err(buffer.too_large());
+        }
+        Ok(buffer)
     }
-    Ok(())
+
+    fn too_large(&self) -> ApiError {
+        let max = self.max;
+        ApiError::MalformedBody(format!(
+            "the body ended early or is larger than {max} bytes"
+        ))
+    }
+
+    fn append(&mut self, data: &[u8]) -> Result<(), ApiError> {
+        if data.len() > self.max - self.bytes.len() {
+            return Err(self.too_large());
+        }
+        self.reserve(data.len())?;
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Grows the capacity by doubling, so that a body is copied a few times at most, but not beyond what it needs. Memory
+    /// is reserved in the budget before it is allocated.
+    fn reserve(&mut self, additional: usize) -> Result<(), AtCapacity> {
+        let needed = self.bytes.len() + additional;
+        let capacity = self.bytes.capacity();
+        if needed > capacity {
+            let grown = (2 * capacity)
+                .max(MIN_CAPACITY)
+                .min(self.expected)
+                .max(needed);
+            self.reservation.try_grow((grown - capacity) as u64)?;
+            self.bytes.reserve_exact(grown - self.bytes.len());
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(Vec<u8>, Reservation), ApiError> {
+        self.reservation
+            .try_grow(Limits::json_overhead(self.bytes.len() as u64))?;
+        Ok((self.bytes, self.reservation))
+    }
 }

@@ -1,12 +1,12 @@
-//! The `message` object that the three ways to send share.
+//! The `message` object, which all endpoints that send a message share.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
-use super::extract::at_most;
-use super::models::required;
-use super::parts::{self, PartRequest};
+use super::fields::bounded_list;
+use super::part_request::{self, PartRequest};
+use super::validate::required;
 use crate::attachments::FileUrls;
 use crate::domain::message::{Effect, MAX_IDEMPOTENCY_KEY_LENGTH, MessageService, ReplyTo};
 use crate::domain::part::MAX_PARTS;
@@ -18,16 +18,16 @@ use crate::send::{Destination, Draft};
 
 /// A message to send.
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct MessageContent {
+pub(super) struct MessageContent {
     /// 1 to 100 parts, in order.
-    #[serde(default, deserialize_with = "at_most::<_, _, MAX_PARTS>")]
+    #[serde(default, deserialize_with = "bounded_list::<_, _, MAX_PARTS>")]
     #[schema(value_type = Option<Vec<PartRequest>>)]
     parts: Option<Vec<PartRequest>>,
     effect: Option<EffectRequest>,
     reply_to: Option<ReplyToRequest>,
     /// `iMessage`, `RCS` or `SMS`.
     preferred_service: Option<String>,
-    /// At most 255 characters. The same key again gets the same answer, and nothing is sent.
+    /// At most 255 characters. A repeated call with the same key sends nothing and gets the same response.
     idempotency_key: Option<String>,
     /// Not available.
     #[schema(value_type = Option<Object>)]
@@ -36,20 +36,21 @@ pub(crate) struct MessageContent {
 
 /// An iMessage effect.
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct EffectRequest {
+pub(super) struct EffectRequest {
     r#type: Option<String>,
     name: Option<String>,
 }
 
-/// What the message answers.
+/// The message part to reply to.
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct ReplyToRequest {
+pub(super) struct ReplyToRequest {
     message_id: Option<String>,
     part_index: Option<i64>,
 }
 
-/// The key of a send: of the body, or of the `Idempotency-Key` header; an empty one counts as absent.
-pub(crate) fn idempotency_key(
+/// Returns the idempotency key of a send. The body's takes precedence over the header's, and an empty one counts as
+/// absent.
+pub(super) fn idempotency_key(
     header: Option<&str>,
     content: Option<&MessageContent>,
 ) -> Option<String> {
@@ -61,18 +62,8 @@ pub(crate) fn idempotency_key(
         .map(str::to_owned)
 }
 
-fn check_key(key: &str) -> Result<(), ApiError> {
-    if key.chars().count() > MAX_IDEMPOTENCY_KEY_LENGTH {
-        let most = MAX_IDEMPOTENCY_KEY_LENGTH;
-        return Err(ApiError::InvalidParameter(format!(
-            "idempotency_key has more than {most} characters"
-        )));
-    }
-    Ok(())
-}
-
-/// The message of a call; an empty object counts as absent.
-pub(crate) fn required_message(
+/// Rejects a missing or empty object.
+pub(super) fn required_message(
     content: Option<MessageContent>,
 ) -> Result<MessageContent, ApiError> {
     content
@@ -98,8 +89,8 @@ impl MessageContent {
             && experience.is_none()
     }
 
-    /// Checks the message and makes it a draft.
-    pub(crate) fn draft(
+    /// Validates the message and converts it.
+    pub(super) fn draft(
         self,
         files: &FileUrls,
         destination: Destination,
@@ -111,12 +102,16 @@ impl MessageContent {
             .as_deref()
             .map(preferred_service)
             .transpose()?;
-        let effect = self.effect.map(EffectRequest::check).transpose()?.flatten();
-        // Effects are iMessage's own; elsewhere they are ignored.
+        let effect = self
+            .effect
+            .map(EffectRequest::validate)
+            .transpose()?
+            .flatten();
+        // Only iMessage has effects; other services ignore them.
         let effect =
             effect.filter(|_| matches!(preferred_service, None | Some(MessageService::IMessage)));
-        let reply_to = self.reply_to.map(ReplyToRequest::check).transpose()?;
-        let parts = parts::drafts(files, self.parts)?;
+        let reply_to = self.reply_to.map(ReplyToRequest::validate).transpose()?;
+        let parts = part_request::drafts(files, self.parts)?;
         if self.experience.is_some() {
             return Err(ApiError::NotAvailable(
                 "message.experience is not available on this server".to_owned(),
@@ -135,19 +130,27 @@ impl MessageContent {
     }
 }
 
+fn check_key(key: &str) -> Result<(), ApiError> {
+    if key.chars().count() > MAX_IDEMPOTENCY_KEY_LENGTH {
+        return Err(ApiError::InvalidParameter(format!(
+            "idempotency_key has more than {MAX_IDEMPOTENCY_KEY_LENGTH} characters"
+        )));
+    }
+    Ok(())
+}
+
 fn preferred_service(name: &str) -> Result<MessageService, ApiError> {
-    let unknown = || {
+    MessageService::parse(name).ok_or_else(|| {
         ApiError::InvalidParameter(format!(
             "preferred_service is iMessage, RCS or SMS; not {}",
             quoted(name)
         ))
-    };
-    MessageService::parse(name).ok_or_else(unknown)
+    })
 }
 
 impl EffectRequest {
-    /// Objects of an older form have neither field and are ignored.
-    fn check(self) -> Result<Option<Effect>, ApiError> {
+    /// An object with neither field is one of an older API version, and is ignored.
+    fn validate(self) -> Result<Option<Effect>, ApiError> {
         match (self.r#type, self.name) {
             (None, None) => Ok(None),
             (kind, name) => Effect::new(kind.as_deref(), &name.unwrap_or_default())
@@ -158,7 +161,7 @@ impl EffectRequest {
 }
 
 impl ReplyToRequest {
-    fn check(self) -> Result<ReplyTo, ApiError> {
+    fn validate(self) -> Result<ReplyTo, ApiError> {
         let id = required(self.message_id, "message.reply_to.message_id")?;
         let message_id = MessageId::parse(&id).ok_or_else(|| {
             ApiError::InvalidParameter(format!("reply_to.message_id {} is not a UUID", quoted(&id)))

@@ -10,15 +10,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::chats::MessageList;
-use super::extract::{JsonBody, PathId, QueryParams, at_most};
-use super::idempotency::{answer, respond};
+use super::extract::{PathId, QueryParams};
+use super::fields::{Ignored, bounded_list, ignored};
+use super::idempotency::{render, send_once};
+use super::json_body::JsonBody;
 use super::message_request::{MessageContent, idempotency_key, required_message};
-use super::models::{
-    self, HandleBody, MAX_LISTED, MessageBody, SentMessageBody, check_listed, phone_number,
-    recipients,
-};
+use super::models::{CHAT_SERVICE, HandleBody, MessageBody, MessageList, SentMessageBody};
 use super::pagination::{self, Cursor};
+use super::validate::{MAX_LISTED, check_length, phone_number, recipients, required_recipients};
 use crate::attachments::FileUrls;
 use crate::domain::page::Order;
 use crate::http::error::{ApiError, ErrorBody};
@@ -26,7 +25,7 @@ use crate::http::middleware::auth::Caller;
 use crate::http::state::HttpState;
 use crate::id::MessageId;
 use crate::quote::quoted;
-use crate::send::{Destination, LineSelection, SendOutcome};
+use crate::send::{Destination, Draft, LineSelection, SendOutcome};
 
 pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
@@ -35,30 +34,31 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
         .routes(routes!(thread))
 }
 
-/// A message from whichever of your numbers is best.
+/// A message from the best suited of your phone numbers.
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct CreateMessage {
+struct CreateMessage {
     /// 1 to 31 phone numbers or e-mail addresses.
-    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LISTED>")]
+    #[serde(default, deserialize_with = "bounded_list::<_, _, MAX_LISTED>")]
     #[schema(value_type = Option<Vec<String>>)]
     to: Option<Vec<String>>,
     message: Option<MessageContent>,
     /// Phone numbers of yours not to use.
-    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LISTED>")]
+    #[serde(default, deserialize_with = "bounded_list::<_, _, MAX_LISTED>")]
     #[schema(value_type = Option<Vec<String>>)]
     exclude_from: Option<Vec<String>>,
-    /// Accepted; nobody can opt out while nothing comes in.
-    #[expect(dead_code, reason = "checked to be a boolean")]
-    override_optout: Option<bool>,
-    /// Accepted and ignored: no line is ever flagged here.
+    /// Accepted and ignored: recipients cannot opt out, because this server does not receive messages.
+    #[serde(default, deserialize_with = "ignored")]
+    #[schema(value_type = Option<bool>)]
+    override_optout: Ignored<bool>,
+    /// Accepted and ignored: this server flags no phone number.
+    #[serde(default, deserialize_with = "ignored")]
     #[schema(value_type = Option<Object>)]
-    #[expect(dead_code, reason = "documented")]
-    continuation_message: Option<IgnoredAny>,
+    continuation_message: Ignored<IgnoredAny>,
 }
 
-/// Where the message went and why.
+/// The message sent, with its chat and phone number.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct CreatedMessage {
+struct CreatedMessage {
     chat_id: String,
     created_new_chat: bool,
     from: String,
@@ -70,65 +70,44 @@ pub(crate) struct CreatedMessage {
     previous_chat_id: Option<String>,
 }
 
-/// Why this number was chosen.
+/// The reason for the choice of a phone number.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct FromSelection {
+struct FromSelection {
     /// `reused_active_chat`, `new_best_number` or `failover_flagged`.
     reason: &'static str,
     reused_existing_chat: bool,
 }
 
-/// Sends a message to these recipients: into their most recently active chat, or a new one.
+/// Sends a message to the most recently active chat of the recipients, or to a new one.
 #[utoipa::path(post, path = "/v3/messages", tag = "Messages", request_body = CreateMessage,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same as idempotency_key in the body")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Instead of idempotency_key in the body")),
     responses((status = 202, body = CreatedMessage), (status = "4XX", body = ErrorBody)))]
 async fn create(
     State(state): State<HttpState>,
     Caller(partner): Caller,
     headers: HeaderMap,
-    JsonBody(body, _held): JsonBody<CreateMessage>,
+    JsonBody(body, _reservation): JsonBody<CreateMessage>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(key_header(&headers)?, body.message.as_ref());
-    if let Some(kept) = state.replay(partner, key.as_deref()).await? {
-        return Ok(respond(kept));
-    }
-    if body.to.as_ref().is_none_or(Vec::is_empty) {
-        return Err(ApiError::MissingField("to"));
-    }
-    let message = required_message(body.message)?;
-    let to = recipients(body.to)?;
-    let excluded = body.exclude_from.unwrap_or_default();
-    check_listed(&excluded, "exclude_from")?;
-    let excluded = excluded
-        .iter()
-        .map(|line| phone_number(line, "exclude_from"))
-        .collect::<Result<_, _>>()?;
-    let draft = message.draft(
-        state.attachments.file_urls(),
-        Destination::Anyone { to, excluded },
-        key,
-    )?;
-    Ok(respond(
-        state
-            .sends
-            .send(partner, draft, |files, sent| {
-                answer(StatusCode::ACCEPTED, &created(files, sent))
-            })
-            .await?,
-    ))
+    let draft = |key| body.draft(state.attachments.file_urls(), key);
+    send_once(&state, partner, key, draft, |files, sent| {
+        render(StatusCode::ACCEPTED, &CreatedMessage::new(files, sent))
+    })
+    .await
 }
 
-/// The `Idempotency-Key` header. Of several none is the right one.
+/// Returns the value of the `Idempotency-Key` header. Rejects several headers: this server could choose another one than
+/// a proxy.
 fn key_header(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let mut all = headers.get_all("idempotency-key").iter();
-    let key = all
+    let mut values = headers.get_all("idempotency-key").iter();
+    let key = values
         .next()
         .map(|value| std::str::from_utf8(value.as_bytes()))
-        .transpose();
-    let key = key.map_err(|_| {
-        ApiError::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned())
-    })?;
-    if all.next().is_some() {
+        .transpose()
+        .map_err(|_| {
+            ApiError::InvalidParameter("the Idempotency-Key header is not UTF-8".to_owned())
+        })?;
+    if values.next().is_some() {
         return Err(ApiError::InvalidParameter(
             "a request has one Idempotency-Key header, not several".to_owned(),
         ));
@@ -136,25 +115,42 @@ fn key_header(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     Ok(key)
 }
 
-fn created(files: &FileUrls, sent: &SendOutcome) -> CreatedMessage {
-    let reason = match sent.line_selection {
-        LineSelection::ReusedActiveChat => "reused_active_chat",
-        LineSelection::NewBestNumber => "new_best_number",
-        LineSelection::FailoverFlagged => "failover_flagged",
-    };
-    CreatedMessage {
-        chat_id: sent.chat.id.to_string(),
-        created_new_chat: sent.created_chat,
-        from: sent.chat.line.to_string(),
-        from_selection: FromSelection {
-            reason,
-            reused_existing_chat: !sent.created_chat,
-        },
-        handles: models::handles(&sent.chat),
-        is_group: sent.chat.is_group(),
-        service: models::CHAT_SERVICE,
-        message: models::sent_message(files, &sent.chat, &sent.message),
-        previous_chat_id: sent.previous_chat.map(|id| id.to_string()),
+impl CreateMessage {
+    fn draft(self, files: &FileUrls, key: Option<String>) -> Result<Draft, ApiError> {
+        let to = required_recipients(self.to)?;
+        let message = required_message(self.message)?;
+        let to = recipients(to)?;
+        let excluded = self.exclude_from.unwrap_or_default();
+        check_length(&excluded, "exclude_from")?;
+        let excluded = excluded
+            .iter()
+            .map(|line| phone_number(line, "exclude_from"))
+            .collect::<Result<_, _>>()?;
+        message.draft(files, Destination::Anyone { to, excluded }, key)
+    }
+}
+
+impl CreatedMessage {
+    fn new(files: &FileUrls, sent: &SendOutcome) -> Self {
+        let reason = match sent.line_selection {
+            LineSelection::ReusedActiveChat => "reused_active_chat",
+            LineSelection::NewBestNumber => "new_best_number",
+            LineSelection::FailoverFlagged => "failover_flagged",
+        };
+        Self {
+            chat_id: sent.chat.id.to_string(),
+            created_new_chat: sent.created_chat,
+            from: sent.chat.line.to_string(),
+            from_selection: FromSelection {
+                reason,
+                reused_existing_chat: !sent.created_chat,
+            },
+            handles: HandleBody::of_chat(&sent.chat),
+            is_group: sent.chat.is_group(),
+            service: CHAT_SERVICE,
+            message: SentMessageBody::new(files, &sent.chat, &sent.message),
+            previous_chat_id: sent.previous_chat.map(|id| id.to_string()),
+        }
     }
 }
 
@@ -167,14 +163,11 @@ async fn get(
     PathId(id): PathId<MessageId>,
 ) -> Result<Json<MessageBody>, ApiError> {
     let (chat, message) = state.messages.message(partner, id).await?;
-    Ok(Json(models::message(
-        state.attachments.file_urls(),
-        &chat,
-        &message,
-    )))
+    let files = state.attachments.file_urls();
+    Ok(Json(MessageBody::new(files, &chat, &message)))
 }
 
-/// Deletes a message from our side; recipients keep it.
+/// Deletes a message from this server. Recipients keep it.
 #[utoipa::path(delete, path = "/v3/messages/{message_id}", tag = "Messages", params(("message_id" = String, Path)),
     responses((status = 204), (status = "4XX", body = ErrorBody)))]
 async fn delete(
@@ -186,7 +179,7 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Lists the thread a message is in: its first message and the replies.
+/// Lists the thread of a message: its first message and the replies.
 #[utoipa::path(get, path = "/v3/messages/{message_id}/thread", tag = "Messages",
     params(("message_id" = String, Path), ("order" = Option<String>, Query, description = "asc (default) or desc"),
         ("limit" = Option<u32>, Query, description = "1 to 100, 50 by default"), ("cursor" = Option<String>, Query)),
@@ -197,28 +190,24 @@ async fn thread(
     PathId(id): PathId<MessageId>,
     query: QueryParams,
 ) -> Result<Json<MessageList>, ApiError> {
-    let order = match query.get("order") {
-        None | Some("asc") => Order::Ascending,
-        Some("desc") => Order::Descending,
-        Some(other) => {
-            return Err(ApiError::InvalidParameter(format!(
-                "order is asc or desc, not {}",
-                quoted(other)
-            )));
-        }
-    };
-    let (limit, after) = (pagination::limit(&query, 50)?, MessageId::of(&query)?);
+    let order = order(&query)?;
+    let limit = pagination::limit(&query, 50)?;
+    let after = MessageId::from_query(&query)?;
     let (chat, page) = state
         .messages
         .thread(partner, id, order, after, limit)
         .await?;
     let files = state.attachments.file_urls();
-    Ok(Json(MessageList {
-        messages: page
-            .items
-            .iter()
-            .map(|message| models::message(files, &chat, message))
-            .collect(),
-        next_cursor: page.next.map(|next| next.encode()),
-    }))
+    Ok(Json(MessageList::new(files, &chat, &page)))
+}
+
+fn order(query: &QueryParams) -> Result<Order, ApiError> {
+    match query.get("order") {
+        None | Some("asc") => Ok(Order::Ascending),
+        Some("desc") => Ok(Order::Descending),
+        Some(other) => Err(ApiError::InvalidParameter(format!(
+            "order is asc or desc, not {}",
+            quoted(other)
+        ))),
+    }
 }

@@ -5,15 +5,17 @@ mod attachments;
 mod bounded_json;
 mod chats;
 mod extract;
+mod fields;
 mod idempotency;
 mod json_body;
 mod message_request;
 mod messages;
 mod models;
 mod pagination;
-mod parts;
+mod part_request;
 mod phone_numbers;
 mod unsupported;
+mod validate;
 mod voice_memos;
 
 use axum::Router;

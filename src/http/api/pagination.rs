@@ -1,4 +1,4 @@
-//! `limit` and `cursor`. Cursors are opaque to clients: unpadded URL-safe base64 of ids.
+//! The query parameters `limit` and `cursor` of lists.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -9,11 +9,11 @@ use crate::http::error::ApiError;
 use crate::id::MessageId;
 use crate::quote::quoted;
 
-/// Most items of a page.
+/// Maximum items of a page.
 const MAX_LIMIT: u32 = 100;
 
-/// The `limit` of a list, 1 to 100.
-pub(crate) fn limit(query: &QueryParams, default: u32) -> Result<u32, ApiError> {
+/// Reads `limit`.
+pub(super) fn limit(query: &QueryParams, default: u32) -> Result<u32, ApiError> {
     let Some(text) = query.get("limit") else {
         return Ok(default);
     };
@@ -23,24 +23,24 @@ pub(crate) fn limit(query: &QueryParams, default: u32) -> Result<u32, ApiError> 
         .filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| {
         ApiError::InvalidParameter(format!(
-            "limit must be a whole number from 1 to {MAX_LIMIT}, not {text}",
-            text = quoted(text)
+            "limit must be a whole number from 1 to {MAX_LIMIT}, not {}",
+            quoted(text)
         ))
     })
 }
 
-/// A position that can be handed to a client and back.
-pub(crate) trait Cursor: Sized {
+/// A position in a list. Clients see it as opaque text: unpadded URL-safe base64 of its ids.
+pub(super) trait Cursor: Sized {
     fn to_text(&self) -> String;
     fn from_text(text: &str) -> Option<Self>;
 
-    /// As `next_cursor`.
+    /// Encodes it as a `next_cursor`.
     fn encode(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(self.to_text())
     }
 
-    /// From the query's `cursor`.
-    fn of(query: &QueryParams) -> Result<Option<Self>, ApiError> {
+    /// Reads `cursor`.
+    fn from_query(query: &QueryParams) -> Result<Option<Self>, ApiError> {
         let Some(text) = query.get("cursor") else {
             return Ok(None);
         };
@@ -49,12 +49,11 @@ pub(crate) trait Cursor: Sized {
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok());
         let cursor = decoded.and_then(|text| Self::from_text(&text));
-        let bad = || {
+        cursor.map(Some).ok_or_else(|| {
             ApiError::InvalidParameter(
                 "cursor must be a next_cursor of the same list, unchanged".to_owned(),
             )
-        };
-        cursor.ok_or_else(bad).map(Some)
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The partner's phone numbers: `/v3/phone_numbers`, and `/v3/phonenumbers` as older clients ask for them.
+//! The partner's phone numbers: `/v3/phone_numbers`, and `/v3/phonenumbers` for older clients.
 
 use axum::Json;
 use axum::extract::State;
@@ -21,38 +21,38 @@ pub(super) fn router() -> OpenApiRouter<HttpState> {
 
 /// Your phone numbers.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct PhoneNumberList {
+struct PhoneNumberList {
     phone_numbers: Vec<PhoneNumberBody>,
 }
 
 /// A phone number you can send from.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct PhoneNumberBody {
+struct PhoneNumberBody {
     id: String,
     phone_number: String,
     forwarding_number: Option<String>,
     line_type: &'static str,
     reputation: ReputationBody,
-    /// The same as `reputation`: the TypeScript client names it so.
+    /// Equal to `reputation`, under the name that the TypeScript client reads.
     health_status: ReputationBody,
 }
 
-/// How carriers see a number.
+/// The reputation of a phone number with carriers.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ReputationBody {
+struct ReputationBody {
     status: &'static str,
     doc_url: &'static str,
 }
 
-/// Your phone numbers, in the older form.
+/// Your phone numbers, in the format of older clients.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DeprecatedPhoneNumberList {
+struct DeprecatedPhoneNumberList {
     phone_numbers: Vec<DeprecatedPhoneNumberBody>,
 }
 
-/// A phone number, in the older form.
+/// A phone number, in the format of older clients.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DeprecatedPhoneNumberBody {
+struct DeprecatedPhoneNumberBody {
     id: String,
     phone_number: String,
     r#type: Option<String>,
@@ -60,9 +60,9 @@ pub(crate) struct DeprecatedPhoneNumberBody {
     capabilities: Capabilities,
 }
 
-/// What a number can do.
+/// The capabilities of a phone number.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Capabilities {
+struct Capabilities {
     mms: bool,
     sms: bool,
     voice: bool,
@@ -93,7 +93,7 @@ async fn list(
     }))
 }
 
-/// Lists your phone numbers, in the older form.
+/// Lists your phone numbers in the format of older clients.
 #[utoipa::path(get, path = "/v3/phonenumbers", tag = "Phone numbers",
     responses((status = 200, body = DeprecatedPhoneNumberList)))]
 async fn list_deprecated(

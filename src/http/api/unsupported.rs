@@ -1,34 +1,15 @@
-//! Endpoints of the reference that this server does not have: a typed, explained 403/2011 instead of a bare 404.
+//! Endpoints of the reference that this server does not serve. They answer 403 with code 2011 and an explanation, where
+//! unknown paths answer 404.
+//!
+//! To serve one of them, remove its method from [`ENDPOINTS`]: the router accepts one handler for each method of a path.
 
 use axum::Router;
 use axum::http::Uri;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{self, MethodRouter};
+use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 use crate::quote::shown;
-
-async fn not_available(uri: Uri) -> Response {
-    let path = shown(uri.path());
-    let message = format!(
-        "{path} is not available on this server; docs/reference/compatibility.md lists what is"
-    );
-    ApiError::NotAvailable(message).into_response()
-}
-
-fn on(methods: &str) -> MethodRouter<HttpState> {
-    methods
-        .split(' ')
-        .fold(MethodRouter::new(), |router, method| match method {
-            "GET" => router.get(not_available),
-            "POST" => router.post(not_available),
-            "PUT" => router.put(not_available),
-            "PATCH" => router.patch(not_available),
-            "DELETE" => router.merge(routing::delete(not_available)),
-            other => unreachable!("{other} is not used below"),
-        })
-}
 
 /// Methods and paths of the newest SDK that are not served.
 static ENDPOINTS: &[(&str, &str)] = &[
@@ -74,10 +55,71 @@ static ENDPOINTS: &[(&str, &str)] = &[
     ("GET", "/v3/phone_numbers/{id}/reputation_audit/{audit}"),
 ];
 
-pub(crate) fn router() -> Router<HttpState> {
+pub(super) fn router() -> Router<HttpState> {
     ENDPOINTS
         .iter()
         .fold(Router::new(), |router, (methods, path)| {
-            router.route(path, on(methods))
+            router.route(path, not_available_for(methods))
         })
+}
+
+fn not_available_for(methods: &str) -> MethodRouter<HttpState> {
+    let filters = methods.split(' ').map(|method| match method {
+        "GET" => MethodFilter::GET,
+        "POST" => MethodFilter::POST,
+        "PUT" => MethodFilter::PUT,
+        "PATCH" => MethodFilter::PATCH,
+        "DELETE" => MethodFilter::DELETE,
+        other => unreachable!("{other} is not a method of ENDPOINTS"),
+    });
+    let filter = filters.reduce(MethodFilter::or);
+    on(filter.expect("each entry has a method"), not_available)
+}
+
+async fn not_available(uri: Uri) -> ApiError {
+    ApiError::NotAvailable(format!(
+        "{} is not available on this server; docs/reference/compatibility.md lists what is",
+        shown(uri.path())
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    /// Replaces the names of path parameters, which do not matter to the router.
+    fn pattern(path: &str) -> String {
+        let segments = path.split('/').map(|segment| {
+            let is_parameter = segment.starts_with('{');
+            if is_parameter { "{}" } else { segment }
+        });
+        segments.collect::<Vec<_>>().join("/")
+    }
+
+    #[test]
+    fn served_endpoints_are_not_listed() {
+        let document: serde_json::Value =
+            serde_json::from_str(&crate::http::api::openapi()).expect("JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        let served: HashSet<_> = paths
+            .iter()
+            .flat_map(|(path, operations)| {
+                let methods = operations.as_object().expect("operations").keys();
+                methods.map(|method| (method.to_uppercase(), pattern(path)))
+            })
+            .collect();
+        let listed = ENDPOINTS.iter().flat_map(|(methods, path)| {
+            methods
+                .split(' ')
+                .map(|method| (method.to_owned(), pattern(path)))
+        });
+        let both: Vec<_> = listed
+            .filter(|endpoint| served.contains(endpoint))
+            .collect();
+        assert!(
+            both.is_empty(),
+            "served now, so remove from ENDPOINTS: {both:?}"
+        );
+    }
 }

@@ -8,46 +8,48 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{JsonBody, PathId};
-use super::idempotency::{answer, respond};
-use super::models::{self, HandleBody};
-use super::parts;
+use super::extract::PathId;
+use super::fields::{Ignored, ignored};
+use super::idempotency::{render, send_once};
+use super::json_body::JsonBody;
+use super::models::{CHAT_SERVICE, HandleBody};
+use super::{part_request, validate};
 use crate::attachments::FileUrls;
 use crate::domain::part::{DraftPart, Part};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::middleware::auth::Caller;
 use crate::http::state::HttpState;
 use crate::http::trace_id::TraceId;
-use crate::id::{AttachmentId, ChatId};
-use crate::quote::quoted;
+use crate::id::ChatId;
 use crate::send::{Destination, Draft, SendOutcome};
 
 pub(super) fn router() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new().routes(routes!(send))
 }
 
-/// Sound to send as a voice memo: exactly one of the two.
+/// An audio file to send as a voice memo, as a URL or as an attachment.
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct SendVoiceMemo {
+struct SendVoiceMemo {
     /// A public https URL of a file of at most 10 MiB, or the URL of a file that is stored here.
     voice_memo_url: Option<String>,
     /// The id of an uploaded attachment of at most 10 MiB.
     attachment_id: Option<String>,
-    /// Accepted; nobody can opt out while nothing comes in.
-    #[expect(dead_code, reason = "checked to be a boolean")]
-    override_optout: Option<bool>,
+    /// Accepted and ignored: recipients cannot opt out, because this server does not receive messages.
+    #[serde(default, deserialize_with = "ignored")]
+    #[schema(value_type = Option<bool>)]
+    override_optout: Ignored<bool>,
 }
 
 /// The voice memo sent.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct SentVoiceMemo {
+struct SentVoiceMemo {
     voice_memo: VoiceMemoMessage,
 }
 
-/// A message that is a voice memo.
+/// The message with the voice memo.
 #[derive(Serialize, ToSchema)]
 struct VoiceMemoMessage {
-    /// Of the message.
+    /// Id of the message.
     id: String,
     from: String,
     to: Vec<String>,
@@ -59,10 +61,10 @@ struct VoiceMemoMessage {
     chat: VoiceMemoChat,
 }
 
-/// The file that plays.
+/// The file of a voice memo.
 #[derive(Serialize, ToSchema)]
 struct VoiceMemoFile {
-    /// Of the attachment.
+    /// Id of the attachment.
     id: String,
     url: String,
     filename: String,
@@ -71,7 +73,7 @@ struct VoiceMemoFile {
     duration_ms: Option<u64>,
 }
 
-/// The chat it is in.
+/// The chat of a voice memo.
 #[derive(Serialize, ToSchema)]
 struct VoiceMemoChat {
     id: String,
@@ -81,7 +83,7 @@ struct VoiceMemoChat {
     service: &'static str,
 }
 
-/// Sends sound as a voice memo, which plays in the conversation.
+/// Sends an audio file as a voice memo, which plays within the conversation.
 #[utoipa::path(post, path = "/v3/chats/{chat_id}/voicememo", tag = "Messages", params(("chat_id" = String, Path)),
     request_body = SendVoiceMemo,
     responses((status = 202, body = SentVoiceMemo), (status = "4XX", body = ErrorBody)))]
@@ -89,46 +91,50 @@ async fn send(
     State(state): State<HttpState>,
     Caller(partner): Caller,
     id: Result<PathId<ChatId>, ApiError>,
-    JsonBody(body, _held): JsonBody<SendVoiceMemo>,
+    JsonBody(body, _reservation): JsonBody<SendVoiceMemo>,
 ) -> Result<Response, ApiError> {
-    let part = part(state.attachments.file_urls(), &body)?;
-    let PathId(id) = id?;
-    let draft = Draft {
-        destination: Destination::Chat(id),
-        parts: vec![part],
-        voice_memo: true,
-        effect: None,
-        reply_to: None,
-        preferred_service: None,
-        idempotency_key: None,
-        trace_id: TraceId::current().to_string(),
+    let draft = |idempotency_key| {
+        let part = body.part(state.attachments.file_urls())?;
+        let PathId(id) = id?;
+        Ok(Draft {
+            destination: Destination::Chat(id),
+            parts: vec![part],
+            voice_memo: true,
+            effect: None,
+            reply_to: None,
+            preferred_service: None,
+            idempotency_key,
+            trace_id: TraceId::current().to_string(),
+        })
     };
-    let render = |files: &_, sent: &SendOutcome| {
-        answer(StatusCode::ACCEPTED, &SentVoiceMemo::new(files, sent))
-    };
-    Ok(respond(state.sends.send(partner, draft, render).await?))
+    send_once(&state, partner, None, draft, |files, sent| {
+        render(StatusCode::ACCEPTED, &SentVoiceMemo::new(files, sent))
+    })
+    .await
 }
 
-fn part(files: &FileUrls, body: &SendVoiceMemo) -> Result<DraftPart, ApiError> {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    match (given(&body.voice_memo_url), given(&body.attachment_id)) {
-        (None, None) => Err(ApiError::MissingField("voice_memo_url or attachment_id")),
-        (Some(_), Some(_)) => Err(ApiError::InvalidParameter(
-            "a voice memo has voice_memo_url or attachment_id, not both".to_owned(),
-        )),
-        (Some(url), None) => parts::file_at(files, &url, "voice_memo_url"),
-        (None, Some(id)) => AttachmentId::parse(&id)
-            .map(DraftPart::Attachment)
-            .ok_or_else(|| {
-                ApiError::InvalidParameter(format!("attachment_id {} is not a UUID", quoted(&id)))
-            }),
+impl SendVoiceMemo {
+    /// Returns the audio file as the only part of the message. Empty fields count as absent.
+    fn part(self, files: &FileUrls) -> Result<DraftPart, ApiError> {
+        let non_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
+        match (
+            non_empty(self.voice_memo_url),
+            non_empty(self.attachment_id),
+        ) {
+            (None, None) => Err(ApiError::MissingField("voice_memo_url or attachment_id")),
+            (Some(_), Some(_)) => Err(ApiError::InvalidParameter(
+                "a voice memo has voice_memo_url or attachment_id, not both".to_owned(),
+            )),
+            (Some(url), None) => part_request::file_at(files, &url, "voice_memo_url"),
+            (None, Some(id)) => validate::attachment_id(&id).map(DraftPart::Attachment),
+        }
     }
 }
 
 impl SentVoiceMemo {
     fn new(files: &FileUrls, SendOutcome { chat, message, .. }: &SendOutcome) -> Self {
         let [Part::Media(Some(attachment))] = message.parts.as_slice() else {
-            unreachable!("a voice memo is one file that is there")
+            unreachable!("a voice memo that was just sent is one file")
         };
         let delivered = attachment.delivered();
         Self {
@@ -137,7 +143,7 @@ impl SentVoiceMemo {
                 from: chat.line.to_string(),
                 to: chat.others().map(|other| other.handle.clone()).collect(),
                 status: "queued",
-                service: models::CHAT_SERVICE,
+                service: CHAT_SERVICE,
                 created_at: message.created_at.to_string(),
                 voice_memo: VoiceMemoFile {
                     id: attachment.id.to_string(),
@@ -149,10 +155,10 @@ impl SentVoiceMemo {
                 },
                 chat: VoiceMemoChat {
                     id: chat.id.to_string(),
-                    handles: models::handles(chat),
+                    handles: HandleBody::of_chat(chat),
                     is_group: chat.is_group(),
                     is_active: true,
-                    service: models::CHAT_SERVICE,
+                    service: CHAT_SERVICE,
                 },
             },
         }

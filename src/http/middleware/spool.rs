@@ -66,13 +66,16 @@ pub(in crate::http) async fn large_responses(
 /// Returns whose share of the budget the response counts against: the partner's, or the client's without a key.
 fn holder(request: &Request) -> String {
     let extensions = request.extensions();
-    match extensions.get::<Caller>() {
-        Some(Caller(partner)) => partner.to_string(),
-        None => {
-            let client = extensions.get::<ClientAddress>().copied();
-            client.unwrap_or_default().to_string()
-        }
-    }
+    let client = || {
+        extensions
+            .get::<ClientAddress>()
+            .copied()
+            .unwrap_or_default()
+    };
+    extensions.get::<Caller>().map_or_else(
+        || client().to_string(),
+        |Caller(partner)| partner.to_string(),
+    )
 }
 
 async fn spool(dir: PathBuf, body: Body, size: u64, reservation: Reservation) -> io::Result<Body> {

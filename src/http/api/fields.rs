@@ -1,0 +1,78 @@
+//! Fields of JSON bodies whose types need more than serde's defaults.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// A field that the reference has and this server ignores. Use it with [`ignored`].
+pub(super) type Ignored<T> = PhantomData<T>;
+
+/// Checks that a field is null or a `T`, and drops it.
+pub(super) fn ignored<'de, D, T>(deserializer: D) -> Result<Ignored<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::<T>::deserialize(deserializer).map(|_| PhantomData)
+}
+
+/// Reads a list, and drops all entries after `MAX` and one more. The length of a list can then be refused without
+/// holding every entry that fits into a body.
+pub(super) fn bounded_list<'de, D, T, const MAX: usize>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct BoundedList<T, const MAX: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for BoundedList<T, MAX> {
+        type Value = Option<Vec<T>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while items.len() <= MAX {
+                match list.next_element()? {
+                    Some(item) => items.push(item),
+                    None => return Ok(Some(items)),
+                }
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(Some(items))
+        }
+    }
+
+    deserializer.deserialize_any(BoundedList::<T, MAX>(PhantomData))
+}
+
+/// Reads a whole number of any size. One beyond every integer type is valid JSON: the caller refuses it as too large.
+pub(super) fn any_integer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i128>, D::Error> {
+    use serde::de::Error;
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    if let Some(integer) = number.as_i128() {
+        return Ok(Some(integer));
+    }
+    match number.as_f64() {
+        // serde_json reads integers beyond 64 bits as floats.
+        Some(float) if float >= 1e18 => Ok(Some(i128::MAX)),
+        Some(float) if float <= -1e18 => Ok(Some(i128::MIN)),
+        _ => Err(D::Error::custom(format!(
+            "invalid number {number}, expected a whole number"
+        ))),
+    }
+}
