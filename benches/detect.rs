@@ -1,8 +1,8 @@
-//! Benchmarks media type detection on the accepted files of `tests/corpus`: `cargo bench --bench detect`.
-//! `bench/detect.sh` compares it with the `file` command.
+//! Benchmarks media type detection on the accepted files of `tests/corpus`. Run it with
+//! `cargo bench --bench detect`; `bench/detect.sh` compares it with the `file` command.
 //!
-//! Prints one line per file with tab-separated columns: file, acceptable types, detected type, and the time
-//! in microseconds with the file in memory, and with the file opened for each run.
+//! Prints one line per file with tab-separated columns: file, acceptable types, detected type, and
+//! the time in microseconds with the file in memory, and with the file opened for each run.
 
 use haversack::media::{Claim, Ingest, identify, resolve};
 use std::fs::{self, File};
@@ -11,7 +11,8 @@ use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Duration of each measurement, in which detection is repeated: one run is too short for the clock.
+/// Duration of each measurement, in which detection is repeated: one run is too short for the
+/// clock.
 const MEASUREMENT: Duration = Duration::from_millis(5);
 
 fn main() -> io::Result<()> {

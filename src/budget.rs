@@ -1,9 +1,10 @@
-//! A budget: a weighted semaphore with a total for all callers and a maximum share per holder, and with a
-//! fair, bounded wait queue.
+//! A budget: a weighted semaphore with a total for all callers and a maximum share per holder, and
+//! with a fair, bounded wait queue.
 //!
-//! Every resource that clients can make the server hold (bytes of bodies and temporary files, running
-//! conversions and fetches, connections) has a budget. Owns admission and accounting; callers define the
-//! units. A holder is a partner, or the address of a client that is not authenticated yet.
+//! Every resource that clients can make the server hold (bytes of bodies and temporary files,
+//! running conversions and fetches, connections) has a budget. Owns admission and accounting;
+//! callers define the units. A holder is a partner, or the address of a client that is not
+//! authenticated yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +15,8 @@ use tokio::time::timeout;
 
 use crate::metrics::{BudgetMetrics, Metrics};
 
-/// `Retry-After` of a refusal, in seconds: a rough guess, because units can be released at any time.
+/// `Retry-After` of a refusal, in seconds: a rough guess, because units can be released at any
+/// time.
 const RETRY_AFTER: u64 = 5;
 
 /// The size of a budget and of its wait queue.
@@ -112,7 +114,8 @@ pub struct Reservation {
     amount: u64,
 }
 
-/// A place in the wait queue. On drop it leaves the queue, or returns units that were granted but not taken.
+/// A place in the wait queue. On drop it leaves the queue, or returns units that were granted but
+/// not taken.
 struct QueuePlace<'a> {
     budget: &'a Arc<Inner>,
     holder: &'a Arc<str>,
@@ -147,15 +150,16 @@ impl Budget {
         })
     }
 
-    /// Reserves units, and waits for them if necessary. Of all waiting holders, the one with the fewest units is
-    /// served first, so a long queue of one holder does not delay the others.
+    /// Reserves units, and waits for them if necessary. Of all waiting holders, the one with the
+    /// fewest units is served first, so a long queue of one holder does not delay the others.
     ///
     /// # Errors
     /// The holder's queue is full, the wait timed out, or `amount` exceeds the share.
     pub async fn reserve(&self, holder: &str, amount: u64) -> Result<Reservation, AtCapacity> {
         let holder: Arc<str> = holder.into();
         let (mut place, granted) = self.0.enqueue(&holder, amount)?;
-        // `timeout` polls the grant before the timer, so free units are granted even with a timeout of 0.
+        // `timeout` polls the grant before the timer, so free units are granted even with a timeout
+        // of 0.
         if timeout(self.0.limits.queue_timeout, granted)
             .await
             .is_ok_and(|granted| granted.is_ok())
@@ -344,8 +348,9 @@ impl State {
         }
     }
 
-    /// Grants units to waiting callers: first to the holder with the fewest units, then to the one that has
-    /// waited longest. A large request that exceeds the total blocks the queue, so small ones cannot starve it.
+    /// Grants units to waiting callers: first to the holder with the fewest units, then to the one
+    /// that has waited longest. A large request that exceeds the total blocks the queue, so small
+    /// ones cannot starve it.
     fn grant(&mut self, limits: Limits) {
         while self.waiting > 0 {
             let fits = |holder: &&mut Holder| {

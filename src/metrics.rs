@@ -1,4 +1,5 @@
-//! Metrics, served at `/metrics` in the text format of Prometheus. Names and units: `docs/reference/metrics.md`.
+//! Metrics, served at `/metrics` in the text format of Prometheus. Names and units:
+//! `docs/reference/metrics.md`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A minimum transfer rate with a grace period (Slowloris protection).
 //!
-//! A token bucket whose tokens are time: waiting for the peer spends tokens, and each transferred byte earns
-//! them at the minimum rate. A peer whose bucket is empty is too slow. In addition the idle timeout bounds
-//! each single wait.
+//! A token bucket whose tokens are time: waiting for the peer spends tokens, and each transferred
+//! byte earns them at the minimum rate. A peer whose bucket is empty is too slow. In addition the
+//! idle timeout bounds each single wait.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Requires the minimum rate at all times: the bucket holds at most the grace period, so a fast start does
-    /// not permit a long stall later.
+    /// Requires the minimum rate at all times: the bucket holds at most the grace period, so a fast
+    /// start does not permit a long stall later.
     pub(crate) fn sustained(idle_timeout: Duration, grace: Duration, min_rate: u64) -> Self {
         Self {
             idle_timeout,
@@ -45,7 +45,8 @@ impl Pace {
     pub(crate) fn moved(&mut self, waited: Duration, bytes: usize) {
         let nanos = (bytes as u128).saturating_mul(1_000_000_000) / u128::from(self.min_rate);
         let earned = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        // Add before subtracting: with an empty bucket, bytes slower than the minimum rate leave it empty.
+        // Add before subtracting: with an empty bucket, bytes slower than the minimum rate leave it
+        // empty.
         self.tokens = self
             .tokens
             .saturating_add(earned)

@@ -1,11 +1,12 @@
-//! Untrusted text in messages: quoted, escaped and truncated, so that error messages and log lines stay short
-//! and on one line.
+//! Untrusted text in messages: quoted, escaped and truncated, so that error messages and log lines
+//! stay short and on one line.
 
 use std::fmt::{self, Write};
 
 /// Maximum number of characters of a quoted text.
 pub const MAX_QUOTED: usize = 100;
-/// Maximum number of characters of a quoted text after escaping: a control character takes up to eight.
+/// Maximum number of characters of a quoted text after escaping: a control character takes up to
+/// eight.
 const MAX_ESCAPED: usize = 200;
 /// Maximum number of characters of a whole message.
 pub const MAX_MESSAGE: usize = 500;
@@ -17,8 +18,8 @@ pub struct Quoted<'a> {
     marks: &'static str,
 }
 
-/// Displays a text in quotation marks, with control characters escaped. Of a long text, displays the start and
-/// the length.
+/// Displays a text in quotation marks, with control characters escaped. Of a long text, displays
+/// the start and the length.
 #[must_use]
 pub const fn quoted(text: &str) -> Quoted<'_> {
     Quoted { text, marks: "\"" }
@@ -52,8 +53,8 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Truncates a message to [`MAX_MESSAGE`] characters. For error messages of libraries, which can repeat untrusted
-/// text in full.
+/// Truncates a message to [`MAX_MESSAGE`] characters. For error messages of libraries, which can
+/// repeat untrusted text in full.
 #[must_use]
 pub fn bounded(message: String) -> String {
     truncated(message, MAX_MESSAGE)

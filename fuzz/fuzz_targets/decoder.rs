@@ -1,5 +1,6 @@
-//! Decodes arbitrary bytes with a decoder of the child process, chosen by the first byte. Findings are memory
-//! errors and endless loops; a panic or a failed allocation affects one file and is ignored.
+//! Decodes arbitrary bytes with a decoder of the child process, chosen by the first byte. Findings
+//! are memory errors and endless loops; a panic or a failed allocation affects one file and is
+//! ignored.
 #![no_main]
 
 use haversack::transcode::worker::{PPM, TIFF, WAVEFORM, decode};

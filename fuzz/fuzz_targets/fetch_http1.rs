@@ -1,5 +1,6 @@
-//! Fetches from an origin that sends arbitrary bytes over HTTP/1.1: the fetch ends, and stays within
-//! its allowance. Input: the size of the pieces, the number of repetitions of the second half, and the bytes.
+//! Fetches from an origin that sends arbitrary bytes over HTTP/1.1: the fetch ends, and stays
+//! within its allowance. Input: the size of the pieces, the number of repetitions of the second
+//! half, and the bytes.
 #![no_main]
 
 use haversack::fetch::fuzzing::{Replay, drive};

@@ -1,5 +1,5 @@
-//! Parses arbitrary text as a media URL: an accepted URL has one reading, and no address that the standard library
-//! classifies as private.
+//! Parses arbitrary text as a media URL: an accepted URL has one reading, and no address that the
+//! standard library classifies as private.
 
 #![no_main]
 

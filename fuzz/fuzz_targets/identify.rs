@@ -1,5 +1,5 @@
-//! Identifies arbitrary bytes and resolves their type. Input: a filename, a line feed and the bytes; or only bytes,
-//! so that sample files can be seeds.
+//! Identifies arbitrary bytes and resolves their type. Input: a filename, a line feed and the
+//! bytes; or only bytes, so that sample files can be seeds.
 #![no_main]
 
 use haversack::media::{Claim, Ingest, TYPES, identify, resolve};

@@ -1,5 +1,5 @@
-//! Sends arbitrary bytes to the server, through HTTP parsing, routing, JSON and the database. Every response is valid
-//! HTTP, and none reports an internal error.
+//! Sends arbitrary bytes to the server, through HTTP parsing, routing, JSON and the database. Every
+//! response is valid HTTP, and none reports an internal error.
 #![no_main]
 
 use std::io;

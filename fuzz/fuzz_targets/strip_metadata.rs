@@ -1,4 +1,5 @@
-//! Removes private metadata from arbitrary bytes: all patches lie within the file, which keeps its size.
+//! Removes private metadata from arbitrary bytes: all patches lie within the file, which keeps its
+//! size.
 #![no_main]
 
 use haversack::transcode::strip_metadata::patches;

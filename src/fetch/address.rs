@@ -1,8 +1,8 @@
-//! The egress policy: addresses, ports and names that a fetch may connect to (SSRF protection). Pure: resolves
-//! and connects nothing.
+//! The egress policy: addresses, ports and names that a fetch may connect to (SSRF protection).
+//! Pure: resolves and connects nothing.
 //!
-//! Denied are the ranges that the IANA special-purpose address registries (RFC 6890) do not list as globally
-//! reachable, each with its source, and names for local use.
+//! Denied are the ranges that the IANA special-purpose address registries (RFC 6890) do not list as
+//! globally reachable, each with its source, and names for local use.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,8 @@ static DENIED_V4: &[(Ipv4Net, &str)] = &[
         "shared by a carrier's customers, RFC 6598",
     ),
     (v4(127, 0, 0, 0, 8), "loopback, RFC 1122 section 3.2.1.3"),
-    // Microsoft, "What is IP address 168.63.129.16?": a public address that belongs to the platform in Azure.
+    // Microsoft, "What is IP address 168.63.129.16?": a public address that belongs to the platform
+    // in Azure.
     (v4(168, 63, 129, 16, 32), "platform address of Azure"),
     (
         v4(169, 254, 0, 0, 16),
@@ -40,7 +41,8 @@ static DENIED_V4: &[(Ipv4Net, &str)] = &[
     (v4(240, 0, 0, 0, 4), "reserved, RFC 1112 section 4"),
 ];
 
-/// The only IPv6 range allocated for global unicast (RFC 4291 section 2.4, IANA IPv6 address space).
+/// The only IPv6 range allocated for global unicast (RFC 4291 section 2.4, IANA IPv6 address
+/// space).
 const GLOBAL_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 /// IPv6 ranges inside [`GLOBAL_V6`] that are not public, with their sources.
@@ -133,15 +135,15 @@ impl EgressPolicy {
     }
 }
 
-/// Returns the IPv4 addresses that are embedded in an IPv6 address of a transition mechanism, to which its
-/// packets are forwarded.
+/// Returns the IPv4 addresses that are embedded in an IPv6 address of a transition mechanism, to
+/// which its packets are forwarded.
 fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     let segments = ip.segments();
     let v4 =
         |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match segments {
-        // IPv4-mapped and IPv4-compatible, RFC 4291 section 2.5.5; NAT64, RFC 6052 section 2.1; 6to4, RFC 3056
-        // section 2. `::` and `::1` are IPv4-compatible: 0.0.0.0 and 0.0.0.1.
+        // IPv4-mapped and IPv4-compatible, RFC 4291 section 2.5.5; NAT64, RFC 6052 section 2.1;
+        // 6to4, RFC 3056 section 2. `::` and `::1` are IPv4-compatible: 0.0.0.0 and 0.0.0.1.
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..] => Some([v4(high, low), None]),
@@ -157,8 +159,8 @@ fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     }
 }
 
-/// Returns true if a host name, in lower case and without a trailing dot, is for local use: a single label, or
-/// below one of the [`LOCAL_NAMES`].
+/// Returns true if a host name, in lower case and without a trailing dot, is for local use: a
+/// single label, or below one of the [`LOCAL_NAMES`].
 pub(super) fn is_local_name(name: &str) -> bool {
     name.rsplit_once('.')
         .is_none_or(|(_, last)| LOCAL_NAMES.contains(&last))

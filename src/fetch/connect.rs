@@ -1,8 +1,8 @@
 //! Connections to origins: name resolution, address check, TCP and TLS handshakes.
 //!
-//! DNS rebinding protection: a name is resolved once, all of its addresses are checked against the egress
-//! policy, and the TCP connection goes to one of these addresses. `dial` is the only function that opens a
-//! socket, and checks each address again.
+//! DNS rebinding protection: a name is resolved once, all of its addresses are checked against the
+//! egress policy, and the TCP connection goes to one of these addresses. `dial` is the only
+//! function that opens a socket, and checks each address again.
 
 use std::fmt;
 use std::io;
@@ -100,8 +100,8 @@ impl Connector {
         }
     }
 
-    /// Connects to the host of a URL. `meter` counts the bytes read. A name lookup holds the permit until it
-    /// returns, even if the fetch was cancelled.
+    /// Connects to the host of a URL. `meter` counts the bytes read. A name lookup holds the permit
+    /// until it returns, even if the fetch was cancelled.
     pub(super) async fn connect(
         &self,
         url: &FetchUrl,
@@ -129,8 +129,8 @@ impl Connector {
             .map_err(|_| Error::ConnectTimeout(self.connect_timeout))?
     }
 
-    /// Resolves the host of a URL, and checks port and addresses against the egress policy. One private
-    /// address rejects the host: no public host has one.
+    /// Resolves the host of a URL, and checks port and addresses against the egress policy. One
+    /// private address rejects the host: no public host has one.
     pub(super) async fn resolve_allowed(
         &self,
         url: &FetchUrl,
@@ -165,8 +165,9 @@ impl Connector {
             name.to_owned(),
             Arc::clone(permit),
         );
-        // A `getaddrinfo` call cannot be cancelled. It holds the permit until it returns, so names whose servers
-        // never answer exhaust the share of one tenant rather than all blocking threads.
+        // A `getaddrinfo` call cannot be cancelled. It holds the permit until it returns, so names
+        // whose servers never answer exhaust the share of one tenant rather than all blocking
+        // threads.
         let lookup = tokio::spawn(async move {
             let addresses = resolver.resolve(&name).await;
             drop(permit);
@@ -186,8 +187,8 @@ impl Connector {
         })
     }
 
-    /// Connects to the first address that accepts, with staggered parallel attempts (Happy Eyeballs, RFC 8305
-    /// section 5).
+    /// Connects to the first address that accepts, with staggered parallel attempts (Happy
+    /// Eyeballs, RFC 8305 section 5).
     async fn dial(&self, addresses: &[IpAddr], port: u16) -> Result<TcpStream, Error> {
         let mut attempts = FuturesUnordered::new();
         let mut delay = Duration::ZERO;

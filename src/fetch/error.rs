@@ -1,5 +1,6 @@
-//! Errors of a fetch, with messages for the developer who supplied the URL. Except for its status code,
-//! nothing that an origin sends is repeated: a message must not disclose the response of an internal host.
+//! Errors of a fetch, with messages for the developer who supplied the URL. Except for its status
+//! code, nothing that an origin sends is repeated: a message must not disclose the response of an
+//! internal host.
 
 use std::io;
 use std::time::Duration;

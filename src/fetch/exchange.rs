@@ -1,5 +1,5 @@
-//! One request and its response header, over one connection. Owns the headers that are sent to origins, and
-//! the tasks that drive a connection.
+//! One request and its response header, over one connection. Owns the headers that are sent to
+//! origins, and the tasks that drive a connection.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -19,12 +19,12 @@ use super::{Error, FetchUrl, Limits, OwnServer, Validators};
 
 /// Maximum number of header fields of an HTTP/1.1 response; their size is limited as well.
 const MAX_HEADERS: usize = 1000;
-/// HTTP/2 flow control window in bytes. Less than the overhead that the meter allows, because bytes that were
-/// received but not delivered yet count as overhead.
+/// HTTP/2 flow control window in bytes. Less than the overhead that the meter allows, because bytes
+/// that were received but not delivered yet count as overhead.
 const HTTP2_WINDOW: u32 = 128 * 1024;
 
-/// The tasks that drive a connection. Dropping it aborts them and so closes the connection. This includes
-/// hyper's own HTTP/2 tasks, which otherwise run as long as the origin reads nothing.
+/// The tasks that drive a connection. Dropping it aborts them and so closes the connection. This
+/// includes hyper's own HTTP/2 tasks, which otherwise run as long as the origin reads nothing.
 #[derive(Debug)]
 pub(super) struct Driver(Tasks);
 

@@ -102,8 +102,8 @@ pub(super) fn no_server() -> OwnServer {
     }
 }
 
-/// An origin that waits for the first byte of a request, then sends fixed bytes in pieces of equal size, and
-/// ends the stream. It ignores the request.
+/// An origin that waits for the first byte of a request, then sends fixed bytes in pieces of equal
+/// size, and ends the stream. It ignores the request.
 #[derive(Debug)]
 pub struct Replay {
     bytes: Vec<u8>,

@@ -1,6 +1,7 @@
-//! The meter of a fetch: bounds the bytes read from its sockets in proportion to the bytes of the file. It
-//! counts at the socket, below TLS, so it covers everything a hostile origin can send besides the file:
-//! handshakes, one-byte TLS records, HTTP/2 frames, interim responses, chunk headers and trailers.
+//! The meter of a fetch: bounds the bytes read from its sockets in proportion to the bytes of the
+//! file. It counts at the socket, below TLS, so it covers everything a hostile origin can send
+//! besides the file: handshakes, one-byte TLS records, HTTP/2 frames, interim responses, chunk
+//! headers and trailers.
 
 use std::io;
 use std::pin::Pin;
@@ -11,18 +12,19 @@ use std::task::{Context, Poll, ready};
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Number of bytes that a fetch may read in addition to the file and one response header of maximum size.
+/// Number of bytes that a fetch may read in addition to the file and one response header of maximum
+/// size.
 const OVERHEAD: u64 = 192 * 1024;
-/// Number of socket reads of any size. Beyond it reads must return [`MIN_READ`] bytes on average, because
-/// each read wakes three tasks.
+/// Number of socket reads of any size. Beyond it reads must return [`MIN_READ`] bytes on average,
+/// because each read wakes three tasks.
 const MAX_SMALL_READS: u64 = 4096;
 const MIN_READ: u64 = 256;
 /// Number of pieces of the file (chunks or HTTP/2 frames) of any size. Beyond it pieces must have
 /// [`MIN_PIECE`] bytes on average.
 const MAX_SMALL_PIECES: u64 = 4096;
 const MIN_PIECE: u64 = 64;
-/// Maximum number of HTTP/2 header blocks: interim responses, the response, and its trailers. The HTTP
-/// library retains interim responses, which take many times more memory than on the wire.
+/// Maximum number of HTTP/2 header blocks: interim responses, the response, and its trailers. The
+/// HTTP library retains interim responses, which take many times more memory than on the wire.
 const MAX_HEADER_BLOCKS: u32 = 8;
 
 /// The kind of excess that an origin sent.
@@ -148,7 +150,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
-/// A stream that counts the header blocks of an HTTP/2 connection as they are read (RFC 9113 section 4.1).
+/// A stream that counts the header blocks of an HTTP/2 connection as they are read (RFC 9113
+/// section 4.1).
 #[derive(Debug)]
 pub(super) struct HeaderBlockCounter<S> {
     stream: S,

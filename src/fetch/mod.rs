@@ -1,20 +1,24 @@
-//! The HTTP client for untrusted URLs: fetches files from URLs that callers supply. The other two outbound
-//! clients, of the S3 bucket ([`crate::blob`]) and of the command line ([`crate::cli`]), only connect to
-//! hosts that the operator configures.
+//! The HTTP client for untrusted URLs: fetches files from URLs that callers supply. The other two
+//! outbound clients, of the S3 bucket ([`crate::blob`]) and of the command line ([`crate::cli`]),
+//! only connect to hosts that the operator configures.
 //!
-//! * SSRF protection: a URL must have one unambiguous reading ([`FetchUrl`]), the egress policy allows public
-//!   addresses and port 443 only ([`EgressPolicy`]), and no fetch leads back to this server ([`OwnServer`]).
-//! * DNS rebinding protection: a name is resolved once per connection, and the connection goes to an address
-//!   that was checked (`connect`). Several addresses are raced as in Happy Eyeballs (RFC 8305).
-//! * Redirect policy: https only, a bounded number of hops, and each target is checked like the first URL.
-//! * Deadlines: for name resolution, for the TLS connection, for idle time, and for the whole fetch.
+//! * SSRF protection: a URL must have one unambiguous reading ([`FetchUrl`]), the egress policy
+//!   allows public addresses and port 443 only ([`EgressPolicy`]), and no fetch leads back to this
+//!   server ([`OwnServer`]).
+//! * DNS rebinding protection: a name is resolved once per connection, and the connection goes to
+//!   an address that was checked (`connect`). Several addresses are raced as in Happy Eyeballs (RFC
+//!   8305).
+//! * Redirect policy: https only, a bounded number of hops, and each target is checked like the
+//!   first URL.
+//! * Deadlines: for name resolution, for the TLS connection, for idle time, and for the whole
+//!   fetch.
 //! * Flood protection: the bytes read are bounded by the size of the file (`meter`).
 //!
-//! Proxies, cookies, credentials and content codings are not supported, and nothing that an origin sends is
-//! shown to callers except its status code.
+//! Proxies, cookies, credentials and content codings are not supported, and nothing that an origin
+//! sends is shown to callers except its status code.
 //!
-//! Each fetch opens a connection and closes it. Tenants thus share nothing that one of them could block, and
-//! no connection outlives the check of its address. TLS sessions are resumed.
+//! Each fetch opens a connection and closes it. Tenants thus share nothing that one of them could
+//! block, and no connection outlives the check of its address. TLS sessions are resumed.
 
 mod address;
 mod connect;
@@ -132,8 +136,8 @@ impl Fetcher {
         &self.own
     }
 
-    /// Requests a file on behalf of a tenant, and follows redirects. `known` are the validators of an earlier
-    /// response. Dropping the future or the returned download closes the connection.
+    /// Requests a file on behalf of a tenant, and follows redirects. `known` are the validators of
+    /// an earlier response. Dropping the future or the returned download closes the connection.
     ///
     /// # Errors
     /// The URL is not allowed, or the origin does not serve a file.
@@ -197,7 +201,8 @@ impl Fetcher {
                 {
                     return Ok(Fetched::NotModified);
                 }
-                // The 304 is about another version (RFC 9111 section 4.3.4); retry without conditions.
+                // The 304 is about another version (RFC 9111 section 4.3.4); retry without
+                // conditions.
                 StatusCode::NOT_MODIFIED if known_here.is_some() => known = None,
                 status if status.is_success() => {
                     check_response(&response).map_err(after)?;
@@ -334,8 +339,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Returns true for an entity tag (RFC 9110 section 8.8.3). Other values, above all `*`, would have another
-/// meaning in `If-None-Match`.
+/// Returns true for an entity tag (RFC 9110 section 8.8.3). Other values, above all `*`, would have
+/// another meaning in `If-None-Match`.
 fn is_entity_tag(text: &str) -> bool {
     let opaque = text.strip_prefix("W/").unwrap_or(text);
     opaque.len() >= 2
@@ -344,8 +349,8 @@ fn is_entity_tag(text: &str) -> bool {
         && !opaque[1..opaque.len() - 1].contains('"')
 }
 
-/// Returns true if a modification time is a strong validator: at least a second before the response, because
-/// the file can change several times in a second (RFC 9110 section 8.8.2.2).
+/// Returns true if a modification time is a strong validator: at least a second before the
+/// response, because the file can change several times in a second (RFC 9110 section 8.8.2.2).
 fn is_strong_date(modified: &str, sent: Option<&str>) -> bool {
     let Ok(modified) = httpdate::parse_http_date(modified) else {
         return false;

@@ -1,10 +1,10 @@
-//! Loop protection: prevents SSRF back to this server. Such a request would come from inside the server's
-//! network, and could read `/metrics`, which a reverse proxy hides from the public, or files whose URL is not
-//! known to the sender.
+//! Loop protection: prevents SSRF back to this server. Such a request would come from inside the
+//! server's network, and could read `/metrics`, which a reverse proxy hides from the public, or
+//! files whose URL is not known to the sender.
 //!
 //! There is one check for each of the three ways back: a URL below one of the server's base URLs
-//! ([`OwnServer::covers`]), a connection to the server's listening socket ([`OwnServer::is_peer`]), and a
-//! request that a proxy forwards ([`OwnServer::LOOP_HEADER`]).
+//! ([`OwnServer::covers`]), a connection to the server's listening socket ([`OwnServer::is_peer`]),
+//! and a request that a proxy forwards ([`OwnServer::LOOP_HEADER`]).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,12 +24,12 @@ pub struct OwnServer {
 }
 
 impl OwnServer {
-    /// Lists the servers that a request has passed (RFC 8586). Unlike `Via`, intermediaries do not remove it,
-    /// and origins do not change their response because of it.
+    /// Lists the servers that a request has passed (RFC 8586). Unlike `Via`, intermediaries do not
+    /// remove it, and origins do not change their response because of it.
     pub const LOOP_HEADER: HeaderName = HeaderName::from_static("cdn-loop");
 
-    /// Returns true if a URL is below one of the base URLs, in any spelling that a server or proxy may regard as
-    /// equivalent.
+    /// Returns true if a URL is below one of the base URLs, in any spelling that a server or proxy
+    /// may regard as equivalent.
     #[must_use]
     pub fn covers(&self, url: &Url) -> bool {
         self.bases.iter().any(|base| is_below(base, url))
@@ -56,8 +56,8 @@ impl OwnServer {
         address.port() == self.listen.port() && (ip == listen || is_any)
     }
 
-    /// Returns true if the peer of a connection is this server. If the server listens on all addresses of the
-    /// machine, the two ends of such a connection have the same address.
+    /// Returns true if the peer of a connection is this server. If the server listens on all
+    /// addresses of the machine, the two ends of such a connection have the same address.
     pub(super) fn is_peer(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let is_local = local.ip().to_canonical() == peer.ip().to_canonical();
         self.is_listener(peer)
@@ -67,9 +67,9 @@ impl OwnServer {
     }
 }
 
-/// Returns true if a URL is below a base URL, regardless of scheme, case, default port, trailing dots of the
-/// host, repeated slashes, dot segments and percent-encoding. A path that only some servers read as below the
-/// base counts as below it.
+/// Returns true if a URL is below a base URL, regardless of scheme, case, default port, trailing
+/// dots of the host, repeated slashes, dot segments and percent-encoding. A path that only some
+/// servers read as below the base counts as below it.
 #[must_use]
 pub fn is_below(base: &Url, url: &Url) -> bool {
     if !is_same_host(base, url) {
@@ -87,8 +87,8 @@ pub fn is_below(base: &Url, url: &Url) -> bool {
         || plain_segments(url.path()).starts_with(&prefix)
 }
 
-/// Returns true if two URLs have the same host and port. The default ports of `http` and `https` count as
-/// equal, because a proxy that serves `https` usually redirects from `http`.
+/// Returns true if two URLs have the same host and port. The default ports of `http` and `https`
+/// count as equal, because a proxy that serves `https` usually redirects from `http`.
 #[must_use]
 pub fn is_same_host(one: &Url, other: &Url) -> bool {
     let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
@@ -115,8 +115,8 @@ fn host(url: &Url) -> Option<PlainHost> {
     })
 }
 
-/// Returns the segments of a path after all normalisation that a chain of proxies may apply: repeated
-/// percent-decoding, and removal of empty and dot segments.
+/// Returns the segments of a path after all normalisation that a chain of proxies may apply:
+/// repeated percent-decoding, and removal of empty and dot segments.
 fn plain_segments(path: &str) -> Vec<String> {
     let mut path = path.to_owned();
     while let decoded = percent_decode_str(&path).decode_utf8_lossy().into_owned()

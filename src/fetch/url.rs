@@ -1,5 +1,6 @@
-//! Untrusted URLs. Accepts https URLs with one unambiguous reading, and rejects those that parsers disagree
-//! about. Resolves nothing; host and port are checked by the egress policy ([`super::address`]).
+//! Untrusted URLs. Accepts https URLs with one unambiguous reading, and rejects those that parsers
+//! disagree about. Resolves nothing; host and port are checked by the egress policy
+//! ([`super::address`]).
 
 use std::fmt;
 
@@ -23,8 +24,8 @@ pub enum InvalidUrl {
     TooLong,
     #[error("it is not a valid URL")]
     Malformed,
-    /// A backslash or control character, which RFC 3986 does not allow. Some parsers read backslashes as
-    /// slashes, and drop control characters.
+    /// A backslash or control character, which RFC 3986 does not allow. Some parsers read
+    /// backslashes as slashes, and drop control characters.
     #[error("it holds a backslash or a control character; percent-encode it")]
     Ambiguous,
     /// `user:password@`.
@@ -71,7 +72,8 @@ impl FetchUrl {
         }
         let url = Url::parse(text).map_err(|_| InvalidUrl::Malformed)?;
         match url.host() {
-            // 0x7f.1, 2130706433 and 017700000001 are 127.0.0.1 for some parsers and names for others.
+            // 0x7f.1, 2130706433 and 017700000001 are 127.0.0.1 for some parsers and names for
+            // others.
             Some(Host::Ipv4(ip)) if written_host(authority) != ip.to_string() => {
                 return Err(InvalidUrl::UnusualHost);
             }
@@ -100,7 +102,8 @@ impl FetchUrl {
         if location.starts_with("//") {
             return Self::parse(&format!("https:{location}"));
         }
-        // RFC 3986 section 3.1. A value with a scheme is parsed as an absolute URL, so `https:path` is rejected.
+        // RFC 3986 section 3.1. A value with a scheme is parsed as an absolute URL, so `https:path`
+        // is rejected.
         let scheme =
             location.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')));
         if scheme.is_some_and(|end| end > 0 && location[end..].starts_with(':')) {
@@ -141,7 +144,8 @@ impl FetchUrl {
             .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
     }
 
-    /// Returns a hash for storing and comparing the URL without its query, which can contain secrets.
+    /// Returns a hash for storing and comparing the URL without its query, which can contain
+    /// secrets.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut url = self.0.clone();

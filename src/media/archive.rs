@@ -1,5 +1,5 @@
-//! Reads the central directory of a ZIP archive (PKWARE APPNOTE 6.3.10) one entry at a time, and the start
-//! of an entry's content. Keeps no list of entries: an archive may have millions.
+//! Reads the central directory of a ZIP archive (PKWARE APPNOTE 6.3.10) one entry at a time, and
+//! the start of an entry's content. Keeps no list of entries: an archive may have millions.
 
 use super::bounded_reader::BoundedReader;
 use std::io::{self, Cursor, Read, Seek};
@@ -28,7 +28,8 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Locates the central directory of the archive in `start..end`. Returns `None` if there is none.
+    /// Locates the central directory of the archive in `start..end`. Returns `None` if there is
+    /// none.
     pub(super) fn open<R: Read + Seek>(
         source: &mut BoundedReader<R>,
         start: u64,
@@ -40,8 +41,8 @@ impl Archive {
         let mut size = source.le32(record + 12)?.map_or(0, u64::from);
         let mut offset = source.le32(record + 16)?.map_or(0, u64::from);
         let mut directory_end = record;
-        // The locator of the ZIP64 record immediately precedes the end of central directory record (section
-        // 4.3.15).
+        // The locator of the ZIP64 record immediately precedes the end of central directory record
+        // (section 4.3.15).
         if let Some(locator) = record.checked_sub(20).filter(|&at| at >= start)
             && source.at(locator, 4)? == b"PK\x06\x07"
         {
@@ -104,7 +105,8 @@ impl Archive {
                 )?;
             }
             entry.header = entry.header.saturating_add(self.shift);
-            // Names longer than the reader's block are truncated; no name that matters is that long.
+            // Names longer than the reader's block are truncated; no name that matters is that
+            // long.
             visit(source.at(at + ENTRY_HEADER, usize::from(name))?, entry);
             at = after_name + u64::from(extra) + u64::from(comment);
         }
@@ -121,8 +123,8 @@ impl Archive {
         let Some((at, packed)) = self.data(source, entry)? else {
             return Ok(content);
         };
-        // The local header may omit the sizes (section 4.4.4, bit 3), so substitute a header with the
-        // compressed size from the central directory.
+        // The local header may omit the sizes (section 4.4.4, bit 3), so substitute a header with
+        // the compressed size from the central directory.
         let mut local = b"PK\x03\x04\x14\0\0\0".to_vec();
         local.extend(entry.method.to_le_bytes());
         local.extend([0, 0, 0x21, 0, 0, 0, 0, 0]);
@@ -137,7 +139,8 @@ impl Archive {
         Ok(content)
     }
 
-    /// Opens the archive nested in an entry. Returns `None` unless the entry is stored uncompressed.
+    /// Opens the archive nested in an entry. Returns `None` unless the entry is stored
+    /// uncompressed.
     pub(super) fn nested<R: Read + Seek>(
         &self,
         source: &mut BoundedReader<R>,
@@ -151,7 +154,8 @@ impl Archive {
         }
     }
 
-    /// Returns the offset of an entry's data and the number of compressed bytes to read, which is capped.
+    /// Returns the offset of an entry's data and the number of compressed bytes to read, which is
+    /// capped.
     fn data<R: Read + Seek>(
         &self,
         source: &mut BoundedReader<R>,
@@ -185,8 +189,8 @@ fn end_record<R: Read + Seek>(
     let Some(mut upper) = end.checked_sub(RECORD).map(|at| at + 4) else {
         return Ok(None);
     };
-    // Search backwards, so that the outermost of several records is found. Windows overlap by the length of
-    // the signature minus one byte, so that none is missed.
+    // Search backwards, so that the outermost of several records is found. Windows overlap by the
+    // length of the signature minus one byte, so that none is missed.
     while upper >= lowest + 4 {
         let lower = upper.saturating_sub(SEARCH_WINDOW).max(lowest);
         let piece = source

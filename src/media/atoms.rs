@@ -1,8 +1,8 @@
 //! The boxes of ISO base media files (ISO/IEC 14496-12 section 4.2), called atoms in QuickTime.
 //!
-//! Written by hand to bound memory: a walk reads box headers through one block of 8 KiB, whatever the size of
-//! the file. Parser crates read a `moov` box with its sample tables into memory, and a crafted file of 100 MiB
-//! can consist of one.
+//! Written by hand to bound memory: a walk reads box headers through one block of 8 KiB, whatever
+//! the size of the file. Parser crates read a `moov` box with its sample tables into memory, and a
+//! crafted file of 100 MiB can consist of one.
 
 use super::bounded_reader::BoundedReader;
 use std::io::{self, Read, Seek};
@@ -18,8 +18,8 @@ pub(super) struct Atom {
 }
 
 impl Atom {
-    /// Truncates the box to `end`. Without this, a box that claims to extend past its parent would be
-    /// walked again for each sibling of the parent.
+    /// Truncates the box to `end`. Without this, a box that claims to extend past its parent would
+    /// be walked again for each sibling of the parent.
     pub(super) fn before(self, end: u64) -> Self {
         Self {
             end: self.end.min(end),

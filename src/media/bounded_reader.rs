@@ -1,20 +1,22 @@
-//! A budgeted random-access reader: small reads at any offset, through one block buffer, and a bounded
-//! number of them. Knows no format.
+//! A budgeted random-access reader: small reads at any offset, through one block buffer, and a
+//! bounded number of them. Knows no format.
 
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
-/// Size in bytes: enough for a signature and the data after it, yet cheap for a walk in long strides.
+/// Size in bytes: enough for a signature and the data after it, yet cheap for a walk in long
+/// strides.
 const BLOCK_SIZE: usize = 8 * 1024;
 
-/// Step budget per file. A step is one access to the block, a few nanoseconds. The largest legitimate files
-/// use a third of the budget, and the slowest crafted file takes less than a second.
+/// Step budget per file. A step is one access to the block, a few nanoseconds. The largest
+/// legitimate files use a third of the budget, and the slowest crafted file takes less than a
+/// second.
 const STEP_BUDGET: u32 = 16_000_000;
-/// Steps charged for filling the block: about the ratio of its cost to that of an access. Reading a file of
-/// 100 MiB once thus takes a twentieth of the budget.
+/// Steps charged for filling the block: about the ratio of its cost to that of an access. Reading a
+/// file of 100 MiB once thus takes a twentieth of the budget.
 const FILL_STEPS: u32 = 64;
 
-/// A reader with a step budget. Once the budget is exhausted, every read behaves as at the end of the file,
-/// so that every walk terminates.
+/// A reader with a step budget. Once the budget is exhausted, every read behaves as at the end of
+/// the file, so that every walk terminates.
 pub(super) struct BoundedReader<R> {
     reader: R,
     budget: u32,
@@ -68,8 +70,8 @@ impl<R: Read + Seek> BoundedReader<R> {
         !self.is_exhausted
     }
 
-    /// Returns the bytes at `offset`: at most `wanted` and at most one block, and fewer only at the end of
-    /// the file.
+    /// Returns the bytes at `offset`: at most `wanted` and at most one block, and fewer only at the
+    /// end of the file.
     pub(super) fn at(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
         let rest = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = wanted.min(BLOCK_SIZE).min(rest);
@@ -138,7 +140,8 @@ impl<R: Read + Seek> BoundedReader<R> {
         Ok(self.array(offset)?.map(u64::from_le_bytes))
     }
 
-    /// Returns the underlying reader, positioned at `offset`. Its reads bypass the block and the budget.
+    /// Returns the underlying reader, positioned at `offset`. Its reads bypass the block and the
+    /// budget.
     pub(super) fn stream_from(&mut self, offset: u64) -> io::Result<&mut R> {
         self.reader.seek(SeekFrom::Start(offset))?;
         Ok(&mut self.reader)

@@ -112,8 +112,8 @@ pub(super) fn iff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     }))
 }
 
-/// Identifies a file that starts with `caff` (Apple Core Audio Format Specification): version 1, with the
-/// audio description chunk first.
+/// Identifies a file that starts with `caff` (Apple Core Audio Format Specification): version 1,
+/// with the audio description chunk first.
 pub(super) fn caf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let described =
         source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);

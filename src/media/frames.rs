@@ -1,6 +1,6 @@
-//! Elementary streams without a container: MP3, ADTS and AMR audio, and MPEG video and transport streams. A
-//! frame header has so few fixed bits that it occurs anywhere by chance, so detection requires several
-//! consecutive frames. Decodes nothing.
+//! Elementary streams without a container: MP3, ADTS and AMR audio, and MPEG video and transport
+//! streams. A frame header has so few fixed bits that it occurs anywhere by chance, so detection
+//! requires several consecutive frames. Decodes nothing.
 
 use super::bounded_reader::BoundedReader;
 use super::sniff::Detected;
@@ -62,7 +62,8 @@ fn adts(header: &[u8]) -> Option<Frame> {
     })
 }
 
-/// Parses an MPEG audio header (ISO/IEC 11172-3 section 2.4.2.3, 13818-3, and the MPEG-2.5 extension).
+/// Parses an MPEG audio header (ISO/IEC 11172-3 section 2.4.2.3, 13818-3, and the MPEG-2.5
+/// extension).
 fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
     const V1_L1: [u32; 14] = [
         32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448,
@@ -110,8 +111,8 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
     })
 }
 
-/// Returns the frame at `at` if `wanted` consecutive frames of the same codec and sample rate start there,
-/// or at minimum `minimum` that extend to the end of the file or to a trailing tag.
+/// Returns the frame at `at` if `wanted` consecutive frames of the same codec and sample rate start
+/// there, or at minimum `minimum` that extend to the end of the file or to a trailing tag.
 fn run<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     at: u64,
@@ -145,8 +146,8 @@ fn run<R: Read + Seek>(
     Ok(Some(first))
 }
 
-/// Returns the offset of the content after leading `ID3v2` (section 3.1 of the 2.4 structure document) and
-/// APE tags.
+/// Returns the offset of the content after leading `ID3v2` (section 3.1 of the 2.4 structure
+/// document) and APE tags.
 pub(super) fn untagged<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<u64> {
     let mut at = 0;
     // Some programs prepend a new tag without removing the old one.
@@ -187,15 +188,16 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
     Ok(at)
 }
 
-/// Returns the offset and header of the first of several consecutive frames at or after `at`. Padding after
-/// a tag may exceed the size in the tag, and broadcast recordings start in the middle of a frame.
+/// Returns the offset and header of the first of several consecutive frames at or after `at`.
+/// Padding after a tag may exceed the size in the tag, and broadcast recordings start in the middle
+/// of a frame.
 pub(super) fn first<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     mut at: u64,
 ) -> io::Result<Option<(u64, Frame)>> {
     const MAX_JUNK: u64 = 4096;
-    // Padding that a tag reserves for growth may be missing from its size, hence the larger bound after a
-    // tag.
+    // Padding that a tag reserves for growth may be missing from its size, hence the larger bound
+    // after a tag.
     let padding = if at > 0 { 1024 * 1024 } else { 64 * 1024 };
     if let Some(frame) = run(source, at, 3, 1)? {
         return Ok(Some((at, frame)));
@@ -227,8 +229,8 @@ pub(super) fn first<R: Read + Seek>(
     Ok(None)
 }
 
-/// Sizes of AMR frames by frame type, including the type byte; 0 means an undefined type (RFC 4867 section
-/// 5.3). Narrowband, then wideband.
+/// Sizes of AMR frames by frame type, including the type byte; 0 means an undefined type (RFC 4867
+/// section 5.3). Narrowband, then wideband.
 pub(super) const AMR_SIZES: [[u8; 16]; 2] = [
     [13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1],
     [18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1],
@@ -266,8 +268,8 @@ pub(super) fn amr<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     }))
 }
 
-/// Identifies an MPEG program stream (ISO/IEC 13818-1 section 2.5.3.3) or a bare video stream (13818-2
-/// section 6.2.2.1).
+/// Identifies an MPEG program stream (ISO/IEC 13818-1 section 2.5.3.3) or a bare video stream
+/// (13818-2 section 6.2.2.1).
 pub(super) fn mpeg_video(head: &[u8]) -> Option<Detected> {
     let valid = match *head {
         [0, 0, 1, 0xba, clock, ..] if head.len() >= 12 => {
@@ -285,8 +287,8 @@ pub(super) fn mpeg_video(head: &[u8]) -> Option<Detected> {
     valid.then(|| Detected::of("video/mpeg"))
 }
 
-/// Returns true if consecutive packets of a transport stream are present (ISO/IEC 13818-1 section 2.4.3),
-/// either bare or each with a preceding 4-byte timestamp, as camcorders write them.
+/// Returns true if consecutive packets of a transport stream are present (ISO/IEC 13818-1 section
+/// 2.4.3), either bare or each with a preceding 4-byte timestamp, as camcorders write them.
 pub(super) fn transport_stream(head: &[u8]) -> bool {
     let every = |from: usize, step: usize| {
         let mut packets = head.iter().skip(from).step_by(step).take(5);

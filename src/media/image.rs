@@ -1,17 +1,19 @@
-//! JPEG, PNG, GIF, BMP, ICO and WebP: checks that the structure is complete enough to display. Decodes nothing.
+//! JPEG, PNG, GIF, BMP, ICO and WebP: checks that the structure is complete enough to display.
+//! Decodes nothing.
 
 use super::bounded_reader::BoundedReader;
 use super::chunks::{Layout, find};
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// Identifies JPEG (ITU T.81 annex B): segments up to the first scan, including a frame header, and an end
-/// marker after it.
+/// Identifies JPEG (ITU T.81 annex B): segments up to the first scan, including a frame header, and
+/// an end marker after it.
 pub(super) fn jpeg<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const CUT_SHORT: Detected = Detected::Damaged("a JPEG image that is cut short");
     let mut at = 2;
     let mut framed = false;
-    // A segment takes at least two bytes and an image has a few dozen; the bound stops crafted files.
+    // A segment takes at least two bytes and an image has a few dozen; the bound stops crafted
+    // files.
     for _ in 0..20_000 {
         let Some([mark, code, high, low]) = source.array(at)? else {
             return Ok(CUT_SHORT);
@@ -39,7 +41,8 @@ pub(super) fn jpeg<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
     Ok(Detected::Damaged("a JPEG image with broken segments"))
 }
 
-/// Returns true if an end-of-image marker follows `from`. It need not end the file: phones append a video.
+/// Returns true if an end-of-image marker follows `from`. It need not end the file: phones append a
+/// video.
 fn ends<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<bool> {
     // It is usually at the very end; searching there first avoids reading the whole file.
     let tail = source.len().saturating_sub(4096).max(from);
@@ -60,8 +63,8 @@ fn ends<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<
     }
 }
 
-/// Identifies PNG (W3C PNG section 5): a complete header, image data, and no chunk that extends past the
-/// end of the file.
+/// Identifies PNG (W3C PNG section 5): a complete header, image data, and no chunk that extends
+/// past the end of the file.
 pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const CUT_SHORT: Detected = Detected::Damaged("a PNG image that is cut short");
     /// Bytes of a chunk besides its data: length, type and checksum.
@@ -117,8 +120,8 @@ pub(super) fn gif<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
             break;
         };
         match introducer {
-            // An image takes at least 11 bytes: a 10-byte descriptor, an optional colour table, and a code
-            // size.
+            // An image takes at least 11 bytes: a 10-byte descriptor, an optional colour table, and
+            // a code size.
             0x2c if source.at(at, 11)?.len() == 11 => return Ok(Detected::of("image/gif")),
             0x21 => {
                 at += 2;
@@ -137,8 +140,8 @@ pub(super) fn gif<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
     ))
 }
 
-/// Identifies BMP: a bitmap header of a known size, one plane, a valid bit depth, and pixels inside the
-/// file.
+/// Identifies BMP: a bitmap header of a known size, one plane, a valid bit depth, and pixels inside
+/// the file.
 pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((offset, header)) = source.le32(10)?.zip(source.le32(14)?) else {
         return Ok(None);
@@ -159,8 +162,8 @@ pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     }))
 }
 
-/// Identifies ICO and CUR, which share a directory layout: every image lies inside the file and starts with
-/// a known header.
+/// Identifies ICO and CUR, which share a directory layout: every image lies inside the file and
+/// starts with a known header.
 pub(super) fn icon<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((kind, count)) = source.le16(2)?.zip(source.le16(4)?) else {
         return Ok(None);
@@ -185,8 +188,8 @@ pub(super) fn icon<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
     })
 }
 
-/// Identifies WebP (RFC 9649): the first chunk is complete image data, or an extended header that is
-/// followed by complete image data.
+/// Identifies WebP (RFC 9649): the first chunk is complete image data, or an extended header that
+/// is followed by complete image data.
 pub(super) fn webp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const CUT_SHORT: Detected = Detected::Damaged("a WebP image that is cut short");
     let Some(name) = source.array::<4>(12)? else {

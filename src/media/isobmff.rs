@@ -1,12 +1,13 @@
-//! ISO base media files (ISO/IEC 14496-12) and their ancestor, QuickTime: MP4, M4A, MOV, 3GP, HEIC. Identified
-//! by their brands, and by their tracks where the brands are generic. Reads no samples.
+//! ISO base media files (ISO/IEC 14496-12) and their ancestor, QuickTime: MP4, M4A, MOV, 3GP, HEIC.
+//! Identified by their brands, and by their tracks where the brands are generic. Reads no samples.
 
 use super::atoms::{Atom, atom, child, find, inside};
 use super::bounded_reader::BoundedReader;
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// Identifies a file by its first box: `ftyp`, or one that older QuickTime files without `ftyp` start with.
+/// Identifies a file by its first box: `ftyp`, or one that older QuickTime files without `ftyp`
+/// start with.
 pub(super) fn identify<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<Detected>> {
@@ -39,7 +40,8 @@ pub(super) fn identify<R: Read + Seek>(
     }
 }
 
-/// Returns the `ftyp` box of a file that has padding boxes in front of it; `first` is the first box.
+/// Returns the `ftyp` box of a file that has padding boxes in front of it; `first` is the first
+/// box.
 fn late_brands<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     first: Atom,
@@ -134,12 +136,13 @@ struct Tracks {
     video: bool,
     /// Has a track of another kind that is content in itself, unlike subtitles, metadata and hints.
     other: bool,
-    /// May have tracks that are not visible here: fragments without a movie box, or a compressed movie box.
+    /// May have tracks that are not visible here: fragments without a movie box, or a compressed
+    /// movie box.
     hidden: bool,
 }
 
-/// Returns the kinds of tracks of the movie after `from`, or `None` if there is neither a complete movie
-/// box nor a fragment.
+/// Returns the kinds of tracks of the movie after `from`, or `None` if there is neither a complete
+/// movie box nor a fragment.
 fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<Option<Tracks>> {
     let len = source.len();
     let mut tracks = Tracks::default();
@@ -383,8 +386,8 @@ mod tests {
         }
     }
 
-    /// Crafted files of 10 MiB, in which a box in each track claims the rest of the file, later tracks
-    /// included.
+    /// Crafted files of 10 MiB, in which a box in each track claims the rest of the file, later
+    /// tracks included.
     #[test]
     fn tracks_that_claim_the_rest_of_the_file_take_a_bounded_number_of_steps() {
         const SIZE: usize = 10 << 20;

@@ -8,8 +8,9 @@ use std::io::{self, BufReader, Cursor, ErrorKind, Read, Seek};
 /// Maximum nesting depth: the recursion limit of `serde_json` when it builds values.
 const MAX_DEPTH: u32 = 128;
 
-/// Returns true if the whole file is one JSON value, after an optional byte order mark. The encoding must be
-/// UTF-8, or UTF-16, which earlier versions of the standard allowed; `little` is the byte order of UTF-16.
+/// Returns true if the whole file is one JSON value, after an optional byte order mark. The
+/// encoding must be UTF-8, or UTF-16, which earlier versions of the standard allowed; `little` is
+/// the byte order of UTF-16.
 pub(super) fn is_json<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     little: Option<bool>,
@@ -110,8 +111,8 @@ impl<R: Read> Read for Utf16Reader<R> {
     }
 }
 
-/// A reader that ends JSON at [`MAX_DEPTH`]. Even when it skips values, the parser needs a byte of memory per
-/// open bracket, and a crafted file can consist of brackets.
+/// A reader that ends JSON at [`MAX_DEPTH`]. Even when it skips values, the parser needs a byte of
+/// memory per open bracket, and a crafted file can consist of brackets.
 struct DepthLimited<R> {
     reader: R,
     depth: u32,

@@ -10,8 +10,8 @@ pub struct Declared {
     pub media_type: &'static MediaType,
 }
 
-/// Looks up a declared `content_type`, ignoring case. Returns `None` if it is not accepted, which includes
-/// any value with parameters (`text/plain; charset=utf-8`).
+/// Looks up a declared `content_type`, ignoring case. Returns `None` if it is not accepted, which
+/// includes any value with parameters (`text/plain; charset=utf-8`).
 #[must_use]
 pub fn declared(content_type: &str) -> Option<Declared> {
     let same = |name: &&&'static str| name.eq_ignore_ascii_case(content_type);
@@ -29,8 +29,8 @@ pub fn declared(content_type: &str) -> Option<Declared> {
     })
 }
 
-/// Looks up the type in the `Content-Type` header of a response. Ignores parameters, and accepts spellings
-/// common on the web that the API does not accept.
+/// Looks up the type in the `Content-Type` header of a response. Ignores parameters, and accepts
+/// spellings common on the web that the API does not accept.
 #[must_use]
 pub fn from_content_type_header(value: &str) -> Option<&'static MediaType> {
     let name = value.split(';').next().unwrap_or_default().trim();
@@ -83,7 +83,8 @@ pub fn by_extension(extension: &str) -> Option<&'static MediaType> {
     })
 }
 
-/// Extensions of formats that are never accepted: programs, scripts, and media that no recipient can open.
+/// Extensions of formats that are never accepted: programs, scripts, and media that no recipient
+/// can open.
 static REFUSED_EXTENSIONS: &[&str] = &[
     "7z", "ac3", "apk", "avif", "bat", "bz2", "class", "cmd", "cur", "deb", "dll", "dmg", "docm",
     "elf", "exe", "flac", "flv", "hta", "iso", "jar", "jp2", "js", "jxl", "lnk", "lz4", "mkv",

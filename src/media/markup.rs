@@ -30,7 +30,8 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
             .strip_prefix("<?")
             .is_some_and(|target| !matches!(word(target), "" | "php"))
         {
-            // The XML declaration, a style sheet, or another processing instruction, but not PHP code.
+            // The XML declaration, a style sheet, or another processing instruction, but not PHP
+            // code.
             rest.split_once("?>").map(|(_, rest)| rest)
         } else {
             break;
@@ -90,9 +91,9 @@ fn html(name: &str) -> bool {
         .any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Returns the text after the document type declaration that `text` starts with. The declaration may have
-/// an internal subset in brackets, with declarations, comments and processing instructions (XML 1.0 section
-/// 2.8).
+/// Returns the text after the document type declaration that `text` starts with. The declaration
+/// may have an internal subset in brackets, with declarations, comments and processing instructions
+/// (XML 1.0 section 2.8).
 fn doctype(text: &str) -> Option<&str> {
     let mut rest = text.strip_prefix('<')?;
     let mut subset = false;

@@ -1,6 +1,6 @@
-//! Media type detection: the table of accepted types, content sniffing, and the choice of a file's type
-//! from its content, filename and declared type. Pure: callers pass readers in, and nothing from the rest
-//! of the crate is imported.
+//! Media type detection: the table of accepted types, content sniffing, and the choice of a file's
+//! type from its content, filename and declared type. Pure: callers pass readers in, and nothing
+//! from the rest of the crate is imported.
 
 mod archive;
 mod atoms;

@@ -4,8 +4,8 @@ use super::sniff::Detected;
 use memchr::memmem;
 
 /// Identifies an Office document by its main part (ECMA-376 part 2 sections 6.5 and 7.2.3): the
-/// relationships of the package name the part, and `[Content_Types].xml` gives its type. Embedded documents
-/// and templates are listed there too, and do not count.
+/// relationships of the package name the part, and `[Content_Types].xml` gives its type. Embedded
+/// documents and templates are listed there too, and do not count.
 pub(super) fn identify(types: &[u8], relationships: &[u8], macros: bool) -> Option<Detected> {
     let types = plain(types);
     let types: Vec<Tag<'_>> = tags(&types).collect();
@@ -37,8 +37,8 @@ pub(super) fn identify(types: &[u8], relationships: &[u8], macros: bool) -> Opti
         };
         declared(b"override").find(part).and_then(content_type)
     });
-    // If the name is spelled differently, or the type is that of an extension, take the first type that
-    // belongs to a main part.
+    // If the name is spelled differently, or the type is that of an extension, take the first type
+    // that belongs to a main part.
     let kind = named.or_else(|| {
         let all = declared(b"override").chain(declared(b"default"));
         all.filter_map(content_type)
@@ -67,8 +67,8 @@ pub(super) fn identify(types: &[u8], relationships: &[u8], macros: bool) -> Opti
 
 const MACROS: Detected = Detected::Unsupported("an Office document with macros");
 
-/// Maps the content type of a main part, in lower case, to the document. Returns `None` for types of other
-/// parts.
+/// Maps the content type of a main part, in lower case, to the document. Returns `None` for types
+/// of other parts.
 fn main_part(kind: &[u8]) -> Option<Detected> {
     const DOCUMENT: &str = "application/vnd.openxmlformats-officedocument.";
     if kind == b"application/vnd.ms-excel.sheet.binary.macroenabled.main" {
@@ -111,7 +111,8 @@ struct Tag<'a> {
 }
 
 impl<'a> Tag<'a> {
-    /// Returns the value of an attribute as written. Content types have no characters that need escaping.
+    /// Returns the value of an attribute as written. Content types have no characters that need
+    /// escaping.
     fn attribute(&self, wanted: &[u8]) -> Option<&'a [u8]> {
         let mut rest = self.rest;
         loop {

@@ -1,14 +1,15 @@
 //! OLE compound files ([MS-CFB]), identified by the streams in the root storage.
 //!
-//! Written by hand to bound memory: reads at most 4,096 directory entries of 128 bytes, and of the allocation
-//! table only the words of the directory's chain. The `cfb` crate loads both in full, and a crafted file of
-//! 100 MiB can consist of 800,000 directory entries.
+//! Written by hand to bound memory: reads at most 4,096 directory entries of 128 bytes, and of the
+//! allocation table only the words of the directory's chain. The `cfb` crate loads both in full,
+//! and a crafted file of 100 MiB can consist of 800,000 directory entries.
 
 use super::bounded_reader::BoundedReader;
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// Maximum number of directory entries read. Office writes a few dozen, those of the root among the first.
+/// Maximum number of directory entries read. Office writes a few dozen, those of the root among the
+/// first.
 const MAX_ENTRIES: usize = 4096;
 
 /// A directory entry (section 2.6.1): its name and its links in the tree.
@@ -51,7 +52,8 @@ pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
     ))
 }
 
-/// Maps the name of a root entry to a rank and to the content that it implies; the lowest rank wins.
+/// Maps the name of a root entry to a rank and to the content that it implies; the lowest rank
+/// wins.
 fn kind(name: &str) -> Option<(u8, Detected)> {
     Some(match name {
         "EncryptedPackage" | "\u{9}DRMContent" => {
@@ -71,8 +73,8 @@ fn kind(name: &str) -> Option<(u8, Detected)> {
     })
 }
 
-/// Returns the names directly in the root storage. Embedded documents have streams of the same names in
-/// storages of their own.
+/// Returns the names directly in the root storage. Embedded documents have streams of the same
+/// names in storages of their own.
 fn in_root(items: &[Item]) -> Vec<&str> {
     let mut names = Vec::new();
     let mut open: Vec<u32> = items.first().map(|root| root.child).into_iter().collect();
@@ -161,8 +163,8 @@ impl Sectors {
         source.le32(self.offset(table) + u64::from(sector % each) * 4)
     }
 
-    /// Returns the FAT sector of this index. The header lists the first 109; the others are listed in a
-    /// chain of DIFAT sectors, whose last word is the next DIFAT sector.
+    /// Returns the FAT sector of this index. The header lists the first 109; the others are listed
+    /// in a chain of DIFAT sectors, whose last word is the next DIFAT sector.
     fn table_sector<R: Read + Seek>(
         &self,
         source: &mut BoundedReader<R>,

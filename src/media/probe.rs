@@ -1,5 +1,5 @@
-//! Dimensions of images and durations of media, where they are cheap to obtain. Implausible values are left
-//! unknown.
+//! Dimensions of images and durations of media, where they are cheap to obtain. Implausible values
+//! are left unknown.
 
 use super::bounded_reader::BoundedReader;
 use super::duration::{audio, mp4};
@@ -33,7 +33,8 @@ pub fn probe<R: Read + Seek>(reader: R, media_type: &MediaType) -> MediaInfo {
 }
 
 fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Result<MediaInfo> {
-    // `imagesize` assumes fixed offsets, which are wrong for some PNG and BMP headers; read those here.
+    // `imagesize` assumes fixed offsets, which are wrong for some PNG and BMP headers; read those
+    // here.
     let head = {
         let mut source = BoundedReader::new(&mut reader)?;
         source.at(0, 64)?.to_vec()
@@ -82,8 +83,8 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
     })
 }
 
-/// Read budget for a header. `imagesize` follows segments and boxes without limit, and a crafted file can
-/// consist of nothing else.
+/// Read budget for a header. `imagesize` follows segments and boxes without limit, and a crafted
+/// file can consist of nothing else.
 const MAX_READS: u32 = 2000;
 
 /// A reader that reports the end of the file once its read budget is used up.
@@ -108,7 +109,8 @@ impl<R: Seek> Seek for ReadLimited<R> {
     }
 }
 
-/// Returns the duration in milliseconds, or `None` if the step budget runs out or the value is implausible.
+/// Returns the duration in milliseconds, or `None` if the step budget runs out or the value is
+/// implausible.
 pub(super) fn duration<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     media_type: &MediaType,

@@ -1,4 +1,5 @@
-//! Chooses the type of a file from its detected content, filename and declared type. Reads no bytes.
+//! Chooses the type of a file from its detected content, filename and declared type. Reads no
+//! bytes.
 
 use super::lookup::{by_extension, refused_extension};
 use super::sniff::{Detected, TextKind};
@@ -10,7 +11,8 @@ use crate::quote::shown;
 pub enum Ingest {
     /// Uploaded; the sender vouches for the declared type.
     Upload,
-    /// Fetched from a URL; the extension must fit the content, and the response's `Content-Type` is a hint.
+    /// Fetched from a URL; the extension must fit the content, and the response's `Content-Type` is
+    /// a hint.
     Url,
 }
 
@@ -107,7 +109,8 @@ fn passes(kind: &MediaType, claimed: &MediaType, route: Ingest) -> bool {
         || same_family && (route == Ingest::Upload || interchangeable(kind, claimed))
 }
 
-/// Returns true for types that users do not distinguish: related containers, and HEIC and HEIF stills.
+/// Returns true for types that users do not distinguish: related containers, and HEIC and HEIF
+/// stills.
 fn interchangeable(kind: &MediaType, claimed: &MediaType) -> bool {
     const STILL_IMAGES: [&str; 2] = ["image/heic", "image/heif"];
     const MOVIES: [&str; 4] = ["video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"];
@@ -119,7 +122,8 @@ fn interchangeable(kind: &MediaType, claimed: &MediaType) -> bool {
 
 fn text(kind: TextKind, claim: &Claim<'_>, route: Ingest) -> Result<&'static MediaType, Rejection> {
     let own = kind.media_type();
-    // On upload, text declared to be a binary type is rejected, as is binary content declared to be text.
+    // On upload, text declared to be a binary type is rejected, as is binary content declared to be
+    // text.
     let declared = claim
         .declared
         .filter(|declared| declared.family == Family::Text);
@@ -143,7 +147,8 @@ fn text(kind: TextKind, claim: &Claim<'_>, route: Ingest) -> Result<&'static Med
     }
 }
 
-/// Returns true for types that any text can have: only the filename or declared type distinguishes them.
+/// Returns true for types that any text can have: only the filename or declared type distinguishes
+/// them.
 fn by_name_only(media_type: &MediaType) -> bool {
     matches!(media_type.name, "text/plain" | "text/csv" | "text/markdown")
 }
@@ -177,7 +182,8 @@ impl TextKind {
     }
 }
 
-/// Builds the rejection of a file whose content has another type than its name or declaration claims.
+/// Builds the rejection of a file whose content has another type than its name or declaration
+/// claims.
 fn mismatch(
     filename: &str,
     kind: &MediaType,

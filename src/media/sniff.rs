@@ -13,14 +13,16 @@ pub enum Detected {
     /// An accepted type that is not text.
     Binary {
         media_type: &'static MediaType,
-        /// Alternative type for the same bytes; chosen if the filename or the declared type names it.
+        /// Alternative type for the same bytes; chosen if the filename or the declared type names
+        /// it.
         alternative: Option<&'static MediaType>,
     },
     /// Text from start to end.
     Text(TextKind),
     /// A known format that is not accepted, as a noun phrase: "a Windows program".
     Unsupported(&'static str),
-    /// An accepted format, but incomplete or corrupt, as a noun phrase: "a JPEG image that is cut short".
+    /// An accepted format, but incomplete or corrupt, as a noun phrase: "a JPEG image that is cut
+    /// short".
     Damaged(&'static str),
     /// Neither a known signature nor text.
     Unknown,
@@ -37,7 +39,8 @@ pub enum TextKind {
     Svg,
     /// An HTML document.
     Html,
-    /// Starts with an HTML element that is not `html`: part of a page, or text with some HTML in it.
+    /// Starts with an HTML element that is not `html`: part of a page, or text with some HTML in
+    /// it.
     Fragment,
     /// Other markup.
     Xml,
@@ -103,8 +106,8 @@ fn detect<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected>
     if let Some(amr) = frames::amr(source)? {
         return Ok(amr);
     }
-    // Text can start with the bytes of a binary signature, so text is tested first, except for formats that
-    // are text themselves.
+    // Text can start with the bytes of a binary signature, so text is tested first, except for
+    // formats that are text themselves.
     let text = text::identify(source)?;
     // A byte order mark or blank lines in front are common.
     let start = head.len()
@@ -140,8 +143,8 @@ fn detect<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected>
         return Ok(Detected::Unsupported("a PostScript document"));
     }
     match text {
-        // An uncompressed PDF can be text throughout. Text about the format has the signature too, so the
-        // end of the file must match as well, which is not required of binary content.
+        // An uncompressed PDF can be text throughout. Text about the format has the signature too,
+        // so the end of the file must match as well, which is not required of binary content.
         Some(_) if late_pdf(source, &head)? && ends_like_pdf(source)? => {
             Ok(Detected::of("application/pdf"))
         }
@@ -155,7 +158,8 @@ fn binary<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Res
     if let Some(content) = signed(source, head)? {
         return Ok(content);
     }
-    // ISO base media files start with the length of a box, which can equal any of the signatures above.
+    // ISO base media files start with the length of a box, which can equal any of the signatures
+    // above.
     if let Some(content) = isobmff::identify(source)? {
         return Ok(content);
     }
@@ -171,9 +175,9 @@ fn binary<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Res
     bare_audio(source)
 }
 
-/// Returns true if a PDF starts after other bytes: some document servers prepend a line, and readers search
-/// the first kilobyte for the signature. Markup in front is excluded, because a browser would treat the
-/// file as a page.
+/// Returns true if a PDF starts after other bytes: some document servers prepend a line, and
+/// readers search the first kilobyte for the signature. Markup in front is excluded, because a
+/// browser would treat the file as a page.
 fn late_pdf<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Result<bool> {
     let start = head
         .strip_prefix(b"\xef\xbb\xbf")
@@ -193,7 +197,8 @@ fn ends_like_pdf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<bo
     Ok(tail.ends_with(b"%%EOF") && memmem::find(tail, b"startxref").is_some())
 }
 
-/// Matches the leading signatures of accepted formats, and of formats that need more than a signature.
+/// Matches the leading signatures of accepted formats, and of formats that need more than a
+/// signature.
 fn signed<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     head: &[u8],
@@ -217,11 +222,12 @@ fn signed<R: Read + Seek>(
         [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1, ..] => ole::identify(source).map(Some),
         [b'P', b'K', 3, 4, ..]
         | [b'P', b'K', 5, 6, ..]
-        // Archives that were meant to be split have a marker in front, even if they fit into one part.
+        // Archives that were meant to be split have a marker in front, even if they fit into one
+        // part.
         | [b'P', b'K', 7, 8, b'P', b'K', ..]
         | [b'P', b'K', b'0', b'0', b'P', b'K', 3, 4, ..] => zip_container::identify(source).map(Some),
-        // macOS universal binaries and Java class files share a signature. The next word is a small number of
-        // architectures in the former, and a version of at least 45 in the latter.
+        // macOS universal binaries and Java class files share a signature. The next word is a small
+        // number of architectures in the former, and a version of at least 45 in the latter.
         [0xca, 0xfe, 0xba, 0xbe, a, b, c, d, ..] => {
             Ok(Some(Detected::Unsupported(if u32::from_be_bytes([*a, *b, *c, *d]) < 45 {
                 "a macOS program"
@@ -249,7 +255,8 @@ fn bare_audio<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detec
     })
 }
 
-/// Returns true if a PDF starts at `at` (ISO 32000-1 section 7.5.2): a version, soon followed by an object.
+/// Returns true if a PDF starts at `at` (ISO 32000-1 section 7.5.2): a version, soon followed by an
+/// object.
 fn pdf<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<bool> {
     const SEARCH_WINDOW: u64 = 64 * 1024;
     const BLANKS: &[u8] = b" \t\r\n\x0c\0";

@@ -1,5 +1,5 @@
-//! The table of accepted types: the single source of truth for code, tests and documentation. Names and
-//! aliases: Linq Partner API v3, `POST /v3/attachments`, field `content_type`.
+//! The table of accepted types: the single source of truth for code, tests and documentation. Names
+//! and aliases: Linq Partner API v3, `POST /v3/attachments`, field `content_type`.
 
 use Family::{Archive, Document, Image, Media, Package, Text};
 
@@ -12,8 +12,8 @@ pub enum Disposition {
     Attachment,
 }
 
-/// Group of types. A claimed type may differ from the content within a family, but only among images and
-/// among media.
+/// Group of types. A claimed type may differ from the content within a family, but only among
+/// images and among media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Images, except SVG, which is text.
@@ -84,7 +84,8 @@ impl MediaType {
         }
     }
 
-    /// Formats the type as a Markdown table row: name, other names, extensions, signature, disposition.
+    /// Formats the type as a Markdown table row: name, other names, extensions, signature,
+    /// disposition.
     #[must_use]
     pub fn row(&self) -> String {
         let code = |words: &[&str]| {

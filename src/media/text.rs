@@ -7,7 +7,8 @@ use std::io::{self, Read, Seek};
 
 /// Size of a block in bytes, and of the prefix by which text is classified.
 pub(super) const BLOCK: usize = 64 * 1024;
-/// Size of that prefix in bytes for markup: the root element of a drawing may follow pages of licence text.
+/// Size of that prefix in bytes for markup: the root element of a drawing may follow pages of
+/// licence text.
 const MARKUP_PREFIX: usize = 1024 * 1024;
 
 /// The byte order mark in UTF-8.
@@ -15,8 +16,8 @@ pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The end-of-file character (Ctrl-Z) of DOS text files.
 pub(super) const DOS_END: u8 = 0x1a;
 
-/// Returns the kind of text, or `None` if the file is neither UTF-16 with a byte order mark nor free of
-/// binary control characters.
+/// Returns the kind of text, or `None` if the file is neither UTF-16 with a byte order mark nor
+/// free of binary control characters.
 pub(super) fn identify<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<TextKind>> {
@@ -57,17 +58,17 @@ fn start<R: Read + Seek>(
 }
 
 /// Returns true for control characters that do not occur in text: the WHATWG's binary data bytes
-/// (<https://mimesniff.spec.whatwg.org/#binary-data-byte>) except the vertical tab, which databases export
-/// for line breaks within a cell.
+/// (<https://mimesniff.spec.whatwg.org/#binary-data-byte>) except the vertical tab, which databases
+/// export for line breaks within a cell.
 ///
-/// Escape is not one of them: Japanese mail (ISO-2022-JP) uses it. ISO-2022-KR, which shifts with 0E and
-/// 0F, is rejected; it has long been out of use.
+/// Escape is not one of them: Japanese mail (ISO-2022-JP) uses it. ISO-2022-KR, which shifts with
+/// 0E and 0F, is rejected; it has long been out of use.
 const fn binary(byte: u8) -> bool {
     matches!(byte, 0x00..=0x08 | 0x0e..=0x1a | 0x1c..=0x1f)
 }
 
-/// Returns true if a stream is free of binary control characters, which holds for UTF-8 and for all 8-bit
-/// and East Asian encodings. A final DOS end-of-file character is allowed.
+/// Returns true if a stream is free of binary control characters, which holds for UTF-8 and for all
+/// 8-bit and East Asian encodings. A final DOS end-of-file character is allowed.
 fn bytes(reader: &mut impl Read) -> io::Result<bool> {
     let mut buffer = vec![0; BLOCK];
     loop {
@@ -87,7 +88,8 @@ fn bytes(reader: &mut impl Read) -> io::Result<bool> {
     }
 }
 
-/// Returns true if a stream is UTF-16 without binary control characters and with all surrogates paired.
+/// Returns true if a stream is UTF-16 without binary control characters and with all surrogates
+/// paired.
 fn utf16(reader: &mut impl Read, little: bool) -> io::Result<bool> {
     let mut buffer = vec![0; BLOCK];
     let mut high = false;
@@ -158,8 +160,8 @@ fn kind<R: Read + Seek>(
     }
 }
 
-/// Returns true if text starts with the line `BEGIN:name`, ignoring case (RFC 6350 section 3.3, RFC 5545
-/// section 3.1).
+/// Returns true if text starts with the line `BEGIN:name`, ignoring case (RFC 6350 section 3.3, RFC
+/// 5545 section 3.1).
 fn begins(text: &str, name: &str) -> bool {
     text.split_once(':').is_some_and(|(begin, rest)| {
         // Classic Mac OS ends lines with CR alone.

@@ -54,7 +54,8 @@ impl Tiff {
                         Some(34_713 | 32_767 | 32_769 | 32_770 | 65_000 | 65_535)
                     );
                 }
-                // Photometric interpretation: a colour filter array or linear raw means sensor data.
+                // Photometric interpretation: a colour filter array or linear raw means sensor
+                // data.
                 0x106 => found.raw |= matches!(short, Some(32_803 | 34_892)),
                 0x10f => found.made = true,
                 0x14a => {
@@ -98,7 +99,8 @@ impl Tiff {
                 Some(inner) => self.directory(source, inner)?,
                 None => Directory::default(),
             };
-            // A sub-IFD without an image width, in a file that names its maker, is not a scanned page.
+            // A sub-IFD without an image width, in a file that names its maker, is not a scanned
+            // page.
             if inner.raw || first.made && !inner.wide {
                 return Ok(true);
             }
@@ -107,7 +109,8 @@ impl Tiff {
     }
 }
 
-/// Identifies TIFF (TIFF 6.0 section 2) and `BigTIFF`: the first IFD is readable and has an image width.
+/// Identifies TIFF (TIFF 6.0 section 2) and `BigTIFF`: the first IFD is readable and has an image
+/// width.
 pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const NO_DIRECTORY: Detected = Detected::Damaged("a TIFF image without a readable directory");
     const RAW: Detected = Detected::Unsupported("a camera's raw image");

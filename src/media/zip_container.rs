@@ -1,5 +1,5 @@
-//! Identifies ZIP containers by their entries: Office, iWork and EPUB documents, Wallet passes, programs,
-//! or plain archives.
+//! Identifies ZIP containers by their entries: Office, iWork and EPUB documents, Wallet passes,
+//! programs, or plain archives.
 
 use super::archive::{Archive, Entry};
 use super::bounded_reader::BoundedReader;

@@ -1,5 +1,5 @@
-//! Confinement of the current process, a child of the server: drops privileges and sets resource limits
-//! before any input is read.
+//! Confinement of the current process, a child of the server: drops privileges and sets resource
+//! limits before any input is read.
 
 use std::fs::File;
 use std::io;
@@ -29,8 +29,8 @@ pub struct Confinement {
     pub no_processes: bool,
 }
 
-/// Confines this process irrevocably. Landlock and seccomp apply as far as the kernel supports them;
-/// [`probe`] reports that.
+/// Confines this process irrevocably. Landlock and seccomp apply as far as the kernel supports
+/// them; [`probe`] reports that.
 ///
 /// # Errors
 /// A limit cannot be set, or the server has died.
@@ -117,9 +117,8 @@ fn restrict(_: &ChildSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Restricts file access to the paths of the spec, and denies TCP and signals to other processes, as far as
-/// the kernel supports it
-/// (landlock(7)).
+/// Restricts file access to the paths of the spec, and denies TCP and signals to other processes,
+/// as far as the kernel supports it (landlock(7)).
 #[cfg(target_os = "linux")]
 fn landlock(spec: &ChildSpec) -> Result<(), landlock::RulesetError> {
     use landlock::{
@@ -153,9 +152,9 @@ fn landlock(spec: &ChildSpec) -> Result<(), landlock::RulesetError> {
     Ok(())
 }
 
-/// Returns seccomp filters that deny system calls for networking, for other processes, and for kernel
-/// interfaces that no decoder needs. A confined process can start threads but no processes, so killing it
-/// leaves nothing running. Only `ffmpeg` may use `execve`.
+/// Returns seccomp filters that deny system calls for networking, for other processes, and for
+/// kernel interfaces that no decoder needs. A confined process can start threads but no processes,
+/// so killing it leaves nothing running. Only `ffmpeg` may use `execve`.
 #[cfg(target_os = "linux")]
 fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     use seccompiler::{
@@ -191,8 +190,8 @@ fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     )
     .ok()?;
     refused.push((libc::SYS_clone, vec![SeccompRule::new(vec![process]).ok()?]));
-    // A filter cannot read the flags of clone3(2), which are in memory. C libraries fall back to clone(2) if
-    // it is not implemented.
+    // A filter cannot read the flags of clone3(2), which are in memory. C libraries fall back to
+    // clone(2) if it is not implemented.
     Some(vec![
         filter(refused, libc::EPERM)?,
         filter(vec![(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?,

@@ -1,11 +1,11 @@
-//! Sandboxed child processes, in which untrusted files are decoded: by the decoders of this binary (a
-//! hidden subcommand) or by `ffmpeg`. Knows nothing of media.
+//! Sandboxed child processes, in which untrusted files are decoded: by the decoders of this binary
+//! (a hidden subcommand) or by `ffmpeg`. Knows nothing of media.
 //!
-//! The parent starts this binary again. The child confines itself ([`confine`]), then runs a decoder or
-//! replaces itself with `ffmpeg` (`execve`). Memory (`RLIMIT_AS`), CPU time, wall time and output size are
-//! limited. The child has no network (seccomp) and, where the kernel has Landlock, no access to files
-//! other than those of its job. It is killed when the caller is cancelled, at its deadline, and when the
-//! server dies (`PR_SET_PDEATHSIG`).
+//! The parent starts this binary again. The child confines itself ([`confine`]), then runs a
+//! decoder or replaces itself with `ffmpeg` (`execve`). Memory (`RLIMIT_AS`), CPU time, wall time
+//! and output size are limited. The child has no network (seccomp) and, where the kernel has
+//! Landlock, no access to files other than those of its job. It is killed when the caller is
+//! cancelled, at its deadline, and when the server dies (`PR_SET_PDEATHSIG`).
 
 pub(crate) mod confine;
 
@@ -45,7 +45,8 @@ pub struct Limits {
     pub deadline: Duration,
 }
 
-/// The argument of the hidden subcommand, as JSON: how the child confines itself, and what it runs then.
+/// The argument of the hidden subcommand, as JSON: how the child confines itself, and what it runs
+/// then.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ChildSpec {
     pub limits: Limits,
@@ -130,8 +131,8 @@ impl Sandbox {
         Self { program }
     }
 
-    /// Returns the path of the running binary. The path below `/proc` stays valid after an upgrade has
-    /// replaced the file.
+    /// Returns the path of the running binary. The path below `/proc` stays valid after an upgrade
+    /// has replaced the file.
     ///
     /// # Errors
     /// The system does not tell the path.
@@ -212,8 +213,8 @@ impl Sandbox {
     }
 }
 
-/// Reads the start of a child's standard error, on one line. Discards the rest, because a full pipe would
-/// block the child.
+/// Reads the start of a child's standard error, on one line. Discards the rest, because a full pipe
+/// would block the child.
 async fn message(stderr: ChildStderr) -> io::Result<String> {
     let (mut message, mut stderr) = (Vec::new(), stderr.take(MAX_MESSAGE));
     stderr.read_to_end(&mut message).await?;

@@ -1,6 +1,6 @@
-//! `ffmpeg`, for codecs without a built-in encoder or decoder. It runs in the sandbox, in a folder that holds
-//! only the input file. The input format is set explicitly, no protocol other than `file` is allowed, and
-//! the amount of output is bounded before it starts.
+//! `ffmpeg`, for codecs without a built-in encoder or decoder. It runs in the sandbox, in a folder
+//! that holds only the input file. The input format is set explicitly, no protocol other than
+//! `file` is allowed, and the amount of output is bounded before it starts.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,8 +31,8 @@ const MIN_SPEED: u64 = 20;
 const MAX_DURATION: Duration = Duration::from_hours(2);
 /// Accepted sample rates in Hz. Resampling from a lower rate would multiply the samples.
 const SAMPLE_RATES: std::ops::RangeInclusive<f64> = 4000.0..=384_000.0;
-/// Maximum number of audio frames per byte of a file. Speech at 6 kbit/s has 64, one-byte packets of Opus
-/// have 5,760.
+/// Maximum number of audio frames per byte of a file. Speech at 6 kbit/s has 64, one-byte packets
+/// of Opus have 5,760.
 const MAX_FRAMES_PER_BYTE: f64 = 128.0;
 /// Folders of programs and libraries, readable in addition to the program's own folder.
 const SYSTEM_FOLDERS: [&str; 8] = [
@@ -128,7 +128,8 @@ impl Ffmpeg {
         content: Box<dyn RandomAccess>,
     ) -> Result<File, Error> {
         let (input, duration) = Input::from_caf(parent, content).await?;
-        // Apple Core Audio Format Specification, "Audio Description Chunk": the first chunk names the codec.
+        // Apple Core Audio Format Specification, "Audio Description Chunk": the first chunk names
+        // the codec.
         let codec = if input.head[28..32] == *b"aac " {
             "copy"
         } else {
@@ -242,8 +243,8 @@ impl Ffmpeg {
             "-threads",
             "1",
         ];
-        // SSRF and local file inclusion: with a fixed demuxer and the protocol `file` only, nothing in the input
-        // can refer to another file or host.
+        // SSRF and local file inclusion: with a fixed demuxer and the protocol `file` only, nothing
+        // in the input can refer to another file or host.
         arguments.extend(["-protocol_whitelist", "file", "-f", input.demuxer]);
         arguments.extend(input.options);
         arguments.extend([

@@ -1,6 +1,7 @@
 //! Transcoding to formats that recipients' devices can play, audio analysis, and removal of private
-//! metadata. Chooses the decoder for each type and its limits; the decoding itself happens in sandboxed
-//! child processes ([`crate::sandbox`]). Knows nothing of partners, messages or the store.
+//! metadata. Chooses the decoder for each type and its limits; the decoding itself happens in
+//! sandboxed child processes ([`crate::sandbox`]). Knows nothing of partners, messages or the
+//! store.
 //!
 //! A file that cannot be converted is delivered unchanged, under its own type.
 
@@ -178,8 +179,8 @@ impl Converter {
         }
     }
 
-    /// Converts a file of a type for which [`Self::converts`] returns true. Dropping the future kills the
-    /// decoder process.
+    /// Converts a file of a type for which [`Self::converts`] returns true. Dropping the future
+    /// kills the decoder process.
     ///
     /// # Errors
     /// The file cannot be converted.
@@ -213,8 +214,8 @@ impl Converter {
         })
     }
 
-    /// Returns the output of a decoder if it has the signature of its type: a compromised decoder can write
-    /// anything.
+    /// Returns the output of a decoder if it has the signature of its type: a compromised decoder
+    /// can write anything.
     fn checked(mut file: File, at: u64, magic: &[u8]) -> Result<File, Error> {
         let mut start = vec![0; magic.len()];
         file.seek(SeekFrom::Start(at))?;
@@ -227,8 +228,8 @@ impl Converter {
         }
     }
 
-    /// Converts with the built-in decoder, or with `ffmpeg` for what that does not support (palettes, fax
-    /// group 3, Lab).
+    /// Converts with the built-in decoder, or with `ffmpeg` for what that does not support
+    /// (palettes, fax group 3, Lab).
     async fn tiff_to_jpeg(&self, content: Box<dyn RandomAccess>) -> Result<File, Error> {
         let (file, content) = self.input(content).await?;
         let mut output = tempfile::tempfile_in(&self.folder)?;
@@ -338,8 +339,8 @@ impl Converter {
         self.sandbox.run(job).await
     }
 
-    /// Returns the content as a file that a child process can read, copied unless it is in a local file
-    /// already; and the content again.
+    /// Returns the content as a file that a child process can read, copied unless it is in a local
+    /// file already; and the content again.
     async fn input(
         &self,
         mut content: Box<dyn RandomAccess>,

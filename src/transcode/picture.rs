@@ -81,8 +81,8 @@ impl Orientation {
         self.0 >= 5
     }
 
-    /// Returns the column and row in the stored picture of a pixel of the upright one. `width` and `height`
-    /// are those of the stored picture.
+    /// Returns the column and row in the stored picture of a pixel of the upright one. `width` and
+    /// `height` are those of the stored picture.
     fn stored(self, x: u32, y: u32, width: u32, height: u32) -> (u32, u32) {
         let (right, bottom) = (width - 1, height - 1);
         match self.0 {
@@ -153,8 +153,8 @@ impl Picture {
         }
     }
 
-    /// Returns true if an ICC profile is for the colour space of the JPEG; that of a CMYK picture is not
-    /// (ICC.1:2022 section 7.2.6).
+    /// Returns true if an ICC profile is for the colour space of the JPEG; that of a CMYK picture
+    /// is not (ICC.1:2022 section 7.2.6).
     fn is_described_by(&self, profile: &[u8]) -> bool {
         let space: &[u8] = if self.channels == Channels::Gray {
             b"GRAY"

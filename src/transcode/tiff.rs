@@ -8,8 +8,8 @@ use tiff::{ColorType, TiffError};
 
 use super::picture::{self, Channels, Error, Orientation, Picture, Samples, check_dimensions};
 
-/// Maximum size in bytes of a decoded picture, with four 16-bit channels per pixel, and of the buffers for
-/// decoding it. The decoder process has a memory limit of its own.
+/// Maximum size in bytes of a decoded picture, with four 16-bit channels per pixel, and of the
+/// buffers for decoding it. The decoder process has a memory limit of its own.
 const MAX_MEMORY: u64 = picture::MAX_PIXELS * 8 + 64 * 1024 * 1024;
 
 /// Converts a TIFF image to JPEG.

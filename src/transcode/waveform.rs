@@ -68,8 +68,9 @@ fn decode(content: Box<dyn RandomAccess>) -> Option<AudioAnalysis> {
     })
 }
 
-/// Peaks of blocks of frames. When the maximum number of blocks is reached, they are merged in pairs and
-/// later blocks cover twice as many frames, so memory does not grow with the length of the audio.
+/// Peaks of blocks of frames. When the maximum number of blocks is reached, they are merged in
+/// pairs and later blocks cover twice as many frames, so memory does not grow with the length of
+/// the audio.
 #[derive(Debug)]
 pub(crate) struct Peaks {
     blocks: Vec<f32>,

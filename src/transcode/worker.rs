@@ -1,5 +1,5 @@
-//! The decoder process: the hidden subcommand that confines itself, decodes a file from standard input, and
-//! writes the result to standard output. A failure affects this one file only.
+//! The decoder process: the hidden subcommand that confines itself, decodes a file from standard
+//! input, and writes the result to standard output. A failure affects this one file only.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,8 +14,8 @@ use crate::sandbox::{self, ChildSpec, Run, confine};
 
 /// Exit status for an input that the decoder rejects.
 const EXIT_REFUSED: u8 = 1;
-/// Exit status for a TIFF image that only `ffmpeg` decodes. The output is its orientation, one byte (TIFF 6.0
-/// tag 274).
+/// Exit status for a TIFF image that only `ffmpeg` decodes. The output is its orientation, one byte
+/// (TIFF 6.0 tag 274).
 pub(super) const EXIT_UNSUPPORTED: u8 = 3;
 
 /// TIFF to JPEG.

@@ -1,5 +1,5 @@
-//! Durations of audio files: from the header of the container, or by counting frames where there is none.
-//! Decodes nothing.
+//! Durations of audio files: from the header of the container, or by counting frames where there is
+//! none. Decodes nothing.
 
 use crate::media::bounded_reader::BoundedReader;
 use crate::media::chunks::{Layout, find};
@@ -28,8 +28,8 @@ pub(in crate::media) fn wav<R: Read + Seek>(
     };
     let available = source.len().saturating_sub(data.start);
     let wide = find(source, 12, Layout::Riff, *b"ds64")?;
-    // Writers to a pipe cannot seek back to fill in the size; they leave the maximum value, or one that
-    // exceeds the file.
+    // Writers to a pipe cannot seek back to fill in the size; they leave the maximum value, or one
+    // that exceeds the file.
     let size = match wide {
         Some(wide) if data.size == 0xffff_ffff => source
             .le64(wide.start + 8)?
@@ -44,8 +44,8 @@ pub(in crate::media) fn wav<R: Read + Seek>(
         return Ok(None);
     };
     let (speed, block) = (u64::from(speed), u64::from(block));
-    // PCM, float, A-law, µ-law, and the extensible format, which in practice is one of these: a block is
-    // one sample frame.
+    // PCM, float, A-law, µ-law, and the extensible format, which in practice is one of these: a
+    // block is one sample frame.
     if matches!(codec, 1 | 3 | 6 | 7 | 0xfffe) && block > 0 {
         return Ok(millis(size / block, rate.into()));
     }
@@ -60,7 +60,8 @@ pub(in crate::media) fn wav<R: Read + Seek>(
     ))
 }
 
-/// Returns the duration of an AIFF or AIFF-C file: the number of sample frames divided by their rate.
+/// Returns the duration of an AIFF or AIFF-C file: the number of sample frames divided by their
+/// rate.
 pub(in crate::media) fn aiff<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -82,8 +83,8 @@ pub(in crate::media) fn aiff<R: Read + Seek>(
     Ok(millis(u64::from(frames) * each, extended(rate)))
 }
 
-/// Returns the integer part of an 80-bit extended-precision float (Motorola 68881): sign and exponent, then
-/// the mantissa with its leading one.
+/// Returns the integer part of an 80-bit extended-precision float (Motorola 68881): sign and
+/// exponent, then the mantissa with its leading one.
 fn extended(number: [u8; 10]) -> u64 {
     let [high, low, mantissa @ ..] = number;
     let exponent = u32::from(u16::from_be_bytes([high & 0x7f, low]));
@@ -94,8 +95,8 @@ fn extended(number: [u8; 10]) -> u64 {
         .unwrap_or(0)
 }
 
-/// Returns the duration of a CAF file (Apple Core Audio Format Specification), from the frame count in the
-/// packet table, or from the constant packet size.
+/// Returns the duration of a CAF file (Apple Core Audio Format Specification), from the frame count
+/// in the packet table, or from the constant packet size.
 pub(in crate::media) fn caf<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -123,8 +124,8 @@ pub(in crate::media) fn caf<R: Read + Seek>(
             .be32(DESCRIPTION_START + 16)?
             .zip(source.be32(DESCRIPTION_START + 20)?)
     {
-        // An interrupted recording has size -1, which as an unsigned number exceeds the file. The data
-        // starts with a 4-byte edit counter.
+        // An interrupted recording has size -1, which as an unsigned number exceeds the file. The
+        // data starts with a 4-byte edit counter.
         let size = data
             .size
             .min(source.len().saturating_sub(data.start))
@@ -136,7 +137,8 @@ pub(in crate::media) fn caf<R: Read + Seek>(
     Ok(frames.and_then(|frames| millis(frames.checked_mul(1000)?, rate)))
 }
 
-/// Returns the duration of an AMR file, 20 ms per frame (RFC 4867 section 5); `None` if multichannel.
+/// Returns the duration of an AMR file, 20 ms per frame (RFC 4867 section 5); `None` if
+/// multichannel.
 pub(in crate::media) fn amr<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -203,9 +205,9 @@ pub(in crate::media) fn stream<R: Read + Seek>(
     Ok(millis(samples, rate))
 }
 
-/// Returns the number of samples from the header that encoders hide in a silent first frame: Xing or Info,
-/// minus the padding that LAME reports for both ends (<http://gabriel.mp3-tech.org/mp3infotag.html>), or
-/// VBRI.
+/// Returns the number of samples from the header that encoders hide in a silent first frame: Xing
+/// or Info, minus the padding that LAME reports for both ends
+/// (<http://gabriel.mp3-tech.org/mp3infotag.html>), or VBRI.
 fn announced<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     start: u64,

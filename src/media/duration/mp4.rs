@@ -51,8 +51,8 @@ pub(in crate::media) fn duration<R: Read + Seek>(
     Ok(longest.max(millis(whole, timescale)))
 }
 
-/// Converts units of a timescale to milliseconds. Returns `None` if the result is 0 or does not fit, or if
-/// the timescale is 0.
+/// Converts units of a timescale to milliseconds. Returns `None` if the result is 0 or does not
+/// fit, or if the timescale is 0.
 fn millis(units: u64, timescale: u32) -> Option<u64> {
     let millis = u128::from(units) * 1000 / u128::from(timescale).max(1);
     u64::try_from(millis)
@@ -60,8 +60,8 @@ fn millis(units: u64, timescale: u32) -> Option<u64> {
         .filter(|&millis| millis > 0 && timescale > 0)
 }
 
-/// Returns the timescale and duration of a movie header or a media header (sections 8.2.2 and 8.4.2), which
-/// start alike. A duration of all ones is unknown and returned as 0.
+/// Returns the timescale and duration of a movie header or a media header (sections 8.2.2 and
+/// 8.4.2), which start alike. A duration of all ones is unknown and returned as 0.
 fn times<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<(u32, u64)> {
     let (scale, width) = if source.at(at, 1)? == [1] {
         (20, 8)
@@ -86,7 +86,8 @@ fn tracks<R: Read + Seek>(
 ) -> io::Result<Vec<Track>> {
     let mut tracks = Vec::new();
     let mut at = movie.start;
-    // As many boxes as format detection visits, and of these at most the first hundred valid tracks.
+    // As many boxes as format detection visits, and of these at most the first hundred valid
+    // tracks.
     for _ in 0..1000 {
         let Some(track) = child(source, at, movie)?.filter(|_| tracks.len() < 100) else {
             break;
@@ -159,8 +160,8 @@ fn fragments<R: Read + Seek>(
     Ok(())
 }
 
-/// Rejects runs, of any track, that claim more samples than the file has bytes: a decoder would count them one
-/// by one.
+/// Rejects runs, of any track, that claim more samples than the file has bytes: a decoder would
+/// count them one by one.
 fn check_runs<R: Read + Seek>(source: &mut BoundedReader<R>, fragment: Atom) -> io::Result<()> {
     let mut at = fragment.start;
     while let Some(run) = child(source, at, fragment)? {

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::scan::Signature;
 
-/// The byte order mark of a block, with the first directory right behind it: in JPEG, PNG, WebP, HEIC and
-/// TIFF itself, with or without a signature in front. A block whose first directory is elsewhere is
-/// recognised by the signature in front of it only.
+/// The byte order mark of a block, with the first directory right behind it: in JPEG, PNG, WebP,
+/// HEIC and TIFF itself, with or without a signature in front. A block whose first directory is
+/// elsewhere is recognised by the signature in front of it only.
 pub(super) const SIGNATURES: [Signature; 5] = [
     signature(b"II*\0\x08\0\0\0", 0),
     signature(b"MM\0*\0\0\0\x08", 0),
@@ -23,12 +23,12 @@ const fn signature(bytes: &'static [u8], payload: usize) -> Signature {
     }
 }
 
-/// Maximum number of entries read per directory, and of directories per block. Cameras write a few dozen
-/// entries and chain two directories.
+/// Maximum number of entries read per directory, and of directories per block. Cameras write a few
+/// dozen entries and chain two directories.
 const MAX_ENTRIES: usize = 500;
 const MAX_DIRECTORIES: usize = 8;
-/// Tags whose values are blanked: serial numbers, the owner's name, the image id, and the maker note, which
-/// holds all of these.
+/// Tags whose values are blanked: serial numbers, the owner's name, the image id, and the maker
+/// note, which holds all of these.
 const PRIVATE_TAGS: [u16; 7] = [0x927c, 0xa420, 0xa430, 0xa431, 0xa435, 0xc62f, 0xc65b];
 
 const GPS_DIRECTORY: u16 = 0x8825;
@@ -57,8 +57,9 @@ fn blank(block: &mut [u8]) {
     fill(block, private);
 }
 
-/// Walks the directories of a block of TIFF tags. Each directory is read once, however many entries point
-/// to it, and ranges are collected before any is blanked, so the work is linear in the size of the block.
+/// Walks the directories of a block of TIFF tags. Each directory is read once, however many entries
+/// point to it, and ranges are collected before any is blanked, so the work is linear in the size
+/// of the block.
 struct Tags<'a> {
     block: &'a [u8],
     little: bool,
@@ -68,8 +69,8 @@ struct Tags<'a> {
 }
 
 impl Tags<'_> {
-    /// Reads the directory at `at`. Returns false if it was read before or exceeds the maximum number of
-    /// directories.
+    /// Reads the directory at `at`. Returns false if it was read before or exceeds the maximum
+    /// number of directories.
     fn directory(&mut self, at: usize) -> bool {
         if !self.is_new(at) {
             return false;

@@ -2,8 +2,8 @@
 
 use super::scan::{Blank, Signature};
 
-/// User data and metadata values of the QuickTime File Format, and the location box of 3GPP TS 26.244
-/// section 8.
+/// User data and metadata values of the QuickTime File Format, and the location box of 3GPP TS
+/// 26.244 section 8.
 pub(super) const SIGNATURES: [Signature; 3] = [
     signature(b"\xa9xyz", 4, blank_iso_6709),
     signature(b"loci\0\0\0\0", 8, blank_loci),
@@ -18,7 +18,8 @@ const fn signature(bytes: &'static [u8], payload: usize, blank: Blank) -> Signat
     }
 }
 
-/// Zeroes the digits of an ISO 6709 location near the start of a block, `+37.3318-122.0312+010.000/`.
+/// Zeroes the digits of an ISO 6709 location near the start of a block,
+/// `+37.3318-122.0312+010.000/`.
 pub(super) fn blank_iso_6709(block: &mut [u8]) {
     const SEARCH_WINDOW: usize = 16;
     const MAX_LENGTH: usize = 64;
@@ -48,7 +49,8 @@ pub(super) fn blank_iso_6709(block: &mut [u8]) {
     }
 }
 
-/// Blanks the 3GPP location box: name, role, longitude, latitude and altitude, up to the text that follows.
+/// Blanks the 3GPP location box: name, role, longitude, latitude and altitude, up to the text that
+/// follows.
 fn blank_loci(block: &mut [u8]) {
     const FIXED: usize = 13;
     const MAX_NAME: usize = 256;

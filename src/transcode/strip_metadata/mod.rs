@@ -1,9 +1,9 @@
-//! Strips private metadata: locations, camera serial numbers and names of owners. They are overwritten in
-//! place, so that the structure and the size of a file stay unchanged.
+//! Strips private metadata: locations, camera serial numbers and names of owners. They are
+//! overwritten in place, so that the structure and the size of a file stay unchanged.
 //!
-//! The payloads ([`exif`], [`xmp`], [`isobmff`]) are found by a signature search over the whole file
-//! ([`scan`]), also in a second image or a video appended to the first image. PNG also has checksums and
-//! payloads stored as text ([`png`]).
+//! The payloads ([`exif`], [`xmp`], [`isobmff`]) are found by a signature search over the whole
+//! file ([`scan`]), also in a second image or a video appended to the first image. PNG also has
+//! checksums and payloads stored as text ([`png`]).
 
 mod exif;
 mod isobmff;
@@ -42,8 +42,8 @@ pub fn may_contain_metadata(media_type: &str) -> bool {
     )
 }
 
-/// Returns the patches that remove locations and serial numbers from a file. Later patches win where they
-/// overlap earlier ones.
+/// Returns the patches that remove locations and serial numbers from a file. Later patches win
+/// where they overlap earlier ones.
 ///
 /// # Errors
 /// The file cannot be read, or contains more metadata than any legitimate file.
@@ -55,8 +55,8 @@ pub fn patches(content: &mut dyn RandomAccess) -> io::Result<Vec<Patch>> {
     Ok(patches)
 }
 
-/// Writes a copy of the file without private metadata to `output`; writes nothing if there is none to
-/// remove.
+/// Writes a copy of the file without private metadata to `output`; writes nothing if there is none
+/// to remove.
 ///
 /// # Errors
 /// The file cannot be read, the copy cannot be written, or the file contains more metadata than any

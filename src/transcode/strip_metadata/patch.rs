@@ -10,8 +10,8 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// Returns a patch from the first byte that was changed to the last, or `None` if none was. `before` and
-    /// `after` are of equal length and start at offset `at` of the file.
+    /// Returns a patch from the first byte that was changed to the last, or `None` if none was.
+    /// `before` and `after` are of equal length and start at offset `at` of the file.
     pub(super) fn between(at: u64, before: &[u8], mut after: Vec<u8>) -> Option<Self> {
         let differs = |n: &usize| before[*n] != after[*n];
         let first = (0..before.len()).find(differs)?;
@@ -23,7 +23,8 @@ impl Patch {
         })
     }
 
-    /// Applies the part of the patch that overlaps `piece`, which starts at offset `start` of the file.
+    /// Applies the part of the patch that overlaps `piece`, which starts at offset `start` of the
+    /// file.
     pub(super) fn apply(&self, start: u64, piece: &mut [u8]) {
         let first = self.at.max(start);
         let last = (self.at + self.bytes.len() as u64).min(start + piece.len() as u64);

@@ -1,4 +1,5 @@
-//! PNG (third edition, section 5): metadata profiles in text chunks, and the checksums of changed chunks.
+//! PNG (third edition, section 5): metadata profiles in text chunks, and the checksums of changed
+//! chunks.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -16,8 +17,8 @@ const MAX_PROFILE: u32 = 4 * 1024 * 1024;
 /// Bytes read at the start of a chunk: its length, its type, and the first 80 bytes of its data.
 const HEAD: u64 = 8 + 80;
 
-/// Completes the patches of a PNG: turns text chunks that hold metadata profiles into chunks of an unknown
-/// type, and recomputes the checksums of all changed chunks.
+/// Completes the patches of a PNG: turns text chunks that hold metadata profiles into chunks of an
+/// unknown type, and recomputes the checksums of all changed chunks.
 pub(super) fn complete(
     content: &mut dyn RandomAccess,
     mut patches: Vec<Patch>,
@@ -72,7 +73,8 @@ pub(super) fn complete(
     Ok(patches)
 }
 
-/// Returns true for Exif, IPTC and XMP that `ImageMagick` and other tools store as text or compressed text.
+/// Returns true for Exif, IPTC and XMP that `ImageMagick` and other tools store as text or
+/// compressed text.
 fn is_profile_as_text(chunk: &[u8]) -> bool {
     let (kind, data) = chunk.split_at(4.min(chunk.len()));
     let is_profile = data.starts_with(b"Raw profile type");

@@ -1,5 +1,5 @@
-//! Signature search over a whole file, whatever its container. Knows no structure: payloads are recognised
-//! by their first bytes, and the modules of the payloads blank what is private in them.
+//! Signature search over a whole file, whatever its container. Knows no structure: payloads are
+//! recognised by their first bytes, and the modules of the payloads blank what is private in them.
 
 use std::io;
 
@@ -9,8 +9,8 @@ use super::patch::Patch;
 use super::{MAX_BLOCKS, exif, isobmff, read, too_many_blocks, xmp};
 use crate::blob::RandomAccess;
 
-/// Size in bytes of the search window, and of the overlap of two windows: the longest structure that is
-/// processed as a whole. An Exif block cannot be longer (CIPA DC-008 section 4.5.4).
+/// Size in bytes of the search window, and of the overlap of two windows: the longest structure
+/// that is processed as a whole. An Exif block cannot be longer (CIPA DC-008 section 4.5.4).
 const WINDOW: usize = 1024 * 1024;
 const OVERLAP: usize = 64 * 1024;
 
@@ -57,8 +57,8 @@ pub(super) fn patches(content: &mut dyn RandomAccess) -> io::Result<Vec<Patch>> 
     }
 }
 
-/// Finds all metadata in a window that may be private. Returns the offset of each block and the function
-/// that blanks it.
+/// Finds all metadata in a window that may be private. Returns the offset of each block and the
+/// function that blanks it.
 fn find(window: &[u8]) -> impl Iterator<Item = (usize, Blank)> {
     exif::SIGNATURES
         .iter()

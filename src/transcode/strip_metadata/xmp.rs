@@ -96,8 +96,8 @@ fn blank_attribute(block: &mut [u8], at: usize) -> usize {
     open + 1 + length
 }
 
-/// Blanks the content between a start tag that ends at `start` and the end tag of the same name. Returns
-/// the offset of its end.
+/// Blanks the content between a start tag that ends at `start` and the end tag of the same name.
+/// Returns the offset of its end.
 fn blank_element(block: &mut [u8], start: usize, name: &[u8]) -> usize {
     let end = memmem::find_iter(&block[start..], b"</")
         .map(|at| start + at)
