@@ -45,7 +45,7 @@ pub enum Error {
     FilenameTooLong(usize),
     /// The declared media type is not accepted.
     #[error(
-        "content_type {} is not supported; docs/media-types.md lists what is, without parameters",
+        "content_type {} is not supported; docs/reference/media-types.md lists what is, without parameters",
         quoted(.0)
     )]
     UnsupportedType(String),
