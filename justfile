@@ -34,4 +34,4 @@ bench:
 
 # Write docs/reference/openapi.json anew
 openapi:
-    cargo run --quiet --example openapi > docs/reference/openapi.json
+    cargo run --quiet -- openapi > docs/reference/openapi.json

@@ -23,6 +23,7 @@ pub mod partners;
 pub mod quote;
 pub mod sandbox;
 pub mod send;
+pub mod setting;
 pub mod storage;
 pub mod transcode;
 pub mod url_signing;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use axum::Router;
 use haversack::app::App;
 use haversack::clock::Clock;
-use haversack::config::{Config, Flags};
+use haversack::config::{Config, Settings};
 use haversack::delivery::Loopback;
 use haversack::domain::handle::PhoneNumber;
 use haversack::fetch::Resolve;
@@ -44,13 +44,11 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         .expect("a runtime");
     let router = runtime.block_on(async {
         let folder = std::env::temp_dir().join(format!("haversack-fuzz-{}", std::process::id()));
-        let flags = Flags {
-            listen: Some("127.0.0.1:0".parse().expect("address")),
-            data_dir: Some(folder.clone()),
-            ffmpeg: Some("none".to_owned()),
-            ..Flags::default()
-        };
-        let config = Config::load_with(flags, &|_| None).expect("configuration");
+        let mut settings = Settings::default();
+        settings.server.listen = "127.0.0.1:0".parse().expect("address");
+        settings.storage.data_dir = folder.clone();
+        settings.conversion.ffmpeg = "none".into();
+        let config = Config::resolve(settings, &|_| None).expect("configuration");
         let app = App::build(
             config,
             Clock::system(),

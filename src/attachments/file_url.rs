@@ -13,8 +13,8 @@ use url::Url;
 
 use super::download::FileHandle;
 use crate::clock::{Clock, Timestamp};
-use crate::config::BaseUrl;
 use crate::domain::attachment::{Attachment, FileRef};
+use crate::domain::base_url::BaseUrl;
 use crate::domain::filename;
 use crate::domain::tier::FILE_URL_LIFE;
 use crate::fetch;
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn only_urls_below_our_bases_are_ours() {
-        let base = |url| BaseUrl::parse(url).expect("URL");
+        let base = |url: &str| url.parse().expect("URL");
         let urls = FileUrls::new(
             base("https://cdn.example.com/files"),
             base("http://127.0.0.1:8080"),

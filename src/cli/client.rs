@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use super::terminal::ServerText;
-use crate::config::BaseUrl;
+use crate::domain::base_url::BaseUrl;
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -68,8 +68,9 @@ impl ApiClient {
     pub(super) fn new(base_url: &str, api_key: &str, timeout: Duration) -> anyhow::Result<Self> {
         // There may be one already; either serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let base =
-            BaseUrl::parse(base_url).map_err(|problem| anyhow::anyhow!("--base-url: {problem}"))?;
+        let base = base_url
+            .parse::<BaseUrl>()
+            .map_err(|error| anyhow::anyhow!("--base-url: {error}"))?;
         if has_credentials(base.as_url()) {
             bail!("--base-url must hold no user name or password; give the key with --api-key");
         }

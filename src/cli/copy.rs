@@ -1,16 +1,15 @@
 //! `haversack copy`: copies all data to another database and blob store.
 
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 
 use super::block_on;
 use crate::clock::Clock;
-use crate::config::{Config, Flags};
+use crate::config::{self, CdnMode, Config, Settings};
 use crate::maintenance::copy::{self, Progress};
 use crate::storage::Storage;
 
@@ -25,13 +24,15 @@ pub(super) struct Arguments {
     to: String,
 }
 
-pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
+pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.from == arguments.to {
         bail!("--from and --to are the same place");
     }
     block_on(async {
-        let (from, _from_folder) = open(flags, &arguments.from, true).await.context("--from")?;
-        let (to, _to_folder) = open(flags, &arguments.to, false).await.context("--to")?;
+        let (from, _from_folder) = open(settings, &arguments.from, true)
+            .await
+            .context("--from")?;
+        let (to, _to_folder) = open(settings, &arguments.to, false).await.context("--to")?;
         let bars = Bars::new();
         let moved = copy::copy(&from, &to, Clock::system().now(), &bars).await;
         bars.clear();
@@ -60,30 +61,33 @@ pub(super) fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Opens database and blob store, with a temporary working folder if `storage` is not a data folder.
 async fn open(
-    flags: &Flags,
+    settings: &Settings,
     storage: &str,
     must_exist: bool,
 ) -> anyhow::Result<(Storage, Option<TempDir>)> {
-    let mut flags = flags.clone();
+    let mut settings = settings.clone();
+    let target = &mut settings.storage;
     let folder = if let Some((database, blobs)) = storage.split_once(',') {
         let folder = tempfile::tempdir()?;
-        flags.database_url = Some(database.to_owned());
-        flags.blobs_url = Some(blobs.to_owned());
-        flags.data_dir = Some(folder.path().to_owned());
+        let database = config::database_url(database)
+            .map_err(|problem| anyhow!("invalid database URL: {problem}"))?;
+        target.database_url = Some(database);
+        target.blobs_url = Some(blobs.to_owned());
+        target.data_dir = folder.path().into();
         Some(folder)
     } else if storage.contains(':') {
         bail!(
             "this is one URL: give the URLs of database and blobs, joined by a comma, or a data folder"
         );
     } else {
-        flags.database_url = None;
-        flags.blobs_url = None;
-        flags.data_dir = Some(Path::new(storage).to_owned());
+        target.database_url = None;
+        target.blobs_url = None;
+        target.data_dir = storage.into();
         None
     };
-    // Concerns serving only, which this command does not do.
-    flags.cdn_mode = None;
-    let config = Config::load(flags)?;
+    // Concerns serving only, and could contradict the blob store.
+    settings.urls.cdn_mode = CdnMode::Proxy;
+    let config = Config::resolve(settings, &|name| std::env::var(name).ok())?;
     if let Some(path) = config
         .database_path()
         .filter(|path| must_exist && !path.exists())

@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 
 mod bootstrap;
 mod client;
@@ -12,11 +12,13 @@ mod send;
 mod serve;
 mod terminal;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Flags};
+use crate::config::{self, Config, Failure, Settings};
+use crate::http::api;
 use crate::sandbox;
 use crate::transcode::worker;
 
@@ -27,55 +29,42 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    flags: Flags,
+    settings: Settings,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
     Serve(serve::Arguments),
-    /// Upload files and send them in one message, as a client would over HTTP
+    /// Upload files and send them in one message, as an API client does
     Send(send::Arguments),
     /// Add, change and list partners; works while the server runs
     Partner(partner::Arguments),
-    /// Bring the tables of the database up to this version, as every start does
-    Migrate,
     /// Change phone numbers of partners; works while the server runs
     Line(line::Arguments),
-    /// Move everything to another database and another store; can be stopped and begun anew
-    Copy(copy::Arguments),
-    /// Find files that nothing names, and attachments whose files are lost
-    Gc(gc::Arguments),
-    /// Check the configuration, and say what is wrong and how to mend it
+    /// Check the configuration and the system, and report how to fix what is wrong
     Doctor,
+    /// Apply the database migrations, as every start of the server does
+    Migrate,
+    /// Copy all data to another database and blob store; can be interrupted and repeated
+    Copy(copy::Arguments),
+    /// Find orphaned files and attachments with missing files
+    Gc(gc::Arguments),
+    /// Print the OpenAPI document of the API
+    Openapi,
 }
 
-/// Runs the command that the arguments name.
+/// Runs the command named by the arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    // The decoder process comes before everything else: it must be confined before it does anything.
-    let mut arguments = std::env::args_os().skip(1);
-    if let (Some(command), Some(order)) = (arguments.next(), arguments.next())
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // First of all: a decoder process must be confined before it does anything else.
+    if let [_, command, order, ..] = &arguments[..]
         && command == sandbox::SUBCOMMAND
     {
-        return worker::main(&order);
+        return worker::main(order);
     }
-    let Cli { command, flags } = Cli::parse();
-    let given = flags.clone();
-    let result =
-        Config::load(flags)
-            .map_err(anyhow::Error::from)
-            .and_then(|config| match command {
-                Command::Serve(arguments) => serve::run(config, &arguments),
-                Command::Send(arguments) => send::run(&config, arguments),
-                Command::Partner(arguments) => partner::run(&config, arguments),
-                Command::Migrate => migrate::run(&config),
-                Command::Line(arguments) => line::run(&config, arguments),
-                Command::Copy(arguments) => copy::run(&given, &arguments),
-                Command::Gc(arguments) => gc::run(&config, &arguments),
-                Command::Doctor => doctor::run(&config),
-            });
-    match result {
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!(
@@ -87,7 +76,34 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The runtime of the commands that are done soon.
+fn run(arguments: &[OsString]) -> anyhow::Result<()> {
+    let parsed = config::parse::<Cli>(arguments, &|name| std::env::var_os(name));
+    let (Cli { command, settings }, origins) = match parsed {
+        Ok(parsed) => parsed,
+        Err(Failure::Usage(error)) => error.exit(),
+        Err(Failure::Config(error)) => return Err(error.into()),
+    };
+    let config = || {
+        Config::resolve(settings.clone(), &|name| std::env::var(name).ok())
+            .map_err(|error| origins.locate(error))
+    };
+    match command {
+        Command::Serve(arguments) => serve::run(config()?, &arguments),
+        Command::Send(arguments) => send::run(&config()?, arguments),
+        Command::Partner(arguments) => partner::run(&config()?, arguments),
+        Command::Line(arguments) => line::run(&config()?, arguments),
+        Command::Doctor => doctor::run(&config()?),
+        Command::Migrate => migrate::run(&config()?),
+        Command::Copy(arguments) => copy::run(&settings, &arguments),
+        Command::Gc(arguments) => gc::run(&config()?, &arguments),
+        Command::Openapi => {
+            println!("{}", api::openapi());
+            Ok(())
+        }
+    }
+}
+
+/// Runs a short-lived command on a single-threaded runtime.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

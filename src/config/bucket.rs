@@ -5,8 +5,6 @@ use url::Url;
 use super::Error;
 use crate::blob::s3::{S3Config, S3Credentials, S3Style};
 
-/// The setting all of this is of.
-const SETTING: &str = "HAVERSACK_BLOBS_URL";
 /// The longest prefix, in bytes: with the longest path of a file it is within the 1024 of an object's name.
 const MAX_PREFIX: usize = 100;
 /// What a region is if nothing says otherwise, as for every AWS tool.
@@ -17,10 +15,7 @@ pub(super) fn parse(
     text: &str,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<S3Config, Error> {
-    let invalid = |problem: String| Error::Invalid {
-        setting: SETTING,
-        problem,
-    };
+    let invalid = |problem: String| Error::invalid("blobs_url", problem);
     // Named in every problem, but never what may be a secret in it.
     let url = Url::parse(text).map_err(|error| invalid(format!("it is not a URL ({error})")))?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -271,7 +266,9 @@ mod tests {
         ] {
             let told = read(text, variables).expect_err(text);
             assert!(
-                told.contains(named) && told.contains(SETTING) && !told.contains("hush"),
+                told.contains(named)
+                    && told.contains("HAVERSACK_BLOBS_URL")
+                    && !told.contains("hush"),
                 "{text}: {told}"
             );
         }

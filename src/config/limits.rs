@@ -1,271 +1,140 @@
-//! What limits can be, and what follows from them.
+//! Limits that the layers do not own yet.
 
 use std::time::Duration;
 
-use super::{Error, Limits};
+use super::{Error, Settings};
 use crate::fetch;
 use crate::pace::Pace;
+use crate::setting::Retention;
 
-/// The longest time a setting can name, in seconds.
-const LONGEST: u64 = 10 * 365 * 24 * 3600;
-const DAY: u64 = 24 * 3600;
-/// The most that a setting can count of what costs memory.
-const MOST: u64 = 1_000_000;
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub max_upload_bytes: u64,
+    pub upload_url_ttl_seconds: u64,
+    pub max_pending_attachments: u64,
+    pub abandoned_retention_seconds: u64,
+    pub upload_grace_seconds: u64,
+    pub upload_min_bytes_per_second: u64,
+    pub idle_timeout_seconds: u64,
+    pub header_timeout_seconds: u64,
+    pub max_header_bytes: u64,
+    pub max_json_bytes: u64,
+    pub max_connections: u64,
+    pub database_connections: u64,
+    pub shutdown_grace_seconds: u64,
+    pub fetch_max_bytes: u64,
+    pub fetch_timeout_seconds: u64,
+    pub fetch_idle_timeout_seconds: u64,
+    pub fetch_resolve_timeout_seconds: u64,
+    pub fetch_connect_timeout_seconds: u64,
+    pub fetch_max_redirects: u64,
+    pub fetch_max_header_bytes: u64,
+    pub fetch_max_concurrent: u64,
+    pub fetch_max_concurrent_per_partner: u64,
+    pub fetch_max_waiting_per_partner: u64,
+    pub fetch_queue_timeout_seconds: u64,
+    pub fetch_revalidate_seconds: u64,
+    pub max_temporary_bytes: u64,
+    pub max_temporary_bytes_per_partner: u64,
+    pub max_inspections: u64,
+    pub max_inspections_per_partner: u64,
+    pub max_conversions: u64,
+    pub max_conversions_per_partner: u64,
+    pub rate_limit_messages: u64,
+    pub rate_limit_window_seconds: u64,
+    pub max_connections_per_address: u64,
+    pub max_json_bytes_total: u64,
+    pub max_json_bytes_per_address: u64,
+    pub json_grace_seconds: u64,
+    pub json_min_bytes_per_second: u64,
+    pub download_grace_seconds: u64,
+    pub download_min_bytes_per_second: u64,
+    pub upload_stall_seconds: u64,
+    pub audit_retention: Retention,
+    pub idempotency_retention: Retention,
+    pub max_large_bodies: u64,
+    pub max_large_bodies_per_partner: u64,
+    pub max_database_reads_per_partner: u64,
+    pub max_database_writes: u64,
+    pub max_database_writes_per_partner: u64,
+    pub database_connections_per_partner: u64,
+}
+
+impl From<&Settings> for Limits {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            max_upload_bytes: settings.attachments.max_upload_bytes,
+            upload_url_ttl_seconds: settings.attachments.upload_url_ttl.as_secs(),
+            max_pending_attachments: settings.attachments.max_pending_attachments,
+            abandoned_retention_seconds: settings.retention.failed_attachments.as_secs(),
+            upload_grace_seconds: settings.attachments.upload_grace.as_secs(),
+            upload_min_bytes_per_second: settings.attachments.upload_min_bytes_per_second,
+            idle_timeout_seconds: settings.server.idle_timeout.as_secs(),
+            header_timeout_seconds: settings.server.header_timeout.as_secs(),
+            max_header_bytes: settings.server.max_header_bytes as u64,
+            max_json_bytes: settings.json.max_bytes,
+            max_connections: settings.server.max_connections,
+            database_connections: settings.database.connections,
+            shutdown_grace_seconds: settings.server.shutdown_grace.as_secs(),
+            fetch_max_bytes: settings.fetch.max_bytes,
+            fetch_timeout_seconds: settings.fetch.timeout.as_secs(),
+            fetch_idle_timeout_seconds: settings.fetch.idle_timeout.as_secs(),
+            fetch_resolve_timeout_seconds: settings.fetch.resolve_timeout.as_secs(),
+            fetch_connect_timeout_seconds: settings.fetch.connect_timeout.as_secs(),
+            fetch_max_redirects: settings.fetch.max_redirects as u64,
+            fetch_max_header_bytes: settings.fetch.max_header_bytes as u64,
+            fetch_max_concurrent: settings.fetch.max_concurrent,
+            fetch_max_concurrent_per_partner: settings.fetch.max_concurrent_per_partner,
+            fetch_max_waiting_per_partner: settings.fetch.max_queued_per_partner as u64,
+            fetch_queue_timeout_seconds: settings.fetch.queue_timeout.as_secs(),
+            fetch_revalidate_seconds: settings.fetch.revalidate.as_secs(),
+            max_temporary_bytes: settings.attachments.max_temporary_bytes,
+            max_temporary_bytes_per_partner: settings.attachments.max_temporary_bytes_per_partner,
+            max_inspections: settings.attachments.max_inspections,
+            max_inspections_per_partner: settings.attachments.max_inspections_per_partner,
+            max_conversions: settings.conversion.max_conversions,
+            max_conversions_per_partner: settings.conversion.max_conversions_per_partner,
+            rate_limit_messages: settings.send.rate_limit_messages,
+            rate_limit_window_seconds: settings.send.rate_limit_window.as_secs(),
+            max_connections_per_address: settings.server.max_connections_per_address,
+            max_json_bytes_total: settings.json.max_bytes_total,
+            max_json_bytes_per_address: settings.json.max_bytes_per_address,
+            json_grace_seconds: settings.json.grace.as_secs(),
+            json_min_bytes_per_second: settings.json.min_bytes_per_second,
+            download_grace_seconds: settings.server.download_grace.as_secs(),
+            download_min_bytes_per_second: settings.server.download_min_bytes_per_second,
+            upload_stall_seconds: settings.attachments.upload_stall.as_secs(),
+            audit_retention: settings.retention.audit_records,
+            idempotency_retention: settings.retention.idempotency,
+            max_large_bodies: settings.json.max_large_json_bodies,
+            max_large_bodies_per_partner: settings.json.max_large_json_bodies_per_partner,
+            max_database_reads_per_partner: settings.database.max_reads_per_partner,
+            max_database_writes: settings.database.max_writes,
+            max_database_writes_per_partner: settings.database.max_writes_per_partner,
+            database_connections_per_partner: settings.database.connections_per_partner,
+        }
+    }
+}
 
 impl Limits {
+    /// Checks that a JSON body of the maximum size fits into its budget.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let at_least = |setting, value: u64, least: u64| {
-            if value >= least {
-                return Ok(());
-            }
-            Err(Error::Invalid {
-                setting,
-                problem: format!("must be at least {least}, not {value}"),
-            })
-        };
-        at_least("HAVERSACK_MAX_UPLOAD_BYTES", self.max_upload_bytes, 1)?;
-        at_least(
-            "HAVERSACK_UPLOAD_URL_TTL_SECONDS",
-            self.upload_url_ttl_seconds,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_MAX_PENDING_ATTACHMENTS",
-            self.max_pending_attachments,
-            1,
-        )?;
-        at_least("HAVERSACK_MAX_JSON_BYTES", self.max_json_bytes, 1024)?;
-        at_least("HAVERSACK_MAX_CONNECTIONS", self.max_connections, 1)?;
-        at_least(
-            "HAVERSACK_MAX_CONNECTIONS_PER_ADDRESS",
-            self.max_connections_per_address,
-            1,
-        )?;
-        // A body of the largest size must fit.
-        at_least(
-            "HAVERSACK_MAX_JSON_BYTES_TOTAL",
-            self.max_json_bytes_total,
-            self.largest_json(),
-        )?;
-        at_least(
-            "HAVERSACK_MAX_JSON_BYTES_PER_ADDRESS",
-            self.max_json_bytes_per_address,
-            self.largest_json(),
-        )?;
-        at_least("HAVERSACK_JSON_GRACE_SECONDS", self.json_grace_seconds, 1)?;
-        at_least(
-            "HAVERSACK_JSON_MIN_BYTES_PER_SECOND",
-            self.json_min_bytes_per_second,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_DOWNLOAD_MIN_BYTES_PER_SECOND",
-            self.download_min_bytes_per_second,
-            1,
-        )?;
-        // hyper refuses a smaller buffer.
-        at_least("HAVERSACK_MAX_HEADER_BYTES", self.max_header_bytes, 8192)?;
-        at_least(
-            "HAVERSACK_HEADER_TIMEOUT_SECONDS",
-            self.header_timeout_seconds,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_IDLE_TIMEOUT_SECONDS",
-            self.idle_timeout_seconds,
-            1,
-        )?;
-        at_least("HAVERSACK_RATE_LIMIT_MESSAGES", self.rate_limit_messages, 1)?;
-        at_least("HAVERSACK_FETCH_MAX_BYTES", self.fetch_max_bytes, 1)?;
-        at_least(
-            "HAVERSACK_FETCH_TIMEOUT_SECONDS",
-            self.fetch_timeout_seconds,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_FETCH_IDLE_TIMEOUT_SECONDS",
-            self.fetch_idle_timeout_seconds,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_FETCH_RESOLVE_TIMEOUT_SECONDS",
-            self.fetch_resolve_timeout_seconds,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS",
-            self.fetch_connect_timeout_seconds,
-            1,
-        )?;
-        // hyper refuses a smaller buffer.
-        at_least(
-            "HAVERSACK_FETCH_MAX_HEADER_BYTES",
-            self.fetch_max_header_bytes,
-            8192,
-        )?;
-        at_least(
-            "HAVERSACK_FETCH_MAX_CONCURRENT",
-            self.fetch_max_concurrent,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_FETCH_MAX_CONCURRENT_PER_PARTNER",
-            self.fetch_max_concurrent_per_partner,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER",
-            self.fetch_max_waiting_per_partner,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS",
-            self.fetch_queue_timeout_seconds,
-            1,
-        )?;
-        at_least("HAVERSACK_MAX_TEMPORARY_BYTES", self.max_temporary_bytes, 1)?;
-        at_least(
-            "HAVERSACK_MAX_TEMPORARY_BYTES_PER_PARTNER",
-            self.max_temporary_bytes_per_partner,
-            1,
-        )?;
-        at_least("HAVERSACK_MAX_INSPECTIONS", self.max_inspections, 1)?;
-        at_least(
-            "HAVERSACK_MAX_INSPECTIONS_PER_PARTNER",
-            self.max_inspections_per_partner,
-            1,
-        )?;
-        at_least("HAVERSACK_MAX_CONVERSIONS", self.max_conversions, 1)?;
-        at_least(
-            "HAVERSACK_MAX_CONVERSIONS_PER_PARTNER",
-            self.max_conversions_per_partner,
-            1,
-        )?;
-        at_least("HAVERSACK_MAX_LARGE_BODIES", self.max_large_bodies, 1)?;
-        at_least(
-            "HAVERSACK_MAX_LARGE_BODIES_PER_PARTNER",
-            self.max_large_bodies_per_partner,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_MAX_DATABASE_READS_PER_PARTNER",
-            self.max_database_reads_per_partner,
-            1,
-        )?;
-        at_least("HAVERSACK_MAX_DATABASE_WRITES", self.max_database_writes, 1)?;
-        at_least(
-            "HAVERSACK_MAX_DATABASE_WRITES_PER_PARTNER",
-            self.max_database_writes_per_partner,
-            1,
-        )?;
-        at_least(
-            "HAVERSACK_DATABASE_CONNECTIONS_PER_PARTNER",
-            self.database_connections_per_partner,
-            1,
-        )?;
-        for (setting, count) in [
-            ("HAVERSACK_FETCH_MAX_REDIRECTS", self.fetch_max_redirects),
+        let least = self.largest_json();
+        for (key, value) in [
+            ("max_json_bytes_total", self.max_json_bytes_total),
             (
-                "HAVERSACK_FETCH_MAX_HEADER_BYTES",
-                self.fetch_max_header_bytes,
-            ),
-            ("HAVERSACK_FETCH_MAX_CONCURRENT", self.fetch_max_concurrent),
-            (
-                "HAVERSACK_FETCH_MAX_CONCURRENT_PER_PARTNER",
-                self.fetch_max_concurrent_per_partner,
-            ),
-            (
-                "HAVERSACK_FETCH_MAX_WAITING_PER_PARTNER",
-                self.fetch_max_waiting_per_partner,
+                "max_json_bytes_per_address",
+                self.max_json_bytes_per_address,
             ),
         ] {
-            if count > MOST {
-                return Err(Error::Invalid {
-                    setting,
-                    problem: format!("must be at most {MOST}, not {count}"),
-                });
+            if value < least {
+                return Err(Error::invalid(
+                    key,
+                    format!("must be at least {least}, not {value}"),
+                ));
             }
         }
-        for (setting, seconds) in [
-            (
-                "HAVERSACK_UPLOAD_URL_TTL_SECONDS",
-                self.upload_url_ttl_seconds,
-            ),
-            (
-                "HAVERSACK_ABANDONED_RETENTION_SECONDS",
-                self.abandoned_retention_seconds,
-            ),
-            ("HAVERSACK_UPLOAD_GRACE_SECONDS", self.upload_grace_seconds),
-            ("HAVERSACK_IDLE_TIMEOUT_SECONDS", self.idle_timeout_seconds),
-            (
-                "HAVERSACK_HEADER_TIMEOUT_SECONDS",
-                self.header_timeout_seconds,
-            ),
-            (
-                "HAVERSACK_SHUTDOWN_GRACE_SECONDS",
-                self.shutdown_grace_seconds,
-            ),
-            (
-                "HAVERSACK_RATE_LIMIT_WINDOW_SECONDS",
-                self.rate_limit_window_seconds,
-            ),
-            (
-                "HAVERSACK_FETCH_TIMEOUT_SECONDS",
-                self.fetch_timeout_seconds,
-            ),
-            (
-                "HAVERSACK_FETCH_IDLE_TIMEOUT_SECONDS",
-                self.fetch_idle_timeout_seconds,
-            ),
-            (
-                "HAVERSACK_FETCH_RESOLVE_TIMEOUT_SECONDS",
-                self.fetch_resolve_timeout_seconds,
-            ),
-            (
-                "HAVERSACK_FETCH_CONNECT_TIMEOUT_SECONDS",
-                self.fetch_connect_timeout_seconds,
-            ),
-            (
-                "HAVERSACK_FETCH_QUEUE_TIMEOUT_SECONDS",
-                self.fetch_queue_timeout_seconds,
-            ),
-            (
-                "HAVERSACK_FETCH_REVALIDATE_SECONDS",
-                self.fetch_revalidate_seconds,
-            ),
-            ("HAVERSACK_JSON_GRACE_SECONDS", self.json_grace_seconds),
-            (
-                "HAVERSACK_DOWNLOAD_GRACE_SECONDS",
-                self.download_grace_seconds,
-            ),
-            ("HAVERSACK_UPLOAD_STALL_SECONDS", self.upload_stall_seconds),
-        ] {
-            if seconds > LONGEST {
-                let problem = format!("must be at most {LONGEST} (ten years), not {seconds}");
-                return Err(Error::Invalid { setting, problem });
-            }
-        }
-        for (setting, days) in [
-            ("HAVERSACK_AUDIT_RETENTION_DAYS", self.audit_retention_days),
-            (
-                "HAVERSACK_IDEMPOTENCY_RETENTION_DAYS",
-                self.idempotency_retention_days,
-            ),
-        ] {
-            if days > LONGEST / DAY {
-                let problem = format!(
-                    "must be at most {} (ten years), not {days}; 0 is for ever",
-                    LONGEST / DAY
-                );
-                return Err(Error::Invalid { setting, problem });
-            }
-        }
-        // A file of any size would take longer than any time there is.
-        at_least(
-            "HAVERSACK_UPLOAD_MIN_BYTES_PER_SECOND",
-            self.upload_min_bytes_per_second,
-            1,
-        )
+        Ok(())
     }
 
     /// How long an upload URL is good.
@@ -277,13 +146,13 @@ impl Limits {
     /// How long audit records of deletions are kept; `None`: for ever.
     #[must_use]
     pub fn audit_retention(&self) -> Option<Duration> {
-        days(self.audit_retention_days)
+        self.audit_retention.0
     }
 
     /// How long answers are kept under idempotency keys; `None`: for ever.
     #[must_use]
     pub fn idempotency_retention(&self) -> Option<Duration> {
-        days(self.idempotency_retention_days)
+        self.idempotency_retention.0
     }
 
     /// How long one transfer may go without a byte.
@@ -328,8 +197,4 @@ impl Limits {
             max_header_bytes: count(self.fetch_max_header_bytes),
         }
     }
-}
-
-fn days(days: u64) -> Option<Duration> {
-    (days > 0).then(|| Duration::from_secs(days * DAY))
 }

@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod attachment;
+pub mod base_url;
 pub mod blob_key;
 pub mod chat;
 pub mod client_address;

@@ -8,7 +8,7 @@ use haversack::app::App;
 use haversack::background::Background;
 use haversack::blob::BlobStore;
 use haversack::clock::{MockClock, Timestamp};
-use haversack::config::{Config, Flags};
+use haversack::config::{Config, Settings};
 use haversack::db::Db;
 use haversack::delivery::{Gateway, Loopback};
 use haversack::domain::handle::PhoneNumber;
@@ -53,7 +53,7 @@ pub struct TestApp {
     /// The bucket with its files, if [`TestApp`] started one.
     pub bucket: Option<Arc<BucketServer>>,
     pub database_url: Url,
-    pub flags: Flags,
+    pub settings: Settings,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<anyhow::Result<bool>>,
 }
@@ -66,22 +66,25 @@ impl TestApp {
     }
 
     /// Starts a server with some settings changed.
-    pub async fn with(change: impl FnOnce(&mut Flags)) -> Self {
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         Self::with_gateway(Arc::new(Loopback), change).await
     }
 
     /// Starts a server that delivers messages to this gateway.
-    pub async fn with_gateway(gateway: Arc<dyn Gateway>, change: impl FnOnce(&mut Flags)) -> Self {
+    pub async fn with_gateway(
+        gateway: Arc<dyn Gateway>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         Self::build(gateway, Arc::new(SystemResolver), change).await
     }
 
     /// Starts a server that may fetch from an origin and uses its DNS resolver.
-    pub async fn with_origin(origin: &Origin, change: impl FnOnce(&mut Flags)) -> Self {
-        Self::build(Arc::new(Loopback), origin.dns.clone(), |flags| {
-            flags.fetch_allow_nets = Some("127.0.0.1/32".to_owned());
-            flags.fetch_allow_ports = Some(origin.address.port().to_string());
-            flags.fetch_ca_file = Some(origin.ca_file().to_str().expect("path").to_owned());
-            change(flags);
+    pub async fn with_origin(origin: &Origin, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::build(Arc::new(Loopback), origin.dns.clone(), |settings| {
+            settings.fetch.allow_nets = "127.0.0.1/32".parse().expect("a list");
+            settings.fetch.allow_ports = std::iter::once(origin.address.port()).collect();
+            settings.fetch.ca_file = Some(origin.ca_file());
+            change(settings);
         })
         .await
     }
@@ -93,49 +96,51 @@ impl TestApp {
     }
 
     /// Starts a server that stores files in a bucket.
-    pub async fn with_bucket(bucket: &BucketServer, change: impl FnOnce(&mut Flags)) -> Self {
-        Self::with(|flags| {
-            flags.blobs_url = Some(bucket.url());
-            change(flags);
+    pub async fn with_bucket(bucket: &BucketServer, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with(|settings| {
+            settings.storage.blobs_url = Some(bucket.url());
+            change(settings);
         })
         .await
     }
 
     /// Starts a server that may fetch from an origin and stores files in a bucket.
     pub async fn with_origin_and_bucket(origin: &Origin, bucket: &BucketServer) -> Self {
-        Self::with_origin(origin, |flags| flags.blobs_url = Some(bucket.url())).await
+        Self::with_origin(origin, |settings| {
+            settings.storage.blobs_url = Some(bucket.url());
+        })
+        .await
     }
 
     async fn build(
         gateway: Arc<dyn Gateway>,
         resolver: Arc<dyn Resolve>,
-        change: impl FnOnce(&mut Flags),
+        change: impl FnOnce(&mut Settings),
     ) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let mut flags = Flags {
-            listen: Some("127.0.0.1:0".parse().expect("address")),
-            data_dir: Some(folder.path().to_owned()),
-            database_url: postgres::create_schema().await,
-            database_connections: Some(4),
-            ..Flags::default()
-        };
-        let bucket = match (&flags.database_url, bucket::external_url()) {
+        let mut settings = Settings::default();
+        settings.server.listen = "127.0.0.1:0".parse().expect("address");
+        settings.storage.data_dir = folder.path().to_owned();
+        let postgres = postgres::create_schema().await;
+        settings.storage.database_url = postgres.map(|url| url.parse().expect("URL"));
+        settings.database.connections = 4;
+        let bucket = match (&settings.storage.database_url, bucket::external_url()) {
             (_, Some(url)) => {
-                flags.blobs_url = Some(url);
+                settings.storage.blobs_url = Some(url);
                 None
             }
             (Some(_), None) => {
                 let bucket = BucketServer::start().await;
-                flags.blobs_url = Some(bucket.url());
+                settings.storage.blobs_url = Some(bucket.url());
                 Some(Arc::new(bucket))
             }
             (None, None) => None,
         };
-        change(&mut flags);
+        change(&mut settings);
         let clock = MockClock::at(Timestamp::from_millis(START));
         let app = Self {
             bucket,
-            ..Self::launch(flags, clock, folder, gateway, resolver).await
+            ..Self::launch(settings, clock, folder, gateway, resolver).await
         };
         for (name, key, lines) in [
             ("acme", KEY, &[LINE, SECOND_LINE][..]),
@@ -155,12 +160,10 @@ impl TestApp {
     /// Starts another server on the same database, store and clock.
     pub async fn start_peer(&self, gateway: Arc<dyn Gateway>) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let flags = Flags {
-            data_dir: Some(folder.path().to_owned()),
-            ..self.flags.clone()
-        };
+        let mut settings = self.settings.clone();
+        settings.storage.data_dir = folder.path().to_owned();
         let peer = Self::launch(
-            flags,
+            settings,
             self.clock.clone(),
             folder,
             gateway,
@@ -174,17 +177,15 @@ impl TestApp {
     }
 
     /// Starts a server on existing storage, without adding partners.
-    pub async fn start_on(flags: Flags, clock: MockClock) -> Self {
+    pub async fn start_on(settings: Settings, clock: MockClock) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let data_dir = flags.data_dir.or_else(|| Some(folder.path().to_owned()));
-        let listen = Some("127.0.0.1:0".parse().expect("address"));
-        let flags = Flags {
-            data_dir,
-            listen,
-            ..flags
-        };
+        let mut settings = settings;
+        if settings.storage.data_dir == Settings::default().storage.data_dir {
+            settings.storage.data_dir = folder.path().to_owned();
+        }
+        settings.server.listen = "127.0.0.1:0".parse().expect("address");
         Self::launch(
-            flags,
+            settings,
             clock,
             folder,
             Arc::new(Loopback),
@@ -194,14 +195,14 @@ impl TestApp {
     }
 
     async fn launch(
-        flags: Flags,
+        settings: Settings,
         clock: MockClock,
         folder: TempDir,
         gateway: Arc<dyn Gateway>,
         resolver: Arc<dyn Resolve>,
     ) -> Self {
         let mut config =
-            Config::load_with(flags.clone(), &bucket::credential).expect("configuration");
+            Config::resolve(settings.clone(), &bucket::credential).expect("configuration");
         // The default is the running program, which is the test binary here.
         config.program = program::path();
         let database_url = config.database_url.clone();
@@ -227,7 +228,7 @@ impl TestApp {
             blobs,
             bucket: None,
             database_url,
-            flags,
+            settings,
             stop: Some(stop),
             running,
         }
@@ -318,6 +319,6 @@ impl TestApp {
 }
 
 /// Stores files in the data folder.
-pub fn on_disk(flags: &mut Flags) {
-    flags.blobs_url = None;
+pub fn on_disk(settings: &mut Settings) {
+    settings.storage.blobs_url = None;
 }

@@ -233,7 +233,7 @@ async fn create_request_ignores_missing_content_type_and_unknown_fields() {
 
 #[tokio::test]
 async fn json_body_above_limit_returns_400() {
-    let app = TestApp::with(|flags| flags.max_json_bytes = Some(1024)).await;
+    let app = TestApp::with(|settings| settings.json.max_bytes = 1024).await;
     let body = json!({"filename": "x".repeat(1024)});
     let response = app.api.post("/v3/attachments", &body).await;
     assert_eq!(response.error(), (400, 1003));
@@ -396,9 +396,9 @@ async fn attachment_with_closed_upload_window_is_failed() {
 
 #[tokio::test]
 async fn pending_attachments_above_quota_return_429_per_partner() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.max_pending_attachments = Some(3);
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.attachments.max_pending_attachments = 3;
     })
     .await;
     let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 5});
@@ -438,7 +438,7 @@ async fn pending_attachments_above_quota_return_429_per_partner() {
 
 #[tokio::test]
 async fn concurrent_creates_never_exceed_pending_quota() {
-    let app = TestApp::with(|flags| flags.max_pending_attachments = Some(50)).await;
+    let app = TestApp::with(|settings| settings.attachments.max_pending_attachments = 50).await;
     let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 5});
     let path = "/v3/attachments";
     let responses =

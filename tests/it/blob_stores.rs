@@ -11,7 +11,7 @@ use haversack::blob::{
     Blob, BlobKey, BlobStore, DirectAccess, Error, LocalStore, MemoryStore, ObjectHeaders, S3Store,
     StagedBlob,
 };
-use haversack::config::{Config, Flags};
+use haversack::config::{Config, Settings};
 use haversack::domain::tier::Tier;
 use haversack::id::{BlobId, PartnerId};
 
@@ -186,11 +186,9 @@ async fn names(store: &dyn BlobStore) -> BTreeSet<String> {
 /// Returns a store in a bucket, and the folder of its temporary files.
 pub fn open(bucket: &BucketServer) -> (S3Store, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("folder");
-    let flags = Flags {
-        blobs_url: Some(bucket.url()),
-        ..Flags::default()
-    };
-    let config = Config::load_with(flags, &credential)
+    let mut settings = Settings::default();
+    settings.storage.blobs_url = Some(bucket.url());
+    let config = Config::resolve(settings, &credential)
         .expect("config")
         .bucket
         .expect("a bucket");
@@ -417,11 +415,9 @@ async fn wrong_secret_names_the_variable_and_not_the_secret() {
         "AWS_SECRET_ACCESS_KEY" => Some("something-else".to_owned()),
         name => credential(name),
     };
-    let flags = Flags {
-        blobs_url: Some(bucket.url()),
-        ..Flags::default()
-    };
-    let config = Config::load_with(flags, &wrong)
+    let mut settings = Settings::default();
+    settings.storage.blobs_url = Some(bucket.url());
+    let config = Config::resolve(settings, &wrong)
         .expect("config")
         .bucket
         .expect("bucket");

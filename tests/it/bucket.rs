@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use haversack::blob::{BlobKey, BlobStore};
+use haversack::config::CdnMode;
 use haversack::db::{Connection, blob_deletions};
 use haversack::id::{AttachmentId, PartnerId};
 use serde_json::{Value, json};
@@ -21,8 +22,8 @@ async fn send(api: &Api, id: &str) -> Response {
 #[tokio::test]
 async fn objects_carry_type_disposition_and_caching_headers() {
     let bucket = BucketServer::start().await;
-    let app = TestApp::with_bucket(&bucket, |flags| {
-        flags.cdn_mode = Some("redirect".to_owned());
+    let app = TestApp::with_bucket(&bucket, |settings| {
+        settings.urls.cdn_mode = CdnMode::Redirect;
     })
     .await;
     let page = app
@@ -65,8 +66,8 @@ async fn objects_carry_type_disposition_and_caching_headers() {
 #[tokio::test]
 async fn redirect_mode_returns_302_to_presigned_url() {
     let bucket = BucketServer::start().await;
-    let app = TestApp::with_bucket(&bucket, |flags| {
-        flags.cdn_mode = Some("redirect".to_owned());
+    let app = TestApp::with_bucket(&bucket, |settings| {
+        settings.urls.cdn_mode = CdnMode::Redirect;
     })
     .await;
     let bytes = corpus("photo.jpg");
@@ -107,8 +108,8 @@ async fn redirect_mode_returns_302_to_presigned_url() {
 #[tokio::test]
 async fn redirect_mode_returns_404_for_unknown_and_pending_files() {
     let bucket = BucketServer::start().await;
-    let app = TestApp::with_bucket(&bucket, |flags| {
-        flags.cdn_mode = Some("redirect".to_owned());
+    let app = TestApp::with_bucket(&bucket, |settings| {
+        settings.urls.cdn_mode = CdnMode::Redirect;
     })
     .await;
     let file = app
@@ -310,8 +311,10 @@ async fn file_reused_after_304_is_copied_within_the_bucket() {
 #[tokio::test]
 async fn stripped_metadata_is_not_in_the_bucket() {
     let bucket = BucketServer::start().await;
-    let app =
-        TestApp::with_bucket(&bucket, |flags| flags.strip_private_metadata = Some(true)).await;
+    let app = TestApp::with_bucket(&bucket, |settings| {
+        settings.attachments.strip_private_metadata = true;
+    })
+    .await;
     let photo = corpus("photo-exif-rotated.jpg");
     let file = app.api.upload("a.jpg", "image/jpeg", &photo).await;
     let stored = app.anonymous().get(&file.url).await.bytes;

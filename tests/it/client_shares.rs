@@ -1,5 +1,7 @@
 //! Shares of clients: one that holds too much is limited, and others are still served.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use haversack_testkit::raw::{RawConnection, request_target};
@@ -19,9 +21,9 @@ fn send_head(size: usize, more: &str) -> String {
 #[tokio::test]
 async fn unfinished_json_bodies_use_only_the_share_of_their_address() {
     const SIZE: u64 = 1024 * 1024;
-    let app = TestApp::with(|flags| {
-        flags.max_json_bytes = Some(SIZE);
-        flags.max_json_bytes_per_address = Some(4 * SIZE);
+    let app = TestApp::with(|settings| {
+        settings.json.max_bytes = SIZE;
+        settings.json.max_bytes_per_address = 4 * SIZE;
     })
     .await;
     let size = usize::try_from(SIZE).expect("size");
@@ -84,9 +86,9 @@ async fn json_lists_count_against_budget_until_response() {
 
 #[tokio::test]
 async fn stalled_json_body_returns_400_after_grace_time() {
-    let app = TestApp::with(|flags| {
-        flags.json_grace_seconds = Some(1);
-        flags.json_min_bytes_per_second = Some(1_000_000_000);
+    let app = TestApp::with(|settings| {
+        settings.json.grace = Duration::from_secs(1);
+        settings.json.min_bytes_per_second = 1_000_000_000;
     })
     .await;
     let mut stalled = RawConnection::connect(app.address).await;
@@ -101,9 +103,9 @@ async fn stalled_json_body_returns_400_after_grace_time() {
 
 #[tokio::test]
 async fn dripping_json_body_returns_400_after_grace_time() {
-    let app = TestApp::with(|flags| {
-        flags.json_grace_seconds = Some(1);
-        flags.json_min_bytes_per_second = Some(1_000_000_000);
+    let app = TestApp::with(|settings| {
+        settings.json.grace = Duration::from_secs(1);
+        settings.json.min_bytes_per_second = 1_000_000_000;
     })
     .await;
     let mut dripping = RawConnection::connect(app.address).await;
@@ -126,7 +128,7 @@ async fn dripping_json_body_returns_400_after_grace_time() {
 
 #[tokio::test]
 async fn connections_above_share_of_address_get_503_and_are_closed() {
-    let app = TestApp::with(|flags| flags.max_connections_per_address = Some(3)).await;
+    let app = TestApp::with(|settings| settings.server.max_connections_per_address = 3).await;
     let mut open = Vec::new();
     for _ in 0..3 {
         let mut raw = RawConnection::connect(app.address).await;
@@ -162,9 +164,9 @@ async fn connections_above_share_of_address_get_503_and_are_closed() {
 
 #[tokio::test]
 async fn clients_behind_trusted_proxy_have_separate_shares() {
-    let app = TestApp::with(|flags| {
-        flags.trusted_proxies = Some("127.0.0.1/32".to_owned());
-        flags.max_connections_per_address = Some(2);
+    let app = TestApp::with(|settings| {
+        settings.server.trusted_proxies = "127.0.0.1/32".parse().expect("a list");
+        settings.server.max_connections_per_address = 2;
     })
     .await;
     let mut running = Vec::new();
@@ -231,7 +233,10 @@ async fn clients_behind_trusted_proxy_have_separate_shares() {
 
 #[tokio::test]
 async fn unread_download_behind_trusted_proxy_keeps_its_permit() {
-    let app = TestApp::with(|flags| flags.trusted_proxies = Some("127.0.0.1/32".to_owned())).await;
+    let app = TestApp::with(|settings| {
+        settings.server.trusted_proxies = "127.0.0.1/32".parse().expect("a list");
+    })
+    .await;
     let file = app
         .api
         .upload("a.txt", "text/plain", &vec![b'x'; 30_000_000])
@@ -250,9 +255,9 @@ async fn unread_download_behind_trusted_proxy_keeps_its_permit() {
 
 #[tokio::test]
 async fn download_below_minimum_rate_is_aborted() {
-    let app = TestApp::with(|flags| {
-        flags.download_grace_seconds = Some(0);
-        flags.download_min_bytes_per_second = Some(1_000_000_000);
+    let app = TestApp::with(|settings| {
+        settings.server.download_grace = Duration::from_secs(0);
+        settings.server.download_min_bytes_per_second = 1_000_000_000;
     })
     .await;
     let file = app

@@ -9,7 +9,8 @@ use haversack_testkit::{TestApp, each_case_async, on_disk, text, until, within};
 
 #[tokio::test]
 async fn connection_without_complete_header_is_closed_at_timeout() {
-    let app = TestApp::with(|flags| flags.header_timeout_seconds = Some(1)).await;
+    let app =
+        TestApp::with(|settings| settings.server.header_timeout = Duration::from_secs(1)).await;
     let start = tokio::time::Instant::now();
     let mut silent = RawConnection::connect(app.address).await;
     let mut half = RawConnection::connect(app.address).await;
@@ -58,7 +59,7 @@ async fn header_of_12_kb_is_accepted() {
 
 #[tokio::test]
 async fn connection_beyond_limit_waits_for_a_slot() {
-    let app = TestApp::with(|flags| flags.max_connections = Some(2)).await;
+    let app = TestApp::with(|settings| settings.server.max_connections = 2).await;
     let first = RawConnection::connect(app.address).await;
     let _second = RawConnection::connect(app.address).await;
     until(async || (app_connections(&app) == 2).then_some(())).await;
@@ -87,7 +88,7 @@ fn app_connections(app: &TestApp) -> usize {
 
 #[tokio::test]
 async fn download_that_client_does_not_read_is_aborted() {
-    let app = TestApp::with(|flags| flags.idle_timeout_seconds = Some(1)).await;
+    let app = TestApp::with(|settings| settings.server.idle_timeout = Duration::from_secs(1)).await;
     let file = app
         .api
         .upload("a.txt", "text/plain", &vec![b'x'; 30_000_000])
@@ -147,9 +148,9 @@ async fn graceful_shutdown_lets_upload_finish() {
 
 #[tokio::test]
 async fn graceful_shutdown_ends_after_grace_time() {
-    let mut app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.shutdown_grace_seconds = Some(0);
+    let mut app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.server.shutdown_grace = Duration::from_secs(0);
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
@@ -274,7 +275,10 @@ async fn rejected_request_with_long_body_closes_connection() {
 
 #[tokio::test]
 async fn invalid_or_ambiguous_host_returns_400_before_routing() {
-    let app = TestApp::with(|flags| flags.cdn_url = Some("http://cdn.example".to_owned())).await;
+    let app = TestApp::with(|settings| {
+        settings.urls.cdn_url = Some("http://cdn.example".parse().expect("URL"));
+    })
+    .await;
     each_case_async(
         [
             ("/metrics", "Host: x\r\nHost: cdn.example\r\n"),
@@ -312,7 +316,10 @@ async fn invalid_or_ambiguous_host_returns_400_before_routing() {
 
 #[tokio::test]
 async fn request_is_routed_by_target_before_host() {
-    let app = TestApp::with(|flags| flags.cdn_url = Some("http://cdn.example".to_owned())).await;
+    let app = TestApp::with(|settings| {
+        settings.urls.cdn_url = Some("http://cdn.example".parse().expect("URL"));
+    })
+    .await;
     each_case_async(
         [
             ("/metrics", "cdn.example", 404),

@@ -26,7 +26,7 @@ async fn attachment(app: &TestApp, created: &Value) -> Value {
 
 #[tokio::test]
 async fn sample_files_are_detected_by_their_bytes() {
-    let app = TestApp::with(|flags| flags.rate_limit_messages = Some(10_000)).await;
+    let app = TestApp::with(|settings| settings.send.rate_limit_messages = 10_000).await;
     let manifest = String::from_utf8(corpus("manifest.tsv")).expect("UTF-8");
     let (mut rejected, mut detections) = (0, 0);
     let lines = manifest.lines().filter(|line| !line.starts_with('#'));

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::sync::Arc;
 
 use haversack::clock::MockClock;
-use haversack::config::Flags;
+use haversack::config::Settings;
 use haversack::delivery::{Accepted, Gateway, GatewayError, OutgoingMessage};
 use serde_json::{Value, json};
 
@@ -54,13 +54,11 @@ impl Target {
         format!("{},{}", self.database, self.bucket.url())
     }
 
-    fn flags(&self) -> Flags {
-        let (database_url, blobs_url) = (Some(self.database.clone()), Some(self.bucket.url()));
-        Flags {
-            database_url,
-            blobs_url,
-            ..Flags::default()
-        }
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        settings.storage.database_url = Some(self.database.parse().expect("URL"));
+        settings.storage.blobs_url = Some(self.bucket.url());
+        settings
     }
 }
 
@@ -114,9 +112,9 @@ async fn populated(origin: &Origin) -> (TestApp, Vec<String>) {
             PHOTO,
         )
     });
-    let app = TestApp::with_origin(origin, |flags| {
-        on_disk(flags);
-        flags.database_url = None;
+    let app = TestApp::with_origin(origin, |settings| {
+        on_disk(settings);
+        settings.storage.database_url = None;
     })
     .await;
     let mut paths = vec!["/v3/chats".to_owned(), "/v3/phone_numbers".to_owned()];
@@ -187,7 +185,7 @@ async fn copy_to_a_bucket_and_back_preserves_everything() {
         "{}",
         stdout(&copied)
     );
-    let app = TestApp::start_on(target.flags(), clock.clone()).await;
+    let app = TestApp::start_on(target.settings(), clock.clone()).await;
     assert_eq!(snapshot(&app, &paths).await, before);
     assert_eq!(target.bucket.objects().len(), 5);
     // Keys equal URL paths, so that a CDN can serve the objects.
@@ -232,14 +230,9 @@ async fn copy_to_a_bucket_and_back_preserves_everything() {
     )
     .await;
     assert!(copied.status.success(), "{}", stderr(&copied));
-    let app = TestApp::start_on(
-        Flags {
-            data_dir: Some(back.path().to_owned()),
-            ..Flags::default()
-        },
-        clock,
-    )
-    .await;
+    let mut settings = Settings::default();
+    settings.storage.data_dir = back.path().to_owned();
+    let app = TestApp::start_on(settings, clock).await;
     assert_eq!(snapshot(&app, &paths).await, after);
     assert!(app.shut_down().await);
 }
@@ -288,7 +281,7 @@ async fn second_copy_copies_only_what_is_missing_and_never_damaged_files() {
         )),
         "{output}"
     );
-    let app = TestApp::start_on(target.flags(), clock.clone()).await;
+    let app = TestApp::start_on(target.settings(), clock.clone()).await;
     assert_eq!(snapshot(&app, &paths).await, whole);
     assert_eq!(
         app.api
@@ -306,7 +299,7 @@ async fn second_copy_copies_only_what_is_missing_and_never_damaged_files() {
         "{}",
         stdout(&copied)
     );
-    let app = TestApp::start_on(target.flags(), clock).await;
+    let app = TestApp::start_on(target.settings(), clock).await;
     assert_eq!(
         app.api
             .get(&format!("/v3/attachments/{}", cut.id))
@@ -326,7 +319,7 @@ async fn copy_with_invalid_locations_fails_with_reason() {
             (here, here, "the same place"),
             (here, "/tmp/x", "there is no database at"),
             ("sqlite:///x.db", here, "this is one URL"),
-            ("mysql://a,file:/tmp", here, "HAVERSACK_DATABASE_URL"),
+            ("mysql://a,file:/tmp", here, "mysql: is not supported"),
             (
                 "sqlite:///x.db?mode=rwc,ftp://a",
                 here,
@@ -349,9 +342,9 @@ async fn copy_with_invalid_locations_fails_with_reason() {
 async fn copy_from_storage_in_use_fails() {
     let folder = tempfile::tempdir().expect("folder");
     let here = folder.path().to_str().expect("path");
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.database_url = None;
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.storage.database_url = None;
     })
     .await;
     let served = app.folder.path().to_str().expect("path").to_owned();
@@ -376,9 +369,9 @@ impl Gateway for Unavailable {
 
 #[tokio::test]
 async fn second_copy_removes_rows_deleted_since_the_first() {
-    let app = TestApp::with_gateway(Arc::new(Unavailable), |flags| {
-        on_disk(flags);
-        flags.database_url = None;
+    let app = TestApp::with_gateway(Arc::new(Unavailable), |settings| {
+        on_disk(settings);
+        settings.storage.database_url = None;
     })
     .await;
     let kept = app.api.upload("a.txt", "text/plain", b"hello").await;
@@ -387,7 +380,7 @@ async fn second_copy_removes_rows_deleted_since_the_first() {
     app.api
         .message_with_status(sent.as_str().expect("id"), "queued")
         .await;
-    let flags = app.flags.clone();
+    let settings = app.settings.clone();
     let (folder, clock) = stop(app).await;
     let target = Target::new().await;
     let (from, to) = (
@@ -404,7 +397,7 @@ async fn second_copy_removes_rows_deleted_since_the_first() {
     assert!(copy().await.status.success());
     assert_eq!(target.bucket.objects().len(), 2);
 
-    let app = TestApp::start_on(flags, clock.clone()).await;
+    let app = TestApp::start_on(settings, clock.clone()).await;
     app.api
         .delete(&format!("/v3/attachments/{}", gone.id))
         .await
@@ -422,7 +415,7 @@ async fn second_copy_removes_rows_deleted_since_the_first() {
         stdout(&copied)
     );
     assert_eq!(target.bucket.objects().len(), 1);
-    let app = TestApp::start_on(target.flags(), clock).await;
+    let app = TestApp::start_on(target.settings(), clock).await;
     assert_eq!(
         app.api
             .get(&format!("/v3/attachments/{}", gone.id))
@@ -445,9 +438,9 @@ async fn second_copy_removes_rows_deleted_since_the_first() {
 
 #[tokio::test]
 async fn copy_to_a_target_used_since_the_first_copy_fails() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.database_url = None;
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.storage.database_url = None;
     })
     .await;
     app.api.upload("a.txt", "text/plain", b"hello").await;
@@ -461,7 +454,7 @@ async fn copy_to_a_target_used_since_the_first_copy_fails() {
         program(target.folder.path(), &["copy", "--from", from, "--to", to]).await
     };
     assert!(copy(&here, &there).await.status.success());
-    let app = TestApp::start_on(target.flags(), clock.clone()).await;
+    let app = TestApp::start_on(target.settings(), clock.clone()).await;
     let new = app.api.upload("b.txt", "text/plain", b"hello").await;
     let path = format!("/v3/attachments/{}", new.id);
     app.api.get(&path).await.expect(200);
@@ -481,6 +474,6 @@ async fn copy_to_a_target_used_since_the_first_copy_fails() {
             stderr(&refused)
         );
     }
-    let app = TestApp::start_on(target.flags(), clock).await;
+    let app = TestApp::start_on(target.settings(), clock).await;
     assert_eq!(app.api.get(&path).await.expect(200)["status"], "complete");
 }

@@ -117,10 +117,10 @@ async fn invalid_send_is_rejected_without_the_writer() {
 
 #[tokio::test]
 async fn partner_at_its_share_of_writes_leaves_room_for_others() {
-    let app = TestApp::with(|flags| {
-        flags.max_database_writes_per_partner = Some(2);
-        flags.database_connections_per_partner = Some(2);
-        flags.database_connections = Some(4);
+    let app = TestApp::with(|settings| {
+        settings.database.max_writes_per_partner = 2;
+        settings.database.connections_per_partner = 2;
+        settings.database.connections = 4;
     })
     .await;
     let (budget, total) = if app.db.is_shared() {
@@ -170,9 +170,9 @@ async fn partner_at_its_share_of_writes_leaves_room_for_others() {
 
 #[tokio::test]
 async fn reads_of_one_partner_stay_within_its_share() {
-    let app = TestApp::with(|flags| {
-        flags.max_database_reads_per_partner = Some(1);
-        flags.database_connections_per_partner = Some(1);
+    let app = TestApp::with(|settings| {
+        settings.database.max_reads_per_partner = 1;
+        settings.database.connections_per_partner = 1;
     })
     .await;
     let budget = if app.db.is_shared() {
@@ -212,7 +212,7 @@ async fn long_message_takes_more_write_permits() {
 
 #[tokio::test]
 async fn repeated_send_gets_stored_response_beyond_rate_limit() {
-    let app = TestApp::with(|flags| flags.rate_limit_messages = Some(1)).await;
+    let app = TestApp::with(|settings| settings.send.rate_limit_messages = 1).await;
     let body = json!({"from": LINE, "to": [RECIPIENT],
         "message": {"parts": [{"type": "text", "value": "once"}], "idempotency_key": "k"}});
     let responses = join_all((0..8).map(|_| app.api.post("/v3/chats", &body))).await;

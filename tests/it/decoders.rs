@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use futures_util::future::join_all;
-use haversack::config::Flags;
+use haversack::config::Settings;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -148,7 +148,7 @@ async fn picture_of_many_strips_is_converted() {
 async fn sound_with_absurd_sample_rate_is_delivered_unconverted() {
     let folder = tempfile::tempdir().expect("folder");
     let ffmpeg = endless_ffmpeg(&folder, "4712.1");
-    let app = TestApp::with(|flags| flags.ffmpeg = Some(ffmpeg)).await;
+    let app = TestApp::with(|settings| settings.conversion.ffmpeg = ffmpeg.into()).await;
     let sent = within(send_file(
         &app.api,
         "slow.caf",
@@ -164,11 +164,11 @@ async fn sound_with_absurd_sample_rate_is_delivered_unconverted() {
 async fn endless_conversions_of_one_partner_do_not_delay_another() {
     let folder = tempfile::tempdir().expect("folder");
     let ffmpeg = endless_ffmpeg(&folder, "4712.2");
-    let settings = |flags: &mut Flags| {
-        flags.ffmpeg = Some(ffmpeg);
-        flags.max_conversions = Some(2);
-        flags.max_conversions_per_partner = Some(1);
-        flags.rate_limit_messages = Some(1000);
+    let settings = |settings: &mut Settings| {
+        settings.conversion.ffmpeg = ffmpeg.into();
+        settings.conversion.max_conversions = 2;
+        settings.conversion.max_conversions_per_partner = 1;
+        settings.send.rate_limit_messages = 1000;
     };
     let app = TestApp::with(settings).await;
     // One conversion runs and 64 wait, so the refusal of one more shows that all have asked.

@@ -575,8 +575,8 @@ async fn sweep_during_bucket_outage_still_deletes_failed_attachments() {
 #[tokio::test(flavor = "multi_thread")]
 async fn presigned_url_expires_with_the_upload_window() {
     let bucket = BucketServer::start().await;
-    let app = TestApp::with_bucket(&bucket, |flags| {
-        flags.upload_url_ttl_seconds = Some(3 * 24 * 3600);
+    let app = TestApp::with_bucket(&bucket, |settings| {
+        settings.attachments.upload_url_ttl = Duration::from_hours(3 * 24);
     })
     .await;
     let url = async || {

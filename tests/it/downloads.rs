@@ -444,10 +444,10 @@ async fn methods_other_than_get_and_head_return_405() {
 
 #[tokio::test]
 async fn separate_cdn_host_serves_only_files() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.public_url = Some("http://api.example.com".to_owned());
-        flags.cdn_url = Some("http://cdn.example.com/files".to_owned());
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.urls.public_url = Some("http://api.example.com".parse().expect("URL"));
+        settings.urls.cdn_url = Some("http://cdn.example.com/files".parse().expect("URL"));
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;

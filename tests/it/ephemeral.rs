@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use haversack::app::App;
 use haversack::clock::MockClock;
-use haversack::config::{Config, Flags};
+use haversack::config::{Config, Settings};
 use haversack::delivery::{Accepted, Gateway, GatewayError, Loopback, OutgoingMessage};
 use haversack::fetch::SystemResolver;
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn origin_with_etag() -> Origin {
 struct Stopped {
     folder: tempfile::TempDir,
     clock: MockClock,
-    flags: Flags,
+    settings: Settings,
     _bucket: Option<Arc<BucketServer>>,
 }
 
@@ -83,7 +83,7 @@ impl Stopped {
     /// Starts another server on them.
     async fn start(&self, gateway: Arc<dyn Gateway>) -> (Api, JoinHandle<()>) {
         let config =
-            Config::load_with(self.flags.clone(), &bucket::credential).expect("configuration");
+            Config::resolve(self.settings.clone(), &bucket::credential).expect("configuration");
         let app = App::build(
             config,
             self.clock.clock(),
@@ -102,12 +102,12 @@ impl Stopped {
 
 async fn stop(mut app: TestApp) -> Stopped {
     let folder = std::mem::replace(&mut app.folder, tempfile::tempdir().expect("folder"));
-    let (clock, flags, bucket) = (app.clock.clone(), app.flags.clone(), app.bucket.clone());
+    let (clock, settings, bucket) = (app.clock.clone(), app.settings.clone(), app.bucket.clone());
     assert!(app.shut_down().await);
     Stopped {
         folder,
         clock,
-        flags,
+        settings,
         _bucket: bucket,
     }
 }
@@ -329,7 +329,10 @@ async fn one_sweep_deletes_250_expired_files() {
 
 #[tokio::test]
 async fn missing_and_rejected_uploads_expire_as_well() {
-    let app = TestApp::with(|flags| flags.abandoned_retention_seconds = Some(100 * 3600)).await;
+    let app = TestApp::with(|settings| {
+        settings.retention.failed_attachments = Duration::from_hours(100);
+    })
+    .await;
     set_tier(&app, &["partner", "set", "acme", "--tier", "ephemeral"]).await;
     let never = app.api.create("secret.jpg", "image/jpeg", 5).await;
     let refused = app.api.create("secret.jpg", "image/jpeg", 5).await;
@@ -616,7 +619,10 @@ fn invalid_tier_commands_fail_with_reason() {
 
 #[tokio::test]
 async fn upload_window_is_six_hours_at_most_for_ephemeral_tier() {
-    let app = TestApp::with(|flags| flags.upload_url_ttl_seconds = Some(3 * 24 * 3600)).await;
+    let app = TestApp::with(|settings| {
+        settings.attachments.upload_url_ttl = Duration::from_hours(3 * 24);
+    })
+    .await;
     let window =
         async |app: &TestApp| app.api.create("a.txt", "text/plain", 5).await["expires_at"].clone();
     assert_eq!(window(&app).await, "2026-01-18T10:30:00.000Z");

@@ -291,8 +291,10 @@ async fn original_and_variant_have_separate_signatures() {
 
 #[tokio::test]
 async fn ephemeral_files_bypass_the_cdn() {
-    let app =
-        TestApp::with(|flags| flags.cdn_url = Some("https://cdn.example.com".to_owned())).await;
+    let app = TestApp::with(|settings| {
+        settings.urls.cdn_url = Some("https://cdn.example.com".parse().expect("URL"));
+    })
+    .await;
     let persistent = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;
     assert!(
         persistent

@@ -178,7 +178,7 @@ async fn invalid_certificate_returns_500_without_request() {
 #[tokio::test]
 async fn origin_with_unknown_authority_returns_500() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |flags| flags.fetch_ca_file = None).await;
+    let app = TestApp::with_origin(&origin, |settings| settings.fetch.ca_file = None).await;
     let untrusted = "the host's certificate is not signed by an authority that is trusted here";
     expect_reason(&send(&app, &origin.url("/a.txt")).await, untrusted);
     drop(origin);
@@ -193,8 +193,8 @@ async fn unreachable_host_returns_500() {
         .local_addr()
         .expect("address")
         .port();
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.fetch_allow_ports = Some(closed.to_string());
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.fetch.allow_ports = std::iter::once(closed).collect();
     })
     .await;
     let url = format!("https://origin.test:{closed}/a.txt");

@@ -28,7 +28,10 @@ fn redirect(origin: &Origin, path: &str, location: &str) -> String {
 }
 
 async fn with_cdn(origin: &Origin) -> TestApp {
-    TestApp::with_origin(origin, |flags| flags.cdn_url = Some(CDN.to_owned())).await
+    TestApp::with_origin(origin, |settings| {
+        settings.urls.cdn_url = Some(CDN.parse().expect("URL"));
+    })
+    .await
 }
 
 #[tokio::test]
@@ -245,10 +248,12 @@ async fn foreign_name_of_this_server_returns_500() {
     // No other test listens on this address.
     let [.., high, low] = std::process::id().to_be_bytes();
     let (ip, port) = (format!("127.77.{high}.{low}"), 18_443);
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.listen = Some(format!("{ip}:{port}").parse().expect("address"));
-        flags.fetch_allow_nets = Some("127.0.0.0/8".to_owned());
-        flags.fetch_allow_ports = Some(format!("{port},{}", origin.address.port()));
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.server.listen = format!("{ip}:{port}").parse().expect("address");
+        settings.fetch.allow_nets = "127.0.0.0/8".parse().expect("a list");
+        settings.fetch.allow_ports = format!("{port},{}", origin.address.port())
+            .parse()
+            .expect("a list");
     })
     .await;
     origin.dns.set("alias.test", &[&[&ip]]);

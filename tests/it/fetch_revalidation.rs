@@ -288,8 +288,10 @@ async fn validators_apply_to_final_url_of_a_redirect() {
 #[tokio::test]
 async fn validators_expire_after_the_configured_time() {
     let origin = origin_with("etag: \"v1\"", "if-none-match: \"v1\"");
-    let app =
-        TestApp::with_origin(&origin, |flags| flags.fetch_revalidate_seconds = Some(3600)).await;
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.fetch.revalidate = Duration::from_hours(1);
+    })
+    .await;
     part(&app, &origin.url("/a.jpg")).await;
     app.clock.advance(Duration::from_secs(3601));
     app.background.sweep().await.expect("sweep");

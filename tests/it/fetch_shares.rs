@@ -1,6 +1,8 @@
 //! Shares of fetches: one partner's slow origins do not delay another's sends, and a disconnected
 //! client frees its share.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::hostile_origins::{expect_nothing, expect_reason, send};
@@ -10,11 +12,11 @@ use haversack_testkit::{LINE, Origin, RECIPIENT, RIVAL_LINE, TestApp, until, wit
 #[tokio::test]
 async fn stalled_fetches_of_one_partner_do_not_block_another() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.fetch_max_concurrent = Some(3);
-        flags.fetch_max_concurrent_per_partner = Some(2);
-        flags.fetch_max_waiting_per_partner = Some(1);
-        flags.fetch_queue_timeout_seconds = Some(1);
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.fetch.max_concurrent = 3;
+        settings.fetch.max_concurrent_per_partner = 2;
+        settings.fetch.max_queued_per_partner = 1;
+        settings.fetch.queue_timeout = Duration::from_secs(1);
     })
     .await;
     origin.script("/stalled.txt", vec![Step::Hang]);
@@ -50,10 +52,10 @@ async fn stalled_fetches_of_one_partner_do_not_block_another() {
 async fn abandoned_dns_query_still_counts_against_share() {
     let origin = Origin::start();
     origin.file("/a.txt", "text/plain", b"hello");
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.fetch_max_concurrent_per_partner = Some(1);
-        flags.fetch_resolve_timeout_seconds = Some(1);
-        flags.fetch_queue_timeout_seconds = Some(1);
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.fetch.max_concurrent_per_partner = 1;
+        settings.fetch.resolve_timeout = Duration::from_secs(1);
+        settings.fetch.queue_timeout = Duration::from_secs(1);
     })
     .await;
     let unresolved = send(&app, &origin.url_with_host("silent.test", "/a.txt")).await;
@@ -71,8 +73,8 @@ async fn fetches_beyond_temporary_bytes_of_partner_return_503() {
         "/large.txt",
         http_response("200 OK", "content-length: 60000", &vec![b'x'; 60_000]),
     );
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.max_temporary_bytes_per_partner = Some(100_000);
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.attachments.max_temporary_bytes_per_partner = 100_000;
     })
     .await;
     let parts = vec![json!({"type": "media", "url": origin.url("/large.txt")}); 2];
@@ -90,9 +92,9 @@ async fn fetches_beyond_temporary_bytes_of_partner_return_503() {
 async fn client_disconnect_cancels_the_fetch() {
     let origin = Origin::start();
     // The timeouts are longer than the test waits, so only the disconnect can end the fetch.
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.fetch_timeout_seconds = Some(60);
-        flags.fetch_idle_timeout_seconds = Some(60);
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.fetch.timeout = Duration::from_mins(1);
+        settings.fetch.idle_timeout = Duration::from_mins(1);
     })
     .await;
     let stalled = [

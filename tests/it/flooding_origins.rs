@@ -1,5 +1,7 @@
 //! Origins that send far more than a file: the bytes read from the socket are bounded.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::hostile_http2::{
@@ -22,9 +24,9 @@ const OVERHEAD: u64 = 256 * 1024;
 /// allowance.
 async fn expect_flood(origin: &Origin, what: &str, reason: &str) {
     // The timeouts are longer than the test waits, so only the allowance can end the flood.
-    let app = TestApp::with_origin(origin, |flags| {
-        flags.fetch_timeout_seconds = Some(60);
-        flags.fetch_idle_timeout_seconds = Some(60);
+    let app = TestApp::with_origin(origin, |settings| {
+        settings.fetch.timeout = Duration::from_mins(1);
+        settings.fetch.idle_timeout = Duration::from_mins(1);
     })
     .await;
     let refused = within(send(&app, &origin.url("/a.txt"))).await;
@@ -80,7 +82,10 @@ fn begun() -> Step {
 
 /// Sends the URL of an origin, and asserts that it fails after no more bytes than the allowance.
 async fn expect_bounded_failure(origin: &Origin) {
-    let app = TestApp::with_origin(origin, |flags| flags.fetch_timeout_seconds = Some(60)).await;
+    let app = TestApp::with_origin(origin, |settings| {
+        settings.fetch.timeout = Duration::from_mins(1);
+    })
+    .await;
     let refused = within(send(&app, &origin.url("/a.txt"))).await;
     assert_eq!(refused.error(), (500, 5002), "{}", refused.message());
     let file = app.metric("haversack_fetched_bytes_total");

@@ -21,9 +21,9 @@ async fn gc_of_bucket_reports_orphans_and_missing_blobs() {
 
 async fn check_gc(in_bucket: bool) {
     let bucket = BucketServer::start().await;
-    let app = TestApp::with(|flags| {
-        flags.database_url = None;
-        flags.blobs_url = in_bucket.then(|| bucket.url());
+    let app = TestApp::with(|settings| {
+        settings.storage.database_url = None;
+        settings.storage.blobs_url = in_bucket.then(|| bucket.url());
     })
     .await;
     let kept = app.api.upload("a.txt", "text/plain", b"hello").await;
@@ -118,9 +118,9 @@ async fn check_gc(in_bucket: bool) {
 #[tokio::test]
 async fn orphan_replaced_by_a_rebuilt_variant_is_not_deleted() {
     let bucket = BucketServer::start().await;
-    let app = TestApp::with(|flags| {
-        flags.database_url = None;
-        flags.blobs_url = Some(bucket.url());
+    let app = TestApp::with(|settings| {
+        settings.storage.database_url = None;
+        settings.storage.blobs_url = Some(bucket.url());
     })
     .await;
     let scan = app

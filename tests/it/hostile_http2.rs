@@ -1,5 +1,7 @@
 //! Origins that speak HTTP/2, correctly or not: the tests send any frames.
 
+use std::time::Duration;
+
 use crate::hostile_origins::{expect_nothing, expect_reason, send};
 use haversack_testkit::origin::{Certificate, Step};
 use haversack_testkit::{Origin, TestApp, each_case_concurrently, until, within};
@@ -160,9 +162,9 @@ fn violations() -> Vec<(&'static str, Vec<Step>, Option<&'static str>)> {
 async fn http2_protocol_violation_returns_500() {
     each_case_concurrently(violations(), async |(name, steps, reason)| {
         let origin = http2_origin(steps);
-        let app = TestApp::with_origin(&origin, |flags| {
-            flags.fetch_timeout_seconds = Some(2);
-            flags.fetch_idle_timeout_seconds = Some(1);
+        let app = TestApp::with_origin(&origin, |settings| {
+            settings.fetch.timeout = Duration::from_secs(2);
+            settings.fetch.idle_timeout = Duration::from_secs(1);
         })
         .await;
         let refused = within(send(&app, &origin.url("/a.txt"))).await;

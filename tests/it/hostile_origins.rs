@@ -1,6 +1,8 @@
 //! Malicious and broken origins: their responses, sizes, headers and timing. A failed fetch returns
 //! an error and leaves no file.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -237,7 +239,7 @@ async fn file_without_exact_content_length_is_fetched() {
 #[tokio::test]
 async fn file_above_limit_returns_400() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |flags| flags.fetch_max_bytes = Some(65_536)).await;
+    let app = TestApp::with_origin(&origin, |settings| settings.fetch.max_bytes = 65_536).await;
     let chunk = [b"8000\r\n".as_slice(), &vec![b'x'; 0x8000], b"\r\n"].concat();
     let chunked = http_response("200 OK", "transfer-encoding: chunked", b"");
     origin.script(
@@ -296,7 +298,7 @@ async fn file_above_limit_returns_400() {
 #[tokio::test]
 async fn file_of_exactly_the_limit_is_fetched() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |flags| flags.fetch_max_bytes = Some(65_536)).await;
+    let app = TestApp::with_origin(&origin, |settings| settings.fetch.max_bytes = 65_536).await;
     origin.script(
         "/just.txt",
         http_response(
@@ -316,7 +318,10 @@ fn chunked_body(size: usize) -> Vec<u8> {
 #[tokio::test]
 async fn response_header_above_64_kib_returns_500() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |flags| flags.fetch_timeout_seconds = Some(2)).await;
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.fetch.timeout = Duration::from_secs(2);
+    })
+    .await;
     let start = || Step::Send(b"HTTP/1.1 200 OK\r\n".to_vec());
     origin.script(
         "/endless.txt",
@@ -364,11 +369,11 @@ async fn response_header_below_64_kib_is_accepted() {
 #[tokio::test]
 async fn slow_origin_returns_500_at_each_timeout() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.fetch_timeout_seconds = Some(2);
-        flags.fetch_idle_timeout_seconds = Some(1);
-        flags.fetch_resolve_timeout_seconds = Some(1);
-        flags.fetch_connect_timeout_seconds = Some(1);
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.fetch.timeout = Duration::from_secs(2);
+        settings.fetch.idle_timeout = Duration::from_secs(1);
+        settings.fetch.resolve_timeout = Duration::from_secs(1);
+        settings.fetch.connect_timeout = Duration::from_secs(1);
     })
     .await;
     origin.script("/silent.txt", vec![Step::Hang]);
@@ -387,9 +392,10 @@ async fn slow_origin_returns_500_at_each_timeout() {
     );
     // A listener that never completes the TLS handshake.
     let mute = TcpListener::bind("127.0.0.1:0").await.expect("listen");
-    let mute_app = TestApp::with_origin(&origin, |flags| {
-        flags.fetch_connect_timeout_seconds = Some(1);
-        flags.fetch_allow_ports = Some(mute.local_addr().expect("address").port().to_string());
+    let mute_app = TestApp::with_origin(&origin, |settings| {
+        settings.fetch.connect_timeout = Duration::from_secs(1);
+        settings.fetch.allow_ports =
+            std::iter::once(mute.local_addr().expect("address").port()).collect();
     })
     .await;
     let mute_url = format!(

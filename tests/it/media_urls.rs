@@ -169,7 +169,7 @@ async fn fetched_file_that_does_not_match_its_extension_returns_400() {
 async fn invalid_send_fetches_nothing() {
     let origin = Origin::start();
     origin.file("/a.jpg", "image/jpeg", PHOTO);
-    let app = TestApp::with_origin(&origin, |flags| flags.rate_limit_messages = Some(1)).await;
+    let app = TestApp::with_origin(&origin, |settings| settings.send.rate_limit_messages = 1).await;
     let photo = media(&origin.url("/a.jpg"));
     let unknown = "01990000-0000-7000-8000-000000000001";
     let body = |from: &str, parts: Value| json!({"from": from, "to": [RECIPIENT], "message": {"parts": parts}});
@@ -360,8 +360,8 @@ async fn url_of_own_file_is_resolved_without_fetch() {
 #[tokio::test]
 async fn url_on_cdn_host_is_resolved_without_fetch() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |flags| {
-        flags.cdn_url = Some("https://cdn.example.com/files".to_owned());
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.urls.cdn_url = Some("https://cdn.example.com/files".parse().expect("URL"));
     })
     .await;
     let file = app.api.upload("a.jpg", "image/jpeg", PHOTO).await;

@@ -109,7 +109,7 @@ async fn served_openapi_document_equals_committed_one() {
     assert_eq!(served.text(), fresh);
     assert!(
         committed.trim_end() == fresh,
-        "docs/reference/openapi.json is out of date: run `cargo run --example openapi > docs/reference/openapi.json`"
+        "docs/reference/openapi.json is out of date: run `cargo run -- openapi > docs/reference/openapi.json`"
     );
     for path in [
         "/v3/attachments",
@@ -122,9 +122,9 @@ async fn served_openapi_document_equals_committed_one() {
 
 #[tokio::test]
 async fn attachment_without_upload_fails_and_is_deleted_after_retention() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.abandoned_retention_seconds = Some(3600);
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.retention.failed_attachments = Duration::from_hours(1);
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use haversack::db::Connection;
+use haversack::setting::Retention;
 use serde_json::json;
 use sqlx::Row as _;
 
@@ -43,7 +44,10 @@ async fn send_and_delete(app: &TestApp) {
 
 #[tokio::test]
 async fn idempotency_keys_and_audit_records_are_deleted_after_retention() {
-    let app = TestApp::with(|flags| flags.audit_retention_days = Some(60)).await;
+    let app = TestApp::with(|settings| {
+        settings.retention.audit_records = Retention(Some(Duration::from_hours(24 * 60)));
+    })
+    .await;
     send_and_delete(&app).await;
     app.clock.advance(30 * DAY);
     app.background.sweep().await.expect("swept");
@@ -69,9 +73,9 @@ async fn idempotency_keys_and_audit_records_are_deleted_after_retention() {
 
 #[tokio::test]
 async fn retention_of_zero_keeps_rows_forever() {
-    let app = TestApp::with(|flags| {
-        flags.audit_retention_days = Some(0);
-        flags.idempotency_retention_days = Some(0);
+    let app = TestApp::with(|settings| {
+        settings.retention.audit_records = Retention(None);
+        settings.retention.idempotency = Retention(None);
     })
     .await;
     send_and_delete(&app).await;

@@ -37,8 +37,10 @@ async fn location_is_removed_from_uploads_and_fetched_files() {
             &corpus(PHOTO),
         ),
     );
-    let app =
-        TestApp::with_origin(&origin, |flags| flags.strip_private_metadata = Some(true)).await;
+    let app = TestApp::with_origin(&origin, |settings| {
+        settings.attachments.strip_private_metadata = true;
+    })
+    .await;
     let bytes = corpus(PHOTO);
     let created = app.api.create("a.jpg", "image/jpeg", bytes.len()).await;
     let first = app.api.put(&created, &bytes).await;
@@ -79,7 +81,7 @@ async fn location_is_removed_from_uploads_and_fetched_files() {
 
 #[tokio::test]
 async fn jpeg_with_too_much_metadata_returns_400() {
-    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
+    let app = TestApp::with(|settings| settings.attachments.strip_private_metadata = true).await;
     let mut many = corpus("photo.jpg");
     many.extend(b"Exif\0\0II*\0\x08\0\0\0\0\0".repeat(600));
     let created = app.api.create("many.jpg", "image/jpeg", many.len()).await;
@@ -100,7 +102,7 @@ async fn jpeg_with_too_much_metadata_returns_400() {
 
 #[tokio::test]
 async fn file_without_metadata_is_stored_unchanged() {
-    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
+    let app = TestApp::with(|settings| settings.attachments.strip_private_metadata = true).await;
     let plain = app
         .api
         .upload("b.jpg", "image/jpeg", &corpus("photo.jpg"))
@@ -168,7 +170,7 @@ fn jpeg_with_looping_directories() -> Vec<u8> {
 
 #[tokio::test]
 async fn cyclic_exif_directories_are_read_once() {
-    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
+    let app = TestApp::with(|settings| settings.attachments.strip_private_metadata = true).await;
     let bytes = jpeg_with_looping_directories();
     let file = app.api.upload("loops.jpg", "image/jpeg", &bytes).await;
     let stored = app.api.get(&file.url).await.bytes;
@@ -185,7 +187,7 @@ async fn cyclic_exif_directories_are_read_once() {
 
 #[tokio::test]
 async fn location_after_many_png_chunks_is_removed() {
-    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
+    let app = TestApp::with(|settings| settings.attachments.strip_private_metadata = true).await;
     let place = (b"tEXt", b"exif:GPSLatitude\x0052.31N".to_vec());
     let many = std::iter::repeat_n((b"tEXt", Vec::new()), 100_001);
     let bytes = png(many.chain([place]));
@@ -197,7 +199,7 @@ async fn location_after_many_png_chunks_is_removed() {
 
 #[tokio::test]
 async fn png_with_too_many_profiles_returns_400() {
-    let app = TestApp::with(|flags| flags.strip_private_metadata = Some(true)).await;
+    let app = TestApp::with(|settings| settings.attachments.strip_private_metadata = true).await;
     let bytes = png(std::iter::repeat_n(
         (b"tEXt", b"Raw profile type".to_vec()),
         501,

@@ -340,9 +340,9 @@ async fn concurrent_uploads_store_exactly_one_body() {
 
 #[tokio::test]
 async fn idle_upload_returns_request_timeout() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.idle_timeout_seconds = Some(1);
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.server.idle_timeout = Duration::from_secs(1);
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5).await;
@@ -359,10 +359,10 @@ async fn idle_upload_returns_request_timeout() {
 
 #[tokio::test]
 async fn upload_below_minimum_rate_returns_request_timeout() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.upload_grace_seconds = Some(0);
-        flags.upload_min_bytes_per_second = Some(1_000_000_000);
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.attachments.upload_grace = Duration::from_secs(0);
+        settings.attachments.upload_min_bytes_per_second = 1_000_000_000;
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 5_000_000).await;
@@ -410,9 +410,9 @@ async fn repeated_content_type_header_returns_403() {
 
 #[tokio::test]
 async fn newer_upload_replaces_stalled_one() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.upload_stall_seconds = Some(0);
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.attachments.upload_stall = Duration::from_secs(0);
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
@@ -449,9 +449,9 @@ async fn newer_upload_replaces_stalled_one() {
 
 #[tokio::test]
 async fn newer_upload_returns_409_while_older_one_makes_progress() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.upload_stall_seconds = Some(1);
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.attachments.upload_stall = Duration::from_secs(1);
     })
     .await;
     let size = 20_000_000;
@@ -499,10 +499,10 @@ async fn newer_upload_returns_409_while_older_one_makes_progress() {
 
 #[tokio::test]
 async fn upload_after_lost_connection_succeeds_at_once() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
         // Excludes a stall as the reason.
-        flags.upload_stall_seconds = Some(600);
+        settings.attachments.upload_stall = Duration::from_mins(10);
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;
@@ -522,9 +522,9 @@ async fn upload_after_lost_connection_succeeds_at_once() {
 
 #[tokio::test]
 async fn upload_beyond_temporary_bytes_of_partner_returns_503() {
-    let app = TestApp::with(|flags| {
-        on_disk(flags);
-        flags.max_temporary_bytes_per_partner = Some(200_000);
+    let app = TestApp::with(|settings| {
+        on_disk(settings);
+        settings.attachments.max_temporary_bytes_per_partner = 200_000;
     })
     .await;
     let created = app.api.create("a.txt", "text/plain", 300_000).await;

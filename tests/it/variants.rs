@@ -282,7 +282,7 @@ async fn caf_is_delivered_as_m4a_if_ffmpeg_is_installed() {
 
 #[tokio::test]
 async fn caf_is_delivered_unconverted_without_ffmpeg() {
-    let app = TestApp::with(|flags| flags.ffmpeg = Some("none".to_owned())).await;
+    let app = TestApp::with(|settings| settings.conversion.ffmpeg = "none".into()).await;
     assert!(!has_ffmpeg(&app).await);
     let uploaded = app
         .api
@@ -301,7 +301,7 @@ async fn caf_is_delivered_unconverted_without_ffmpeg() {
 
 #[tokio::test]
 async fn program_that_is_not_ffmpeg_is_not_used() {
-    let app = TestApp::with(|flags| flags.ffmpeg = Some("/bin/true".to_owned())).await;
+    let app = TestApp::with(|settings| settings.conversion.ffmpeg = "/bin/true".into()).await;
     // The send may precede the check of the program; its result must not be stored.
     let caf = app
         .api
@@ -408,7 +408,7 @@ async fn independent_decoder_finds_same_content_in_both_renditions() {
 
 #[tokio::test]
 async fn damaged_files_are_delivered_or_return_400() {
-    let app = TestApp::with(|flags| flags.rate_limit_messages = Some(1000)).await;
+    let app = TestApp::with(|settings| settings.send.rate_limit_messages = 1000).await;
     for (file, content_type) in [
         ("voice-aac.caf", "audio/x-caf"),
         ("voice-alac.caf", "audio/x-caf"),
@@ -459,9 +459,10 @@ async fn slow_conversions_of_one_partner_leave_room_for_others() {
     );
     std::fs::write(&program, script).expect("write");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).expect("mode");
-    let app =
-        TestApp::with(|flags| flags.ffmpeg = Some(program.to_str().expect("path").to_owned()))
-            .await;
+    let app = TestApp::with(|settings| {
+        settings.conversion.ffmpeg = program.to_str().expect("path").into();
+    })
+    .await;
     let mut slow = tokio::task::JoinSet::new();
     for n in 0..3 {
         let file = app

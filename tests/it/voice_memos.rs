@@ -54,7 +54,8 @@ const SOUNDS: [(&str, &str, u64); 22] = [
 #[tokio::test]
 async fn every_audio_format_is_accepted_by_id_and_by_url() {
     let origin = Origin::start();
-    let app = TestApp::with_origin(&origin, |flags| flags.rate_limit_messages = Some(1000)).await;
+    let app =
+        TestApp::with_origin(&origin, |settings| settings.send.rate_limit_messages = 1000).await;
     let path = memos(&app.api).await;
     each_case_async(SOUNDS, async |(file, declared, duration)| {
         let bytes = corpus(file);

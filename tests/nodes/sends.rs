@@ -126,7 +126,7 @@ async fn pending_quota_is_exceeded_by_one_sixteenth_per_server_at_most() {
         std::env::var("HAVERSACK_TEST_DATABASE_URL").is_ok(),
         "see tests/cluster/with-postgres.sh"
     );
-    let first = TestApp::with(|flags| flags.max_pending_attachments = Some(64)).await;
+    let first = TestApp::with(|settings| settings.attachments.max_pending_attachments = 64).await;
     let second = first
         .start_peer(std::sync::Arc::new(haversack::delivery::Loopback))
         .await;

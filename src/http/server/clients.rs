@@ -90,10 +90,10 @@ fn values(headers: &HeaderMap, name: &HeaderName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Flags, Settings};
+    use crate::config::Settings;
 
     fn seen(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
-        let limits = Settings::resolve(Flags::default()).limits;
+        let limits = Limits::from(&Settings::default());
         let proxies = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("network"));
         let clients = Clients::new(&limits, proxies.into(), &Metrics::default());
         let headers = headers

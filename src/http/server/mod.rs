@@ -29,7 +29,8 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::budget::AtCapacity;
-use crate::config::{BaseUrl, Limits};
+use crate::config::Limits;
+use crate::domain::base_url::BaseUrl;
 use crate::metrics::Metrics;
 use backpressure::OneAtATime;
 use clients::Clients;

@@ -1,0 +1,107 @@
+//! The TOML file of settings.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use clap::Arg;
+use toml::de::{DeTable, DeValue};
+
+use super::layers::key;
+use super::{Error, Origin};
+
+/// Minimum similarity of a key that is suggested for an unknown one; clap's for flags.
+const MIN_SIMILARITY: f64 = 0.7;
+
+/// The values of a file, as text.
+#[derive(Default)]
+pub(super) struct SettingsFile {
+    path: PathBuf,
+    values: HashMap<String, Entry>,
+}
+
+struct Entry {
+    text: String,
+    line: usize,
+}
+
+impl SettingsFile {
+    /// Reads a file that has keys of `settings` only.
+    pub(super) fn read(path: &Path, settings: &[Arg]) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        // Errors do not quote the line, as the library would: it may hold a password.
+        let malformed = |position: usize, problem: String| Error::Malformed {
+            path: path.to_owned(),
+            line: line(&text, position),
+            problem,
+        };
+        let table = DeTable::parse(&text).map_err(|error| {
+            let position = error.span().map_or(0, |span| span.start);
+            malformed(position, error.message().to_owned())
+        })?;
+        let known: Vec<String> = settings.iter().map(key).collect();
+        let mut values = HashMap::new();
+        for (key, value) in table.into_inner() {
+            let position = key.span().start;
+            let key = key.into_inner().into_owned();
+            if !known.contains(&key) {
+                return Err(malformed(position, unknown(&key, &known)));
+            }
+            let value = as_text(value.get_ref()).ok_or_else(|| {
+                malformed(
+                    position,
+                    format!("{key} must be a string, a whole number, true or false"),
+                )
+            })?;
+            let line = line(&text, position);
+            values.insert(key, Entry { text: value, line });
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            values,
+        })
+    }
+
+    /// Returns the value of a key and its origin.
+    pub(super) fn get(&self, key: &str) -> Option<(String, Origin)> {
+        let Entry { text, line } = self.values.get(key)?;
+        let origin = Origin::File {
+            path: self.path.clone(),
+            line: *line,
+            key: key.to_owned(),
+        };
+        Some((text.clone(), origin))
+    }
+}
+
+fn as_text(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.clone().into_owned()),
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
+        DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
+            .ok()
+            .map(|number| number.to_string()),
+        DeValue::Boolean(value) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+fn unknown(key: &str, known: &[String]) -> String {
+    let similar = known
+        .iter()
+        .map(|name| (strsim::jaro(key, name), name))
+        .filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other));
+    match similar {
+        Some((_, name)) => format!("there is no setting {key:?}; did you mean {name:?}?"),
+        None => format!("there is no setting {key:?}"),
+    }
+}
+
+/// Returns the number of the line at a position, counted from 1.
+fn line(text: &str, position: usize) -> usize {
+    let before = text.bytes().take(position);
+    before.filter(|byte| *byte == b'\n').count() + 1
+}
