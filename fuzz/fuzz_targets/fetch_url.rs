@@ -5,7 +5,8 @@
 
 use std::net::IpAddr;
 
-use haversack::fetch::{EgressPolicy, FetchUrl};
+use haversack::domain::fetch_url::{FetchUrl, MAX_URL_LENGTH};
+use haversack::fetch::EgressPolicy;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -13,7 +14,7 @@ fuzz_target!(|text: &str| {
         return;
     };
     let written = url.as_url().as_str();
-    if written.len() <= haversack::fetch::MAX_URL_LENGTH {
+    if written.len() <= MAX_URL_LENGTH {
         assert_eq!(FetchUrl::parse(written).as_ref(), Ok(&url), "{written}");
     }
     assert_eq!(url.as_url().scheme(), "https");

@@ -17,7 +17,7 @@ use crate::domain::attachment::{Attachment, FileRef};
 use crate::domain::base_url::BaseUrl;
 use crate::domain::filename;
 use crate::domain::tier::FILE_URL_LIFE;
-use crate::fetch;
+use crate::domain::url_match::{is_below, is_same_host};
 use crate::id::{AttachmentId, PartnerId};
 use crate::url_signing::{SignedQuery, Signer, UploadGrant};
 
@@ -139,14 +139,13 @@ impl FileUrls {
     }
 
     /// The file that a URL of ours names; `None` if the URL is not one of ours, in any spelling
-    /// ([`fetch::is_below`]) but `http` for `https`. A URL of ours that names no file is
+    /// ([`is_below`]) but `http` for `https`. A URL of ours that names no file is
     /// `Some(None)`. The query is ignored.
     #[must_use]
     pub fn parse_local(&self, url: &str) -> Option<Option<FileRef>> {
         let url = Url::parse(Some(url).filter(|url| url.len() <= MAX_LENGTH)?).ok()?;
         let is_own = |base: &Url| {
-            fetch::is_below(base, &url)
-                && (url.scheme() == "https" || url.scheme() == base.scheme())
+            is_below(base, &url) && (url.scheme() == "https" || url.scheme() == base.scheme())
         };
         self.bases()
             .into_iter()
@@ -184,7 +183,7 @@ fn signed_text(path: &str, expires: Timestamp) -> String {
 fn strip_base(base: &Url, url: &Url) -> Option<String> {
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
     let rest = path.strip_prefix(base.path().trim_end_matches('/'))?;
-    fetch::is_same_host(base, url).then(|| rest.to_owned())
+    is_same_host(base, url).then(|| rest.to_owned())
 }
 
 fn file_ref(path: &str) -> Option<FileRef> {

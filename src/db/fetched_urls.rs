@@ -4,7 +4,7 @@ use super::row::{optional_text, text};
 use super::{Connection, Error, attachments};
 use crate::clock::Timestamp;
 use crate::domain::attachment::Attachment;
-use crate::fetch::Validators;
+use crate::domain::validators::Validators;
 use crate::id::{AttachmentId, PartnerId};
 
 /// Returns the attachment that a partner last fetched from a URL, with the validators of that

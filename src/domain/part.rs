@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::attachment::{Attachment, FileRef};
-use crate::fetch::FetchUrl;
+use crate::domain::fetch_url::FetchUrl;
 use crate::id::AttachmentId;
 use crate::quote::quoted;
 

@@ -23,9 +23,9 @@ use url::Host;
 
 use super::address::{EgressPolicy, is_local_name};
 use super::meter::{Meter, Metered};
-use super::url::FetchUrl;
 use super::{Error, Limits, OwnServer};
 use crate::budget::Reservation;
+use crate::domain::fetch_url::FetchUrl;
 
 /// Connection Attempt Delay of Happy Eyeballs (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);

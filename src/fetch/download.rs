@@ -10,8 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::exchange::Driver;
 use super::meter::Meter;
-use super::{Error, Limits, Validators};
+use super::{Error, Limits};
 use crate::budget::Reservation;
+use crate::domain::validators::Validators;
 
 /// A file being received. Dropping it closes the connection.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::io;
 use std::time::Duration;
 
 use super::meter::Flood;
-use super::url::InvalidUrl;
 use crate::budget::AtCapacity;
+use crate::domain::fetch_url::InvalidUrl;
 
 /// The reason why a file could not be fetched. The message continues "could not fetch URL: ".
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::meter::{HeaderBlockCounter, Meter};
-use super::{Error, FetchUrl, Limits, OwnServer, Validators};
+use super::{Error, Limits, OwnServer};
+use crate::domain::fetch_url::FetchUrl;
+use crate::domain::validators::Validators;
 
 /// Maximum number of header fields of an HTTP/1.1 response; their size is limited as well.
 const MAX_HEADERS: usize = 1000;

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use super::exchange::{exchange, request};
 use super::meter::{Meter, Metered};
-use super::{Download, Error, FetchUrl, Limits, OwnServer, check_response};
+use super::{Download, Error, Limits, OwnServer, check_response};
 use crate::budget::{self, Budget};
+use crate::domain::fetch_url::FetchUrl;
 use crate::metrics::Metrics;
 
 /// The limits that [`drive`] applies.

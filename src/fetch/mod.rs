@@ -29,7 +29,6 @@ mod exchange;
 pub mod fuzzing;
 mod meter;
 mod own_server;
-mod url;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,14 +45,15 @@ pub use connect::{Resolve, SystemResolver};
 pub use download::Download;
 pub use error::Error;
 pub use meter::Flood;
-pub use own_server::{OwnServer, is_below, is_same_host};
-pub use url::{FetchUrl, InvalidUrl, MAX_URL_LENGTH};
+pub use own_server::OwnServer;
 
 use connect::Connector;
 use exchange::{Driver, exchange, request};
 use meter::Meter;
 
 use crate::budget::{Budget, Reservation};
+use crate::domain::fetch_url::{FetchUrl, InvalidUrl};
+use crate::domain::validators::Validators;
 
 /// Maximum length in bytes of a validator that is stored.
 const MAX_VALIDATOR_LENGTH: usize = 1024;
@@ -74,15 +74,6 @@ pub struct Limits {
     pub max_redirects: usize,
     /// Maximum size of a response header in bytes.
     pub max_header_bytes: usize,
-}
-
-/// Validators of a response, for a later conditional request (RFC 9110 section 8.8).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Validators {
-    /// Fingerprint of the URL after redirects. The validators are sent to this URL only.
-    pub url: String,
-    pub etag: Option<String>,
-    pub last_modified: Option<String>,
 }
 
 /// Result of a fetch.

@@ -19,10 +19,12 @@ use crate::budget::Reservation;
 use crate::clock::Timestamp;
 use crate::db::{fetched_urls, partners};
 use crate::domain::attachment::{Attachment, FileRef, UploadState};
+use crate::domain::fetch_url::FetchUrl;
 use crate::domain::filename;
 use crate::domain::part::DraftPart;
 use crate::domain::tier::Tier;
-use crate::fetch::{self, Download, FetchUrl, Fetched, Validators};
+use crate::domain::validators::Validators;
+use crate::fetch::{self, Download, Fetched};
 use crate::id::PartnerId;
 use crate::media::{self, Ingest};
 

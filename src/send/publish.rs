@@ -9,7 +9,8 @@ use crate::budget::Reservation;
 use crate::clock::Timestamp;
 use crate::db::{Connection, attachments as table, blob_deletions, fetched_urls};
 use crate::domain::attachment::Attachment;
-use crate::fetch::{FetchUrl, Validators};
+use crate::domain::fetch_url::FetchUrl;
+use crate::domain::validators::Validators;
 use crate::id::{BlobId, PartnerId};
 
 /// A new attachment for a fetched file, with what to remember of its URL.

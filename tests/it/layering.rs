@@ -150,10 +150,6 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("http::api", "config", "the layer owns its configuration"),
     ("http::state", "config", "the layer owns its configuration"),
     ("http::server", "config", "the layer owns its configuration"),
-    ("attachments", "fetch", "`FetchUrl` moves to `domain`"),
-    ("http::api", "fetch", "`FetchUrl` moves to `domain`"),
-    ("db", "fetch", "`FetchUrl` moves to `domain`"),
-    ("domain", "fetch", "`FetchUrl` moves to `domain`"),
 ];
 
 /// Modules whose paths are not checked: the roots of the library and of the program.

@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 use super::fields::{Ignored, bounded_list, ignored};
 use super::validate;
 use crate::attachments::{self, FileUrls};
+use crate::domain::fetch_url::FetchUrl;
 use crate::domain::part::{
     Decoration, DraftPart, MAX_DECORATIONS, MAX_EXTERNAL_URLS, MAX_LINK_LENGTH, MAX_PARTS,
     MAX_STICKERS, MAX_STICKERS_OF_MESSAGE, Mention, Range, Sticker, Text,
 };
-use crate::fetch::FetchUrl;
 use crate::http::error::ApiError;
 use crate::quote::quoted;
 

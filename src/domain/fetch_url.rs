@@ -1,6 +1,6 @@
 //! Untrusted URLs. Accepts https URLs with one unambiguous reading, and rejects those that parsers
 //! disagree about. Resolves nothing; host and port are checked by the egress policy
-//! ([`super::address`]).
+//! ([`crate::fetch::EgressPolicy`]).
 
 use std::fmt;
 
@@ -95,7 +95,7 @@ impl FetchUrl {
     }
 
     /// Resolves the value of a `Location` header against this URL (RFC 9110 section 10.2.2).
-    pub(super) fn join(&self, location: &str) -> Result<Self, InvalidUrl> {
+    pub(crate) fn join(&self, location: &str) -> Result<Self, InvalidUrl> {
         if location.is_empty() || location.contains(|c: char| c == '\\' || c.is_control()) {
             return Err(InvalidUrl::Ambiguous);
         }
@@ -123,21 +123,21 @@ impl FetchUrl {
     }
 
     /// Returns the host name in lower case without a trailing dot, or the address.
-    pub(super) fn host(&self) -> Host<&str> {
+    pub(crate) fn host(&self) -> Host<&str> {
         match self.0.host().expect("checked when parsed") {
             Host::Domain(name) => Host::Domain(name.strip_suffix('.').unwrap_or(name)),
             address => address,
         }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.0
             .port_or_known_default()
             .expect("https has a default port")
     }
 
     /// Returns the value of the `Host` header: the host, and the port unless it is 443.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         let host = self.host();
         self.0
             .port()
