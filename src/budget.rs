@@ -46,10 +46,10 @@ impl Limits {
 
 /// A reservation was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}; try again in {retry_after} s", cause(*.of_share))]
+#[error("{}; try again in {retry_after} s", cause(*.share_exhausted))]
 pub struct AtCapacity {
     /// The holder's share is exhausted, rather than the total.
-    pub of_share: bool,
+    pub share_exhausted: bool,
     /// `Retry-After` in seconds.
     pub retry_after: u64,
 }
@@ -57,16 +57,16 @@ pub struct AtCapacity {
 impl AtCapacity {
     /// The server as a whole is at capacity.
     #[must_use]
-    pub const fn of_server() -> Self {
+    pub const fn server() -> Self {
         Self {
-            of_share: false,
+            share_exhausted: false,
             retry_after: RETRY_AFTER,
         }
     }
 }
 
-fn cause(of_share: bool) -> &'static str {
-    if of_share {
+fn cause(share_exhausted: bool) -> &'static str {
+    if share_exhausted {
         "your share of this server's capacity is in use"
     } else {
         "the server is at capacity"
@@ -323,10 +323,10 @@ impl Inner {
             .holders
             .get(holder)
             .map_or(0, |holder| holder.used);
-        let of_share = used.saturating_add(amount) > self.limits.share;
-        self.metrics.refused(of_share);
+        let share_exhausted = used.saturating_add(amount) > self.limits.share;
+        self.metrics.refused(share_exhausted);
         AtCapacity {
-            of_share,
+            share_exhausted,
             retry_after: RETRY_AFTER,
         }
     }
@@ -413,14 +413,14 @@ mod tests {
             budget
                 .try_reserve("a", 1)
                 .expect_err("the share is exhausted")
-                .of_share
+                .share_exhausted
         );
         let second = budget.try_reserve("b", 4).expect("free");
         assert!(
             !budget
                 .try_reserve("b", 1)
                 .expect_err("the total is exhausted")
-                .of_share
+                .share_exhausted
         );
         assert!(first.try_grow(1).is_err());
         first.shrink(2);

@@ -67,8 +67,8 @@ struct RefusalLabels {
 pub struct BudgetMetrics {
     used: Gauge,
     peak: Gauge,
-    refused_of_share: Counter,
-    refused_of_total: Counter,
+    refused_by_share: Counter,
+    refused_by_total: Counter,
 }
 
 impl BudgetMetrics {
@@ -81,11 +81,11 @@ impl BudgetMetrics {
             .fetch_max(used, std::sync::atomic::Ordering::Relaxed);
     }
 
-    pub fn refused(&self, of_share: bool) {
-        if of_share {
-            &self.refused_of_share
+    pub fn refused(&self, share_exhausted: bool) {
+        if share_exhausted {
+            &self.refused_by_share
         } else {
-            &self.refused_of_total
+            &self.refused_by_total
         }
         .inc();
     }
@@ -217,8 +217,8 @@ impl Metrics {
         BudgetMetrics {
             used: self.budgets.get_or_create(&labels).clone(),
             peak: self.budget_peaks.get_or_create(&labels).clone(),
-            refused_of_share: refused("share"),
-            refused_of_total: refused("total"),
+            refused_by_share: refused("share"),
+            refused_by_total: refused("total"),
         }
     }
 

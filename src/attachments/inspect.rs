@@ -22,7 +22,7 @@ impl From<transcode::Error> for InspectError {
     fn from(error: transcode::Error) -> Self {
         use crate::sandbox::Error as Decoder;
         match error {
-            transcode::Error::Decoder(Decoder::TimedOut(_)) => AtCapacity::of_server().into(),
+            transcode::Error::Decoder(Decoder::TimedOut(_)) => AtCapacity::server().into(),
             transcode::Error::Io(error) | transcode::Error::Decoder(Decoder::Io(error)) => {
                 blob::Error::from_read(error).into()
             }

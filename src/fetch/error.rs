@@ -66,7 +66,7 @@ pub enum Error {
     /// A part of the file, although the request is for the whole.
     #[error("the host sent only a part of the file")]
     Partial,
-    /// The file exceeds the maximum size, which is given.
+    /// The file exceeds the maximum size, in bytes.
     #[error("the file is larger than {}", ByteSize(*.0))]
     TooLarge(u64),
     /// The origin sends much more than the file.

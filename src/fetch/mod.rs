@@ -309,14 +309,14 @@ fn check_response<B>(response: &Response<B>) -> Result<(), Error> {
 
 /// Returns true if `Content-Range` covers the whole file: `bytes 0-41/42` (RFC 9110 section 14.4).
 fn is_whole(headers: &HeaderMap) -> bool {
-    let whole = |range: &str| -> Option<bool> {
+    let covers_all = |range: &str| -> Option<bool> {
         let (last, size) = range.strip_prefix("bytes 0-")?.split_once('/')?;
         Some(last.parse::<u64>().ok()?.checked_add(1)? == size.parse::<u64>().ok()?)
     };
     headers
         .get(header::CONTENT_RANGE)
         .and_then(|range| range.to_str().ok())
-        .and_then(whole)
+        .and_then(covers_all)
         .unwrap_or(false)
 }
 

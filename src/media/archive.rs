@@ -46,11 +46,11 @@ impl Archive {
         if let Some(locator) = record.checked_sub(20).filter(|&at| at >= start)
             && source.at(locator, 4)? == b"PK\x06\x07"
         {
-            let wide = start.saturating_add(source.le64(locator + 8)?.unwrap_or(u64::MAX));
-            if source.at(wide, 4)? == b"PK\x06\x06" {
-                size = source.le64(wide.saturating_add(40))?.unwrap_or(u64::MAX);
-                offset = source.le64(wide.saturating_add(48))?.unwrap_or(u64::MAX);
-                directory_end = wide;
+            let zip64 = start.saturating_add(source.le64(locator + 8)?.unwrap_or(u64::MAX));
+            if source.at(zip64, 4)? == b"PK\x06\x06" {
+                size = source.le64(zip64.saturating_add(40))?.unwrap_or(u64::MAX);
+                offset = source.le64(zip64.saturating_add(48))?.unwrap_or(u64::MAX);
+                directory_end = zip64;
             }
         }
         // Locate the directory by its size, which is right even if data precedes the archive.
@@ -60,8 +60,8 @@ impl Archive {
         let Some(shift) = directory.checked_sub(offset) else {
             return Ok(None);
         };
-        let whole = size == 0 || source.at(directory, 4)? == b"PK\x01\x02";
-        Ok(whole.then_some(Self {
+        let is_valid = size == 0 || source.at(directory, 4)? == b"PK\x01\x02";
+        Ok(is_valid.then_some(Self {
             start,
             directory,
             end: directory_end,
@@ -95,12 +95,12 @@ impl Archive {
             };
             let after_name = at + ENTRY_HEADER + u64::from(name);
             if entry.packed == 0xffff_ffff || entry.header == 0xffff_ffff {
-                let full = word(24) == 0xffff_ffff;
-                widen(
+                let has_size = word(24) == 0xffff_ffff;
+                read_zip64_sizes(
                     source,
                     after_name,
                     after_name + u64::from(extra),
-                    full,
+                    has_size,
                     &mut entry,
                 )?;
             }
@@ -213,11 +213,11 @@ fn end_record<R: Read + Seek>(
 
 /// Reads 64-bit values from the ZIP64 extra field (section 4.5.3), which holds only the values that
 /// overflow their 32-bit fields, in the order uncompressed size, compressed size, header offset.
-fn widen<R: Read + Seek>(
+fn read_zip64_sizes<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     mut at: u64,
     end: u64,
-    full: bool,
+    has_size: bool,
     entry: &mut Entry,
 ) -> io::Result<()> {
     while at + 4 <= end {
@@ -226,7 +226,7 @@ fn widen<R: Read + Seek>(
         };
         at += 4;
         if id == 1 {
-            if full {
+            if has_size {
                 at += 8;
             }
             if entry.packed == 0xffff_ffff {

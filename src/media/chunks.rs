@@ -68,8 +68,9 @@ pub(super) fn riff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
             let format =
                 find(source, 12, Layout::Riff, *b"fmt ")?.filter(|format| format.size >= 14);
             let data = find(source, 12, Layout::Riff, *b"data")?;
-            let whole = format.is_some() && data.is_some_and(|data| data.start < source.len());
-            if whole {
+            let is_complete =
+                format.is_some() && data.is_some_and(|data| data.start < source.len());
+            if is_complete {
                 Detected::of("audio/x-wav")
             } else {
                 Detected::Damaged("a WAV file without sound")
@@ -78,9 +79,9 @@ pub(super) fn riff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
         b"AVI " => {
             // The first list is the header list, which starts with the main header.
             let list = find(source, 12, Layout::Riff, *b"LIST")?;
-            let whole =
+            let is_complete =
                 list.is_some() && source.at(list.map_or(0, |list| list.start), 8)? == b"hdrlavih";
-            if whole {
+            if is_complete {
                 Detected::of("video/x-msvideo")
             } else {
                 Detected::Damaged("an AVI video without a header")
@@ -117,8 +118,8 @@ pub(super) fn iff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
 pub(super) fn caf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let described =
         source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);
-    let whole = described && source.len() > 8 + 12 + 32;
-    Ok(Some(if whole {
+    let is_complete = described && source.len() > 8 + 12 + 32;
+    Ok(Some(if is_complete {
         Detected::of("audio/x-caf")
     } else {
         Detected::Damaged("a CAF file that is cut short")
@@ -131,8 +132,8 @@ pub(super) fn midi<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io
     let length = source.be32(at + 4)?.unwrap_or(0);
     let format = source.be16(at + 8)?.unwrap_or(u16::MAX);
     let track = source.array::<4>(at + 8 + u64::from(length))? == Some(*b"MTrk");
-    let whole = header && length >= 6 && format <= 2 && track;
-    Ok(if whole {
+    let is_complete = header && length >= 6 && format <= 2 && track;
+    Ok(if is_complete {
         Detected::of("audio/midi")
     } else {
         Detected::Damaged("a MIDI file that is cut short")

@@ -260,8 +260,8 @@ pub(super) fn amr<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     let size = source
         .array::<1>(at)?
         .map_or(0, |[header]| sizes[usize::from(header >> 3 & 15)]);
-    let whole = size > 0 && at + u64::from(size) <= source.len();
-    Ok(Some(if whole {
+    let is_complete = size > 0 && at + u64::from(size) <= source.len();
+    Ok(Some(if is_complete {
         Detected::of("audio/amr")
     } else {
         Detected::Damaged("an AMR file without sound")

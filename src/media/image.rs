@@ -44,7 +44,7 @@ pub(super) fn jpeg<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
 /// Returns true if an end-of-image marker follows `from`. It need not end the file: phones append a
 /// video.
 fn ends<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<bool> {
-    // It is usually at the very end; searching there first avoids reading the whole file.
+    // It is usually at the very end; searching there first avoids reading the is_complete file.
     let tail = source.len().saturating_sub(4096).max(from);
     if memchr::memmem::find(source.at(tail, 4096)?, b"\xff\xd9").is_some() {
         return Ok(true);
@@ -154,8 +154,8 @@ pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     if !known {
         return Ok(None);
     }
-    let whole = u64::from(offset) < source.len() && offset >= header;
-    Ok(Some(if whole {
+    let is_complete = u64::from(offset) < source.len() && offset >= header;
+    Ok(Some(if is_complete {
         Detected::of("image/bmp")
     } else {
         Detected::Damaged("a BMP image that is cut short")
@@ -198,17 +198,17 @@ pub(super) fn webp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
     let Some(size) = source.le32(16)?.map(u64::from) else {
         return Ok(CUT_SHORT);
     };
-    let whole = match &name {
+    let is_complete = match &name {
         b"VP8 " => source.at(23, 3)? == b"\x9d\x01\x2a" && 20 + size <= source.len(),
         b"VP8L" => source.at(20, 1)? == b"\x2f" && 20 + size <= source.len(),
         b"VP8X" if size >= 10 => {
-            let mut whole = false;
+            let mut is_complete = false;
             for name in [b"VP8 ", b"VP8L", b"ANMF"] {
                 let data = find(source, 12, Layout::Riff, *name)?;
-                whole |= data
+                is_complete |= data
                     .is_some_and(|data| data.size > 8 && data.start + data.size <= source.len());
             }
-            whole
+            is_complete
         }
         b"VP8X" => false,
         _ => {
@@ -217,7 +217,7 @@ pub(super) fn webp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
             ));
         }
     };
-    Ok(if whole {
+    Ok(if is_complete {
         Detected::of("image/webp")
     } else {
         CUT_SHORT
@@ -321,7 +321,7 @@ mod tests {
     fn extended_webp_without_image_is_damaged() {
         let extended = [b"RIFF\x80\0\0\0WEBPVP8X\x0a\0\0\0".as_slice(), &[0; 10]].concat();
         let chunk = |name: &[u8], size: u8| [name, &[size, 0, 0, 0], &[1; 16]].concat();
-        for (rest, whole) in [
+        for (rest, is_complete) in [
             (vec![0; 100], false),
             (chunk(b"EXIF", 16), false),
             (chunk(b"VP8L", 16), true),
@@ -333,8 +333,8 @@ mod tests {
             (chunk(b"VP8 ", 17), false),
         ] {
             let content = found([extended.clone(), rest].concat());
-            assert_eq!(matches!(content, Detected::Binary { .. }), whole);
-            assert_eq!(matches!(content, Detected::Damaged(_)), !whole);
+            assert_eq!(matches!(content, Detected::Binary { .. }), is_complete);
+            assert_eq!(matches!(content, Detected::Damaged(_)), !is_complete);
         }
     }
 }

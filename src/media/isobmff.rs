@@ -99,9 +99,9 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
     if still || HEVC.contains(&&major) {
         // An image sequence has a movie box instead of a `meta` box.
         let len = source.len();
-        let whole =
+        let content =
             find(source, ftyp.end, len, *b"meta")?.or(find(source, ftyp.end, len, *b"moov")?);
-        return Ok(match whole {
+        return Ok(match content {
             None => Detected::Damaged("a HEIF image that is cut short"),
             Some(_) if !still => Detected::of("image/heic"),
             Some(_) if hevc => Detected::either("image/heic", "image/heif"),

@@ -156,11 +156,11 @@ impl Sectors {
         if self.offset(sector) >= source.len() {
             return Ok(None);
         }
-        let each = 1 << (self.shift - 2);
-        let Some(table) = self.table_sector(source, sector / each)? else {
+        let per_sector = 1 << (self.shift - 2);
+        let Some(table) = self.table_sector(source, sector / per_sector)? else {
             return Ok(None);
         };
-        source.le32(self.offset(table) + u64::from(sector % each) * 4)
+        source.le32(self.offset(table) + u64::from(sector % per_sector) * 4)
     }
 
     /// Returns the FAT sector of this index. The header lists the first 109; the others are listed
@@ -174,14 +174,14 @@ impl Sectors {
         let Some(mut index) = index.checked_sub(IN_HEADER) else {
             return source.le32(0x4c + u64::from(index) * 4);
         };
-        let each = (1 << (self.shift - 2)) - 1;
+        let per_sector = (1 << (self.shift - 2)) - 1;
         let mut at = self.table;
-        while index >= each {
-            match source.le32(self.offset(at) + u64::from(each) * 4)? {
+        while index >= per_sector {
+            match source.le32(self.offset(at) + u64::from(per_sector) * 4)? {
                 Some(next) => at = next,
                 None => return Ok(None),
             }
-            index -= each;
+            index -= per_sector;
         }
         source.le32(self.offset(at) + u64::from(index) * 4)
     }

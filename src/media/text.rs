@@ -22,36 +22,38 @@ pub(super) fn identify<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<TextKind>> {
     let mark = source.array::<2>(0)?;
-    let wide = match mark {
+    // Little-endian or not; `None` for 8-bit encodings.
+    let utf16 = match mark {
         Some([0xff, 0xfe]) => Some(true),
         Some([0xfe, 0xff]) => Some(false),
         _ => None,
     };
-    let whole = match wide {
-        Some(little) => utf16(source.stream_from(2)?, little)?,
-        None => bytes(source.stream_from(0)?)?,
+    let is_text = match utf16 {
+        Some(little) => is_utf16_text(source.stream_from(2)?, little)?,
+        None => is_byte_text(source.stream_from(0)?)?,
     };
-    if !whole {
+    if !is_text {
         return Ok(None);
     }
-    let words = |text: &str| text.len() - text.trim_start_matches('\u{feff}').trim_start().len();
-    let mut text = start(source, BLOCK, wide)?;
-    if text[words(&text)..].starts_with('<') {
-        text = start(source, MARKUP_PREFIX, wide)?;
+    let leading_blanks =
+        |text: &str| text.len() - text.trim_start_matches('\u{feff}').trim_start().len();
+    let mut text = start(source, BLOCK, utf16)?;
+    if text[leading_blanks(&text)..].starts_with('<') {
+        text = start(source, MARKUP_PREFIX, utf16)?;
     }
-    kind(source, &text[words(&text)..], wide).map(Some)
+    classify(source, &text[leading_blanks(&text)..], utf16).map(Some)
 }
 
 /// Returns the first `length` bytes as text.
 fn start<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     length: usize,
-    wide: Option<bool>,
+    utf16: Option<bool>,
 ) -> io::Result<String> {
     let mut start = vec![0; length];
     let filled = fill(source.stream_from(0)?, &mut start)?;
     let start = &start[..filled];
-    Ok(match wide {
+    Ok(match utf16 {
         Some(little) => decode(start.get(2..).unwrap_or_default(), little),
         None => String::from_utf8_lossy(start).into_owned(),
     })
@@ -69,7 +71,7 @@ const fn binary(byte: u8) -> bool {
 
 /// Returns true if a stream is free of binary control characters, which holds for UTF-8 and for all
 /// 8-bit and East Asian encodings. A final DOS end-of-file character is allowed.
-fn bytes(reader: &mut impl Read) -> io::Result<bool> {
+fn is_byte_text(reader: &mut impl Read) -> io::Result<bool> {
     let mut buffer = vec![0; BLOCK];
     loop {
         let filled = fill(reader, &mut buffer)?;
@@ -90,7 +92,7 @@ fn bytes(reader: &mut impl Read) -> io::Result<bool> {
 
 /// Returns true if a stream is UTF-16 without binary control characters and with all surrogates
 /// paired.
-fn utf16(reader: &mut impl Read, little: bool) -> io::Result<bool> {
+fn is_utf16_text(reader: &mut impl Read, little: bool) -> io::Result<bool> {
     let mut buffer = vec![0; BLOCK];
     let mut high = false;
     loop {
@@ -133,10 +135,10 @@ fn decode(bytes: &[u8], little: bool) -> String {
 }
 
 /// Classifies text by its start.
-fn kind<R: Read + Seek>(
+fn classify<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     text: &str,
-    wide: Option<bool>,
+    utf16: Option<bool>,
 ) -> io::Result<TextKind> {
     if begins(text, "VCARD") {
         return Ok(TextKind::Vcard);
@@ -152,8 +154,8 @@ fn kind<R: Read + Seek>(
                 source.at(tail, 256)?.iter().rev().find(|byte| !blank(byte)) == Some(&b'>');
             Ok(markup::kind(text, closed))
         }
-        Some(b'{' | b'[') if json::is_json(source, wide)? => Ok(TextKind::Json),
-        Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json::is_json(source, wide)? => {
+        Some(b'{' | b'[') if json::is_json(source, utf16)? => Ok(TextKind::Json),
+        Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') if json::is_json(source, utf16)? => {
             Ok(TextKind::Scalar)
         }
         _ => Ok(markup::within(text)),

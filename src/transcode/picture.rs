@@ -9,7 +9,7 @@ use jpeg_encoder::{
     Encoder, EncodingError, ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr,
 };
 
-/// Maximum number of pixels of a picture: a large scan. Checked before decoding.
+/// Maximum number of pixels of a picture, enough for a large scan. Checked before decoding.
 pub const MAX_PIXELS: u64 = 64_000_000;
 /// Maximum width and height of a JPEG in pixels (ITU-T T.81 section B.2.2).
 const MAX_SIDE: u32 = 65_535;
@@ -243,7 +243,7 @@ struct Upright<'a> {
 }
 
 impl Upright<'_> {
-    /// Returns a side that [`check_dimensions`] has bounded.
+    /// Converts a side to the type of the encoder; [`check_dimensions`] bounds it.
     fn side(length: u32) -> u16 {
         u16::try_from(length).expect("sides are at most 65,535")
     }

@@ -27,12 +27,12 @@ pub(in crate::media) fn wav<R: Read + Seek>(
         return Ok(None);
     };
     let available = source.len().saturating_sub(data.start);
-    let wide = find(source, 12, Layout::Riff, *b"ds64")?;
+    let ds64 = find(source, 12, Layout::Riff, *b"ds64")?;
     // Writers to a pipe cannot seek back to fill in the size; they leave the maximum value, or one
     // that exceeds the file.
-    let size = match wide {
-        Some(wide) if data.size == 0xffff_ffff => source
-            .le64(wide.start + 8)?
+    let size = match ds64 {
+        Some(ds64) if data.size == 0xffff_ffff => source
+            .le64(ds64.start + 8)?
             .unwrap_or(u64::MAX)
             .min(available),
         _ => data.size.min(available),
@@ -75,12 +75,15 @@ pub(in crate::media) fn aiff<R: Read + Seek>(
         return Ok(None);
     };
     // QuickTime's IMA codec counts packets of 64 samples.
-    let each = if source.at(common + 18, 4)? == b"ima4" {
+    let samples_per_frame = if source.at(common + 18, 4)? == b"ima4" {
         64
     } else {
         1
     };
-    Ok(millis(u64::from(frames) * each, extended(rate)))
+    Ok(millis(
+        u64::from(frames) * samples_per_frame,
+        extended(rate),
+    ))
 }
 
 /// Returns the integer part of an 80-bit extended-precision float (Motorola 68881): sign and
@@ -120,7 +123,7 @@ pub(in crate::media) fn caf<R: Read + Seek>(
     }
     if frames.is_none()
         && let Some(data) = find(source, 8, Layout::Caf, *b"data")?
-        && let Some((bytes, each)) = source
+        && let Some((bytes, samples_per_frame)) = source
             .be32(DESCRIPTION_START + 16)?
             .zip(source.be32(DESCRIPTION_START + 20)?)
     {
@@ -132,7 +135,7 @@ pub(in crate::media) fn caf<R: Read + Seek>(
             .saturating_sub(4);
         frames = size
             .checked_div(bytes.into())
-            .and_then(|packets| packets.checked_mul(each.into()));
+            .and_then(|packets| packets.checked_mul(samples_per_frame.into()));
     }
     Ok(frames.and_then(|frames| millis(frames.checked_mul(1000)?, rate)))
 }
@@ -221,11 +224,11 @@ fn announced<R: Read + Seek>(
         (10, true) | (_, false) => 17,
         _ => 9,
     };
-    let each = u64::from(first.samples);
+    let samples_per_frame = u64::from(first.samples);
     if source.at(start + 36, 4)? == b"VBRI" {
         return Ok(source
             .be32(start + 36 + 14)?
-            .map(|frames| u64::from(frames) * each));
+            .map(|frames| u64::from(frames) * samples_per_frame));
     }
     let header = start + 4 + side;
     if !matches!(source.at(header, 4)?, b"Xing" | b"Info") {
@@ -253,7 +256,9 @@ fn announced<R: Read + Seek>(
         }
         _ => 0,
     };
-    Ok(Some((u64::from(frames) * each).saturating_sub(added)))
+    Ok(Some(
+        (u64::from(frames) * samples_per_frame).saturating_sub(added),
+    ))
 }
 
 #[cfg(test)]

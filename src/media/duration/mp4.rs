@@ -44,11 +44,11 @@ pub(in crate::media) fn duration<R: Read + Seek>(
             return Ok(Some(millis));
         }
     }
-    let longest = tracks
+    let fragmented = tracks
         .iter()
         .filter_map(|track| millis(track.reach, track.timescale))
         .max();
-    Ok(longest.max(millis(whole, timescale)))
+    Ok(fragmented.max(millis(whole, timescale)))
 }
 
 /// Converts units of a timescale to milliseconds. Returns `None` if the result is 0 or does not

@@ -40,12 +40,16 @@ fn smaller_budget_never_changes_an_accepted_type() {
         if let Detected::Binary { media_type, .. } = whole {
             let mut full = file();
             let known = duration(&mut full, media_type).expect(sample.name);
-            let least = duration(
+            let truncated = duration(
                 &mut file().with_budget(full.steps_used().saturating_sub(1)),
                 media_type,
             )
             .expect(sample.name);
-            assert!(least.is_none(), "{}: {least:?}, not {known:?}", sample.name);
+            assert!(
+                truncated.is_none(),
+                "{}: {truncated:?}, not {known:?}",
+                sample.name
+            );
         }
     }
 }

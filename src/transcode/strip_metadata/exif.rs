@@ -130,13 +130,13 @@ impl Tags<'_> {
         else {
             return;
         };
-        let each = match kind {
+        let unit = match kind {
             1 | 2 | 6 | 7 => 1,
             3 | 8 => 2,
             5 | 10 | 12 => 8,
             _ => 4,
         };
-        let size = count.saturating_mul(each);
+        let size = count.saturating_mul(unit);
         let value = if size <= 4 {
             Some(at(8))
         } else {

@@ -94,8 +94,8 @@ fn checksum(
 ) -> io::Result<u32> {
     let (mut sum, mut at) = (crc32fast::Hasher::new(), chunk.start);
     while at < chunk.end {
-        let most = usize::try_from(chunk.end - at).unwrap_or(PIECE).min(PIECE);
-        let mut piece = read(content, at, most)?;
+        let length = usize::try_from(chunk.end - at).unwrap_or(PIECE).min(PIECE);
+        let mut piece = read(content, at, length)?;
         if piece.is_empty() {
             break;
         }

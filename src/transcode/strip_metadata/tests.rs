@@ -9,7 +9,7 @@ fn file(bytes: &[u8]) -> std::fs::File {
     file
 }
 
-fn cleaned(bytes: &[u8]) -> Vec<u8> {
+fn stripped(bytes: &[u8]) -> Vec<u8> {
     let mut clean = bytes.to_vec();
     for patch in patches(&mut file(bytes)).expect("readable") {
         let at = usize::try_from(patch.at).expect("small");
@@ -34,7 +34,7 @@ fn file_without_private_metadata_is_unchanged() {
         "animated.png",
     ] {
         let bytes = corpus(name);
-        assert!(cleaned(&bytes) == bytes, "{name}");
+        assert!(stripped(&bytes) == bytes, "{name}");
     }
 }
 
@@ -117,7 +117,7 @@ fn png_text_chunks_with_metadata_become_unknown_chunks() {
         (b"tEXt", b"Title\0x"),
         (b"iTXt", &clean_large),
     ];
-    assert!(cleaned(&png(&with)) == png(&without));
+    assert!(stripped(&png(&with)) == png(&without));
 }
 
 #[test]
@@ -132,6 +132,6 @@ proptest! {
         let start = [&b"Exif\0\0II*\0\x08\0\0\0"[..], b"Exif\0\0MM\0*\0\0\0\x08", b"eXIfII*\0\x08\0\0\0", b"<x:xmpmeta :GPS",
             b"\xa9xyz", b"loci\0\0\0\0"][which];
         let whole = [start, &bytes].concat();
-        prop_assert_eq!(cleaned(&whole).len(), whole.len());
+        prop_assert_eq!(stripped(&whole).len(), whole.len());
     }
 }
