@@ -14,7 +14,6 @@ use haversack::config::{Config, Flags};
 use haversack::delivery::Loopback;
 use haversack::domain::handle::PhoneNumber;
 use haversack::fetch::Resolve;
-use haversack::http::{self, HttpState};
 use haversack::partners;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -46,7 +45,7 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         let folder = std::env::temp_dir().join(format!("haversack-fuzz-{}", std::process::id()));
         let flags = Flags {
             listen: Some("127.0.0.1:0".parse().expect("address")),
-            data_dir: Some(folder.clone()),
+            data_dir: Some(folder),
             ffmpeg: Some("none".to_owned()),
             ..Flags::default()
         };
@@ -69,10 +68,10 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         )
         .await
         .expect("partner");
-        let state = HttpState::new(Arc::clone(app.service()), folder);
+        let router = app.router();
         // Dropping it would release the lock of its folder.
         std::mem::forget(app);
-        http::router(state)
+        router
     });
     (runtime, router)
 });
