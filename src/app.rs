@@ -181,6 +181,12 @@ impl App {
         &self.state.metrics
     }
 
+    /// Returns the routes of all hosts, for requests without a socket (`fuzz/`).
+    #[must_use]
+    pub fn router(&self) -> axum::Router {
+        http::router(self.state.clone())
+    }
+
     #[must_use]
     pub fn db(&self) -> &Db {
         &self.storage.db

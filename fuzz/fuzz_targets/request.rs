@@ -14,7 +14,6 @@ use haversack::config::{Config, Settings};
 use haversack::delivery::Loopback;
 use haversack::domain::handle::PhoneNumber;
 use haversack::fetch::Resolve;
-use haversack::http::{self, HttpState};
 use haversack::partners;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -67,10 +66,10 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         )
         .await
         .expect("partner");
-        let state = HttpState::new(Arc::clone(app.service()), folder);
+        let router = app.router();
         // Dropping it would release the lock of its folder.
         std::mem::forget(app);
-        http::router(state)
+        router
     });
     (runtime, router)
 });
