@@ -1,6 +1,6 @@
 # Shortcuts; nothing here is needed to build, test or run.
 
-# What CI runs
+# Runs everything that CI runs
 check:
     bash .ci/run
 

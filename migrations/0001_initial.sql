@@ -6,8 +6,8 @@ CREATE TABLE partners (
     id              TEXT   NOT NULL PRIMARY KEY,
     name            TEXT   NOT NULL UNIQUE,
     created_at      BIGINT NOT NULL,
-    -- When the tier of the partner's uploads and sends was set to ephemeral; NULL if it is
-    -- persistent.
+    -- Time at which the tier of the partner's uploads and sends was set to ephemeral; NULL if it
+    -- is persistent.
     ephemeral_since BIGINT
 );
 
@@ -22,7 +22,8 @@ CREATE TABLE lines (
     partner_id      TEXT   NOT NULL REFERENCES partners (id),
     phone_number    TEXT   NOT NULL UNIQUE,
     created_at      BIGINT NOT NULL,
-    -- When the tier of files fetched for this line was set to ephemeral; NULL if it is persistent.
+    -- Time at which the tier of files fetched for this line was set to ephemeral; NULL if it is
+    -- persistent.
     ephemeral_since BIGINT
 );
 CREATE INDEX lines_by_partner ON lines (partner_id, id);
@@ -41,7 +42,7 @@ CREATE TABLE attachments (
     md5               TEXT,
     stored_at         BIGINT,
     failed_at         BIGINT,
-    -- Why the uploaded bytes were rejected; set together with failed_at.
+    -- Reason for which the uploaded bytes were rejected; set together with failed_at.
     rejection_reason  TEXT,
     -- The id of a blob shared with another attachment; NULL if the attachment has a blob of its
     -- own. Blobs are shared when the origin of a media URL answers that the file has not changed
@@ -85,7 +86,7 @@ CREATE TABLE blob_deletions (
     blob_key   TEXT   NOT NULL PRIMARY KEY,
     created_at BIGINT NOT NULL,
     not_before BIGINT NOT NULL DEFAULT 0,
-    -- When a server leased the deletion. From then on nothing can reference the blob.
+    -- Time at which a server leased the deletion. From then on nothing can reference the blob.
     claimed_at BIGINT
 );
 CREATE INDEX blob_deletions_due ON blob_deletions (not_before);
@@ -188,7 +189,7 @@ CREATE TABLE outbox (
     available_at  BIGINT NOT NULL,
     attempts      BIGINT NOT NULL,
     created_at    BIGINT NOT NULL,
-    -- When the lease ends; 0 if there is none. Separate from available_at: later messages of the
+    -- End of the lease; 0 if there is none. Separate from available_at: later messages of the
     -- chat wait for a leased entry, but not for one that waits for its next attempt.
     claimed_until BIGINT NOT NULL DEFAULT 0
 );

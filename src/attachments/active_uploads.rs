@@ -27,7 +27,7 @@ struct Entry {
 
 #[derive(Debug)]
 struct Progress {
-    /// When the last chunk arrived; `None` once the body is complete.
+    /// Arrival of the last chunk; `None` once the body is complete.
     last_chunk: Mutex<Option<Instant>>,
     replaced: Notify,
 }

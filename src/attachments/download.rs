@@ -27,9 +27,9 @@ pub struct FileHandle {
     pub media_type: String,
     /// MD5 of the bytes: the entity tag.
     pub md5: String,
-    /// When it was stored; it never changes afterwards.
+    /// Time at which it was stored; it never changes afterwards.
     pub stored_at: Timestamp,
-    /// When it expires, if it is ephemeral; then it is served to signed URLs only.
+    /// Expiry, if it is ephemeral; then it is served to signed URLs only.
     pub expires_at: Option<Timestamp>,
     pub blob: Arc<dyn Blob>,
     /// The attachment.

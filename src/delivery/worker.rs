@@ -323,7 +323,7 @@ impl DeliveryWorker {
     }
 }
 
-/// What there is to deliver for an entry.
+/// The message of an entry, or the reason for which there is none.
 enum Loaded {
     Message(OutgoingMessage),
     /// The message no longer exists, or was handed over before.

@@ -26,7 +26,7 @@ pub struct Attachment {
     /// Declared size in bytes; equal to the stored size once the upload is complete.
     pub size_bytes: u64,
     pub created_at: Timestamp,
-    /// When the upload window closes.
+    /// End of the upload window.
     pub upload_expires_at: Timestamp,
     /// The blob that holds the uploaded bytes: usually this attachment's own, another's if they
     /// share one.
@@ -39,7 +39,7 @@ pub struct Attachment {
     pub variant: Option<Variant>,
     /// Audio analysis, if the file is audio that could be decoded.
     pub audio: Option<AudioInfo>,
-    /// When an ephemeral file expires; `None` for persistent ones.
+    /// Expiry of an ephemeral file; `None` for persistent ones.
     pub expires_at: Option<Timestamp>,
     /// Upload state.
     pub state: UploadState,
@@ -99,7 +99,7 @@ pub enum UploadState {
         /// security. For direct-to-bucket uploads it is the bucket's entity tag, in whatever
         /// format.
         md5: String,
-        /// When the upload became durable.
+        /// Time at which the upload became durable.
         at: Timestamp,
     },
     /// Upload window closed without a complete upload.

@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// 2.5.1), so the rest costs a client nothing to change.
 const IPV6_PREFIX: u32 = 64;
 
-/// Who a request comes from.
+/// The address of the client that sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress {
     ip: IpAddr,
-    /// Whether a trusted proxy named it.
+    /// True if a trusted proxy named the address.
     forwarded: bool,
 }
 

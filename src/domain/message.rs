@@ -168,12 +168,12 @@ pub struct Message {
     /// The service used by the carrier.
     pub service: Option<MessageService>,
     pub status: DeliveryStatus,
-    /// When the API accepted it.
+    /// Time at which the API accepted it.
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// When the carrier accepted it.
+    /// Time at which the carrier accepted it.
     pub sent_at: Option<Timestamp>,
-    /// When the carrier confirmed delivery.
+    /// Time at which the carrier confirmed delivery.
     pub delivered_at: Option<Timestamp>,
 }
 

@@ -39,7 +39,7 @@ pub enum DraftPart {
     Link(String),
     /// A file of the partner.
     Attachment(AttachmentId),
-    /// A file that a URL of ours names; `None` if the URL names none.
+    /// A file named by one of this server's URLs; `None` if the URL names none.
     OwnFile(Option<FileRef>),
     /// A file that someone else hosts.
     Url(FetchUrl),
@@ -75,7 +75,7 @@ pub type Range = [u32; 2];
 /// One decoration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decoration {
-    /// Which characters.
+    /// The decorated characters.
     pub range: Range,
     /// A style, or
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,14 +90,14 @@ pub struct Decoration {
 pub struct Mention {
     /// The number or address of a participant.
     pub handle: String,
-    /// Which characters show it; all of them when absent.
+    /// The characters that show the mention; all of them if absent.
     pub range: Option<Range>,
 }
 
 /// One inline sticker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sticker {
-    /// Which characters it covers.
+    /// The characters that the sticker covers.
     pub range: Range,
     /// Its picture, as the id's text.
     pub attachment_id: String,

@@ -1,4 +1,4 @@
-//! What callers send, and what they get back.
+//! The input and the result of a send.
 
 use crate::domain::chat::{Chat, Recipients};
 use crate::domain::handle::PhoneNumber;

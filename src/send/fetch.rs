@@ -53,7 +53,7 @@ enum Source {
     Local(FileRef),
 }
 
-/// What all fetches of a send have in common.
+/// Values that all fetches of a send share.
 #[derive(Clone, Copy, Debug)]
 struct FetchContext {
     partner: PartnerId,

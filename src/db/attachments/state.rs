@@ -16,7 +16,7 @@ pub struct Received {
     pub sha256: Option<String>,
     /// MD5 in lowercase hexadecimal, or the entity tag of a bucket.
     pub md5: String,
-    /// When the body was durable.
+    /// Time at which the body was durable.
     pub at: Timestamp,
 }
 

@@ -10,7 +10,7 @@ use serde::de::{
 
 use crate::quote::{Excerpt, quoted};
 
-/// What is wrong with a string, in a few words.
+/// A short description of an error.
 #[derive(Debug)]
 struct Short(String);
 
@@ -58,7 +58,7 @@ impl de::Error for Short {
     }
 }
 
-/// What was found, quoted.
+/// The unexpected value, quoted.
 struct Found<'a>(Unexpected<'a>);
 
 impl fmt::Display for Found<'_> {
