@@ -1,4 +1,4 @@
-//! Where a server keeps everything: its database and its store of files, opened, and locked where they are folders.
+//! Storage of a server: its database and its blob store, opened, and locked where they are local.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
@@ -11,20 +11,18 @@ use crate::blob::{BlobStore, LocalStore, S3Store};
 use crate::config::Config;
 use crate::db::{Db, SchemaStatus};
 
-/// An open place.
+/// An open database and an open blob store.
 #[derive(Debug)]
 pub struct Storage {
-    /// The database.
     pub db: Db,
-    /// The bytes.
     pub blobs: Arc<dyn BlobStore>,
-    /// Of data folder, folder of blobs and database.
+    /// Locks of the data folder, the blob folder and the database file.
     _locks: Vec<File>,
 }
 
 impl Storage {
-    /// Opens a place for oneself, makes what is missing of it, and brings its tables up to date. What is in a bucket or on
-    /// PostgreSQL may be other servers' as well.
+    /// Opens the storage of a server: creates missing folders, locks them, and migrates the schema.
+    /// A bucket and a PostgreSQL database may be shared with other servers.
     ///
     /// # Errors
     /// A folder is in use or cannot be written, or the database cannot be opened or is not durable.
@@ -52,10 +50,11 @@ impl Storage {
         })
     }
 
-    /// Opens a place that a server may be using, and changes nothing by that. What is written meanwhile is in `scratch`.
+    /// Attaches to storage that a running server may hold, without migrating or locking it.
+    /// Temporary files go to `scratch`.
     ///
     /// # Errors
-    /// There is no such place, or the database cannot be opened.
+    /// There is no database, it cannot be opened, or its schema has another version.
     pub async fn attach(config: &Config, scratch: &Path) -> anyhow::Result<Self> {
         if let Some(path) = config.database_path().filter(|path| !path.exists()) {
             anyhow::bail!(
@@ -86,8 +85,8 @@ async fn open_database(config: &Config) -> anyhow::Result<Db> {
     Ok(Db::open_with(&config.database_url, connections).await?)
 }
 
-/// What is in it is nobody's business but its owner's. A folder that is made is safe once the one above it is synced; one
-/// that was there is not ours to sync, and the one above it may not even be ours to read.
+/// Creates a folder that only its owner can read, and syncs its parent, so that a power cut cannot
+/// remove it. An existing folder is left alone: its parent may not even be readable.
 fn create_private(folder: &Path) -> anyhow::Result<()> {
     let missing: Vec<PathBuf> = std::path::absolute(folder)?
         .ancestors()
@@ -108,7 +107,7 @@ fn create_private(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Beside the database file, wherever that is.
+/// Locks the database by a file beside it.
 fn lock_database(path: &Path) -> anyhow::Result<File> {
     let name = path
         .file_name()
@@ -122,7 +121,7 @@ fn lock_database(path: &Path) -> anyhow::Result<File> {
     lock(folder, &name)
 }
 
-/// Two servers on one folder would each sweep away what the other is writing.
+/// Locks a folder: two servers on one folder would delete the temporary files of each other.
 fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
     let path = folder.join(name);
     let file = File::create(&path)

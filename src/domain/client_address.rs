@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Leading bits of an IPv6 address that belong to one client: networks hand out prefixes of 64 bits (RFC 4291 section
-/// 2.5.1), so the rest costs a client nothing to change.
+/// Length of the IPv6 prefix that identifies a client, in bits. Networks assign prefixes of 64 bits
+/// (RFC 4291 section 2.5.1), so a client can change the rest at will.
 const IPV6_PREFIX: u32 = 64;
 
 /// The address of the client that sent a request.
@@ -16,7 +16,7 @@ pub struct ClientAddress {
 }
 
 impl ClientAddress {
-    /// The peer of a connection.
+    /// Returns the address of the peer of a connection.
     #[must_use]
     pub fn of_peer(ip: IpAddr) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl ClientAddress {
         }
     }
 
-    /// A client that a trusted proxy named.
+    /// Returns the address that a trusted proxy named.
     #[must_use]
     pub fn forwarded(ip: IpAddr) -> Self {
         Self {
@@ -34,7 +34,8 @@ impl ClientAddress {
         }
     }
 
-    /// Returns true if the client is connected to a trusted proxy, so its requests and not its connections are counted.
+    /// Returns true if a trusted proxy named the address. Such clients share connections, so their
+    /// requests are counted instead.
     #[must_use]
     pub fn is_forwarded(&self) -> bool {
         self.forwarded
@@ -42,13 +43,13 @@ impl ClientAddress {
 }
 
 impl Default for ClientAddress {
-    /// The holder of everything that came by no connection.
+    /// Returns the holder of requests without a connection.
     fn default() -> Self {
         Self::of_peer(Ipv4Addr::UNSPECIFIED.into())
     }
 }
 
-/// The holder's name: the address, or the prefix of an IPv6 address.
+/// Formats the name of the holder in budgets: the address, or the prefix of an IPv6 address.
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip {

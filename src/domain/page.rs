@@ -1,5 +1,5 @@
-//! Positions and filters of lists. Lists are keyset pages: a cursor names the last item of the page before, so items that
-//! are added between two pages are neither repeated nor hide others.
+//! Cursors and filters of lists (keyset pagination): a cursor names the last item of the previous
+//! page, so that items added between two pages cause neither repetitions nor gaps.
 
 use super::handle::PhoneNumber;
 use crate::id::MessageId;
@@ -15,13 +15,13 @@ pub struct ChatFilter {
 
 /// A position in a list of chats.
 ///
-/// Chats are sorted by their newest message, which changes while a client reads page after page. The pages therefore show
-/// the order at the time of the first page: a message newer than `as_of` does not count.
+/// Chats are sorted by their newest message, which can change between two pages. So all pages use
+/// the order at the time of the first one: messages newer than `as_of` do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChatCursor {
     /// The newest message at the time of the first page.
     pub as_of: MessageId,
-    /// The newest message, as of then, of the last chat of the page before.
+    /// The newest message at that time of the last chat on the previous page.
     pub after: MessageId,
 }
 

@@ -1,5 +1,5 @@
-//! Message parts: what a message is made of, and the rules for its text. Lengths and ranges count as the API does:
-//! text in characters, ranges in UTF-16 code units.
+//! Message parts and the rules for their text. As in the API, lengths of text are in characters,
+//! and ranges in UTF-16 code units.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,21 +8,21 @@ use crate::domain::fetch_url::FetchUrl;
 use crate::id::AttachmentId;
 use crate::quote::quoted;
 
-/// Most parts of a message.
+/// Maximum number of parts of a message.
 pub const MAX_PARTS: usize = 100;
-/// Most media parts of a message that name an external URL.
+/// Maximum number of media parts of a message with an external URL.
 pub const MAX_EXTERNAL_URLS: usize = 40;
-/// Longest text of a part, in characters.
+/// Maximum length of the text of a part, in characters.
 pub const MAX_TEXT_LENGTH: usize = 10_000;
-/// Longest URL of a link part, in bytes.
+/// Maximum length of the URL of a link part, in bytes.
 pub const MAX_LINK_LENGTH: usize = 2048;
-/// Most text decorations of a part.
+/// Maximum number of text decorations of a part.
 pub const MAX_DECORATIONS: usize = 100;
-/// Longest `mention`, in characters: the longest e-mail address.
+/// Maximum length of a `mention`, in characters: that of an e-mail address.
 pub const MAX_MENTION_LENGTH: usize = 254;
-/// Most inline stickers of a part.
+/// Maximum number of inline stickers of a part.
 pub const MAX_STICKERS: usize = 100;
-/// Most inline stickers of a message. Each names an attachment to look up.
+/// Maximum number of inline stickers of a message. Each costs a lookup of an attachment.
 pub const MAX_STICKERS_OF_MESSAGE: usize = 200;
 
 const STYLES: &[&str] = &["bold", "italic", "strikethrough", "underline"];
@@ -30,25 +30,23 @@ const ANIMATIONS: &[&str] = &[
     "big", "small", "shake", "nod", "explode", "ripple", "bloom", "jitter",
 ];
 
-/// A part as a caller asks for it: checked, its attachment not looked up yet.
+/// A part of a request: validated, but its attachment has not been looked up yet.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DraftPart {
-    /// Words.
     Text(Text),
     /// A link with a preview.
     Link(String),
-    /// A file of the partner.
+    /// An attachment of the partner.
     Attachment(AttachmentId),
     /// A file named by one of this server's URLs; `None` if the URL names none.
     OwnFile(Option<FileRef>),
-    /// A file that someone else hosts.
+    /// A file on another server, to be fetched.
     Url(FetchUrl),
 }
 
 /// A part of a stored message.
 #[derive(Clone, Debug)]
 pub enum Part {
-    /// Words.
     Text(Text),
     /// A link with a preview.
     Link(String),
@@ -56,58 +54,53 @@ pub enum Part {
     Media(Option<Box<Attachment>>),
 }
 
-/// The words of a part and what is done to them.
+/// Text with its decorations, mention and inline stickers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Text {
-    /// The words, sent as they are.
+    /// The text, verbatim.
     pub value: String,
-    /// Styles and animations of ranges.
     pub decorations: Vec<Decoration>,
-    /// Whom the text mentions.
     pub mention: Option<Mention>,
-    /// Stickers in the line with the words.
+    /// Stickers within the line of text.
     pub stickers: Vec<Sticker>,
 }
 
 /// A range `[start, end)` of UTF-16 code units.
 pub type Range = [u32; 2];
 
-/// One decoration.
+/// A style or an animation of a range of text: exactly one of the two.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decoration {
     /// The decorated characters.
     pub range: Range,
-    /// A style, or
     #[serde(skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
-    /// an animation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub animation: Option<String>,
 }
 
-/// One mention.
+/// A mention of a participant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mention {
-    /// The number or address of a participant.
+    /// Phone number or e-mail address of the participant.
     pub handle: String,
     /// The characters that show the mention; all of them if absent.
     pub range: Option<Range>,
 }
 
-/// One inline sticker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sticker {
     /// The characters that the sticker covers.
     pub range: Range,
-    /// Its picture, as the id's text.
+    /// Id of the attachment with the picture, as text.
     pub attachment_id: String,
 }
 
 impl Text {
-    /// Checks everything that needs no database.
+    /// Checks the rules that need no database.
     ///
     /// # Errors
-    /// A sentence that says what is wrong and what would be right.
+    /// A sentence with the problem and its remedy.
     pub fn check(&self) -> Result<(), String> {
         match self.value.chars().count() {
             0 => return Err("a text part needs a value of at least one character".to_owned()),
@@ -168,14 +161,14 @@ impl Text {
         Ok(())
     }
 
-    /// Bytes that it takes when it is stored, roughly.
+    /// Returns the approximate size of the stored text, in bytes.
     #[must_use]
     pub fn stored_bytes(&self) -> usize {
         // A decoration and a sticker as JSON.
         self.value.len() + self.decorations.len() * 40 + self.stickers.len() * 80
     }
 
-    /// Whether the text holds a URL: a word that starts with `http://`, `https://`, `ftp://` or `www.`.
+    /// Returns true if the text contains a URL: a word that starts with `http://`, `https://`, `ftp://` or `www.`.
     #[must_use]
     pub fn has_url(&self) -> bool {
         let lower = self.value.to_lowercase();
