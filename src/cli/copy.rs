@@ -37,7 +37,7 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         let moved = copy::copy(&from, &to, Clock::system().now(), &bars).await;
         bars.clear();
         let moved = moved.context(
-            "stopped; begin anew with the same command: files already copied are skipped",
+            "stopped; run the same command again: files that are already copied are skipped",
         )?;
         println!(
             "{} attachments are there, {} files of them moved now, each verified by reading it back; {} other rows",

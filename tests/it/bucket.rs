@@ -342,7 +342,7 @@ async fn doctor_checks_the_bucket_and_prints_no_secret() {
     let fine = doctor("not-a-secret");
     let output = stdout(&fine);
     assert!(
-        fine.status.success() && output.contains("written, read, copied and removed"),
+        fine.status.success() && output.contains("an object was written, read, copied and deleted"),
         "{output}{}",
         stderr(&fine)
     );

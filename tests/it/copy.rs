@@ -266,7 +266,7 @@ async fn second_copy_copies_only_what_is_missing_and_never_damaged_files() {
     target.bucket.set_down(true);
     let away = copy().await;
     assert!(
-        !away.status.success() && stderr(&away).contains("begin anew"),
+        !away.status.success() && stderr(&away).contains("run the same command again"),
         "{}",
         stderr(&away)
     );

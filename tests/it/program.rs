@@ -487,12 +487,12 @@ async fn doctor_reports_state_of_schema() {
             (
                 "DELETE FROM _sqlx_migrations",
                 true,
-                "will be made on first start",
+                "will be created on first start",
             ),
             (
                 "DROP TABLE _sqlx_migrations",
                 true,
-                "will be made on first start",
+                "will be created on first start",
             ),
         ],
         async |(change, fine, output)| {
@@ -527,7 +527,7 @@ fn doctor_reports_unreachable_postgresql() {
         "{output}"
     );
     assert!(
-        output.contains("for one server only") && !output.contains("hush"),
+        output.contains("for a single server only") && !output.contains("hush"),
         "{output}"
     );
 }
