@@ -29,7 +29,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     let mut findings = vec![
         Finding {
             name: "data folder",
-            result: folder(&config.data_dir),
+            result: folder(&config.storage.data_dir),
         },
         Finding {
             name: "file contents",
@@ -101,14 +101,14 @@ fn folder(path: &Path) -> Result<String, String> {
 
 /// Checks the blob store. A bucket must accept, return, copy and delete an object.
 async fn files(config: &Config) -> Result<String, String> {
-    let Some(bucket) = &config.bucket else {
-        let shared = Engine::of(&config.database_url) == Some(Engine::Postgres);
+    let Some(bucket) = &config.storage.bucket else {
+        let shared = Engine::of(&config.storage.database_url) == Some(Engine::Postgres);
         let note = if shared {
             "; for a single server only: several servers need a bucket"
         } else {
             ""
         };
-        return folder(&config.blobs_dir).map(|folder| format!("{folder}{note}"));
+        return folder(&config.storage.blobs_dir).map(|folder| format!("{folder}{note}"));
     };
     // Not the working folder of the store, which a running server uses.
     let working = tempfile::tempdir()
@@ -126,7 +126,7 @@ async fn files(config: &Config) -> Result<String, String> {
 
 /// Reports the version of ffmpeg. A missing ffmpeg is not an error, as only the conversion of CAF needs it.
 async fn ffmpeg(config: &Config) -> Result<String, String> {
-    let Some(program) = &config.ffmpeg else {
+    let Some(program) = config.conversion.ffmpeg() else {
         return Ok("not used; CAF is delivered as it is".to_owned());
     };
     let without = |problem: &str| {
@@ -191,9 +191,9 @@ async fn decoders(config: &Config) -> Result<String, String> {
 }
 
 fn media_urls(config: &Config) -> Result<String, String> {
-    let roots = app::certificate_authorities(config.fetch_ca_file.as_deref())
+    let roots = app::certificate_authorities(config.fetch.ca_file.as_deref())
         .map_err(|error| format!("{error:#}"))?;
-    let EgressPolicy { nets, ports } = &config.fetch_allowed;
+    let EgressPolicy { nets, ports } = config.fetch.egress_policy();
     let beyond = match (nets.as_slice(), ports.as_slice()) {
         ([], []) => "public hosts on port 443 only".to_owned(),
         (nets, ports) => {
@@ -204,32 +204,33 @@ fn media_urls(config: &Config) -> Result<String, String> {
 }
 
 fn address(config: &Config) -> Result<String, String> {
-    match TcpListener::bind(config.listen) {
-        Ok(_) => Ok(format!("{} is free", config.listen)),
+    match TcpListener::bind(config.server.listen) {
+        Ok(_) => Ok(format!("{} is free", config.server.listen)),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(format!(
             "{} is in use: fine if this server is running",
-            config.listen
+            config.server.listen
         )),
         Err(error) => Err(format!(
             "cannot listen on {} ({error}): set HAVERSACK_LISTEN",
-            config.listen
+            config.server.listen
         )),
     }
 }
 
 fn urls(config: &Config) -> Result<String, String> {
-    if config.listen.ip().is_unspecified() && config.public_url.is_none() {
+    if config.server.listen.ip().is_unspecified() && config.urls.public_url.is_none() {
         return Err(format!(
             "{} listens on every address, but upload URLs would contain 127.0.0.1, which only this machine can reach: set \
              HAVERSACK_PUBLIC_URL to the address that clients use",
-            config.listen
+            config.server.listen
         ));
     }
-    let public = config
-        .public_url
-        .as_ref()
-        .map_or_else(|| format!("http://{}", config.listen), |url| url.join(""));
+    let public = config.urls.public_url.as_ref().map_or_else(
+        || format!("http://{}", config.server.listen),
+        |url| url.join(""),
+    );
     let cdn = config
+        .urls
         .cdn_url
         .as_ref()
         .map_or_else(|| public.clone(), |url| url.join(""));
@@ -237,11 +238,11 @@ fn urls(config: &Config) -> Result<String, String> {
 }
 
 async fn database(config: &Config) -> Result<String, String> {
-    if let Some(path) = config.database_path().filter(|path| !path.exists()) {
+    if let Some(path) = config.storage.database_path().filter(|path| !path.exists()) {
         return folder(path.parent().unwrap_or(&path))
             .map(|_| format!("{} will be created on first start", path.display()));
     }
-    let db = Db::open_unchanged(&config.database_url)
+    let db = Db::open_unchanged(&config.storage.database_url)
         .await
         .map_err(|error| match server(config) {
             Some(server) => format!(
@@ -294,7 +295,7 @@ async fn database(config: &Config) -> Result<String, String> {
 
 /// Returns the location of PostgreSQL, without its password.
 fn server(config: &Config) -> Option<String> {
-    let url = &config.database_url;
+    let url = &config.storage.database_url;
     let of_postgres = Engine::of(url) == Some(Engine::Postgres);
     let port = url
         .port()
@@ -329,11 +330,8 @@ fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
             "{name}: its clock and that of this machine are {apart} ms apart: synchronize all servers with NTP"
         ));
     }
-    let own = config
-        .limits
-        .database_connections
-        .saturating_add(db::LOCK_CONNECTIONS.into());
-    if u64::try_from(*max_connections).is_ok_and(|all| own > all) {
+    let own = config.database.connections + db::LOCK_CONNECTIONS;
+    if i64::from(own) > *max_connections {
         return Err(format!(
             "{name}: it accepts {max_connections} connections, and this server alone may open {own}: raise max_connections or \
              lower HAVERSACK_DATABASE_CONNECTIONS"

@@ -22,7 +22,7 @@ const SHOWN: usize = 100;
 pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     block_on(async {
         let scratch = tempfile::tempdir()?;
-        let storage = Storage::attach(config, scratch.path()).await?;
+        let storage = Storage::attach(&config.storage, scratch.path()).await?;
         let found = gc::find(&storage, crate::clock::system_time()).await?;
         println!("{} files referenced by attachments", found.referenced);
         if found.recent > 0 {

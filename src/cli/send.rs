@@ -148,11 +148,11 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
 /// Creates the client from flags and the variables of the SDKs, or from the credentials of the local server. The local
 /// key is sent only to the local server.
 fn client(config: &Config, arguments: &Arguments) -> anyhow::Result<ApiClient> {
-    let local = LocalCredentials::read(&config.data_dir)?;
+    let local = LocalCredentials::read(&config.storage.data_dir)?;
     let missing = |what: &str| {
         format!(
             "no {what}: start haversack serve here, or give --base-url and --api-key (nothing was found in {})",
-            config.data_dir.display()
+            config.storage.data_dir.display()
         )
     };
     let (base_url, api_key) = match (&arguments.base_url, &arguments.api_key, local) {

@@ -34,7 +34,7 @@ pub(super) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
-    let data_dir = config.data_dir.clone();
+    let data_dir = config.storage.data_dir.clone();
     let app = App::build(
         config,
         Clock::system(),
@@ -75,17 +75,17 @@ async fn any_signal([terminate, interrupt]: &mut [Signal; 2]) {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = log_filter(&config.log).with_context(|| {
+    let filter = log_filter(&config.log.filter).with_context(|| {
         format!(
             "HAVERSACK_LOG: {:?} is not a level or list of target=level",
-            config.log
+            config.log.filter
         )
     })?;
     let log = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match config.log_format {
+    match config.log.format {
         LogFormat::Text => log.with(lines).init(),
         LogFormat::Json => log.with(lines.json()).init(),
     }

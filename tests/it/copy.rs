@@ -350,7 +350,7 @@ async fn copy_from_storage_in_use_fails() {
     let served = app.folder.path().to_str().expect("path").to_owned();
     let refused = program(folder.path(), &["copy", "--from", &served, "--to", here]).await;
     assert!(
-        stderr(&refused).contains("another haversack serves from"),
+        stderr(&refused).contains("another haversack server uses"),
         "{}",
         stderr(&refused)
     );

@@ -138,7 +138,7 @@ async fn second_server_on_same_storage_fails() {
             .expect("the program runs");
         assert!(!output.status.success(), "{arguments:?}");
         assert!(
-            stderr(&output).contains("another haversack serves from"),
+            stderr(&output).contains("another haversack server uses"),
             "{arguments:?} {}",
             stderr(&output)
         );
