@@ -4,7 +4,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use rustls::RootCertStore;
@@ -14,13 +13,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
-use crate::attachments::{self, Attachments, FileUrls};
-use crate::background::{Background, Retention};
+use crate::attachments::{Attachments, FileUrls};
+use crate::background::Background;
 use crate::blob::BlobStore;
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::config::{CdnMode, Config, Limits};
-use crate::db::admission::{self, Database};
+use crate::config::Config;
+use crate::db::admission::Database;
 use crate::db::{Connection, Db, secrets};
 use crate::delivery::{DeliveryWorker, Gateway, Receipts};
 use crate::domain::base_url::BaseUrl;
@@ -31,7 +30,7 @@ use crate::messages::Messages;
 use crate::metrics::Metrics;
 use crate::partners::Partners;
 use crate::sandbox::Sandbox;
-use crate::send::{self, Sends};
+use crate::send::Sends;
 use crate::storage::Storage;
 use crate::transcode::{Converter, Ffmpeg};
 use crate::url_signing::Signer;
@@ -64,17 +63,19 @@ impl App {
         gateway: Arc<dyn Gateway>,
         resolver: Arc<dyn Resolve>,
     ) -> anyhow::Result<Self> {
-        let roots = certificate_authorities(config.fetch_ca_file.as_deref())?;
+        let roots = certificate_authorities(config.fetch.ca_file.as_deref())?;
         let metrics = Metrics::default();
-        let storage = Storage::open_exclusive(&config).await?;
-        let signer = signer(&storage.db, &config.data_dir, &clock).await?;
-        let listener = listen(config.listen).await?;
+        let storage = Storage::open_exclusive(&config.storage, &config.database).await?;
+        let signer = signer(&storage.db, &config.storage.data_dir, &clock).await?;
+        let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
         let public_url = config
+            .urls
             .public_url
             .clone()
             .unwrap_or_else(|| BaseUrl::from_address(connectable_address(address)));
-        let cdn_url = config.cdn_url.clone().unwrap_or_else(|| public_url.clone());
+        let cdn_url = config.urls.cdn_url.clone();
+        let cdn_url = cdn_url.unwrap_or_else(|| public_url.clone());
         let own = OwnServer {
             bases: [&public_url, &cdn_url]
                 .map(|base| base.as_url().clone())
@@ -84,22 +85,18 @@ impl App {
             // from another one either.
             pseudonym: format!("haversack-{}", &signer.sign("loop detection")[..32]),
         };
-        let fetcher = fetcher(&config, own, roots, resolver, &metrics);
+        let fetcher = Fetcher::new(config.fetch.clone(), own, roots, resolver, &metrics);
         let converter = converter(&config, &metrics)?;
         let urls = FileUrls::new(cdn_url.clone(), public_url.clone(), signer, clock.clone());
 
-        let db = Database::new(
-            storage.db.clone(),
-            &admission_config(&config.limits),
-            &metrics,
-        );
+        let db = Database::new(storage.db.clone(), &config.database, &metrics);
         let attachments = Arc::new(Attachments::new(
             db.clone(),
             Arc::clone(&storage.blobs),
             clock.clone(),
             urls,
             converter,
-            attachments_config(&config),
+            config.attachments.clone(),
             metrics.clone(),
         ));
         let outbox = Arc::new(Notify::new());
@@ -109,14 +106,15 @@ impl App {
             clock.clone(),
             fetcher,
             Arc::clone(&outbox),
-            send_config(&config.limits),
+            config.send,
             metrics.clone(),
         ));
         let background = Arc::new(Background::new(
             Arc::clone(&attachments),
             db.clone(),
             clock.clone(),
-            retention(&config.limits),
+            config.retention,
+            config.send.rate_limit_window,
             metrics.clone(),
         ));
         let worker = DeliveryWorker {
@@ -137,10 +135,11 @@ impl App {
             sends,
             messages: Arc::new(Messages::new(db.clone(), clock)),
             partners: Arc::new(Partners::new(db)),
-            limits: Arc::new(config.limits.clone()),
-            budgets: Budgets::new(&config.limits, &metrics),
+            json: config.json,
+            json_pace: config.json.pace(config.server.idle_timeout),
+            budgets: Budgets::new(&config.json, config.server.proxied_requests(), &metrics),
             metrics,
-            spool_dir: config.data_dir.clone(),
+            spool_dir: config.storage.data_dir.clone(),
         };
         Ok(Self {
             config,
@@ -234,63 +233,19 @@ impl App {
             tracing::error!("a background task ended; stopping");
             ended = true;
         };
-        let proxies = self.config.trusted_proxies.clone();
-        let limits = &self.config.limits;
-        let finished = server::serve(self.listener, hosts, limits, proxies, &metrics, stop).await;
+        let config = &self.config.server;
+        let finished = server::serve(self.listener, hosts, config, &metrics, stop).await;
         anyhow::ensure!(
             !ended,
             "a background task ended, which is a bug: see the log"
         );
         // After the last request, so that its messages can still be delivered.
         drop(stop_delivery);
-        let grace = Duration::from_secs(self.config.limits.shutdown_grace_seconds);
+        let grace = config.shutdown_grace;
         let delivered = tokio::time::timeout(grace, delivery.join_next())
             .await
             .is_ok();
         Ok(finished && delivered)
-    }
-}
-
-fn admission_config(limits: &Limits) -> admission::Config {
-    admission::Config {
-        reads: limits.database_reads(),
-        writes: limits.database_writes(),
-        connections: limits.database_connections(),
-        locks: limits.database_locks(),
-    }
-}
-
-fn attachments_config(config: &Config) -> attachments::Config {
-    let limits = &config.limits;
-    attachments::Config {
-        max_upload_bytes: limits.max_upload_bytes,
-        upload_url_ttl: limits.upload_url_ttl(),
-        max_pending_attachments: limits.max_pending_attachments,
-        upload_grace: Duration::from_secs(limits.upload_grace_seconds),
-        upload_min_bytes_per_second: limits.upload_min_bytes_per_second,
-        upload_stall: limits.upload_stall(),
-        idle_timeout: limits.idle_timeout(),
-        strip_private_metadata: config.strip_private_metadata,
-        redirect_downloads: config.cdn_mode == CdnMode::Redirect,
-        temporary_bytes: limits.temporary_bytes(),
-        inspections: limits.inspections(),
-    }
-}
-
-fn send_config(limits: &Limits) -> send::Config {
-    send::Config {
-        rate_limit_messages: limits.rate_limit_messages,
-        rate_limit_window: Duration::from_secs(limits.rate_limit_window_seconds),
-    }
-}
-
-fn retention(limits: &Limits) -> Retention {
-    Retention {
-        failed_attachments: Duration::from_secs(limits.abandoned_retention_seconds),
-        rate_limit_window: Duration::from_secs(limits.rate_limit_window_seconds),
-        fetch_revalidate: Duration::from_secs(limits.fetch_revalidate_seconds),
-        audit_records: limits.audit_retention(),
-        idempotency: limits.idempotency_retention(),
     }
 }
 
@@ -300,29 +255,11 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn fetcher(
-    config: &Config,
-    own: OwnServer,
-    roots: RootCertStore,
-    resolver: Arc<dyn Resolve>,
-    metrics: &Metrics,
-) -> Fetcher {
-    Fetcher::new(
-        config.fetch_allowed.clone(),
-        own,
-        roots,
-        resolver,
-        config.limits.fetch(),
-        Budget::new("fetches", config.limits.fetches(), metrics),
-        metrics.fetch_raw_bytes.clone(),
-    )
-}
-
 fn converter(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Converter>> {
-    let folder = config.blobs_dir.join("unfinished-conversions");
-    let conversions = Budget::new("conversions", config.limits.conversions(), metrics);
+    let folder = config.storage.blobs_dir.join("unfinished-conversions");
+    let conversions = Budget::new("conversions", config.conversion.conversions(), metrics);
     let sandbox = Sandbox::new(config.program.clone());
-    let ffmpeg = find_ffmpeg(config.ffmpeg.as_deref(), &sandbox);
+    let ffmpeg = find_ffmpeg(config.conversion.ffmpeg(), &sandbox);
     let converter = Converter::new(sandbox, ffmpeg, folder, conversions)
         .context("cannot empty the folder of unfinished conversions")?;
     let converter = Arc::new(converter);

@@ -1,4 +1,4 @@
-//! Storage of a server: its database and its blob store, opened, and locked where they are local.
+//! Storage of a server: its database and its blob store, opened, and locked where they are folders.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
@@ -6,71 +6,163 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use clap::Args;
+use url::Url;
 
+use crate::blob::s3::{self, S3Config};
 use crate::blob::{BlobStore, LocalStore, S3Store};
-use crate::config::Config;
-use crate::db::{Db, SchemaStatus};
+use crate::db::{self, Db, Engine, SchemaStatus};
 
-/// An open database and an open blob store.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "Storage")]
+pub struct Config {
+    /// Data folder: everything that is not in a database or blob store of its own
+    #[arg(long, value_name = "DIR", default_value = "haversack-data")]
+    pub data_dir: PathBuf,
+    /// Database, as `sqlite:///path?mode=rwc` or `postgres://user:password@host/name`; by default
+    /// `haversack.db` in the data folder
+    #[arg(long, value_parser = db::parse_url)]
+    pub database_url: Option<Url>,
+    /// Blob store: a folder, as `file:/path`, or a bucket, as `s3://bucket/prefix?region=...&endpoint=...`;
+    /// by default the data folder
+    #[arg(long)]
+    pub blobs_url: Option<String>,
+}
+
+/// The folders, database and bucket of a server, resolved from its settings.
+#[derive(Clone, Debug)]
+pub struct Locations {
+    pub data_dir: PathBuf,
+    pub database_url: Url,
+    /// Folder of the blobs, or of files on their way to the bucket.
+    pub blobs_dir: PathBuf,
+    /// Bucket of the blobs; `None` if they are in the folder.
+    pub bucket: Option<S3Config>,
+}
+
+impl Config {
+    /// Resolves the locations. `variable` returns environment variables.
+    ///
+    /// # Errors
+    /// The problem with `blobs_url`.
+    pub(crate) fn resolve(
+        self,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Locations, String> {
+        let mut locations = Locations {
+            database_url: self
+                .database_url
+                .unwrap_or_else(|| sqlite_url(&self.data_dir)),
+            blobs_dir: self.data_dir.clone(),
+            data_dir: self.data_dir,
+            bucket: None,
+        };
+        match self.blobs_url.as_deref() {
+            None => {}
+            Some(text) if text.starts_with("s3:") => {
+                locations.bucket = Some(s3::url::parse(text, variable)?);
+            }
+            Some(text) => {
+                locations.blobs_dir = file_path(text).ok_or_else(|| {
+                    format!(
+                        "{text:?} is not supported; use file:/path/of/a/folder or s3://bucket/prefix"
+                    )
+                })?;
+            }
+        }
+        Ok(locations)
+    }
+}
+
+impl Locations {
+    /// Returns the file of a SQLite database.
+    #[must_use]
+    pub fn database_path(&self) -> Option<PathBuf> {
+        let path = percent_encoding::percent_decode_str(self.database_url.path());
+        let path = path.decode_utf8_lossy();
+        (Engine::of(&self.database_url) == Some(Engine::Sqlite)).then(|| path.into_owned().into())
+    }
+}
+
+/// Returns the path of a `file:` URL without a host (RFC 8089).
+fn file_path(text: &str) -> Option<PathBuf> {
+    if !text.starts_with("file:/") {
+        return None;
+    }
+    Url::parse(text).ok()?.to_file_path().ok()
+}
+
+/// Returns the URL of the database in a data folder. `mode=rwc` lets SQLite create the file.
+fn sqlite_url(data_dir: &Path) -> Url {
+    let path = data_dir.join("haversack.db");
+    let path = std::path::absolute(&path).unwrap_or(path);
+    // Url::from_file_path percent-encodes characters that a path may have and a URL may not.
+    let file = Url::from_file_path(path).expect("the path is absolute");
+    Url::parse(&format!("sqlite://{}?mode=rwc", file.path()))
+        .expect("a file URL makes a SQLite URL")
+}
+
+/// Open storage.
 #[derive(Debug)]
 pub struct Storage {
     pub db: Db,
     pub blobs: Arc<dyn BlobStore>,
-    /// Locks of the data folder, the blob folder and the database file.
+    /// Locks of the data folder, the blobs folder and the database.
     _locks: Vec<File>,
 }
 
 impl Storage {
-    /// Opens the storage of a server: creates missing folders, locks them, and migrates the schema.
-    /// A bucket and a PostgreSQL database may be shared with other servers.
+    /// Opens storage for one process, creates missing folders and applies migrations. Other servers may
+    /// use the same bucket and the same PostgreSQL database.
     ///
     /// # Errors
-    /// A folder is in use or cannot be written, or the database cannot be opened or is not durable.
-    pub async fn open_exclusive(config: &Config) -> anyhow::Result<Self> {
-        create_private(&config.data_dir)?;
-        create_private(&config.blobs_dir)?;
+    /// A folder is in use or not writable, or the database cannot be opened or is not durable.
+    pub async fn open_exclusive(
+        locations: &Locations,
+        database: &db::Config,
+    ) -> anyhow::Result<Self> {
+        create_private(&locations.data_dir)?;
+        create_private(&locations.blobs_dir)?;
         let mut locks = vec![
-            lock(&config.data_dir, "serve.lock")?,
-            lock(&config.blobs_dir, "blobs.lock")?,
+            lock(&locations.data_dir, "serve.lock")?,
+            lock(&locations.blobs_dir, "blobs.lock")?,
         ];
-        locks.extend(
-            config
-                .database_path()
-                .map(|path| lock_database(&path))
-                .transpose()?,
-        );
-        let blobs: Arc<dyn BlobStore> = match &config.bucket {
-            Some(bucket) => Arc::new(S3Store::open(bucket.clone(), &config.blobs_dir)?),
-            None => Arc::new(LocalStore::open(&config.blobs_dir)?),
+        if let Some(path) = locations.database_path() {
+            locks.push(lock_database(&path)?);
+        }
+        let blobs: Arc<dyn BlobStore> = match &locations.bucket {
+            Some(bucket) => Arc::new(S3Store::open(bucket.clone(), &locations.blobs_dir)?),
+            None => Arc::new(LocalStore::open(&locations.blobs_dir)?),
         };
         Ok(Self {
-            db: open_database(config).await?,
+            db: Db::open_with(&locations.database_url, database.connections).await?,
             blobs,
             _locks: locks,
         })
     }
 
-    /// Attaches to storage that a running server may hold, without migrating or locking it.
-    /// Temporary files go to `scratch`.
+    /// Attaches to storage that a running server may hold, without migrating or locking it. Temporary
+    /// files go to `scratch`.
     ///
     /// # Errors
-    /// There is no database, it cannot be opened, or its schema has another version.
-    pub async fn attach(config: &Config, scratch: &Path) -> anyhow::Result<Self> {
-        if let Some(path) = config.database_path().filter(|path| !path.exists()) {
+    /// There is no database, its schema is not current, or it cannot be opened.
+    pub async fn attach(locations: &Locations, scratch: &Path) -> anyhow::Result<Self> {
+        if let Some(path) = locations.database_path().filter(|path| !path.exists()) {
             anyhow::bail!(
                 "there is no database at {}: start a server there first",
                 path.display()
             );
         }
-        let blobs: Arc<dyn BlobStore> = match &config.bucket {
+        let blobs: Arc<dyn BlobStore> = match &locations.bucket {
             Some(bucket) => Arc::new(S3Store::open(bucket.clone(), scratch)?),
-            None => Arc::new(LocalStore::attach(&config.blobs_dir, scratch)?),
+            None => Arc::new(LocalStore::attach(&locations.blobs_dir, scratch)?),
         };
-        let db = Db::open_unchanged(&config.database_url).await?;
-        let tables = db.schema_status().await?;
+        let db = Db::open_unchanged(&locations.database_url).await?;
+        let schema = db.schema_status().await?;
         anyhow::ensure!(
-            tables == SchemaStatus::Current,
-            "the tables are of another version than this program ({tables:?})"
+            schema == SchemaStatus::Current,
+            "the schema is of another version than this program ({schema:?})"
         );
         Ok(Self {
             db,
@@ -80,13 +172,8 @@ impl Storage {
     }
 }
 
-async fn open_database(config: &Config) -> anyhow::Result<Db> {
-    let connections = u32::try_from(config.limits.database_connections).unwrap_or(u32::MAX);
-    Ok(Db::open_with(&config.database_url, connections).await?)
-}
-
-/// Creates a folder that only its owner can read, and syncs its parent, so that a power cut cannot
-/// remove it. An existing folder is left alone: its parent may not even be readable.
+/// Creates a folder that only its owner can access. The parents of created folders are synced, which
+/// makes them durable; an existing folder may have a parent that cannot be read.
 fn create_private(folder: &Path) -> anyhow::Result<()> {
     let missing: Vec<PathBuf> = std::path::absolute(folder)?
         .ancestors()
@@ -107,7 +194,7 @@ fn create_private(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Locks the database by a file beside it.
+/// Locks a database by a file beside it.
 fn lock_database(path: &Path) -> anyhow::Result<File> {
     let name = path
         .file_name()
@@ -121,7 +208,7 @@ fn lock_database(path: &Path) -> anyhow::Result<File> {
     lock(folder, &name)
 }
 
-/// Locks a folder: two servers on one folder would delete the temporary files of each other.
+/// Locks a folder: at start, a second server would delete the temporary files of the first.
 fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
     let path = folder.join(name);
     let file = File::create(&path)
@@ -129,7 +216,7 @@ fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another haversack serves from {} already: stop it, or choose another with --data-dir, --blobs-url or --database-url",
+            "another haversack server uses {}: stop it, or choose another with --data-dir, --blobs-url or --database-url",
             folder.display()
         ),
         Err(TryLockError::Error(error)) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::Method;
 
 use super::open_files::Rendition;
-use super::{Attachments, Error};
+use super::{Attachments, CdnMode, Error};
 use crate::blob::{Blob, BlobKey};
 use crate::clock::Timestamp;
 use crate::db::admission::Holder;
@@ -169,7 +169,7 @@ impl Attachments {
         let bucket = self
             .blobs
             .bucket()
-            .filter(|_| self.config.redirect_downloads)?;
+            .filter(|_| self.config.cdn_mode == CdnMode::Redirect)?;
         Some(bucket.presign_get(&file.key, method, DIRECT_URL_LIFETIME))
     }
 

@@ -1,6 +1,7 @@
 //! The life of an attachment: create, upload, inspect, build its variant, download, expire, delete.
 
 mod active_uploads;
+mod config;
 pub mod create;
 mod delete;
 mod delete_expired;
@@ -19,20 +20,19 @@ pub mod upload;
 pub(crate) mod variants;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::blob::{self, BlobStore};
-use crate::budget::{self, AtCapacity, Budget};
+use crate::budget::{AtCapacity, Budget};
 use crate::clock::Clock;
 use crate::db;
 use crate::db::admission::Database;
 use crate::domain::filename;
 use crate::id::AttachmentId;
 use crate::metrics::Metrics;
-use crate::pace::Pace;
 use crate::quote::quoted;
 use crate::transcode::Converter;
 
+pub use config::{CdnMode, Config};
 pub use file_url::{FileUrls, SignedUrlError};
 
 /// Failure of an operation on an attachment.
@@ -90,39 +90,6 @@ impl From<db::Error> for Error {
     }
 }
 
-/// Limits and options of attachments, named like their settings.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub max_upload_bytes: u64,
-    pub upload_url_ttl: Duration,
-    pub max_pending_attachments: u64,
-    pub upload_grace: Duration,
-    pub upload_min_bytes_per_second: u64,
-    pub upload_stall: Duration,
-    pub idle_timeout: Duration,
-    pub strip_private_metadata: bool,
-    /// Redirects downloads to signed URLs of the bucket, if files are in one.
-    pub redirect_downloads: bool,
-    /// Bytes of uploads and fetched files that are not stored yet.
-    pub temporary_bytes: budget::Limits,
-    /// Files being inspected.
-    pub inspections: budget::Limits,
-}
-
-impl Config {
-    /// Returns the minimum rate of an upload.
-    fn upload_pace(&self) -> Pace {
-        let (grace, rate) = (self.upload_grace, self.upload_min_bytes_per_second);
-        Pace::average(self.idle_timeout, grace, rate)
-    }
-
-    /// Returns the duration of the largest upload at the minimum rate.
-    fn max_upload_duration(&self) -> Duration {
-        let seconds = self.max_upload_bytes / self.upload_min_bytes_per_second.max(1);
-        Duration::from_secs(seconds) + self.upload_grace + self.idle_timeout
-    }
-}
-
 /// The use cases of attachments, and the state they share.
 #[derive(Debug)]
 pub struct Attachments {
@@ -157,8 +124,8 @@ impl Attachments {
             clock,
             file_urls,
             converter,
-            temporary_bytes: Budget::new("temporary_bytes", config.temporary_bytes, &metrics),
-            inspections: Budget::new("inspections", config.inspections, &metrics),
+            temporary_bytes: Budget::new("temporary_bytes", config.temporary_bytes(), &metrics),
+            inspections: Budget::new("inspections", config.inspections(), &metrics),
             config,
             metrics,
             open_files: open_files::OpenFileCache::default(),

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::db::admission::Database;
 use crate::metrics::Metrics;
 
-pub use prune::Retention;
+pub use prune::Config;
 
 /// Period of most tasks.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -31,7 +31,9 @@ pub struct Background {
     attachments: Arc<Attachments>,
     db: Database,
     clock: Clock,
-    retention: Retention,
+    config: Config,
+    /// Window of the rate limit of sends; older sends are pruned.
+    rate_limit_window: Duration,
     metrics: Metrics,
 }
 
@@ -70,14 +72,16 @@ impl Background {
         attachments: Arc<Attachments>,
         db: Database,
         clock: Clock,
-        retention: Retention,
+        config: Config,
+        rate_limit_window: Duration,
         metrics: Metrics,
     ) -> Self {
         Self {
             attachments,
             db,
             clock,
-            retention,
+            config,
+            rate_limit_window,
             metrics,
         }
     }

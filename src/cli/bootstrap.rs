@@ -1,8 +1,8 @@
-//! What a person needs on a first start: a partner, a key, a number; and on every start: where the server is.
+//! First-run bootstrap: creates a default partner with an API key and a phone number, and prints how to use them.
 //!
-//! The default key is shown when it is made. It is also kept readable in the data folder, for its owner only, so that
-//! `serve --show-key` can show it again and `haversack send` finds it: standard output ends up in logs, which others read.
-//! Keys of other partners are kept nowhere but hashed.
+//! The key is printed only once, because standard output ends up in logs. `local.toml` in the data folder keeps it in
+//! plain text, readable by its owner only, for `serve --show-key` and `haversack send`. Keys of other partners are
+//! stored as hashes only.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -17,25 +17,23 @@ use crate::domain::api_key;
 use crate::domain::handle::PhoneNumber;
 use crate::partners::{self, AddError};
 
-/// The partner made on a first start.
+/// Name of the partner that the first start creates.
 const DEFAULT_PARTNER: &str = "default";
-/// Its number: one of those reserved for fiction (NANP 555-0100 to 555-0199).
+/// Phone number of the default partner, from the range reserved for fiction (NANP 555-0100 to 555-0199).
 const DEFAULT_NUMBER: &str = "+12025550123";
 const FILE: &str = "local.toml";
 
-/// What clients on this machine need; `local.toml` in the data folder.
+/// Credentials for clients on this machine, as stored in `local.toml` in the data folder.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct LocalCredentials {
-    /// What the SDKs call the base URL.
+    /// Base URL of the API, as the SDKs expect it.
     pub(super) base_url: String,
-    /// The default partner's key.
     pub(super) api_key: String,
-    /// The default partner's number.
     pub(super) phone_number: String,
 }
 
 impl LocalCredentials {
-    /// Reads it; `None` if no server was ever started on the folder.
+    /// Reads the file. Returns `None` if no server was ever started on the folder.
     pub(super) fn read(data_dir: &Path) -> anyhow::Result<Option<Self>> {
         let path = data_dir.join(FILE);
         match std::fs::read_to_string(&path) {
@@ -49,7 +47,7 @@ impl LocalCredentials {
         }
     }
 
-    /// Writes it in one step, readable by its owner only, as temporary files are.
+    /// Replaces the file atomically. Temporary files are readable by their owner only.
     fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
         file.write_all(toml::to_string(self)?.as_bytes())?;
@@ -59,8 +57,8 @@ impl LocalCredentials {
     }
 }
 
-/// Makes the default partner if there is no partner yet, and writes down what clients on this machine need. Returns
-/// what to print; the key is part of it if it was made now, or if `show_key` asks for it.
+/// Creates the default partner if there is no partner yet, and writes the credentials for local clients. Returns the
+/// text to print; it contains the key if the partner is new, or if `show_key` is set.
 pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyhow::Result<String> {
     let base_url = app.public_url().join("/api/partner");
     let known = LocalCredentials::read(data_dir)?;
@@ -69,13 +67,13 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
         Some(local) => Some(LocalCredentials { base_url, ..local }),
         None if partners::list(app.db()).await?.is_empty() => {
             let number =
-                PhoneNumber::parse(DEFAULT_NUMBER).context("the default number is E.164")?;
+                PhoneNumber::parse(DEFAULT_NUMBER).context("the default phone number is valid")?;
             let local = LocalCredentials {
                 base_url,
                 api_key: api_key::generate(),
                 phone_number: number.to_string(),
             };
-            // Written first: a crash in between leaves a key that no partner has, and the next start makes it one.
+            // Before the partner is created: after a crash in between, the next start creates it with this key.
             local.write(data_dir)?;
             Some(local)
         }
@@ -83,8 +81,8 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
     };
     let plain = format!("Haversack serves {}", app.public_url().join("/"));
     let Some(local) = local else { return Ok(plain) };
-    let is_made_now = app.partners().authenticate(&local.api_key).await?.is_none();
-    if is_made_now {
+    let is_created_now = app.partners().authenticate(&local.api_key).await?.is_none();
+    if is_created_now {
         let number = PhoneNumber::parse(&local.phone_number)
             .context("local.toml: phone_number is not E.164")?;
         match partners::add(
@@ -98,13 +96,13 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
         {
             Ok(_) => {}
             Err(error) if is_taken(&error) => {
-                // Another server on the same database made it, and has its key.
+                // Another server on the same database created the partner, and has its key.
                 let path = data_dir.join(FILE);
                 if is_new {
                     std::fs::remove_file(&path)
                         .with_context(|| format!("cannot remove {}", path.display()))?;
                 } else {
-                    tracing::warn!(file = %path.display(), "its key is none of this database's; it is not used");
+                    tracing::warn!(file = %path.display(), "the API key in the file does not exist in this database");
                 }
                 return Ok(plain);
             }
@@ -112,7 +110,7 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
         }
     }
     local.write(data_dir)?;
-    Ok(if is_made_now || show_key {
+    Ok(if is_created_now || show_key {
         with_key(&local, data_dir)
     } else {
         without_key(&local, data_dir)

@@ -1,5 +1,5 @@
-//! A small client of the API, for `haversack send`. It trusts the server with the key and with what is sent, and with
-//! nothing else: answers are bounded in size and time, redirects are not followed, and the key goes to no other origin.
+//! API client for `haversack send`. The server is trusted with the API key and the files only: responses are bounded in
+//! size and time, redirects are not followed, and no other origin receives the key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,23 +18,21 @@ use tokio::time::{Instant, timeout};
 use super::terminal::ServerText;
 use crate::domain::base_url::BaseUrl;
 
-/// The largest answer that is read, in bytes.
-const MAX_ANSWER: usize = 1024 * 1024;
-/// How long making a connection may take.
+/// Maximum size of a response body, in bytes.
+const MAX_RESPONSE: usize = 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The slowest upload that is waited for, in bytes a second.
+/// Minimum average rate of an upload, in bytes per second; a slower one is aborted.
 const MIN_UPLOAD_RATE: u64 = 1024;
 
-/// The client.
 pub(super) struct ApiClient {
     http: Client,
     base: BaseUrl,
     api_key: String,
-    /// How long the server may take for the header of an answer, for its body, and to take a piece of an upload.
+    /// Maximum wait for a response header, for its body, and for the server to accept a chunk of an upload.
     timeout: Duration,
 }
 
-/// Where to upload a file.
+/// The upload part of a response to `POST /v3/attachments`.
 #[derive(Deserialize)]
 pub(super) struct Upload {
     pub(super) attachment_id: ServerText,
@@ -43,12 +41,12 @@ pub(super) struct Upload {
     required_headers: BTreeMap<String, ServerText>,
 }
 
-/// What is uploaded.
+/// The body of an upload.
 pub(super) struct Body {
     pub(super) content: reqwest::Body,
     pub(super) content_type: &'static str,
     pub(super) size: u64,
-    /// Bytes of it that have been taken so far.
+    /// Number of bytes that the server has accepted so far.
     pub(super) taken: Arc<AtomicU64>,
 }
 
@@ -66,7 +64,7 @@ struct FailureDetail {
 
 impl ApiClient {
     pub(super) fn new(base_url: &str, api_key: &str, timeout: Duration) -> anyhow::Result<Self> {
-        // There may be one already; either serves.
+        // Fails if a provider is already installed, which is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = base_url
             .parse::<BaseUrl>()
@@ -78,7 +76,7 @@ impl ApiClient {
             .user_agent(concat!("haversack/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(Policy::none())
-            // One answer for one request: nothing that a server could send besides is kept.
+            // Without HTTP/2, a server cannot send frames that the client would have to buffer.
             .http1_only()
             .build()?;
         Ok(Self {
@@ -107,17 +105,19 @@ impl ApiClient {
         .await
     }
 
-    /// Uploads a body to where the API said, without the key.
+    /// Uploads a body to the URL from the API, without the API key.
     pub(super) async fn put(&self, upload: &Upload, body: Body) -> anyhow::Result<()> {
         let url = upload_url(self.base.as_url(), &upload.url)?;
         let headers = upload_headers(&upload.required_headers, body.content_type, body.size)?;
-        let answer = self
+        let request = self
             .http
             .put(url)
             .headers(headers)
             .body(body.content)
             .send();
-        let response = self.taken(answer, body.size, &body.taken).await?;
+        let response = self
+            .upload_response(request, body.size, &body.taken)
+            .await?;
         let status = response.status();
         if !status.is_success() {
             let text = self.body(response).await?;
@@ -129,32 +129,34 @@ impl ApiClient {
         Ok(())
     }
 
-    /// The answer to an upload, as long as the server goes on taking it.
-    async fn taken(
+    /// Waits for the response to an upload while the server keeps accepting its body.
+    async fn upload_response(
         &self,
-        answer: impl Future<Output = reqwest::Result<Response>>,
+        response: impl Future<Output = reqwest::Result<Response>>,
         size: u64,
         taken: &AtomicU64,
     ) -> anyhow::Result<Response> {
-        let mut answer = std::pin::pin!(answer);
+        let mut response = std::pin::pin!(response);
         let deadline =
             Instant::now() + 2 * self.timeout + Duration::from_secs(size / MIN_UPLOAD_RATE);
         let mut before = 0;
         loop {
-            if let Ok(answered) = timeout(self.timeout, &mut answer).await {
-                return answered
+            if let Ok(finished) = timeout(self.timeout, &mut response).await {
+                return finished
                     .map_err(reqwest::Error::without_url)
-                    .context("the upload was cut off");
+                    .context("the upload was interrupted");
             }
             let now = taken.load(Ordering::Relaxed);
             if now == before {
                 bail!(
-                    "the server took nothing of the upload for {} s",
+                    "the server accepted no byte of the upload for {} s",
                     self.timeout.as_secs()
                 );
             }
             if Instant::now() >= deadline {
-                bail!("the server takes less than {MIN_UPLOAD_RATE} bytes of the upload a second");
+                bail!(
+                    "the server accepts less than {MIN_UPLOAD_RATE} bytes of the upload per second"
+                );
             }
             before = now;
         }
@@ -165,19 +167,19 @@ impl ApiClient {
         let seconds = self.timeout.as_secs();
         let response = timeout(self.timeout, request.bearer_auth(&self.api_key).send())
             .await
-            .with_context(|| format!("{base} sent no answer within {seconds} s"))?
+            .with_context(|| format!("{base} did not respond within {seconds} s"))?
             .map_err(reqwest::Error::without_url)
             .with_context(|| format!("cannot reach {base}: is haversack serve running?"))?;
         let status = response.status();
         if status.is_redirection() {
             bail!(
-                "{base} answered {status}: redirects are not followed, so that the key goes nowhere else"
+                "{base} answered {status}: redirects are not followed, because they would receive the API key"
             );
         }
         let body = self.body(response).await?;
         if status.is_success() {
             return serde_json::from_slice(&body)
-                .with_context(|| format!("unexpected answer of {base}"));
+                .with_context(|| format!("unexpected response from {base}"));
         }
         match serde_json::from_slice::<Failure>(&body) {
             Ok(Failure { error, trace_id }) => {
@@ -192,7 +194,7 @@ impl ApiClient {
         }
     }
 
-    /// The body of an answer, if it is not too large and comes in time.
+    /// Reads a response body, up to the maximum size and within the timeout.
     async fn body(&self, mut response: Response) -> anyhow::Result<Vec<u8>> {
         let mut body = Vec::new();
         let read = async {
@@ -201,10 +203,10 @@ impl ApiClient {
                 .await
                 .map_err(reqwest::Error::without_url)?
             {
-                if body.len() + chunk.len() > MAX_ANSWER {
+                if body.len() + chunk.len() > MAX_RESPONSE {
                     bail!(
-                        "the server's answer is larger than {} MiB",
-                        MAX_ANSWER / 1024 / 1024
+                        "the server's response is larger than {} MiB",
+                        MAX_RESPONSE / 1024 / 1024
                     );
                 }
                 body.extend_from_slice(&chunk);
@@ -214,7 +216,7 @@ impl ApiClient {
         let seconds = self.timeout.as_secs();
         timeout(self.timeout, read)
             .await
-            .with_context(|| format!("the answer was not whole after {seconds} s"))??;
+            .with_context(|| format!("the response was not complete after {seconds} s"))??;
         Ok(body)
     }
 }
@@ -223,12 +225,14 @@ fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// The URL to upload to: of http only if the API is, and without credentials, which would be sent as `Authorization`.
+/// Checks the URL of an upload: not http if the API is https, and no credentials, which would be sent as
+/// `Authorization`.
 fn upload_url(base: &Url, url: &ServerText) -> anyhow::Result<Url> {
     let parsed = Url::parse(url.as_sent())
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"));
-    let parsed = parsed.with_context(|| format!("the upload URL {url} is no http or https URL"))?;
+    let parsed =
+        parsed.with_context(|| format!("the upload URL {url} is not an http or https URL"))?;
     if has_credentials(&parsed) {
         bail!("the upload URL holds a user name or password");
     }
@@ -238,7 +242,8 @@ fn upload_url(base: &Url, url: &ServerText) -> anyhow::Result<Url> {
     Ok(parsed)
 }
 
-/// The headers of an upload: those that a presigned PUT needs, and no others that the server may want.
+/// Returns the headers of an upload. Refuses all that a presigned PUT does not need, as a hostile server could require
+/// any.
 fn upload_headers(
     required: &BTreeMap<String, ServerText>,
     content_type: &'static str,
@@ -253,15 +258,15 @@ fn upload_headers(
                 let value = HeaderValue::from_str(value.as_sent());
                 headers.insert(
                     header::CONTENT_TYPE,
-                    value.context("the Content-Type for the upload is none")?,
+                    value.context("the Content-Type for the upload is invalid")?,
                 );
             }
             "content-length" if value.as_sent() == size.to_string() => {}
             "content-length" => {
-                bail!("the server wants Content-Length {value} for an upload of {size} bytes")
+                bail!("the server requires Content-Length {value} for an upload of {size} bytes")
             }
             _ => bail!(
-                "the server wants the header {} with the upload; only Content-Type and Content-Length are sent",
+                "the server requires the header {} with the upload; only Content-Type and Content-Length are sent",
                 ServerText::new(name.as_str())
             ),
         }
@@ -274,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upload_url_is_no_less_safe_than_the_api() {
+    fn upload_url_less_safe_than_the_api_is_refused() {
         let url = |base: &str, url: &str| {
             upload_url(&Url::parse(base).expect(base), &ServerText::new(url)).is_ok()
         };
@@ -310,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_has_the_headers_of_a_presigned_put_alone() {
+    fn upload_with_unexpected_required_header_is_refused() {
         let headers = |required: &[(&str, &str)]| {
             let required = required
                 .iter()

@@ -8,8 +8,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 
 use super::block_on;
+use crate::attachments::CdnMode;
 use crate::clock::Clock;
-use crate::config::{self, CdnMode, Config, Settings};
+use crate::config::{Config, Settings};
+use crate::db;
 use crate::maintenance::copy::{self, Progress};
 use crate::storage::Storage;
 
@@ -37,7 +39,7 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         let moved = copy::copy(&from, &to, Clock::system().now(), &bars).await;
         bars.clear();
         let moved = moved.context(
-            "stopped; begin anew with the same command: files already copied are skipped",
+            "stopped; run the same command again: files that are already copied are skipped",
         )?;
         println!(
             "{} attachments are there, {} files of them moved now, each verified by reading it back; {} other rows",
@@ -69,7 +71,7 @@ async fn open(
     let target = &mut settings.storage;
     let folder = if let Some((database, blobs)) = storage.split_once(',') {
         let folder = tempfile::tempdir()?;
-        let database = config::database_url(database)
+        let database = db::parse_url(database)
             .map_err(|problem| anyhow!("invalid database URL: {problem}"))?;
         target.database_url = Some(database);
         target.blobs_url = Some(blobs.to_owned());
@@ -86,15 +88,19 @@ async fn open(
         None
     };
     // Concerns serving only, and could contradict the blob store.
-    settings.urls.cdn_mode = CdnMode::Proxy;
+    settings.attachments.cdn_mode = CdnMode::Proxy;
     let config = Config::resolve(settings, &|name| std::env::var(name).ok())?;
     if let Some(path) = config
+        .storage
         .database_path()
         .filter(|path| must_exist && !path.exists())
     {
         bail!("there is no database at {}", path.display());
     }
-    Ok((Storage::open_exclusive(&config).await?, folder))
+    Ok((
+        Storage::open_exclusive(&config.storage, &config.database).await?,
+        folder,
+    ))
 }
 
 /// Progress bars for files and rows; hidden if the output is not a terminal.

@@ -14,56 +14,56 @@ use crate::partners;
 use crate::sandbox::{Confinement, Sandbox};
 use crate::transcode::Ffmpeg;
 
-/// How far the clocks of this machine and of PostgreSQL may be apart, in milliseconds: servers that share it tolerate eight
-/// seconds between them.
+/// Maximum difference between the clocks of this machine and PostgreSQL, in milliseconds. Servers that share a database
+/// tolerate eight seconds between them.
 const MAX_CLOCK_SKEW_MS: u64 = 2000;
 
-/// One thing looked at.
+/// The result of one check.
 struct Finding {
-    what: &'static str,
-    /// What is fine, or what is wrong and how to mend it.
+    name: &'static str,
+    /// A description of the state, or the problem and its remedy.
     result: Result<String, String>,
 }
 
 pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     let mut findings = vec![
         Finding {
-            what: "data folder",
-            result: folder(&config.data_dir),
+            name: "data folder",
+            result: folder(&config.storage.data_dir),
         },
         Finding {
-            what: "file contents",
+            name: "file contents",
             result: block_on(async { Ok(files(config).await) })?,
         },
         Finding {
-            what: "address",
+            name: "address",
             result: address(config),
         },
         Finding {
-            what: "URLs",
+            name: "URLs",
             result: urls(config),
         },
         Finding {
-            what: "media URLs",
+            name: "media URLs",
             result: media_urls(config),
         },
     ];
     findings.push(Finding {
-        what: "decoders",
+        name: "decoders",
         result: block_on(async { Ok(decoders(config).await) })?,
     });
     findings.push(Finding {
-        what: "ffmpeg",
+        name: "ffmpeg",
         result: block_on(async { Ok(ffmpeg(config).await) })?,
     });
     findings.push(Finding {
-        what: "database",
+        name: "database",
         result: block_on(async { Ok(database(config).await) })?,
     });
-    for Finding { what, result } in &findings {
+    for Finding { name, result } in &findings {
         match result {
-            Ok(fine) => println!("ok    {what}: {fine}"),
-            Err(problem) => println!("wrong {what}: {problem}"),
+            Ok(state) => println!("ok    {name}: {state}"),
+            Err(problem) => println!("wrong {name}: {problem}"),
         }
     }
     let wrong = findings
@@ -76,7 +76,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A folder that exists must take a file; one that does not must be possible to make.
+/// Checks that a folder is writable, or that it can be created.
 fn folder(path: &Path) -> Result<String, String> {
     let existing = path
         .ancestors()
@@ -91,40 +91,42 @@ fn folder(path: &Path) -> Result<String, String> {
             existing.display()
         )
     })?;
-    let made = if path.exists() {
+    let note = if path.exists() {
         ""
     } else {
-        " (will be made on first start)"
+        " (will be created on first start)"
     };
-    Ok(format!("{}{made}", path.display()))
+    Ok(format!("{}{note}", path.display()))
 }
 
-/// Files are in a folder or in a bucket, which must take an object, give it back, and lose it again.
+/// Checks the blob store. A bucket must accept, return, copy and delete an object.
 async fn files(config: &Config) -> Result<String, String> {
-    let Some(bucket) = &config.bucket else {
-        let shared = Engine::of(&config.database_url) == Some(Engine::Postgres);
+    let Some(bucket) = &config.storage.bucket else {
+        let shared = Engine::of(&config.storage.database_url) == Some(Engine::Postgres);
         let note = if shared {
-            "; for one server only: several need a bucket"
+            "; for a single server only: several servers need a bucket"
         } else {
             ""
         };
-        return folder(&config.blobs_dir).map(|folder| format!("{folder}{note}"));
+        return folder(&config.storage.blobs_dir).map(|folder| format!("{folder}{note}"));
     };
-    // The folder that a server works in is not to be touched.
-    let working =
-        tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder ({error})"))?;
+    // Not the working folder of the store, which a running server uses.
+    let working = tempfile::tempdir()
+        .map_err(|error| format!("cannot create a temporary folder ({error})"))?;
     let store = S3Store::open(bucket.clone(), working.path()).map_err(|error| error.to_string())?;
     let storage = bucket.location();
     store
         .probe()
         .await
         .map_err(|error| format!("{storage}: {error}"))?;
-    Ok(format!("{storage}: written, read, copied and removed"))
+    Ok(format!(
+        "{storage}: an object was written, read, copied and deleted"
+    ))
 }
 
-/// Never wrong: nothing but the conversion of CAF needs it.
+/// Reports the version of ffmpeg. A missing ffmpeg is not an error, as only the conversion of CAF needs it.
 async fn ffmpeg(config: &Config) -> Result<String, String> {
-    let Some(program) = &config.ffmpeg else {
+    let Some(program) = config.conversion.ffmpeg() else {
         return Ok("not used; CAF is delivered as it is".to_owned());
     };
     let without = |problem: &str| {
@@ -140,10 +142,11 @@ async fn ffmpeg(config: &Config) -> Result<String, String> {
     })
 }
 
-/// Decoders work without all of it, but a hole in one of them is then a hole in the server.
+/// Reports the sandbox of decoder processes. Decoders work without each part of it, but a vulnerability in one of them
+/// is then a vulnerability of the server.
 async fn decoders(config: &Config) -> Result<String, String> {
     let sandbox = Sandbox::new(config.program.clone());
-    let holds = sandbox
+    let confinement = sandbox
         .probe()
         .await
         .map_err(|error| format!("cannot start a decoder process ({error})"))?;
@@ -153,26 +156,26 @@ async fn decoders(config: &Config) -> Result<String, String> {
         no_files,
         no_network,
         no_processes,
-    } = holds;
+    } = confinement;
     let parts = [
         (
             limited,
             "limits of memory, CPU time and output",
             "a system with setrlimit",
         ),
-        (dies_with_parent, "death with the server", "Linux"),
+        (dies_with_parent, "killed with the server", "Linux"),
         (no_files, "no files", "Linux 5.13 with Landlock"),
         (no_network, "no network", "Linux with seccomp"),
         (no_processes, "no further processes", "Linux with seccomp"),
     ];
-    let join = |holding: bool| {
-        let parts = parts.iter().filter(|(holds, ..)| *holds == holding);
+    let join = |is_active: bool| {
+        let parts = parts.iter().filter(|(active, ..)| *active == is_active);
         parts
-            .map(|(_, part, needs)| {
-                if holding {
+            .map(|(_, part, requirement)| {
+                if is_active {
                     (*part).to_owned()
                 } else {
-                    format!("{part} (needs {needs})")
+                    format!("{part} (needs {requirement})")
                 }
             })
             .collect::<Vec<_>>()
@@ -188,9 +191,9 @@ async fn decoders(config: &Config) -> Result<String, String> {
 }
 
 fn media_urls(config: &Config) -> Result<String, String> {
-    let roots = app::certificate_authorities(config.fetch_ca_file.as_deref())
+    let roots = app::certificate_authorities(config.fetch.ca_file.as_deref())
         .map_err(|error| format!("{error:#}"))?;
-    let EgressPolicy { nets, ports } = &config.fetch_allowed;
+    let EgressPolicy { nets, ports } = config.fetch.egress_policy();
     let beyond = match (nets.as_slice(), ports.as_slice()) {
         ([], []) => "public hosts on port 443 only".to_owned(),
         (nets, ports) => {
@@ -201,32 +204,33 @@ fn media_urls(config: &Config) -> Result<String, String> {
 }
 
 fn address(config: &Config) -> Result<String, String> {
-    match TcpListener::bind(config.listen) {
-        Ok(_) => Ok(format!("{} is free", config.listen)),
+    match TcpListener::bind(config.server.listen) {
+        Ok(_) => Ok(format!("{} is free", config.server.listen)),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(format!(
-            "{} is in use: fine if that is this server",
-            config.listen
+            "{} is in use: fine if this server is running",
+            config.server.listen
         )),
         Err(error) => Err(format!(
             "cannot listen on {} ({error}): set HAVERSACK_LISTEN",
-            config.listen
+            config.server.listen
         )),
     }
 }
 
 fn urls(config: &Config) -> Result<String, String> {
-    if config.listen.ip().is_unspecified() && config.public_url.is_none() {
+    if config.server.listen.ip().is_unspecified() && config.urls.public_url.is_none() {
         return Err(format!(
-            "{} listens on every address, but upload URLs would say 127.0.0.1, which only this machine reaches: set \
+            "{} listens on every address, but upload URLs would contain 127.0.0.1, which only this machine can reach: set \
              HAVERSACK_PUBLIC_URL to the address that clients use",
-            config.listen
+            config.server.listen
         ));
     }
-    let public = config
-        .public_url
-        .as_ref()
-        .map_or_else(|| format!("http://{}", config.listen), |url| url.join(""));
+    let public = config.urls.public_url.as_ref().map_or_else(
+        || format!("http://{}", config.server.listen),
+        |url| url.join(""),
+    );
     let cdn = config
+        .urls
         .cdn_url
         .as_ref()
         .map_or_else(|| public.clone(), |url| url.join(""));
@@ -234,15 +238,15 @@ fn urls(config: &Config) -> Result<String, String> {
 }
 
 async fn database(config: &Config) -> Result<String, String> {
-    if let Some(path) = config.database_path().filter(|path| !path.exists()) {
+    if let Some(path) = config.storage.database_path().filter(|path| !path.exists()) {
         return folder(path.parent().unwrap_or(&path))
-            .map(|_| format!("{} will be made on first start", path.display()));
+            .map(|_| format!("{} will be created on first start", path.display()));
     }
-    let db = Db::open_unchanged(&config.database_url)
+    let db = Db::open_unchanged(&config.storage.database_url)
         .await
         .map_err(|error| match server(config) {
             Some(server) => format!(
-                "{server}: {error}: check HAVERSACK_DATABASE_URL, and whether it is running"
+                "{server}: {error}: check HAVERSACK_DATABASE_URL, and that the server is running"
             ),
             None => error.to_string(),
         })?;
@@ -257,13 +261,13 @@ async fn database(config: &Config) -> Result<String, String> {
     {
         SchemaStatus::None => {
             return Ok(format!(
-                "{kind}, opened, durable; its tables will be made on first start"
+                "{kind}, opened, durable; its schema will be created on first start"
             ));
         }
         SchemaStatus::Older => {
             return Ok(format!(
-                "{kind}, opened, durable; its tables are those of an older version: make a backup, and the next start or \
-                 haversack migrate changes them"
+                "{kind}, opened, durable; its schema is that of an older version: make a backup; the next start or \
+                 haversack migrate updates it"
             ));
         }
         SchemaStatus::Newer => {
@@ -289,9 +293,9 @@ async fn database(config: &Config) -> Result<String, String> {
     }
 }
 
-/// Where PostgreSQL is, without its password.
+/// Returns the location of PostgreSQL, without its password.
 fn server(config: &Config) -> Option<String> {
-    let url = &config.database_url;
+    let url = &config.storage.database_url;
     let of_postgres = Engine::of(url) == Some(Engine::Postgres);
     let port = url
         .port()
@@ -306,7 +310,7 @@ fn server(config: &Config) -> Option<String> {
     })
 }
 
-/// What must be so of PostgreSQL beyond being durable.
+/// Checks the requirements on PostgreSQL besides durability: encoding, clock and number of connections.
 fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
     let ServerInfo {
         version,
@@ -317,23 +321,19 @@ fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
     let name = format!("PostgreSQL {version}");
     if encoding != "UTF8" {
         return Err(format!(
-            "{name}: the database is in {encoding}: make it with ENCODING 'UTF8' TEMPLATE template0"
+            "{name}: the database is in {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0"
         ));
     }
     let apart = Clock::system().now().as_millis().abs_diff(now.as_millis());
     if apart > MAX_CLOCK_SKEW_MS {
         return Err(format!(
-            "{name}: its clock and that of this machine are {apart} ms apart: keep both right with NTP, as well as those of \
-             all other servers"
+            "{name}: its clock and that of this machine are {apart} ms apart: synchronize all servers with NTP"
         ));
     }
-    let own = config
-        .limits
-        .database_connections
-        .saturating_add(db::LOCK_CONNECTIONS.into());
-    if u64::try_from(*max_connections).is_ok_and(|all| own > all) {
+    let own = config.database.connections + db::LOCK_CONNECTIONS;
+    if i64::from(own) > *max_connections {
         return Err(format!(
-            "{name}: it takes {max_connections} connections, and this server alone may open {own}: raise max_connections or \
+            "{name}: it accepts {max_connections} connections, and this server alone may open {own}: raise max_connections or \
              lower HAVERSACK_DATABASE_CONNECTIONS"
         ));
     }

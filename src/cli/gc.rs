@@ -22,19 +22,16 @@ const SHOWN: usize = 100;
 pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     block_on(async {
         let scratch = tempfile::tempdir()?;
-        let storage = Storage::attach(config, scratch.path()).await?;
+        let storage = Storage::attach(&config.storage, scratch.path()).await?;
         let found = gc::find(&storage, crate::clock::system_time()).await?;
-        println!("{} files that attachments name", found.referenced);
+        println!("{} files referenced by attachments", found.referenced);
         if found.recent > 0 {
             println!(
-                "{} files that nothing names and that are younger than a day: left alone",
+                "{} unreferenced files younger than a day: ignored",
                 found.recent
             );
         }
-        show(
-            "unrecognised, left alone",
-            found.unrecognized.iter().cloned(),
-        );
+        show("unrecognized, ignored", found.unrecognized.iter().cloned());
         let bytes: u64 = found.orphaned.iter().map(|(_, size)| size).sum();
         let what = if arguments.dry_run {
             "orphaned"
@@ -48,12 +45,9 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
                 .iter()
                 .map(|(key, size)| format!("{key} ({size} bytes)")),
         );
-        println!(
-            "{} files that nothing names, {bytes} bytes",
-            found.orphaned.len()
-        );
+        println!("{} orphaned files, {bytes} bytes", found.orphaned.len());
         show(
-            "lost",
+            "missing",
             found
                 .missing
                 .iter()
@@ -67,7 +61,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
         }
         if !found.missing.is_empty() {
             bail!(
-                "{} attachments have lost their file: restore the files from a backup, or delete the attachments",
+                "{} attachments have no file: restore the files from a backup, or delete the attachments",
                 found.missing.len()
             );
         }

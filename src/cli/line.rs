@@ -34,8 +34,8 @@ enum Command {
 pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     let Command::Set { number, tier } = arguments.command;
     block_on(async {
-        std::fs::create_dir_all(&config.data_dir)?;
-        let db = Db::open(&config.database_url).await?;
+        std::fs::create_dir_all(&config.storage.data_dir)?;
+        let db = Db::open(&config.storage.database_url).await?;
         partners::set_tier(&db, &Clock::system(), TierOf::Line(number.clone()), tier).await?;
         println!(
             "number   {number} is {} from now on; existing files keep their tier",

@@ -7,13 +7,14 @@ use crate::db::Db;
 pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     block_on(async {
         if let Some(folder) = config
+            .storage
             .database_path()
             .as_deref()
             .and_then(std::path::Path::parent)
         {
             std::fs::create_dir_all(folder)?;
         }
-        Db::open(&config.database_url).await?;
+        Db::open(&config.storage.database_url).await?;
         println!("the database schema is up to date");
         Ok(())
     })

@@ -58,8 +58,8 @@ pub(super) fn number(text: &str) -> Result<PhoneNumber, String> {
 
 pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     block_on(async {
-        std::fs::create_dir_all(&config.data_dir)?;
-        let db = Db::open(&config.database_url).await?;
+        std::fs::create_dir_all(&config.storage.data_dir)?;
+        let db = Db::open(&config.storage.database_url).await?;
         match arguments.command {
             Command::Add {
                 name,

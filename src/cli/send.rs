@@ -23,9 +23,8 @@ use crate::domain::part::MAX_PARTS;
 use crate::id::MessageId;
 use crate::media;
 
-/// How long the message is watched on its way.
-const WATCH: Duration = Duration::from_secs(10);
-/// How often.
+/// Time to wait for the delivery of the message.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
@@ -36,19 +35,19 @@ pub(super) struct Arguments {
     /// Phone number or e-mail address of a recipient; several make a group
     #[arg(long, required = true, value_parser = recipient)]
     to: Vec<String>,
-    /// Words to send before the files
+    /// Text to send before the files
     #[arg(long)]
     text: Option<String>,
-    /// The phone number to send from; by default the first of the key's
+    /// Phone number to send from; by default the partner's first
     #[arg(long)]
     from: Option<String>,
-    /// Where the API is; by default the server that was started on the data folder
+    /// Base URL of the API; by default that of the server that was started on the data folder
     #[arg(long, env = "LINQ_API_V3_BASE_URL")]
     base_url: Option<String>,
-    /// The API key; by default that of the same server
+    /// API key; by default that of the same server
     #[arg(long, env = "LINQ_API_V3_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// How long the server may take for the header of an answer, for its body, and to take a piece of an upload
+    /// Maximum wait for a response header, for its body, and for the server to accept a chunk of an upload
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_seconds: u64,
 }
@@ -85,11 +84,12 @@ struct Part {
     url: Option<ServerText>,
 }
 
-/// Looked at before anything is uploaded in vain.
+/// Validates a recipient, so that no file is uploaded for an invalid one.
 fn recipient(text: &str) -> Result<String, String> {
     let recipient = Recipient::parse(text).map(|recipient| recipient.to_string());
     recipient.ok_or_else(|| {
-        "not a phone number in E.164 form, such as +12025550199, nor an e-mail address".to_owned()
+        "neither a phone number in E.164 form, such as +12025550199, nor an e-mail address"
+            .to_owned()
     })
 }
 
@@ -103,7 +103,7 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         Some(from) => ServerText::new(from),
         None => first_number(&client).await?,
     };
-    // Before anything is uploaded: every file can be read, and is of a type that can be named.
+    // Before the first upload, so that an unreadable or unsupported file is reported early.
     let files = arguments
         .files
         .iter()
@@ -137,22 +137,22 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         _ => {
             let status = &message.delivery_status;
             eprintln!(
-                "the message is still {status} after {} s; the server goes on with it",
-                WATCH.as_secs()
+                "the message is still {status} after {} s; the server continues with it",
+                DELIVERY_TIMEOUT.as_secs()
             );
             Ok(())
         }
     }
 }
 
-/// Flags and the SDKs' variables first, then what the local server wrote down. A key is never sent to a server it was
-/// not meant for: the local one goes only to the local address.
+/// Creates the client from flags and the variables of the SDKs, or from the credentials of the local server. The local
+/// key is sent only to the local server.
 fn client(config: &Config, arguments: &Arguments) -> anyhow::Result<ApiClient> {
-    let local = LocalCredentials::read(&config.data_dir)?;
+    let local = LocalCredentials::read(&config.storage.data_dir)?;
     let missing = |what: &str| {
         format!(
             "no {what}: start haversack serve here, or give --base-url and --api-key (nothing was found in {})",
-            config.data_dir.display()
+            config.storage.data_dir.display()
         )
     };
     let (base_url, api_key) = match (&arguments.base_url, &arguments.api_key, local) {
@@ -226,8 +226,8 @@ async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<ServerText> {
     let stream = ReaderStream::with_capacity(progress.wrap_async_read(opened), 64 * 1024);
     let taken = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&taken);
-    let stream = stream.inspect_ok(move |piece| {
-        counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    let stream = stream.inspect_ok(move |chunk| {
+        counted.fetch_add(chunk.len() as u64, Ordering::Relaxed);
     });
     let content = reqwest::Body::wrap_stream(stream);
     let body = Body {
@@ -245,7 +245,7 @@ async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<ServerText> {
     Ok(upload.attachment_id)
 }
 
-/// A bar on a terminal; hidden otherwise, where the line after the upload has to do.
+/// Returns a progress bar, which is hidden if the output is not a terminal.
 fn progress(file: &File) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
@@ -254,11 +254,11 @@ fn progress(file: &File) -> ProgressBar {
         .with_message(escaped(&file.name))
 }
 
-/// Follows the message until nothing more will happen to it.
+/// Polls the message until its delivery succeeds or fails, or the timeout ends.
 async fn watch(client: &ApiClient, mut message: Message) -> anyhow::Result<Message> {
     let id = MessageId::parse(message.id.as_sent())
-        .with_context(|| format!("{} is no id of a message", message.id))?;
-    let end = tokio::time::Instant::now() + WATCH;
+        .with_context(|| format!("{} is not the id of a message", message.id))?;
+    let end = tokio::time::Instant::now() + DELIVERY_TIMEOUT;
     while !matches!(message.delivery_status.as_sent(), "delivered" | "failed")
         && tokio::time::Instant::now() < end
     {

@@ -19,7 +19,7 @@ use crate::fetch::SystemResolver;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Show the default partner's API key, as the first start did
+    /// Print the API key of the default partner, as the first start does
     #[arg(long)]
     show_key: bool,
 }
@@ -34,7 +34,7 @@ pub(super) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
-    let data_dir = config.data_dir.clone();
+    let data_dir = config.storage.data_dir.clone();
     let app = App::build(
         config,
         Clock::system(),
@@ -43,31 +43,31 @@ async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
     )
     .await?;
     let welcome = bootstrap::prepare(&data_dir, &app, show_key).await?;
-    // Listened for before anything is said: whoever reads the lines may stop us at once.
+    // Before the first output: its reader may send a signal at once.
     let mut signals = [
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     ];
-    // Whoever read the first lines may have closed the pipe; that is no reason not to serve.
+    // Ignored: the reader of the first lines may have closed the pipe.
     let _ = writeln!(std::io::stdout(), "{welcome}");
     tracing::info!(address = %app.address(), "serving");
     let shutdown = async {
-        either(&mut signals).await;
-        tracing::info!("stopping; running requests may finish, a second signal cuts them off");
+        any_signal(&mut signals).await;
+        tracing::info!("stopping after running requests; a second signal stops at once");
         tokio::spawn(async move {
-            either(&mut signals).await;
-            // As a crash: what was acknowledged is safe, and the next start sweeps the rest.
+            any_signal(&mut signals).await;
+            // Safe, as a crash is: acknowledged data is durable, and the next start cleans up the rest.
             std::process::exit(1);
         });
     };
     let finished = app.run(shutdown).await?;
     if !finished {
-        tracing::warn!("the grace time is over; requests that were still running were cut off");
+        tracing::warn!("the grace period has ended; running requests were aborted");
     }
     Ok(())
 }
 
-async fn either([terminate, interrupt]: &mut [Signal; 2]) {
+async fn any_signal([terminate, interrupt]: &mut [Signal; 2]) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -75,17 +75,17 @@ async fn either([terminate, interrupt]: &mut [Signal; 2]) {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = log_filter(&config.log).with_context(|| {
+    let filter = log_filter(&config.log.filter).with_context(|| {
         format!(
             "HAVERSACK_LOG: {:?} is not a level or list of target=level",
-            config.log
+            config.log.filter
         )
     })?;
     let log = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match config.log_format {
+    match config.log.format {
         LogFormat::Text => log.with(lines).init(),
         LogFormat::Json => log.with(lines.json()).init(),
     }
@@ -98,8 +98,8 @@ fn log_filter(list: &str) -> Result<Targets, ParseError> {
     items.join(",").parse()
 }
 
-/// Each connection and each open file takes a descriptor; the usual soft limit of 1024 is for programs that use
-/// `select`, which this one does not.
+/// Raises the limit of open files to its hard limit: each connection and each open file takes a descriptor. The usual
+/// soft limit of 1024 exists for programs that use select(2).
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

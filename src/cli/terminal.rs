@@ -1,24 +1,23 @@
-//! Text that others wrote, on the terminal. Owns its escaping: a server must not move the cursor, colour or hide what
-//! this program says, or write lines that look like its own.
+//! Escaping of untrusted text for the terminal (terminal injection): a server must not move the cursor, colour or hide
+//! the program's own output, or imitate it.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// The most characters of a text that are shown.
+/// Maximum number of characters of a text from a server that are printed.
 const MAX_SHOWN: usize = 1000;
 
-/// Text that a server sent. It is only ever displayed escaped and cut.
+/// Text from a server. It displays escaped and truncated.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ServerText(String);
 
 impl ServerText {
-    /// Of a body or a header.
     pub(super) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text as it came, to be compared or sent back, never to be shown.
+    /// Returns the unescaped text, to compare or send back, never to print.
     pub(super) fn as_sent(&self) -> &str {
         &self.0
     }
@@ -39,12 +38,12 @@ impl fmt::Display for ServerText {
     }
 }
 
-/// A name from this machine, such as that of a file that somebody sent.
+/// Escapes a name from this machine, such as that of a received file.
 pub(super) fn escaped(text: &str) -> String {
     escape(text, |_| false)
 }
 
-/// The text of an error, which may have several lines.
+/// Escapes the text of an error, which may have several lines.
 pub(super) fn escaped_lines(text: &str) -> String {
     escape(text, |c| matches!(c, '\n' | '\t'))
 }
@@ -61,8 +60,8 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> String {
         })
 }
 
-/// Whether a terminal may act on a character instead of showing it: C0, DEL and C1 (ECMA-48), line and paragraph
-/// separators, marks and overrides of direction (Unicode Standard Annex 9), and tags, which no terminal shows.
+/// Returns true for characters that a terminal may interpret or hide: C0, DEL and C1 (ECMA-48), line and paragraph
+/// separators, directional marks and overrides (Unicode Standard Annex 9), and tags.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_terminal_acts_on_is_left() {
+    fn characters_that_a_terminal_interprets_are_escaped() {
         let hostile =
             "a\u{1b}[2J\u{7}\u{7f}\u{9b}31m\r\n\u{202e}b\u{2066}\u{2028}\u{feff}\u{e0041}é😀";
         let shown = ServerText::new(hostile).to_string();

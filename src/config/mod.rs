@@ -1,37 +1,26 @@
 //! Configuration: assembles the settings of all layers, reads them from the file, the environment and flags, and
 //! checks them against each other before anything starts.
 
-mod bucket;
-mod budgets;
 mod file;
-mod groups;
 mod layers;
-mod limits;
+mod log;
+mod urls;
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use ipnet::IpNet;
-use url::Url;
 
-use crate::blob::s3::S3Config;
-use crate::db::Engine;
-use crate::domain::base_url::BaseUrl;
-use crate::fetch;
+use crate::attachments::CdnMode;
+use crate::blob::s3::MAX_PRESIGNED_TTL;
+use crate::http::JsonConfig;
 use crate::sandbox::Sandbox;
+use crate::storage::Locations;
+use crate::{attachments, background, db, fetch, http, send, storage, transcode};
 
-pub use groups::{
-    AttachmentSettings, CdnMode, ConversionSettings, DatabaseSettings, FetchSettings, JsonSettings,
-    LogFormat, LogSettings, RetentionSettings, SendSettings, ServerSettings, StorageSettings,
-    UrlSettings,
-};
 pub(crate) use layers::{Failure, parse};
-pub use limits::Limits;
-
-/// Maximum lifetime of a presigned URL of a bucket, in seconds (Amazon S3, signature version 4).
-const MAX_PRESIGNED_TTL: u64 = 7 * 24 * 3600;
+pub use log::{LogConfig, LogFormat};
+pub use urls::UrlConfig;
 
 /// An invalid configuration.
 #[derive(Debug, thiserror::Error)]
@@ -90,27 +79,27 @@ impl fmt::Display for Origin {
 #[group(skip)]
 pub struct Settings {
     #[command(flatten)]
-    pub server: ServerSettings,
+    pub server: http::server::Config,
     #[command(flatten)]
-    pub urls: UrlSettings,
+    pub urls: UrlConfig,
     #[command(flatten)]
-    pub storage: StorageSettings,
+    pub storage: storage::Config,
     #[command(flatten)]
-    pub log: LogSettings,
+    pub log: LogConfig,
     #[command(flatten)]
-    pub attachments: AttachmentSettings,
+    pub attachments: attachments::Config,
     #[command(flatten)]
-    pub conversion: ConversionSettings,
+    pub conversion: transcode::Config,
     #[command(flatten)]
-    pub fetch: FetchSettings,
+    pub fetch: fetch::Config,
     #[command(flatten)]
-    pub send: SendSettings,
+    pub send: send::Config,
     #[command(flatten)]
-    pub retention: RetentionSettings,
+    pub retention: background::Config,
     #[command(flatten)]
-    pub json: JsonSettings,
+    pub json: JsonConfig,
     #[command(flatten)]
-    pub database: DatabaseSettings,
+    pub database: db::Config,
 }
 
 impl Default for Settings {
@@ -119,48 +108,27 @@ impl Default for Settings {
     }
 }
 
-/// Everything the server needs to know, checked.
+/// The configuration of a server: its settings, checked against each other.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Address to listen on.
-    pub listen: SocketAddr,
-    /// Where data is kept.
-    pub data_dir: PathBuf,
-    /// Where clients reach API and uploads; `None`: at the address that is listened on.
-    pub public_url: Option<BaseUrl>,
-    /// Base of file URLs; `None`: the public URL.
-    pub cdn_url: Option<BaseUrl>,
-    /// The database.
-    pub database_url: Url,
-    /// The folder of the local blob store, or of what is on its way to the bucket.
-    pub blobs_dir: PathBuf,
-    /// The bucket that files are kept in; `None`: in the folder.
-    pub bucket: Option<S3Config>,
-    /// How files are given to who asks for them.
-    pub cdn_mode: CdnMode,
-    /// Whether places and serial numbers are removed from what comes in.
-    pub strip_private_metadata: bool,
-    /// The ffmpeg program, by path or by name; `None`: it is not to be used.
-    pub ffmpeg: Option<PathBuf>,
-    /// What media URLs may reach beyond public addresses and port 443.
-    pub fetch_allowed: fetch::EgressPolicy,
-    /// Certificate authorities for media URLs besides the public ones.
-    pub fetch_ca_file: Option<PathBuf>,
-    /// Networks of reverse proxies that are believed when they name a client.
-    pub trusted_proxies: Vec<IpNet>,
-    /// What is logged.
-    pub log: String,
-    /// How it is logged.
-    pub log_format: LogFormat,
-    /// The Haversack binary that decoder processes are started from; the running one.
+    pub server: http::server::Config,
+    pub urls: UrlConfig,
+    pub storage: Locations,
+    pub log: LogConfig,
+    pub attachments: attachments::Config,
+    pub conversion: transcode::Config,
+    pub fetch: fetch::Config,
+    pub send: send::Config,
+    pub retention: background::Config,
+    pub json: JsonConfig,
+    pub database: db::Config,
+    /// The executable that decoder processes are started from: the running one.
     pub program: PathBuf,
-    /// Every limit.
-    pub limits: Limits,
 }
 
 impl Config {
-    /// Checks settings against each other and resolves the defaults that depend on others. `variable` returns
-    /// environment variables that are not settings, such as `AWS_ACCESS_KEY_ID`.
+    /// Checks settings against each other and resolves the defaults that depend on others. `variable`
+    /// returns environment variables that are not settings, such as `AWS_ACCESS_KEY_ID`.
     ///
     /// # Errors
     /// The settings contradict each other, or the bucket lacks credentials.
@@ -168,131 +136,73 @@ impl Config {
         settings: Settings,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Error> {
-        let limits = Limits::from(&settings);
-        limits.check()?;
-        let Settings {
-            server,
-            urls,
-            storage,
-            log,
-            attachments,
-            conversion,
-            fetch,
-            ..
-        } = settings;
-        let (blobs_dir, bucket) = blobs(&storage, variable)?;
-        if bucket.is_none() && urls.cdn_mode == CdnMode::Redirect {
-            return Err(Error::invalid(
-                "cdn_mode",
-                "\"redirect\" needs a bucket to send clients to: use \"proxy\", or set HAVERSACK_BLOBS_URL to \
-                 s3://bucket/prefix"
-                    .to_owned(),
-            ));
-        }
-        let ttl = attachments.upload_url_ttl.as_secs();
-        if bucket.is_some() && ttl > MAX_PRESIGNED_TTL {
-            return Err(Error::invalid(
-                "upload_url_ttl_seconds",
-                format!(
-                    "must be at most {MAX_PRESIGNED_TTL} (seven days) with a bucket, not {ttl}"
-                ),
-            ));
-        }
-        let database_url = storage
-            .database_url
-            .unwrap_or_else(|| sqlite_url(&storage.data_dir));
+        check_json(&settings.json)?;
+        let storage = settings.storage.resolve(variable);
+        let storage = storage.map_err(|problem| Error::invalid("blobs_url", problem))?;
+        check_bucket(&settings.attachments, storage.bucket.is_some())?;
+        let attachments = attachments::Config {
+            idle_timeout: settings.server.idle_timeout,
+            ..settings.attachments
+        };
         Ok(Self {
+            server: settings.server,
+            urls: settings.urls,
+            storage,
+            log: settings.log,
+            attachments,
+            conversion: settings.conversion,
+            fetch: settings.fetch,
+            send: settings.send,
+            retention: settings.retention,
+            json: settings.json,
+            database: settings.database,
             program: Sandbox::own_program().unwrap_or_else(|_| PathBuf::from("haversack")),
-            listen: server.listen,
-            data_dir: storage.data_dir,
-            public_url: urls.public_url,
-            cdn_url: urls.cdn_url,
-            database_url,
-            blobs_dir,
-            bucket,
-            cdn_mode: urls.cdn_mode,
-            strip_private_metadata: attachments.strip_private_metadata,
-            ffmpeg: Some(conversion.ffmpeg).filter(|program| program != Path::new("none")),
-            fetch_allowed: fetch::EgressPolicy {
-                nets: fetch.allow_nets.to_vec(),
-                ports: fetch.allow_ports.to_vec(),
-            },
-            fetch_ca_file: fetch.ca_file,
-            trusted_proxies: server.trusted_proxies.to_vec(),
-            log: log.filter,
-            log_format: log.format,
-            limits,
         })
     }
-
-    /// Returns the file of a SQLite database.
-    #[must_use]
-    pub fn database_path(&self) -> Option<PathBuf> {
-        let path =
-            percent_encoding::percent_decode_str(self.database_url.path()).decode_utf8_lossy();
-        (Engine::of(&self.database_url) == Some(Engine::Sqlite)).then(|| path.into_owned().into())
-    }
 }
 
-/// Parses the URL of a database. The errors do not quote it, as it may hold a password.
-pub(crate) fn database_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| {
-        format!("it is not a URL ({error}); in a password, %2F stands for /, %23 for #, %3F for ?")
-    })?;
-    match Engine::of(&url) {
-        Some(_) => Ok(url),
-        None => Err(format!(
-            "{}: is not supported; use sqlite: or postgres:",
-            url.scheme()
-        )),
-    }
-}
-
-/// Returns the folder of the blob store, or of files on their way to the bucket, and the bucket.
-fn blobs(
-    storage: &StorageSettings,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<(PathBuf, Option<S3Config>), Error> {
-    match storage.blobs_url.as_deref() {
-        None => Ok((storage.data_dir.clone(), None)),
-        Some(text) if text.starts_with("s3:") => {
-            let bucket = bucket::parse(text, variable)?;
-            Ok((storage.data_dir.clone(), Some(bucket)))
+/// Checks that the budgets of JSON bodies admit a body of the maximum size.
+fn check_json(json: &JsonConfig) -> Result<(), Error> {
+    let min = json.max_memory();
+    for (key, value) in [
+        ("max_json_bytes_total", json.max_bytes_total),
+        ("max_json_bytes_per_address", json.max_bytes_per_address),
+    ] {
+        if value < min {
+            return Err(Error::invalid(
+                key,
+                format!("must be at least {min}, not {value}"),
+            ));
         }
-        Some(text) => match file_path(text) {
-            Some(folder) => Ok((folder, None)),
-            None => Err(Error::invalid(
-                "blobs_url",
-                format!(
-                    "{text:?} is not supported; use file:/path/of/a/folder or s3://bucket/prefix"
-                ),
-            )),
-        },
     }
+    Ok(())
 }
 
-/// Returns the path of a `file:` URL without a host (RFC 8089).
-fn file_path(text: &str) -> Option<PathBuf> {
-    if !text.starts_with("file:/") {
-        return None;
+/// Checks the settings that depend on whether files are in a bucket.
+fn check_bucket(attachments: &attachments::Config, has_bucket: bool) -> Result<(), Error> {
+    if !has_bucket && attachments.cdn_mode == CdnMode::Redirect {
+        return Err(Error::invalid(
+            "cdn_mode",
+            "\"redirect\" needs a bucket to send clients to: use \"proxy\", or set HAVERSACK_BLOBS_URL to \
+             s3://bucket/prefix"
+                .to_owned(),
+        ));
     }
-    Url::parse(text).ok()?.to_file_path().ok()
-}
-
-/// Returns the URL of the database in a data folder. `mode=rwc` lets SQLite create the file.
-fn sqlite_url(data_dir: &Path) -> Url {
-    let path = data_dir.join("haversack.db");
-    let path = std::path::absolute(&path).unwrap_or(path);
-    // Url::from_file_path percent-encodes characters that a path may have and a URL may not.
-    let file = Url::from_file_path(path).expect("the path is absolute");
-    Url::parse(&format!("sqlite://{}?mode=rwc", file.path()))
-        .expect("a file URL makes a SQLite URL")
+    let ttl = attachments.upload_url_ttl.as_secs();
+    if has_bucket && ttl > MAX_PRESIGNED_TTL {
+        return Err(Error::invalid(
+            "upload_url_ttl_seconds",
+            format!("must be at most {MAX_PRESIGNED_TTL} (seven days) with a bucket, not {ttl}"),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
     use std::fmt::Write as _;
+    use std::path::Path;
 
     use super::*;
     use crate::setting::{MAX_DAYS, MAX_SECONDS, OutOfBounds};
@@ -336,14 +246,15 @@ mod tests {
         let mut tables: Vec<(&str, String)> = Vec::new();
         for setting in &settings {
             let heading = setting.get_help_heading().unwrap_or_default();
-            if tables.last().is_none_or(|(last, _)| *last != heading) {
+            if !tables.iter().any(|(known, _)| *known == heading) {
                 let head = format!(
                     "### {heading}\n\n| Key | Environment variable | Default | Values | Meaning |\n\
                      | --- | --- | --- | --- | --- |\n"
                 );
                 tables.push((heading, head));
             }
-            let (_, table) = tables.last_mut().expect("a table");
+            let table = tables.iter_mut().find(|(known, _)| *known == heading);
+            let (_, table) = table.expect("a table");
             let key = layers::key(setting);
             let default = setting.get_default_values().iter();
             let default = default
@@ -421,10 +332,10 @@ mod tests {
         ];
         let config = load_with(&["--config", path, "--listen", "127.0.0.1:3"], &variables);
         let config = config.expect("config");
-        assert_eq!(config.listen.port(), 3);
-        assert_eq!(config.limits.max_connections, 8);
-        assert_eq!(config.limits.max_header_bytes, 0x2001);
-        assert_eq!(config.limits.max_upload_bytes, 104_857_600);
+        assert_eq!(config.server.listen.port(), 3);
+        assert_eq!(config.server.max_connections, 8);
+        assert_eq!(config.server.max_header_bytes, 0x2001);
+        assert_eq!(config.attachments.max_upload_bytes, 104_857_600);
     }
 
     #[test]
@@ -436,7 +347,7 @@ mod tests {
             ("HAVERSACK_MAX_CONNECTIONS", "8"),
         ];
         let config = load_with(&["--config", path, "--listen", "127.0.0.1:3"], &variables);
-        assert_eq!(config.expect("config").limits.max_connections, 8);
+        assert_eq!(config.expect("config").server.max_connections, 8);
     }
 
     #[test]
@@ -597,8 +508,10 @@ mod tests {
             load_with(&[&bucket, arguments].concat(), &variables)
         };
         let config = load(&["--cdn-mode", "redirect"]).expect("config");
-        assert!(config.bucket.is_some() && config.cdn_mode == CdnMode::Redirect);
-        assert_eq!(config.blobs_dir, Path::new("/srv/x"));
+        assert!(
+            config.storage.bucket.is_some() && config.attachments.cdn_mode == CdnMode::Redirect
+        );
+        assert_eq!(config.storage.blobs_dir, Path::new("/srv/x"));
         let error = load(&["--upload-url-ttl-seconds", "604801"]).expect_err("too long");
         assert!(
             error.to_string().starts_with("--upload-url-ttl-seconds: "),
@@ -610,7 +523,7 @@ mod tests {
     fn file_url_of_blobs_is_their_folder() {
         for url in ["file:/srv/a%20b", "file:///srv/a%20b"] {
             let config = load(&["--blobs-url", url]).expect("config");
-            assert_eq!(config.blobs_dir, Path::new("/srv/a b"));
+            assert_eq!(config.storage.blobs_dir, Path::new("/srv/a b"));
         }
     }
 
@@ -618,7 +531,7 @@ mod tests {
     fn database_url_escapes_the_path_of_the_data_folder() {
         let config = load(&["--data-dir", "/tmp/a b?c#d"]).expect("config");
         assert_eq!(
-            config.database_url.as_str(),
+            config.storage.database_url.as_str(),
             "sqlite:///tmp/a%20b%3Fc%23d/haversack.db?mode=rwc"
         );
     }

@@ -9,8 +9,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::locks::NamedLock;
-use super::{Connection, Db, Error, PooledConnection, TransactionBody};
-use crate::budget::{self, Budget, Reservation};
+use super::{Config, Connection, Db, Error, PooledConnection, TransactionBody};
+use crate::budget::{Budget, Reservation};
 use crate::id::PartnerId;
 use crate::metrics::Metrics;
 
@@ -64,19 +64,6 @@ impl Holder {
     }
 }
 
-/// The budgets of a [`Database`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Config {
-    /// SQLite: connections in use by readers.
-    pub reads: budget::Limits,
-    /// SQLite: writes that wait for the writer or share its commit.
-    pub writes: budget::Limits,
-    /// PostgreSQL: connections in use.
-    pub connections: budget::Limits,
-    /// PostgreSQL: named locks held, each by a connection of its own.
-    pub locks: budget::Limits,
-}
-
 /// The database behind its budgets. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
@@ -121,14 +108,15 @@ pub(crate) struct HeldLock {
 
 impl Database {
     pub(crate) fn new(db: Db, config: &Config, metrics: &Metrics) -> Self {
-        let max_weight = config.writes.share;
+        let max_weight = config.write_limits().share;
         let (reads, writes, locks) = if db.is_shared() {
-            let connections = Budget::new("database_connections", config.connections, metrics);
-            let locks = Budget::new("database_locks", config.locks, metrics);
+            let connections =
+                Budget::new("database_connections", config.connection_limits(), metrics);
+            let locks = Budget::new("database_locks", Config::lock_limits(), metrics);
             (connections, None, Some(locks))
         } else {
-            let reads = Budget::new("database_reads", config.reads, metrics);
-            let writes = Budget::new("database_writes", config.writes, metrics);
+            let reads = Budget::new("database_reads", config.read_limits(), metrics);
+            let writes = Budget::new("database_writes", config.write_limits(), metrics);
             (reads, Some(writes), None)
         };
         Self {

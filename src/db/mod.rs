@@ -16,6 +16,7 @@ pub mod attachments;
 pub mod audit_records;
 pub mod blob_deletions;
 pub mod chats;
+mod config;
 mod connect;
 mod erased_write;
 mod error;
@@ -47,6 +48,8 @@ use sqlx::{Any, AnyPool};
 use tokio::sync::Semaphore;
 use url::Url;
 
+pub use config::Config;
+pub(crate) use config::parse_url;
 pub use connect::{LOCK_CONNECTIONS, SQLITE_READERS};
 pub use error::Error;
 pub use postgres::ServerInfo;

@@ -23,7 +23,7 @@ use url::Host;
 
 use super::address::{EgressPolicy, is_local_name};
 use super::meter::{Meter, Metered};
-use super::{Error, Limits, OwnServer};
+use super::{Config, Error, OwnServer};
 use crate::budget::Reservation;
 use crate::domain::fetch_url::FetchUrl;
 
@@ -77,11 +77,10 @@ impl fmt::Debug for Connector {
 
 impl Connector {
     pub(super) fn new(
-        policy: EgressPolicy,
+        config: &Config,
         own: Arc<OwnServer>,
         roots: RootCertStore,
         resolver: Arc<dyn Resolve>,
-        limits: &Limits,
     ) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
@@ -91,12 +90,12 @@ impl Connector {
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self {
-            policy,
+            policy: config.egress_policy(),
             own,
             resolver,
             tls: TlsConnector::from(Arc::new(tls)),
-            resolve_timeout: limits.resolve_timeout,
-            connect_timeout: limits.connect_timeout,
+            resolve_timeout: config.resolve_timeout,
+            connect_timeout: config.connect_timeout,
         }
     }
 

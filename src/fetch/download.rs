@@ -1,4 +1,4 @@
-//! A response body, read within the limits.
+//! A response body, read within the config.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::exchange::Driver;
 use super::meter::Meter;
-use super::{Error, Limits};
+use super::{Config, Error};
 use crate::budget::Reservation;
 use crate::domain::validators::Validators;
 
@@ -35,7 +35,7 @@ impl Download {
     pub(super) fn new(
         response: Response<Incoming>,
         validators: Option<Validators>,
-        limits: &Limits,
+        config: &Config,
         deadline: Instant,
         meter: Arc<Meter>,
         connection: (Driver, Arc<Reservation>),
@@ -46,8 +46,8 @@ impl Download {
             .map(str::to_owned);
         let body = response.into_body();
         let expected = body.size_hint().exact();
-        if expected.is_some_and(|length| length > limits.max_bytes) {
-            return Err(Error::TooLarge(limits.max_bytes));
+        if expected.is_some_and(|length| length > config.max_bytes) {
+            return Err(Error::TooLarge(config.max_bytes));
         }
         Ok(Self {
             body,
@@ -55,10 +55,10 @@ impl Download {
             validators,
             expected,
             received: 0,
-            max_bytes: limits.max_bytes,
-            max_header_bytes: limits.max_header_bytes,
-            idle_timeout: limits.idle_timeout,
-            timeout: limits.timeout,
+            max_bytes: config.max_bytes,
+            max_header_bytes: config.max_header_bytes,
+            idle_timeout: config.idle_timeout,
+            timeout: config.timeout,
             deadline,
             meter,
             connection,

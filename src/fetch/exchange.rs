@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::meter::{HeaderBlockCounter, Meter};
-use super::{Error, Limits, OwnServer};
+use super::{Config, Error, OwnServer};
 use crate::domain::fetch_url::FetchUrl;
 use crate::domain::validators::Validators;
 
@@ -54,10 +54,10 @@ pub(super) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Empty<Bytes>>,
     http2: bool,
-    limits: &Limits,
+    config: &Config,
     meter: &Arc<Meter>,
 ) -> Result<(Response<Incoming>, Driver), Error> {
-    let from_http = |error: hyper::Error| Error::from_http(&error, limits.max_header_bytes);
+    let from_http = |error: hyper::Error| Error::from_http(&error, config.max_header_bytes);
     let driver = Driver(Tasks::default());
     let tasks = &driver.0;
     let response = async {
@@ -65,7 +65,7 @@ pub(super) async fn exchange(
             let stream = TokioIo::new(HeaderBlockCounter::new(stream, Arc::clone(meter)));
             let (mut sender, connection) = hyper::client::conn::http2::Builder::new(tasks.clone())
                 .timer(TokioTimer::new())
-                .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+                .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
                 .initial_stream_window_size(HTTP2_WINDOW)
                 .initial_connection_window_size(HTTP2_WINDOW)
                 .handshake(stream)
@@ -75,7 +75,7 @@ pub(super) async fn exchange(
             sender.send_request(request).await.map_err(from_http)
         } else {
             let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-                .max_buf_size(limits.max_header_bytes)
+                .max_buf_size(config.max_header_bytes)
                 .max_headers(MAX_HEADERS)
                 .handshake(TokioIo::new(stream))
                 .await
@@ -84,16 +84,16 @@ pub(super) async fn exchange(
             sender.send_request(request).await.map_err(from_http)
         }
     };
-    let response = timeout(limits.idle_timeout, response).await;
-    let response = response.map_err(|_| Error::Idle(limits.idle_timeout))??;
+    let response = timeout(config.idle_timeout, response).await;
+    let response = response.map_err(|_| Error::Idle(config.idle_timeout))??;
     // hyper checks the size between two reads only, so a larger header can pass.
     let size: usize = response
         .headers()
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();
-    if size > limits.max_header_bytes {
-        return Err(Error::HeaderTooLarge(limits.max_header_bytes));
+    if size > config.max_header_bytes {
+        return Err(Error::HeaderTooLarge(config.max_header_bytes));
     }
     Ok((response, driver))
 }

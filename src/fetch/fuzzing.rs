@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,21 +14,18 @@ use tokio::time::Instant;
 
 use super::exchange::{exchange, request};
 use super::meter::{Meter, Metered};
-use super::{Download, Error, Limits, OwnServer, check_response};
+use super::{Config, Download, Error, OwnServer, check_response};
 use crate::budget::{self, Budget};
 use crate::domain::fetch_url::FetchUrl;
 use crate::metrics::Metrics;
 
 /// The limits that [`drive`] applies.
-pub const LIMITS: Limits = Limits {
+pub static CONFIG: LazyLock<Config> = LazyLock::new(|| Config {
     max_bytes: 1024 * 1024,
     timeout: Duration::from_secs(3),
     idle_timeout: Duration::from_secs(1),
-    resolve_timeout: Duration::from_secs(1),
-    connect_timeout: Duration::from_secs(1),
-    max_redirects: 5,
-    max_header_bytes: 64 * 1024,
-};
+    ..Config::default()
+});
 
 /// Result of a fetch from a stream.
 #[derive(Debug)]
@@ -46,7 +43,7 @@ pub async fn drive(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     http2: bool,
 ) -> Driven {
-    let meter = Arc::new(Meter::new(LIMITS.max_header_bytes, Counter::default()));
+    let meter = Arc::new(Meter::new(CONFIG.max_header_bytes, Counter::default()));
     let file = file(Metered::new(stream, Arc::clone(&meter)), http2, &meter).await;
     Driven {
         file,
@@ -67,12 +64,12 @@ async fn file(
         &Metrics::default(),
     );
     let permit = Arc::new(budget.try_reserve("tenant", 1).map_err(Error::AtCapacity)?);
-    let deadline = Instant::now() + LIMITS.timeout;
+    let deadline = Instant::now() + CONFIG.timeout;
     let response = exchange(
         stream,
         request(&url, None, http2, &no_server().pseudonym),
         http2,
-        &LIMITS,
+        &CONFIG,
         meter,
     )
     .await;
@@ -81,7 +78,7 @@ async fn file(
     let mut download = Download::new(
         response,
         None,
-        &LIMITS,
+        &CONFIG,
         deadline,
         Arc::clone(meter),
         (driver, permit),

@@ -264,7 +264,7 @@ mod tests {
     use hyper_util::rt::{TokioExecutor, TokioIo};
 
     use super::super::Error;
-    use super::super::fuzzing::{LIMITS, Replay, drive};
+    use super::super::fuzzing::{CONFIG, Replay, drive};
     use super::*;
 
     fn response(body: usize) -> Vec<u8> {
@@ -305,7 +305,7 @@ mod tests {
     /// The origin obeys HTTP/2 flow control.
     #[tokio::test]
     async fn large_http2_file_stays_within_allowance() {
-        let size = usize::try_from(LIMITS.max_bytes).expect("a size");
+        let size = usize::try_from(CONFIG.max_bytes).expect("a size");
         let (client, origin) = tokio::io::duplex(16 * 1024);
         let file = Bytes::from(vec![b'x'; size]);
         let service = service_fn(move |_: Request<_>| {
@@ -317,7 +317,7 @@ mod tests {
         let driven = drive(client, true).await;
         assert_eq!(driven.file.expect("a file").concat().len(), size);
         assert!(
-            driven.raw < LIMITS.max_bytes + LIMITS.max_bytes / 50,
+            driven.raw < CONFIG.max_bytes + CONFIG.max_bytes / 50,
             "{}",
             driven.raw
         );

@@ -21,6 +21,7 @@
 //! block, and no connection outlives the check of its address. TLS sessions are resumed.
 
 mod address;
+mod config;
 mod connect;
 mod download;
 mod error;
@@ -41,6 +42,7 @@ use rustls::RootCertStore;
 use tokio::time::{Instant, timeout_at};
 
 pub use address::EgressPolicy;
+pub use config::Config;
 pub use connect::{Resolve, SystemResolver};
 pub use download::Download;
 pub use error::Error;
@@ -54,27 +56,10 @@ use meter::Meter;
 use crate::budget::{Budget, Reservation};
 use crate::domain::fetch_url::{FetchUrl, InvalidUrl};
 use crate::domain::validators::Validators;
+use crate::metrics::Metrics;
 
 /// Maximum length in bytes of a validator that is stored.
 const MAX_VALIDATOR_LENGTH: usize = 1024;
-
-/// Limits of every fetch.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Maximum size of a file in bytes.
-    pub max_bytes: u64,
-    /// Deadline of the whole fetch, redirects included.
-    pub timeout: Duration,
-    /// Maximum time without a byte from the origin.
-    pub idle_timeout: Duration,
-    /// Maximum time for resolving a name.
-    pub resolve_timeout: Duration,
-    /// Maximum time for the TCP and TLS handshakes.
-    pub connect_timeout: Duration,
-    pub max_redirects: usize,
-    /// Maximum size of a response header in bytes.
-    pub max_header_bytes: usize,
-}
 
 /// Result of a fetch.
 #[derive(Debug)]
@@ -92,7 +77,7 @@ pub enum Fetched {
 pub struct Fetcher {
     connector: Connector,
     own: Arc<OwnServer>,
-    limits: Limits,
+    config: Config,
     /// One unit per running fetch.
     budget: Budget,
     /// Bytes read from the sockets of all fetches.
@@ -103,22 +88,20 @@ impl Fetcher {
     /// `roots` are the trusted certificate authorities.
     #[must_use]
     pub fn new(
-        policy: EgressPolicy,
+        config: Config,
         own: OwnServer,
         roots: RootCertStore,
         resolver: Arc<dyn Resolve>,
-        limits: Limits,
-        budget: Budget,
-        raw_bytes: Counter,
+        metrics: &Metrics,
     ) -> Self {
         let own = Arc::new(own);
-        let connector = Connector::new(policy, Arc::clone(&own), roots, resolver, &limits);
+        let connector = Connector::new(&config, Arc::clone(&own), roots, resolver);
         Self {
             connector,
             own,
-            limits,
-            budget,
-            raw_bytes,
+            budget: Budget::new("fetches", config.fetches(), metrics),
+            raw_bytes: metrics.fetch_raw_bytes.clone(),
+            config,
         }
     }
 
@@ -144,9 +127,9 @@ impl Fetcher {
             .await
             .map_err(Error::AtCapacity)?;
         let permit = Arc::new(permit);
-        let deadline = Instant::now() + self.limits.timeout;
+        let deadline = Instant::now() + self.config.timeout;
         let followed = timeout_at(deadline, self.follow(url, known, permit, deadline)).await;
-        followed.map_err(|_| Error::TooSlow(self.limits.timeout))?
+        followed.map_err(|_| Error::TooSlow(self.config.timeout))?
     }
 
     async fn follow(
@@ -159,10 +142,10 @@ impl Fetcher {
         let mut url = url.clone();
         let mut known = known;
         let meter = Arc::new(Meter::new(
-            self.limits.max_header_bytes,
+            self.config.max_header_bytes,
             self.raw_bytes.clone(),
         ));
-        for hop in 0..=self.limits.max_redirects {
+        for hop in 0..=self.config.max_redirects {
             let after = |error: Error| {
                 if hop == 0 {
                     error
@@ -201,7 +184,7 @@ impl Fetcher {
                     let download = Download::new(
                         response,
                         validators,
-                        &self.limits,
+                        &self.config,
                         deadline,
                         meter,
                         (driver, permit),
@@ -213,7 +196,7 @@ impl Fetcher {
                 status => return Err(after(Error::Status(status.as_u16()))),
             }
         }
-        Err(Error::TooManyRedirects(self.limits.max_redirects))
+        Err(Error::TooManyRedirects(self.config.max_redirects))
     }
 
     /// Connects, sends a request, and reads the response header.
@@ -231,7 +214,7 @@ impl Fetcher {
                 stream,
                 request(url, known, http2, &self.own.pseudonym),
                 http2,
-                &self.limits,
+                &self.config,
                 meter,
             )
             .await
@@ -373,17 +356,6 @@ mod tests {
     use std::io;
     use std::net::IpAddr;
 
-    const SECOND: Duration = Duration::from_secs(1);
-    const LIMITS: Limits = Limits {
-        max_bytes: 1024,
-        timeout: SECOND,
-        idle_timeout: SECOND,
-        resolve_timeout: SECOND,
-        connect_timeout: SECOND,
-        max_redirects: 5,
-        max_header_bytes: 8192,
-    };
-
     /// A resolver with one answer for all names.
     #[derive(Debug)]
     struct FixedResolver(Vec<IpAddr>);
@@ -429,11 +401,10 @@ mod tests {
         let url = FetchUrl::parse(url)?;
         let own = Arc::new(fuzzing::no_server());
         let connector = Connector::new(
-            EgressPolicy::default(),
+            &Config::default(),
             own,
             RootCertStore::empty(),
             Arc::new(FixedResolver(answers)),
-            &LIMITS,
         );
         let permit = Arc::new(budget().try_reserve("tenant", 1).expect("a permit"));
         connector.resolve_allowed(&url, &permit).await.map(drop)

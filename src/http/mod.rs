@@ -21,7 +21,7 @@ use axum::middleware::from_fn_with_state;
 use error::ApiError;
 use middleware::{auth, spool};
 pub(crate) use state::Budgets;
-pub use state::HttpState;
+pub use state::{HttpState, JsonConfig};
 
 /// The prefix that the official clients put before every path of the API.
 const CLIENT_PREFIX: &str = "/api/partner";

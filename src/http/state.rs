@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
 
 use crate::attachments::Attachments;
-use crate::budget::{AtCapacity, Budget, Reservation};
-use crate::config::Limits;
+use crate::budget::{self, AtCapacity, Budget, Reservation};
 use crate::id::PartnerId;
 use crate::messages::Messages;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::partners::Partners;
 use crate::send::Sends;
+use crate::setting::{number, seconds};
 
 /// The use cases, and the budgets and limits of HTTP itself.
 #[derive(Clone, Debug)]
@@ -19,11 +23,86 @@ pub struct HttpState {
     pub(crate) sends: Arc<Sends>,
     pub(crate) messages: Arc<Messages>,
     pub(crate) partners: Arc<Partners>,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) json: JsonConfig,
+    /// Minimum rate of JSON bodies.
+    pub(crate) json_pace: Pace,
     pub(crate) budgets: Budgets,
     pub(crate) metrics: Metrics,
     /// Folder of the unnamed temporary files that hold large responses.
     pub(crate) spool_dir: PathBuf,
+}
+
+/// Maximum number of large bodies of one partner that wait to be parsed: as many as it can have
+/// connections.
+const MAX_QUEUED_LARGE_BODIES: usize = 4096;
+const LARGE_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of bytes that the lists of a parsed body occupy in addition to its text. The
+/// largest body is a message: at most 101 parts are kept, each with at most 101 decorations and 101
+/// stickers of 88 bytes, in vectors that grew by doubling.
+const MAX_LIST_BYTES: u64 = 2_359_296;
+/// Bytes of lists per byte of text, up to that maximum: `"a",` in a list of recipients becomes a
+/// string of 24 bytes and an allocation.
+const LIST_BYTES_PER_BYTE: u64 = 16;
+
+/// Settings of JSON bodies.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "JSON bodies")]
+pub struct JsonConfig {
+    /// Maximum size of a JSON body, in bytes
+    #[arg(id = "max-json-bytes", long, default_value_t = 8_388_608, value_parser = number::<u64>(1024..))]
+    pub max_bytes: u64,
+    /// Maximum total size of the JSON bodies being read or handled, in bytes; further ones get 503
+    #[arg(id = "max-json-bytes-total", long, default_value_t = 67_108_864, value_parser = number::<u64>(1..))]
+    pub max_bytes_total: u64,
+    /// Maximum total size of the JSON bodies from one client address, in bytes; further ones get 503
+    #[arg(id = "max-json-bytes-per-address", long, default_value_t = 16_777_216, value_parser = number::<u64>(1..))]
+    pub max_bytes_per_address: u64,
+    /// Time a client may fall behind the minimum rate of a JSON body
+    #[arg(id = "json-grace-seconds", long, default_value = "10", value_parser = seconds(1))]
+    pub grace: Duration,
+    /// Minimum rate of a JSON body, in bytes per second
+    #[arg(id = "json-min-bytes-per-second", long, default_value_t = 32_768, value_parser = number::<u64>(1..))]
+    pub min_bytes_per_second: u64,
+    /// Maximum number of JSON bodies over 32 KiB parsed at the same time; each occupies a core briefly
+    #[arg(long, default_value_t = 2, value_parser = number::<u64>(1..))]
+    pub max_large_json_bodies: u64,
+    /// Maximum number of JSON bodies over 32 KiB from one partner parsed at the same time
+    #[arg(long, default_value_t = 1, value_parser = number::<u64>(1..))]
+    pub max_large_json_bodies_per_partner: u64,
+}
+
+impl JsonConfig {
+    /// Returns the minimum rate of a body.
+    pub(crate) fn pace(&self, idle_timeout: Duration) -> Pace {
+        Pace::sustained(idle_timeout, self.grace, self.min_bytes_per_second)
+    }
+
+    /// Returns the limits of the memory for bodies, by client address.
+    fn bytes(&self) -> budget::Limits {
+        budget::Limits::without_queue(self.max_bytes_total, self.max_bytes_per_address)
+    }
+
+    /// Returns the limits of large bodies being parsed, by partner.
+    fn large_bodies(&self) -> budget::Limits {
+        budget::Limits {
+            total: self.max_large_json_bodies,
+            share: self.max_large_json_bodies_per_partner,
+            max_queued: MAX_QUEUED_LARGE_BODIES,
+            queue_timeout: LARGE_BODY_TIMEOUT,
+        }
+    }
+
+    /// Returns the maximum memory for the lists of a body with `text` bytes.
+    pub(crate) fn list_bytes(text: u64) -> u64 {
+        text.saturating_mul(LIST_BYTES_PER_BYTE).min(MAX_LIST_BYTES)
+    }
+
+    /// Returns the memory that a body of the maximum size needs.
+    pub(crate) fn max_memory(&self) -> u64 {
+        self.max_bytes
+            .saturating_add(Self::list_bytes(self.max_bytes))
+    }
 }
 
 /// Budgets of what clients can make the server hold before a use case is called.
@@ -38,11 +117,15 @@ pub(crate) struct Budgets {
 }
 
 impl Budgets {
-    pub(crate) fn new(limits: &Limits, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        json: &JsonConfig,
+        proxied_requests: budget::Limits,
+        metrics: &Metrics,
+    ) -> Self {
         Self {
-            json_bytes: Budget::new("json_bytes", limits.json_bytes(), metrics),
-            proxied_requests: Budget::new("proxied_requests", limits.proxied_requests(), metrics),
-            large_bodies: Budget::new("large_bodies", limits.large_bodies(), metrics),
+            json_bytes: Budget::new("json_bytes", json.bytes(), metrics),
+            proxied_requests: Budget::new("proxied_requests", proxied_requests, metrics),
+            large_bodies: Budget::new("large_bodies", json.large_bodies(), metrics),
         }
     }
 }

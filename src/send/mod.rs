@@ -22,6 +22,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use hyper::header::HeaderMap;
 use tokio::sync::Notify;
 use tracing::Instrument;
@@ -33,14 +34,21 @@ use crate::db::admission::Database;
 use crate::fetch::Fetcher;
 use crate::id::PartnerId;
 use crate::metrics::Metrics;
+use crate::setting::{number, seconds};
 
 pub use draft::{Destination, Draft, LineSelection, SendOutcome, StoredResponse};
 pub use error::Error;
 
-/// Limits of sends, named like their settings.
-#[derive(Clone, Copy, Debug)]
+/// Settings of sends.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "Sending")]
 pub struct Config {
+    /// Maximum number of messages from one line to one recipient within the window; further ones get 429
+    #[arg(long, default_value_t = 30, value_parser = number::<u64>(1..))]
     pub rate_limit_messages: u64,
+    /// Length of that window; 0 disables the rate limit
+    #[arg(id = "rate-limit-window-seconds", long, default_value = "60", value_parser = seconds(0))]
     pub rate_limit_window: Duration,
 }
 

@@ -5,6 +5,7 @@
 //!
 //! A file that cannot be converted is delivered unchanged, under its own type.
 
+mod config;
 mod ffmpeg;
 mod picture;
 mod ppm;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+pub use config::Config;
 pub use ffmpeg::{Ffmpeg, Probe};
 pub use picture::MAX_PIXELS;
 

@@ -205,7 +205,7 @@ impl TestApp {
             Config::resolve(settings.clone(), &bucket::credential).expect("configuration");
         // The default is the running program, which is the test binary here.
         config.program = program::path();
-        let database_url = config.database_url.clone();
+        let database_url = config.storage.database_url.clone();
         let app = App::build(config, clock.clock(), gateway, resolver)
             .await
             .expect("app");

@@ -190,6 +190,7 @@ pub fn open(bucket: &BucketServer) -> (S3Store, tempfile::TempDir) {
     settings.storage.blobs_url = Some(bucket.url());
     let config = Config::resolve(settings, &credential)
         .expect("config")
+        .storage
         .bucket
         .expect("a bucket");
     (S3Store::open(config, folder.path()).expect("store"), folder)
@@ -419,6 +420,7 @@ async fn wrong_secret_names_the_variable_and_not_the_secret() {
     settings.storage.blobs_url = Some(bucket.url());
     let config = Config::resolve(settings, &wrong)
         .expect("config")
+        .storage
         .bucket
         .expect("bucket");
     let folder = tempfile::tempdir().expect("folder");

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use haversack::attachments::CdnMode;
 use haversack::blob::{BlobKey, BlobStore};
-use haversack::config::CdnMode;
 use haversack::db::{Connection, blob_deletions};
 use haversack::id::{AttachmentId, PartnerId};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn send(api: &Api, id: &str) -> Response {
 async fn objects_carry_type_disposition_and_caching_headers() {
     let bucket = BucketServer::start().await;
     let app = TestApp::with_bucket(&bucket, |settings| {
-        settings.urls.cdn_mode = CdnMode::Redirect;
+        settings.attachments.cdn_mode = CdnMode::Redirect;
     })
     .await;
     let page = app
@@ -67,7 +67,7 @@ async fn objects_carry_type_disposition_and_caching_headers() {
 async fn redirect_mode_returns_302_to_presigned_url() {
     let bucket = BucketServer::start().await;
     let app = TestApp::with_bucket(&bucket, |settings| {
-        settings.urls.cdn_mode = CdnMode::Redirect;
+        settings.attachments.cdn_mode = CdnMode::Redirect;
     })
     .await;
     let bytes = corpus("photo.jpg");
@@ -109,7 +109,7 @@ async fn redirect_mode_returns_302_to_presigned_url() {
 async fn redirect_mode_returns_404_for_unknown_and_pending_files() {
     let bucket = BucketServer::start().await;
     let app = TestApp::with_bucket(&bucket, |settings| {
-        settings.urls.cdn_mode = CdnMode::Redirect;
+        settings.attachments.cdn_mode = CdnMode::Redirect;
     })
     .await;
     let file = app
@@ -342,7 +342,7 @@ async fn doctor_checks_the_bucket_and_prints_no_secret() {
     let fine = doctor("not-a-secret");
     let output = stdout(&fine);
     assert!(
-        fine.status.success() && output.contains("written, read, copied and removed"),
+        fine.status.success() && output.contains("an object was written, read, copied and deleted"),
         "{output}{}",
         stderr(&fine)
     );

@@ -266,7 +266,7 @@ async fn second_copy_copies_only_what_is_missing_and_never_damaged_files() {
     target.bucket.set_down(true);
     let away = copy().await;
     assert!(
-        !away.status.success() && stderr(&away).contains("begin anew"),
+        !away.status.success() && stderr(&away).contains("run the same command again"),
         "{}",
         stderr(&away)
     );
@@ -350,7 +350,7 @@ async fn copy_from_storage_in_use_fails() {
     let served = app.folder.path().to_str().expect("path").to_owned();
     let refused = program(folder.path(), &["copy", "--from", &served, "--to", here]).await;
     assert!(
-        stderr(&refused).contains("another haversack serves from"),
+        stderr(&refused).contains("another haversack server uses"),
         "{}",
         stderr(&refused)
     );

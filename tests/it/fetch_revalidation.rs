@@ -289,7 +289,7 @@ async fn validators_apply_to_final_url_of_a_redirect() {
 async fn validators_expire_after_the_configured_time() {
     let origin = origin_with("etag: \"v1\"", "if-none-match: \"v1\"");
     let app = TestApp::with_origin(&origin, |settings| {
-        settings.fetch.revalidate = Duration::from_hours(1);
+        settings.retention.fetch_revalidate = Duration::from_hours(1);
     })
     .await;
     part(&app, &origin.url("/a.jpg")).await;

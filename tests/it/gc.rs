@@ -73,7 +73,7 @@ async fn check_gc(in_bucket: bool) {
 
     let young = gc(&[]).await;
     assert!(
-        stdout(&young).contains("1 files that nothing names and that are younger"),
+        stdout(&young).contains("1 unreferenced files younger than a day"),
         "{}",
         stdout(&young)
     );
@@ -81,13 +81,16 @@ async fn check_gc(in_bucket: bool) {
     for dry in [&["--dry-run"][..], &[]] {
         let found = gc(dry).await;
         let output = stdout(&found);
-        assert!(output.contains("1 files that attachments name"), "{output}");
         assert!(
-            output.contains("1 files that nothing names, 5 bytes") && output.contains(&orphan.id),
+            output.contains("1 files referenced by attachments"),
+            "{output}"
+        );
+        assert!(
+            output.contains("1 orphaned files, 5 bytes") && output.contains(&orphan.id),
             "{output}"
         );
         let problem = format!(
-            "lost: attachment {}: its file of 5 bytes is missing",
+            "missing: attachment {}: its file of 5 bytes is missing",
             lost.id
         );
         assert!(
@@ -142,7 +145,7 @@ async fn orphan_replaced_by_a_rebuilt_variant_is_not_deleted() {
         .expect("time");
     let found = program(app.folder.path(), &["gc", "--blobs-url", &bucket.url()]).await;
     assert!(
-        stdout(&found).contains("1 files that nothing names, 14 bytes"),
+        stdout(&found).contains("1 orphaned files, 14 bytes"),
         "{}",
         stdout(&found)
     );

@@ -182,7 +182,7 @@ fn endless_response_is_rejected_at_1_mib() {
         Hostile::start(endless("400 Bad Request")),
         Hostile::with_upload(own_upload, json!({}), endless("403 Forbidden")),
     ] {
-        expect_failure(&server, 5, "the server's answer is larger than 1 MiB");
+        expect_failure(&server, 5, "the server's response is larger than 1 MiB");
         // The socket buffers take more than the client reads.
         let sent = server.sent.load(Ordering::SeqCst);
         assert!(sent < 32 * MEBIBYTE, "{sent}");
@@ -214,26 +214,26 @@ fn absurd_content_length_is_rejected() {
 #[test]
 fn silent_server_is_abandoned_at_the_timeout() {
     let silent = Hostile::start(|_, _| Counted::hang());
-    expect_failure(&silent, 5, "sent no answer within 1 s");
+    expect_failure(&silent, 5, "did not respond within 1 s");
     let interim =
         Hostile::start(|_, stream| stream.flood(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100)));
-    expect_failure(&interim, 5, "sent no answer within 1 s");
+    expect_failure(&interim, 5, "did not respond within 1 s");
     let stalled = Hostile::start(|_, stream| {
         stream.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")?;
         Counted::hang()
     });
-    expect_failure(&stalled, 5, "the answer was not whole after 1 s");
+    expect_failure(&stalled, 5, "the response was not complete after 1 s");
     let unanswered = Hostile::with_upload(own_upload, json!({}), |_, _| Counted::hang());
     expect_failure(
         &unanswered,
         5,
-        "the server took nothing of the upload for 1 s",
+        "the server accepted no byte of the upload for 1 s",
     );
     // More than the socket buffers hold.
     expect_failure(
         &unanswered,
         64 * MEBIBYTE,
-        "the server took nothing of the upload for 1 s",
+        "the server accepted no byte of the upload for 1 s",
     );
 }
 

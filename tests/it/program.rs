@@ -138,7 +138,7 @@ async fn second_server_on_same_storage_fails() {
             .expect("the program runs");
         assert!(!output.status.success(), "{arguments:?}");
         assert!(
-            stderr(&output).contains("another haversack serves from"),
+            stderr(&output).contains("another haversack server uses"),
             "{arguments:?} {}",
             stderr(&output)
         );
@@ -487,12 +487,12 @@ async fn doctor_reports_state_of_schema() {
             (
                 "DELETE FROM _sqlx_migrations",
                 true,
-                "will be made on first start",
+                "will be created on first start",
             ),
             (
                 "DROP TABLE _sqlx_migrations",
                 true,
-                "will be made on first start",
+                "will be created on first start",
             ),
         ],
         async |(change, fine, output)| {
@@ -527,7 +527,7 @@ fn doctor_reports_unreachable_postgresql() {
         "{output}"
     );
     assert!(
-        output.contains("for one server only") && !output.contains("hush"),
+        output.contains("for a single server only") && !output.contains("hush"),
         "{output}"
     );
 }

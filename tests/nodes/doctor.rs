@@ -19,7 +19,7 @@ async fn doctor_reports_state_of_postgresql() {
     let empty = doctor("16");
     assert!(empty.status.success(), "{}", stdout(&empty));
     assert!(
-        stdout(&empty).contains("24 of ") && stdout(&empty).contains("will be made"),
+        stdout(&empty).contains("24 of ") && stdout(&empty).contains("will be created"),
         "{}",
         stdout(&empty)
     );

@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod error;
 mod ranged_reader;
+pub(crate) mod url;
 
 use std::ops::Range;
 use std::path::Path;
@@ -33,6 +34,8 @@ use super::{
 };
 use crate::id::{BlobId, random_bytes};
 
+/// Maximum lifetime of a presigned URL, in seconds (signature version 4).
+pub(crate) const MAX_PRESIGNED_TTL: u64 = 7 * 24 * 3600;
 /// Key prefix of direct uploads.
 const UPLOADS: &str = "uploads/";
 /// Key prefix of the objects written by health checks.

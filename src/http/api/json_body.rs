@@ -10,11 +10,10 @@ use tokio::time::{Instant, timeout};
 
 use super::bounded_json::Bounded;
 use crate::budget::{AtCapacity, Reservation};
-use crate::config::Limits;
 use crate::domain::client_address::ClientAddress;
 use crate::http::error::ApiError;
 use crate::http::middleware::auth::Caller;
-use crate::http::state::HttpState;
+use crate::http::state::{HttpState, JsonConfig};
 use crate::quote::{Excerpt, shown};
 
 /// A larger body takes noticeable time to parse, in bytes.
@@ -67,7 +66,6 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 
 /// Reads a body. The reservation covers the text and the lists that it can become when it is parsed.
 async fn read(request: Request, state: &HttpState) -> Result<(Vec<u8>, Reservation), ApiError> {
-    let limits = &state.limits;
     let client = request
         .extensions()
         .get::<ClientAddress>()
@@ -77,10 +75,10 @@ async fn read(request: Request, state: &HttpState) -> Result<(Vec<u8>, Reservati
         .budgets
         .json_bytes
         .try_reserve(&client.to_string(), 0)?;
-    let max = usize::try_from(limits.max_json_bytes).unwrap_or(usize::MAX);
+    let max = usize::try_from(state.json.max_bytes).unwrap_or(usize::MAX);
     let mut buffer = Buffer::new(request.body(), max, reservation)?;
     let mut body = request.into_body();
-    let mut pace = limits.json_pace();
+    let mut pace = state.json_pace.clone();
     let mut last = Instant::now();
     while !pace.next_chunk_timeout().is_zero() {
         let Ok(frame) = timeout(pace.next_chunk_timeout(), body.frame()).await else {
@@ -161,7 +159,7 @@ impl Buffer {
 
     fn finish(mut self) -> Result<(Vec<u8>, Reservation), ApiError> {
         self.reservation
-            .try_grow(Limits::json_overhead(self.bytes.len() as u64))?;
+            .try_grow(JsonConfig::list_bytes(self.bytes.len() as u64))?;
         Ok((self.bytes, self.reservation))
     }
 }

@@ -6,9 +6,8 @@ use hyper::HeaderMap;
 use hyper::header::{self, HeaderName};
 use ipnet::IpNet;
 
-use super::forwarded;
+use super::{Config, forwarded};
 use crate::budget::{AtCapacity, Budget, Reservation};
-use crate::config::Limits;
 use crate::domain::client_address::ClientAddress;
 use crate::metrics::Metrics;
 
@@ -22,10 +21,10 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(limits: &Limits, proxies: Vec<IpNet>, metrics: &Metrics) -> Self {
+    pub(super) fn new(config: &Config, metrics: &Metrics) -> Self {
         Self {
-            connections: Budget::new("connections", limits.connections(), metrics),
-            proxies,
+            connections: Budget::new("connections", config.connections(), metrics),
+            proxies: config.trusted_proxies.to_vec(),
         }
     }
 
@@ -90,12 +89,14 @@ fn values(headers: &HeaderMap, name: &HeaderName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
 
     fn seen(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
-        let limits = Limits::from(&Settings::default());
         let proxies = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("network"));
-        let clients = Clients::new(&limits, proxies.into(), &Metrics::default());
+        let config = Config {
+            trusted_proxies: proxies.into_iter().collect(),
+            ..Config::default()
+        };
+        let clients = Clients::new(&config, &Metrics::default());
         let headers = headers
             .iter()
             .map(|(name, value)| {

@@ -3,6 +3,7 @@
 
 mod backpressure;
 mod clients;
+mod config;
 mod drain;
 mod forwarded;
 mod idle_timeout;
@@ -22,17 +23,17 @@ use hyper::header;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use ipnet::IpNet;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::budget::AtCapacity;
-use crate::config::Limits;
 use crate::domain::base_url::BaseUrl;
 use crate::metrics::Metrics;
 use backpressure::OneAtATime;
+pub use config::Config;
+
 use clients::Clients;
 use drain::DrainableBody;
 use idle_timeout::IdleTimeoutStream;
@@ -95,14 +96,13 @@ fn matches_host(cdn: &BaseUrl, host: &str) -> bool {
 pub async fn serve(
     listener: TcpListener,
     hosts: HostRouter,
-    limits: &Limits,
-    trusted_proxies: Vec<IpNet>,
+    config: &Config,
     metrics: &Metrics,
     shutdown: impl Future<Output = ()>,
 ) -> bool {
-    let http = builder(limits);
-    let clients = Clients::new(limits, trusted_proxies, metrics);
-    let permits = usize::try_from(limits.max_connections)
+    let http = builder(config);
+    let clients = Clients::new(config, metrics);
+    let permits = usize::try_from(config.max_connections)
         .unwrap_or(Semaphore::MAX_PERMITS)
         .min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(permits));
@@ -135,7 +135,7 @@ pub async fn serve(
             }
         };
         let connection = http.serve_connection(
-            wrap_stream(tcp, limits),
+            wrap_stream(tcp, config),
             connection_service(hosts.clone(), clients.clone(), peer),
         );
         let connection = graceful.watch(connection);
@@ -149,8 +149,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    let grace = Duration::from_secs(limits.shutdown_grace_seconds);
-    tokio::time::timeout(grace, graceful.shutdown())
+    tokio::time::timeout(config.shutdown_grace, graceful.shutdown())
         .await
         .is_ok()
 }
@@ -171,13 +170,12 @@ impl Drop for OpenConnection {
     }
 }
 
-fn builder(limits: &Limits) -> http1::Builder {
+fn builder(config: &Config) -> http1::Builder {
     let mut http = http1::Builder::new();
-    let header_bytes = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(limits.header_timeout_seconds))
-        .max_header_size(header_bytes)
-        .max_buf_size(BUFFER.max(header_bytes))
+        .header_read_timeout(config.header_timeout)
+        .max_header_size(config.max_header_bytes)
+        .max_buf_size(BUFFER.max(config.max_header_bytes))
         // A client that closes its side is one that has gone: what it asked for is given up. Waiting for a media URL on
         // behalf of nobody would keep others from it.
         .half_close(false);
@@ -198,12 +196,12 @@ fn refuse(tcp: TcpStream, refused: AtCapacity) {
     let _ = tcp.shutdown(std::net::Shutdown::Write);
 }
 
-fn wrap_stream(tcp: TcpStream, limits: &Limits) -> TokioIo<IdleTimeoutStream> {
+fn wrap_stream(tcp: TcpStream, config: &Config) -> TokioIo<IdleTimeoutStream> {
     // Answers are written whole; waiting to fill a packet only delays them.
     let _ = tcp.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(MAX_UNSENT);
-    TokioIo::new(IdleTimeoutStream::new(tcp, limits.download_pace()))
+    TokioIo::new(IdleTimeoutStream::new(tcp, config.download_pace()))
 }
 
 fn connection_service(

@@ -1,40 +1,39 @@
-//! `s3://bucket/prefix?region=...&endpoint=...` and the usual AWS variables, read into a bucket.
+//! Bucket URLs: `s3://bucket/prefix?region=...&endpoint=...`, with the variables of AWS tools for what
+//! they omit.
 
 use url::Url;
 
-use super::Error;
-use crate::blob::s3::{S3Config, S3Credentials, S3Style};
+use super::{S3Config, S3Credentials, S3Style};
 
-/// The longest prefix, in bytes: with the longest path of a file it is within the 1024 of an object's name.
+/// The prefix must be shorter, in bytes: with the longest path of a file, an object key then has at
+/// most 1024 bytes.
 const MAX_PREFIX: usize = 100;
-/// What a region is if nothing says otherwise, as for every AWS tool.
-const REGION: &str = "us-east-1";
+/// Default region of AWS tools.
+const DEFAULT_REGION: &str = "us-east-1";
 
-/// Reads the URL of a bucket; `variable` gives environment variables.
-pub(super) fn parse(
+/// Parses the URL of a bucket. `variable` returns environment variables. The errors do not quote
+/// what may be a secret.
+pub(crate) fn parse(
     text: &str,
     variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<S3Config, Error> {
-    let invalid = |problem: String| Error::invalid("blobs_url", problem);
-    // Named in every problem, but never what may be a secret in it.
-    let url = Url::parse(text).map_err(|error| invalid(format!("it is not a URL ({error})")))?;
+) -> Result<S3Config, String> {
+    let url = Url::parse(text).map_err(|error| format!("it is not a URL ({error})"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid(
+        return Err(
             "credentials do not belong in it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and remove them"
                 .to_owned(),
-        ));
+        );
     }
     if url.port().is_some() || url.fragment().is_some() {
-        return Err(invalid(
+        return Err(
             "s3://bucket/prefix takes no port and no #; a server of your own is named by ?endpoint=http://host:port"
                 .to_owned(),
-        ));
+        );
     }
     let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
-    let bucket =
-        bucket.ok_or_else(|| invalid("it names no bucket; use s3://bucket/prefix".to_owned()))?;
-    let prefix = prefix(&url).map_err(invalid)?;
-    let mut query = Query::parse(&url).map_err(invalid)?;
+    let bucket = bucket.ok_or("it names no bucket; use s3://bucket/prefix")?;
+    let prefix = prefix(&url)?;
+    let mut query = Query::parse(&url)?;
 
     let variable = |name: &str| {
         variable(name)
@@ -46,25 +45,25 @@ pub(super) fn parse(
         .take()
         .or_else(|| variable("AWS_REGION"))
         .or_else(|| variable("AWS_DEFAULT_REGION"));
-    let region = region.unwrap_or_else(|| REGION.to_owned());
+    let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
     if !region
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     {
-        return Err(invalid(format!(
-            "{region:?} is not a region such as eu-central-1"
-        )));
+        return Err(format!("{region:?} is not a region such as eu-central-1"));
     }
-    let own = query
+    let endpoint = query
         .endpoint
         .or_else(|| variable("AWS_ENDPOINT_URL_S3"))
         .or_else(|| variable("AWS_ENDPOINT_URL"));
-    let style = query.style.unwrap_or(match (&own, bucket.contains('.')) {
-        // No certificate is for a host with the dots of a bucket's name in it.
-        (None, false) => S3Style::Virtual,
-        _ => S3Style::Path,
-    });
-    let endpoint = own.unwrap_or_else(|| {
+    let style = query
+        .style
+        .unwrap_or(match (&endpoint, bucket.contains('.')) {
+            // Wildcard certificates do not match a bucket name with dots.
+            (None, false) => S3Style::Virtual,
+            _ => S3Style::Path,
+        });
+    let endpoint = endpoint.unwrap_or_else(|| {
         let china = if region.starts_with("cn-") { ".cn" } else { "" };
         format!("https://s3.{region}.amazonaws.com{china}")
     });
@@ -75,28 +74,21 @@ pub(super) fn parse(
                 && url.username().is_empty()
                 && url.query().is_none()
         })
-        .ok_or_else(|| {
-            invalid(
-                "the endpoint (here or in AWS_ENDPOINT_URL_S3) must be like https://s3.example.com"
-                    .to_owned(),
-            )
-        })?;
-    let needed = |name: &'static str| {
+        .ok_or(
+            "the endpoint (here or in AWS_ENDPOINT_URL_S3) must be like https://s3.example.com",
+        )?;
+    let required = |name: &str| {
         variable(name).ok_or_else(|| {
-            invalid(format!(
-                "a bucket needs credentials: set the environment variable {name}"
-            ))
+            format!("a bucket needs credentials: set the environment variable {name}")
         })
     };
-    let (key, secret) = (
-        needed("AWS_ACCESS_KEY_ID")?,
-        needed("AWS_SECRET_ACCESS_KEY")?,
-    );
+    let key = required("AWS_ACCESS_KEY_ID")?;
+    let secret = required("AWS_SECRET_ACCESS_KEY")?;
     let credentials = S3Credentials::new(&key, &secret, variable("AWS_SESSION_TOKEN").as_deref());
-    S3Config::new(endpoint, style, bucket, region, prefix, credentials).map_err(invalid)
+    S3Config::new(endpoint, style, bucket, region, prefix, credentials)
 }
 
-/// The path as what the names of objects start with.
+/// Returns the prefix of object keys, which is the path of the URL.
 fn prefix(url: &Url) -> Result<String, String> {
     let path = percent_encoding::percent_decode_str(url.path())
         .decode_utf8()
@@ -172,13 +164,11 @@ mod tests {
                 .map(|(_, value)| (*value).to_owned())
                 .next()
         };
-        parse(text, &variable)
-            .map(|config| config.location())
-            .map_err(|error| error.to_string())
+        parse(text, &variable).map(|config| config.location())
     }
 
     #[test]
-    fn where_a_bucket_is() {
+    fn bucket_location_follows_url_and_variables() {
         for (text, variables, place) in [
             (
                 "s3://pack",
@@ -234,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_secrets() {
-        for (text, variables, named) in [
+    fn invalid_url_is_reported_without_secrets() {
+        for (text, variables, part) in [
             ("s3://", &[][..], "names no bucket"),
             ("s3://AKIDEXAMPLE:hush@pack", &[], "do not belong"),
             ("s3://pack:9000", &[], "endpoint"),
@@ -264,12 +254,10 @@ mod tests {
                 "AWS_ACCESS_KEY_ID",
             ),
         ] {
-            let told = read(text, variables).expect_err(text);
+            let error = read(text, variables).expect_err(text);
             assert!(
-                told.contains(named)
-                    && told.contains("HAVERSACK_BLOBS_URL")
-                    && !told.contains("hush"),
-                "{text}: {told}"
+                error.contains(part) && !error.contains("hush"),
+                "{text}: {error}"
             );
         }
         let long = format!("s3://pack/{}", "a".repeat(MAX_PREFIX));
@@ -281,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_not_shown() {
+    fn debug_output_omits_credentials() {
         let secrets = [
             "AWS_ACCESS_KEY_ID",
             "AWS_SECRET_ACCESS_KEY",
