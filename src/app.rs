@@ -181,7 +181,6 @@ impl App {
     }
 
     /// Returns the routes of all hosts, for requests without a socket (`fuzz/`).
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         http::router(self.state.clone())
     }
