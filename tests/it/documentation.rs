@@ -160,6 +160,26 @@ fn pages_named_in_the_code_exist() {
 }
 
 #[test]
+fn settings_named_in_the_pages_exist() {
+    let settings = include_str!("../../docs/reference/configuration.md");
+    let mut unknown = Vec::new();
+    for (path, page) in pages() {
+        // Names variables of tests as well.
+        if path.ends_with("CONTRIBUTING.md") || path.starts_with(root().join("bench")) {
+            continue;
+        }
+        for rest in page.split("HAVERSACK_").skip(1) {
+            let end = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_');
+            let name = format!("`HAVERSACK_{}`", &rest[..end.unwrap_or(rest.len())]);
+            if !settings.contains(&name) {
+                unknown.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+#[test]
 fn documented_log_messages_occur_in_the_code() {
     let source: String = source_files().into_iter().map(|(_, text)| text).collect();
     let page = include_str!("../../docs/logging.md");
