@@ -1,4 +1,5 @@
-//! Errors of the API and of middleware: the JSON envelope, and the mapping from errors to statuses, codes and log levels.
+//! Errors of the API and of middleware: the JSON envelope, and the mapping from errors to statuses,
+//! codes and log levels.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -62,11 +63,11 @@ pub(crate) enum ApiError {
 }
 
 /// The class of an error, which determines its response and its log line.
-struct Class {
+pub(super) struct Class {
     status: StatusCode,
     code: u16,
     /// Seconds until a retry is useful.
-    retry_after: Option<u64>,
+    pub(super) retry_after: Option<u64>,
     report: Report,
 }
 
@@ -92,21 +93,21 @@ impl Class {
     }
 
     const fn unavailable(retry_after: u64) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, 4004).retry_after(retry_after)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, 4004).with_retry_after(retry_after)
     }
 
     const fn rate_limited(retry_after: u64) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, 1007).retry_after(retry_after)
+        Self::new(StatusCode::TOO_MANY_REQUESTS, 1007).with_retry_after(retry_after)
     }
 
     const fn internal(code: u16) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code).report(Report::Internal)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code).with_report(Report::Internal)
     }
 
     /// The class of a failure of the database.
     const fn database(is_transient: bool) -> Self {
         if is_transient {
-            Self::unavailable(1).report(Report::Internal)
+            Self::unavailable(1).with_report(Report::Internal)
         } else {
             Self::internal(3006)
         }
@@ -115,20 +116,20 @@ impl Class {
     /// The class of a failure of the blob store.
     const fn store(is_transient: bool) -> Self {
         if is_transient {
-            Self::unavailable(1).report(Report::StoreUnreachable)
+            Self::unavailable(1).with_report(Report::StoreUnreachable)
         } else {
             Self::internal(5001)
         }
     }
 
-    const fn retry_after(self, seconds: u64) -> Self {
+    const fn with_retry_after(self, seconds: u64) -> Self {
         Self {
             retry_after: Some(seconds),
             ..self
         }
     }
 
-    const fn report(self, report: Report) -> Self {
+    const fn with_report(self, report: Report) -> Self {
         Self { report, ..self }
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP: connections, middleware, the API and the files.
 //!
-//! [`api`], [`files`] and [`ops`] have the routes. This module puts them together and decides by position which of
-//! them need an API key.
+//! [`api`], [`files`] and [`ops`] have the routes. This module puts them together and decides by
+//! position which of them need an API key.
 
 pub mod api;
 mod error;
@@ -44,7 +44,8 @@ pub fn files_router(state: HttpState) -> Router {
     middleware::for_every_request(state, files::downloads_only())
 }
 
-/// Returns the API below both of its prefixes. Every path below them needs a key, whether it exists or not.
+/// Returns the API below both of its prefixes. Every path below them needs a key, whether it exists
+/// or not.
 fn behind_key(state: &HttpState, api: Router<HttpState>) -> Router<HttpState> {
     Router::new()
         .merge(api.clone())

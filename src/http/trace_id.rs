@@ -1,4 +1,5 @@
-//! Trace ids: one per request, in the header `X-Trace-ID`, in error bodies, in stored messages and in log lines.
+//! Trace ids: one per request, in the header `X-Trace-ID`, in error bodies, in stored messages and
+//! in log lines.
 
 use std::fmt;
 
@@ -17,7 +18,8 @@ impl TraceId {
         Self(u128::from_ne_bytes(random_bytes()))
     }
 
-    /// Returns the trace id of the request that the current task handles; zeros outside of a request.
+    /// Returns the trace id of the request that the current task handles; zeros outside of a
+    /// request.
     pub(super) fn current() -> Self {
         CURRENT.try_with(|id| *id).unwrap_or(Self(0))
     }

@@ -99,7 +99,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "http::files",
-        &["http::state", "attachments", "blob", "domain"],
+        &[
+            "http::error",
+            "http::state",
+            "attachments",
+            "blob",
+            "domain",
+        ],
     ),
     ("http::ops", &["http::state"]),
     (

@@ -70,7 +70,7 @@ struct AttachmentBody {
     /// URL of the file; only if `status` is `complete`.
     #[serde(skip_serializing_if = "Option::is_none")]
     download_url: Option<String>,
-    /// Width of the stored picture in pixels, if known. This field and the following ones are additions to the reference.
+    /// Width of the stored picture in pixels, if known. The reference has none of these fields.
     #[serde(skip_serializing_if = "Option::is_none")]
     width: Option<u32>,
     /// Height of the stored picture in pixels, if known.
@@ -85,7 +85,7 @@ struct AttachmentBody {
     /// Audio samples per second; only after the attachment was sent as a voice memo.
     #[serde(skip_serializing_if = "Option::is_none")]
     sample_rate: Option<u32>,
-    /// The peaks of 64 slices of equal length, from 0 to 255; only after the attachment was sent as a voice memo.
+    /// Peaks of 64 equal slices, 0 to 255; only after the attachment was sent as a voice memo.
     #[serde(skip_serializing_if = "Option::is_none")]
     waveform: Option<Vec<u8>>,
     /// The reason for rejecting the uploaded file, if `status` is `failed` because of it.

@@ -1,5 +1,6 @@
-//! JSON whose errors are short. A library's error quotes what it found, whole and escaped: eight times the size of a body
-//! of control characters. Here visitors are given strings with an error type that keeps an excerpt only.
+//! A wrapper of deserializers that bounds their errors. The errors of serde quote a string that
+//! they reject completely and escaped, which takes up to eight times the size of the body. Here
+//! visitors see strings with an error type that keeps an excerpt only.
 
 use std::fmt;
 
@@ -10,19 +11,19 @@ use serde::de::{
 
 use crate::quote::{Excerpt, quoted};
 
-/// A short description of an error.
+/// An error about a string that quotes an excerpt of it.
 #[derive(Debug)]
-struct Short(String);
+struct ShortError(String);
 
-impl fmt::Display for Short {
+impl fmt::Display for ShortError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Short {}
+impl std::error::Error for ShortError {}
 
-impl de::Error for Short {
+impl de::Error for ShortError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self(Excerpt::of(message))
     }
@@ -30,14 +31,14 @@ impl de::Error for Short {
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         Self::custom(format_args!(
             "invalid type: {}, expected {expected}",
-            Found(found)
+            Quoted(found)
         ))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         Self::custom(format_args!(
             "invalid value: {}, expected {expected}",
-            Found(found)
+            Quoted(found)
         ))
     }
 
@@ -58,10 +59,10 @@ impl de::Error for Short {
     }
 }
 
-/// The unexpected value, quoted.
-struct Found<'a>(Unexpected<'a>);
+/// Shows an excerpt of an unexpected string.
+struct Quoted<'a>(Unexpected<'a>);
 
-impl fmt::Display for Found<'_> {
+impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Unexpected::Str(text) => write!(f, "string {}", quoted(text)),
@@ -70,11 +71,11 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-/// A deserializer, a visitor, or part of either, within which errors about strings are short.
+/// A deserializer, a visitor or a part of either, with short errors about strings.
 pub(super) struct Bounded<T>(pub(super) T);
 
-/// The library makes an error itself if it finds another type than it was asked for. Asked for any, it leaves that to the
-/// visitor.
+/// Deserializes every type as any: a deserializer that is asked for a type creates the error about
+/// another one itself, where one that is asked for any leaves it to the visitor.
 macro_rules! any {
     ($($method:ident($($argument:ident: $type:ty),*);)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, D::Error> {
@@ -144,7 +145,7 @@ macro_rules! visit {
 macro_rules! visit_text {
     ($($method:ident: $type:ty;)*) => {$(
         fn $method<E: de::Error>(self, text: $type) -> Result<V::Value, E> {
-            self.0.$method::<Short>(text).map_err(E::custom)
+            self.0.$method::<ShortError>(text).map_err(E::custom)
         }
     )*};
 }
@@ -288,7 +289,7 @@ mod tests {
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
-    #[expect(dead_code, reason = "only read")]
+    #[expect(dead_code, reason = "only its Debug output is compared")]
     struct Body {
         flag: Option<bool>,
         list: Option<Vec<[u32; 2]>>,
@@ -305,20 +306,20 @@ mod tests {
                 format!("{{\"inner\":{{\"{at}\":\"{long}\"}}}}"),
             ] {
                 let mut json = serde_json::Deserializer::from_str(&body);
-                let told = Body::deserialize(Bounded(&mut json))
+                let message = Body::deserialize(Bounded(&mut json))
                     .expect_err("a string")
                     .to_string();
                 assert!(
-                    told.len() < 500 && told.contains("(1000000 bytes)"),
+                    message.len() < 500 && message.contains("(1000000 bytes)"),
                     "{at}: {} bytes",
-                    told.len()
+                    message.len()
                 );
             }
         }
     }
 
     #[test]
-    fn values_are_read_as_without_it() {
+    fn values_are_deserialized_unchanged() {
         let body =
             r#"{"flag":true,"list":[[1,2]],"number":-3,"inner":{"flag":null},"unknown":"x"}"#;
         let read = Body::deserialize(Bounded(&mut serde_json::Deserializer::from_str(body)))

@@ -46,7 +46,7 @@ struct CreateChat {
     #[schema(value_type = Option<Vec<String>>)]
     to: Option<Vec<String>>,
     message: Option<MessageContent>,
-    /// Accepted and ignored: recipients cannot opt out, because this server does not receive messages.
+    /// Accepted and ignored: without incoming messages, recipients cannot opt out.
     #[serde(default, deserialize_with = "ignored")]
     #[schema(value_type = Option<bool>)]
     override_optout: Ignored<bool>,
@@ -82,7 +82,7 @@ struct ChatList {
 #[derive(Deserialize, ToSchema)]
 struct SendMessage {
     message: Option<MessageContent>,
-    /// Accepted and ignored: recipients cannot opt out, because this server does not receive messages.
+    /// Accepted and ignored: without incoming messages, recipients cannot opt out.
     #[serde(default, deserialize_with = "ignored")]
     #[schema(value_type = Option<bool>)]
     override_optout: Ignored<bool>,

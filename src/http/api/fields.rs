@@ -18,8 +18,8 @@ where
     Option::<T>::deserialize(deserializer).map(|_| PhantomData)
 }
 
-/// Reads a list, and drops all entries after `MAX` and one more. The length of a list can then be refused without
-/// holding every entry that fits into a body.
+/// Reads a list, and drops all entries after `MAX` and one more. The length of a list can then be
+/// refused without holding every entry that fits into a body.
 pub(super) fn bounded_list<'de, D, T, const MAX: usize>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error>
@@ -56,7 +56,8 @@ where
     deserializer.deserialize_any(BoundedList::<T, MAX>(PhantomData))
 }
 
-/// Reads a whole number of any size. One beyond every integer type is valid JSON: the caller refuses it as too large.
+/// Reads a whole number of any size. One beyond every integer type is valid JSON: the caller
+/// refuses it as too large.
 pub(super) fn any_integer<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<i128>, D::Error> {

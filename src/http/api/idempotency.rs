@@ -1,4 +1,5 @@
-//! Idempotent sends. The response to a send is rendered once, so the one stored under its key is the one that was sent.
+//! Idempotent sends. The response to a send is rendered once, so the one stored under its key is
+//! the one that was sent.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,8 +13,8 @@ use crate::send::{Draft, SendOutcome, StoredResponse};
 
 /// Sends a message, or returns the response of the send that used `key` before.
 ///
-/// The stored response takes precedence over validation: the fields of a repeated call are not read, so `draft`, which
-/// validates them, is not called.
+/// The stored response takes precedence over validation: the fields of a repeated call are not
+/// read, so `draft`, which validates them, is not called.
 pub(super) async fn send_once(
     state: &HttpState,
     partner: PartnerId,

@@ -1,5 +1,5 @@
-//! The extractor of JSON bodies. It bounds their size, the memory of all together, the time they take to arrive, and the
-//! number of large ones that are parsed at a time.
+//! The extractor of JSON bodies. It bounds their size, the memory of all together, the time they
+//! take to arrive, and the number of large ones that are parsed at a time.
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -21,8 +21,8 @@ const LARGE_BODY: usize = 32 * 1024;
 /// Initial capacity of the buffer of a body.
 const MIN_CAPACITY: usize = 4096;
 
-/// A JSON object, whatever `Content-Type` the request declares. The reservation of its memory is to be held until the
-/// request has been handled.
+/// A JSON object, whatever `Content-Type` the request declares. The reservation of its memory is to
+/// be held until the request has been handled.
 pub(super) struct JsonBody<T>(pub(super) T, pub(super) Reservation);
 
 impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
@@ -64,7 +64,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-/// Reads a body. The reservation covers the text and the lists that it can become when it is parsed.
+/// Reads a body. The reservation covers the text and the lists that it can become when it is
+/// parsed.
 async fn read(request: Request, state: &HttpState) -> Result<(Vec<u8>, Reservation), ApiError> {
     let client = request
         .extensions()
@@ -98,8 +99,8 @@ async fn read(request: Request, state: &HttpState) -> Result<(Vec<u8>, Reservati
     Err(malformed("the body did not arrive in time"))
 }
 
-/// The bytes of a body. They are copied into one buffer: a chunk that is kept as it arrived keeps all of the connection's
-/// read buffer, however small it is.
+/// The bytes of a body. They are copied into one buffer: a chunk that is kept as it arrived keeps
+/// all of the connection's read buffer, however small it is.
 struct Buffer {
     bytes: Vec<u8>,
     /// Largest body, in bytes.
@@ -141,8 +142,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Grows the capacity by doubling, so that a body is copied a few times at most, but not beyond what it needs. Memory
-    /// is reserved in the budget before it is allocated.
+    /// Grows the capacity by doubling, so that a body is copied a few times at most, but not beyond
+    /// what it needs. Memory is reserved in the budget before it is allocated.
     fn reserve(&mut self, additional: usize) -> Result<(), AtCapacity> {
         let needed = self.bytes.len() + additional;
         let capacity = self.bytes.capacity();

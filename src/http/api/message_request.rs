@@ -27,7 +27,7 @@ pub(super) struct MessageContent {
     reply_to: Option<ReplyToRequest>,
     /// `iMessage`, `RCS` or `SMS`.
     preferred_service: Option<String>,
-    /// At most 255 characters. A repeated call with the same key sends nothing and gets the same response.
+    /// At most 255 characters. A repeated call sends nothing and gets the first response.
     idempotency_key: Option<String>,
     /// Not available.
     #[schema(value_type = Option<Object>)]
@@ -48,8 +48,8 @@ pub(super) struct ReplyToRequest {
     part_index: Option<i64>,
 }
 
-/// Returns the idempotency key of a send. The body's takes precedence over the header's, and an empty one counts as
-/// absent.
+/// Returns the idempotency key of a send. The body's takes precedence over the header's, and an
+/// empty one counts as absent.
 pub(super) fn idempotency_key(
     header: Option<&str>,
     content: Option<&MessageContent>,

@@ -46,7 +46,7 @@ struct CreateMessage {
     #[serde(default, deserialize_with = "bounded_list::<_, _, MAX_LISTED>")]
     #[schema(value_type = Option<Vec<String>>)]
     exclude_from: Option<Vec<String>>,
-    /// Accepted and ignored: recipients cannot opt out, because this server does not receive messages.
+    /// Accepted and ignored: without incoming messages, recipients cannot opt out.
     #[serde(default, deserialize_with = "ignored")]
     #[schema(value_type = Option<bool>)]
     override_optout: Ignored<bool>,
@@ -96,8 +96,8 @@ async fn create(
     .await
 }
 
-/// Returns the value of the `Idempotency-Key` header. Rejects several headers: this server could choose another one than
-/// a proxy.
+/// Returns the value of the `Idempotency-Key` header. Rejects several headers: this server could
+/// choose another one than a proxy.
 fn key_header(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let key = values

@@ -1,5 +1,5 @@
-//! The wire format of the API: routes, bodies and validation. A handler extracts, calls one use case, and converts the
-//! result.
+//! The wire format of the API: routes, bodies and validation. A handler extracts, calls one use
+//! case, and converts the result.
 
 mod attachments;
 mod bounded_json;
@@ -52,7 +52,8 @@ pub(super) fn router() -> (Router<HttpState>, String) {
     (served.merge(unsupported::router()), document)
 }
 
-/// Returns the `OpenAPI` document, as served at `/openapi.json` and committed as `docs/reference/openapi.json`.
+/// Returns the `OpenAPI` document, as served at `/openapi.json` and committed as
+/// `docs/reference/openapi.json`.
 #[must_use]
 pub fn openapi() -> String {
     served().1

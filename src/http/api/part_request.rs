@@ -22,7 +22,7 @@ pub(super) struct PartRequest {
     r#type: Option<String>,
     /// The text, or the link.
     value: Option<String>,
-    /// Media: a public https URL of a file of at most 10 MiB, or the URL of a file that is stored here.
+    /// Media: a public https URL of a file of at most 10 MiB, or a URL of this server's files.
     url: Option<String>,
     /// Media: the id of an uploaded attachment.
     attachment_id: Option<String>,
@@ -50,8 +50,8 @@ pub(super) struct StickerRequest {
     attachment_id: Option<String>,
 }
 
-/// Validates parts and converts them. Errors of content come first, whichever part has them; then invalid references;
-/// then features that this server does not have.
+/// Validates parts and converts them. Errors of content come first, whichever part has them; then
+/// invalid references; then features that this server does not have.
 pub(super) fn drafts(
     files: &FileUrls,
     parts: Option<Vec<PartRequest>>,
@@ -99,7 +99,8 @@ fn check_counts(parts: &[PartRequest]) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the file at a URL: one that is stored here, or one to fetch. `field` names the field in the error.
+/// Returns the file at a URL: one that is stored here, or one to fetch. `field` names the field in
+/// the error.
 pub(super) fn file_at(files: &FileUrls, url: &str, field: &str) -> Result<DraftPart, ApiError> {
     if let Some(file) = files.parse_local(url) {
         return Ok(DraftPart::OwnFile(file));
@@ -229,7 +230,8 @@ impl PartRequest {
 }
 
 impl StickerRequest {
-    /// Finds the attachment with the sticker's picture. Only files that are stored here are accepted.
+    /// Finds the attachment with the sticker's picture. Only files that are stored here are
+    /// accepted.
     fn resolve(&self, files: &FileUrls) -> Result<Sticker, ApiError> {
         let id = match (&self.attachment_id, &self.url) {
             (Some(id), _) => validate::attachment_id(id)?,

@@ -1,7 +1,8 @@
-//! Endpoints of the reference that this server does not serve. They answer 403 with code 2011 and an explanation, where
-//! unknown paths answer 404.
+//! Endpoints of the reference that this server does not serve. They answer 403 with code 2011 and
+//! an explanation, where unknown paths answer 404.
 //!
-//! To serve one of them, remove its method from [`ENDPOINTS`]: the router accepts one handler for each method of a path.
+//! To serve one of them, remove its method from [`ENDPOINTS`]: the router accepts one handler for
+//! each method of a path.
 
 use axum::Router;
 use axum::http::Uri;

@@ -34,7 +34,7 @@ struct SendVoiceMemo {
     voice_memo_url: Option<String>,
     /// The id of an uploaded attachment of at most 10 MiB.
     attachment_id: Option<String>,
-    /// Accepted and ignored: recipients cannot opt out, because this server does not receive messages.
+    /// Accepted and ignored: without incoming messages, recipients cannot opt out.
     #[serde(default, deserialize_with = "ignored")]
     #[schema(value_type = Option<bool>)]
     override_optout: Ignored<bool>,

@@ -1,26 +1,27 @@
-//! Preconditions (RFC 9110 section 13), evaluated in the order of section 13.2.2. Pure.
+//! Conditional requests (RFC 9110 section 13), evaluated in the order of section 13.2.2. Pure.
 
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// What the preconditions of a GET or HEAD lead to.
+/// Result of the preconditions of a GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// 412.
+    /// Status 412.
     Failed,
-    /// 304.
+    /// Status 304.
     NotModified,
-    /// The file, and whether `Range` is to be looked at.
+    /// The file.
     Proceed {
-        /// `If-Range` allows ranges, or is not there.
+        /// True if `If-Range` is absent or allows ranges.
         ranges: bool,
     },
 }
 
-/// Evaluates them for a file with this strong entity tag (with its quotes) that was last modified then.
+/// Evaluates the preconditions for a file with a strong entity tag, including its quotes, and a
+/// time of modification.
 pub(super) fn evaluate(headers: &HeaderMap, etag: &str, modified: SystemTime) -> Outcome {
-    // HTTP dates have whole seconds (section 5.6.7).
+    // HTTP dates have a resolution of one second (section 5.6.7).
     let modified = whole_seconds(modified);
     let if_match = list(headers, header::IF_MATCH);
     let if_none_match = list(headers, header::IF_NONE_MATCH);
@@ -47,8 +48,8 @@ pub(super) fn evaluate(headers: &HeaderMap, etag: &str, modified: SystemTime) ->
     }
 }
 
-/// Section 13.1.5: an entity tag must match strongly, a date exactly. Ours is a strong validator, as a file never
-/// changes.
+/// Returns true if ranges are allowed (section 13.1.5): an entity tag must match strongly, a date
+/// exactly. The date is a strong validator here, because a file never changes.
 fn if_range(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
     let mut values = headers.get_all(header::IF_RANGE).iter();
     let Some(value) = values.next() else {
@@ -72,19 +73,21 @@ enum Comparison {
     Weak,
 }
 
-/// Section 8.8.3.2. `*` matches every file there is.
+/// Compares entity tags (section 8.8.3.2). `*` matches every file.
 fn any_match(tags: &str, etag: &str, comparison: Comparison) -> bool {
     if tags.trim() == "*" {
         return true;
     }
-    // No tag of ours holds a comma, so a foreign one that does cannot split into one of ours and its quotes.
+    // A tag of this server has no comma, so none can result from splitting a tag of another server
+    // that has one.
     tags.split(',').map(str::trim).any(|tag| match comparison {
         Comparison::Strong => tag == etag,
         Comparison::Weak => tag.strip_prefix("W/").unwrap_or(tag) == etag,
     })
 }
 
-/// All values of a header as one list (section 5.3); what is not text matches nothing.
+/// Joins all values of a header into one list (section 5.3). Values that are not text are skipped:
+/// they match no tag.
 fn list(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     headers.contains_key(&name).then(|| {
         let values = headers
@@ -95,7 +98,7 @@ fn list(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     })
 }
 
-/// A date; one that cannot be read, or comes twice, is ignored (sections 13.1.3 and 13.1.4).
+/// Parses a date. Invalid and repeated ones are ignored (sections 13.1.3 and 13.1.4).
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
@@ -122,7 +125,7 @@ mod tests {
     const AFTER: &str = "Thu, 15 Jan 2026 10:45:01 GMT";
 
     #[test]
-    fn the_order_and_the_comparisons() {
+    fn preconditions_are_evaluated_in_order() {
         let all = Outcome::Proceed { ranges: true };
         let whole = Outcome::Proceed { ranges: false };
         for (headers, expected) in [

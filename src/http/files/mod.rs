@@ -1,7 +1,8 @@
-//! Files over HTTP: the presigned PUT, and GET and HEAD with ranges, conditional requests and headers that make files safe
-//! to open. These routes need no API key and ignore one.
+//! Files over HTTP: the presigned PUT, and GET and HEAD with ranges, conditional requests and
+//! headers that make files safe to open. These routes need no API key and ignore one.
 
 mod conditional;
+mod content;
 mod download;
 mod multipart;
 mod range;

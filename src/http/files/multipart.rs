@@ -1,4 +1,4 @@
-//! Several ranges in one answer: `multipart/byteranges` (RFC 9110 section 14.6).
+//! Several ranges in one response: `multipart/byteranges` (RFC 9110 section 14.6).
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -11,17 +11,17 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::blob::{Blob, ByteStream};
 use crate::id::random_bytes;
 
-/// A body of several parts.
+/// A `multipart/byteranges` body.
 pub(super) struct Multipart {
     boundary: String,
+    /// Boundary and headers of each part, and its range.
     parts: Vec<(Bytes, RangeInclusive<u64>)>,
     end: Bytes,
 }
 
 impl Multipart {
-    /// For these ranges of a file of this type and size.
     pub(super) fn new(ranges: Vec<RangeInclusive<u64>>, media_type: &str, size: u64) -> Self {
-        // Random, so that no file can hold it by design.
+        // Random, so that a file cannot be crafted to contain it.
         let boundary = encode_string(&random_bytes::<16>());
         let parts = ranges.into_iter().map(|range| {
             let (first, last) = (range.start(), range.end());
@@ -37,12 +37,10 @@ impl Multipart {
         }
     }
 
-    /// `Content-Type` of the answer.
     pub(super) fn content_type(&self) -> String {
         format!("multipart/byteranges; boundary={}", self.boundary)
     }
 
-    /// `Content-Length` of the answer.
     pub(super) fn content_length(&self) -> u64 {
         let parts = self
             .parts
@@ -51,7 +49,7 @@ impl Multipart {
         parts.sum::<u64>() + self.end.len() as u64
     }
 
-    /// The bytes, in order.
+    /// Returns the body. Each range is opened when the stream reaches it.
     pub(super) fn stream(self, blob: Arc<dyn Blob>) -> ByteStream {
         let text = |bytes: Bytes| stream::once(async move { Ok::<_, io::Error>(bytes) });
         let parts = stream::iter(self.parts).flat_map(move |(head, range)| {

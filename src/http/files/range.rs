@@ -1,25 +1,26 @@
-//! The `Range` header (RFC 9110 section 14). Pure.
+//! Parses the `Range` header (RFC 9110 section 14). Pure.
 
 use std::ops::RangeInclusive;
 
-/// Most ranges answered in one response; a request for more is answered with the whole file.
+/// Maximum ranges of a response. A request for more gets the whole file.
 pub(super) const MAX_RANGES: usize = 32;
 
-/// What a `Range` header asks of a file.
+/// The part of a file that a `Range` header requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Requested {
-    /// The whole file: there is no header, or it is to be ignored.
+    /// The whole file: the header is absent or ignored.
     Whole,
-    /// These ranges, in the order asked for; first and last byte, within the file. Never empty.
+    /// First and last byte of each range, within the file and in the requested order. Never empty.
     Ranges(Vec<RangeInclusive<u64>>),
-    /// Nothing that the file has.
+    /// No byte of the file.
     Unsatisfiable,
 }
 
-/// Reads the values of all `Range` headers of a request for a file of `size` bytes.
+/// Parses the values of all `Range` headers of a request for a file of `size` bytes.
 ///
-/// A header that breaks the grammar, names another unit, or comes twice is ignored, as the RFC allows. So is one that
-/// asks for more bytes in all than the file has (section 17.15), and any on an empty file, which has no byte to name.
+/// As the RFC allows, a header is ignored if it is malformed, repeated, or of another unit; if it
+/// requests more bytes in total than the file has (section 17.15); and if the file is empty, so
+/// that no range can be satisfied.
 pub(super) fn requested<'a>(mut headers: impl Iterator<Item = &'a [u8]>, size: u64) -> Requested {
     let Some(header) = headers.next() else {
         return Requested::Whole;
@@ -44,7 +45,7 @@ pub(super) fn requested<'a>(mut headers: impl Iterator<Item = &'a [u8]>, size: u
     }
 }
 
-/// One element of the header; numbers too large for a `u64` stand for its largest.
+/// One element of the header. Numbers beyond `u64` are clamped.
 enum Spec {
     /// `first-last` or `first-`.
     From(u64, Option<u64>),
@@ -68,7 +69,7 @@ fn parse(header: &str) -> Option<Vec<Spec>> {
     if !unit.eq_ignore_ascii_case("bytes") {
         return None;
     }
-    // A list may hold empty elements (RFC 9110 section 5.6.1.2), but not nothing else.
+    // A list may have empty elements (RFC 9110 section 5.6.1.2), but not only those.
     let elements = set
         .split(',')
         .map(|element| element.trim_matches([' ', '\t']))
@@ -84,7 +85,7 @@ fn parse_one(element: &str) -> Option<Spec> {
         (true, false) => Some(Spec::Suffix(number(last)?)),
         (false, true) => Some(Spec::From(number(first)?, None)),
         (false, false) => {
-            // Compared as written: two numbers beyond u64 may be in the wrong order as well.
+            // Compared as digits, because numbers beyond u64 would be equal after clamping.
             let (first_digits, last_digits) =
                 (first.trim_start_matches('0'), last.trim_start_matches('0'));
             let ordered = (first_digits.len(), first_digits) <= (last_digits.len(), last_digits);
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grammar() {
+    fn headers_are_parsed_per_rfc_9110() {
         for (header, expected) in [
             ("bytes=0-0", ranges(&[(0, 0)])),
             ("bytes=0-499", ranges(&[(0, 499)])),
@@ -172,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_gives_at_most_one_bodys_worth_within_the_file(
+        fn requested_ranges_are_within_file_and_not_larger_in_total(
             header in "(bytes=)?([0-9]{0,22}-[0-9]{0,22}[, ]{0,2}){0,40}|\\PC{0,60}",
             size in 0..5000_u64,
         ) {
@@ -184,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn a_range_within_the_file_is_given_as_asked(first in 0..1000_u64, length in 1..1000_u64) {
+        fn range_within_file_is_kept(first in 0..1000_u64, length in 1..1000_u64) {
             let last = (first + length - 1).min(999);
             prop_assert_eq!(of(&format!("bytes={first}-{last}"), 1000), ranges(&[(first, last)]));
             prop_assert_eq!(of(&format!("bytes=-{length}"), 1000), ranges(&[(1000 - length, 999)]));

@@ -1,5 +1,5 @@
-//! Answers of the presigned PUT: errors are XML as S3 gives them, because upload clients expect a bucket.
-//! Codes: Amazon S3 API Reference, "Error responses".
+//! Errors of the presigned PUT, as XML in the format of S3, which upload clients expect of a
+//! bucket. The codes are those of the Amazon S3 API Reference, "Error responses".
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,64 +7,77 @@ use axum::response::{IntoResponse, Response};
 use crate::attachments::upload::Error;
 use crate::quote::{self, Excerpt};
 
-/// A refused upload.
+/// The text for errors whose details are for the operator only.
+const INTERNAL: &str = "We encountered an internal error. Please try again.";
+
+/// A failed upload.
 #[derive(Debug)]
-pub(crate) struct UploadError(pub(crate) Error);
+pub(super) struct UploadError(pub(super) Error);
+
+/// The class of an error: status, code, and seconds until a retry is useful.
+type Class = (StatusCode, &'static str, Option<u64>);
+
+const UNAVAILABLE: Class = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "ServiceUnavailable",
+    Some(1),
+);
+const FAILED: Class = (StatusCode::INTERNAL_SERVER_ERROR, "InternalError", None);
 
 impl UploadError {
-    pub(crate) fn code(&self) -> &'static str {
-        self.status_and_code().1
+    pub(super) fn code(&self) -> &'static str {
+        self.class().1
     }
 
-    fn status_and_code(&self) -> (StatusCode, &'static str) {
+    fn class(&self) -> Class {
+        use StatusCode as S;
         match &self.0 {
-            Error::MissingLength => (StatusCode::LENGTH_REQUIRED, "MissingContentLength"),
-            Error::BadSignature(_) => (StatusCode::FORBIDDEN, "SignatureDoesNotMatch"),
-            Error::Expired => (StatusCode::FORBIDDEN, "AccessDenied"),
-            Error::NotFound => (StatusCode::NOT_FOUND, "NoSuchKey"),
+            Error::MissingLength => (S::LENGTH_REQUIRED, "MissingContentLength", None),
+            Error::BadSignature(_) => (S::FORBIDDEN, "SignatureDoesNotMatch", None),
+            Error::Expired => (S::FORBIDDEN, "AccessDenied", None),
+            Error::NotFound => (S::NOT_FOUND, "NoSuchKey", None),
             Error::Conflict | Error::Busy | Error::Replaced => {
-                (StatusCode::CONFLICT, "OperationAborted")
+                (S::CONFLICT, "OperationAborted", None)
             }
-            Error::Incomplete => (StatusCode::BAD_REQUEST, "IncompleteBody"),
-            Error::TooSlow => (StatusCode::BAD_REQUEST, "RequestTimeout"),
-            Error::AtCapacity(_) => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
-            Error::Blob(blob) if blob.is_transient() => {
-                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
+            Error::Incomplete => (S::BAD_REQUEST, "IncompleteBody", None),
+            Error::TooSlow => (S::BAD_REQUEST, "RequestTimeout", None),
+            Error::AtCapacity(refused) => (
+                S::SERVICE_UNAVAILABLE,
+                "SlowDown",
+                Some(refused.retry_after),
+            ),
+            Error::Db(error) if error.is_transient() => UNAVAILABLE,
+            Error::Blob(error) if error.is_transient() => UNAVAILABLE,
+            Error::Db(_) | Error::Blob(_) => FAILED,
+        }
+    }
+
+    /// Logs an error of database or store, and returns the text for the client.
+    fn report(&self) -> String {
+        match &self.0 {
+            Error::Db(_) | Error::Blob(_) => {
+                tracing::error!(error = %self.0, "upload failed");
+                INTERNAL.to_owned()
             }
-            Error::Db(db) if db.is_transient() => {
-                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable")
-            }
-            Error::Db(_) | Error::Blob(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+            error => Excerpt::of(error),
         }
     }
 }
 
 impl IntoResponse for UploadError {
     fn into_response(self) -> Response {
-        let (status, code) = self.status_and_code();
-        let retry_after = if let Error::AtCapacity(refused) = &self.0 {
-            refused.retry_after
-        } else {
-            1
-        };
-        let message = if status.is_server_error() && !matches!(self.0, Error::AtCapacity(_)) {
-            tracing::error!(error = %self.0, "upload failed");
-            "We encountered an internal error. Please try again.".to_owned()
-        } else {
-            Excerpt::of(&self.0)
-        };
-        let mut response = error(status, code, &message);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        let (status, code, retry_after) = self.class();
+        let mut response = response(status, code, &self.report());
+        if let Some(seconds) = retry_after {
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
 }
 
-/// One error.
-pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
+pub(super) fn response(status: StatusCode, code: &str, message: &str) -> Response {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{}</Message></Error>",
         escape(&quote::bounded(message.to_owned()))
@@ -79,7 +92,8 @@ pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     (status, headers, body).into_response()
 }
 
-/// Text as XML content (XML 1.0 section 2.4). Control characters, which XML cannot hold, become spaces.
+/// Escapes text for XML content (XML 1.0 section 2.4). Control characters, which XML cannot
+/// represent, become spaces.
 fn escape(text: &str) -> String {
     text.chars()
         .fold(String::with_capacity(text.len()), |mut escaped, c| {
@@ -99,16 +113,19 @@ mod tests {
     use super::*;
     use crate::db;
 
+    fn status(error: db::Error) -> StatusCode {
+        UploadError(Error::Db(error)).into_response().status()
+    }
+
     #[test]
-    fn a_database_that_is_away_is_not_a_fault() {
-        let answer = |error| UploadError(Error::Db(error)).into_response().status();
-        assert_eq!(
-            answer(sqlx::Error::PoolTimedOut.into()),
-            StatusCode::SERVICE_UNAVAILABLE
-        );
-        assert_eq!(
-            answer(db::Error::UnknownKind("x".to_owned())),
-            StatusCode::INTERNAL_SERVER_ERROR
-        );
+    fn transient_database_error_is_503() {
+        let error = sqlx::Error::PoolTimedOut.into();
+        assert_eq!(status(error), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn permanent_database_error_is_500() {
+        let error = db::Error::UnknownKind("x".to_owned());
+        assert_eq!(status(error), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

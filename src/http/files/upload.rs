@@ -1,9 +1,10 @@
-//! The presigned PUT. Everything that can be refused is refused before the body is touched, so that a client that
-//! waits for `100 Continue` (RFC 9110 section 10.1.1) sends nothing in vain: hyper sends it at the first read.
+//! The presigned PUT. Everything that can be rejected without the body is rejected before it is
+//! read: hyper sends `100 Continue` at the first read (RFC 9110 section 10.1.1), so a client that
+//! waits for it sends nothing in vain.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::s3_error::{self, UploadError};
@@ -11,21 +12,16 @@ use crate::attachments::upload::{Error, UploadHead};
 use crate::http::state::HttpState;
 use crate::id::AttachmentId;
 
-/// PUT of an upload URL.
+/// Handles every method of an upload URL.
 pub(super) async fn put(
     State(state): State<HttpState>,
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
-    let id = path.map(|Path(id)| id).unwrap_or_default();
     if request.method() != Method::PUT {
-        let refused = s3_error::error(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "MethodNotAllowed",
-            "an upload URL takes PUT only",
-        );
-        return ([(header::ALLOW, HeaderValue::from_static("PUT"))], refused).into_response();
+        return wrong_method();
     }
+    let id = path.map(|Path(id)| id).unwrap_or_default();
     match receive(&state, &id, request).await {
         Ok(md5) => {
             state.metrics.upload("stored");
@@ -41,9 +37,19 @@ pub(super) async fn put(
     }
 }
 
+fn wrong_method() -> Response {
+    let response = s3_error::response(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "MethodNotAllowed",
+        "an upload URL takes PUT only",
+    );
+    ([(header::ALLOW, HeaderValue::from_static("PUT"))], response).into_response()
+}
+
+/// Receives the body, and returns the MD5 of the stored file.
 async fn receive(state: &HttpState, id: &str, request: Request) -> Result<String, Error> {
     let (parts, body) = request.into_parts();
-    // The canonical spelling only: the signature covers it.
+    // The signature covers the path, so only the canonical form of the id is valid.
     let id = AttachmentId::parse(id)
         .filter(|parsed| parsed.to_string() == id)
         .ok_or_else(|| {
@@ -63,14 +69,10 @@ async fn receive(state: &HttpState, id: &str, request: Request) -> Result<String
     Ok(digests.md5)
 }
 
-/// The one `Content-Type`: of several, one might be signed and another one believed.
+/// Returns the `Content-Type`, or an empty string. Rejects several: the signature would cover only
+/// one of them.
 fn content_type(headers: &HeaderMap) -> Result<&str, Error> {
-    if headers
-        .get_all(header::CONTENT_TYPE)
-        .iter()
-        .nth(1)
-        .is_some()
-    {
+    if headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
         return Err(Error::BadSignature(
             "the request has several Content-Type headers: send the one that was given".to_owned(),
         ));
@@ -78,6 +80,6 @@ fn content_type(headers: &HeaderMap) -> Result<&str, Error> {
     Ok(text(headers, header::CONTENT_TYPE).unwrap_or_default())
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -1,5 +1,5 @@
-//! Checks the host that a request is for (RFC 9110 section 7.2, RFC 9112 section 3.2). The host decides which routes a
-//! request can reach, so an ambiguous one is refused.
+//! Checks the host that a request is for (RFC 9110 section 7.2, RFC 9112 section 3.2). The host
+//! decides which routes a request can reach, so an ambiguous one is refused.
 
 use std::net::Ipv6Addr;
 
@@ -36,8 +36,8 @@ fn problem(request: &Request) -> Option<&'static str> {
     (!is_valid).then_some("the host is not a name or an address, with a port or without one")
 }
 
-/// Returns true for a DNS name or an IP address, with or without a port. Percent-encoded names are refused: they spell
-/// the same host in another way.
+/// Returns true for a DNS name or an IP address, with or without a port. Percent-encoded names are
+/// refused: they spell the same host in another way.
 fn is_host(text: &str) -> bool {
     let after_name = if let Some(rest) = text.strip_prefix('[') {
         let Some((address, rest)) = rest.split_once(']') else {

@@ -1,5 +1,5 @@
-//! Loop detection by `CDN-Loop` (RFC 8586): refuses requests that this server sent itself to fetch a media URL, and that a
-//! proxy or a CDN brought back.
+//! Loop detection by `CDN-Loop` (RFC 8586): refuses requests that this server sent itself to fetch
+//! a media URL, and that a proxy or a CDN brought back.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;

@@ -12,8 +12,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 
 use super::state::HttpState;
 
-/// Adds the layers that every request passes. The last one is the outermost: each response has a trace id, also if
-/// another layer made it.
+/// Adds the layers that every request passes. The last one is the outermost: each response has a
+/// trace id, also if another layer made it.
 pub(super) fn for_every_request(state: HttpState, routes: Router<HttpState>) -> Router {
     routes
         .layer(from_fn_with_state(state.clone(), loop_detection::refuse))

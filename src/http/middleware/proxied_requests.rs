@@ -1,5 +1,6 @@
-//! A limit of concurrent requests per client behind a trusted proxy. Clients that connect directly are limited by their
-//! connections (`server/clients.rs`); the connections of a proxy carry requests of many clients.
+//! A limit of concurrent requests per client behind a trusted proxy. Clients that connect directly
+//! are limited by their connections (`server/clients.rs`); the connections of a proxy carry
+//! requests of many clients.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,7 +17,8 @@ use crate::domain::client_address::ClientAddress;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 
-/// Counts the request until the client has taken the response: one that does not read it keeps its permit.
+/// Counts the request until the client has taken the response: one that does not read it keeps its
+/// permit.
 pub(super) async fn limit(
     State(state): State<HttpState>,
     request: Request,

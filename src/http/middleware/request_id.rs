@@ -1,4 +1,5 @@
-//! The outermost layer: gives each request a trace id and a log span, counts it, and answers panics.
+//! The outermost layer: gives each request a trace id and a log span, counts it, and answers
+//! panics.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -53,7 +54,8 @@ pub(super) async fn trace(
     response
 }
 
-/// Returns the method as a label. Clients can send any token as a method; the labels of a metric must stay few.
+/// Returns the method as a label. Clients can send any token as a method; the labels of a metric
+/// must stay few.
 fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

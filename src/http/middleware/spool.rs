@@ -1,7 +1,9 @@
-//! Spools large responses: writes them to an unnamed temporary file, from which the client is served.
+//! Spools large responses: writes them to an unnamed temporary file, from which the client is
+//! served.
 //!
-//! A response that its client does not read therefore holds at most [`MAX_IN_MEMORY`] bytes. This covers every response
-//! that is built as a whole, whether rendered now or replayed for an idempotency key. Files are streamed from their store.
+//! A response that its client does not read therefore holds at most [`MAX_IN_MEMORY`] bytes. This
+//! covers every response that is built as a whole, whether rendered now or replayed for an
+//! idempotency key. Files are streamed from their store.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -63,7 +65,8 @@ pub(in crate::http) async fn large_responses(
     }
 }
 
-/// Returns whose share of the budget the response counts against: the partner's, or the client's without a key.
+/// Returns whose share of the budget the response counts against: the partner's, or the client's
+/// without a key.
 fn holder(request: &Request) -> String {
     let extensions = request.extensions();
     let client = || {

@@ -1,5 +1,5 @@
-//! An answer's body of which one piece is in memory at a time. hyper asks for pieces ahead until its buffer is full, and
-//! an answer that nobody reads would hold them all.
+//! Limits what a connection buffers of a response to one frame. hyper reads frames ahead until its
+//! buffer is full; a response that its client does not read would hold all of them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,39 +11,40 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body as _, Frame, SizeHint};
 
-/// Gives the next piece of a body once the one before has been written and dropped.
-pub(super) struct OneAtATime {
+/// A body that yields its next frame once the previous one has been written and dropped.
+pub(super) struct OneFrameInFlight {
     body: Body,
-    written: Arc<Written>,
+    in_flight: Arc<InFlight>,
 }
 
-/// Whether a piece is still held, and who waits for it to be written.
+/// Shared by the body and its frame in flight.
 #[derive(Default)]
-struct Written {
+struct InFlight {
     is_held: AtomicBool,
+    /// The task that waits for the drop of the frame.
     waker: AtomicWaker,
 }
 
-/// A piece. Its drop says that it was written.
-struct Piece {
+/// The data of a frame. Dropping it releases the next one.
+struct Data {
     bytes: Bytes,
-    written: Arc<Written>,
+    in_flight: Arc<InFlight>,
 }
 
-impl OneAtATime {
-    /// The same body; one that is whole already stays as it is.
-    pub(super) fn limit(body: Body) -> Body {
+impl OneFrameInFlight {
+    /// Wraps a body. An empty one stays as it is.
+    pub(super) fn wrap(body: Body) -> Body {
         if body.size_hint().exact() == Some(0) {
             return body;
         }
         Body::new(Self {
             body,
-            written: Arc::default(),
+            in_flight: Arc::default(),
         })
     }
 }
 
-impl hyper::body::Body for OneAtATime {
+impl hyper::body::Body for OneFrameInFlight {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -51,27 +52,24 @@ impl hyper::body::Body for OneAtATime {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.written.is_held.load(Ordering::Acquire) {
-            self.written.waker.register(cx.waker());
-            // It may have been written just now.
-            if self.written.is_held.load(Ordering::Acquire) {
+        if self.in_flight.is_held.load(Ordering::Acquire) {
+            self.in_flight.waker.register(cx.waker());
+            // The frame may have been dropped before the waker was registered.
+            if self.in_flight.is_held.load(Ordering::Acquire) {
                 return Poll::Pending;
             }
         }
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        frame.map(|frame| {
-            frame.map(|frame| {
-                frame.map(|frame| {
-                    frame.map_data(|bytes| {
-                        self.written.is_held.store(true, Ordering::Release);
-                        Bytes::from_owner(Piece {
-                            bytes,
-                            written: Arc::clone(&self.written),
-                        })
-                    })
-                })
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            end_or_pending => return end_or_pending,
+        };
+        Poll::Ready(Some(Ok(frame.map_data(|bytes| {
+            self.in_flight.is_held.store(true, Ordering::Release);
+            Bytes::from_owner(Data {
+                bytes,
+                in_flight: Arc::clone(&self.in_flight),
             })
-        })
+        }))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -83,16 +81,16 @@ impl hyper::body::Body for OneAtATime {
     }
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for Data {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Piece {
+impl Drop for Data {
     fn drop(&mut self) {
-        self.written.is_held.store(false, Ordering::Release);
-        self.written.waker.wake();
+        self.in_flight.is_held.store(false, Ordering::Release);
+        self.in_flight.waker.wake();
     }
 }
 
@@ -103,19 +101,19 @@ mod tests {
     use std::task::Waker;
 
     #[test]
-    fn next_piece_waits_for_the_one_before() {
-        let pieces =
-            stream::iter(["a", "b"].map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece))));
-        let mut body = OneAtATime::limit(Body::from_stream(pieces));
+    fn next_frame_waits_for_drop_of_previous_one() {
+        let chunks =
+            stream::iter(["a", "b"].map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk))));
+        let mut body = OneFrameInFlight::wrap(Body::from_stream(chunks));
         let cx = &mut Context::from_waker(Waker::noop());
         let mut next = || Pin::new(&mut body).poll_frame(cx);
         let Poll::Ready(Some(Ok(first))) = next() else {
-            panic!("a piece")
+            panic!("no first frame")
         };
         assert!(next().is_pending());
         drop(first);
         let Poll::Ready(Some(Ok(second))) = next() else {
-            panic!("a piece")
+            panic!("no second frame")
         };
         assert_eq!(second.into_data().expect("data"), "b");
         assert!(matches!(next(), Poll::Ready(None)));

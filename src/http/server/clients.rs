@@ -1,4 +1,4 @@
-//! Who connects: the share of connections of each client address, and which address a trusted proxy names.
+//! Clients: the limit of connections per address, and the address behind a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,6 @@ use crate::metrics::Metrics;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Clients and the proxies in front of them.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
     connections: Budget,
@@ -28,9 +27,9 @@ impl Clients {
         }
     }
 
-    /// Reserves a connection of the peer's share. Each connection of a trusted proxy is a holder of its own, so a proxy
-    /// may have any number.
-    pub(super) fn admit(&self, peer: SocketAddr) -> Result<Reservation, AtCapacity> {
+    /// Reserves a connection of the peer's share. Each connection of a trusted proxy has a share of
+    /// its own, so a proxy can have any number.
+    pub(super) fn reserve_connection(&self, peer: SocketAddr) -> Result<Reservation, AtCapacity> {
         let holder = if self.trusts(peer.ip()) {
             peer.to_string()
         } else {
@@ -39,27 +38,26 @@ impl Clients {
         self.connections.try_reserve(&holder, 1)
     }
 
-    /// The client behind a request: the peer, or the nearest hop that a trusted proxy names and that is none itself.
-    /// Whatever stands before that hop was written by the client.
+    /// Returns the address of the client: the peer or, if that is a trusted proxy, the nearest hop
+    /// that is not one. The hops before it cannot be trusted, because the client can send them
+    /// itself.
     pub(super) fn address(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let direct = ClientAddress::of_peer(peer);
         if !self.trusts(peer) {
             return direct;
         }
-        let standard = self.client(forwarded::hops(&values(headers, &header::FORWARDED)));
-        let customary = self.client(forwarded::customary_hops(&values(
-            headers,
-            &X_FORWARDED_FOR,
-        )));
-        match (standard, customary) {
-            // One of them may be the client's own, passed on by a proxy that writes the other.
-            (Some(standard), Some(customary)) if standard != customary => direct,
+        let standard = self.client(forwarded::hops(&joined(headers, &header::FORWARDED)));
+        let de_facto = self.client(forwarded::de_facto_hops(&joined(headers, &X_FORWARDED_FOR)));
+        match (standard, de_facto) {
+            // A proxy that sets one of the headers may pass on the other one as the client sent it.
+            (Some(standard), Some(de_facto)) if standard != de_facto => direct,
             (Some(ip), _) | (_, Some(ip)) => ClientAddress::forwarded(ip),
             (None, None) => direct,
         }
     }
 
-    /// The last hop that is no trusted proxy, if all hops after it can be read; the first hop, if all are proxies.
+    /// Returns the last hop that is not a trusted proxy, or the first hop if all are. Returns
+    /// `None` if a hop on the way to it cannot be parsed.
     fn client(&self, hops: Vec<Option<IpAddr>>) -> Option<IpAddr> {
         let mut client = None;
         for hop in hops.into_iter().rev() {
@@ -77,20 +75,20 @@ impl Clients {
     }
 }
 
-/// All lines of a header as one list (RFC 9110 section 5.3).
-fn values(headers: &HeaderMap, name: &HeaderName) -> String {
-    let lines = headers
+/// Joins all values of a header into one list (RFC 9110 section 5.3).
+fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values = headers
         .get_all(name)
         .iter()
         .map(|value| value.to_str().unwrap_or("unreadable"));
-    lines.collect::<Vec<_>>().join(",")
+    values.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn seen(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
+    fn client(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
         let proxies = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("network"));
         let config = Config {
             trusted_proxies: proxies.into_iter().collect(),
@@ -112,20 +110,20 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_strangers_are_not_read() {
+    fn forwarding_headers_of_untrusted_peers_are_ignored() {
         assert_eq!(
-            seen("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]),
+            client("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]),
             "192.0.2.1"
         );
         assert_eq!(
-            seen("192.0.2.1", &[("forwarded", "for=198.51.100.1")]),
+            client("192.0.2.1", &[("forwarded", "for=198.51.100.1")]),
             "192.0.2.1"
         );
     }
 
     #[test]
-    fn nearest_hop_that_is_no_proxy_is_the_client() {
-        for (headers, client) in [
+    fn nearest_hop_that_is_not_a_proxy_is_the_client() {
+        for (headers, expected) in [
             (&[("x-forwarded-for", "198.51.100.1")][..], "198.51.100.1"),
             (
                 &[("x-forwarded-for", "203.0.113.9, 198.51.100.1,10.1.1.1")],
@@ -151,13 +149,13 @@ mod tests {
             ),
             (&[("x-forwarded-for", "10.0.0.7, 10.0.0.8")], "10.0.0.7"),
         ] {
-            assert_eq!(seen("10.0.0.1", headers), client, "{headers:?}");
-            assert_eq!(seen("::ffff:10.0.0.1", headers), client, "{headers:?}");
+            assert_eq!(client("10.0.0.1", headers), expected, "{headers:?}");
+            assert_eq!(client("::ffff:10.0.0.1", headers), expected, "{headers:?}");
         }
     }
 
     #[test]
-    fn what_cannot_be_relied_on_counts_for_the_proxy() {
+    fn unreliable_headers_count_against_the_proxy() {
         for headers in [
             &[][..],
             &[("x-forwarded-for", "198.51.100.1, nonsense")],
@@ -169,7 +167,7 @@ mod tests {
                 ("x-forwarded-for", "198.51.100.1"),
             ],
         ] {
-            assert_eq!(seen("10.0.0.1", headers), "10.0.0.1", "{headers:?}");
+            assert_eq!(client("10.0.0.1", headers), "10.0.0.1", "{headers:?}");
         }
     }
 }

@@ -1,6 +1,9 @@
-//! Bodies that nobody read. An answer that is given before its request has come whole leaves the rest on the connection;
-//! hyper then closes it, and a client that is about to use it again finds it gone. A short rest is read and dropped; after
-//! a long one the client is told that the connection ends.
+//! Drains request bodies that their handler has not read.
+//!
+//! A response that is sent before its request has arrived completely leaves the rest of the body on
+//! the connection. hyper then closes the connection, and a client that is about to reuse it fails.
+//! So a short rest is read and dropped, and after a long one the response announces that the
+//! connection closes.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -14,46 +17,47 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
 use tokio::time::timeout;
 
-/// Longest rest that is read, in bytes.
+/// Longest rest that is drained, in bytes.
 const MAX_DRAINED: u64 = 64 * 1024;
-/// How long it may take to come.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request's body, also when it has been given away.
+/// A request body that is shared with its handler, so that it can be drained after the handler has
+/// dropped it.
 #[derive(Clone, Debug)]
-pub(crate) struct DrainableBody(Arc<Mutex<State>>);
+pub(super) struct DrainableBody(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     body: Incoming,
-    /// hyper does not say this of a chunked body.
+    /// `Incoming` does not report the end of a chunked body.
     ended: bool,
 }
 
 impl DrainableBody {
-    pub(crate) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: Incoming) -> Self {
         let ended = body.is_end_stream();
         Self(Arc::new(Mutex::new(State { body, ended })))
     }
 
-    /// Reads what is left, if it is short; `answer` tells the client if something still is.
-    pub(crate) async fn finish(mut self, expects_continue: bool, answer: &mut HeaderMap) {
-        // A client that waits to be told to go on has sent nothing, and must not be told.
+    /// Drains a short rest, and adds `Connection: close` to the response if something is left.
+    pub(super) async fn drain(mut self, expects_continue: bool, response: &mut HeaderMap) {
+        // A client that expects `100 Continue` has not sent its body, and reading would ask for it.
         let is_short = !expects_continue && self.size_hint().lower() <= MAX_DRAINED;
-        let rest = async {
-            let mut read = 0;
-            while let Some(Ok(frame)) = self.frame().await {
-                read += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if read > MAX_DRAINED {
-                    break;
-                }
-            }
-        };
         if is_short {
-            let _ = timeout(DRAIN_TIMEOUT, rest).await;
+            let _ = timeout(DRAIN_TIMEOUT, self.read_rest()).await;
         }
         if !self.is_end_stream() {
-            answer.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    async fn read_rest(&mut self) {
+        let mut read = 0;
+        while let Some(Ok(frame)) = self.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len) as u64;
+            if read > MAX_DRAINED {
+                break;
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The hops that `Forwarded` (RFC 7239) and `X-Forwarded-For` list, first to last. Pure.
+//! Parses the hops in `Forwarded` (RFC 7239) and `X-Forwarded-For`, first to last. Pure.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The `for` of each element of a `Forwarded` header; `None` where it names no address, or cannot be read.
+/// Returns the `for` of each element of a `Forwarded` header; `None` for one that is not an address
+/// or cannot be parsed.
 pub(super) fn hops(header: &str) -> Vec<Option<IpAddr>> {
     if header.is_empty() {
         return Vec::new();
@@ -13,8 +14,8 @@ pub(super) fn hops(header: &str) -> Vec<Option<IpAddr>> {
     elements.into_iter().map(hop).collect()
 }
 
-/// Each entry of an `X-Forwarded-For` header.
-pub(super) fn customary_hops(header: &str) -> Vec<Option<IpAddr>> {
+/// Returns the entries of an `X-Forwarded-For` header, like [`hops`].
+pub(super) fn de_facto_hops(header: &str) -> Vec<Option<IpAddr>> {
     if header.is_empty() {
         return Vec::new();
     }
@@ -31,7 +32,7 @@ fn hop(element: &str) -> Option<IpAddr> {
     if named.next().is_some() {
         return None;
     }
-    // No address holds a character that would be escaped.
+    // Escapes need no decoding: an address has no character that must be escaped.
     node(
         value
             .strip_prefix('"')
@@ -39,7 +40,7 @@ fn hop(element: &str) -> Option<IpAddr> {
     )
 }
 
-/// An address, with or without brackets and a port (section 6).
+/// Parses an address with or without brackets and a port (section 6).
 fn node(text: &str) -> Option<IpAddr> {
     let bracketed = || {
         text.strip_prefix('[')?
@@ -52,7 +53,7 @@ fn node(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(with_port).or_else(bracketed)
 }
 
-/// Splits at a separator outside of quoted strings; `None` if one does not end.
+/// Splits at a separator outside of quoted strings. Returns `None` if one is not terminated.
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut parts, mut start) = (Vec::new(), 0);
     let (mut is_quoted, mut is_escaped) = (false, false);
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn separators_within_quotes_separate_nothing() {
+    fn separators_in_quoted_strings_do_not_split() {
         let ip = |text: &str| Some(text.parse::<IpAddr>().expect("address"));
         assert_eq!(
             hops("for=\"_a,b;c\\\",\", for=192.0.2.1;host=\"x,y\""),
@@ -86,7 +87,7 @@ mod tests {
         assert_eq!(hops("proto=https"), vec![None]);
         assert_eq!(hops("for=192.0.2.1;for=192.0.2.2"), vec![None]);
         assert_eq!(
-            customary_hops("::1, [::1], [::1]:1,x"),
+            de_facto_hops("::1, [::1], [::1]:1,x"),
             vec![ip("::1"), ip("::1"), ip("::1"), None]
         );
     }

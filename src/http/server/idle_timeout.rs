@@ -1,5 +1,5 @@
-//! A TCP stream that gives up on a peer who takes nothing or too little, and closes so that a refused peer still reads its
-//! answer.
+//! A TCP stream that fails if its peer reads nothing or too slowly (the write side of slowloris
+//! protection), and that closes so that a rejected peer still receives its response.
 
 use std::future::Future;
 use std::io;
@@ -13,55 +13,51 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::pace::Pace;
 
-/// How long a peer that is still sending is listened to after we closed our side.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long bytes of the peer are drained after the write side was closed.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The stream. Reading is bounded elsewhere: headers by hyper, bodies by those who read them.
-pub(crate) struct IdleTimeoutStream {
+/// Reads are not limited here: hyper limits the time for headers, and handlers that for bodies.
+pub(super) struct IdleTimeoutStream {
     tcp: TcpStream,
-    /// How fast the peer must take bytes. Only the time that it is waited for counts.
+    /// The minimum rate of the peer. Only the time in which a write waits for it counts.
     pace: Pace,
-    /// Since when the peer is waited for.
-    waiting: Option<Instant>,
-    /// Runs while the peer is waited for; most peers never make it start.
+    /// Start of the current wait.
+    waiting_since: Option<Instant>,
+    /// The timeout of a wait. It is allocated at the first one, which most connections never have.
     timer: Option<Pin<Box<Sleep>>>,
-    lingering: bool,
+    is_lingering: bool,
 }
 
 impl IdleTimeoutStream {
-    /// Over `tcp`, for a peer that takes bytes at this pace.
-    pub(crate) fn new(tcp: TcpStream, pace: Pace) -> Self {
+    pub(super) fn new(tcp: TcpStream, pace: Pace) -> Self {
         Self {
             tcp,
             pace,
-            waiting: None,
+            waiting_since: None,
             timer: None,
-            lingering: false,
+            is_lingering: false,
         }
     }
 
-    /// Passes on the result of a write, or fails if the peer took nothing for too long, or too little.
-    fn bounded(
+    /// Passes on the result of a write. Fails if the peer has read nothing for too long, or less
+    /// than the minimum rate.
+    fn check_pace(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = written {
-            let waited = self
-                .waiting
-                .take()
-                .map(|since| since.elapsed())
-                .unwrap_or_default();
-            self.pace.moved(waited, *result.as_ref().unwrap_or(&0));
+            let waited = self.waiting_since.take().map(|since| since.elapsed());
+            self.pace
+                .moved(waited.unwrap_or_default(), *result.as_ref().unwrap_or(&0));
             return Poll::Ready(result);
         }
         let next_chunk_timeout = self.pace.next_chunk_timeout();
-        if self.waiting.is_none() {
+        if self.waiting_since.is_none() {
             let now = Instant::now();
-            self.waiting = Some(now);
-            match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(now + next_chunk_timeout),
-                None => self.timer = Some(Box::pin(sleep(next_chunk_timeout))),
+            self.waiting_since = Some(now);
+            if let Some(timer) = &mut self.timer {
+                timer.as_mut().reset(now + next_chunk_timeout);
             }
         }
         let timer = self
@@ -70,8 +66,24 @@ impl IdleTimeoutStream {
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the peer takes no bytes, or too few",
+            "the peer reads nothing or too slowly",
         )))
+    }
+
+    /// Reads and drops bytes until the peer closes its side, a read fails, or the timer ends.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut sink = [0; 8192];
+        loop {
+            let timer = self.timer.as_mut();
+            if timer.is_none_or(|timer| timer.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(());
+            }
+            let mut buf = ReadBuf::new(&mut sink);
+            match ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -92,7 +104,7 @@ impl AsyncWrite for IdleTimeoutStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
-        self.bounded(cx, written)
+        self.check_pace(cx, written)
     }
 
     fn poll_write_vectored(
@@ -101,7 +113,7 @@ impl AsyncWrite for IdleTimeoutStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
-        self.bounded(cx, written)
+        self.check_pace(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -112,28 +124,14 @@ impl AsyncWrite for IdleTimeoutStream {
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
-    /// Closes our side, then reads on for a moment. A socket that is closed with unread bytes in it sends a reset, and
-    /// a peer that is still sending a body we refused would lose the answer that says why.
+    /// Closes the write side, then lingers. Closing a socket with unread bytes sends a reset, and a
+    /// peer that is still sending a rejected body would lose the response that says why.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.lingering {
+        if !self.is_lingering {
             ready!(Pin::new(&mut self.tcp).poll_shutdown(cx))?;
-            self.lingering = true;
-            self.timer = Some(Box::pin(sleep(LINGER)));
+            self.is_lingering = true;
+            self.timer = Some(Box::pin(sleep(LINGER_TIMEOUT)));
         }
-        let mut sink = [0; 8192];
-        loop {
-            if self
-                .timer
-                .as_mut()
-                .is_none_or(|timer| timer.as_mut().poll(cx).is_ready())
-            {
-                return Poll::Ready(Ok(()));
-            }
-            let mut buf = ReadBuf::new(&mut sink);
-            match ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => {}
-                _ => return Poll::Ready(Ok(())),
-            }
-        }
+        self.poll_linger(cx).map(Ok)
     }
 }

@@ -1,11 +1,13 @@
-//! Connections: accepting them, bounding them, closing the silent and the slow, and finishing the running ones when
-//! the server stops. axum's own `serve` does none of the bounding.
+//! The HTTP server: accepts connections, limits how many there are, closes idle and slow ones
+//! (slowloris protection), and lets running requests finish when it stops (graceful shutdown).
+//! `axum::serve` has none of these limits.
 
 mod backpressure;
 mod clients;
 mod config;
 mod drain;
 mod forwarded;
+mod hosts;
 mod idle_timeout;
 
 use std::convert::Infallible;
@@ -15,9 +17,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::header;
 use hyper::server::conn::http1;
@@ -25,74 +27,35 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 
-use crate::budget::AtCapacity;
-use crate::domain::base_url::BaseUrl;
+use crate::budget::{AtCapacity, Reservation};
 use crate::metrics::Metrics;
-use backpressure::OneAtATime;
-pub use config::Config;
-
+use backpressure::OneFrameInFlight;
 use clients::Clients;
+pub use config::Config;
 use drain::DrainableBody;
+pub use hosts::HostRouter;
 use idle_timeout::IdleTimeoutStream;
 
-/// Bytes that hyper gathers of a request before it passes them on: with the batch being written, all that an upload
-/// holds in memory. Of an answer it holds one piece ([`backpressure`]). No more than the pieces of files, so that hyper writes one
-/// before it asks for the next.
-const BUFFER: usize = 48 * 1024;
-/// Bytes that the system holds of an answer and has not sent yet. What the network can take at a time is not bounded by
-/// this, so long ways do not become slow; but a client that stops reading is noticed soon, and its progress is seen in
-/// small steps.
+/// Size of hyper's read buffer and write buffer of a connection, in bytes. With the batch that is
+/// being written it is all that an upload holds in memory. It is not larger than a chunk of a file,
+/// so that hyper writes each chunk before it asks for the next.
+const BUFFER_SIZE: usize = 48 * 1024;
+/// Unsent bytes of a response that the kernel buffers (`TCP_NOTSENT_LOWAT`). A client that stops
+/// reading is noticed soon and its progress is seen in small steps; bytes in flight do not count,
+/// so long fat networks are not slowed down.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 128 * 1024;
-/// How long to wait after the system refused a connection (no file descriptors, say).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Delay after a failed `accept`, for example for lack of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Which routes answer which host.
-#[derive(Clone, Debug)]
-pub struct HostRouter {
-    /// Everything.
-    pub all: Router,
-    /// Files alone, for the CDN's host, if it has one of its own.
-    pub files: Option<(BaseUrl, Router)>,
-}
-
-impl HostRouter {
-    fn router(&self, request: &hyper::Request<Incoming>) -> Router {
-        // An absolute request target wins over the Host header (RFC 9112 section 3.2.2).
-        let header = || {
-            request
-                .headers()
-                .get(hyper::header::HOST)
-                .and_then(|host| host.to_str().ok())
-        };
-        let host = request
-            .uri()
-            .authority()
-            .map(hyper::http::uri::Authority::as_str)
-            .or_else(header);
-        match &self.files {
-            Some((cdn, files)) if host.is_some_and(|host| matches_host(cdn, host)) => files.clone(),
-            _ => self.all.clone(),
-        }
-    }
-}
-
-/// Whether a `Host` names the CDN. The port is not compared: behind a proxy it is often another one.
-fn matches_host(cdn: &BaseUrl, host: &str) -> bool {
-    let name = |authority: &str| match authority.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name.to_owned(),
-        _ => authority.to_owned(),
-    };
-    name(&cdn.authority()).eq_ignore_ascii_case(name(host).trim_end_matches('.'))
-}
-
-/// Serves until `shutdown`, then lets running requests finish within the grace time. Says whether all did.
+/// Serves until `shutdown`, then waits for running requests within the grace time. Returns false if
+/// some were cut off.
 ///
 /// # Panics
-/// Never: the limits were checked.
+/// Never: the limits were validated.
 pub async fn serve(
     listener: TcpListener,
     hosts: HostRouter,
@@ -100,145 +63,168 @@ pub async fn serve(
     metrics: &Metrics,
     shutdown: impl Future<Output = ()>,
 ) -> bool {
-    let http = builder(config);
-    let clients = Clients::new(config, metrics);
-    let permits = usize::try_from(config.max_connections)
-        .unwrap_or(Semaphore::MAX_PERMITS)
-        .min(Semaphore::MAX_PERMITS);
-    let permits = Arc::new(Semaphore::new(permits));
-    let graceful = GracefulShutdown::new();
+    let server = Server {
+        http: http1_builder(config),
+        hosts,
+        clients: Clients::new(config, metrics),
+        config,
+        metrics,
+        graceful: GracefulShutdown::new(),
+    };
+    let max_connections = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
+    let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let accepted = async {
-            let permit = Arc::clone(&permits)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            (listener.accept().await, permit)
-        };
-        let (accepted, permit) = tokio::select! {
-            accepted = accepted => accepted,
+        tokio::select! {
+            (accepted, permit) = accept(&listener, &permits) => match accepted {
+                Ok((tcp, peer)) => server.spawn_connection(tcp, peer, permit),
+                Err(error) => delay_after_failure(&error).await,
+            },
             () = &mut shutdown => break,
-        };
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                pause(&error).await;
-                continue;
-            }
-        };
-        let share = match clients.admit(peer) {
-            Ok(share) => share,
-            Err(refused) => {
-                refuse(tcp, refused);
-                continue;
-            }
-        };
-        let connection = http.serve_connection(
-            wrap_stream(tcp, config),
-            connection_service(hosts.clone(), clients.clone(), peer),
-        );
-        let connection = graceful.watch(connection);
-        let open = OpenConnection::count(metrics);
-        tokio::spawn(async move {
-            // Errors here are the client's: it went away, was too slow, or sent what is not HTTP.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-            drop((open, share, permit));
-        });
+        }
     }
     drop(listener);
-    tokio::time::timeout(config.shutdown_grace, graceful.shutdown())
+    tokio::time::timeout(config.shutdown_grace, server.graceful.shutdown())
         .await
         .is_ok()
 }
 
-/// Counted as long as it lives, however its task ends.
-struct OpenConnection(Gauge);
+/// Accepts a connection as soon as one fewer than the maximum is open.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> (io::Result<(TcpStream, SocketAddr)>, OwnedSemaphorePermit) {
+    let permit = Arc::clone(permits).acquire_owned().await;
+    let permit = permit.expect("the semaphore is never closed");
+    (listener.accept().await, permit)
+}
+
+async fn delay_after_failure(error: &io::Error) {
+    let is_of_client = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    );
+    if !is_of_client {
+        tracing::error!(%error, "cannot accept connections");
+        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+    }
+}
+
+/// What all connections share.
+struct Server<'a> {
+    http: http1::Builder,
+    hosts: HostRouter,
+    clients: Clients,
+    config: &'a Config,
+    metrics: &'a Metrics,
+    graceful: GracefulShutdown,
+}
+
+impl Server<'_> {
+    /// Serves a connection in a task of its own, or rejects it if its client has too many.
+    fn spawn_connection(&self, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let share = match self.clients.reserve_connection(peer) {
+            Ok(share) => share,
+            Err(refused) => return reject(tcp, refused),
+        };
+        let connection = self.http.serve_connection(
+            wrap_stream(tcp, self.config),
+            connection_service(self.hosts.clone(), self.clients.clone(), peer),
+        );
+        let connection = self.graceful.watch(connection);
+        let open = OpenConnection::new(self.metrics, share, permit);
+        tokio::spawn(async move {
+            // The client disconnected, was too slow, or did not speak HTTP.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(open);
+        });
+    }
+}
+
+/// Counts a connection and holds its permits until its task ends, even by a panic.
+struct OpenConnection {
+    gauge: Gauge,
+    _share: Reservation,
+    _permit: OwnedSemaphorePermit,
+}
 
 impl OpenConnection {
-    fn count(metrics: &Metrics) -> Self {
+    fn new(metrics: &Metrics, share: Reservation, permit: OwnedSemaphorePermit) -> Self {
         metrics.connections.inc();
-        Self(metrics.connections.clone())
+        Self {
+            gauge: metrics.connections.clone(),
+            _share: share,
+            _permit: permit,
+        }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.dec();
+        self.gauge.dec();
     }
 }
 
-fn builder(config: &Config) -> http1::Builder {
+fn http1_builder(config: &Config) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_header_size(config.max_header_bytes)
-        .max_buf_size(BUFFER.max(config.max_header_bytes))
-        // A client that closes its side is one that has gone: what it asked for is given up. Waiting for a media URL on
-        // behalf of nobody would keep others from it.
+        .max_buf_size(BUFFER_SIZE.max(config.max_header_bytes))
+        // A client that closes its side has disconnected, so its request is dropped. A fetch of a
+        // media URL must not keep its permit when no client waits for it.
         .half_close(false);
     http
 }
 
-/// Answers a connection beyond its client's share and closes it. Never waits, so that nobody else waits behind it: what
-/// the new socket does not take at once is lost.
-fn refuse(tcp: TcpStream, refused: AtCapacity) {
+/// Answers 503 and closes the connection. Never blocks, because the accept loop calls it: if the
+/// send buffer of the new socket is full, the response is lost.
+fn reject(tcp: TcpStream, refused: AtCapacity) {
     let seconds = refused.retry_after;
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     );
     let Ok(mut tcp) = tcp.into_std() else { return };
-    // A socket that is closed with unread bytes in it sends a reset, which can overtake the answer.
+    // Closing a socket with unread bytes sends a reset, which can overtake the response.
     let _ = tcp.read(&mut [0; 4096]);
-    let _ = tcp.write(answer.as_bytes());
+    let _ = tcp.write(response.as_bytes());
     let _ = tcp.shutdown(std::net::Shutdown::Write);
 }
 
 fn wrap_stream(tcp: TcpStream, config: &Config) -> TokioIo<IdleTimeoutStream> {
-    // Answers are written whole; waiting to fill a packet only delays them.
+    // Responses are written in large pieces, so Nagle's algorithm only delays them.
     let _ = tcp.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(MAX_UNSENT);
     TokioIo::new(IdleTimeoutStream::new(tcp, config.download_pace()))
 }
 
+/// Returns the hyper service of a connection. It adds the client's address to each request, and
+/// drains what its handler has left of the body.
 fn connection_service(
     hosts: HostRouter,
     clients: Clients,
     peer: SocketAddr,
 ) -> impl hyper::service::Service<
     hyper::Request<Incoming>,
-    Response = axum::response::Response,
+    Response = Response,
     Error = Infallible,
     Future: Send,
 > {
     hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let router = hosts.router(&request);
+        let router = hosts.route(&request);
         let expects_continue = request.headers().contains_key(header::EXPECT);
         let (mut parts, body) = request.into_parts();
-        parts
-            .extensions
-            .insert(clients.address(peer.ip(), &parts.headers));
+        let client = clients.address(peer.ip(), &parts.headers);
+        parts.extensions.insert(client);
         let body = DrainableBody::new(body);
         async move {
-            let mut answer = router
-                .oneshot(Request::from_parts(parts, Body::new(body.clone())))
-                .await?;
-            body.finish(expects_continue, answer.headers_mut()).await;
-            Ok(answer.map(OneAtATime::limit))
+            let request = Request::from_parts(parts, Body::new(body.clone()));
+            let mut response = router.oneshot(request).await?;
+            body.drain(expects_continue, response.headers_mut()).await;
+            Ok(response.map(OneFrameInFlight::wrap))
         }
     })
-}
-
-async fn pause(error: &io::Error) {
-    let of_the_client = matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-    );
-    if !of_the_client {
-        tracing::error!(%error, "cannot accept connections");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
 }

@@ -69,7 +69,8 @@ impl HandleBody {
 }
 
 impl From<&Chat> for HealthBody {
-    /// Every chat is healthy: health depends on incoming messages, which this server does not receive yet.
+    /// Every chat is healthy: health depends on incoming messages, which this server does not
+    /// receive yet.
     fn from(chat: &Chat) -> Self {
         Self {
             status: "HEALTHY",
