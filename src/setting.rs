@@ -1,4 +1,4 @@
-//! Value types, bounds and parsers of settings, for the configuration structs that the layers own.
+//! Value types, bounds and parsers for the settings that modules declare with clap.
 
 use std::fmt;
 use std::num::IntErrorKind;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Command};
 
 const SECONDS_PER_DAY: u64 = 24 * 3600;
-/// Upper bound of counts of things that take memory each.
+/// Upper bound of counts, for things that occupy memory each.
 pub(crate) const MAX_COUNT: u64 = 1_000_000;
 /// Ten years: the upper bound of times. Longer ones could overflow a timestamp.
 pub(crate) const MAX_DAYS: u64 = 10 * 365;
@@ -72,7 +72,7 @@ pub(crate) fn seconds(
     move |text| parse(text).map(Duration::from_secs)
 }
 
-/// How long rows are kept; without an end if 0 days were configured.
+/// A retention period; `None` is unlimited, which 0 days configure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention(pub Option<Duration>);
 
@@ -119,7 +119,7 @@ impl<T: FromStr> FromStr for List<T> {
     }
 }
 
-/// An entry of a list that is not valid.
+/// An invalid entry of a list.
 #[derive(Debug)]
 pub struct InvalidEntry(String);
 

@@ -24,8 +24,8 @@ pub struct Config {
     /// `haversack.db` in the data folder
     #[arg(long, value_parser = db::parse_url)]
     pub database_url: Option<Url>,
-    /// Blob store: a folder, as `file:/path`, or a bucket, as `s3://bucket/prefix?region=...&endpoint=...`;
-    /// by default the data folder
+    /// Blob store: a folder, as `file:/path`, or a bucket, as
+    /// `s3://bucket/prefix?region=...&endpoint=...`; by default the data folder
     #[arg(long)]
     pub blobs_url: Option<String>,
 }
@@ -66,7 +66,8 @@ impl Config {
             Some(text) => {
                 locations.blobs_dir = file_path(text).ok_or_else(|| {
                     format!(
-                        "{text:?} is not supported; use file:/path/of/a/folder or s3://bucket/prefix"
+                        "{text:?} is not supported; use file:/path/of/a/folder or \
+                         s3://bucket/prefix"
                     )
                 })?;
             }
@@ -113,8 +114,8 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Opens storage for one process, creates missing folders and applies migrations. Other servers may
-    /// use the same bucket and the same PostgreSQL database.
+    /// Opens storage for one process, creates missing folders and applies migrations. Other servers
+    /// may use the same bucket and the same PostgreSQL database.
     ///
     /// # Errors
     /// A folder is in use or not writable, or the database cannot be opened or is not durable.
@@ -142,8 +143,8 @@ impl Storage {
         })
     }
 
-    /// Attaches to storage that a running server may hold, without migrating or locking it. Temporary
-    /// files go to `scratch`.
+    /// Attaches to storage that a running server may hold, without migrating or locking it.
+    /// Temporary files go to `scratch`.
     ///
     /// # Errors
     /// There is no database, its schema is not current, or it cannot be opened.
@@ -172,8 +173,8 @@ impl Storage {
     }
 }
 
-/// Creates a folder that only its owner can access. The parents of created folders are synced, which
-/// makes them durable; an existing folder may have a parent that cannot be read.
+/// Creates a folder that only its owner can access. The parents of created folders are synced,
+/// which makes them durable; an existing folder may have a parent that cannot be read.
 fn create_private(folder: &Path) -> anyhow::Result<()> {
     let missing: Vec<PathBuf> = std::path::absolute(folder)?
         .ancestors()
@@ -216,7 +217,8 @@ fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another haversack server uses {}: stop it, or choose another with --data-dir, --blobs-url or --database-url",
+            "another haversack server uses {}: stop it, or choose another with --data-dir, \
+             --blobs-url or --database-url",
             folder.display()
         ),
         Err(TryLockError::Error(error)) => {

@@ -36,7 +36,8 @@ pub struct Config {
     /// Time without a byte after which another upload to the same URL may replace this one
     #[arg(id = "upload-stall-seconds", long, default_value = "5", value_parser = seconds(0))]
     pub upload_stall: Duration,
-    /// Maximum total size of uploads and fetched files that are not stored yet, in bytes; further ones get 503
+    /// Maximum total size of uploads and fetched files that are not stored yet, in bytes; further
+    /// ones get 503
     #[arg(long, default_value_t = 17_179_869_184, value_parser = number::<u64>(1..))]
     pub max_temporary_bytes: u64,
     /// Maximum total size of such files of one partner, in bytes; further ones get 503
@@ -81,7 +82,8 @@ impl Config {
         Duration::from_secs(seconds) + self.upload_grace + self.idle_timeout
     }
 
-    /// Returns the limits of bytes of uploads and fetched files that are not stored yet, by partner.
+    /// Returns the limits of bytes of uploads and fetched files that are not stored yet, by
+    /// partner.
     pub(super) fn temporary_bytes(&self) -> budget::Limits {
         budget::Limits::without_queue(
             self.max_temporary_bytes,
@@ -89,8 +91,8 @@ impl Config {
         )
     }
 
-    /// Returns the limits of files being inspected, by partner. Each occupies a thread and, if all of
-    /// it is text, briefly a core.
+    /// Returns the limits of files being inspected, by partner. Each occupies a thread and, if all
+    /// of it is text, briefly a core.
     pub(super) fn inspections(&self) -> budget::Limits {
         budget::Limits {
             total: self.max_inspections,

@@ -24,16 +24,20 @@ const BATCH: u32 = 500;
 pub struct Config {
     /// Time a failed attachment, rejected or never uploaded, stays visible
     #[arg(
-        id = "failed-attachment-retention-seconds", long, default_value = "86400", value_parser = seconds(0)
+        id = "failed-attachment-retention-seconds", long, default_value = "86400",
+        value_parser = seconds(0)
     )]
     pub failed_attachments: Duration,
     /// Time the response to a send is kept under its idempotency key, in days; 0 keeps it forever
-    #[arg(id = "idempotency-retention-days", long, default_value = "30", value_parser = retention_days)]
+    #[arg(
+        id = "idempotency-retention-days", long, default_value = "30", value_parser = retention_days
+    )]
     pub idempotency: Retention,
     /// Time the audit record of a deletion is kept, in days; 0 keeps it forever
     #[arg(id = "audit-retention-days", long, default_value = "400", value_parser = retention_days)]
     pub audit_records: Retention,
-    /// Time the validators of a fetched file are kept, so that its origin can answer 304 instead of the file
+    /// Time the validators of a fetched file are kept, so that its origin can answer 304 instead of
+    /// the file
     #[arg(
         id = "fetch-revalidate-seconds", long, default_value = "2592000", value_parser = seconds(0),
         help_heading = "Media URLs"

@@ -1,8 +1,9 @@
-//! First-run bootstrap: creates a default partner with an API key and a phone number, and prints how to use them.
+//! First-run bootstrap: creates a default partner with an API key and a phone number, and prints
+//! how to use them.
 //!
-//! The key is printed only once, because standard output ends up in logs. `local.toml` in the data folder keeps it in
-//! plain text, readable by its owner only, for `serve --show-key` and `haversack send`. Keys of other partners are
-//! stored as hashes only.
+//! The key is printed only once, because standard output ends up in logs. `local.toml` in the data
+//! folder keeps it in plain text, readable by its owner only, for `serve --show-key` and `haversack
+//! send`. Keys of other partners are stored as hashes only.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -19,7 +20,8 @@ use crate::partners::{self, AddError};
 
 /// Name of the partner that the first start creates.
 const DEFAULT_PARTNER: &str = "default";
-/// Phone number of the default partner, from the range reserved for fiction (NANP 555-0100 to 555-0199).
+/// Phone number of the default partner, from the range reserved for fiction (NANP 555-0100 to
+/// 555-0199).
 const DEFAULT_NUMBER: &str = "+12025550123";
 const FILE: &str = "local.toml";
 
@@ -57,8 +59,9 @@ impl LocalCredentials {
     }
 }
 
-/// Creates the default partner if there is no partner yet, and writes the credentials for local clients. Returns the
-/// text to print; it contains the key if the partner is new, or if `show_key` is set.
+/// Creates the default partner if there is no partner yet, and writes the credentials for local
+/// clients. Returns the text to print; it contains the key if the partner is new, or if `show_key`
+/// is set.
 pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyhow::Result<String> {
     let base_url = app.public_url().join("/api/partner");
     let known = LocalCredentials::read(data_dir)?;
@@ -73,7 +76,8 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
                 api_key: api_key::generate(),
                 phone_number: number.to_string(),
             };
-            // Before the partner is created: after a crash in between, the next start creates it with this key.
+            // Before the partner is created: after a crash in between, the next start creates it
+            // with this key.
             local.write(data_dir)?;
             Some(local)
         }

@@ -1,5 +1,6 @@
-//! API client for `haversack send`. The server is trusted with the API key and the files only: responses are bounded in
-//! size and time, redirects are not followed, and no other origin receives the key.
+//! API client for `haversack send`. The server is trusted with the API key and the files only:
+//! responses are bounded in size and time, redirects are not followed, and no other origin receives
+//! the key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ pub(super) struct ApiClient {
     http: Client,
     base: BaseUrl,
     api_key: String,
-    /// Maximum wait for a response header, for its body, and for the server to accept a chunk of an upload.
+    /// Maximum wait for a response header, for its body, and for the server to accept a chunk of an
+    /// upload.
     timeout: Duration,
 }
 
@@ -225,8 +227,8 @@ fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// Checks the URL of an upload: not http if the API is https, and no credentials, which would be sent as
-/// `Authorization`.
+/// Checks the URL of an upload: not http if the API is https, and no credentials, which would be
+/// sent as `Authorization`.
 fn upload_url(base: &Url, url: &ServerText) -> anyhow::Result<Url> {
     let parsed = Url::parse(url.as_sent())
         .ok()
@@ -242,8 +244,8 @@ fn upload_url(base: &Url, url: &ServerText) -> anyhow::Result<Url> {
     Ok(parsed)
 }
 
-/// Returns the headers of an upload. Refuses all that a presigned PUT does not need, as a hostile server could require
-/// any.
+/// Returns the headers of an upload. Refuses all that a presigned PUT does not need, as a hostile
+/// server could require any.
 fn upload_headers(
     required: &BTreeMap<String, ServerText>,
     content_type: &'static str,

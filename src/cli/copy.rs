@@ -17,8 +17,8 @@ use crate::storage::Storage;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Source: the data folder of a server with default settings, or database URL and blobs URL joined by a
-    /// comma
+    /// Source: the data folder of a server with default settings, or database URL and blobs URL
+    /// joined by a comma
     #[arg(long, value_name = "PLACE")]
     from: String,
     /// Target, in the same format as --from
@@ -42,17 +42,18 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
             "stopped; run the same command again: files that are already copied are skipped",
         )?;
         println!(
-            "{} attachments are there, {} files of them moved now, each verified by reading it back; {} other rows",
+            "{} attachments are in the target; {} of their files were copied now, each verified by \
+             reading it back; {} other rows",
             moved.attachments, moved.files, moved.rows
         );
         if moved.pruned > 0 {
             println!(
-                "{} rows of an earlier copy were deleted: --from no longer contains them",
+                "{} rows of an earlier copy were deleted, as --from no longer contains them",
                 moved.pruned
             );
         }
         for (id, why) in &moved.failed {
-            println!("left: attachment {id}: {why}");
+            println!("not copied: attachment {id}: {why}");
         }
         if !moved.failed.is_empty() {
             bail!("{} attachments could not be copied", moved.failed.len());
@@ -61,7 +62,8 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     })
 }
 
-/// Opens database and blob store, with a temporary working folder if `storage` is not a data folder.
+/// Opens database and blob store, with a temporary working folder if `storage` is not a data
+/// folder.
 async fn open(
     settings: &Settings,
     storage: &str,
@@ -79,7 +81,8 @@ async fn open(
         Some(folder)
     } else if storage.contains(':') {
         bail!(
-            "this is one URL: give the URLs of database and blobs, joined by a comma, or a data folder"
+            "this is one URL: give the URLs of database and blobs, joined by a comma, or a data \
+             folder"
         );
     } else {
         target.database_url = None;

@@ -1,4 +1,5 @@
-//! `haversack doctor`: checks the configuration without changing anything that a server keeps.
+//! `haversack doctor`: checks the configuration and the system without changing the data of a
+//! server.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,64 +15,33 @@ use crate::partners;
 use crate::sandbox::{Confinement, Sandbox};
 use crate::transcode::Ffmpeg;
 
-/// Maximum difference between the clocks of this machine and PostgreSQL, in milliseconds. Servers that share a database
-/// tolerate eight seconds between them.
+/// Maximum difference between the clocks of this machine and PostgreSQL, in milliseconds. Servers
+/// that share a database tolerate eight seconds between them.
 const MAX_CLOCK_SKEW_MS: u64 = 2000;
 
-/// The result of one check.
-struct Finding {
-    name: &'static str,
-    /// A description of the state, or the problem and its remedy.
-    result: Result<String, String>,
-}
-
 pub(super) fn run(config: &Config) -> anyhow::Result<()> {
-    let mut findings = vec![
-        Finding {
-            name: "data folder",
-            result: folder(&config.storage.data_dir),
-        },
-        Finding {
-            name: "file contents",
-            result: block_on(async { Ok(files(config).await) })?,
-        },
-        Finding {
-            name: "address",
-            result: address(config),
-        },
-        Finding {
-            name: "URLs",
-            result: urls(config),
-        },
-        Finding {
-            name: "media URLs",
-            result: media_urls(config),
-        },
-    ];
-    findings.push(Finding {
-        name: "decoders",
-        result: block_on(async { Ok(decoders(config).await) })?,
-    });
-    findings.push(Finding {
-        name: "ffmpeg",
-        result: block_on(async { Ok(ffmpeg(config).await) })?,
-    });
-    findings.push(Finding {
-        name: "database",
-        result: block_on(async { Ok(database(config).await) })?,
-    });
-    for Finding { name, result } in &findings {
+    // The state, or the problem and its remedy.
+    let results: Vec<(&str, Result<String, String>)> = block_on(async {
+        Ok(vec![
+            ("data folder", folder(&config.storage.data_dir)),
+            ("file contents", files(config).await),
+            ("address", address(config)),
+            ("URLs", urls(config)),
+            ("media URLs", media_urls(config)),
+            ("decoders", decoders(config).await),
+            ("ffmpeg", ffmpeg(config).await),
+            ("database", database(config).await),
+        ])
+    })?;
+    for (name, result) in &results {
         match result {
             Ok(state) => println!("ok    {name}: {state}"),
             Err(problem) => println!("wrong {name}: {problem}"),
         }
     }
-    let wrong = findings
-        .iter()
-        .filter(|finding| finding.result.is_err())
-        .count();
+    let wrong = results.iter().filter(|(_, result)| result.is_err()).count();
     if wrong > 0 {
-        anyhow::bail!("{wrong} of {} checks failed", findings.len());
+        anyhow::bail!("{wrong} of {} checks failed", results.len());
     }
     Ok(())
 }
@@ -86,8 +56,8 @@ fn folder(path: &Path) -> Result<String, String> {
         .unwrap_or(Path::new("."));
     tempfile::tempfile_in(existing).map_err(|error| {
         format!(
-            "cannot write in {} ({error}): change its owner or mode, or choose another (HAVERSACK_DATA_DIR, \
-             HAVERSACK_BLOBS_URL, HAVERSACK_DATABASE_URL)",
+            "cannot write in {} ({error}): change its owner or mode, or choose another \
+             (HAVERSACK_DATA_DIR, HAVERSACK_BLOBS_URL, HAVERSACK_DATABASE_URL)",
             existing.display()
         )
     })?;
@@ -124,7 +94,8 @@ async fn files(config: &Config) -> Result<String, String> {
     ))
 }
 
-/// Reports the version of ffmpeg. A missing ffmpeg is not an error, as only the conversion of CAF needs it.
+/// Reports the version of ffmpeg. A missing ffmpeg is not an error, as only the conversion of CAF
+/// needs it.
 async fn ffmpeg(config: &Config) -> Result<String, String> {
     let Some(program) = config.conversion.ffmpeg() else {
         return Ok("not used; CAF is delivered as it is".to_owned());
@@ -142,8 +113,8 @@ async fn ffmpeg(config: &Config) -> Result<String, String> {
     })
 }
 
-/// Reports the sandbox of decoder processes. Decoders work without each part of it, but a vulnerability in one of them
-/// is then a vulnerability of the server.
+/// Reports the sandbox of decoder processes. Decoders work without each part of it, but a
+/// vulnerability in one of them is then a vulnerability of the server.
 async fn decoders(config: &Config) -> Result<String, String> {
     let sandbox = Sandbox::new(config.program.clone());
     let confinement = sandbox
@@ -220,8 +191,8 @@ fn address(config: &Config) -> Result<String, String> {
 fn urls(config: &Config) -> Result<String, String> {
     if config.server.listen.ip().is_unspecified() && config.urls.public_url.is_none() {
         return Err(format!(
-            "{} listens on every address, but upload URLs would contain 127.0.0.1, which only this machine can reach: set \
-             HAVERSACK_PUBLIC_URL to the address that clients use",
+            "{} listens on every address, but upload URLs would contain 127.0.0.1, which only this \
+             machine can reach: set HAVERSACK_PUBLIC_URL to the address that clients use",
             config.server.listen
         ));
     }
@@ -266,13 +237,14 @@ async fn database(config: &Config) -> Result<String, String> {
         }
         SchemaStatus::Older => {
             return Ok(format!(
-                "{kind}, opened, durable; its schema is that of an older version: make a backup; the next start or \
-                 haversack migrate updates it"
+                "{kind}, opened, durable; its schema is that of an older version: make a backup; the \
+                 next start or haversack migrate updates it"
             ));
         }
         SchemaStatus::Newer => {
             return Err(format!(
-                "{kind}: its schema is that of a newer version; run that version, or restore a backup made before the upgrade"
+                "{kind}: its schema is that of a newer version; run that version, or restore a backup \
+                 made before the upgrade"
             ));
         }
         SchemaStatus::Current => {}
@@ -282,8 +254,8 @@ async fn database(config: &Config) -> Result<String, String> {
         .map_err(|error| error.to_string())?;
     match partners.iter().find(|partner| partner.lines.is_empty()) {
         Some(partner) => Err(format!(
-            "partner {} has no phone number and cannot send: add another with haversack partner add NAME \
-             --phone-number +1...",
+            "partner {} has no phone number and cannot send: add another with haversack partner add \
+             NAME --phone-number +1...",
             partner.name
         )),
         None => Ok(format!(
@@ -310,7 +282,8 @@ fn server(config: &Config) -> Option<String> {
     })
 }
 
-/// Checks the requirements on PostgreSQL besides durability: encoding, clock and number of connections.
+/// Checks the requirements on PostgreSQL besides durability: encoding, clock and number of
+/// connections.
 fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
     let ServerInfo {
         version,
@@ -321,20 +294,22 @@ fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
     let name = format!("PostgreSQL {version}");
     if encoding != "UTF8" {
         return Err(format!(
-            "{name}: the database is in {encoding}: create it with ENCODING 'UTF8' TEMPLATE template0"
+            "{name}: the database is in {encoding}: create it with ENCODING 'UTF8' TEMPLATE \
+             template0"
         ));
     }
     let apart = Clock::system().now().as_millis().abs_diff(now.as_millis());
     if apart > MAX_CLOCK_SKEW_MS {
         return Err(format!(
-            "{name}: its clock and that of this machine are {apart} ms apart: synchronize all servers with NTP"
+            "{name}: its clock and that of this machine are {apart} ms apart: synchronize all servers \
+             with NTP"
         ));
     }
     let own = config.database.connections + db::LOCK_CONNECTIONS;
     if i64::from(own) > *max_connections {
         return Err(format!(
-            "{name}: it accepts {max_connections} connections, and this server alone may open {own}: raise max_connections or \
-             lower HAVERSACK_DATABASE_CONNECTIONS"
+            "{name}: it accepts {max_connections} connections, and this server alone may open {own}: \
+             raise max_connections or lower HAVERSACK_DATABASE_CONNECTIONS"
         ));
     }
     Ok(format!("{name}, {own} of {max_connections} connections"))

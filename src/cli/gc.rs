@@ -56,12 +56,13 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
         if !arguments.dry_run && !found.orphaned.is_empty() {
             gc::enqueue_deletion(&storage, found.orphaned, Clock::system().now()).await?;
             println!(
-                "a running server deletes them within a minute; otherwise the next server to start does"
+                "a running server deletes them within a minute, or else the next server that starts"
             );
         }
         if !found.missing.is_empty() {
             bail!(
-                "{} attachments have no file: restore the files from a backup, or delete the attachments",
+                "{} attachments have no file: restore the files from a backup, or delete the \
+                 attachments",
                 found.missing.len()
             );
         }

@@ -1,4 +1,5 @@
-//! `haversack migrate`: applies the migrations and exits, for operators who run servers without DDL rights.
+//! `haversack migrate`: applies the migrations and exits, for operators who run servers without DDL
+//! rights.
 
 use super::block_on;
 use crate::config::Config;

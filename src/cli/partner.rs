@@ -35,7 +35,8 @@ enum Command {
     Set {
         /// Name of the partner
         name: String,
-        /// Retention of its files from now on: `persistent` (until deleted) or `ephemeral` (one to two days)
+        /// Retention of its files from now on: `persistent` (until deleted) or `ephemeral` (one to
+        /// two days)
         #[arg(long, value_name = "TIER", value_parser = tier)]
         tier: Tier,
     },

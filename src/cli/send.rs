@@ -47,8 +47,12 @@ pub(super) struct Arguments {
     /// API key; by default that of the same server
     #[arg(long, env = "LINQ_API_V3_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// Maximum wait for a response header, for its body, and for the server to accept a chunk of an upload
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// Maximum wait for a response header, for its body, and for the server to accept a chunk of an
+    /// upload
+    #[arg(
+        long, value_name = "SECONDS", default_value_t = 120,
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
     timeout_seconds: u64,
 }
 
@@ -145,13 +149,14 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Creates the client from flags and the variables of the SDKs, or from the credentials of the local server. The local
-/// key is sent only to the local server.
+/// Creates the client from flags and the variables of the SDKs, or from the credentials of the
+/// local server. The local key is sent only to the local server.
 fn client(config: &Config, arguments: &Arguments) -> anyhow::Result<ApiClient> {
     let local = LocalCredentials::read(&config.storage.data_dir)?;
     let missing = |what: &str| {
         format!(
-            "no {what}: start haversack serve here, or give --base-url and --api-key (nothing was found in {})",
+            "no {what}: start haversack serve here, or give --base-url and --api-key (there is no \
+             local.toml in {})",
             config.storage.data_dir.display()
         )
     };

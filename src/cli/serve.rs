@@ -56,7 +56,8 @@ async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
         tracing::info!("stopping after running requests; a second signal stops at once");
         tokio::spawn(async move {
             any_signal(&mut signals).await;
-            // Safe, as a crash is: acknowledged data is durable, and the next start cleans up the rest.
+            // Safe, as a crash is: acknowledged data is durable, and the next start cleans up the
+            // rest.
             std::process::exit(1);
         });
     };
@@ -92,14 +93,15 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses a level or a list of `target=level`. Empty items are ignored; `Targets` would read them as the level `error`.
+/// Parses a level or a list of `target=level`. Empty items are ignored; `Targets` would read them
+/// as the level `error`.
 fn log_filter(list: &str) -> Result<Targets, ParseError> {
     let items: Vec<_> = list.split(',').filter(|item| !item.is_empty()).collect();
     items.join(",").parse()
 }
 
-/// Raises the limit of open files to its hard limit: each connection and each open file takes a descriptor. The usual
-/// soft limit of 1024 exists for programs that use select(2).
+/// Raises the limit of open files to its hard limit: each connection and each open file takes a
+/// descriptor. The usual soft limit of 1024 exists for programs that use select(2).
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

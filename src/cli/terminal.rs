@@ -1,5 +1,5 @@
-//! Escaping of untrusted text for the terminal (terminal injection): a server must not move the cursor, colour or hide
-//! the program's own output, or imitate it.
+//! Escaping of untrusted text for the terminal (terminal injection): a server must not move the
+//! cursor, colour or hide the program's own output, or imitate it.
 
 use std::fmt;
 
@@ -60,8 +60,9 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> String {
         })
 }
 
-/// Returns true for characters that a terminal may interpret or hide: C0, DEL and C1 (ECMA-48), line and paragraph
-/// separators, directional marks and overrides (Unicode Standard Annex 9), and tags.
+/// Returns true for characters that a terminal may interpret or hide: C0, DEL and C1 (ECMA-48),
+/// line and paragraph separators, directional marks and overrides (Unicode Standard Annex 9), and
+/// tags.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Arg;
 use toml::de::{DeTable, DeValue};
 
-use super::layers::key;
+use super::sources::key;
 use super::{Error, Origin};
 
-/// Minimum similarity of a key that is suggested for an unknown one; clap's for flags.
+/// Minimum similarity of a suggested key to the unknown one, as clap has for flags.
 const MIN_SIMILARITY: f64 = 0.7;
 
 /// The values of a file, as text.
@@ -25,13 +25,13 @@ struct Entry {
 }
 
 impl SettingsFile {
-    /// Reads a file that has keys of `settings` only.
+    /// Reads a file. A key that is not one of `settings` is an error.
     pub(super) fn read(path: &Path, settings: &[Arg]) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
             path: path.to_owned(),
             source,
         })?;
-        // Errors do not quote the line, as the library would: it may hold a password.
+        // Without the line itself, which toml would quote: it may hold a password.
         let malformed = |position: usize, problem: String| Error::Malformed {
             path: path.to_owned(),
             line: line(&text, position),

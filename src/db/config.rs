@@ -24,26 +24,41 @@ const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 #[command(next_help_heading = "Database")]
 pub struct Config {
     /// PostgreSQL: maximum number of connections, besides 8 for locks on files
-    #[arg(id = "database-connections", long, default_value_t = 16, value_parser = number::<u32>(1..=MAX_COUNT))]
+    #[arg(
+        id = "database-connections", long, default_value_t = 16,
+        value_parser = number::<u32>(1..=MAX_COUNT)
+    )]
     pub connections: u32,
-    /// PostgreSQL: maximum number of connections used for one partner; one in eight is reserved for the server
-    #[arg(id = "database-connections-per-partner", long, default_value_t = 8, value_parser = number::<u64>(1..))]
+    /// PostgreSQL: maximum number of connections used for one partner; one in eight is reserved for
+    /// the server
+    #[arg(
+        id = "database-connections-per-partner", long, default_value_t = 8,
+        value_parser = number::<u64>(1..)
+    )]
     pub connections_per_partner: u64,
     /// SQLite: maximum number of the 4 read connections for clients that are used for one partner
-    #[arg(id = "max-database-reads-per-partner", long, default_value_t = 3, value_parser = number::<u64>(1..))]
+    #[arg(
+        id = "max-database-reads-per-partner", long, default_value_t = 3,
+        value_parser = number::<u64>(1..)
+    )]
     pub max_reads_per_partner: u64,
-    /// SQLite: maximum number of writes that wait for the writer or share its commit; a large write counts as
-    /// several
-    #[arg(id = "max-database-writes", long, default_value_t = 256, value_parser = number::<u64>(1..))]
+    /// SQLite: maximum number of writes that wait for the writer or share its commit; a large write
+    /// counts as several
+    #[arg(
+        id = "max-database-writes", long, default_value_t = 256, value_parser = number::<u64>(1..)
+    )]
     pub max_writes: u64,
     /// SQLite: maximum number of such writes for one partner; further ones wait for at most 5 s
-    #[arg(id = "max-database-writes-per-partner", long, default_value_t = 32, value_parser = number::<u64>(1..))]
+    #[arg(
+        id = "max-database-writes-per-partner", long, default_value_t = 32,
+        value_parser = number::<u64>(1..)
+    )]
     pub max_writes_per_partner: u64,
 }
 
 impl Config {
-    /// Returns the limits of connections that read SQLite. One more is reserved for the server's own
-    /// work.
+    /// Returns the limits of connections that read SQLite. One more is reserved for the server's
+    /// own work.
     pub(super) fn read_limits(&self) -> budget::Limits {
         limits(u64::from(SQLITE_READERS) - 1, self.max_reads_per_partner)
     }
@@ -53,8 +68,8 @@ impl Config {
         limits(self.max_writes, self.max_writes_per_partner)
     }
 
-    /// Returns the limits of connections to PostgreSQL in use. The others are reserved for the server's
-    /// own work.
+    /// Returns the limits of connections to PostgreSQL in use. The others are reserved for the
+    /// server's own work.
     pub(super) fn connection_limits(&self) -> budget::Limits {
         let connections = u64::from(self.connections);
         let reserved = (connections / 8).max(1);

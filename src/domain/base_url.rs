@@ -21,7 +21,8 @@ impl BaseUrl {
         &self.0
     }
 
-    /// Returns the value of a `Host` header for this URL: its host, and its port unless that is the default.
+    /// Returns the value of a `Host` header for this URL: its host, and its port unless that is the
+    /// default.
     #[must_use]
     pub fn authority(&self) -> String {
         let host = self.0.host_str().unwrap_or_default();

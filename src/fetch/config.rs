@@ -14,7 +14,8 @@ use crate::setting::{self, List, MAX_COUNT, number, seconds};
 #[group(skip)]
 #[command(next_help_heading = "Media URLs")]
 pub struct Config {
-    /// Networks that media URLs may reach although they are not public, such as `127.0.0.0/8,10.1.0.0/16`
+    /// Networks that media URLs may reach although they are not public, such as
+    /// `127.0.0.0/8,10.1.0.0/16`
     #[arg(
         id = "fetch-allow-nets",
         long,
@@ -34,7 +35,10 @@ pub struct Config {
     #[arg(id = "fetch-ca-file", long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// Maximum size of a fetched file, in bytes
-    #[arg(id = "fetch-max-bytes", long, default_value_t = 10_485_760, value_parser = number::<u64>(1..))]
+    #[arg(
+        id = "fetch-max-bytes", long, default_value_t = 10_485_760,
+        value_parser = number::<u64>(1..)
+    )]
     pub max_bytes: u64,
     /// Time allowed for fetching one file, including redirects
     #[arg(id = "fetch-timeout-seconds", long, default_value = "30", value_parser = seconds(1))]
@@ -43,35 +47,50 @@ pub struct Config {
     #[arg(id = "fetch-idle-timeout-seconds", long, default_value = "10", value_parser = seconds(1))]
     pub idle_timeout: Duration,
     /// Time allowed for resolving a host name
-    #[arg(id = "fetch-resolve-timeout-seconds", long, default_value = "5", value_parser = seconds(1))]
+    #[arg(
+        id = "fetch-resolve-timeout-seconds", long, default_value = "5", value_parser = seconds(1)
+    )]
     pub resolve_timeout: Duration,
     /// Time allowed for a TLS connection to the origin
-    #[arg(id = "fetch-connect-timeout-seconds", long, default_value = "10", value_parser = seconds(1))]
+    #[arg(
+        id = "fetch-connect-timeout-seconds", long, default_value = "10", value_parser = seconds(1)
+    )]
     pub connect_timeout: Duration,
     /// Maximum number of redirects followed
-    #[arg(id = "fetch-max-redirects", long, default_value_t = 5, value_parser = number::<usize>(..=MAX_COUNT))]
+    #[arg(
+        id = "fetch-max-redirects", long, default_value_t = 5,
+        value_parser = number::<usize>(..=MAX_COUNT)
+    )]
     pub max_redirects: usize,
     // hyper refuses a smaller buffer.
     /// Maximum size of an origin's response header, in bytes
     #[arg(
-        id = "fetch-max-header-bytes", long, default_value_t = 65_536, value_parser = number::<usize>(8192..=MAX_COUNT)
+        id = "fetch-max-header-bytes", long, default_value_t = 65_536,
+        value_parser = number::<usize>(8192..=MAX_COUNT)
     )]
     pub max_header_bytes: usize,
     /// Maximum number of files fetched at the same time
-    #[arg(id = "fetch-max-concurrent", long, default_value_t = 64, value_parser = number::<u64>(1..=MAX_COUNT))]
+    #[arg(
+        id = "fetch-max-concurrent", long, default_value_t = 64,
+        value_parser = number::<u64>(1..=MAX_COUNT)
+    )]
     pub max_concurrent: u64,
     /// Maximum number of files fetched at the same time for one partner
     #[arg(
-        id = "fetch-max-concurrent-per-partner", long, default_value_t = 16, value_parser = number::<u64>(1..=MAX_COUNT)
+        id = "fetch-max-concurrent-per-partner", long, default_value_t = 16,
+        value_parser = number::<u64>(1..=MAX_COUNT)
     )]
     pub max_concurrent_per_partner: u64,
     /// Maximum number of fetches of one partner that wait; further ones get 503
     #[arg(
-        id = "fetch-max-queued-per-partner", long, default_value_t = 128, value_parser = number::<usize>(1..=MAX_COUNT)
+        id = "fetch-max-queued-per-partner", long, default_value_t = 128,
+        value_parser = number::<usize>(1..=MAX_COUNT)
     )]
     pub max_queued_per_partner: usize,
     /// Time a fetch may wait before it gets 503
-    #[arg(id = "fetch-queue-timeout-seconds", long, default_value = "30", value_parser = seconds(1))]
+    #[arg(
+        id = "fetch-queue-timeout-seconds", long, default_value = "30", value_parser = seconds(1)
+    )]
     pub queue_timeout: Duration,
 }
 

@@ -50,21 +50,35 @@ const LIST_BYTES_PER_BYTE: u64 = 16;
 #[command(next_help_heading = "JSON bodies")]
 pub struct JsonConfig {
     /// Maximum size of a JSON body, in bytes
-    #[arg(id = "max-json-bytes", long, default_value_t = 8_388_608, value_parser = number::<u64>(1024..))]
+    #[arg(
+        id = "max-json-bytes", long, default_value_t = 8_388_608,
+        value_parser = number::<u64>(1024..)
+    )]
     pub max_bytes: u64,
     /// Maximum total size of the JSON bodies being read or handled, in bytes; further ones get 503
-    #[arg(id = "max-json-bytes-total", long, default_value_t = 67_108_864, value_parser = number::<u64>(1..))]
+    #[arg(
+        id = "max-json-bytes-total", long, default_value_t = 67_108_864,
+        value_parser = number::<u64>(1..)
+    )]
     pub max_bytes_total: u64,
-    /// Maximum total size of the JSON bodies from one client address, in bytes; further ones get 503
-    #[arg(id = "max-json-bytes-per-address", long, default_value_t = 16_777_216, value_parser = number::<u64>(1..))]
+    /// Maximum total size of the JSON bodies from one client address, in bytes; further ones get
+    /// 503
+    #[arg(
+        id = "max-json-bytes-per-address", long, default_value_t = 16_777_216,
+        value_parser = number::<u64>(1..)
+    )]
     pub max_bytes_per_address: u64,
     /// Time a client may fall behind the minimum rate of a JSON body
     #[arg(id = "json-grace-seconds", long, default_value = "10", value_parser = seconds(1))]
     pub grace: Duration,
     /// Minimum rate of a JSON body, in bytes per second
-    #[arg(id = "json-min-bytes-per-second", long, default_value_t = 32_768, value_parser = number::<u64>(1..))]
+    #[arg(
+        id = "json-min-bytes-per-second", long, default_value_t = 32_768,
+        value_parser = number::<u64>(1..)
+    )]
     pub min_bytes_per_second: u64,
-    /// Maximum number of JSON bodies over 32 KiB parsed at the same time; each occupies a core briefly
+    /// Maximum number of JSON bodies over 32 KiB parsed at the same time; each occupies a core
+    /// briefly
     #[arg(long, default_value_t = 2, value_parser = number::<u64>(1..))]
     pub max_large_json_bodies: u64,
     /// Maximum number of JSON bodies over 32 KiB from one partner parsed at the same time

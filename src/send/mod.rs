@@ -44,7 +44,8 @@ pub use error::Error;
 #[group(skip)]
 #[command(next_help_heading = "Sending")]
 pub struct Config {
-    /// Maximum number of messages from one line to one recipient within the window; further ones get 429
+    /// Maximum number of messages from one line to one recipient within the window; further ones
+    /// get 429
     #[arg(long, default_value_t = 30, value_parser = number::<u64>(1..))]
     pub rate_limit_messages: u64,
     /// Length of that window; 0 disables the rate limit

@@ -16,7 +16,8 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 #[group(skip)]
 #[command(next_help_heading = "Conversion")]
 pub struct Config {
-    /// The ffmpeg program, which converts CAF to M4A, by path or by name in `PATH`; `none` disables it
+    /// The ffmpeg program, which converts CAF to M4A, by path or by name in `PATH`; `none` disables
+    /// it
     #[arg(long, value_name = "PROGRAM", default_value = "ffmpeg")]
     pub ffmpeg: PathBuf,
     /// Maximum number of files that decoder processes convert or analyse at the same time

@@ -181,7 +181,7 @@ async fn copy_to_a_bucket_and_back_preserves_everything() {
     assert!(copied.status.success(), "{}", stderr(&copied));
     // Two uploads, a variant, and a blob of two attachments, which in a bucket becomes two objects.
     assert!(
-        stdout(&copied).starts_with("5 attachments are there, 5 files"),
+        stdout(&copied).starts_with("5 attachments are in the target; 5 of their files"),
         "{}",
         stdout(&copied)
     );
@@ -276,7 +276,7 @@ async fn second_copy_copies_only_what_is_missing_and_never_damaged_files() {
     let output = stdout(&copied);
     assert!(
         output.contains(&format!(
-            "left: attachment {}: its bytes are 5 bytes with MD5",
+            "not copied: attachment {}: its bytes are 5 bytes with MD5",
             cut.id
         )),
         "{output}"
@@ -295,7 +295,7 @@ async fn second_copy_copies_only_what_is_missing_and_never_damaged_files() {
     std::fs::write(&blob, b"hello").expect("write");
     let copied = copy().await;
     assert!(
-        stdout(&copied).starts_with("6 attachments are there, 1 files of them moved now"),
+        stdout(&copied).starts_with("6 attachments are in the target; 1 of their files were copied now"),
         "{}",
         stdout(&copied)
     );

@@ -1,5 +1,5 @@
-//! Bucket URLs: `s3://bucket/prefix?region=...&endpoint=...`, with the variables of AWS tools for what
-//! they omit.
+//! Bucket URLs: `s3://bucket/prefix?region=...&endpoint=...`, with the variables of AWS tools for
+//! what they omit.
 
 use url::Url;
 
@@ -20,13 +20,15 @@ pub(crate) fn parse(
     let url = Url::parse(text).map_err(|error| format!("it is not a URL ({error})"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "credentials do not belong in it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and remove them"
+            "credentials do not belong in it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and \
+             remove them"
                 .to_owned(),
         );
     }
     if url.port().is_some() || url.fragment().is_some() {
         return Err(
-            "s3://bucket/prefix takes no port and no #; a server of your own is named by ?endpoint=http://host:port"
+            "s3://bucket/prefix takes no port and no #; a server of your own is named by \
+             ?endpoint=http://host:port"
                 .to_owned(),
         );
     }

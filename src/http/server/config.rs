@@ -17,8 +17,8 @@ pub struct Config {
     /// Address and port to listen on; port 0 selects a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Networks of reverse proxies whose `Forwarded` or `X-Forwarded-For` header names the client, such as
-    /// `127.0.0.1/32,10.1.0.0/16`
+    /// Networks of reverse proxies whose `Forwarded` or `X-Forwarded-For` header names the client,
+    /// such as `127.0.0.1/32,10.1.0.0/16`
     #[arg(long, value_name = "NETWORKS", default_value = "")]
     pub trusted_proxies: List<IpNet>,
     /// Maximum number of open connections; further ones wait to be accepted
@@ -27,7 +27,8 @@ pub struct Config {
     /// Maximum number of connections from one client address; further ones get 503 and are closed
     #[arg(long, default_value_t = 1024, value_parser = number::<u64>(1..))]
     pub max_connections_per_address: u64,
-    /// Time allowed for a whole request header, from the start of the connection or the last response
+    /// Time allowed for a whole request header, from the start of the connection or the last
+    /// response
     #[arg(id = "header-timeout-seconds", long, default_value = "10", value_parser = seconds(1))]
     pub header_timeout: Duration,
     // hyper refuses a smaller buffer.

@@ -1,7 +1,8 @@
-//! Layers of the configuration: defaults, below the file, below environment variables, below flags.
+//! The sources of settings, in ascending precedence: defaults, the file, environment variables,
+//! flags.
 //!
-//! A value of the file or the environment becomes the default of its argument, so flags win and one parser checks
-//! all three.
+//! A value of the file or the environment becomes the default of its flag, so one parser checks all
+//! three, and only the effective value has to be valid.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, Args, Command, Parser, value_parser};
+use clap::{Arg, ArgMatches, Args, Command, Parser, value_parser};
 
 use super::file::SettingsFile;
 use super::{Error, Origin, Settings};
@@ -26,12 +27,13 @@ const COMMON: [&str; 7] = [
     "log",
 ];
 
-/// Where each setting that is not a default came from, by key.
+/// The origins of the settings that are not defaults, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Origins(HashMap<String, Origin>);
 
 impl Origins {
-    /// Replaces the setting that an error names by the flag, variable or line that its value came from.
+    /// Replaces the setting that an error names by the flag, variable or line that its value came
+    /// from.
     pub(crate) fn locate(&self, error: Error) -> Error {
         match error {
             Error::Invalid {
@@ -49,12 +51,12 @@ impl Origins {
     }
 }
 
-/// Why a command line cannot be run.
+/// Failure to parse a command line.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// A usage error, or a request for help or the version.
     Usage(clap::Error),
-    /// A setting is invalid.
+    /// An invalid setting.
     Config(Error),
 }
 
@@ -64,53 +66,74 @@ impl From<Error> for Failure {
     }
 }
 
-/// Parses a command line whose parser `P` flattens [`Settings`]. Returns the origins of its settings as well.
+/// Parses a command line whose parser `P` flattens [`Settings`]. Returns the origins of its
+/// settings as well.
 pub(crate) fn parse<P: Parser>(
     arguments: &[OsString],
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<(P, Origins), Failure> {
     let settings = settings();
-    let command = command::<P>();
-    let flags = match command.clone().try_get_matches_from(arguments) {
-        Ok(flags) => flags,
-        Err(error) if is_help(&error) => {
-            let help = show_variables(command).try_get_matches_from(arguments);
-            return Err(Failure::Usage(help.err().filter(is_help).unwrap_or(error)));
-        }
-        Err(error) => return Err(usage(error, &settings)),
-    };
+    let mut command = command::<P>();
+    let flags = parse_flags(&command, arguments, &settings)?;
     let file = match flags.get_one::<PathBuf>("config") {
         Some(path) => SettingsFile::read(path, &settings)?,
         None => SettingsFile::default(),
     };
     let mut origins = Origins::default();
-    let mut layered = command;
     for setting in &settings {
         let key = key(setting);
-        if flags.value_source(setting.get_id().as_str()) == Some(ValueSource::CommandLine) {
-            origins.0.insert(key.clone(), Origin::Flag(flag(setting)));
+        let is_flag =
+            flags.value_source(setting.get_id().as_str()) == Some(ValueSource::CommandLine);
+        let origin = if is_flag {
+            Origin::Flag(flag(setting))
+        } else if let Some((text, origin)) = default(&key, &file, variable) {
+            check(setting, &text).map_err(|problem| Error::Invalid {
+                origin: origin.clone(),
+                problem,
+            })?;
+            command = command.mut_arg(setting.get_id(), |arg| arg.default_value(text));
+            origin
+        } else {
             continue;
-        }
-        let from_variable = variable(&variable_name(&key));
-        let (text, origin) = match (from_variable, file.get(&key)) {
-            (Some(text), _) => (text, Origin::Variable(variable_name(&key))),
-            (None, Some((text, origin))) => (text.into(), origin),
-            (None, None) => continue,
         };
-        check(setting, &text).map_err(|problem| Error::Invalid {
-            origin: origin.clone(),
-            problem,
-        })?;
         origins.0.insert(key, origin);
-        layered = layered.mut_arg(setting.get_id(), |arg| arg.default_value(text));
     }
-    let parsed = layered
+    let parsed = command
         .try_get_matches_from(arguments)
         .and_then(|matches| P::from_arg_matches(&matches));
     Ok((parsed.map_err(|error| usage(error, &settings))?, origins))
 }
 
-/// Returns the settings as the layers declare them.
+fn parse_flags(
+    command: &Command,
+    arguments: &[OsString],
+    settings: &[Arg],
+) -> Result<ArgMatches, Failure> {
+    let parsed = command.clone().try_get_matches_from(arguments);
+    parsed.map_err(|error| {
+        if !is_help(&error) {
+            return usage(error, settings);
+        }
+        let help = show_variables(command.clone(), settings).try_get_matches_from(arguments);
+        Failure::Usage(help.err().filter(is_help).unwrap_or(error))
+    })
+}
+
+/// Returns the value of a setting without a flag: the environment variable, or else the file.
+fn default(
+    key: &str,
+    file: &SettingsFile,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Option<(OsString, Origin)> {
+    let name = variable_name(key);
+    if let Some(text) = variable(&name) {
+        return Some((text, Origin::Variable(name)));
+    }
+    let (text, origin) = file.get(key)?;
+    Some((text.into(), origin))
+}
+
+/// Returns the settings as the modules declare them.
 pub(super) fn settings() -> Vec<Arg> {
     let settings = Settings::augment_args(Command::new("haversack"));
     settings.get_arguments().cloned().collect()
@@ -156,7 +179,8 @@ fn command<P: Parser>() -> Command {
         })
 }
 
-/// Returns true if the placeholder in the help is the one that clap derives, the name of the setting.
+/// Returns true if the placeholder in the help is the one that clap derives, the name of the
+/// setting.
 fn has_derived_value_name(setting: &Arg) -> bool {
     let name = setting.get_value_names().and_then(<[_]>::first);
     name.is_none_or(|name| name.to_lowercase().replace('-', "_") == key(setting))
@@ -178,10 +202,10 @@ fn value_name(key: &str) -> Option<&'static str> {
     unit.map(|(_, name)| *name)
 }
 
-/// Lets the help name the environment variables. Not for parsing: an invalid variable would fail even where a flag
-/// overrides it.
-fn show_variables(command: Command) -> Command {
-    settings().iter().fold(command, |command, setting| {
+/// Adds the environment variables to the help. Not for parsing: clap would refuse an invalid
+/// variable even if a flag overrides it.
+fn show_variables(command: Command, settings: &[Arg]) -> Command {
+    settings.iter().fold(command, |command, setting| {
         let name = variable_name(&key(setting));
         command.mut_arg(setting.get_id(), |arg| arg.env(name).hide_env_values(true))
     })
@@ -198,7 +222,7 @@ fn check(setting: &Arg, text: &OsStr) -> Result<(), String> {
         .map_err(|error| problem(&error))
 }
 
-/// Returns what is wrong with a value. The value itself is not part of it, as it may be a password.
+/// Returns the problem with a value, without the value of a setting that may hold a password.
 fn problem(error: &clap::Error) -> String {
     use std::error::Error as _;
     if let Some(source) = error.source() {
@@ -213,7 +237,7 @@ fn problem(error: &clap::Error) -> String {
     }
 }
 
-/// Turns an invalid value of a setting into the error that it is in every layer.
+/// Converts an error of clap. Invalid values of flags are reported like those of other sources.
 fn usage(error: clap::Error, settings: &[Arg]) -> Failure {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return Failure::Usage(error);
@@ -222,7 +246,8 @@ fn usage(error: clap::Error, settings: &[Arg]) -> Failure {
     let setting = settings
         .iter()
         .find(|setting| Some(flag(setting).as_str()) == named);
-    let is_empty = matches!(error.get(ContextKind::InvalidValue), Some(ContextValue::String(value)) if value.is_empty());
+    let value = error.get(ContextKind::InvalidValue);
+    let is_empty = matches!(value, Some(ContextValue::String(value)) if value.is_empty());
     match (setting, error.kind()) {
         (Some(setting), ErrorKind::ValueValidation | ErrorKind::InvalidValue) if !is_empty => {
             Failure::Config(Error::Invalid {
