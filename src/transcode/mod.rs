@@ -38,7 +38,7 @@ const AUDIO_MEMORY: u64 = 56 * MIB;
 const AUDIO_CPU_SECONDS: u64 = 5;
 /// Memory limit for converting a picture, in bytes: the largest one with four 16-bit channels.
 const PICTURE_MEMORY: u64 = 640 * MIB;
-/// CPU time limit for converting a picture, in seconds. The largest takes about three.
+/// CPU time limit for converting a picture, in seconds. The largest takes about four.
 const PICTURE_CPU_SECONDS: u64 = 10;
 /// Memory limit for the removal of metadata, in bytes.
 const STRIP_MEMORY: u64 = 48 * MIB;

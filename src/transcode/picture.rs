@@ -3,7 +3,9 @@
 //! The encoder takes rows, and each row is converted on its own: to eight bits per channel, without
 //! transparency, and turned upright. A second copy of the picture is never made.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
+use std::ops::Range;
 
 use jpeg_encoder::{
     Encoder, EncodingError, ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr,
@@ -126,10 +128,7 @@ pub(crate) fn encode(
         let _ = encoder.add_icc_profile(&profile);
     }
     encoder
-        .encode_image(Upright {
-            picture,
-            orientation,
-        })
+        .encode_image(Upright::new(picture, orientation))
         .map_err(|error| match error {
             EncodingError::IoError(error) => Error::Output(error),
             error => Error::Refused(error.to_string()),
@@ -186,6 +185,9 @@ impl Picture {
     }
 
     fn rgb(&self, x: u32, y: u32) -> [u8; 3] {
+        if self.channels == Channels::Gray {
+            return [self.sample(x, y, 0); 3];
+        }
         let colour = [0, 1, 2].map(|channel| self.sample(x, y, channel));
         match self.channels {
             Channels::Gray | Channels::Rgb => colour,
@@ -236,16 +238,60 @@ fn from_cmyk(inks: [u8; 3], black: u8) -> [u8; 3] {
     })
 }
 
+/// Number of rows of a transposed picture that are converted together. Its rows are columns of the
+/// stored picture, and reading several at a time makes better use of the processor's caches.
+const BAND: u16 = 16;
+
 /// The rows of a picture as the encoder takes them.
 struct Upright<'a> {
     picture: &'a Picture,
     orientation: Orientation,
+    band: RefCell<Band>,
 }
 
-impl Upright<'_> {
+/// Converted rows.
+#[derive(Default)]
+struct Band {
+    rows: Range<u16>,
+    pixels: Vec<[u8; 3]>,
+}
+
+impl<'a> Upright<'a> {
+    fn new(picture: &'a Picture, orientation: Orientation) -> Self {
+        Self {
+            picture,
+            orientation,
+            band: RefCell::default(),
+        }
+    }
+
     /// Converts a side to the type of the encoder; [`check_dimensions`] bounds it.
     fn side(length: u32) -> u16 {
         u16::try_from(length).expect("sides are at most 65,535")
+    }
+
+    /// Converts the band that starts at row `y`.
+    fn convert(&self, y: u16) -> Band {
+        let Picture { width, height, .. } = *self.picture;
+        let length = if self.orientation.is_transposed() {
+            BAND.min(self.height() - y)
+        } else {
+            1
+        };
+        let row = usize::from(self.width());
+        let mut pixels = vec![[0; 3]; usize::from(length) * row];
+        for x in 0..self.width() {
+            for n in 0..length {
+                let (column, line) =
+                    self.orientation
+                        .stored(x.into(), (y + n).into(), width, height);
+                pixels[usize::from(n) * row + usize::from(x)] = self.picture.rgb(column, line);
+            }
+        }
+        Band {
+            rows: y..y + length,
+            pixels,
+        }
     }
 }
 
@@ -274,14 +320,17 @@ impl ImageBuffer for Upright<'_> {
     }
 
     fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
-        let Picture { width, height, .. } = *self.picture;
-        for x in 0..self.width() {
-            let (x, y) = self.orientation.stored(x.into(), y.into(), width, height);
+        let mut band = self.band.borrow_mut();
+        if !band.rows.contains(&y) {
+            *band = self.convert(y);
+        }
+        let width = usize::from(self.width());
+        let start = usize::from(y - band.rows.start) * width;
+        for &[red, green, blue] in &band.pixels[start..start + width] {
             if self.picture.channels == Channels::Gray {
-                buffers[0].push(self.picture.sample(x, y, 0));
+                buffers[0].push(red);
                 continue;
             }
-            let [red, green, blue] = self.picture.rgb(x, y);
             let (luma, blue, red) = rgb_to_ycbcr(red, green, blue);
             buffers[0].push(luma);
             buffers[1].push(blue);
@@ -319,10 +368,8 @@ mod tests {
             (7, &[5, 3, 1, 4, 2, 0]),
             (8, &[1, 3, 5, 0, 2, 4]),
         ] {
-            let upright = Upright {
-                picture: &picture,
-                orientation: Orientation::from_tag(tag).expect("a defined value"),
-            };
+            let orientation = Orientation::from_tag(tag).expect("a defined value");
+            let upright = Upright::new(&picture, orientation);
             let mut rows: [Vec<u8>; 4] = Default::default();
             for y in 0..upright.height() {
                 upright.fill_buffers(y, &mut rows);
