@@ -28,13 +28,12 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Longest URL that can be one of ours: base, ids, signature, and a name of 255 characters of four
-/// bytes, each byte as three characters.
+/// Maximum length of a URL of this server, in bytes: base, ids, signature, and a filename of 255
+/// characters of four bytes, each byte percent-encoded as three characters.
 const MAX_LENGTH: usize = 8192;
 
-/// By how much the clock of the server that made a URL may be ahead. A URL that is good for longer
-/// than its life and this was made by a clock that was wrong, and could else be used until that
-/// time has come.
+/// Allowed clock skew between servers. Rejects URLs whose expiry lies further ahead than a correct
+/// clock could have set.
 const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
 /// Makes and recognises the URLs of files.
@@ -46,10 +45,10 @@ pub struct FileUrls {
     clock: Clock,
 }
 
-/// Why the URL of an ephemeral file is no use.
+/// Failure to verify the signed URL of an ephemeral file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignedUrlError {
-    /// It is not as it was given out.
+    /// Signature or query was altered, or is missing.
     #[error(
         "this file needs a signed URL, and this one has no signature or was altered; \
          GET /v3/attachments/{{id}} gives one"
@@ -138,9 +137,9 @@ impl FileUrls {
         Ok(())
     }
 
-    /// The file that a URL of ours names; `None` if the URL is not one of ours, in any spelling
-    /// ([`is_below`]) but `http` for `https`. A URL of ours that names no file is
-    /// `Some(None)`. The query is ignored.
+    /// Parses a URL of this server. Returns `None` for other URLs, and `Some(None)` for a URL of this
+    /// server that names no file. Accepts any spelling ([`is_below`]), and `https` instead of
+    /// `http`. Ignores the query.
     #[must_use]
     pub fn parse_local(&self, url: &str) -> Option<Option<FileRef>> {
         let url = Url::parse(Some(url).filter(|url| url.len() <= MAX_LENGTH)?).ok()?;
@@ -153,7 +152,8 @@ impl FileUrls {
             .then(|| self.file_at(&url))
     }
 
-    /// The file that a URL of ours names, in any scheme: what a redirect leads to is not fetched.
+    /// Returns the file named by a URL of this server, in any scheme. Redirects to such URLs are
+    /// resolved here instead of being fetched.
     #[must_use]
     pub fn file_at(&self, url: &Url) -> Option<FileRef> {
         self.bases()
@@ -166,20 +166,20 @@ impl FileUrls {
     }
 }
 
-/// The path of a file.
+/// Returns the URL path of a file.
 fn path(partner: PartnerId, id: AttachmentId, filename: &str) -> String {
     let segment = filename::url_segment(filename);
     let segment = utf8_percent_encode(&segment, SEGMENT);
     format!("/attachments/partners/{partner}/{id}/{segment}")
 }
 
-/// What is signed. A path holds no line break, so no two have the same text. HEAD is allowed with
-/// the same signature.
+/// Returns the signed text. A path contains no line break, so the text is unambiguous. HEAD is
+/// allowed with the signature for GET.
 fn signed_text(path: &str, expires: Timestamp) -> String {
     format!("GET\n{path}\n{}", expires.as_millis())
 }
 
-/// The decoded path of a URL below a base.
+/// Returns the decoded path of a URL relative to a base.
 fn strip_base(base: &Url, url: &Url) -> Option<String> {
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
     let rest = path.strip_prefix(base.path().trim_end_matches('/'))?;

@@ -146,7 +146,7 @@ impl Attachments {
         }
         let query = SignedQuery::parse(head.query).ok_or_else(|| {
             Error::BadSignature(
-                "the URL is not one of ours as it was handed out: use upload_url unchanged"
+                "the URL is not a complete upload URL of this server: use upload_url unchanged"
                     .to_owned(),
             )
         })?;

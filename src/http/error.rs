@@ -267,7 +267,7 @@ struct ErrorDetail {
     status: u16,
     /// The code of the API.
     code: u16,
-    /// What is wrong and how to correct it.
+    /// The problem and its remedy.
     message: String,
     /// The reference page of the code.
     doc_url: String,

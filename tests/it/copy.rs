@@ -295,7 +295,8 @@ async fn second_copy_copies_only_what_is_missing_and_never_damaged_files() {
     std::fs::write(&blob, b"hello").expect("write");
     let copied = copy().await;
     assert!(
-        stdout(&copied).starts_with("6 attachments are in the target; 1 of their files were copied now"),
+        stdout(&copied)
+            .starts_with("6 attachments are in the target; 1 of their files were copied now"),
         "{}",
         stdout(&copied)
     );

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::pace::Pace;
 
-/// How long bytes of the peer are drained after the write side was closed.
+/// Time for which bytes of the peer are drained after the write side was closed.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads are not limited here: hyper limits the time for headers, and handlers that for bodies.

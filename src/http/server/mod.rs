@@ -110,7 +110,7 @@ async fn delay_after_failure(error: &io::Error) {
     }
 }
 
-/// What all connections share.
+/// Configuration and state shared by all connections.
 struct Server<'a> {
     http: http1::Builder,
     hosts: HostRouter,
