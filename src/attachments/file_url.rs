@@ -54,7 +54,7 @@ pub enum SignedUrlError {
          GET /v3/attachments/{{id}} gives one"
     )]
     BadSignature,
-    /// Its time is over.
+    /// The URL has expired.
     #[error("this URL has expired; GET /v3/attachments/{{id}} gives a fresh one")]
     Expired,
 }
