@@ -35,7 +35,7 @@ use crate::storage::Storage;
 use crate::transcode::{Converter, Ffmpeg};
 use crate::url_signing::Signer;
 
-/// A server, bound to its address and ready to run.
+/// A server that is bound to its address and ready to run.
 #[derive(Debug)]
 pub struct App {
     config: Config,
@@ -46,17 +46,17 @@ pub struct App {
     state: HttpState,
     background: Arc<Background>,
     worker: DeliveryWorker,
-    /// Locked as long as the app lives.
+    /// Storage, locked as long as the app exists.
     storage: Storage,
 }
 
 impl App {
-    /// Opens data folder, database and store, and starts to listen. No request is answered before
-    /// [`App::run`].
+    /// Opens the data folder, the database and the store, and starts to listen. No request is
+    /// answered before [`App::run`] is called.
     ///
     /// # Errors
-    /// The folder is in use or cannot be written, the database cannot be opened or is not durable, or
-    /// the address is in use.
+    /// The data folder is in use or cannot be written, the database cannot be opened or is not
+    /// durable, or the address is in use.
     pub async fn build(
         config: Config,
         clock: Clock,
@@ -81,8 +81,8 @@ impl App {
                 .map(|base| base.as_url().clone())
                 .to_vec(),
             listen: address,
-            // Derived from the key that the servers of one database share, so that none of them fetches
-            // from another one either.
+            // Servers that share a database share this key, so they have the same pseudonym and
+            // none fetches from another.
             pseudonym: format!("haversack-{}", &signer.sign("loop detection")[..32]),
         };
         let fetcher = Fetcher::new(config.fetch.clone(), own, roots, resolver, &metrics);
@@ -159,7 +159,7 @@ impl App {
         self.address
     }
 
-    /// Returns the base of API and upload URLs.
+    /// Returns the base of the API and upload URLs.
     #[must_use]
     pub fn public_url(&self) -> &BaseUrl {
         &self.public_url
@@ -180,7 +180,7 @@ impl App {
         &self.state.metrics
     }
 
-    /// Returns the routes of all hosts, for requests without a socket (`fuzz/`).
+    /// Returns the router for all hosts, so that `fuzz/` can call it without a socket.
     pub fn router(&self) -> axum::Router {
         http::router(self.state.clone())
     }
@@ -195,8 +195,8 @@ impl App {
         &self.storage.blobs
     }
 
-    /// Serves until `shutdown`, then shuts down gracefully. Returns true if all requests and
-    /// deliveries finished in time.
+    /// Answers requests and delivers messages until `shutdown` resolves, then shuts down
+    /// gracefully. Returns true if all requests and deliveries finished in time.
     ///
     /// # Errors
     /// A background task ended, which is a bug: a server that accepts messages but does not deliver
@@ -215,8 +215,8 @@ impl App {
         delivery.spawn({
             let background = Arc::clone(&background);
             async move {
-                // First: messages that waited while the server was stopped must not deliver files that
-                // have expired meanwhile.
+                // Expired files are deleted before the first delivery, as messages that waited
+                // while the server was stopped must not deliver them.
                 background.expire_overdue().await;
                 worker.run(async { drop(stopping.await) }).await;
             }
@@ -238,7 +238,8 @@ impl App {
             !ended,
             "a background task ended, which is a bug: see the log"
         );
-        // After the last request, so that its messages can still be delivered.
+        // Delivery stops after the last request has ended, so that its messages can still be
+        // delivered.
         drop(stop_delivery);
         let grace = config.shutdown_grace;
         let delivered = tokio::time::timeout(grace, delivery.join_next())
@@ -262,7 +263,7 @@ fn converter(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Converter
     let converter = Converter::new(sandbox, ffmpeg, folder, conversions)
         .context("cannot empty the folder of unfinished conversions")?;
     let converter = Arc::new(converter);
-    // Detached: ffmpeg takes a while to report its version.
+    // Runs as a detached task, since ffmpeg takes a while to report its version.
     tokio::spawn({
         let converter = Arc::clone(&converter);
         async move {
@@ -274,7 +275,7 @@ fn converter(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Converter
     Ok(converter)
 }
 
-/// Finds ffmpeg. Without it the server runs, but logs what it cannot do.
+/// Finds ffmpeg. Without ffmpeg the server still runs, but logs which features are missing.
 fn find_ffmpeg(program: Option<&Path>, sandbox: &Sandbox) -> Option<Ffmpeg> {
     Ffmpeg::find(program?, sandbox.clone())
         .inspect_err(|problem| tracing::warn!(problem, "{WITHOUT_FFMPEG}"))
@@ -283,8 +284,8 @@ fn find_ffmpeg(program: Option<&Path>, sandbox: &Sandbox) -> Option<Ffmpeg> {
 
 const WITHOUT_FFMPEG: &str = "there is no ffmpeg: CAF is delivered as it is";
 
-/// Returns the public certificate authorities, which are built in to be the same on every machine,
-/// and those of a PEM file.
+/// Returns the trusted certificate authorities: the public ones, built in so that they are the same
+/// on every machine, and those in a PEM file.
 pub(crate) fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -312,8 +313,8 @@ pub(crate) fn certificate_authorities(file: Option<&Path>) -> anyhow::Result<Roo
     Ok(roots)
 }
 
-/// Returns the address by which a client on this machine reaches a listener: loopback, if it listens
-/// on all addresses.
+/// Returns the address at which a local client reaches a listener: loopback, if the listener
+/// accepts connections on all addresses.
 fn connectable_address(address: SocketAddr) -> SocketAddr {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     let ip = match address.ip() {
@@ -324,8 +325,8 @@ fn connectable_address(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Loads the key that signs URLs. Servers that share a database share the key, in that database;
-/// otherwise it is in the data folder.
+/// Loads the key that signs URLs. Servers that share a database also share the key, which is then
+/// stored in the database; otherwise it is stored in the data folder.
 async fn signer(db: &Db, folder: &Path, clock: &Clock) -> anyhow::Result<Signer> {
     if !db.is_shared() {
         return Signer::from_folder(folder).context("cannot use the key that signs upload URLs");

@@ -1,10 +1,10 @@
-//! A budget: a weighted semaphore with a total for all callers and a maximum share per holder, and
-//! with a fair, bounded wait queue.
+//! Limits resource use with budgets. A budget is a weighted semaphore with a total for all callers,
+//! a maximum share per holder, and a fair, bounded wait queue.
 //!
 //! Every resource that clients can make the server hold (bytes of bodies and temporary files,
-//! running conversions and fetches, connections) has a budget. Owns admission and accounting;
-//! callers define the units. A holder is a partner, or the address of a client that is not
-//! authenticated yet.
+//! running conversions and fetches, connections) has a budget. This module owns admission and
+//! accounting; callers define the units. A holder is a partner, or the address of a client that is
+//! not authenticated yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,11 +15,11 @@ use tokio::time::timeout;
 
 use crate::metrics::{BudgetMetrics, Metrics};
 
-/// `Retry-After` of a refusal, in seconds: a rough guess, because units can be released at any
-/// time.
+/// `Retry-After` sent when a reservation is refused, in seconds: a rough guess, because units can
+/// be released at any time.
 const RETRY_AFTER: u64 = 5;
 
-/// The size of a budget and of its wait queue.
+/// Limits of a budget and of its wait queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Units for all holders together.
@@ -28,7 +28,7 @@ pub struct Limits {
     pub share: u64,
     /// Maximum number of waiting callers per holder. With 0, reservations fail at once.
     pub max_queued: usize,
-    /// Maximum wait.
+    /// Maximum time that a caller waits in the queue.
     pub queue_timeout: Duration,
 }
 
@@ -44,18 +44,18 @@ impl Limits {
     }
 }
 
-/// A reservation was refused.
+/// Error from a reservation that was refused because too few units were free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}; try again in {retry_after} s", cause(*.share_exhausted))]
 pub struct AtCapacity {
-    /// The holder's share is exhausted, rather than the total.
+    /// True if the holder's share is exhausted, false if the total is.
     pub share_exhausted: bool,
     /// `Retry-After` in seconds.
     pub retry_after: u64,
 }
 
 impl AtCapacity {
-    /// The server as a whole is at capacity.
+    /// Creates the error for a server that is at capacity as a whole.
     #[must_use]
     pub const fn server() -> Self {
         Self {
@@ -73,7 +73,7 @@ fn cause(share_exhausted: bool) -> &'static str {
     }
 }
 
-/// A budget. Clones share their counts.
+/// A budget of a resource. Clones share the counts of used units.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Inner>);
 
@@ -87,7 +87,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     used: u64,
-    /// Holders with units or waiting callers; idle ones are removed.
+    /// Holders that have units or waiting callers; others are removed.
     holders: HashMap<Arc<str>, Holder>,
     waiting: usize,
     next_ticket: u64,
@@ -106,7 +106,7 @@ struct Waiter {
     granted: oneshot::Sender<()>,
 }
 
-/// Units of a budget, released on drop.
+/// Units reserved from a budget, released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Inner>,
@@ -125,7 +125,7 @@ struct QueuePlace<'a> {
 }
 
 impl Budget {
-    /// `name` is the label in metrics.
+    /// Creates a budget. `name` is its label in metrics.
     #[must_use]
     pub fn new(name: &'static str, limits: Limits, metrics: &Metrics) -> Self {
         let metrics = metrics.budget(name, limits.total);
@@ -139,7 +139,7 @@ impl Budget {
     /// Reserves units without waiting.
     ///
     /// # Errors
-    /// The units are not free.
+    /// Too few units are free.
     pub fn try_reserve(&self, holder: &str, amount: u64) -> Result<Reservation, AtCapacity> {
         let holder: Arc<str> = holder.into();
         self.0.take(&holder, amount)?;
@@ -150,7 +150,7 @@ impl Budget {
         })
     }
 
-    /// Reserves units, and waits for them if necessary. Of all waiting holders, the one with the
+    /// Reserves units, waiting for them if necessary. Of all waiting holders, the one with the
     /// fewest units is served first, so a long queue of one holder does not delay the others.
     ///
     /// # Errors
@@ -174,7 +174,7 @@ impl Budget {
         Err(self.0.refuse(&holder, amount))
     }
 
-    /// Units in use.
+    /// Returns the number of units in use.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.0.lock().used
@@ -182,17 +182,17 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Adds units without waiting.
+    /// Adds units to the reservation without waiting.
     ///
     /// # Errors
-    /// The units are not free. The existing reservation is unchanged.
+    /// Too few units are free. The reservation keeps the units it has.
     pub fn try_grow(&mut self, amount: u64) -> Result<(), AtCapacity> {
         self.budget.take(&self.holder, amount)?;
         self.amount += amount;
         Ok(())
     }
 
-    /// Returns some of the units.
+    /// Returns `amount` units to the budget.
     pub fn shrink(&mut self, amount: u64) {
         let amount = amount.min(self.amount);
         self.amount -= amount;
@@ -216,7 +216,7 @@ impl Drop for QueuePlace<'_> {
         if self.is_taken || self.budget.leave(self.holder, self.ticket) {
             return;
         }
-        // Granted after the caller was cancelled.
+        // The units were granted after the caller was cancelled, so they are returned.
         self.budget.release(self.holder, self.amount);
     }
 }
@@ -285,7 +285,7 @@ impl Inner {
         ))
     }
 
-    /// Leaves the queue. Returns false if the units were granted already.
+    /// Removes a caller from the queue. Returns false if its units were granted already.
     fn leave(&self, holder: &Arc<str>, ticket: u64) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.holders.get_mut(holder) else {
@@ -457,7 +457,7 @@ mod tests {
             assert!(poll(waiting.as_mut()).is_pending());
         }
         {
-            // Granted, and cancelled before it is polled again.
+            // The caller is granted its units, but cancelled before it is polled again.
             let mut waiting = pin!(budget.reserve("c", 1));
             assert!(poll(waiting.as_mut()).is_pending());
             drop(held);

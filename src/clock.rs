@@ -1,13 +1,13 @@
-//! The clock. Time-dependent logic reads the time through [`Clock`], so that tests set a mock clock
-//! instead of sleeping.
+//! Provides the current time. Time-dependent logic reads it from a [`Clock`], so that tests can set
+//! a mock clock instead of sleeping.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Returns the system time, also in tests with a mock clock. Only for times that are compared with
-/// those of other machines or of files.
+/// Returns the system time, even in tests with a mock clock. Use it only for times that are
+/// compared with the clock of another machine or with file timestamps.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,
@@ -27,13 +27,13 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// Returns milliseconds since the Unix epoch.
+    /// Returns the time as milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Converts to the standard library's type; times before 1970 become 1970.
+    /// Converts to [`SystemTime`]; times before 1970 become 1970.
     #[must_use]
     pub fn to_system_time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
@@ -115,7 +115,7 @@ impl MockClock {
         Clock(Source::Mock(Arc::clone(&self.0)))
     }
 
-    /// Moves the clock backward, as a clock correction does.
+    /// Moves the clock backward, to simulate a clock correction.
     pub fn turn_back(&self, by: Duration) {
         self.0.fetch_sub(
             i64::try_from(by.as_millis()).unwrap_or(i64::MAX),

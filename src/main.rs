@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Stored files are readable by their owner only, regardless of the permissions of the folder.
+    // The umask makes stored files readable by their owner only, regardless of the folder's
+    // permissions.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     haversack::cli::main()
 }

@@ -1,5 +1,5 @@
-//! Metrics, served at `/metrics` in the text format of Prometheus. Names and units:
-//! `docs/reference/metrics.md`.
+//! Collects metrics, which are served at `/metrics` in the Prometheus text format.
+//! `docs/reference/metrics.md` lists their names and units.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const DURATIONS: [f64; 12] = [
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// Pattern of the route, without ids.
+    /// Route pattern, with placeholders instead of ids.
     pub route: String,
     /// HTTP method, or `other` for an unusual one.
     pub method: &'static str,
@@ -28,7 +28,7 @@ pub struct RequestLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UploadLabels {
-    /// `stored`, or the error code of the response.
+    /// Result of an upload: `stored`, or the error code of the response.
     outcome: &'static str,
 }
 
@@ -40,13 +40,13 @@ struct FileLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FetchLabels {
-    /// `fetched`, `not_modified`, or the kind of the error.
+    /// Result of a fetch: `fetched`, `not_modified`, or the kind of error.
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MessageLabels {
-    /// The new state.
+    /// New state of the message.
     status: &'static str,
 }
 
@@ -58,11 +58,11 @@ struct BudgetLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
     budget: &'static str,
-    /// The limit that was exceeded: `share` or `total`.
+    /// Limit that was exceeded: `share` or `total`.
     scope: &'static str,
 }
 
-/// The metrics of one budget.
+/// The metrics of one resource budget.
 #[derive(Clone, Debug)]
 pub struct BudgetMetrics {
     used: Gauge,
@@ -72,7 +72,7 @@ pub struct BudgetMetrics {
 }
 
 impl BudgetMetrics {
-    /// Sets the number of units in use, and raises the peak to it.
+    /// Sets the number of units in use, and raises the recorded peak if needed.
     pub fn set(&self, used: u64) {
         let used = i64::try_from(used).unwrap_or(i64::MAX);
         self.used.set(used);
@@ -91,7 +91,7 @@ impl BudgetMetrics {
     }
 }
 
-/// All metrics of the server. Clones share their counts.
+/// All metrics of the server. Clones share the same counters.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -114,7 +114,7 @@ pub struct Metrics {
     pub outbox: Gauge,
 }
 
-/// A registry that returns the metrics it registers.
+/// Wrapper of a registry whose methods return the metric that they register.
 struct Registrar(Registry);
 
 impl Registrar {
@@ -194,12 +194,12 @@ impl Metrics {
         self.fetch_seconds.observe(duration.as_secs_f64());
     }
 
-    /// Counts a change of message state.
+    /// Counts a message that entered the state `status`.
     pub fn message(&self, status: &'static str) {
         self.messages.get_or_create(&MessageLabels { status }).inc();
     }
 
-    /// Returns the metrics of the budget `name`, and sets its limit.
+    /// Returns the metrics of the budget `name`, and records `total` as its limit.
     #[must_use]
     pub fn budget(&self, name: &'static str, total: u64) -> BudgetMetrics {
         let labels = BudgetLabels { budget: name };
@@ -222,7 +222,7 @@ impl Metrics {
         }
     }
 
-    /// Encodes all metrics as text.
+    /// Encodes all metrics in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();

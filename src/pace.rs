@@ -1,8 +1,8 @@
-//! A minimum transfer rate with a grace period (Slowloris protection).
+//! Enforces a minimum transfer rate with a grace period, to protect against slow peers (Slowloris).
 //!
-//! A token bucket whose tokens are time: waiting for the peer spends tokens, and each transferred
-//! byte earns them at the minimum rate. A peer whose bucket is empty is too slow. In addition the
-//! idle timeout bounds each single wait.
+//! The rate is measured by a token bucket whose tokens are time: waiting for the peer spends
+//! tokens, and each transferred byte earns them at the minimum rate. A peer whose bucket is empty
+//! is too slow. In addition, the idle timeout limits each single wait.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     idle_timeout: Duration,
-    /// In bytes per second.
+    /// Minimum rate in bytes per second.
     min_rate: u64,
     capacity: Duration,
     tokens: Duration,
@@ -45,8 +45,8 @@ impl Pace {
     pub(crate) fn moved(&mut self, waited: Duration, bytes: usize) {
         let nanos = (bytes as u128).saturating_mul(1_000_000_000) / u128::from(self.min_rate);
         let earned = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        // Add before subtracting: with an empty bucket, bytes slower than the minimum rate leave it
-        // empty.
+        // Add before subtracting, so that an empty bucket stays empty if the bytes arrived more
+        // slowly than the minimum rate.
         self.tokens = self
             .tokens
             .saturating_add(earned)
@@ -71,7 +71,7 @@ mod tests {
         let mut pace = Pace::sustained(IDLE, GRACE, 1000);
         pace.moved(Duration::ZERO, 1_000_000);
         assert_eq!(pace.next_chunk_timeout(), GRACE);
-        // 400 bytes per second for 16 s: each second costs 600 ms.
+        // A peer that sends 400 bytes per second for 16 s: each second spends 600 ms of the bucket.
         for _ in 0..16 {
             pace.moved(seconds(1), 400);
         }

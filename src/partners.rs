@@ -1,4 +1,4 @@
-//! Partners: creation, retention tiers, and lookup by API key.
+//! Adds partners, sets their retention tiers, and authenticates them by API key.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -19,7 +19,7 @@ use crate::id::{LineId, PartnerId};
 /// Maximum number of cached API keys.
 const CACHED_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
-/// Failure to read partners.
+/// Error from reading partners.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -37,11 +37,12 @@ impl From<db::Error> for Error {
     }
 }
 
-/// The use cases of partners: authentication and their lines.
+/// Operations on partners: authenticate by API key, list phone lines.
 #[derive(Debug)]
 pub struct Partners {
     db: Database,
-    /// Valid API keys by hash. Keys are never deleted or changed, so entries need no expiry.
+    /// Partner of each recently used valid API key, by the key's hash. Keys are never deleted or
+    /// changed, so cached keys need no expiry.
     keys: Mutex<LruCache<String, PartnerId>>,
 }
 
@@ -54,7 +55,7 @@ impl Partners {
         }
     }
 
-    /// Returns the partner of an API key; `None` if the key is unknown.
+    /// Returns the partner that an API key belongs to, or `None` if the key is unknown.
     ///
     /// # Errors
     /// The database fails.
@@ -77,7 +78,7 @@ impl Partners {
         keys.get(hash).copied()
     }
 
-    /// Returns the lines of a partner, oldest first.
+    /// Returns a partner's phone lines, oldest first.
     ///
     /// # Errors
     /// The database fails.
@@ -86,18 +87,18 @@ impl Partners {
     }
 }
 
-/// Failure to add a partner.
+/// Error from adding a partner.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
-    /// Name, API key or phone number is already in use.
+    /// The name, the API key or a phone number is already in use.
     #[error("{0}")]
     Taken(String),
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// Adds a partner with one key and any number of lines, in one transaction. Needs only the
-/// database, so that it works beside a running server.
+/// Adds a partner with one API key and any number of phone lines, in one transaction. Uses only the
+/// database, so that it works while a server is running.
 ///
 /// # Errors
 /// The name, the key or a number is already in use, or the database fails.
@@ -138,17 +139,17 @@ pub async fn add(
     .await
 }
 
-/// Failure to set a tier.
+/// Error from setting a retention tier.
 #[derive(Debug, thiserror::Error)]
 pub enum SetTierError {
-    /// Unknown partner or line.
+    /// The partner or line is unknown.
     #[error("{0}; haversack partner list shows what there is")]
     Unknown(String),
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// Owner of a retention tier.
+/// Partner or phone line whose retention tier is set.
 #[derive(Clone, Debug)]
 pub enum TierOf {
     /// A partner, by name.
@@ -157,8 +158,8 @@ pub enum TierOf {
     Line(PhoneNumber),
 }
 
-/// Sets the retention tier of new files. Needs only the database: a running server reads the tier
-/// for every file that it creates.
+/// Sets the retention tier for a partner's or a line's new files. Takes effect without a restart: a
+/// running server reads the tier from the database for every file that it creates.
 ///
 /// # Errors
 /// The partner or line is unknown, or the database fails.

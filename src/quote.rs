@@ -1,25 +1,25 @@
-//! Untrusted text in messages: quoted, escaped and truncated, so that error messages and log lines
-//! stay short and on one line.
+//! Quotes, escapes and truncates untrusted text, so that error messages and log lines that contain
+//! it stay short and on one line.
 
 use std::fmt::{self, Write};
 
-/// Maximum number of characters of a quoted text.
+/// Maximum number of characters of an untrusted text that are quoted.
 pub const MAX_QUOTED: usize = 100;
-/// Maximum number of characters of a quoted text after escaping: a control character takes up to
-/// eight.
+/// Maximum length of a quoted text after escaping, in characters. An escaped control character
+/// takes up to eight.
 const MAX_ESCAPED: usize = 200;
-/// Maximum number of characters of a whole message.
+/// Maximum length of a whole message, in characters.
 pub const MAX_MESSAGE: usize = 500;
 
-/// Displays an untrusted text; see [`quoted`] and [`shown`].
+/// Displays untrusted text; created by [`quoted`] and [`shown`].
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a> {
     text: &'a str,
     marks: &'static str,
 }
 
-/// Displays a text in quotation marks, with control characters escaped. Of a long text, displays
-/// the start and the length.
+/// Displays a text in quotation marks, with control characters escaped. A long text is cut to its
+/// start, followed by its length.
 #[must_use]
 pub const fn quoted(text: &str) -> Quoted<'_> {
     Quoted { text, marks: "\"" }
@@ -53,8 +53,8 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Truncates a message to [`MAX_MESSAGE`] characters. For error messages of libraries, which can
-/// repeat untrusted text in full.
+/// Truncates a message to [`MAX_MESSAGE`] characters. Intended for error messages from libraries,
+/// which can repeat untrusted text in full.
 #[must_use]
 pub fn bounded(message: String) -> String {
     truncated(message, MAX_MESSAGE)
@@ -70,7 +70,7 @@ fn truncated(mut text: String, max_chars: usize) -> String {
     text
 }
 
-/// A writer that fails once its text has the maximum length.
+/// A writer that fails once its text has reached the maximum length, which ends the formatting.
 #[derive(Debug)]
 pub struct Excerpt {
     text: String,

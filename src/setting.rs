@@ -1,4 +1,4 @@
-//! Value types, bounds and parsers for the settings that modules declare with clap.
+//! Provides value types, bounds and parsers for the settings that modules declare with clap.
 
 use std::fmt;
 use std::num::IntErrorKind;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use clap::{Args, Command};
 
 const SECONDS_PER_DAY: u64 = 24 * 3600;
-/// Upper bound of counts, for things that occupy memory each.
+/// Upper bound of settings that count things which each occupy memory.
 pub(crate) const MAX_COUNT: u64 = 1_000_000;
-/// Ten years: the upper bound of times. Longer ones could overflow a timestamp.
+/// Upper bound of time settings in days: ten years. Longer times could overflow a timestamp.
 pub(crate) const MAX_DAYS: u64 = 10 * 365;
 pub(crate) const MAX_SECONDS: u64 = MAX_DAYS * SECONDS_PER_DAY;
 
-/// A value outside the bounds of its setting.
+/// Error for a value outside the bounds of its setting.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.message())]
 pub(crate) struct OutOfBounds {
@@ -38,7 +38,7 @@ impl OutOfBounds {
     }
 }
 
-/// Returns a parser of whole numbers within `bounds`.
+/// Returns a parser that accepts whole numbers within `bounds`.
 pub(crate) fn number<T: TryFrom<u64>>(
     bounds: impl RangeBounds<u64>,
 ) -> impl Fn(&str) -> Result<T, OutOfBounds> + Clone + Send + Sync {
@@ -64,7 +64,7 @@ pub(crate) fn number<T: TryFrom<u64>>(
     }
 }
 
-/// Returns a parser of whole seconds, at least `min` and at most ten years.
+/// Returns a parser that accepts whole seconds from `min` up to ten years.
 pub(crate) fn seconds(
     min: u64,
 ) -> impl Fn(&str) -> Result<Duration, OutOfBounds> + Clone + Send + Sync {
@@ -72,18 +72,18 @@ pub(crate) fn seconds(
     move |text| parse(text).map(Duration::from_secs)
 }
 
-/// A retention period; `None` is unlimited, which 0 days configure.
+/// A retention period. `None` means unlimited and is configured as 0 days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention(pub Option<Duration>);
 
-/// Parses a retention in days, at most ten years.
+/// Parses a retention period of at most ten years, given in days.
 pub(crate) fn retention_days(text: &str) -> Result<Retention, OutOfBounds> {
     let days: u64 = number(..=MAX_DAYS)(text)?;
     let retention = Duration::from_secs(days * SECONDS_PER_DAY);
     Ok(Retention((days > 0).then_some(retention)))
 }
 
-/// A comma-separated list; spaces and empty entries are ignored.
+/// A comma-separated list. Spaces and empty entries in its text are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List<T>(Vec<T>);
 
@@ -119,7 +119,7 @@ impl<T: FromStr> FromStr for List<T> {
     }
 }
 
-/// An invalid entry of a list.
+/// Error for an invalid entry in a list.
 #[derive(Debug)]
 pub struct InvalidEntry(String);
 
@@ -135,10 +135,10 @@ impl fmt::Display for InvalidEntry {
 
 impl std::error::Error for InvalidEntry {}
 
-/// Returns the defaults of a group of settings, regardless of the environment.
+/// Returns the default values of a group of settings, ignoring the environment.
 ///
 /// # Panics
-/// A default is invalid.
+/// Panics if a default value is invalid.
 pub(crate) fn defaults<A: Args>() -> A {
     let matches = A::augment_args(Command::new("haversack"))
         .try_get_matches_from(["haversack"])

@@ -1,4 +1,5 @@
-//! Storage of a server: its database and its blob store, opened, and locked where they are folders.
+//! Opens a server's storage, that is, its database and blob store, and locks the parts that are
+//! local.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
@@ -30,22 +31,22 @@ pub struct Config {
     pub blobs_url: Option<String>,
 }
 
-/// The folders, database and bucket of a server, resolved from its settings.
+/// A server's folders, database and bucket, resolved from its settings.
 #[derive(Clone, Debug)]
 pub struct Locations {
     pub data_dir: PathBuf,
     pub database_url: Url,
-    /// Folder of the blobs, or of files on their way to the bucket.
+    /// Folder that contains the blobs or, with a bucket, files on their way there.
     pub blobs_dir: PathBuf,
-    /// Bucket of the blobs; `None` if they are in the folder.
+    /// Bucket that contains the blobs; `None` if they are in the folder.
     pub bucket: Option<S3Config>,
 }
 
 impl Config {
-    /// Resolves the locations. `variable` returns environment variables.
+    /// Resolves the settings to locations. `variable` returns the value of an environment variable.
     ///
     /// # Errors
-    /// The problem with `blobs_url`.
+    /// `blobs_url` is invalid.
     pub(crate) fn resolve(
         self,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -77,7 +78,7 @@ impl Config {
 }
 
 impl Locations {
-    /// Returns the file of a SQLite database.
+    /// Returns the path of the database file, or `None` if the database is not SQLite.
     #[must_use]
     pub fn database_path(&self) -> Option<PathBuf> {
         let path = percent_encoding::percent_decode_str(self.database_url.path());
@@ -86,7 +87,7 @@ impl Locations {
     }
 }
 
-/// Returns the path of a `file:` URL without a host (RFC 8089).
+/// Returns the path in a `file:` URL without a host (RFC 8089).
 fn file_path(text: &str) -> Option<PathBuf> {
     if !text.starts_with("file:/") {
         return None;
@@ -94,28 +95,29 @@ fn file_path(text: &str) -> Option<PathBuf> {
     Url::parse(text).ok()?.to_file_path().ok()
 }
 
-/// Returns the URL of the database in a data folder. `mode=rwc` lets SQLite create the file.
+/// Returns the SQLite URL for the database in a data folder. `mode=rwc` lets SQLite create the
+/// file.
 fn sqlite_url(data_dir: &Path) -> Url {
     let path = data_dir.join("haversack.db");
     let path = std::path::absolute(&path).unwrap_or(path);
-    // Url::from_file_path percent-encodes characters that a path may have and a URL may not.
+    // Url::from_file_path percent-encodes characters that are valid in a path but not in a URL.
     let file = Url::from_file_path(path).expect("the path is absolute");
     Url::parse(&format!("sqlite://{}?mode=rwc", file.path()))
         .expect("a file URL makes a SQLite URL")
 }
 
-/// Open storage.
+/// A server's open database and blob store.
 #[derive(Debug)]
 pub struct Storage {
     pub db: Db,
     pub blobs: Arc<dyn BlobStore>,
-    /// Locks of the data folder, the blobs folder and the database.
+    /// Lock files of the data folder, the blobs folder and the database.
     _locks: Vec<File>,
 }
 
 impl Storage {
-    /// Opens storage for one process, creates missing folders and applies migrations. Other servers
-    /// may use the same bucket and the same PostgreSQL database.
+    /// Opens storage for exclusive use by this process, creating missing folders and applying
+    /// migrations. Other servers may use the same bucket and the same PostgreSQL database.
     ///
     /// # Errors
     /// A folder is in use or not writable, or the database cannot be opened or is not durable.
@@ -143,11 +145,11 @@ impl Storage {
         })
     }
 
-    /// Attaches to storage that a running server may hold, without migrating or locking it.
-    /// Temporary files go to `scratch`.
+    /// Opens storage that a running server may be using, without migrating or locking it. Temporary
+    /// files go to `scratch`.
     ///
     /// # Errors
-    /// There is no database, its schema is not current, or it cannot be opened.
+    /// The database does not exist, its schema is not current, or it cannot be opened.
     pub async fn attach(locations: &Locations, scratch: &Path) -> anyhow::Result<Self> {
         if let Some(path) = locations.database_path().filter(|path| !path.exists()) {
             anyhow::bail!(
@@ -173,8 +175,9 @@ impl Storage {
     }
 }
 
-/// Creates a folder that only its owner can access. The parents of created folders are synced,
-/// which makes them durable; an existing folder may have a parent that cannot be read.
+/// Creates a folder that only its owner can access. Syncs the parents of newly created folders, so
+/// that these survive a power failure. An existing folder's parents are not synced, as they may be
+/// unreadable.
 fn create_private(folder: &Path) -> anyhow::Result<()> {
     let missing: Vec<PathBuf> = std::path::absolute(folder)?
         .ancestors()
@@ -195,7 +198,7 @@ fn create_private(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Locks a database by a file beside it.
+/// Locks an SQLite database by means of a lock file beside it.
 fn lock_database(path: &Path) -> anyhow::Result<File> {
     let name = path
         .file_name()
@@ -209,7 +212,8 @@ fn lock_database(path: &Path) -> anyhow::Result<File> {
     lock(folder, &name)
 }
 
-/// Locks a folder: at start, a second server would delete the temporary files of the first.
+/// Locks a folder for one server. A second server would delete the first one's temporary files when
+/// it starts.
 fn lock(folder: &Path, name: &str) -> anyhow::Result<File> {
     let path = folder.join(name);
     let file = File::create(&path)

@@ -1,6 +1,6 @@
-//! Presigned upload URLs: `/uploads/{attachment id}?expires={milliseconds}&signature={HMAC-SHA256}`. The
-//! signature covers method, path, expiry, `Content-Type` and `Content-Length`, so that neither the URL nor
-//! these headers can be altered.
+//! Signs and verifies presigned upload URLs: `/uploads/{attachment
+//! id}?expires={milliseconds}&signature={HMAC-SHA256}`. The signature covers method, path, expiry,
+//! `Content-Type` and `Content-Length`, so that neither the URL nor these headers can be altered.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,12 +14,12 @@ use subtle::ConstantTimeEq;
 use crate::clock::Timestamp;
 use crate::id::{AttachmentId, random_bytes};
 
-/// Path prefix in front of the attachment id.
+/// Path prefix of upload URLs, in front of the attachment id.
 pub const UPLOAD_PATH: &str = "/uploads/";
 const KEY_FILE: &str = "upload-signing.key";
 const KEY_LENGTH: usize = 32;
 
-/// Creates and verifies HMAC signatures.
+/// Creates and verifies HMAC signatures with one key.
 #[derive(Clone)]
 pub struct Signer {
     keyed: Hmac<Sha256>,
@@ -48,7 +48,7 @@ pub struct UploadGrant<'a> {
 pub struct SignedQuery<'a> {
     /// Latest time at which an upload may start.
     pub expires: Timestamp,
-    /// The signature, unverified.
+    /// Signature in the URL, not verified yet.
     pub signature: &'a str,
 }
 
@@ -61,14 +61,14 @@ impl Signer {
         }
     }
 
-    /// Generates a key, in hexadecimal.
+    /// Generates a random signing key, in hexadecimal.
     #[must_use]
     pub fn new_key() -> String {
         encode_string(&random_bytes::<KEY_LENGTH>())
     }
 
-    /// Creates a signer with the key stored in the data folder, which is generated on first use. Presigned
-    /// URLs therefore survive a restart.
+    /// Creates a signer with the key stored in the data folder, which is generated on first use.
+    /// Presigned URLs therefore survive a restart.
     ///
     /// # Errors
     /// The key file cannot be read or written, or is not of the right length.
@@ -111,16 +111,16 @@ impl Signer {
     /// Verifies the signature of `grant` in constant time.
     #[must_use]
     pub fn verify(&self, grant: &UploadGrant<'_>, signature: &str) -> bool {
-        // Compares the hexadecimal text: decoding would also accept uppercase, a second spelling of the same
-        // URL.
+        // Compares the hexadecimal text: decoding would also accept uppercase, a second spelling of
+        // the same URL.
         self.signature(grant)
             .as_bytes()
             .ct_eq(signature.as_bytes())
             .into()
     }
 
-    /// Signs arbitrary text with the same key; returns lowercase hexadecimal. The text must not start with
-    /// `PUT\n`, the prefix of upload URL signatures (domain separation).
+    /// Signs arbitrary text with the same key; returns lowercase hexadecimal. The text must not
+    /// start with `PUT\n`, the prefix of upload URL signatures (domain separation).
     #[must_use]
     pub fn sign(&self, text: &str) -> String {
         debug_assert!(!text.starts_with("PUT\n"), "the signature of an upload URL");
@@ -160,7 +160,8 @@ impl Signer {
 }
 
 impl<'a> SignedQuery<'a> {
-    /// Parses exactly the output of [`Signer::url`]; returns `None` for other parameters or another order.
+    /// Parses exactly the output of [`Signer::url`]; returns `None` for other parameters or another
+    /// order.
     #[must_use]
     pub fn parse(query: &'a str) -> Option<Self> {
         let (expires, signature) = query.strip_prefix("expires=")?.split_once("&signature=")?;

@@ -1,9 +1,9 @@
-//! Uploads in progress: at most one per attachment.
+//! Registers the uploads in progress, at most one per attachment.
 //!
-//! A client whose connection broke silently retries on a new one while the server still waits on
-//! the old one. So a stalled upload is replaced by a newer one, and one that makes progress makes
-//! the newer one wait, and then fail. Covers this process only: behind several servers, each may
-//! receive one upload of an attachment.
+//! A client whose connection broke retries on a new connection while the server still waits on the
+//! old one. So a newer upload replaces one that has stalled. If the older upload still makes
+//! progress, the newer one waits for it, and fails if that takes too long. The registry covers one
+//! process only: behind several servers, each may receive one upload of an attachment.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,22 +17,22 @@ use crate::id::AttachmentId;
 #[derive(Clone, Debug, Default)]
 pub(super) struct ActiveUploads(Arc<Mutex<HashMap<AttachmentId, Entry>>>);
 
-/// An upload as seen by the others.
+/// An upload in progress, as other uploads of the same attachment see it.
 #[derive(Clone, Debug)]
 struct Entry {
     progress: Arc<Progress>,
-    /// Closed when the upload has ended.
+    /// Channel that is closed when the upload ends.
     ended: watch::Receiver<()>,
 }
 
 #[derive(Debug)]
 struct Progress {
-    /// Arrival of the last chunk; `None` once the body is complete.
+    /// Time at which the last chunk arrived; `None` once the body is complete.
     last_chunk: Mutex<Option<Instant>>,
     replaced: Notify,
 }
 
-/// The active upload of an attachment; the next one can start when it is dropped.
+/// Guard of an attachment's active upload; dropping it lets the next upload start.
 #[derive(Debug)]
 pub(super) struct ActiveUpload {
     uploads: ActiveUploads,
@@ -41,13 +41,13 @@ pub(super) struct ActiveUpload {
     _ended: watch::Sender<()>,
 }
 
-/// Another upload of the attachment is making progress.
+/// Error: another upload of the attachment is making progress.
 #[derive(Debug)]
 pub(super) struct Busy;
 
 impl ActiveUploads {
-    /// Waits until the attachment has no other upload. Replaces one that makes no progress for
-    /// `stall`, and fails after that time if the other one does make progress.
+    /// Starts an upload, after waiting for any other upload of the attachment. Replaces the other
+    /// upload if it makes no progress for `stall`; fails after that time if it does make progress.
     pub(super) async fn begin(
         &self,
         id: AttachmentId,
@@ -61,7 +61,8 @@ impl ActiveUploads {
             };
             let stalls_at = other.progress.last_chunk().map(|last| last + stall);
             tokio::select! {
-                // Returns an error once the sender is dropped, which is the event awaited here.
+                // `changed` fails once the sender is dropped, that is, when the other upload has
+                // ended.
                 _ = other.ended.changed() => continue,
                 () = sleep_until(stalls_at.unwrap_or(deadline).min(deadline)) => {}
             }
@@ -127,7 +128,7 @@ impl ActiveUpload {
         self.progress.set_last_chunk(None);
     }
 
-    /// Waits until a newer upload replaces this one.
+    /// Waits until a newer upload of the attachment replaces this one.
     pub(super) async fn replaced(&self) {
         self.progress.replaced.notified().await;
     }

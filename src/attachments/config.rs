@@ -1,4 +1,4 @@
-//! Settings of attachments.
+//! Defines the settings for attachments: size limits, upload pace, and delivery.
 
 use std::time::Duration;
 
@@ -8,9 +8,8 @@ use crate::budget;
 use crate::pace::Pace;
 use crate::setting::{number, seconds};
 
-/// Maximum number of uploads and fetched files of one partner that wait for their inspection. They
-/// occupy temporary bytes and a task each, and arrive in bursts of as many as a partner has
-/// connections.
+/// Maximum number of one partner's files that wait to be inspected. Each occupies temporary bytes
+/// and a task. They arrive in bursts, with one file for each of the partner's connections.
 const MAX_QUEUED_INSPECTIONS: usize = 4096;
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -70,20 +69,20 @@ pub enum CdnMode {
 }
 
 impl Config {
-    /// Returns the minimum rate of an upload.
+    /// Returns the minimum rate of an upload, with the grace period before it applies.
     pub(super) fn upload_pace(&self) -> Pace {
         let (grace, rate) = (self.upload_grace, self.upload_min_bytes_per_second);
         Pace::average(self.idle_timeout, grace, rate)
     }
 
-    /// Returns the duration of the largest upload at the minimum rate.
+    /// Returns how long an upload of the maximum size takes at the minimum rate.
     pub(super) fn max_upload_duration(&self) -> Duration {
         let seconds = self.max_upload_bytes / self.upload_min_bytes_per_second.max(1);
         Duration::from_secs(seconds) + self.upload_grace + self.idle_timeout
     }
 
-    /// Returns the limits of bytes of uploads and fetched files that are not stored yet, by
-    /// partner.
+    /// Returns the limits, in total and per partner, on the bytes of received files that are not
+    /// stored yet.
     pub(super) fn temporary_bytes(&self) -> budget::Limits {
         budget::Limits::without_queue(
             self.max_temporary_bytes,
@@ -91,8 +90,8 @@ impl Config {
         )
     }
 
-    /// Returns the limits of files being inspected, by partner. Each occupies a thread and, if all
-    /// of it is text, briefly a core.
+    /// Returns the limits, in total and per partner, on files inspected at the same time. An
+    /// inspection occupies a thread and, for a text file, briefly a core.
     pub(super) fn inspections(&self) -> budget::Limits {
         budget::Limits {
             total: self.max_inspections,

@@ -1,4 +1,4 @@
-//! Creation of pending attachments, before their upload.
+//! Creates pending attachments, which clients then upload a file to.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use crate::domain::tier::{MAX_EPHEMERAL_WINDOW, Tier};
 use crate::id::PartnerId;
 use crate::media;
 
-/// The file that a caller announces.
+/// File that a caller announces before uploading it.
 #[derive(Clone, Debug)]
 pub struct NewAttachment {
     pub filename: String,
     pub content_type: String,
-    /// In bytes, unchecked.
+    /// Announced size in bytes, not validated yet.
     pub size_bytes: i128,
 }
 
-/// A pending attachment and its URLs.
+/// A new pending attachment with its upload URL and its download URL.
 #[derive(Clone, Debug)]
 pub struct UploadTicket {
     pub attachment: Attachment,
-    /// The presigned URL that takes the upload.
+    /// Presigned URL to which the client uploads the file.
     pub upload_url: String,
-    /// URL of the file once it is uploaded.
+    /// URL at which the file can be downloaded once it is uploaded.
     pub download_url: String,
 }
 
@@ -34,8 +34,8 @@ impl Attachments {
     /// Creates a pending attachment.
     ///
     /// # Errors
-    /// Filename, type or size are not accepted, the partner's quota of pending attachments
-    /// is used up, or the database fails.
+    /// The filename, type or size is not accepted, the partner's quota of pending attachments is
+    /// used up, or the database fails.
     pub async fn create(
         &self,
         partner: PartnerId,
@@ -53,12 +53,13 @@ impl Attachments {
                         attachment.upload_expires_at =
                             attachment.upload_expires_at.min(now + MAX_EPHEMERAL_WINDOW);
                     }
-                    // The latest possible moment: it is moved forward once the upload is stored.
+                    // Provisional expiry, as late as possible: storing the upload moves it forward.
                     attachment.expires_at = tier.expires_at(attachment.upload_expires_at);
                     table::insert(db, &attachment).await?;
                     Ok::<_, Error>((attachment, reservation))
                 });
-        // The reservation ends with the commit, even if this call is cancelled before that.
+        // The quota reservation is released when the row is committed, even if this call is
+        // cancelled earlier.
         let (attachment, _) = write.await?;
         Ok(UploadTicket {
             upload_url: self.upload_url(&attachment),
@@ -100,8 +101,8 @@ impl Attachments {
         })
     }
 
-    /// Returns the presigned URL for the upload: of the bucket if there is one, else of this
-    /// server.
+    /// Returns the presigned upload URL: one that leads to the bucket if there is one, otherwise to
+    /// this server.
     fn upload_url(&self, attachment: &Attachment) -> String {
         let Some(bucket) = self.blobs.bucket() else {
             return self.file_urls.upload(attachment);

@@ -1,4 +1,4 @@
-//! Deletion of attachments on request of their partner.
+//! Deletes attachments at their partner's request.
 
 use std::sync::Arc;
 
@@ -9,25 +9,26 @@ use crate::id::{AttachmentId, PartnerId};
 
 impl Attachments {
     /// Deletes an attachment with its blobs, and makes an upload in progress fail. Messages that
-    /// contain it stay.
+    /// contain the attachment are kept.
     ///
     /// # Errors
-    /// It does not exist or belongs to another partner, or the database fails.
+    /// The attachment does not exist or belongs to another partner, or the database fails.
     pub async fn delete(
         self: &Arc<Self>,
         partner: PartnerId,
         id: AttachmentId,
     ) -> Result<(), Error> {
         let attachments = Arc::clone(self);
-        // Detached: the cached open file must be evicted even if the client disconnects.
+        // Runs as a detached task: the open file must be evicted from the cache even if the client
+        // disconnects.
         tokio::spawn(async move { attachments.delete_now(partner, id).await })
             .await
             .map_err(|_| blob::Error::TaskFailed)?
     }
 
     async fn delete_now(&self, partner: PartnerId, id: AttachmentId) -> Result<(), Error> {
-        // Held until the blobs are deleted: an upload that finishes meanwhile must find the row
-        // gone before it publishes.
+        // The lock is held until the blobs are deleted: an upload that finishes meanwhile must
+        // notice that the row is gone before it publishes a blob.
         let _lock = self.lock_attachment(partner, id).await?;
         let now = self.clock.now();
         let direct_uploads = self.direct_uploads();
@@ -42,8 +43,8 @@ impl Attachments {
             });
         let (attachment, blobs) = write.await?.ok_or(Error::NotFound)?;
         self.open_files.evict(partner, id);
-        // The deletion has succeeded: its transaction queued the blobs, so a failure here is
-        // retried by the sweeper.
+        // The attachment is deleted at this point. Its transaction queued the blobs for deletion,
+        // so the sweeper retries if deleting one fails here.
         for blob in blobs {
             if let Err(error) = self.delete_blob(partner.into(), &blob).await {
                 tracing::error!(attachment = %id, blob = %blob.id(), %error, "cannot delete blob of deleted attachment; will be retried");

@@ -1,4 +1,4 @@
-//! The background task that deletes expired attachments.
+//! Deletes expired attachments, as a background task.
 
 use futures_util::{StreamExt, stream};
 
@@ -8,7 +8,7 @@ use crate::blob::BlobKey;
 use crate::db::admission::Holder;
 use crate::db::{Connection, attachments as table};
 
-/// Maximum number of attachments per transaction. Each takes several statements.
+/// Maximum number of attachments deleted per transaction; each takes several statements.
 const BATCH: u32 = 100;
 
 impl Attachments {
@@ -18,7 +18,7 @@ impl Attachments {
     /// The database fails.
     pub(crate) async fn delete_expired(&self) -> Result<(), Error> {
         let now = self.clock.now();
-        // Their rows may have been deleted by another server on the same database.
+        // Another server on the same database may have deleted their rows already.
         self.open_files.evict_expired(now);
         loop {
             let delete = self
@@ -30,8 +30,8 @@ impl Attachments {
             for attachment in &expired {
                 self.open_files.evict(attachment.partner_id, attachment.id);
             }
-            // Deletes the blobs immediately, however many: only failures are left to the deletion
-            // queue.
+            // All blobs are deleted immediately, without a limit on their number; only those that
+            // cannot be deleted are left to the deletion queue.
             let delete = |blob: BlobKey| async move {
                 if let Err(error) = self.delete_blob(Holder::Background, &blob).await {
                     tracing::error!(blob = %blob.id(), %error, "cannot delete expired blob; will be retried");

@@ -1,6 +1,6 @@
-//! Direct uploads: a client PUTs to the bucket by a presigned URL of the bucket, without this
-//! server. The first use of the attachment finalizes the upload: it is inspected and copied to its
-//! final key, so that a later PUT cannot change it.
+//! Finalizes direct uploads, which a client PUTs to a presigned bucket URL without going through
+//! this server. When the attachment is first used, the uploaded object is inspected and copied to
+//! its final key, so that a later PUT cannot change the file.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,16 +20,17 @@ use crate::domain::attachment::{Attachment, UploadState};
 use crate::id::{AttachmentId, PartnerId};
 use crate::media::{self, Ingest, Rejection};
 
-/// Maximum number of attempts to finalize an upload that clients keep replacing.
+/// Maximum number of attempts to finalize an upload; a client that uploads another body meanwhile
+/// makes an attempt fail.
 const MAX_FINALIZE_ATTEMPTS: u32 = 5;
-/// Prefix of direct uploads in the deletion queue, followed by the id of the attachment.
+/// Prefix that marks a direct upload in the deletion queue; the attachment id follows.
 const DELETION_PREFIX: &str = "upload ";
 
-/// The attachments whose direct upload a send has checked for.
+/// Remembers which attachments a send has already checked for a direct upload.
 #[derive(Clone, Debug)]
 pub(crate) struct DirectUploadChecks {
     in_bucket: bool,
-    /// Each is checked once per send, so that the send terminates.
+    /// Attachments already checked. A send checks each of them only once, so that it terminates.
     checked: HashSet<AttachmentId>,
 }
 
@@ -41,7 +42,7 @@ impl DirectUploadChecks {
     }
 }
 
-/// Deletion of direct uploads from the bucket.
+/// Deletes the objects of direct uploads from the bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DirectUploads {
     in_bucket: bool,
@@ -49,14 +50,14 @@ pub(super) struct DirectUploads {
 }
 
 impl DirectUploads {
-    /// Parses an entry of the deletion queue.
+    /// Parses a key in the deletion queue. Returns `None` if the key does not name a direct upload.
     pub(super) fn parse_deletion_key(key: &str) -> Option<AttachmentId> {
         AttachmentId::parse(key.strip_prefix(DELETION_PREFIX)?)
     }
 
-    /// Queues the uploaded object for deletion. The deletion starts when no upload by the presigned
-    /// URL can be running any more: the bucket accepts that URL until it expires, whatever happens
-    /// to the attachment.
+    /// Queues an attachment's uploaded object for deletion after the last possible upload has
+    /// ended. The bucket accepts the presigned URL until it expires, even if the attachment is
+    /// deleted earlier.
     pub(super) async fn enqueue_deletion(
         self,
         db: &mut Connection,
@@ -87,7 +88,7 @@ impl Attachments {
         }
     }
 
-    /// Finalizes the direct upload of an attachment for a send, if there is one.
+    /// Finalizes an attachment's direct upload, if there is one, so that a send can use the file.
     pub(crate) async fn finalize_for_send(
         self: &Arc<Self>,
         partner: PartnerId,
@@ -98,7 +99,7 @@ impl Attachments {
         self.finalize_detached(partner, id).await.map(drop)
     }
 
-    /// Finalizes the direct upload of an attachment that may have one, and returns the attachment.
+    /// Finalizes an attachment's direct upload, if one is possible, and returns the attachment.
     /// Returns `None` if the attachment was deleted.
     pub(super) async fn finalize_if_direct(
         self: &Arc<Self>,
@@ -111,8 +112,8 @@ impl Attachments {
             .await
     }
 
-    /// Finalizes in a detached task, so that a client that disconnects does not release the lock
-    /// before the row is written.
+    /// Finalizes an upload in a detached task, so that a client that disconnects does not release
+    /// the lock before the row is written.
     pub(super) async fn finalize_detached(
         self: &Arc<Self>,
         partner: PartnerId,
@@ -125,8 +126,8 @@ impl Attachments {
             .map_err(|_| blob::Error::TaskFailed)?
     }
 
-    /// Finalizes the direct upload of an attachment if there is one and the attachment is pending.
-    /// Returns the attachment, or `None` if it was deleted.
+    /// Finalizes the direct upload of a pending attachment, if there is one. Returns the
+    /// attachment, or `None` if it was deleted.
     async fn finalize(
         &self,
         partner: PartnerId,
@@ -135,8 +136,8 @@ impl Attachments {
         let Some(bucket) = self.blobs.bucket() else {
             return self.find(partner, partner, id).await;
         };
-        // Held from reading the row to writing it: the published object must not be replaced once
-        // the row refers to it.
+        // The lock is held from reading the row to writing it: once the row refers to the published
+        // object, nothing may replace that object.
         let _lock = self.lock_attachment(partner, id).await?;
         for _ in 0..MAX_FINALIZE_ATTEMPTS {
             let Some(attachment) = self.find(partner, partner, id).await? else {
@@ -165,7 +166,7 @@ impl Attachments {
         .into())
     }
 
-    /// Inspects a direct upload and records the result.
+    /// Inspects a direct upload, and records the file as stored or rejected.
     async fn accept(
         &self,
         attachment: &Attachment,
@@ -185,7 +186,7 @@ impl Attachments {
             )
             .await?
         } else {
-            // Not every bucket enforces a signed Content-Length.
+            // Checked here, as not every bucket enforces a signed Content-Length.
             let reason = format!(
                 "the file has {size} bytes and not the {} of size_bytes",
                 attachment.size_bytes
@@ -259,10 +260,12 @@ impl Attachments {
                     .await?;
                 Ok::<_, Error>(stored)
             });
-        // On failure the published object is orphaned; the upload remains, so the next use retries.
+        // If the transaction fails, the published object is orphaned. The uploaded object remains,
+        // so the next use of the attachment retries.
         if !write.await? && self.find_stored(partner, id).await?.is_none() {
-            // Deleted or expired meanwhile. Had another server stored it, the object would be the
-            // one it references.
+            // The attachment was deleted or has expired, so nothing references the published
+            // object. If another server had stored the attachment, its row would reference this
+            // object.
             let text = key.to_string();
             let enqueue = self
                 .db
@@ -275,8 +278,8 @@ impl Attachments {
         Ok(())
     }
 
-    /// Deletes the uploaded object, which is no longer needed. The deletion queue covers a failure,
-    /// and later uploads by the same URL.
+    /// Deletes a direct upload's object, which is no longer needed. If that fails, or the client
+    /// uploads again to the same URL, the deletion queue deletes the object later.
     pub(super) async fn delete_direct_upload(&self, id: AttachmentId) {
         let Some(bucket) = self.blobs.bucket() else {
             return;
@@ -286,7 +289,8 @@ impl Attachments {
         }
     }
 
-    /// Deletes the uploaded object and its entry in the deletion queue: no upload can follow.
+    /// Deletes a direct upload's object and its entry in the deletion queue. Called when the upload
+    /// URL has expired, so no further upload can follow.
     pub(super) async fn delete_closed_upload(
         &self,
         id: AttachmentId,

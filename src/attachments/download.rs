@@ -1,4 +1,4 @@
-//! Downloads: from a file URL to an open blob.
+//! Resolves file URLs to open blobs for downloads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::domain::filename;
 use crate::domain::tier::Tier;
 use crate::id::{AttachmentId, PartnerId};
 
-/// Lifetime of a signed URL of the bucket: enough to follow a redirect.
+/// Lifetime of a signed bucket URL, long enough for a client to follow a redirect.
 const DIRECT_URL_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A file open for download.
@@ -25,14 +25,15 @@ pub struct FileHandle {
     pub partner_id: PartnerId,
     pub filename: String,
     pub media_type: String,
-    /// MD5 of the bytes: the entity tag.
+    /// MD5 of the file's bytes, used as the entity tag.
     pub md5: String,
-    /// Time at which it was stored; it never changes afterwards.
+    /// Time at which the file was stored; its bytes never change afterwards.
     pub stored_at: Timestamp,
-    /// Expiry, if it is ephemeral; then it is served to signed URLs only.
+    /// Time at which the file expires, if it is ephemeral. Such a file is served only to requests
+    /// with a signed URL.
     pub expires_at: Option<Timestamp>,
     pub blob: Arc<dyn Blob>,
-    /// The attachment.
+    /// Attachment that the file belongs to.
     pub(super) id: AttachmentId,
     key: BlobKey,
 }
@@ -53,11 +54,11 @@ impl FileHandle {
 }
 
 impl Attachments {
-    /// Opens the file that a file URL names. Returns `None` unless partner, id and filename all
-    /// match a stored file.
+    /// Opens the file that a file URL names. Returns `None` unless the URL's partner, id and
+    /// filename all match a stored file.
     ///
     /// # Errors
-    /// Database or store fail.
+    /// The database or the store fails.
     pub async fn open_file(
         self: &Arc<Self>,
         partner: PartnerId,
@@ -96,7 +97,8 @@ impl Attachments {
         Ok(Some(file))
     }
 
-    /// Checks that no other server has deleted a cached file.
+    /// Checks in the database that a cached file still exists, as another server may have deleted
+    /// it. Returns `None` if it was deleted.
     async fn revalidate(&self, file: Arc<FileHandle>) -> Result<Option<Arc<FileHandle>>, Error> {
         if !self.db.is_shared() {
             return Ok(Some(file));
@@ -141,7 +143,7 @@ impl Attachments {
             ),
         };
         let Some(blob) = self.blobs.open(&key).await? else {
-            // The attachment may have been deleted since its row was read.
+            // The blob is missing: the attachment may have been deleted after its row was read.
             let stored = self
                 .find_stored_for(Holder::Downloads, partner_id, id)
                 .await?;
@@ -163,7 +165,8 @@ impl Attachments {
         })))
     }
 
-    /// Returns a signed URL of the bucket for a file, if downloads are redirected there.
+    /// Returns a signed bucket URL for a file, or `None` if downloads are not redirected to the
+    /// bucket.
     #[must_use]
     pub fn direct_url(&self, file: &FileHandle, method: &Method) -> Option<String> {
         let bucket = self
@@ -173,13 +176,13 @@ impl Attachments {
         Some(bucket.presign_get(&file.key, method, DIRECT_URL_LIFETIME))
     }
 
-    /// Closes a file whose blob turned out to be missing or replaced.
+    /// Removes a file from the cache of open files, after its blob was found missing or replaced.
     pub fn evict(&self, file: &FileHandle) {
         self.open_files.evict(file.partner_id, file.id);
     }
 }
 
-/// Returns the rendition of an attachment that has this filename in its URL.
+/// Returns the attachment's rendition whose URL ends in this filename.
 fn rendition_named(attachment: &Attachment, segment: &str) -> Option<Rendition> {
     let is = |filename: &str| filename::url_segment(filename) == segment;
     if is(&attachment.filename) {

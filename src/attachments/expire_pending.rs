@@ -1,4 +1,4 @@
-//! The background task that expires pending attachments.
+//! Expires pending attachments, as a background task.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use crate::db::admission::Holder;
 use crate::db::{Connection, attachments as table, blob_deletions, keyset};
 use crate::domain::attachment::{Attachment, UploadState};
 
-/// Maximum number of attachments per transaction or page: bounds how long other writes wait.
+/// Maximum number of attachments per transaction or page; limits how long other writes wait.
 const BATCH: u32 = 500;
 
 impl Attachments {
-    /// Expires pending attachments whose upload window has closed. A direct upload that was
-    /// complete in time but never used is finalized instead.
+    /// Expires pending attachments whose upload URL is no longer accepted. If a direct upload was
+    /// completed in time but never used, it is finalized instead.
     ///
     /// # Errors
-    /// Database or store fail.
+    /// The database or the store fails.
     pub(crate) async fn expire_pending(self: &Arc<Self>) -> Result<(), Error> {
         let now = self.clock.now();
-        // An upload that started just before its window closed may still be running.
+        // An upload that started just before its URL expired may still be running.
         let closed_before = now - self.config.max_upload_duration();
         if self.blobs.bucket().is_some() {
             return self.finalize_overdue(closed_before, now).await;
@@ -31,8 +31,8 @@ impl Attachments {
         Ok(())
     }
 
-    /// Expires a batch of attachments, and queues their blobs, which a crash may have left, for
-    /// deletion.
+    /// Expires a batch of attachments and queues their blobs for deletion: an upload interrupted by
+    /// a crash may have left some.
     async fn expire_pending_batch(
         &self,
         closed_before: Timestamp,
@@ -77,7 +77,8 @@ impl Attachments {
         attachment: Attachment,
         now: Timestamp,
     ) -> Result<(), Error> {
-        // No sweep has run for longer than an ephemeral file may exist.
+        // The upload was never finalized within the lifetime of an ephemeral file, so it is expired
+        // already.
         if attachment.is_expired(now) {
             return self.expire_one(attachment, now).await;
         }
@@ -87,7 +88,8 @@ impl Attachments {
                 self.expire_one(attachment, now).await
             }
             Ok(_) => Ok(()),
-            // The others would fail as well, each after a timeout.
+            // The store is unavailable: the remaining uploads would fail as well, each after a
+            // timeout.
             Err(Error::Blob(error)) if error.is_transient() => Err(error.into()),
             Err(error) => {
                 tracing::error!(attachment = %id, %error, "cannot finalize direct upload; will be retried");
@@ -102,7 +104,7 @@ impl Attachments {
             .db
             .transaction(Holder::Background, async move |db: &mut Connection| {
                 if table::expire_pending(db, attachment.id, now).await? {
-                    // A crash may have left it.
+                    // A crash during an earlier attempt may have left this object.
                     let key = attachment.uploaded_key().to_string();
                     blob_deletions::enqueue(db, &key, now, now).await?;
                     direct_uploads

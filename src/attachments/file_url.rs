@@ -1,10 +1,9 @@
-//! Where files are found: `{CDN}/attachments/partners/{partner}/{attachment}/{filename}`, both
-//! making such URLs and recognising our own.
+//! Creates and parses file URLs, `{CDN}/attachments/partners/{partner}/{attachment}/{filename}`.
 //!
-//! Those of ephemeral files are
-//! `{PUBLIC}/attachments/...?expires={milliseconds}&signature={HMAC-SHA256}`, good for 15 minutes.
-//! The signature covers method, path and expiry. They lead to this server itself, whatever stands
-//! in front of it for the others: a cache would go on serving what has expired.
+//! URLs of ephemeral files are
+//! `{PUBLIC}/attachments/...?expires={milliseconds}&signature={HMAC-SHA256}` and expire after 15
+//! minutes. The signature covers method, path and expiry. These URLs lead to this server directly,
+//! never to a CDN, which would serve a cached file after its expiry.
 
 use std::time::Duration;
 
@@ -21,22 +20,23 @@ use crate::domain::url_match::{is_below, is_same_host};
 use crate::id::{AttachmentId, PartnerId};
 use crate::url_signing::{SignedQuery, Signer, UploadGrant};
 
-/// RFC 3986 section 2.3: everything but the unreserved characters is encoded.
+/// Characters that are percent-encoded in a path segment: all but the unreserved ones (RFC 3986
+/// section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// Maximum length of a URL of this server, in bytes: base, ids, signature, and a filename of 255
+/// Maximum length of a URL on this server, in bytes: base, ids, signature, and a filename of 255
 /// characters of four bytes, each byte percent-encoded as three characters.
 const MAX_LENGTH: usize = 8192;
 
-/// Allowed clock skew between servers. Rejects URLs whose expiry lies further ahead than a correct
-/// clock could have set.
+/// Allowed clock skew between servers. A URL is rejected if its expiry is later than any server
+/// with a clock within this skew could have issued.
 const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
-/// Makes and recognises the URLs of files.
+/// Creates, checks and parses file URLs.
 #[derive(Clone, Debug)]
 pub struct FileUrls {
     cdn: BaseUrl,
@@ -45,10 +45,10 @@ pub struct FileUrls {
     clock: Clock,
 }
 
-/// Failure to verify the signed URL of an ephemeral file.
+/// Reasons why the signed URL of an ephemeral file is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignedUrlError {
-    /// Signature or query was altered, or is missing.
+    /// The query or its signature is missing or was altered.
     #[error(
         "this file needs a signed URL, and this one has no signature or was altered; \
          GET /v3/attachments/{{id}} gives one"
@@ -60,7 +60,8 @@ pub enum SignedUrlError {
 }
 
 impl FileUrls {
-    /// For files under the base `cdn`, which are found under the base `public` as well.
+    /// Creates URLs below the base `cdn`; ephemeral files are below the base `public`. URLs below
+    /// either base are recognised.
     #[must_use]
     pub fn new(cdn: BaseUrl, public: BaseUrl, signer: Signer, clock: Clock) -> Self {
         Self {
@@ -71,19 +72,19 @@ impl FileUrls {
         }
     }
 
-    /// The URL of an attachment's file as it was uploaded.
+    /// Returns the URL of an attachment's file as it was uploaded.
     #[must_use]
     pub fn uploaded(&self, attachment: &Attachment) -> String {
         self.url(attachment, &attachment.filename)
     }
 
-    /// The URL of an attachment's file in the form it is delivered in.
+    /// Returns the URL of an attachment's file in the form in which recipients get it.
     #[must_use]
     pub fn delivered(&self, attachment: &Attachment) -> String {
         self.url(attachment, attachment.delivered().filename)
     }
 
-    /// Returns the presigned URL of this server for the upload of an attachment.
+    /// Returns the presigned URL at which this server accepts an attachment's upload.
     pub(super) fn upload(&self, attachment: &Attachment) -> String {
         let grant = UploadGrant {
             id: attachment.id,
@@ -107,10 +108,10 @@ impl FileUrls {
         ))
     }
 
-    /// Checks the query of a request for a file. Any will do for one that is not ephemeral.
+    /// Checks a file URL's query. For a file that is not ephemeral, any query is accepted.
     ///
     /// # Errors
-    /// The file is ephemeral, and this is not the query of a URL for it that is still good.
+    /// The file is ephemeral, and the query's signature is invalid or has expired.
     pub fn check(
         &self,
         id: AttachmentId,
@@ -152,8 +153,8 @@ impl FileUrls {
             .then(|| self.file_at(&url))
     }
 
-    /// Returns the file named by a URL of this server, in any scheme. Redirects to such URLs are
-    /// resolved here instead of being fetched.
+    /// Returns the file that a URL of this server names, whatever its scheme. A redirect to such a
+    /// URL is resolved without a fetch.
     #[must_use]
     pub fn file_at(&self, url: &Url) -> Option<FileRef> {
         self.bases()
@@ -173,13 +174,13 @@ fn path(partner: PartnerId, id: AttachmentId, filename: &str) -> String {
     format!("/attachments/partners/{partner}/{id}/{segment}")
 }
 
-/// Returns the signed text. A path contains no line break, so the text is unambiguous. HEAD is
-/// allowed with the signature for GET.
+/// Returns the text that the signature is calculated over. A path contains no line break, so the
+/// text is unambiguous. A signature for GET also permits HEAD.
 fn signed_text(path: &str, expires: Timestamp) -> String {
     format!("GET\n{path}\n{}", expires.as_millis())
 }
 
-/// Returns the decoded path of a URL relative to a base.
+/// Returns the URL's decoded path relative to a base, or `None` if the URL is not below that base.
 fn strip_base(base: &Url, url: &Url) -> Option<String> {
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
     let rest = path.strip_prefix(base.path().trim_end_matches('/'))?;

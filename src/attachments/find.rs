@@ -1,4 +1,4 @@
-//! Lookup of attachments.
+//! Looks up attachments by partner and id.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ impl Attachments {
     /// Returns a partner's attachment in any state, and the time at which to evaluate its status.
     ///
     /// # Errors
-    /// It does not exist or belongs to another partner, or database or store fail.
+    /// The attachment does not exist or belongs to another partner, or the database or the store
+    /// fails.
     pub async fn get(
         self: &Arc<Self>,
         partner: PartnerId,
@@ -36,7 +37,8 @@ impl Attachments {
         self.find_stored_for(partner, partner, id).await
     }
 
-    /// Like [`Self::find_stored`], counted for another holder than the partner.
+    /// Like [`Self::find_stored`], but counts the database connection for `holder` instead of the
+    /// partner.
     pub(super) async fn find_stored_for(
         &self,
         holder: impl Into<Holder>,

@@ -1,5 +1,5 @@
-//! Inspection of a complete file before it is published: its type, its dimensions and duration, and
-//! the removal of private metadata.
+//! Inspects a complete file before it is published: determines its type, dimensions and duration,
+//! and removes private metadata.
 
 use super::{Attachments, Error, upload};
 use crate::blob::{self, StagedBlob};
@@ -8,7 +8,7 @@ use crate::id::PartnerId;
 use crate::media::{self, Claim, Ingest, MediaInfo, MediaType, Rejection};
 use crate::transcode::{self, Stripped, strip_metadata};
 
-/// Failure to inspect a file, unrelated to what the file contains.
+/// Reasons why a file could not be inspected, other than the file's content.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InspectError {
     #[error(transparent)]
@@ -17,7 +17,7 @@ pub(crate) enum InspectError {
     Blob(#[from] blob::Error),
 }
 
-/// For failures whose cause is the machine and not the file.
+/// Converts conversion errors that the machine caused, not the file.
 impl From<transcode::Error> for InspectError {
     fn from(error: transcode::Error) -> Self {
         use crate::sandbox::Error as Decoder;
@@ -57,12 +57,12 @@ pub(crate) struct Inspected {
 }
 
 impl Attachments {
-    /// Inspects a file and checks it against its filename and declared type. Returns the file,
-    /// which is another one if private metadata was removed.
+    /// Inspects a file and checks it against its filename and declared type. Returns the inspected
+    /// file: a rewritten one if private metadata was removed, otherwise the given one.
     ///
     /// # Errors
-    /// The file cannot be read, or a budget is used up. A file that is not accepted is not
-    /// an error but a [`Rejection`].
+    /// The file cannot be read, or a budget is used up. A file of a type that is not accepted is
+    /// not an error: it results in a [`Rejection`].
     pub(crate) async fn inspect(
         &self,
         partner: PartnerId,
@@ -73,7 +73,7 @@ impl Attachments {
     ) -> Result<(Box<dyn StagedBlob>, Result<Inspected, Rejection>), InspectError> {
         let permit = self.inspections.reserve(&partner.to_string(), 1).await?;
         let inspect = move || {
-            // Held until the blocking task ends, even if the caller was cancelled.
+            // The permit is held until the blocking task ends, even if the caller is cancelled.
             let _permit = permit;
             let claim = Claim {
                 filename: &filename,
@@ -103,8 +103,8 @@ impl Attachments {
         self.config.strip_private_metadata && strip_metadata::may_contain_metadata(media_type.name)
     }
 
-    /// Removes locations and serial numbers before anything is published: they must not remain in
-    /// the store beside the file that recipients get.
+    /// Removes locations and serial numbers from a file. This must happen before the file is
+    /// published, as the store must not keep a copy with private metadata.
     async fn strip_metadata(
         &self,
         partner: PartnerId,
@@ -126,7 +126,7 @@ impl Attachments {
     }
 }
 
-/// Determines the type of a file and probes it. Blocks.
+/// Determines a file's type and reads its dimensions and duration. Blocks the thread.
 fn identify(
     staged: &dyn StagedBlob,
     claim: &Claim<'_>,

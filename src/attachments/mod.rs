@@ -1,4 +1,5 @@
-//! The life of an attachment: create, upload, inspect, build its variant, download, expire, delete.
+//! Manages attachments throughout their life: create, upload, inspect, transcode, download, expire,
+//! delete.
 
 mod active_uploads;
 mod config;
@@ -35,12 +36,12 @@ use crate::transcode::Converter;
 pub use config::{CdnMode, Config};
 pub use file_url::{FileUrls, SignedUrlError};
 
-/// Failure of an operation on an attachment.
+/// Reasons why an operation on an attachment fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("size_bytes must be at least 1")]
     EmptyFile,
-    /// The filename is longer than accepted; its length in characters.
+    /// The filename is longer than accepted. Contains its length in characters.
     #[error("filename has {0} characters; at most {most} are accepted", most = filename::MAX_LENGTH)]
     FilenameTooLong(usize),
     /// The declared media type is not accepted.
@@ -61,13 +62,13 @@ pub enum Error {
     )]
     TooManyPending {
         limit: u64,
-        /// In seconds.
+        /// Time after which the caller may try again, in seconds.
         retry_after: u64,
     },
     /// The attachment does not exist or belongs to another partner.
     #[error("Attachment not found")]
     NotFound,
-    /// The attachment was deleted during a send that uses it.
+    /// The attachment was deleted while a message that uses it was being sent.
     #[error("a file of this message was deleted while it was being sent; try again")]
     Deleted,
     /// The blob of a stored attachment is missing or truncated.
@@ -90,7 +91,7 @@ impl From<db::Error> for Error {
     }
 }
 
-/// The use cases of attachments, and the state they share.
+/// Operations on attachments, with the state that they share.
 #[derive(Debug)]
 pub struct Attachments {
     db: Database,
@@ -139,14 +140,15 @@ impl Attachments {
         &self.file_urls
     }
 
-    /// Returns the budget of bytes that are not stored yet. Large responses, which are spooled to
-    /// files, count in it as well.
+    /// Returns the budget for bytes that are not stored yet. It also covers large responses while
+    /// they are buffered in temporary files.
     #[must_use]
     pub(crate) fn temporary_bytes(&self) -> &Budget {
         &self.temporary_bytes
     }
 
-    /// Checks that the database and the blob store answer. Returns one line for each that does not.
+    /// Checks that the database and the blob store respond. Returns one error description for each
+    /// that does not.
     pub async fn check(&self) -> Vec<String> {
         let (db, blobs) = tokio::join!(self.db.check(), self.blobs.check());
         let db = db.err().map(|error| error.to_string());

@@ -1,4 +1,4 @@
-//! A cache of open files for downloads.
+//! Caches open files for downloads.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +12,8 @@ use crate::id::{AttachmentId, PartnerId};
 /// Number of files kept open; each takes one file descriptor.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// A form in which an attachment can be downloaded. Each has a filename, and so a URL, of its own.
+/// Form in which an attachment can be downloaded. Each form has its own filename, and so its own
+/// URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Rendition {
     Original,
@@ -21,15 +22,15 @@ pub(super) enum Rendition {
 
 type Key = (PartnerId, AttachmentId, Rendition);
 
-/// The least recently downloaded files are closed first.
+/// Cache of open files; the least recently downloaded ones are closed first.
 #[derive(Debug)]
 pub(super) struct OpenFileCache(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     files: LruCache<Key, Arc<FileHandle>>,
-    /// Number of evictions of deleted files. A lookup that started before an eviction must not
-    /// repopulate the cache.
+    /// Number of times that deleted files were evicted. If it has changed since a lookup started,
+    /// the lookup's result is not cached, as that file may have been evicted.
     generation: u64,
 }
 
@@ -43,8 +44,8 @@ impl Default for OpenFileCache {
 }
 
 impl OpenFileCache {
-    /// Returns the cached rendition that matches, or on a miss the generation to pass to
-    /// [`Self::put`].
+    /// Returns the cached rendition that matches. If there is none, returns the generation to pass
+    /// to [`Self::put`].
     pub(super) fn get(
         &self,
         (partner, id): (PartnerId, AttachmentId),
@@ -59,7 +60,8 @@ impl OpenFileCache {
             .ok_or(inner.generation)
     }
 
-    /// Caches a file unless files were evicted since `generation`: this may be one of them.
+    /// Caches a file, unless files were evicted since `generation`, as this file may be one of
+    /// them.
     pub(super) fn put(&self, rendition: Rendition, file: Arc<FileHandle>, generation: u64) {
         let mut inner = self.lock();
         if inner.generation == generation {
@@ -68,7 +70,7 @@ impl OpenFileCache {
         }
     }
 
-    /// Closes the files of a deleted attachment.
+    /// Closes a deleted attachment's files and removes them from the cache.
     pub(super) fn evict(&self, partner: PartnerId, id: AttachmentId) {
         let mut inner = self.lock();
         inner.generation += 1;
@@ -77,7 +79,7 @@ impl OpenFileCache {
         }
     }
 
-    /// Closes expired files: the file system frees the bytes of a deleted file only once it is
+    /// Closes expired files, as the file system frees a deleted file's bytes only once it is
     /// closed.
     pub(super) fn evict_expired(&self, now: Timestamp) {
         let mut inner = self.lock();

@@ -1,11 +1,11 @@
-//! Quota of pending attachments per partner.
+//! Limits the number of pending attachments per partner.
 //!
-//! Counting them in the database on every creation would cost more than the creation itself. So
-//! each partner has an estimate that only rises, and the exact number is counted again when the
-//! estimate reaches the quota. The estimate is never below the exact number, so the quota holds. It
-//! does not include the attachments created by other servers: on a shared database the exact number
-//! is therefore also counted after every sixteenth of the quota, by which each server can exceed it
-//! at most.
+//! Counting a partner's pending attachments in the database on every creation would cost more than
+//! the creation itself. So the server keeps an estimate per partner, which only rises, and counts
+//! the exact number only when the estimate reaches the quota. The estimate is never below the exact
+//! number, so the quota holds. It does not include attachments created by other servers: on a
+//! shared database, each server therefore also counts after every sixteenth of the quota, and can
+//! exceed the quota by at most that much.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,13 +18,15 @@ use crate::clock::Timestamp;
 use crate::db::attachments as table;
 use crate::id::PartnerId;
 
-/// `Retry-After` of a caller at the quota. Uploads can end at any time, so this is a heuristic.
+/// `Retry-After` sent to a caller that has reached the quota. Uploads can end at any time, so the
+/// value is a guess.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// On a shared database, each server counts again after this fraction of the quota.
+/// On a shared database, each server counts the exact number whenever it has created this fraction
+/// of the quota (one sixteenth).
 const SHARED_PART: u64 = 16;
 
-/// Estimates per partner, never below the exact number.
+/// Estimated number of each partner's pending attachments, never below the exact number.
 #[derive(Debug, Default)]
 pub(crate) struct PendingCounts(std::sync::Mutex<HashMap<PartnerId, Arc<Mutex<Count>>>>);
 
@@ -33,13 +35,13 @@ struct Count {
     estimate: Option<u64>,
     /// Number of reservations since the last exact count.
     uncounted: u64,
-    /// Reference count: one for this field, plus one per reservation whose attachment may not be in
-    /// the database yet.
+    /// Counter of reservations whose attachment may not be in the database yet. The reference count
+    /// is one higher, for this field.
     in_flight: Arc<()>,
 }
 
-/// A reservation within the quota, held until the attachment is in the database and therefore part
-/// of the exact count.
+/// Reservation within the quota. It is held until the attachment is in the database and so included
+/// in the exact count.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     _in_flight: Arc<()>,
@@ -61,8 +63,8 @@ impl Attachments {
                 .entry(partner)
                 .or_default(),
         );
-        // Held while counting: of several concurrent callers of a partner at its quota, only one
-        // queries the database.
+        // The lock is held while counting: when several callers of one partner reach the quota at
+        // once, only one queries the database.
         let mut count = count.lock().await;
         let is_current = !self.db.is_shared() || count.uncounted < limit / SHARED_PART;
         let pending = if let Some(estimate) = count
@@ -71,8 +73,8 @@ impl Attachments {
         {
             estimate
         } else {
-            // Read before the query: an attachment inserted in between is counted twice rather than
-            // not at all.
+            // Read before the query: an attachment inserted in between is then counted twice, not
+            // omitted.
             let in_flight = Arc::strong_count(&count.in_flight) as u64 - 1;
             count.uncounted = 0;
             table::count_pending(&mut *self.db.read(partner).await?, partner, now).await?

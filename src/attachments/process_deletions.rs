@@ -1,4 +1,4 @@
-//! The background task that processes the deletion queue of blobs.
+//! Processes the deletion queue for blobs, as a background task.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::clock::Timestamp;
 use crate::db::admission::Holder;
 use crate::db::{Connection, blob_deletions};
 
-/// Maximum number of entries read at a time.
+/// Maximum number of queue entries read at a time.
 const BATCH: u32 = 500;
 /// Delay before a failed deletion is retried.
 const RETRY_DELAY: Duration = Duration::from_mins(1);
-/// Number of blobs deleted concurrently: round trips to a remote store may be slow.
+/// Number of blobs deleted concurrently, since each round trip to a remote store may be slow.
 pub(super) const DELETE_CONCURRENCY: usize = 8;
 
 impl Attachments {
-    /// Processes the deletion queue. An entry that fails, or that another server has leased, is
-    /// rescheduled.
+    /// Deletes the blobs in the deletion queue. If a deletion fails, or another server has leased
+    /// its entry, the entry is rescheduled.
     ///
     /// # Errors
     /// The database fails.
@@ -57,8 +57,8 @@ impl Attachments {
         Ok(reschedule.await?)
     }
 
-    /// Deletes what an entry of the deletion queue names. Returns false if another server holds the
-    /// lease or the deletion was cancelled.
+    /// Deletes the blob or the direct upload that a queue entry names. Returns false if another
+    /// server holds the lease or the deletion was cancelled.
     async fn delete_queued(&self, key: String) -> Result<bool, Error> {
         match (
             DirectUploads::parse_deletion_key(&key),
@@ -68,7 +68,7 @@ impl Attachments {
             (None, Some(blob)) => {
                 return self.delete_if_unreferenced(Holder::Background, &blob).await;
             }
-            // Not a valid key: drop the entry.
+            // The key is invalid, so the entry is dropped.
             (None, None) => self.complete_deletion(Holder::Background, key).await?,
         }
         Ok(true)

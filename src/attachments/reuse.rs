@@ -1,5 +1,5 @@
-//! Reuse of a fetched file: after a 304 of its origin, a new attachment gets the bytes of an
-//! earlier one.
+//! Reuses a fetched file: if its origin answers 304, a new attachment gets an earlier attachment's
+//! bytes.
 
 use super::staging::StagedFile;
 use super::{Attachments, Error};
@@ -10,15 +10,15 @@ use crate::domain::tier::Tier;
 use crate::id::{AttachmentId, BlobId};
 
 impl Attachments {
-    /// Returns true if the blob of a stored attachment is there and complete.
+    /// Returns true if a stored attachment's blob exists and is complete.
     pub(crate) async fn has_blob(&self, attachment: &Attachment) -> Result<bool, Error> {
         let blob = self.blobs.open(&attachment.uploaded_key()).await?;
         Ok(blob.is_some_and(|blob| blob.size() == attachment.size_bytes))
     }
 
-    /// Creates an attachment with the bytes of an earlier one. In a folder the two share a blob. In
-    /// a bucket, where object keys equal URL paths, the objects are copied: returns the copies, to
-    /// be published.
+    /// Creates an attachment with an earlier attachment's bytes. In a folder, the two share a blob.
+    /// In a bucket, where object keys equal URL paths, the objects are copied; the copies are
+    /// returned for publishing.
     pub(crate) async fn reuse(
         &self,
         earlier: Attachment,

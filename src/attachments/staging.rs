@@ -1,4 +1,4 @@
-//! Publishing of staged blobs, and deletion of blobs that no attachment references.
+//! Publishes staged blobs, and deletes blobs that no attachment references.
 
 use super::{Attachments, Error};
 use crate::blob::{self, BlobKey, BlobWriter, ObjectHeaders, StagedBlob};
@@ -9,11 +9,11 @@ use crate::domain::attachment::{Attachment, Variant};
 use crate::id::PartnerId;
 use std::time::Duration;
 
-/// Time after which the sweeper deletes a published blob that no transaction has come to reference.
-/// Only a crash leaves such a blob.
+/// Time after which the sweeper deletes a published blob that still has no reference. Only a crash
+/// leaves such a blob.
 const ORPHAN_TTL: Duration = Duration::from_hours(1);
 
-/// A staged blob with the key and the headers to publish it under.
+/// Staged blob with the key and the headers under which it is published.
 #[derive(Debug)]
 pub(crate) struct StagedFile {
     pub key: BlobKey,
@@ -22,7 +22,7 @@ pub(crate) struct StagedFile {
 }
 
 impl StagedFile {
-    /// The file of an attachment as it was uploaded or fetched.
+    /// Creates the staged file for an attachment's bytes as they were uploaded or fetched.
     pub(crate) fn original(attachment: &Attachment, blob: Box<dyn StagedBlob>) -> Self {
         let headers = ObjectHeaders::for_file(
             &attachment.media_type,
@@ -36,7 +36,7 @@ impl StagedFile {
         }
     }
 
-    /// A variant of an attachment's file.
+    /// Creates the staged file for a variant of an attachment's file.
     pub(crate) fn variant(
         attachment: &Attachment,
         variant: &Variant,
@@ -53,13 +53,13 @@ impl StagedFile {
 }
 
 impl Attachments {
-    /// Starts a staged blob.
+    /// Creates an empty staged blob and returns its writer.
     pub(crate) async fn create_blob(&self) -> Result<Box<dyn BlobWriter>, Error> {
         Ok(self.blobs.create().await?)
     }
 
-    /// Publishes staged files. Their deletion is queued first; the transaction that references them
-    /// cancels it.
+    /// Publishes staged files. Their deletion is queued first, in case of a crash; the transaction
+    /// that references them cancels it.
     pub(crate) async fn publish_staged(
         &self,
         partner: PartnerId,
@@ -83,7 +83,7 @@ impl Attachments {
         if let Err(error) = futures_util::future::try_join_all(publish).await {
             self.discard_published(partner, &keys).await;
             return Err(match error {
-                // The blob is a copy of an earlier one that was deleted before it was copied.
+                // The blob should be copied from an earlier one, which was deleted first.
                 blob::Error::PreconditionFailed => Error::Deleted,
                 error => error.into(),
             });
@@ -91,8 +91,8 @@ impl Attachments {
         Ok(())
     }
 
-    /// Deletes published blobs that no transaction has come to reference. Failures are left to the
-    /// deletion queue.
+    /// Deletes published blobs that were never referenced. If a deletion fails, the deletion queue
+    /// retries it.
     pub(crate) async fn discard_published(&self, partner: PartnerId, keys: &[BlobKey]) {
         for key in keys {
             if let Err(error) = self.delete_if_unreferenced(partner.into(), key).await {
@@ -101,8 +101,8 @@ impl Attachments {
         }
     }
 
-    /// Deletes a blob from the deletion queue. Returns false if another server holds the lease or
-    /// an attachment references the blob.
+    /// Deletes a blob that is in the deletion queue. Returns false if another server holds the
+    /// lease or an attachment references the blob.
     pub(super) async fn delete_if_unreferenced(
         &self,
         holder: Holder,

@@ -1,5 +1,6 @@
-//! The presigned PUT: authorization, streaming to a staged blob, inspection, and publishing. The
-//! first complete body wins.
+//! Receives uploads by presigned PUT: authorizes the request, streams its body to a staged blob,
+//! inspects the file, and publishes it. If several bodies are uploaded, the first complete one is
+//! kept.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::media::{self, Ingest, Rejection};
 use crate::quote::quoted;
 use crate::url_signing::{SignedQuery, UploadGrant};
 
-/// Failure of an upload. Only `http/files/s3_error.rs` knows the codes.
+/// Reasons why an upload fails. `http/files/s3_error.rs` maps them to S3 error codes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the upload needs a Content-Length; chunked bodies are not accepted")]
@@ -30,24 +31,24 @@ pub enum Error {
     /// The signature does not match the URL and the headers.
     #[error("{0}")]
     BadSignature(String),
-    /// The upload window has closed.
+    /// The upload URL has expired.
     #[error("Request has expired")]
     Expired,
     /// The attachment was deleted.
     #[error("the attachment no longer exists")]
     NotFound,
-    /// Another body is stored already.
+    /// Another body was already uploaded to this URL and stored.
     #[error("another file was uploaded to this URL already; an attachment never changes")]
     Conflict,
-    /// Another body is being received.
+    /// Another upload of the attachment is in progress.
     #[error("another upload to this URL is under way; try again when it has ended")]
     Busy,
-    /// The body stalled and a newer one replaced it.
+    /// The body stalled, and a newer upload replaced this one.
     #[error(
         "another upload to this URL began while this one went without a byte; nothing of this one was stored"
     )]
     Replaced,
-    /// The body ended early.
+    /// The body ended before its announced length.
     #[error(
         "the body ended before Content-Length bytes had arrived; nothing was stored, and the URL is still good"
     )]
@@ -72,13 +73,13 @@ impl From<db::Error> for Error {
     }
 }
 
-/// The head of an upload request.
+/// Request head of an upload: everything but the body.
 #[derive(Clone, Copy, Debug)]
 pub struct UploadHead<'a> {
-    /// The attachment named by the path.
+    /// Id of the attachment that the URL path names.
     pub id: AttachmentId,
     pub query: &'a str,
-    /// `Content-Type`, verbatim; empty if absent.
+    /// `Content-Type` header, verbatim; empty if absent.
     pub content_type: &'a str,
     pub content_length: Option<u64>,
 }
@@ -88,12 +89,13 @@ impl Attachments {
     /// the new state of the attachment are durable; on failure, nothing is stored. The body is not
     /// polled before the head is authorized.
     ///
-    /// A body whose type is not accepted, or is not the declared one, is a success: like a bucket,
-    /// this accepts the bytes. The attachment then becomes rejected.
+    /// If the body's type is not accepted, or is not the declared one, the upload still succeeds,
+    /// as it would with a bucket. The attachment then becomes rejected.
     ///
     /// # Errors
-    /// The upload is not authorized; the body ends early, is too slow, or is not the first
-    /// complete one; another one is in progress; a budget is used up; or database or store fail.
+    /// The upload is not authorized; the body ends early, is too slow, or differs from one already
+    /// stored; another upload is in progress; a budget is used up; or the database or the store
+    /// fails.
     pub async fn receive_upload<E>(
         self: &Arc<Self>,
         head: UploadHead<'_>,
@@ -112,9 +114,10 @@ impl Attachments {
             () = upload.replaced() => return Err(Error::Replaced),
         };
         upload.record_complete();
-        // The stored bytes can differ, if metadata is stripped.
+        // These are the digests of the received bytes. The stored bytes differ from them if
+        // metadata is removed.
         let received = staged.digests().clone();
-        // Before the inspection: only the first complete body needs one.
+        // Checked before the inspection, which only the first complete body needs.
         if let Some(result) = self.existing_result(partner, id, &received).await? {
             return Ok(result);
         }
@@ -124,7 +127,8 @@ impl Attachments {
         let (staged, inspected) = self
             .inspect(partner, staged, filename, declared, Ingest::Upload)
             .await?;
-        // Detached: if the client disconnects now, a published blob must still get its row.
+        // Runs as a detached task: a published blob must get its row even if the client disconnects
+        // now.
         let attachments = Arc::clone(self);
         let record = async move {
             let result = attachments
@@ -138,9 +142,10 @@ impl Attachments {
             .map_err(|_| blob::Error::TaskFailed)?
     }
 
-    /// Checks the head of an upload.
+    /// Checks an upload's signature and expiry. Returns the attachment to upload to.
     async fn authorize_upload(&self, head: UploadHead<'_>) -> Result<Attachment, Error> {
-        // Uploads go directly to the bucket; URLs issued before it was configured would bypass it.
+        // With a bucket, uploads go there directly; URLs issued before the bucket was configured
+        // would bypass it.
         if self.blobs.bucket().is_some() {
             return Err(Error::NotFound);
         }
@@ -166,8 +171,8 @@ impl Attachments {
         if now >= query.expires {
             return Err(Error::Expired);
         }
-        // No partner to compare with: the signature proves that the owner of the attachment issued
-        // the URL.
+        // The request names no partner, so ownership is not checked: the signature proves that the
+        // URL was issued to the attachment's owner.
         let mut db = self.db.read(Holder::Uploads).await?;
         let found = table::find_including_expired(&mut db, head.id).await?;
         let attachment = found
@@ -179,9 +184,9 @@ impl Attachments {
         Ok(attachment)
     }
 
-    /// Explains an invalid signature. Names the signed headers only if the signature matches them,
-    /// that is, to a holder of the URL. The steps are the same whether or not the attachment
-    /// exists, so timing does not reveal that.
+    /// Returns the error for an invalid signature. It names the signed headers only if the
+    /// signature matches them, that is, if the caller was given the URL. The same steps run whether
+    /// or not the attachment exists, so that timing does not reveal its existence.
     async fn explain_mismatch(
         &self,
         grant: &UploadGrant<'_>,
@@ -221,8 +226,8 @@ impl Attachments {
             .await
     }
 
-    /// Returns the result of an upload whose attachment has a body already: success if it is the
-    /// same body. Returns `None` if the attachment is pending.
+    /// Returns the result of an upload to an attachment that already has a body: success if the
+    /// bodies are equal, otherwise an error. Returns `None` if the attachment is pending.
     async fn existing_result(
         &self,
         partner: PartnerId,
@@ -270,14 +275,14 @@ impl Attachments {
             self.metrics.uploaded_bytes.inc_by(chunk.len() as u64);
             writer.write(chunk).await?;
         }
-        // A body that is not framed by its Content-Length can be longer.
+        // Without a Content-Length to frame it, a body can be longer than announced.
         if received != size {
             return Err(Error::Incomplete);
         }
         Ok(writer.seal().await?)
     }
 
-    /// Publishes an inspected upload, or records its rejection.
+    /// Publishes an inspected upload, or records why it was rejected.
     async fn record_upload(
         &self,
         attachment: &Attachment,
@@ -310,7 +315,7 @@ impl Attachments {
                 mark.await?
             }
         };
-        // Otherwise the sweeper has expired the attachment since the check above.
+        // If nothing was recorded, the sweeper has expired the attachment since the check above.
         if recorded {
             Ok(received)
         } else {
@@ -318,8 +323,8 @@ impl Attachments {
         }
     }
 
-    /// Publishes the blob and marks the attachment as stored. Returns false if the attachment is no
-    /// longer pending.
+    /// Publishes an upload's blob and marks the attachment as stored. Returns false if the
+    /// attachment is no longer pending.
     async fn publish_upload(
         &self,
         attachment: &Attachment,
@@ -338,8 +343,8 @@ impl Attachments {
         let id = attachment.id;
         let StagedFile { key, headers, blob } = StagedFile::original(&attachment, staged);
         blob.publish(&key, &headers).await?;
-        // On failure the blob stays without a row; the next body overwrites it, or the sweeper
-        // deletes it.
+        // If the transaction fails, the blob has no row: the next upload overwrites it, or the
+        // sweeper deletes it.
         let stored = self
             .db
             .transaction(attachment.partner_id, async move |db: &mut Connection| {

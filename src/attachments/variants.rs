@@ -1,5 +1,5 @@
-//! Variants: on its first send, a file that recipients' devices cannot play is transcoded, and
-//! audio is analysed.
+//! Builds variants: when a file is first sent, it is transcoded if recipients' devices cannot play
+//! it, and audio is analysed.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -21,15 +21,15 @@ use crate::id::{AttachmentId, BlobId, PartnerId};
 use crate::sandbox;
 use crate::transcode::{self, AudioAnalysis, Converted};
 
-/// Bytes copied at a time from a converted file to the store.
+/// Number of bytes copied at a time from a converted file to the store.
 const COPY_BUFFER: usize = 64 * 1024;
 
-/// Result of processing a file for its first send. The variant is staged, not published.
+/// Result of processing a file for its first send. Its variant is staged but not published.
 #[derive(Debug, Default)]
 pub(crate) struct VariantBuild {
     pub variant: Option<(Variant, Box<dyn StagedBlob>)>,
     pub audio: Option<AudioInfo>,
-    /// True for an audio file of which nothing could be decoded.
+    /// True for an audio file in which no sound could be decoded.
     pub is_silent: bool,
 }
 
@@ -57,14 +57,14 @@ impl Attachments {
             && (as_voice_memo || self.converter.converts(media_type))
     }
 
-    /// Returns false for CAF without ffmpeg. Such a file stays unprocessed, so that a later send
-    /// can process it.
+    /// Returns false for a CAF file if ffmpeg is missing. The file then stays unprocessed, so that
+    /// a later send can process it.
     fn can_process(&self, media_type: &str) -> bool {
         media_type != "audio/x-caf" || self.converter.converts(media_type)
     }
 
-    /// Processes a stored attachment unless that was done before. Concurrent callers wait for the
-    /// one that does it.
+    /// Processes a stored attachment unless that was already done. Concurrent calls wait for the
+    /// first one.
     pub(crate) async fn ensure_processed(
         &self,
         partner: PartnerId,
@@ -79,21 +79,22 @@ impl Attachments {
         let Some(attachment) = stored.filter(|attachment| !attachment.processed) else {
             return Ok(());
         };
-        // Again: ffmpeg may have been found to be missing while this waited for the permit.
+        // Checked a second time: while this call waited for the permit, ffmpeg may have been found
+        // missing.
         if !self.can_process(&attachment.media_type) {
             return Ok(());
         }
         let content = Box::new(self.copy_to_temporary_file(&attachment).await?);
         let mut build = self.build_variant(permit, content, &attachment).await?;
         if let Some((variant, _)) = &mut build.variant {
-            // A variant's object key in a bucket is deterministic, so its blob id must be too: a
-            // deletion queued before a crash then refers to this blob.
+            // In a bucket, a variant's object key is deterministic. The blob id must be
+            // deterministic too, so that a deletion queued before a crash refers to the same blob.
             variant.blob_id = id.variant_blob_id();
         }
         self.record_processed(&attachment, build).await
     }
 
-    /// Processes a fetched file before it is published. Returns its variant, if it gets one.
+    /// Processes a fetched file before it is published. Returns its variant, if one is needed.
     pub(crate) async fn process_fetched(
         &self,
         attachment: &mut Attachment,
@@ -104,7 +105,7 @@ impl Attachments {
         let build = self
             .build_variant(permit, staged.content()?, attachment)
             .await?;
-        // Again: ffmpeg may have been found to be missing meanwhile.
+        // Checked after processing, in which ffmpeg may have been found missing.
         attachment.processed = self.can_process(&attachment.media_type);
         attachment.audio = build.audio;
         if build.is_silent {
@@ -118,7 +119,7 @@ impl Attachments {
         Ok(Some(file))
     }
 
-    /// Publishes the variant and marks the attachment as processed.
+    /// Publishes an attachment's variant and marks the attachment as processed.
     async fn record_processed(
         &self,
         attachment: &Attachment,
@@ -196,7 +197,7 @@ impl Attachments {
                     ..VariantBuild::from_analysis(analysis)
                 })
             }
-            // Not recorded: a retry may succeed.
+            // A transient failure is not recorded, as a retry may succeed.
             Err(error) if error.is_transient() => Err(InspectError::from(error).into()),
             Err(error) => {
                 tracing::warn!(attachment = %attachment.id, media_type, %error, "cannot transcode file; it is delivered unchanged");
@@ -246,7 +247,7 @@ impl Attachments {
         Ok((variant, staged))
     }
 
-    /// Stages a whole file as a blob.
+    /// Copies a whole file into a staged blob.
     pub(super) async fn stage_file(
         &self,
         mut file: File,
@@ -269,12 +270,12 @@ impl Attachments {
         }
     }
 
-    /// Copies an attachment's blob to an unnamed temporary file: decoders need random access, and
+    /// Copies an attachment's blob to an unnamed temporary file. Decoders need random access, and
     /// the store may be remote.
     async fn copy_to_temporary_file(&self, attachment: &Attachment) -> Result<File, Error> {
         let Some(blob) = self.blobs.open(&attachment.uploaded_key()).await? else {
             let (partner, id) = (attachment.partner_id, attachment.id);
-            // The attachment may have been deleted since its row was read.
+            // The blob is missing: the attachment may have been deleted after its row was read.
             let exists = self.find_stored(partner, id).await?.is_some();
             return Err(if exists {
                 Error::BlobMissing(id)

@@ -1,4 +1,4 @@
-//! Updates the metric of undelivered messages.
+//! Updates the metric that counts undelivered messages.
 
 use super::Background;
 use crate::attachments::Error;

@@ -1,10 +1,10 @@
-//! The schedule of background tasks, and those that belong to no use case. A task is one file, here
-//! or in its use case, and one line in [`TASKS`].
+//! Schedules background tasks. Each task is one file, in this folder or beside the code that it
+//! calls, and one line in `TASKS`.
 //!
-//! Each task has a loop of its own, so a slow one (such as a bucket that does not answer) delays no
-//! other. A failed run is logged and repeated after the period. Servers on one database run the
-//! same tasks concurrently; leases and conditional updates keep them from doing the same work
-//! twice.
+//! Each task has its own loop, so a slow one (for example, while a bucket does not respond) does
+//! not delay the others. A run that fails is logged and repeated after the task's period. Servers
+//! that share a database run the same tasks concurrently; leases and conditional updates keep them
+//! from doing the same work twice.
 
 mod count_outbox;
 mod prune;
@@ -22,30 +22,30 @@ use crate::metrics::Metrics;
 
 pub use prune::Config;
 
-/// Period of most tasks.
+/// Time between two runs of most tasks.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The data that background tasks work on.
+/// Data that background tasks work on.
 #[derive(Debug)]
 pub struct Background {
     attachments: Arc<Attachments>,
     db: Database,
     clock: Clock,
     config: Config,
-    /// Window of the rate limit of sends; older sends are pruned.
+    /// Rate limit window for sends; records of older sends are pruned.
     rate_limit_window: Duration,
     metrics: Metrics,
 }
 
-/// A periodic task.
+/// A task that runs periodically.
 struct Task {
     name: &'static str,
     period: Duration,
     run: for<'a> fn(&'a Background) -> BoxFuture<'a, Result<(), Error>>,
 }
 
-/// All tasks, in the order in which [`Background::sweep`] runs them. Pending uploads expire before
-/// attachments, so that one sweep deletes an attachment that is both.
+/// All tasks, in the order in which [`Background::sweep`] runs them. Pending uploads expire first,
+/// so that the same sweep can then delete their attachments if those have expired as well.
 #[rustfmt::skip]
 const TASKS: [Task; 5] = [
     Task { name: "count_outbox", period: SWEEP_INTERVAL, run: |b| count_outbox::run(b).boxed() },
@@ -86,7 +86,7 @@ impl Background {
         }
     }
 
-    /// Runs all tasks at their periods; never returns.
+    /// Runs every task periodically. Never returns.
     pub async fn run(&self) {
         join_all(TASKS.iter().map(|task| task.run_forever(self))).await;
     }
@@ -94,7 +94,7 @@ impl Background {
     /// Runs every task once. A failure in one task does not prevent the others.
     ///
     /// # Errors
-    /// The first failure; completed tasks are not undone.
+    /// The first failure. Tasks that succeeded are not undone.
     pub async fn sweep(&self) -> Result<(), Error> {
         let mut outcome = Ok(());
         for task in &TASKS {
@@ -103,7 +103,7 @@ impl Background {
         outcome
     }
 
-    /// Deletes expired attachments. The background task retries after a failure.
+    /// Deletes expired attachments. If this fails, the background task retries it.
     pub async fn expire_overdue(&self) {
         if let Err(error) = self.attachments.delete_expired().await {
             tracing::error!(%error, "cannot delete expired attachments; will be retried");

@@ -1,4 +1,4 @@
-//! Prunes rows past their retention.
+//! Prunes database rows whose retention time has passed.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::db::{
 };
 use crate::setting::{Retention, retention_days, seconds};
 
-/// Maximum number of rows deleted per transaction: bounds how long other writes wait.
+/// Maximum number of rows deleted per transaction, which limits how long other writes wait.
 const BATCH: u32 = 500;
 
-/// Settings of retention.
+/// Settings for how long records are kept.
 #[derive(Args, Clone, Copy, Debug)]
 #[group(skip)]
 #[command(next_help_heading = "Retention")]
@@ -45,7 +45,7 @@ pub struct Config {
     pub fetch_revalidate: Duration,
 }
 
-/// Deletes one batch of the rows written before a time, and returns their number.
+/// Function that deletes one batch of the rows written before a time and returns their number.
 type DeleteBatch =
     for<'c> fn(&'c mut Connection, before: Timestamp) -> BoxFuture<'c, Result<u64, db::Error>>;
 

@@ -1,4 +1,4 @@
-//! A pool of buffers for downloads: a new buffer would have to be zeroed for every chunk.
+//! Reuses download buffers in a pool, because a new buffer would have to be zeroed for every chunk.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ pub(super) const SIZE: usize = 48 * 1024;
 /// Maximum number of free buffers in the pool.
 const POOL_SIZE: usize = 256;
 
-/// The free buffers; clones share them.
+/// A pool of free buffers; clones share the buffers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buffers(Arc<Mutex<Vec<Box<[u8]>>>>);
 

@@ -1,4 +1,4 @@
-//! Size and hashes of a byte stream.
+//! Computes the size and hashes of a byte stream.
 
 use base16ct::lower::encode_string;
 use md5::Md5;
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 /// Size and hashes of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digests {
-    /// In bytes.
+    /// Size of the blob in bytes.
     pub size: u64,
     /// SHA-256, lowercase hexadecimal; bodies are compared by it. `None` for direct-to-bucket
     /// uploads.

@@ -1,5 +1,5 @@
-//! Blob store in a folder: `unfinished-uploads/` holds temporary files, `blobs/<two digits>/<id>`
-//! the blobs.
+//! Stores blobs as files in a folder: temporary files in `unfinished-uploads/`, blobs under
+//! `blobs/<two digits>/<id>`.
 //!
 //! A blob is written to a temporary file, synced, renamed, and the folder synced. All blocking work
 //! runs on the blocking pool; only reads that the page cache can answer immediately run on the
@@ -154,7 +154,7 @@ fn list_folder(folder: &Path) -> Result<Vec<BlobMeta>, Error> {
             let entry = entry?;
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
-                // Deleted since it was listed.
+                // The file was deleted after it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };

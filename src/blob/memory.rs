@@ -1,4 +1,4 @@
-//! In-memory blob store: for tests, and as the reference for the other stores.
+//! Stores blobs in memory, for tests and as the reference for the other stores.
 
 use std::collections::HashMap;
 use std::io::{self, Cursor};

@@ -1,6 +1,6 @@
-//! Blob stores: immutable files under a key, visible as a whole or not at all. Owns writing them
-//! crash-safely and reading ranges of them. Knows nothing of attachments, partners or HTTP, except
-//! for the headers that objects in a bucket carry.
+//! Stores blobs: immutable files under a key, visible as a whole or not at all. Blob stores write
+//! them crash-safely and read ranges of them. This module knows nothing of attachments, partners or
+//! HTTP, except for the headers that objects in a bucket carry.
 
 mod buffer_pool;
 mod digest;
@@ -56,11 +56,11 @@ pub enum Error {
     #[error("the bucket refused to {action} with {status} {code}{hint}")]
     Rejected {
         action: &'static str,
-        /// HTTP status.
+        /// HTTP status of the bucket's response.
         status: u16,
         /// S3 error code, such as `AccessDenied`.
         code: String,
-        /// A remedy after a colon; empty if none is known.
+        /// Advice to the operator, starting with a colon; empty if none is known.
         hint: String,
     },
     /// The bucket accepted a request, but its response cannot be used.
@@ -72,7 +72,7 @@ pub enum Error {
     /// The bucket lacks a required feature of S3.
     #[error("the bucket ignores {0}, which Haversack needs")]
     MissingFeature(&'static str),
-    /// The object was replaced since it was found.
+    /// The object was replaced or deleted after it was found.
     #[error("the bytes were replaced while they were being used")]
     PreconditionFailed,
     /// The blob no longer exists.
@@ -81,7 +81,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns true if a retry may succeed.
+    /// Returns true if a retry can succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
@@ -106,14 +106,14 @@ pub trait BlobStore: fmt::Debug + Send + Sync {
     /// removed meanwhile.
     async fn open(&self, key: &BlobKey) -> Result<Option<Arc<dyn Blob>>, Error>;
 
-    /// Removes a blob. Succeeds if there is none.
+    /// Removes a blob. Succeeds even if the blob does not exist.
     async fn remove(&self, key: &BlobKey) -> Result<(), Error>;
 
     /// Verifies that the store can be written to.
     async fn check(&self) -> Result<(), Error>;
 
-    /// Lists all blobs, in no order. Blobs published or removed meanwhile may or may not be
-    /// included.
+    /// Lists all blobs, in no order. A blob published or removed during the listing can be included
+    /// or missing.
     fn list(&self) -> BoxStream<'_, Result<BlobMeta, Error>>;
 
     /// Returns the name of a blob in [`BlobStore::list`].
@@ -127,7 +127,7 @@ pub trait BlobStore: fmt::Debug + Send + Sync {
     }
 }
 
-/// An entry of a listing.
+/// A blob as listed by [`BlobStore::list`].
 #[derive(Clone, Debug)]
 pub struct BlobMeta {
     /// Name in the store: an id in a folder, an object key below the prefix in a bucket.
@@ -163,7 +163,7 @@ pub trait DirectAccess: Send + Sync {
     /// reading and publishing fail with [`Error::PreconditionFailed`].
     async fn staged_upload(&self, id: BlobId) -> Result<Option<Box<dyn StagedBlob>>, Error>;
 
-    /// Removes a direct upload. Succeeds if there is none.
+    /// Removes a direct upload. Succeeds even if it does not exist.
     async fn remove_upload(&self, id: BlobId) -> Result<(), Error>;
 
     /// Stages a copy of a blob, to be published under another key; `None` if there is no such blob.
@@ -209,7 +209,7 @@ impl RandomAccess for std::fs::File {
 pub trait StagedBlob: fmt::Debug + Send + Sync {
     fn digests(&self) -> &Digests;
 
-    /// Opens the blob for inspection. Blocks.
+    /// Opens the blob for inspection. Blocks the thread.
     ///
     /// # Errors
     /// The blob cannot be opened.

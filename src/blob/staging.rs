@@ -1,5 +1,5 @@
-//! Temporary files for incoming blobs: hashed while they are received, on two cores, with bounded
-//! memory. Leftovers of a crash are deleted at the next start.
+//! Writes incoming blobs to temporary files, and hashes them while they are received, on two cores
+//! and with bounded memory. Leftovers of a crash are deleted at the next start.
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
@@ -14,9 +14,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::digest::Hasher;
 use super::{Digests, Error};
 
-/// Memory target of all concurrent uploads together, in bytes. Each upload buffers at most two
-/// batches: one being filled, one being hashed and written. Beyond 256 uploads the minimum batch
-/// size exceeds the target.
+/// Target for the buffer memory of all concurrent uploads together, in bytes. Each upload buffers
+/// at most two batches: one being filled, one being hashed and written. Beyond 256 uploads the
+/// minimum batch size exceeds the target.
 const UPLOAD_MEMORY: usize = 32 * 1024 * 1024;
 /// Maximum batch size in bytes. Beyond it, the cost of passing a batch to other threads is
 /// negligible.
@@ -76,7 +76,7 @@ impl Spool {
         })
     }
 
-    /// Verifies that files can be written.
+    /// Verifies that temporary files can be written.
     pub(super) async fn check(&self) -> Result<(), Error> {
         let folder = self.folder.clone();
         blocking(move || {

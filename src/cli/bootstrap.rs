@@ -1,9 +1,9 @@
-//! First-run bootstrap: creates a default partner with an API key and a phone number, and prints
+//! Creates, on the first start, a default partner with an API key and a phone number, and prints
 //! how to use them.
 //!
-//! The key is printed only once, because standard output ends up in logs. `local.toml` in the data
-//! folder keeps it in plain text, readable by its owner only, for `serve --show-key` and `haversack
-//! send`. Keys of other partners are stored as hashes only.
+//! The API key is printed only once, because standard output ends up in logs. `local.toml` in the
+//! data folder keeps it in plain text, readable by its owner only, for `serve --show-key` and
+//! `haversack send`. For all other API keys, only a hash is stored.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -35,7 +35,7 @@ pub(super) struct LocalCredentials {
 }
 
 impl LocalCredentials {
-    /// Reads the file. Returns `None` if no server was ever started on the folder.
+    /// Reads `local.toml`. Returns `None` if no server was ever started on the data folder.
     pub(super) fn read(data_dir: &Path) -> anyhow::Result<Option<Self>> {
         let path = data_dir.join(FILE);
         match std::fs::read_to_string(&path) {
@@ -49,7 +49,7 @@ impl LocalCredentials {
         }
     }
 
-    /// Replaces the file atomically. Temporary files are readable by their owner only.
+    /// Replaces `local.toml` atomically. The temporary file is readable by its owner only.
     fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
         file.write_all(toml::to_string(self)?.as_bytes())?;
@@ -60,8 +60,8 @@ impl LocalCredentials {
 }
 
 /// Creates the default partner if there is no partner yet, and writes the credentials for local
-/// clients. Returns the text to print; it contains the key if the partner is new, or if `show_key`
-/// is set.
+/// clients. Returns the welcome text to print, which contains the API key if the partner is new or
+/// `show_key` is set.
 pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyhow::Result<String> {
     let base_url = app.public_url().join("/api/partner");
     let known = LocalCredentials::read(data_dir)?;
@@ -76,8 +76,8 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
                 api_key: api_key::generate(),
                 phone_number: number.to_string(),
             };
-            // Before the partner is created: after a crash in between, the next start creates it
-            // with this key.
+            // Written before the partner is created: if the server crashes in between, the next
+            // start creates the partner with this key.
             local.write(data_dir)?;
             Some(local)
         }
@@ -100,7 +100,7 @@ pub(super) async fn prepare(data_dir: &Path, app: &App, show_key: bool) -> anyho
         {
             Ok(_) => {}
             Err(error) if is_taken(&error) => {
-                // Another server on the same database created the partner, and has its key.
+                // Another server on the same database created the partner, and holds the API key.
                 let path = data_dir.join(FILE);
                 if is_new {
                     std::fs::remove_file(&path)

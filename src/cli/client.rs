@@ -1,6 +1,6 @@
-//! API client for `haversack send`. The server is trusted with the API key and the files only:
-//! responses are bounded in size and time, redirects are not followed, and no other origin receives
-//! the key.
+//! Calls the API for `haversack send`. The server receives the API key and the files, but is not
+//! trusted beyond that: responses are bounded in size and time, redirects are not followed, and no
+//! other origin receives the key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use crate::domain::base_url::BaseUrl;
 /// Maximum size of a response body, in bytes.
 const MAX_RESPONSE: usize = 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Minimum average rate of an upload, in bytes per second; a slower one is aborted.
+/// Minimum average upload rate, in bytes per second; slower uploads are aborted.
 const MIN_UPLOAD_RATE: u64 = 1024;
 
 pub(super) struct ApiClient {
     http: Client,
     base: BaseUrl,
     api_key: String,
-    /// Maximum wait for a response header, for its body, and for the server to accept a chunk of an
-    /// upload.
+    /// Maximum wait for a response header, for a response body, and for the server to accept a
+    /// chunk of an upload.
     timeout: Duration,
 }
 
-/// The upload part of a response to `POST /v3/attachments`.
+/// Upload instructions in the response to `POST /v3/attachments`.
 #[derive(Deserialize)]
 pub(super) struct Upload {
     pub(super) attachment_id: ServerText,
@@ -43,7 +43,7 @@ pub(super) struct Upload {
     required_headers: BTreeMap<String, ServerText>,
 }
 
-/// The body of an upload.
+/// Request body of an upload.
 pub(super) struct Body {
     pub(super) content: reqwest::Body,
     pub(super) content_type: &'static str,
@@ -66,7 +66,7 @@ struct FailureDetail {
 
 impl ApiClient {
     pub(super) fn new(base_url: &str, api_key: &str, timeout: Duration) -> anyhow::Result<Self> {
-        // Fails if a provider is already installed, which is just as good.
+        // Fails if a crypto provider is already installed, which works equally well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = base_url
             .parse::<BaseUrl>()
@@ -107,7 +107,7 @@ impl ApiClient {
         .await
     }
 
-    /// Uploads a body to the URL from the API, without the API key.
+    /// Uploads a file to the URL that the API returned. The API key is not sent.
     pub(super) async fn put(&self, upload: &Upload, body: Body) -> anyhow::Result<()> {
         let url = upload_url(self.base.as_url(), &upload.url)?;
         let headers = upload_headers(&upload.required_headers, body.content_type, body.size)?;
@@ -196,7 +196,7 @@ impl ApiClient {
         }
     }
 
-    /// Reads a response body, up to the maximum size and within the timeout.
+    /// Reads a response body. Fails if it exceeds the maximum size or the timeout.
     async fn body(&self, mut response: Response) -> anyhow::Result<Vec<u8>> {
         let mut body = Vec::new();
         let read = async {
@@ -227,8 +227,8 @@ fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// Checks the URL of an upload: not http if the API is https, and no credentials, which would be
-/// sent as `Authorization`.
+/// Validates an upload URL that the server returned: https is required if the API uses https, and
+/// credentials in the URL are refused, because they would be sent as `Authorization`.
 fn upload_url(base: &Url, url: &ServerText) -> anyhow::Result<Url> {
     let parsed = Url::parse(url.as_sent())
         .ok()
@@ -244,8 +244,8 @@ fn upload_url(base: &Url, url: &ServerText) -> anyhow::Result<Url> {
     Ok(parsed)
 }
 
-/// Returns the headers of an upload. Refuses all that a presigned PUT does not need, as a hostile
-/// server could require any.
+/// Returns the request headers of an upload. Refuses required headers that a presigned PUT does not
+/// need, because a hostile server could otherwise make the client send any header.
 fn upload_headers(
     required: &BTreeMap<String, ServerText>,
     content_type: &'static str,

@@ -1,4 +1,4 @@
-//! `haversack copy`: copies all data to another database and blob store.
+//! Implements `haversack copy`, which copies all data to another database and blob store.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     })
 }
 
-/// Opens database and blob store, with a temporary working folder if `storage` is not a data
+/// Opens a database and its blob store. Uses a temporary working folder if `storage` is not a data
 /// folder.
 async fn open(
     settings: &Settings,
@@ -90,7 +90,7 @@ async fn open(
         target.data_dir = storage.into();
         None
     };
-    // Concerns serving only, and could contradict the blob store.
+    // The CDN mode only matters for serving, and could contradict the blob store.
     settings.attachments.cdn_mode = CdnMode::Proxy;
     let config = Config::resolve(settings, &|name| std::env::var(name).ok())?;
     if let Some(path) = config

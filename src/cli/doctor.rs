@@ -1,5 +1,5 @@
-//! `haversack doctor`: checks the configuration and the system without changing the data of a
-//! server.
+//! Implements `haversack doctor`, which checks the configuration and the system without changing
+//! server data.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -15,12 +15,12 @@ use crate::partners;
 use crate::sandbox::{Confinement, Sandbox};
 use crate::transcode::Ffmpeg;
 
-/// Maximum difference between the clocks of this machine and PostgreSQL, in milliseconds. Servers
-/// that share a database tolerate eight seconds between them.
+/// Maximum clock difference between this machine and PostgreSQL, in milliseconds. Servers that
+/// share a database tolerate a difference of eight seconds between each other.
 const MAX_CLOCK_SKEW_MS: u64 = 2000;
 
 pub(super) fn run(config: &Config) -> anyhow::Result<()> {
-    // The state, or the problem and its remedy.
+    // Each check returns the state it found, or the problem and how to fix it.
     let results: Vec<(&str, Result<String, String>)> = block_on(async {
         Ok(vec![
             ("data folder", folder(&config.storage.data_dir)),
@@ -46,7 +46,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that a folder is writable, or that it can be created.
+/// Checks that a folder is writable or can be created.
 fn folder(path: &Path) -> Result<String, String> {
     let existing = path
         .ancestors()
@@ -69,7 +69,7 @@ fn folder(path: &Path) -> Result<String, String> {
     Ok(format!("{}{note}", path.display()))
 }
 
-/// Checks the blob store. A bucket must accept, return, copy and delete an object.
+/// Checks the blob store: a bucket must be able to store, return, copy and delete an object.
 async fn files(config: &Config) -> Result<String, String> {
     let Some(bucket) = &config.storage.bucket else {
         let shared = Engine::of(&config.storage.database_url) == Some(Engine::Postgres);
@@ -80,7 +80,7 @@ async fn files(config: &Config) -> Result<String, String> {
         };
         return folder(&config.storage.blobs_dir).map(|folder| format!("{folder}{note}"));
     };
-    // Not the working folder of the store, which a running server uses.
+    // A temporary folder, because a running server uses the store's own working folder.
     let working = tempfile::tempdir()
         .map_err(|error| format!("cannot create a temporary folder ({error})"))?;
     let store = S3Store::open(bucket.clone(), working.path()).map_err(|error| error.to_string())?;
@@ -94,8 +94,8 @@ async fn files(config: &Config) -> Result<String, String> {
     ))
 }
 
-/// Reports the version of ffmpeg. A missing ffmpeg is not an error, as only the conversion of CAF
-/// needs it.
+/// Returns the ffmpeg version. A missing ffmpeg is not an error, because only CAF conversion needs
+/// it.
 async fn ffmpeg(config: &Config) -> Result<String, String> {
     let Some(program) = config.conversion.ffmpeg() else {
         return Ok("not used; CAF is delivered as it is".to_owned());
@@ -113,8 +113,8 @@ async fn ffmpeg(config: &Config) -> Result<String, String> {
     })
 }
 
-/// Reports the sandbox of decoder processes. Decoders work without each part of it, but a
-/// vulnerability in one of them is then a vulnerability of the server.
+/// Reports which sandbox restrictions apply to decoder processes. Decoders also work without them,
+/// but a vulnerability in a decoder then exposes the whole server.
 async fn decoders(config: &Config) -> Result<String, String> {
     let sandbox = Sandbox::new(config.program.clone());
     let confinement = sandbox
@@ -265,7 +265,8 @@ async fn database(config: &Config) -> Result<String, String> {
     }
 }
 
-/// Returns the location of PostgreSQL, without its password.
+/// Returns the address of the PostgreSQL server without its password, or `None` if the configured
+/// database is not PostgreSQL.
 fn server(config: &Config) -> Option<String> {
     let url = &config.storage.database_url;
     let of_postgres = Engine::of(url) == Some(Engine::Postgres);
@@ -282,8 +283,8 @@ fn server(config: &Config) -> Option<String> {
     })
 }
 
-/// Checks the requirements on PostgreSQL besides durability: encoding, clock and number of
-/// connections.
+/// Checks the requirements on PostgreSQL other than durability: encoding, clock and connection
+/// limit.
 fn postgres(config: &Config, about: &ServerInfo) -> Result<String, String> {
     let ServerInfo {
         version,

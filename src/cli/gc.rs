@@ -1,4 +1,4 @@
-//! `haversack gc`: finds orphaned files and attachments with missing files.
+//! Implements `haversack gc`, which finds orphaned files and attachments with missing files.
 
 use anyhow::bail;
 use clap::Args;

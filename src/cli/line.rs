@@ -1,4 +1,4 @@
-//! `haversack line set`
+//! Implements `haversack line set`, which changes the settings of a phone number.
 
 use clap::{Args, Subcommand};
 

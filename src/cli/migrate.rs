@@ -1,5 +1,5 @@
-//! `haversack migrate`: applies the migrations and exits, for operators who run servers without DDL
-//! rights.
+//! Implements `haversack migrate`, which applies the database migrations and exits. Operators use
+//! it if their servers run without DDL rights.
 
 use super::block_on;
 use crate::config::Config;

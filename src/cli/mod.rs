@@ -1,4 +1,4 @@
-//! The command line: one file per command.
+//! Parses the command line and runs the commands, each of which has its own file.
 
 mod bootstrap;
 mod client;
@@ -54,11 +54,11 @@ enum Command {
     Openapi,
 }
 
-/// Runs the command named by the arguments.
+/// Runs the command that the arguments name, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    // First of all: a decoder process must be confined before it does anything else.
+    // This check comes first: a decoder process must be confined before it does anything else.
     if let [_, command, order, ..] = &arguments[..]
         && command == sandbox::SUBCOMMAND
     {

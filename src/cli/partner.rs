@@ -1,4 +1,4 @@
-//! `haversack partner add`, `haversack partner set`, `haversack partner list`
+//! Implements `haversack partner add`, `set` and `list`, which manage partners.
 
 use clap::{Args, Subcommand};
 

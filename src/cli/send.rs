@@ -1,4 +1,5 @@
-//! `haversack send FILE... --to NUMBER`
+//! Implements `haversack send FILE... --to NUMBER`, which uploads files and sends them in one
+//! message.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::domain::part::MAX_PARTS;
 use crate::id::MessageId;
 use crate::media;
 
-/// Time to wait for the delivery of the message.
+/// Maximum wait for the message to be delivered.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -88,7 +89,7 @@ struct Part {
     url: Option<ServerText>,
 }
 
-/// Validates a recipient, so that no file is uploaded for an invalid one.
+/// Validates a recipient before any file is uploaded.
 fn recipient(text: &str) -> Result<String, String> {
     let recipient = Recipient::parse(text).map(|recipient| recipient.to_string());
     recipient.ok_or_else(|| {
@@ -107,7 +108,8 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         Some(from) => ServerText::new(from),
         None => first_number(&client).await?,
     };
-    // Before the first upload, so that an unreadable or unsupported file is reported early.
+    // All files are checked before the first upload, so that an unreadable or unsupported file is
+    // reported early.
     let files = arguments
         .files
         .iter()
@@ -149,8 +151,8 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Creates the client from flags and the variables of the SDKs, or from the credentials of the
-/// local server. The local key is sent only to the local server.
+/// Creates the API client from the flags and the environment variables of the SDKs, or else from
+/// the credentials of the local server. The local API key is sent only to the local server.
 fn client(config: &Config, arguments: &Arguments) -> anyhow::Result<ApiClient> {
     let local = LocalCredentials::read(&config.storage.data_dir)?;
     let missing = |what: &str| {
@@ -259,7 +261,7 @@ fn progress(file: &File) -> ProgressBar {
         .with_message(escaped(&file.name))
 }
 
-/// Polls the message until its delivery succeeds or fails, or the timeout ends.
+/// Polls the message status until delivery succeeds, fails or times out.
 async fn watch(client: &ApiClient, mut message: Message) -> anyhow::Result<Message> {
     let id = MessageId::parse(message.id.as_sent())
         .with_context(|| format!("{} is not the id of a message", message.id))?;

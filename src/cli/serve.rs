@@ -1,4 +1,4 @@
-//! `haversack serve`
+//! Implements `haversack serve`, which runs the server.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -43,12 +43,13 @@ async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
     )
     .await?;
     let welcome = bootstrap::prepare(&data_dir, &app, show_key).await?;
-    // Before the first output: its reader may send a signal at once.
+    // Signal handlers are installed before the first output, because its reader may send a signal
+    // immediately.
     let mut signals = [
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     ];
-    // Ignored: the reader of the first lines may have closed the pipe.
+    // A write error is ignored: the reader may have closed the pipe after the first lines.
     let _ = writeln!(std::io::stdout(), "{welcome}");
     tracing::info!(address = %app.address(), "serving");
     let shutdown = async {
@@ -56,8 +57,8 @@ async fn serve(config: Config, show_key: bool) -> anyhow::Result<()> {
         tracing::info!("stopping after running requests; a second signal stops at once");
         tokio::spawn(async move {
             any_signal(&mut signals).await;
-            // Safe, as a crash is: acknowledged data is durable, and the next start cleans up the
-            // rest.
+            // Exiting immediately is as safe as a crash: acknowledged data is durable, and the next
+            // start cleans up the rest.
             std::process::exit(1);
         });
     };
@@ -93,15 +94,15 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses a level or a list of `target=level`. Empty items are ignored; `Targets` would read them
-/// as the level `error`.
+/// Parses a log level or a list of `target=level` pairs. Skips empty items, which `Targets` would
+/// read as the level `error`.
 fn log_filter(list: &str) -> Result<Targets, ParseError> {
     let items: Vec<_> = list.split(',').filter(|item| !item.is_empty()).collect();
     items.join(",").parse()
 }
 
-/// Raises the limit of open files to its hard limit: each connection and each open file takes a
-/// descriptor. The usual soft limit of 1024 exists for programs that use select(2).
+/// Raises the soft limit on open files to the hard limit, because each connection and each open
+/// file needs a descriptor. The usual soft limit of 1024 exists for programs that use select(2).
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

@@ -1,14 +1,14 @@
-//! Escaping of untrusted text for the terminal (terminal injection): a server must not move the
-//! cursor, colour or hide the program's own output, or imitate it.
+//! Escapes untrusted text before it is printed (terminal injection): text from a server must not
+//! move the cursor, change colours, or hide or imitate the program's own output.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// Maximum number of characters of a text from a server that are printed.
+/// Maximum number of characters printed of a text that a server sent.
 const MAX_SHOWN: usize = 1000;
 
-/// Text from a server. It displays escaped and truncated.
+/// Untrusted text from a server. `Display` escapes and truncates it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ServerText(String);
 
@@ -17,7 +17,7 @@ impl ServerText {
         Self(text.into())
     }
 
-    /// Returns the unescaped text, to compare or send back, never to print.
+    /// Returns the unescaped text, for comparing it or sending it back. It must never be printed.
     pub(super) fn as_sent(&self) -> &str {
         &self.0
     }
@@ -38,12 +38,12 @@ impl fmt::Display for ServerText {
     }
 }
 
-/// Escapes a name from this machine, such as that of a received file.
+/// Escapes a name from this machine, such as a file name, for printing.
 pub(super) fn escaped(text: &str) -> String {
     escape(text, |_| false)
 }
 
-/// Escapes the text of an error, which may have several lines.
+/// Escapes an error message for printing, keeping line breaks and tabs.
 pub(super) fn escaped_lines(text: &str) -> String {
     escape(text, |c| matches!(c, '\n' | '\t'))
 }

@@ -1,4 +1,4 @@
-//! The TOML file of settings.
+//! Reads settings from the TOML configuration file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,11 @@ use toml::de::{DeTable, DeValue};
 use super::sources::key;
 use super::{Error, Origin};
 
-/// Minimum similarity of a suggested key to the unknown one, as clap has for flags.
+/// Minimum similarity between an unknown key and the key suggested instead, as in clap's flag
+/// suggestions.
 const MIN_SIMILARITY: f64 = 0.7;
 
-/// The values of a file, as text.
+/// The settings in a configuration file, as unparsed text.
 #[derive(Default)]
 pub(super) struct SettingsFile {
     path: PathBuf,
@@ -25,13 +26,14 @@ struct Entry {
 }
 
 impl SettingsFile {
-    /// Reads a file. A key that is not one of `settings` is an error.
+    /// Reads a configuration file. Keys that are not in `settings` are an error.
     pub(super) fn read(path: &Path, settings: &[Arg]) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
             path: path.to_owned(),
             source,
         })?;
-        // Without the line itself, which toml would quote: it may hold a password.
+        // The message leaves out the line's text, which toml would quote, because it may contain a
+        // password.
         let malformed = |position: usize, problem: String| Error::Malformed {
             path: path.to_owned(),
             line: line(&text, position),
@@ -64,7 +66,7 @@ impl SettingsFile {
         })
     }
 
-    /// Returns the value of a key and its origin.
+    /// Returns the value of a key, and the line it comes from.
     pub(super) fn get(&self, key: &str) -> Option<(String, Origin)> {
         let Entry { text, line } = self.values.get(key)?;
         let origin = Origin::File {
@@ -100,7 +102,7 @@ fn unknown(key: &str, known: &[String]) -> String {
     }
 }
 
-/// Returns the number of the line at a position, counted from 1.
+/// Returns the number of the line that contains a byte position, counting from 1.
 fn line(text: &str, position: usize) -> usize {
     let before = text.bytes().take(position);
     before.filter(|byte| *byte == b'\n').count() + 1

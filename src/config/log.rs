@@ -1,4 +1,4 @@
-//! Settings of the log.
+//! Declares the log settings.
 
 use clap::{Args, ValueEnum};
 

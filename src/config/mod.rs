@@ -1,4 +1,4 @@
-//! Configuration: assembles the settings of all modules, reads them from the file, the environment
+//! Assembles the settings of all modules, reads them from the configuration file, the environment
 //! and flags, and checks them against each other before anything starts.
 
 mod file;
@@ -26,7 +26,7 @@ pub use log::{LogConfig, LogFormat};
 pub(crate) use sources::{Failure, parse};
 pub use urls::UrlConfig;
 
-/// An invalid configuration.
+/// Errors in the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("configuration file {}: {source}", path.display())]
@@ -34,7 +34,7 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// The file is not TOML, or has an unknown key.
+    /// The file is not valid TOML, or contains an unknown key.
     #[error("configuration file {}, line {line}: {problem}", path.display())]
     Malformed {
         path: PathBuf,
@@ -54,10 +54,10 @@ impl Error {
     }
 }
 
-/// The origin of the value of a setting.
+/// The source that a setting's value comes from.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// Not known, or a default; the setting by its key.
+    /// The origin is unknown or the value is a default; contains the key of the setting.
     Setting(&'static str),
     Flag(String),
     Variable(String),
@@ -112,7 +112,7 @@ impl Default for Settings {
     }
 }
 
-/// The configuration of a server: its settings, checked against each other.
+/// The server configuration: settings that have been checked against each other.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub server: http::server::Config,
@@ -126,16 +126,17 @@ pub struct Config {
     pub retention: background::Config,
     pub json: JsonConfig,
     pub database: db::Config,
-    /// The executable that decoder processes are started from: the running one.
+    /// Path of the running executable, which is also started for decoder processes.
     pub program: PathBuf,
 }
 
 impl Config {
-    /// Checks settings against each other and resolves the defaults that depend on others.
-    /// `variable` returns environment variables that are not settings, such as `AWS_ACCESS_KEY_ID`.
+    /// Checks the settings against each other, and computes the defaults that depend on other
+    /// settings. `variable` returns environment variables that are not settings, such as
+    /// `AWS_ACCESS_KEY_ID`.
     ///
     /// # Errors
-    /// The settings contradict each other, or the bucket lacks credentials.
+    /// Returns an error if settings contradict each other or the bucket lacks credentials.
     pub fn resolve(
         settings: Settings,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -165,7 +166,8 @@ impl Config {
     }
 }
 
-/// Checks that the budgets of JSON bodies admit a body of the maximum size.
+/// Checks that the memory budgets for JSON bodies are large enough for one body of the maximum
+/// size.
 fn check_json(json: &JsonConfig) -> Result<(), Error> {
     let min = json.max_memory();
     for (key, value) in [
@@ -182,7 +184,7 @@ fn check_json(json: &JsonConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks the settings that depend on whether files are in a bucket.
+/// Checks the settings whose valid values depend on whether files are stored in a bucket.
 fn check_bucket(attachments: &attachments::Config, has_bucket: bool) -> Result<(), Error> {
     if !has_bucket && attachments.cdn_mode == CdnMode::Redirect {
         return Err(Error::invalid(

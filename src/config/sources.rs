@@ -1,8 +1,8 @@
-//! The sources of settings, in ascending precedence: defaults, the file, environment variables,
-//! flags.
+//! Reads settings from their sources, in ascending precedence: defaults, the configuration file,
+//! environment variables, flags.
 //!
-//! A value of the file or the environment becomes the default of its flag, so one parser checks all
-//! three, and only the effective value has to be valid.
+//! A value in the file or the environment becomes the default of its flag. So one parser validates
+//! all three sources, and values that are overridden may be invalid.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use clap::{Arg, ArgMatches, Args, Command, Parser, value_parser};
 use super::file::SettingsFile;
 use super::{Error, Origin, Settings};
 
-/// Settings that the short help shows.
+/// Settings shown in the short help.
 const COMMON: [&str; 7] = [
     "listen",
     "data_dir",
@@ -27,13 +27,13 @@ const COMMON: [&str; 7] = [
     "log",
 ];
 
-/// The origins of the settings that are not defaults, by key.
+/// The sources of all settings that do not have their default value, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Origins(HashMap<String, Origin>);
 
 impl Origins {
-    /// Replaces the setting that an error names by the flag, variable or line that its value came
-    /// from.
+    /// Replaces the setting that an error names with the flag, variable or line that the invalid
+    /// value came from.
     pub(crate) fn locate(&self, error: Error) -> Error {
         match error {
             Error::Invalid {
@@ -51,10 +51,10 @@ impl Origins {
     }
 }
 
-/// Failure to parse a command line.
+/// Reasons why parsing a command line did not yield settings.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// A usage error, or a request for help or the version.
+    /// A usage error, or a request for the help or the version.
     Usage(clap::Error),
     /// An invalid setting.
     Config(Error),
@@ -66,8 +66,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Parses a command line whose parser `P` flattens [`Settings`]. Returns the origins of its
-/// settings as well.
+/// Parses a command line with the parser `P`, which flattens [`Settings`]. Also returns the origins
+/// of its settings.
 pub(crate) fn parse<P: Parser>(
     arguments: &[OsString],
     variable: &dyn Fn(&str) -> Option<OsString>,
@@ -119,7 +119,8 @@ fn parse_flags(
     })
 }
 
-/// Returns the value of a setting without a flag: the environment variable, or else the file.
+/// Returns the value of a setting that has no flag on the command line: the environment variable
+/// or, if there is none, the value in the file.
 fn default(
     key: &str,
     file: &SettingsFile,
@@ -133,13 +134,13 @@ fn default(
     Some((text.into(), origin))
 }
 
-/// Returns the settings as the modules declare them.
+/// Returns all settings, as declared by the modules.
 pub(super) fn settings() -> Vec<Arg> {
     let settings = Settings::augment_args(Command::new("haversack"));
     settings.get_arguments().cloned().collect()
 }
 
-/// Returns the key of a setting in the file.
+/// Returns the key that a setting has in the configuration file.
 pub(super) fn key(setting: &Arg) -> String {
     setting.get_long().unwrap_or_default().replace('-', "_")
 }
@@ -152,7 +153,8 @@ fn flag(setting: &Arg) -> String {
     format!("--{}", setting.get_long().unwrap_or_default())
 }
 
-/// Returns the command with its settings accepted before and after subcommands, and `--config`.
+/// Returns the clap command of `P`, which accepts settings and `--config` before and after
+/// subcommands.
 fn command<P: Parser>() -> Command {
     let config = Arg::new("config")
         .long("config")
@@ -179,14 +181,14 @@ fn command<P: Parser>() -> Command {
         })
 }
 
-/// Returns true if the placeholder in the help is the one that clap derives, the name of the
-/// setting.
+/// Returns true if a setting's placeholder in the help is the default that clap derives from its
+/// name.
 fn has_derived_value_name(setting: &Arg) -> bool {
     let name = setting.get_value_names().and_then(<[_]>::first);
     name.is_none_or(|name| name.to_lowercase().replace('-', "_") == key(setting))
 }
 
-/// Returns a placeholder for the unit that the key contains.
+/// Returns the help placeholder for the unit in a key, such as `SECONDS`.
 fn value_name(key: &str) -> Option<&'static str> {
     const UNITS: [(&str, &str); 8] = [
         ("seconds", "SECONDS"),
@@ -202,8 +204,8 @@ fn value_name(key: &str) -> Option<&'static str> {
     unit.map(|(_, name)| *name)
 }
 
-/// Adds the environment variables to the help. Not for parsing: clap would refuse an invalid
-/// variable even if a flag overrides it.
+/// Adds the environment variables to the help. Must not be used for parsing, because clap would
+/// reject an invalid variable even if a flag overrides it.
 fn show_variables(command: Command, settings: &[Arg]) -> Command {
     settings.iter().fold(command, |command, setting| {
         let name = variable_name(&key(setting));
@@ -211,7 +213,7 @@ fn show_variables(command: Command, settings: &[Arg]) -> Command {
     })
 }
 
-/// Checks a value of the file or the environment by the parser of its flag.
+/// Validates a value from the file or the environment with the parser of its flag.
 fn check(setting: &Arg, text: &OsStr) -> Result<(), String> {
     let mut flag = OsString::from(format!("{}=", flag(setting)));
     flag.push(text);
@@ -222,7 +224,8 @@ fn check(setting: &Arg, text: &OsStr) -> Result<(), String> {
         .map_err(|error| problem(&error))
 }
 
-/// Returns the problem with a value, without the value of a setting that may hold a password.
+/// Returns a description of an invalid value. Leaves out the value if the setting may contain a
+/// password.
 fn problem(error: &clap::Error) -> String {
     use std::error::Error as _;
     if let Some(source) = error.source() {
@@ -237,7 +240,8 @@ fn problem(error: &clap::Error) -> String {
     }
 }
 
-/// Converts an error of clap. Invalid values of flags are reported like those of other sources.
+/// Converts a clap error into a failure. Invalid flag values are reported in the same form as those
+/// from other sources.
 fn usage(error: clap::Error, settings: &[Arg]) -> Failure {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return Failure::Usage(error);

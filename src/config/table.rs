@@ -1,4 +1,4 @@
-//! The tables of settings in the documentation.
+//! Generates the settings tables in the documentation.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use clap::{Arg, Command};
 use super::sources;
 use crate::setting::{MAX_DAYS, MAX_SECONDS, OutOfBounds};
 
-/// Returns the settings as a table for each help heading.
+/// Returns one Markdown table of settings for each help heading.
 fn tables() -> Vec<String> {
     let command = Command::new("haversack");
     let settings = sources::settings();
@@ -44,7 +44,7 @@ fn tables() -> Vec<String> {
     tables.into_iter().map(|(_, table)| table).collect()
 }
 
-/// Returns the values that a setting accepts, as its own parser reports them.
+/// Returns the allowed values of a setting, taken from the error message of its parser.
 fn values(command: &Command, setting: &Arg) -> String {
     use std::error::Error as _;
     let flag = format!("--{}=?", setting.get_long().expect("a flag"));
@@ -58,7 +58,8 @@ fn values(command: &Command, setting: &Arg) -> String {
     let source = error.source();
     if let Some(bounds) = source.and_then(|source| source.downcast_ref::<OutOfBounds>()) {
         return match (bounds.min, bounds.max) {
-            // The page states the upper bound of times once.
+            // The upper bound of times is left out, because the page states it once for all
+            // settings.
             (0, u64::MAX | MAX_SECONDS | MAX_DAYS) => String::new(),
             (min, u64::MAX | MAX_SECONDS | MAX_DAYS) => format!("at least {min}"),
             (min, max) => format!("{min} to {max}"),

@@ -1,4 +1,4 @@
-//! Tests of sources, precedence and checks.
+//! Tests the sources of settings, their precedence, and the checks between settings.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -149,7 +149,7 @@ fn invalid_value_is_located_by_variable_or_line() {
         error,
         format!("{path}, line 3: max_json_bytes_total: must be at least 10747904, not 5")
     );
-    // The default of the other setting is at fault.
+    // The flag's value is valid, but too large for the default of another setting.
     let error = load(&["--max-json-bytes", "67108864"])
         .expect_err("large")
         .to_string();

@@ -1,4 +1,4 @@
-//! Settings of the server's own URLs.
+//! Declares the settings for the server's own URLs.
 
 use clap::Args;
 

@@ -1,6 +1,6 @@
-//! Admission to the database: fair budgets of SQLite's readers, SQLite's writer and PostgreSQL's
-//! connections, so that a partner with many concurrent calls waits behind its own calls and not in
-//! front of those of others.
+//! Shares the database fairly between partners. Budgets limit the use of SQLite's readers, SQLite's
+//! writer and PostgreSQL's connections, so that a partner with many concurrent calls waits behind
+//! its own calls and does not delay other partners.
 //!
 //! Every use of the database names its [`Holder`]. Background tasks are not counted; the budgets
 //! leave connections for them.
@@ -31,7 +31,7 @@ pub(crate) enum Holder {
     UnsignedUploads,
     /// Clients of file URLs.
     Downloads,
-    /// `/readyz`.
+    /// Requests to `/readyz`.
     Readiness,
     /// Background tasks, which clients can neither delay nor multiply.
     Background,
@@ -64,7 +64,7 @@ impl Holder {
     }
 }
 
-/// The database behind its budgets. Clones share them.
+/// A database whose use is limited by budgets. Clones share the budgets.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     db: Db,
@@ -133,8 +133,8 @@ impl Database {
         self.db.is_shared()
     }
 
-    /// Waits for a connection to read with. A caller that holds one must not wait for another: that
-    /// can deadlock.
+    /// Waits for a connection to read with. A caller that holds a connection must not wait for
+    /// another, because that can deadlock.
     pub(crate) async fn read(&self, holder: impl Into<Holder>) -> Result<Reader, Error> {
         let reservation = holder.into().reserve(&self.reads, 1).await?;
         Ok(Reader {
@@ -157,8 +157,8 @@ impl Database {
         self.weighted_transaction(holder, 0, body).await
     }
 
-    /// Runs an async closure that writes about `bytes` of a caller's text in a transaction. The size
-    /// determines how much of the holder's share of the writer is reserved.
+    /// Runs an async closure that writes about `bytes` of a caller's text in a transaction. The
+    /// size determines how much of the holder's share of the writer is reserved.
     pub(crate) async fn weighted_transaction<T, E, F>(
         &self,
         holder: impl Into<Holder>,
@@ -178,7 +178,8 @@ impl Database {
             None => (&self.reads, 1),
         };
         let reservation = holder.into().reserve(budget, amount).await?;
-        // Released with the result, after the commit, even if the caller is cancelled before that.
+        // The reservation is released with the result, after the commit, even if the caller is
+        // cancelled before that.
         let counted = self.db.transaction(async move |db: &mut Connection| {
             let value = body(db).await?;
             Ok::<_, E>((value, reservation))

@@ -1,4 +1,4 @@
-//! Audit records of deleted and expired attachments.
+//! Reads and deletes the audit records of deleted and expired attachments.
 
 use super::{Connection, Error};
 use crate::clock::Timestamp;

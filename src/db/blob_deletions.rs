@@ -1,8 +1,8 @@
-//! The deletion queue of blobs.
+//! Manages the queue of blobs to be deleted.
 //!
 //! An entry is inserted by the transaction that drops the last reference to a blob, or before a
-//! blob is published that no row references yet. Entries are leased, so that servers on one
-//! database do not process the same entry.
+//! blob is published that no row references yet. A server leases an entry before it deletes the
+//! blob, so that no other server on the same database processes that entry.
 
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ pub async fn due(db: &mut Connection, now: Timestamp, limit: u32) -> Result<Vec<
     rows.iter().map(|row| text(row, "blob_key")).collect()
 }
 
-/// Cancels a queued deletion because an attachment now references the blob. Returns false if it is
-/// already leased or was never queued.
+/// Cancels a queued deletion because an attachment now references the blob. Returns false if the
+/// deletion is already leased or was never queued.
 pub async fn cancel(db: &mut Connection, blob_key: &str) -> Result<bool, Error> {
     let done = sqlx::query("DELETE FROM blob_deletions WHERE blob_key = $1 AND claimed_at IS NULL")
         .bind(blob_key)
@@ -75,7 +75,7 @@ pub async fn lease(db: &mut Connection, key: &BlobKey, now: Timestamp) -> Result
     Ok(done.rows_affected() == 1)
 }
 
-/// Postpones a failed deletion, so that it does not hold up the others.
+/// Postpones a failed deletion, so that it does not delay the other deletions.
 pub async fn reschedule(
     db: &mut Connection,
     blob_key: &str,
@@ -89,7 +89,7 @@ pub async fn reschedule(
     Ok(())
 }
 
-/// Removes the entry of a blob that was deleted, or need not be.
+/// Removes the queue entry of a blob that was deleted or does not need to be deleted.
 pub async fn complete(db: &mut Connection, blob_key: &str) -> Result<(), Error> {
     sqlx::query("DELETE FROM blob_deletions WHERE blob_key = $1")
         .bind(blob_key)

@@ -1,4 +1,4 @@
-//! Chats and their participants.
+//! Reads and writes chats and their participants.
 
 use std::collections::HashMap;
 
@@ -13,11 +13,11 @@ use crate::domain::chat::{Chat, Participant, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 
-/// Maximum length in bytes of a set of recipients that is stored in plain text. PostgreSQL limits
-/// an index row to 2704 bytes.
+/// Maximum length, in bytes, of a recipient list that is stored as plain text; longer ones are
+/// hashed. PostgreSQL limits an index row to 2704 bytes.
 const MAX_KEY: usize = 1024;
 
-/// Returns the value by which a chat is found: the recipients, or their hash if the text is too
+/// Returns the value by which a chat is looked up: its recipients, or their hash if the list is too
 /// long for an index.
 fn stored_key(recipients: &Recipients) -> String {
     let key = recipients.key();
@@ -100,8 +100,8 @@ pub async fn with_recipients(
     read_all(db, &rows).await
 }
 
-/// Records a chat's newest message, unless a newer one is recorded already: the clock of another
-/// server may be ahead.
+/// Records a chat's newest message, unless a newer one is recorded already, which happens if the
+/// clock of another server is ahead.
 pub async fn touch(
     db: &mut Connection,
     id: ChatId,
@@ -120,7 +120,7 @@ pub async fn touch(
     Ok(())
 }
 
-/// Converts rows to chats, with the participants of all of them from one query.
+/// Converts rows to chats. Reads the participants of all chats with one query.
 pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec<Chat>, Error> {
     let ids = rows
         .iter()

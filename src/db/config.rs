@@ -1,4 +1,4 @@
-//! Settings of the database, and its budgets by partner.
+//! Defines the database settings and the limits of database use per partner.
 
 use std::time::Duration;
 
@@ -9,14 +9,16 @@ use super::{Engine, LOCK_CONNECTIONS, SQLITE_READERS};
 use crate::budget;
 use crate::setting::{MAX_COUNT, number};
 
-/// Maximum number of calls of one partner that wait for the database: as many as it can have
+/// Maximum number of calls that wait for the database per partner: as many as a partner can have
 /// connections.
 const MAX_QUEUED: usize = 4096;
-/// As long as a call waits for a connection to PostgreSQL.
+/// Maximum wait of a call in a budget's queue. Equal to the maximum wait for a connection to
+/// PostgreSQL.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum number of named locks held for one partner; each occupies a connection.
+/// Maximum number of named locks held for one partner; each lock occupies a connection.
 const LOCKS_PER_PARTNER: u64 = 4;
-/// Locks are held while files are inspected and copied.
+/// Maximum wait for a named lock. It is long because locks are held while files are inspected and
+/// copied.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Args, Clone, Copy, Debug)]

@@ -1,4 +1,5 @@
-//! Opening a database: pools, migrations, durability check.
+//! Opens a database: creates the connection pools, applies migrations and checks that commits are
+//! durable.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,13 +14,14 @@ use url::Url;
 
 use super::{Connection, Db, Engine, Error, group_commit, locks, postgres, schema, sqlite};
 
-/// Connections for reading SQLite.
+/// Number of connections that read from SQLite.
 pub const SQLITE_READERS: u32 = 5;
 /// Default number of connections to PostgreSQL.
 const DEFAULT_CONNECTIONS: u32 = 4;
 /// Maximum number of named locks held at a time; each occupies a connection.
 pub const LOCK_CONNECTIONS: u32 = 8;
-/// Timeout for a connection, or for another process (`haversack partner add`) that is writing.
+/// Maximum wait for a free connection, or for another process (such as `haversack partner add`) to
+/// finish writing.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of attempts to connect to a PostgreSQL server that is starting.
 const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(200);
@@ -117,8 +119,8 @@ fn pool_options(engine: Engine, size: u32, idle_in_transaction: &'static str) ->
     }
 }
 
-/// Opens the first connection to PostgreSQL, which may still be starting. Without a pool, whose
-/// timeout would hide the cause.
+/// Opens the first connection to PostgreSQL, which may still be starting. It connects without a
+/// pool, because a pool reports only a timeout and hides the cause.
 async fn connect_with_retry(url: &Url, options: &AnyConnectOptions) -> Result<Connection, Error> {
     let connect = || async {
         match timeout(ACQUIRE_TIMEOUT, options.connect()).await {

@@ -1,12 +1,12 @@
-//! Writes without their types. A program has dozens of closures that write; what runs them is
-//! compiled once instead of once per closure.
+//! Erases the types of the closures that write to the database. There are dozens of them; the code
+//! that runs them is thus compiled once instead of once per closure.
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::{Connection, Error, TransactionBody};
 
-/// The statements of a write, which report whether to commit.
+/// A closure that executes the statements of a write and reports whether to commit.
 pub(super) type ErasedWrite =
     Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Executed> + Send>;
 
@@ -16,10 +16,11 @@ pub(super) struct Executed {
     pub(super) reply: Reply,
 }
 
-/// Sends the result to the caller once the commit has succeeded or failed.
+/// A callback that sends the write's result to the caller once the commit has succeeded or failed.
 pub(super) type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// Erases the types of `body`. The receiver gets its result, or the error of the commit.
+/// Erases the types of the closure `body`. The returned receiver gets the closure's result, or the
+/// error of the commit.
 pub(super) fn erase<T, E, F>(body: F) -> (ErasedWrite, oneshot::Receiver<Result<T, E>>)
 where
     F: for<'c> TransactionBody<'c, T, E>,
@@ -33,7 +34,8 @@ where
             Executed {
                 succeeded: result.is_ok(),
                 reply: Box::new(move |committed| {
-                    // The caller may have been cancelled; its write is committed nevertheless.
+                    // Sending fails if the caller was cancelled; its write is committed
+                    // nevertheless.
                     let _ = sender
                         .send(result.and_then(|value| committed.map(|()| value).map_err(E::from)));
                 }),

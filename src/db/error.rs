@@ -1,4 +1,4 @@
-//! Database errors.
+//! Defines database errors and tells which of them are transient.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub enum Error {
         "database: PostgreSQL at {at} is not reachable ({cause}): start it, or correct HAVERSACK_DATABASE_URL"
     )]
     Unreachable {
-        /// Host and port.
+        /// Host and port of the server.
         at: String,
         cause: Arc<sqlx::Error>,
     },
@@ -26,14 +26,14 @@ pub enum Error {
     /// A stored value does not have the format that this version writes.
     #[error("database: column {column} holds {}, which this version cannot read", quoted(.value))]
     Unreadable { column: &'static str, value: String },
-    /// Commits are not durable.
+    /// The database settings do not make commits durable.
     #[error(
         "database: {setting} is {found:?} but must be {wanted}, or a power cut would lose acknowledged data"
     )]
     NotDurable {
-        /// The setting of SQLite or PostgreSQL.
+        /// Name of the SQLite or PostgreSQL setting.
         setting: &'static str,
-        /// The value read back.
+        /// Value of the setting, as read back from the database.
         found: String,
         wanted: &'static str,
     },
@@ -51,7 +51,8 @@ pub enum Error {
     AtCapacity(#[from] AtCapacity),
 }
 
-/// A pool timeout usually means that the server does not answer.
+/// Describes an error for operators. A pool timeout is described as a server that does not answer,
+/// its usual cause.
 fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::PoolTimedOut => {
@@ -86,13 +87,13 @@ impl From<sqlx::migrate::MigrateError> for Error {
 }
 
 impl Error {
-    /// Returns true for a violated UNIQUE or PRIMARY KEY constraint.
+    /// Returns true if the statement violated a UNIQUE or PRIMARY KEY constraint.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
         matches!(self, Self::Sql(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation))
     }
 
-    /// Returns true if a retry may succeed: the database is unreachable, starting or stopping, out
+    /// Returns true if a retry can succeed: the database is unreachable, starting or stopping, out
     /// of connections, or aborted the transaction in favour of another.
     #[must_use]
     pub fn is_transient(&self) -> bool {

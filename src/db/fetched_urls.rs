@@ -1,4 +1,5 @@
-//! Validators of fetched media URLs, for revalidation (`If-None-Match`, `If-Modified-Since`).
+//! Stores the HTTP validators of fetched media URLs, so that a later fetch can revalidate
+//! (`If-None-Match`, `If-Modified-Since`).
 
 use super::row::{optional_text, text};
 use super::{Connection, Error, attachments};
@@ -32,7 +33,7 @@ pub async fn find(
     Ok(Some((attachments::read(&row)?, validators)))
 }
 
-/// Records the attachment and validators of a response.
+/// Records the attachment that was fetched from a URL, with the validators of the response.
 pub async fn upsert(
     db: &mut Connection,
     partner: PartnerId,

@@ -1,6 +1,7 @@
-//! Group commit for SQLite. SQLite allows one writer at a time; here it is a single task with one
-//! connection. So no caller waits for a lock, no read is upgraded to a write
-//! (`SQLITE_BUSY_SNAPSHOT`), and writes that arrive during an fsync share the next commit.
+//! Combines concurrent SQLite writes into one commit (group commit). SQLite allows one writer at a
+//! time; here, a single task with one connection is the writer. So no caller waits for a lock, no
+//! read is upgraded to a write (`SQLITE_BUSY_SNAPSHOT`), and writes that arrive during an fsync
+//! share the next commit.
 
 use std::panic::AssertUnwindSafe;
 
@@ -10,9 +11,10 @@ use tokio::sync::mpsc;
 use super::erased_write::{ErasedWrite, Reply};
 use super::{Connection, Error};
 
-/// Maximum number of writes per commit: bounds how long the first write waits for the last.
+/// Maximum number of writes per commit. It limits how long the first write of a commit waits for
+/// the last.
 const MAX_BATCH: usize = 256;
-/// Capacity of the queue; further callers wait until there is room.
+/// Capacity of the write queue; callers wait while it is full.
 const QUEUE_CAPACITY: usize = 1024;
 
 #[derive(Clone)]
@@ -25,7 +27,7 @@ impl Writer {
         Self(sender)
     }
 
-    /// Queues a write. Its reply comes after the commit.
+    /// Queues a write. The write's reply is sent after the commit.
     pub(super) async fn enqueue(&self, write: ErasedWrite) -> Result<(), Error> {
         self.0.send(write).await.map_err(|_| Error::Abandoned)
     }
@@ -36,8 +38,8 @@ async fn run(mut connection: Connection, mut queue: mpsc::Receiver<ErasedWrite>)
         let mut replies = Vec::new();
         let committed = commit_batch(&mut connection, first, &mut queue, &mut replies).await;
         if committed.is_err() {
-            // On a full disk SQLite rolls back by itself; then there is no transaction left to roll
-            // back.
+            // The result is ignored: on a full disk SQLite rolls back by itself, and this statement
+            // fails.
             let _ = execute(&mut connection, "ROLLBACK").await;
         }
         for reply in replies {
@@ -46,8 +48,8 @@ async fn run(mut connection: Connection, mut queue: mpsc::Receiver<ErasedWrite>)
     }
 }
 
-/// Commits `first` and the writes queued behind it in one transaction, each in a savepoint of its
-/// own.
+/// Commits the write `first` and the writes queued behind it in one transaction, each write in its
+/// own savepoint.
 async fn commit_batch(
     connection: &mut Connection,
     first: ErasedWrite,
@@ -58,8 +60,8 @@ async fn commit_batch(
     let mut next = Some(first);
     while let Some(write) = next {
         execute(connection, "SAVEPOINT write").await?;
-        // A panic must not end the writer task. Its sender is dropped, so the caller receives
-        // `Abandoned`.
+        // A panic in a write must not end the writer task. The panic drops the write's sender, so
+        // the caller receives `Abandoned`.
         let executed = AssertUnwindSafe(write(connection)).catch_unwind().await;
         let succeeded = executed.as_ref().is_ok_and(|executed| executed.succeeded);
         replies.extend(executed.ok().map(|executed| executed.reply));

@@ -1,22 +1,22 @@
-//! Responses stored under idempotency keys.
+//! Stores the responses to sends under their idempotency keys.
 
 use super::row::{escape_nul, integer, optional_time, text};
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, PartnerId};
 
-/// The stored response to a send.
+/// A stored response to a request that sent a message.
 #[derive(Clone, Debug)]
 pub struct IdempotentResponse {
-    /// HTTP status.
+    /// HTTP status code of the response.
     pub status: u16,
-    /// JSON.
+    /// Response body, as JSON.
     pub body: String,
     /// True if the sent message was deleted since.
     pub message_deleted: bool,
 }
 
-/// Returns the response stored under a partner's key.
+/// Returns the response stored under a partner's idempotency key.
 pub async fn find(
     db: &mut Connection,
     partner: PartnerId,
@@ -41,7 +41,7 @@ pub async fn find(
     .transpose()
 }
 
-/// Stores a response.
+/// Stores a response under a partner's idempotency key.
 pub async fn insert(
     db: &mut Connection,
     partner: PartnerId,

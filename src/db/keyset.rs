@@ -1,11 +1,12 @@
-//! Keyset pagination over whole tables.
+//! Reads whole tables page by page, with keyset pagination.
 
 use futures_util::stream::{self, Stream};
 
 use super::Error;
 
-/// Streams the pages of a query, each in key order: `fetch` returns the page after a key, `key` the
-/// key of an item. Items inserted or deleted meanwhile neither repeat nor hide others.
+/// Streams the pages of a query in key order. `fetch` returns the page after a key; `key` returns
+/// the key of an item. An item inserted or deleted meanwhile does not cause other items to be
+/// repeated or skipped.
 pub fn pages<T, K, F>(
     key: impl Fn(&T) -> K,
     fetch: impl Fn(Option<K>) -> F,

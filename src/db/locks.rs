@@ -1,6 +1,6 @@
-//! Named locks between servers that share a database: PostgreSQL advisory locks. SQLite has a
-//! single writer and a single server, so transactions need no lock there; longer operations use
-//! locks within the process.
+//! Provides named locks for servers that share a database, as PostgreSQL advisory locks. SQLite has
+//! a single writer and a single server, so transactions need no lock there; longer operations use
+//! process-local locks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,12 +14,13 @@ use tokio::time::timeout;
 
 use super::{Connection, Db, Engine, Error, placeholders};
 
-/// Timeout for a connection of the lock pool. Locks are held while files are inspected and copied.
+/// Maximum wait for a connection from the lock pool. It is long because locks are held while files
+/// are inspected and copied.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Acquires advisory locks on these names, held until the transaction ends. All names must be
-/// passed in one call, or in a globally consistent order: in a deadlock PostgreSQL aborts one of
-/// the transactions.
+/// Acquires advisory locks on `names`, held until the transaction ends. All names must be passed in
+/// one call, or in a globally consistent order: in a deadlock PostgreSQL aborts one of the
+/// transactions.
 pub async fn lock_names(db: &mut Connection, names: &[String]) -> Result<(), Error> {
     if Engine::of_connection(db) == Engine::Sqlite || names.is_empty() {
         return Ok(());
@@ -29,7 +30,7 @@ pub async fn lock_names(db: &mut Connection, names: &[String]) -> Result<(), Err
     numbers.dedup();
     // PostgreSQL evaluates the calls from left to right, so the locks are acquired in sorted order.
     let calls = placeholders::calls("pg_advisory_xact_lock", numbers.len());
-    // Safe from SQL injection: the text contains only placeholders.
+    // Safe from SQL injection: the statement contains only placeholders.
     let statement = AssertSqlSafe(format!("SELECT {calls}"));
     let query = numbers
         .into_iter()
@@ -45,12 +46,12 @@ fn number(name: &str) -> i64 {
     i64::from_be_bytes(hash[..8].try_into().expect("a SHA-256 has 32 bytes"))
 }
 
-/// Process-local locks by name; unused entries are pruned.
+/// Process-local locks, by name; unused locks are pruned.
 #[derive(Clone, Default)]
 pub(super) struct ProcessLocks(Arc<std::sync::Mutex<HashMap<String, Weak<Mutex<()>>>>>);
 
 impl ProcessLocks {
-    /// Number of entries at which unused ones are pruned.
+    /// Number of locks at which unused ones are pruned.
     const PRUNE_THRESHOLD: usize = 64;
 
     async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
@@ -70,8 +71,9 @@ impl ProcessLocks {
     }
 }
 
-/// An exclusive lock on a name, across all servers, released on drop. It is also released if the
-/// database connection is lost: a second holder must then be safe, at worst wasteful.
+/// An exclusive lock on a name, across all servers, released on drop. The lock is also lost with
+/// its database connection, so a second holder can exist; its work must then be harmless, at worst
+/// wasteful.
 pub struct NamedLock {
     /// Rolled back on drop, which releases the advisory lock.
     _transaction: Option<Transaction<'static, Any>>,
@@ -86,11 +88,11 @@ impl fmt::Debug for NamedLock {
 }
 
 impl Db {
-    /// Acquires an exclusive lock, for operations that take longer than a transaction. A holder
-    /// must not acquire a second one (deadlock).
+    /// Acquires an exclusive lock on `name`, for operations that take longer than a transaction. A
+    /// holder must not acquire a second lock, which can cause a deadlock.
     ///
     /// # Errors
-    /// The database fails.
+    /// The database fails, or the lock is not acquired in time.
     pub async fn lock(&self, name: String) -> Result<NamedLock, Error> {
         let local = self.local_locks.lock(&name).await;
         let (permit, transaction) = match self.engine {

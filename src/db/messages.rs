@@ -1,4 +1,4 @@
-//! Messages and their parts.
+//! Reads and writes messages and their parts.
 
 use std::collections::HashMap;
 
@@ -106,9 +106,9 @@ pub async fn find_thread(
     .transpose()
 }
 
-/// Returns an undelivered message and its partner; `None` if it was sent or has failed, which an
-/// outbox restored from a backup may not know. A message that the partner has deleted is delivered
-/// nevertheless: deletion only hides it.
+/// Returns an undelivered message and its partner; `None` if the message was already sent or has
+/// failed. An outbox restored from a backup can still contain such messages. A message that the
+/// partner has deleted is still delivered, because deletion only hides it.
 pub async fn find_for_delivery(
     db: &mut Connection,
     id: MessageId,
@@ -128,7 +128,7 @@ pub async fn find_for_delivery(
         .map(|message| (partner, message)))
 }
 
-/// Hides a message permanently. Returns false if there is no such message.
+/// Deletes a message by hiding it permanently. Returns false if there is no such message.
 pub async fn delete(
     db: &mut Connection,
     partner: PartnerId,
@@ -212,7 +212,7 @@ pub async fn mark_failed(
     Ok(())
 }
 
-/// Converts rows to messages, with the parts of all of them from one query.
+/// Converts rows to messages. Reads the parts of all messages with one query.
 pub(super) async fn read_all(db: &mut Connection, rows: &[AnyRow]) -> Result<Vec<Message>, Error> {
     let ids = rows
         .iter()

@@ -1,18 +1,18 @@
-//! The migrations, compiled into the program.
+//! Provides the schema migrations, which are compiled into the program.
 
 use std::sync::LazyLock;
 
 use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-/// Version, description and statements of each file in `migrations/`.
+/// Version, description and SQL statements of each file in `migrations/`.
 const FILES: [(i64, &str, &str); 1] = [(
     1,
     "initial",
     include_str!("../../migrations/0001_initial.sql"),
 )];
 
-/// Applies [`FILES`] in the order of their versions, with a checksum of each.
+/// Applies the migrations in [`FILES`] in version order, and records a checksum of each.
 ///
 /// `sqlx::migrate!` does the same, but needs the feature `macros`, which builds SQLite and both
 /// drivers a second time for the compiler.

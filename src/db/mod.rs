@@ -1,10 +1,10 @@
-//! All SQL. Owns the connections, the transactions and the statements, one file per table. Knows
-//! nothing of HTTP or files.
+//! Accesses the database. This module contains all SQL, one file per table, and owns the
+//! connections and transactions. It knows nothing of HTTP or files.
 //!
-//! Reads take a connection from a pool ([`Db::read`]). Writes are async closures passed to [`Db::transaction`],
-//! whose results are returned only after the commit. On SQLite a single writer combines concurrent
-//! writes into one commit (`group_commit`). On PostgreSQL each write is its own transaction;
-//! advisory locks serialize those that must not overlap ([`locks`]).
+//! Reads take a connection from a pool ([`Db::read`]). Writes are async closures passed to
+//! [`Db::transaction`], whose results are returned only after the commit. On SQLite a single writer
+//! combines concurrent writes into one commit (`group_commit`). On PostgreSQL each write is its own
+//! transaction; advisory locks serialize those that must not overlap ([`locks`]).
 
 #![expect(
     clippy::missing_errors_doc,
@@ -61,9 +61,9 @@ pub type PooledConnection = PoolConnection<Any>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// A file, used by one server.
+    /// SQLite: a file, used by one server.
     Sqlite,
-    /// A database server that several Haversack servers can share.
+    /// PostgreSQL: a database server that several Haversack servers can share.
     Postgres,
 }
 
@@ -115,7 +115,7 @@ pub struct Db {
     /// a timeout of the pool still means that the database is unreachable.
     lock_permits: Arc<Semaphore>,
     local_locks: locks::ProcessLocks,
-    /// SQLite only.
+    /// Writer task; only for SQLite.
     writer: Option<group_commit::Writer>,
 }
 
@@ -137,8 +137,8 @@ impl Db {
         Ok(self.pool.acquire().await?)
     }
 
-    /// Runs an async closure in a transaction: commits durably if it returns `Ok`, rolls back if it
-    /// returns `Err`. It runs to its end even if the caller is cancelled.
+    /// Runs an async closure in a transaction: commits durably if the closure returns `Ok`, rolls
+    /// back if it returns `Err`. The closure runs to its end even if the caller is cancelled.
     ///
     /// On PostgreSQL each statement sees everything committed before it (READ COMMITTED).
     ///
@@ -162,12 +162,12 @@ impl Db {
             .unwrap_or_else(|_| Err(Error::Abandoned.into()))
     }
 
-    /// Compares the schema of the database with that of this version.
+    /// Compares the database schema with the one that this version of Haversack expects.
     pub async fn schema_status(&self) -> Result<SchemaStatus, Error> {
         schema::status(&mut *self.read().await?).await
     }
 
-    /// Returns version and settings of PostgreSQL; `None` for SQLite.
+    /// Returns the version and settings of the PostgreSQL server; `None` for SQLite.
     pub async fn server_info(&self) -> Result<Option<ServerInfo>, Error> {
         match self.engine {
             Engine::Sqlite => Ok(None),

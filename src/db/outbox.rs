@@ -1,5 +1,6 @@
-//! The outbox: messages to hand to the gateway. An entry is inserted by the transaction that
-//! accepts its message, and deleted by the one that records its outcome (transactional outbox).
+//! Manages the outbox, which lists the messages to hand to the gateway. An entry is inserted by the
+//! transaction that accepts its message, and deleted by the one that records its outcome
+//! (transactional outbox).
 //!
 //! Several servers may lease entries. Leasing is serialized by an advisory lock, so each server
 //! sees the leases of the others: the messages of one chat are never leased by two servers at once.
@@ -11,7 +12,7 @@ use super::{Connection, Engine, Error, locks};
 use crate::clock::Timestamp;
 use crate::id::{ChatId, MessageId, OutboxEntryId};
 
-/// A leased entry.
+/// A leased outbox entry.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxEntry {
     pub id: OutboxEntryId,
@@ -37,7 +38,8 @@ pub async fn insert(
     Ok(())
 }
 
-/// Expands to the statement that leases the oldest due entries of chats without a lease.
+/// Expands to the SQL statement that leases the oldest due entries, skipping chats that already
+/// have a leased entry.
 macro_rules! lease {
     ($locking:literal) => {
         concat!(
@@ -51,7 +53,7 @@ macro_rules! lease {
     };
 }
 
-/// Leases the oldest due entries until `until`; no other server can lease them before.
+/// Leases the oldest due entries until `until`; no other server can lease them before that time.
 pub async fn lease(
     db: &mut Connection,
     now: Timestamp,
@@ -101,7 +103,8 @@ pub async fn renew(
     Ok(renewed.rows_affected() == 1)
 }
 
-/// Releases an entry, to be retried at `at`. Has no effect if another server has leased it since.
+/// Releases an entry whose delivery is to be retried at `at`. Has no effect if another server has
+/// leased it since.
 pub async fn retry(db: &mut Connection, entry: OutboxEntry, at: Timestamp) -> Result<(), Error> {
     sqlx::query(
         "UPDATE outbox SET available_at = $3, claimed_until = 0 WHERE id = $1 AND attempts = $2",
@@ -115,7 +118,8 @@ pub async fn retry(db: &mut Connection, entry: OutboxEntry, at: Timestamp) -> Re
 }
 
 /// Deletes an entry that needs no further attempt. Returns false if another server has leased it
-/// since: that server deletes it, and until then the later messages of the chat wait.
+/// since: that server then deletes the entry, and the later messages of the chat wait until it
+/// does.
 pub async fn complete(db: &mut Connection, entry: OutboxEntry) -> Result<bool, Error> {
     let deleted = sqlx::query("DELETE FROM outbox WHERE id = $1 AND attempts = $2")
         .bind(entry.id.to_string())
@@ -125,7 +129,7 @@ pub async fn complete(db: &mut Connection, entry: OutboxEntry) -> Result<bool, E
     Ok(deleted.rows_affected() == 1)
 }
 
-/// Returns the number of entries.
+/// Returns the number of entries in the outbox.
 pub async fn count(db: &mut Connection) -> Result<u64, Error> {
     size(
         &sqlx::query("SELECT COUNT(*) AS waiting FROM outbox")

@@ -1,5 +1,6 @@
-//! Keyset pages of chats, messages and threads: the cursor identifies the last item returned, so
-//! items inserted between two pages neither repeat nor hide others.
+//! Reads pages of chats, messages and threads with keyset pagination: the cursor identifies the
+//! last item returned, so items inserted between two pages do not cause other items to be repeated
+//! or skipped.
 
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
@@ -11,24 +12,24 @@ use crate::domain::message::Message;
 use crate::domain::page::{ChatCursor, ChatFilter, Order};
 use crate::id::{ChatId, MessageId, PartnerId};
 
-/// Sorts after every UUID.
+/// A text that sorts after every UUID; the cursor for the first page.
 const AFTER_ALL: &str = "g";
 
 /// A chat and its position in the list.
 #[derive(Debug)]
 pub struct ListedChat {
     pub chat: Chat,
-    /// Its newest message at the time of the first page.
+    /// The chat's newest message at the time of the first page; determines the position.
     pub position: MessageId,
 }
 
-/// Maximum number of chats of a handle that are fetched one by one.
+/// Maximum number of chats that a handle is in for these to be fetched one by one.
 const MAX_SEARCHED_CHATS: i64 = 1000;
 
 /// The query plan for a filter by participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ByParticipant {
-    /// No filter.
+    /// Lists all chats, without a filter by participant.
     All,
     /// Searches the index of participants: the handle is in few chats.
     Search,

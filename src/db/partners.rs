@@ -1,4 +1,4 @@
-//! Partners, their API keys and their lines.
+//! Reads and writes partners, their API keys and their lines.
 
 use std::collections::HashSet;
 
@@ -58,7 +58,7 @@ pub async fn insert_line(
     Ok(())
 }
 
-/// Returns the partner that an API key belongs to, by the hash of the key.
+/// Returns the partner that owns an API key, looked up by the key's hash.
 pub async fn by_key(db: &mut Connection, key_hash: &str) -> Result<Option<PartnerId>, Error> {
     let row = sqlx::query("SELECT partner_id FROM api_keys WHERE key_hash = $1")
         .bind(key_hash)

@@ -1,5 +1,5 @@
-//! Placeholders for statements over several values or rows. Nothing but placeholders is inserted
-//! into a statement.
+//! Generates the placeholders of SQL statements that take several values or rows. The generated
+//! text contains no values, so it is safe from SQL injection.
 
 /// Maximum number of placeholders in one `IN` list. SQLite accepts 32,766 parameters per statement,
 /// PostgreSQL 65,535.
@@ -10,7 +10,7 @@ pub(super) fn list(first: usize, count: usize) -> String {
     join((first..first + count).map(|n| format!("${n}")))
 }
 
-/// Returns `function($1), function($2), ...`: one call for each of `count` values.
+/// Returns `function($1), function($2), ...`: one SQL function call for each of `count` values.
 pub(super) fn calls(function: &'static str, count: usize) -> String {
     join((1..=count).map(|n| format!("{function}(${n})")))
 }

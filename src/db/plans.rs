@@ -1,5 +1,5 @@
-//! Test of the query plans of SQLite: no statement may scan a table that grows with the activity of
-//! partners.
+//! Tests SQLite's query plans: no statement is allowed to scan a table that grows with partner
+//! activity.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use super::Db;
 use super::pages::MESSAGE_BYTES;
 use super::pages::statements;
 
-/// Statements that may scan a table, with the reason.
+/// Statements that are allowed to scan a whole table, each with the reason.
 const WHOLE_TABLES: &[&str] = &[
-    // Runs every 30 s; the outbox contains undelivered messages only.
+    // Runs only every 30 s, and the outbox contains only undelivered messages.
     "SELECT COUNT(*) AS waiting FROM outbox",
-    // Commands for operators, on the small tables of partners and lines.
+    // Operator commands that read the small tables of partners and lines.
     "SELECT id, name FROM partners ORDER BY id",
     "SELECT id FROM partners WHERE ephemeral_since IS NOT NULL",
     "SELECT id FROM lines WHERE ephemeral_since IS NOT NULL",
@@ -54,7 +54,8 @@ fn literals(source: &str) -> Vec<String> {
     found
 }
 
-/// Replaces the arguments of format strings, which are columns or placeholders.
+/// Replaces the arguments in a statement's format string, which stand for columns or placeholders,
+/// with valid SQL.
 fn filled(statement: &str) -> String {
     statement
         .replace("{columns}", "*")
@@ -139,7 +140,7 @@ async fn every_statement_uses_an_index() {
         let plan = sqlx::query(explain).fetch_all(&mut *connection).await;
         let plan = plan.unwrap_or_else(|error| panic!("{statement}: {error}"));
         let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-        // Constants and results of subqueries are not tables.
+        // Scans of constants and of subquery results do not count, because these are not tables.
         let is_scan = |step: &&String| {
             step.starts_with("SCAN ")
                 && !["CONSTANT ROW", "still", "listed", "few", "(subquery"]

@@ -1,4 +1,5 @@
-//! PostgreSQL specifics: session settings, transactions, durability check, and transient errors.
+//! Configures PostgreSQL sessions, runs transactions, checks that commits are durable, and
+//! classifies transient errors.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,14 +16,14 @@ use crate::clock::Timestamp;
 /// A pooled connection that was idle for longer is pinged before use: the server may have been
 /// restarted, or a firewall may have dropped its connection state.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
-/// Timeout of that ping.
+/// Timeout of the ping that checks an idle connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum lifetime of a connection.
+/// Maximum lifetime of a pooled connection.
 pub(super) const MAX_LIFETIME: Duration = Duration::from_mins(30);
-/// Session settings: TCP keepalives detect a crashed client, timeouts release the locks of a frozen
-/// one and cancel slow statements. Without them, the locks of a server that lost power would be
-/// held for hours.
+/// Session settings: TCP keepalives detect a crashed client; timeouts release the locks of a frozen
+/// client and cancel slow statements. Without these settings, the locks of a server that lost power
+/// would be held for hours.
 const SESSION_SETTINGS: &str = "SELECT set_config('tcp_keepalives_idle', '10', false), \
     set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false), \
     set_config('statement_timeout', '60s', false), set_config('lock_timeout', '30s', false), \
@@ -33,7 +34,8 @@ pub(super) const IDLE_IN_TRANSACTION: &str = "30s";
 /// transcoded.
 pub(super) const IDLE_WITH_LOCK: &str = "15min";
 
-/// Last time the schema was seen to change (cached-plan error); older connections are discarded.
+/// Time at which a cached-plan error last showed a schema change. Connections opened before it are
+/// discarded.
 static SCHEMA_CHANGED: Mutex<Option<Instant>> = Mutex::new(None);
 
 pub(super) async fn prepare(
@@ -47,7 +49,7 @@ pub(super) async fn prepare(
         .map(drop)
 }
 
-/// Records errors that concern all connections.
+/// Records an error that shows a schema change, because it concerns all connections.
 pub(super) fn record_error(error: &sqlx::Error) {
     let code = error
         .as_database_error()
@@ -57,8 +59,8 @@ pub(super) fn record_error(error: &sqlx::Error) {
     }
 }
 
-/// Runs a write in its own transaction, in a detached task that continues if the caller is
-/// cancelled. Fails without a reply if the transaction cannot begin.
+/// Runs a write in its own transaction. A detached task runs it, so it continues even if the caller
+/// is cancelled. Fails without a reply if the transaction cannot begin.
 pub(super) async fn write(pool: &AnyPool, write: ErasedWrite) -> Result<(), Error> {
     let pool = pool.clone();
     let transaction = async move {
@@ -78,7 +80,7 @@ pub(super) async fn write(pool: &AnyPool, write: ErasedWrite) -> Result<(), Erro
         .unwrap_or(Err(Error::Abandoned))
 }
 
-/// Returns true if a pooled connection can be used.
+/// Returns true if a pooled connection can still be used.
 pub(super) async fn is_alive(
     connection: &mut Connection,
     idle: PoolConnectionMetadata,
@@ -130,7 +132,7 @@ pub(super) async fn server_info(connection: &mut Connection) -> Result<ServerInf
     let row = sqlx::query(statement).fetch_one(connection).await?;
     let version: String = row.try_get(0)?;
     Ok(ServerInfo {
-        // Distributions append their package version.
+        // Linux distributions append their package version, which is cut off here.
         version: version.split(' ').next().unwrap_or_default().to_owned(),
         encoding: row.try_get(1)?,
         max_connections: row.try_get(2)?,
@@ -144,9 +146,9 @@ const CACHED_PLAN: &str = "0A000";
 
 /// Returns true if an error with this SQLSTATE is transient (PostgreSQL documentation, appendix A).
 pub(super) fn is_transient(sqlstate: &str) -> bool {
-    // Connection exceptions, insufficient resources, operator intervention; serialization failure
-    // and deadlock; a server demoted to a replica; idle-in-transaction and lock timeouts; changed
-    // schema.
+    // In this order: connection exceptions, insufficient resources, operator intervention;
+    // serialization failure and deadlock; a server demoted to a replica; idle-in-transaction and
+    // lock timeouts; changed schema.
     ["08", "53", "57"]
         .iter()
         .any(|class| sqlstate.starts_with(class))

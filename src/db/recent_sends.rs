@@ -1,4 +1,4 @@
-//! Recent sends, counted by the rate limit.
+//! Records recent sends, which the rate limit counts.
 
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -75,8 +75,9 @@ pub async fn record(
     Ok(())
 }
 
-/// Deletes the sends of at most `limit` distinct times before `before`, and returns their number.
-/// The table has no key that would identify a single send.
+/// Deletes the sends before `before`, for at most `limit` distinct times, and returns the number of
+/// deleted sends. The limit counts times because the table has no key that identifies a single
+/// send.
 pub async fn delete_before(
     db: &mut Connection,
     before: Timestamp,

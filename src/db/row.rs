@@ -1,4 +1,4 @@
-//! Conversion of columns to domain types.
+//! Converts database columns to domain types.
 
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -6,12 +6,12 @@ use sqlx::any::AnyRow;
 use super::Error;
 use crate::clock::Timestamp;
 
-/// Escape character of stored text, followed by [`NUL`] or [`ITSELF`]. A private-use character,
-/// rare in real text.
+/// Escape character in stored text, followed by [`NUL`] or [`ITSELF`]. It is a private-use
+/// character, so it is rare in real text.
 const ESCAPE: char = '\u{F0000}';
-/// Represents U+0000 after [`ESCAPE`].
+/// Stands for U+0000 when it follows [`ESCAPE`].
 const NUL: char = '0';
-/// Represents the escape character itself after [`ESCAPE`].
+/// Stands for the escape character itself when it follows [`ESCAPE`].
 const ITSELF: char = '1';
 
 /// Escapes U+0000, which PostgreSQL's TEXT cannot store. [`text`] reverses it.
@@ -29,12 +29,12 @@ fn unescape_nul(stored: String) -> String {
         .replace(&format!("{ESCAPE}{ITSELF}"), &ESCAPE.to_string())
 }
 
-/// Reads a text column and reverses the escaping.
+/// Reads a text column and reverses [`escape_nul`].
 pub(super) fn text(row: &AnyRow, column: &'static str) -> Result<String, Error> {
     Ok(unescape_nul(row.try_get(column)?))
 }
 
-/// Reads a nullable text column and reverses the escaping.
+/// Reads a nullable text column and reverses [`escape_nul`].
 pub(super) fn optional_text(row: &AnyRow, column: &'static str) -> Result<Option<String>, Error> {
     Ok(row.try_get::<Option<String>, _>(column)?.map(unescape_nul))
 }

@@ -1,11 +1,11 @@
-//! The schema of a database: applying migrations, and comparing it with that of this version.
+//! Applies migrations, and compares a database's schema with the one that this version expects.
 
 use sqlx::Row as _;
 
 use super::migrations::MIGRATIONS;
 use super::{Connection, Engine, Error};
 
-/// The schema of a database, compared with that of this version.
+/// How a database's schema compares with the one that this version expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchemaStatus {
     /// No migration is applied.
@@ -17,8 +17,8 @@ pub enum SchemaStatus {
     Newer,
 }
 
-/// Applies missing migrations. Skipped if the schema is current: the role may lack the privilege to
-/// change it.
+/// Applies missing migrations. Changes nothing if the schema is current, because the database role
+/// might lack the privilege to change it.
 pub(super) async fn migrate(connection: &mut Connection) -> Result<(), Error> {
     if status(connection).await? != SchemaStatus::Current {
         MIGRATIONS.run(connection).await?;

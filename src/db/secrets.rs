@@ -1,11 +1,11 @@
-//! Secrets shared by all servers of a database.
+//! Stores secrets that all servers on one database share.
 
 use super::row::text;
 use super::{Connection, Error};
 use crate::clock::Timestamp;
 
-/// Returns the secret of a name; stores `candidate` if there is none yet. Servers that start
-/// concurrently all receive the same secret.
+/// Returns the secret stored under a name. If there is none yet, stores and returns `candidate`.
+/// Servers that start concurrently all receive the same secret.
 pub async fn get_or_set(
     db: &mut Connection,
     name: &str,

@@ -1,4 +1,4 @@
-//! SQLite specifics: connection settings and durability check.
+//! Configures SQLite connections and checks that commits are durable.
 
 use sqlx::Row;
 

@@ -1,5 +1,5 @@
-//! Generic copying of tables between databases of either engine. Rows are read with keyset
-//! pagination and written as upserts, so a repeated copy is idempotent.
+//! Copies tables between databases of either engine. Rows are read with keyset pagination and
+//! written as upserts, so a repeated copy is idempotent.
 
 use futures_util::stream::Stream;
 use sqlx::any::AnyRow;
@@ -19,7 +19,7 @@ const fn table(name: &'static str, key: &'static [&'static str]) -> Table {
     Table { name, key }
 }
 
-/// The attachments, whose bytes are copied before their rows.
+/// Table of attachments. The bytes of attachments are copied before the rows.
 pub const ATTACHMENTS: Table = table("attachments", &["id"]);
 
 /// Tables that attachments reference.
@@ -50,7 +50,7 @@ pub const WITH_DELETIONS: [Table; 2] = [
     table("outbox", &["id"]),
 ];
 
-/// A column value.
+/// Value of a column in either engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Value {
     Text(Option<String>),
@@ -115,8 +115,8 @@ impl TableSchema {
         })
     }
 
-    /// Streams all attachments in key order, `size` at a time: rows together with the parsed
-    /// values.
+    /// Streams all attachments in key order, `size` at a time, each as a row together with the
+    /// parsed attachment.
     pub fn attachment_pages(
         &self,
         db: &Db,

@@ -1,4 +1,5 @@
-//! The interface to carriers. A carrier integration is one file that implements [`Gateway`].
+//! Defines the interface to carriers. A carrier integration is one file that implements
+//! [`Gateway`].
 
 use std::sync::Arc;
 
@@ -14,20 +15,21 @@ use crate::id::MessageId;
 /// A message as passed to a carrier.
 #[derive(Debug)]
 pub struct OutgoingMessage {
-    /// Identical on every attempt: an idempotency key that lets the carrier suppress duplicates.
+    /// Message id, the same on every attempt. It serves as an idempotency key by which the carrier
+    /// detects duplicates.
     pub id: MessageId,
     /// Phone number of the sending line.
     pub from: String,
-    /// Recipients: phone numbers or e-mail addresses.
+    /// Recipients' phone numbers or e-mail addresses.
     pub to: Vec<String>,
-    /// True for a voice memo: its single part is an audio file that plays inside the conversation.
-    /// Services without voice memos deliver it as an ordinary attachment.
+    /// True for a voice memo: its only part is an audio file that plays inside the conversation.
+    /// Services without voice memos deliver the file as an ordinary attachment.
     pub voice_memo: bool,
-    /// In display order.
+    /// Message parts in display order.
     pub parts: Vec<OutgoingPart>,
     pub effect: Option<Effect>,
     pub reply_to: Option<ReplyTo>,
-    /// The service requested by the caller.
+    /// Service that the caller requested.
     pub preferred_service: Option<MessageService>,
 }
 
@@ -39,7 +41,7 @@ pub enum OutgoingPart {
     Media(MediaFile),
 }
 
-/// A file as passed to a carrier: metadata, with the bytes read on demand.
+/// A file as passed to a carrier: its metadata, and access to its bytes.
 #[derive(Debug)]
 pub struct MediaFile {
     pub filename: String,
@@ -90,7 +92,8 @@ impl MediaFile {
 }
 
 impl OutgoingPart {
-    /// Converts a stored part. Returns `None` for a file whose attachment was deleted.
+    /// Converts a stored message part to one for the carrier. Returns `None` for a file whose
+    /// attachment was deleted.
     pub(super) fn new(part: &Part, blobs: &Arc<dyn BlobStore>) -> Option<Self> {
         Some(match part {
             Part::Text(text) => Self::Text(text.clone()),
@@ -100,42 +103,42 @@ impl OutgoingPart {
     }
 }
 
-/// Success of a hand-over to the carrier.
+/// Result of a message hand-off that the carrier accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// Accepted; the carrier confirms delivery later through [`Receipts`].
+    /// The carrier accepted the message and confirms delivery later through [`Receipts`].
     Sent(MessageService),
-    /// Accepted and already delivered.
+    /// The carrier accepted and already delivered the message.
     Delivered(MessageService),
 }
 
-/// Failure of a hand-over to the carrier.
+/// Reasons why a message hand-off to the carrier failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// Retryable.
+    /// The hand-off may succeed if it is retried.
     #[error("{0}")]
     Retryable(String),
-    /// Not retryable.
+    /// The message cannot be delivered, so it is not retried.
     #[error("{reason} ({code})")]
     Permanent {
-        /// Error code of the API: 4001, 4002, 4005 ...
+        /// Error code that the API reports: 4001, 4002, 4005 ...
         code: u16,
-        /// Explanation for developers.
+        /// Explanation for developers who use the API.
         reason: String,
     },
 }
 
-/// A carrier integration.
+/// A carrier integration, which sends messages and reports their delivery.
 #[async_trait]
 pub trait Gateway: std::fmt::Debug + Send + Sync {
-    /// Called once, before the first message. `receipts` reports deliveries confirmed after
-    /// [`Gateway::send`] has returned.
+    /// Starts the integration. Called once, before the first message. Deliveries that are confirmed
+    /// only after [`Gateway::send`] has returned are reported through `receipts`.
     fn start(&self, receipts: Receipts) {
         drop(receipts);
     }
 
-    /// Hands a message to the carrier. Called again with the same message after a
-    /// [`GatewayError::Retryable`], and after a crash between its return and the commit of the
-    /// outcome (at-least-once delivery).
+    /// Hands a message to the carrier. Delivery is at-least-once: the same message is passed again
+    /// after a [`GatewayError::Retryable`], and after a crash that prevented the result from being
+    /// recorded.
     async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError>;
 }

@@ -1,4 +1,5 @@
-//! A gateway for servers without a carrier: accepts every message and reports it as delivered.
+//! Implements a gateway for servers without a carrier: it accepts every message and reports it as
+//! delivered.
 
 use async_trait::async_trait;
 
@@ -13,7 +14,7 @@ pub struct Loopback;
 impl Gateway for Loopback {
     async fn send(&self, message: &OutgoingMessage) -> Result<Accepted, GatewayError> {
         for part in &message.parts {
-            // Like a real carrier, fail if a file cannot be opened.
+            // Fails like a real carrier if a file cannot be opened.
             if let OutgoingPart::Media(content) = part {
                 let opened = content
                     .open()

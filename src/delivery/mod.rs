@@ -1,4 +1,5 @@
-//! Delivery: leases messages from the outbox, hands them to the gateway, and records the outcome.
+//! Delivers messages: leases them from the outbox, hands them to the gateway, and records the
+//! outcome.
 
 mod gateway;
 mod loopback;

@@ -1,4 +1,4 @@
-//! Delivery receipts that arrive after the carrier accepted a message.
+//! Records delivery receipts that arrive after the carrier has accepted a message.
 
 use crate::clock::Clock;
 use crate::db::{self, Connection, Db, messages};
@@ -6,7 +6,7 @@ use crate::domain::message::DeliveryStatus;
 use crate::id::MessageId;
 use crate::metrics::Metrics;
 
-/// Passed to the gateway to report receipts.
+/// Handle through which a gateway reports delivery receipts.
 #[derive(Clone, Debug)]
 pub struct Receipts {
     db: Db,
@@ -19,12 +19,12 @@ impl Receipts {
         Self { db, clock, metrics }
     }
 
-    /// Marks a message as delivered. Returns false if the message is not in state "sent": a receipt
-    /// that arrives before [`super::Gateway::send`] has returned is too early, and a duplicate has
-    /// no effect.
+    /// Marks a message as delivered. Returns false if the message is not in state "sent": either
+    /// the receipt is too early, as it arrived before [`super::Gateway::send`] returned, or it is a
+    /// duplicate and has no effect.
     ///
     /// # Errors
-    /// The database fails; report the receipt again.
+    /// The database fails; the gateway should report the receipt again.
     pub async fn delivered(&self, id: MessageId) -> Result<bool, db::Error> {
         let now = self.clock.now();
         let changed = self

@@ -1,14 +1,15 @@
-//! The outbox worker: lease a batch of messages, hand each to the gateway, record the outcome.
+//! Delivers the messages in the outbox: leases a batch, hands each message to the gateway, and
+//! records the outcome.
 //!
 //! Delivery is at-least-once. A lease expires after a fixed time; if the process crashes, this or
-//! another server then leases the message again. If the crash happens between the start of a
-//! hand-over and the commit of its outcome, it is unknown whether the gateway accepted the message,
-//! so the gateway receives it a second time, under the same id. A hand-over starts only if the
-//! lease outlasts the gateway timeout.
+//! another server then leases the message again. If the crash happened between the start of a
+//! hand-off and the commit of its outcome, it is unknown whether the gateway accepted the message,
+//! so the gateway receives it a second time, with the same id. A hand-off starts only if the lease
+//! outlasts the gateway timeout.
 //!
-//! A database outage does not cause a second hand-over: the worker keeps the outcome and records it
-//! after the outage. The lease may have expired by then, so after an outage workers wait before
-//! they lease again, until pending outcomes are recorded ([`DeliveryWorker::wait_for_recovery`]).
+//! A database outage does not cause a second hand-off: the worker keeps the outcome and records it
+//! after the outage. By then the lease may have expired, so workers do not lease messages after an
+//! outage until pending outcomes are recorded ([`DeliveryWorker::wait_for_recovery`]).
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -33,33 +34,33 @@ use crate::quote::shown;
 
 /// Maximum number of messages leased at a time.
 const BATCH: u32 = 64;
-/// Duration of a lease. What [`GATEWAY_TIMEOUT`] and [`LEASE_RENEW_AFTER`] leave of it is the
-/// tolerated clock skew between servers that share a database.
+/// Duration of a lease. [`GATEWAY_TIMEOUT`] and [`LEASE_RENEW_AFTER`] use up most of it; the rest
+/// is the tolerated clock skew between servers that share a database.
 const LEASE: Duration = Duration::from_mins(1);
-/// A lease older than this is renewed before its message is handed over.
+/// Age from which a lease is renewed before its message is handed off.
 const LEASE_RENEW_AFTER: Duration = Duration::from_secs(2);
-/// Polling interval, for retries and for messages left by a crash.
+/// Interval at which the outbox is polled for due retries and for messages left by a crash.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval of attempts to record an outcome during a database outage.
+/// Interval between attempts to record an outcome during a database outage.
 const DB_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// Grace period after an outage, in which other servers record their outcomes: they may notice the
-/// end of the outage up to a second later.
+/// Time to wait after a database outage, so that other servers can record their outcomes: they may
+/// notice up to a second later that it has ended.
 const RECOVERY_GRACE: Duration = Duration::from_secs(3);
-/// Attempts before a message fails permanently, with code 3007.
+/// Number of attempts after which a message fails permanently, with code 3007.
 const MAX_ATTEMPTS: u32 = 10;
-/// Delay before the first retry; doubled on each further one (exponential backoff).
+/// Delay before the first retry; it doubles with each further retry (exponential backoff).
 const BASE_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Upper bound of the retry delay.
+/// Maximum delay before a retry.
 const MAX_RETRY_DELAY: Duration = Duration::from_mins(10);
-/// Gateway timeout: shorter than the lease, so that no other server leases a message that may still
-/// be sent.
+/// Maximum duration of a gateway call. It is shorter than the lease, so that no other server leases
+/// a message that may still be sent.
 const GATEWAY_TIMEOUT: Duration = Duration::from_secs(50);
-/// Error code "Delivery failed".
+/// Error code for "Delivery failed".
 const DELIVERY_FAILED: u16 = 4001;
-/// Error code "Delivery attempts exhausted".
+/// Error code for "Delivery attempts exhausted".
 const EXHAUSTED: u16 = 3007;
 
-/// Delivers the messages of the outbox.
+/// Worker that delivers the messages in the outbox.
 #[derive(Clone, Debug)]
 pub struct DeliveryWorker {
     pub db: Db,
@@ -67,18 +68,19 @@ pub struct DeliveryWorker {
     pub gateway: Arc<dyn Gateway>,
     pub clock: Clock,
     pub metrics: Metrics,
-    /// Notified when a message is added to the outbox.
+    /// Notification that a message was added to the outbox.
     pub filled: Arc<Notify>,
 }
 
 impl DeliveryWorker {
-    /// Runs until `stop` resolves; a batch in progress is completed first. If the process exits
-    /// earlier, the leases of the batch expire and its messages are handed over again.
+    /// Delivers messages until `stop` resolves, and then completes the current batch. If the
+    /// process exits earlier, the batch's leases expire and its messages are handed off a second
+    /// time.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {
             let next = match self.run_batch().await {
-                // A full batch: more messages may be due.
+                // The batch was full, so more messages may be due.
                 Ok(count) if count == BATCH as usize => Duration::ZERO,
                 Ok(_) => POLL_INTERVAL,
                 Err(error) => {
@@ -98,8 +100,8 @@ impl DeliveryWorker {
         }
     }
 
-    /// Waits for the database, then lets other servers record outcomes whose leases expired during
-    /// the outage.
+    /// Waits until the database is available, and then until other servers have recorded outcomes
+    /// whose leases expired during the outage.
     async fn wait_for_recovery(&self) {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -109,10 +111,10 @@ impl DeliveryWorker {
         }
     }
 
-    /// Delivers one batch. Returns its number of messages.
+    /// Delivers one batch and returns its number of messages.
     ///
     /// # Errors
-    /// The database fails; the leases expire by themselves.
+    /// The database fails. The leases then expire by themselves.
     pub async fn run_batch(&self) -> Result<usize, db::Error> {
         let (now, leased) = (self.clock.now(), Instant::now());
         let lease = self.db.transaction(async move |db: &mut Connection| {
@@ -141,15 +143,15 @@ impl DeliveryWorker {
                 Ok(Loaded::Message(message)) => self.deliver(entry, message).await?,
                 Ok(Loaded::Nothing) => self.discard(entry).await?,
                 Ok(Loaded::LeaseLost) => {}
-                // An unreadable message must not block the messages behind it.
+                // Handled here, so that an unreadable message does not block those behind it.
                 Err(error) => self.retry_or_fail(entry, error.to_string()).await?,
             }
         }
         Ok(())
     }
 
-    /// Loads the message of an entry. A lease that is not fresh is renewed before each attempt:
-    /// during a database outage loading may take longer than the lease.
+    /// Loads an outbox entry's message. Before each attempt, a lease that is not fresh is renewed:
+    /// during a database outage, loading may take longer than the lease.
     async fn load_leased(&self, entry: OutboxEntry, leased: Instant) -> Result<Loaded, db::Error> {
         retry_while_unavailable(|| async move {
             if leased.elapsed() >= LEASE_RENEW_AFTER && !self.renew(entry).await? {
@@ -163,7 +165,7 @@ impl DeliveryWorker {
         .await
     }
 
-    /// Renews the lease. Returns false if another server holds it now.
+    /// Renews an entry's lease. Returns false if another server now holds it.
     async fn renew(&self, entry: OutboxEntry) -> Result<bool, db::Error> {
         let until = self.clock.now() + LEASE;
         self.db
@@ -204,7 +206,7 @@ impl DeliveryWorker {
         }
     }
 
-    /// Loads the message of an entry; `None` if there is nothing left to deliver.
+    /// Loads an outbox entry's message. Returns `None` if there is nothing left to deliver.
     async fn load(&self, entry: OutboxEntry) -> Result<Option<OutgoingMessage>, db::Error> {
         let mut db = self.db.read().await?;
         let Some((partner, message)) =
@@ -243,9 +245,9 @@ impl DeliveryWorker {
         }))
     }
 
-    /// Records the outcome. Sent and delivered are two updates with a timestamp each, even if the
-    /// gateway reports both at once. The last update and the deletion of the outbox entry share a
-    /// transaction.
+    /// Records an accepted message as sent or delivered. If the gateway reports both at once, sent
+    /// and delivered are still two updates, each with a timestamp. The last update and the deletion
+    /// of the outbox entry share a transaction.
     async fn record(&self, entry: OutboxEntry, outcome: Accepted) -> Result<(), db::Error> {
         let (Accepted::Sent(service) | Accepted::Delivered(service)) = outcome;
         let (now, last) = (self.clock.now(), matches!(outcome, Accepted::Sent(_)));
@@ -303,7 +305,8 @@ impl DeliveryWorker {
         retry_while_unavailable(|| {
             let reason = reason.clone();
             self.db.transaction(async move |db: &mut Connection| {
-                // Unless another server holds the lease now: its attempt may have succeeded.
+                // The message fails only if this server still holds the lease: another server's
+                // attempt may have succeeded.
                 if outbox::complete(db, entry).await? {
                     messages::mark_failed(db, entry.message_id, code, &reason, now).await?;
                 }
@@ -323,10 +326,10 @@ impl DeliveryWorker {
     }
 }
 
-/// The message of an entry, or the reason for which there is none.
+/// Result of loading an outbox entry's message.
 enum Loaded {
     Message(OutgoingMessage),
-    /// The message no longer exists, or was handed over before.
+    /// The message no longer exists, or was already handed off.
     Nothing,
     /// Another server holds the lease.
     LeaseLost,
@@ -347,8 +350,8 @@ where
         .await
 }
 
-/// Groups entries by chat. Messages of one chat are delivered sequentially, in the order of
-/// acceptance; chats are delivered concurrently.
+/// Groups outbox entries by chat. Messages in one chat are delivered one after the other, in the
+/// order in which they were accepted; chats are delivered concurrently.
 fn by_chat(entries: Vec<OutboxEntry>) -> HashMap<ChatId, Vec<OutboxEntry>> {
     let mut chats: HashMap<ChatId, Vec<OutboxEntry>> = HashMap::new();
     for entry in entries {

@@ -1,4 +1,4 @@
-//! API keys: generation, hashing and validation. A key is shown once; only its hash is stored.
+//! Generates, hashes and validates API keys. A key is shown once; only its hash is stored.
 
 use base16ct::lower::encode_string;
 use sha2::{Digest, Sha256};
@@ -16,15 +16,15 @@ pub fn generate() -> String {
     format!("hvs_{}", encode_string(&random_bytes::<32>()))
 }
 
-/// Returns the hash that is stored for a key. A generated key carries 256 random bits, so a fast hash
-/// suffices: it has nothing to guess that a slow password hash would protect.
+/// Returns the hash that is stored for a key. A generated key carries 256 random bits, so a fast
+/// hash suffices: it has nothing to guess that a slow password hash would protect.
 #[must_use]
 pub fn hash(key: &str) -> String {
     encode_string(&Sha256::digest(key.as_bytes()))
 }
 
-/// Validates an operator-chosen key: it must fit an `Authorization: Bearer` header (RFC 6750 section 2.1) and
-/// be too long to guess.
+/// Validates an operator-chosen key: it must fit an `Authorization: Bearer` header (RFC 6750
+/// section 2.1) and be too long to guess.
 ///
 /// # Errors
 /// The reason why the key is invalid, as a sentence.

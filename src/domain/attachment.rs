@@ -1,4 +1,4 @@
-//! Attachments: metadata, upload state and delivered variant.
+//! Defines attachments with their metadata, upload state and delivered variant.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::media::{MediaInfo, MediaType};
 /// A file owned by a partner.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    /// Never changes.
+    /// Id of the attachment; never changes.
     pub id: AttachmentId,
     pub partner_id: PartnerId,
     /// Filename as given by the caller.
@@ -28,8 +28,8 @@ pub struct Attachment {
     pub created_at: Timestamp,
     /// End of the upload window.
     pub upload_expires_at: Timestamp,
-    /// The blob that holds the uploaded bytes: usually this attachment's own, another's if they
-    /// share one.
+    /// The blob that holds the uploaded bytes: usually the attachment's own blob, or another
+    /// attachment's if they share it.
     pub blob_id: BlobId,
     /// Dimensions and duration, as far as they could be determined.
     pub media_info: MediaInfo,
@@ -63,7 +63,7 @@ pub const WAVEFORM_POINTS: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AudioInfo {
     pub channels: u32,
-    /// In samples per second.
+    /// Sample rate, in samples per second.
     pub sample_rate: u32,
     /// Peak amplitude of each of 64 slices of equal length, 0 to 255.
     pub waveform: Vec<u8>,
@@ -170,7 +170,7 @@ impl Attachment {
         }
     }
 
-    /// Returns false if the file was fetched from a URL instead.
+    /// Returns true if the file was uploaded, false if it was fetched from a URL.
     #[must_use]
     pub fn was_uploaded(&self) -> bool {
         !self.signed_type.is_empty()

@@ -1,4 +1,4 @@
-//! Base URLs of this server and of others.
+//! Parses the base URLs of this server and of others.
 
 use std::net::SocketAddr;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Blob keys: the names of blobs in the store. Pure.
+//! Builds and parses blob keys, the names of blobs in a blob store.
 
 use std::fmt;
 
@@ -26,9 +26,9 @@ pub struct BlobKey {
 }
 
 impl BlobKey {
-    /// Builds the key of blob `id`: the file `filename` beside, or as, the blob `upload`. Ephemeral
-    /// blobs have a separate path prefix: read access to `attachments/` in the bucket must not
-    /// expose files that require a signed URL.
+    /// Builds the key of blob `id`: the file `filename`, which is the blob `upload` itself or
+    /// stored beside it. Ephemeral blobs have a separate path prefix: read access to `attachments/`
+    /// in the bucket must not expose files that require a signed URL.
     #[must_use]
     pub fn for_file(
         id: BlobId,

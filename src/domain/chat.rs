@@ -1,4 +1,4 @@
-//! Chats: a line, its exact set of recipients, and the participants.
+//! Defines chats. A chat has a line, an exact set of recipients, and participants.
 
 use std::collections::HashSet;
 
@@ -38,7 +38,8 @@ impl Recipients {
         &self.0
     }
 
-    /// Returns the canonical form of the set, equal for equal sets. The database looks up chats by it.
+    /// Returns the canonical form of the set, equal for equal sets. The database looks up chats by
+    /// it.
     #[must_use]
     pub fn key(&self) -> String {
         let mut sorted: Vec<&str> = self.0.iter().map(Recipient::as_str).collect();
@@ -50,7 +51,7 @@ impl Recipients {
 /// A participant of one chat.
 #[derive(Clone, Debug)]
 pub struct Participant {
-    /// Stable per chat and participant.
+    /// Id of the participant, which stays the same within a chat.
     pub id: HandleId,
     /// Phone number or e-mail address.
     pub handle: String,

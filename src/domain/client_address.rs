@@ -1,4 +1,4 @@
-//! The address of a client, as the holder of its share of a budget.
+//! Identifies clients by address, so that each gets its own share of a budget.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! `Content-Disposition` headers (RFC 6266) for arbitrary filenames. Pure.
+//! Builds `Content-Disposition` headers (RFC 6266) for arbitrary filenames.
 
 use std::fmt::Write;
 
@@ -22,8 +22,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// Returns the header value for a filename: `filename` in ASCII for old clients, `filename*` in UTF-8 for
-/// current ones.
+/// Returns the header value for a filename: `filename` in ASCII for old clients, `filename*` in
+/// UTF-8 for current ones.
 #[must_use]
 pub fn header(disposition: Disposition, name: &str) -> String {
     let mut value = match disposition {
@@ -31,8 +31,8 @@ pub fn header(disposition: Disposition, name: &str) -> String {
         Disposition::Attachment => "attachment".to_owned(),
     };
     let name = filename::url_segment(name);
-    // Some clients decode `%41` in a quoted filename, others do not (RFC 6266 appendix D): replace percent
-    // signs too.
+    // Some clients decode `%41` in a quoted filename, others do not (RFC 6266 appendix D): replace
+    // percent signs too.
     let plain = |c: char| {
         if c == ' ' || (c.is_ascii_graphic() && !matches!(c, '"' | '%')) {
             c
@@ -49,8 +49,8 @@ pub fn header(disposition: Disposition, name: &str) -> String {
     value
 }
 
-/// Returns the header value for a file. Media types missing from the type table are always `attachment`,
-/// never `inline`.
+/// Returns the header value for a file. Media types missing from the type table are always
+/// `attachment`, never `inline`.
 #[must_use]
 pub fn for_file(media_type: &str, name: &str) -> String {
     let declared = media::declared(media_type);

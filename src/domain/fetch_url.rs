@@ -1,5 +1,5 @@
-//! Untrusted URLs. Accepts https URLs with one unambiguous reading, and rejects those that parsers
-//! disagree about. Resolves nothing; host and port are checked by the egress policy
+//! Parses untrusted URLs. Accepts https URLs with one unambiguous reading, and rejects those that
+//! parsers disagree about. Resolves nothing; host and port are checked by the egress policy
 //! ([`crate::fetch::EgressPolicy`]).
 
 use std::fmt;
@@ -15,7 +15,7 @@ pub const MAX_URL_LENGTH: usize = 2048;
 const MAX_NAME_LENGTH: usize = 253;
 const MAX_LABEL_LENGTH: usize = 63;
 
-/// The reason why a text is rejected as a URL.
+/// Reasons why a text is rejected as a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
     #[error("it does not start with https://")]
@@ -28,7 +28,7 @@ pub enum InvalidUrl {
     /// backslashes as slashes, and drop control characters.
     #[error("it holds a backslash or a control character; percent-encode it")]
     Ambiguous,
-    /// `user:password@`.
+    /// A user name or password before the host (`user:password@`).
     #[error("it holds a user name or password; only what is public can be fetched")]
     Credentials,
     /// An IPv4 address in a notation that only some parsers accept, or a percent-encoded host.

@@ -1,12 +1,12 @@
-//! Filenames: verbatim in JSON, sanitised in URLs.
+//! Sanitises filenames for URLs; in JSON they appear verbatim.
 
 use percent_encoding::percent_decode_str;
 
 /// Maximum length of a filename, in characters (Linq Partner API v3, `POST /v3/attachments`).
 pub const MAX_LENGTH: usize = 255;
 
-/// Returns the filename as the last path segment of a URL, before percent-encoding. Path separators and
-/// control characters become `_`; so do `.` and `..`, which URL normalisation would remove.
+/// Returns the filename as the last path segment of a URL, before percent-encoding. Path separators
+/// and control characters become `_`; so do `.` and `..`, which URL normalisation would remove.
 #[must_use]
 pub fn url_segment(filename: &str) -> String {
     match filename {
@@ -25,15 +25,16 @@ pub fn url_segment(filename: &str) -> String {
     }
 }
 
-/// Returns the filename of a URL path: its last segment, percent-decoded. Empty if the path ends in a slash.
+/// Returns the filename of a URL path: its last segment, percent-decoded. Empty if the path ends in
+/// a slash.
 #[must_use]
 pub fn from_url_path(path: &str) -> String {
     let segment = path.rsplit('/').next().unwrap_or_default();
     shortened(&percent_decode_str(segment).decode_utf8_lossy())
 }
 
-/// Returns the filename of a transcoded file: the stem with a new extension. Never equal to the original
-/// name, so that the two can be distinguished.
+/// Returns the filename of a transcoded file: the stem with a new extension. Never equal to the
+/// original name, so that the two can be distinguished.
 #[must_use]
 pub fn converted(filename: &str, extension: &str) -> String {
     let stem = filename.rsplit_once('.').map_or(filename, |(stem, _)| stem);
@@ -49,7 +50,8 @@ pub fn converted(filename: &str, extension: &str) -> String {
         .collect()
 }
 
-/// Truncates a filename to [`MAX_LENGTH`] and preserves the extension if it is at most 10 characters long.
+/// Truncates a filename to [`MAX_LENGTH`] and preserves the extension if it is at most 10
+/// characters long.
 fn shortened(filename: &str) -> String {
     const MAX_EXTENSION: usize = 10;
     let length = filename.chars().count();

@@ -1,4 +1,4 @@
-//! Handles: phone numbers and e-mail addresses.
+//! Parses handles: phone numbers and e-mail addresses.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Messages: states, effects and limits.
+//! Defines messages with their states, effects and limits.
 
 use crate::clock::Timestamp;
 use crate::domain::part::Part;
@@ -106,7 +106,8 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// Validates kind and name against the published lists. A missing kind is derived from the name.
+    /// Validates kind and name against the published lists. A missing kind is derived from the
+    /// name.
     ///
     /// # Errors
     /// The invalid value and the accepted ones, as a sentence.
@@ -153,25 +154,26 @@ pub struct ReplyTo {
 pub struct Message {
     pub id: MessageId,
     pub chat_id: ChatId,
-    /// The participant who sent it.
+    /// Participant who sent the message.
     pub sender: HandleId,
     /// True for a voice memo: a single part, played inside the conversation.
     pub voice_memo: bool,
-    /// In display order.
+    /// Message parts in display order.
     pub parts: Vec<Part>,
     pub effect: Option<Effect>,
     pub reply_to: Option<ReplyTo>,
-    /// The first message of the reply thread; `None` outside a thread and for that first message itself.
+    /// The first message of the reply thread; `None` outside a thread and for that first message
+    /// itself.
     pub thread_root: Option<MessageId>,
     /// The service requested by the caller.
     pub preferred_service: Option<MessageService>,
     /// The service used by the carrier.
     pub service: Option<MessageService>,
     pub status: DeliveryStatus,
-    /// Time at which the API accepted it.
+    /// Time at which the API accepted the message.
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// Time at which the carrier accepted it.
+    /// Time at which the carrier accepted the message.
     pub sent_at: Option<Timestamp>,
     /// Time at which the carrier confirmed delivery.
     pub delivered_at: Option<Timestamp>,

@@ -1,4 +1,5 @@
-//! Domain types with their rules, states and limits. Pure: no I/O, no HTTP, no SQL.
+//! Defines the domain types with their rules, states and limits. This module does no I/O and knows
+//! nothing of HTTP or SQL.
 
 pub mod api_key;
 pub mod attachment;

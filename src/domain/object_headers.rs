@@ -1,4 +1,4 @@
-//! HTTP headers of stored files.
+//! Chooses the HTTP headers of stored files.
 
 use super::disposition;
 use super::tier::Tier;

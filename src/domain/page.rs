@@ -1,5 +1,6 @@
-//! Cursors and filters of lists (keyset pagination): a cursor names the last item of the previous
-//! page, so that items added between two pages cause neither repetitions nor gaps.
+//! Defines the cursors and filters of paginated lists (keyset pagination). A cursor names the last
+//! item of the previous page, so that items added between two pages cause neither repetitions nor
+//! gaps.
 
 use super::handle::PhoneNumber;
 use crate::id::MessageId;
@@ -21,7 +22,7 @@ pub struct ChatFilter {
 pub struct ChatCursor {
     /// The newest message at the time of the first page.
     pub as_of: MessageId,
-    /// The newest message at that time of the last chat on the previous page.
+    /// The newest message, at the time of the first page, in the last chat of the previous page.
     pub after: MessageId,
 }
 

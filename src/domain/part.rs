@@ -1,4 +1,4 @@
-//! Message parts and the rules for their text. As in the API, lengths of text are in characters,
+//! Defines message parts and checks their text. As in the API, lengths of text are in characters,
 //! and ranges in UTF-16 code units.
 
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,7 @@ impl Text {
     /// Checks the rules that need no database.
     ///
     /// # Errors
-    /// A sentence with the problem and its remedy.
+    /// A sentence that names the violated rule and how to comply with it.
     pub fn check(&self) -> Result<(), String> {
         match self.value.chars().count() {
             0 => return Err("a text part needs a value of at least one character".to_owned()),
@@ -164,11 +164,12 @@ impl Text {
     /// Returns the approximate size of the stored text, in bytes.
     #[must_use]
     pub fn stored_bytes(&self) -> usize {
-        // A decoration and a sticker as JSON.
+        // Approximate sizes as JSON: 40 bytes per decoration, 80 per sticker.
         self.value.len() + self.decorations.len() * 40 + self.stickers.len() * 80
     }
 
-    /// Returns true if the text contains a URL: a word that starts with `http://`, `https://`, `ftp://` or `www.`.
+    /// Returns true if the text contains a URL: a word that starts with `http://`, `https://`,
+    /// `ftp://` or `www.`.
     #[must_use]
     pub fn has_url(&self) -> bool {
         let lower = self.value.to_lowercase();

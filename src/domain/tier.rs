@@ -1,4 +1,4 @@
-//! Retention tiers: persistent, or ephemeral with a fixed lifetime.
+//! Defines the retention tiers of files: persistent, or ephemeral with a fixed lifetime.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use crate::clock::Timestamp;
 
 /// Lifetime of an ephemeral file, counted from the end of its upload.
 ///
-/// The API promises deletion of bytes and metadata between 24 and 48 hours after the upload. The middle of
-/// that interval tolerates a clock error or jump of almost 12 hours in either direction. Deleting the row and
-/// the bytes takes the sweeper less than a minute of the last 12 hours.
+/// The API promises deletion of bytes and metadata between 24 and 48 hours after the upload. The
+/// middle of that interval tolerates a clock error or jump of almost 12 hours in either direction.
+/// Deleting the row and the bytes takes the sweeper less than a minute of the last 12 hours.
 pub const EPHEMERAL_LIFE: Duration = Duration::from_hours(36);
 
-/// Upper bound of the upload window of an ephemeral file, whatever the setting. An unused file uploaded at
-/// the start of its window must also be deleted within the promised 48 hours.
+/// Upper bound of the upload window of an ephemeral file, whatever the setting. An unused file
+/// uploaded at the start of its window must also be deleted within the promised 48 hours.
 pub const MAX_EPHEMERAL_WINDOW: Duration = Duration::from_hours(6);
 
 /// Lifetime of the signed URL of an ephemeral file (Linq Partner API v3, ephemeral tier).

@@ -1,4 +1,4 @@
-//! Comparison of URLs as servers and proxies read them, not as text: one resource has many
+//! Compares URLs as servers and proxies read them, not as text, because one resource has many
 //! spellings.
 
 use std::net::IpAddr;

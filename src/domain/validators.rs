@@ -1,4 +1,4 @@
-//! Validators of HTTP responses.
+//! Defines the validators of HTTP responses.
 
 /// Validators of a response, for a later conditional request (RFC 9110 section 8.8).
 #[derive(Clone, Debug, PartialEq, Eq)]

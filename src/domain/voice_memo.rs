@@ -1,6 +1,7 @@
-//! Voice memos: accepted media types and size limit.
+//! Defines the accepted media types and the size limit of voice memos.
 
-/// Maximum size of a voice memo, in bytes (Linq Partner API v3, `POST /v3/chats/{chatId}/voicememo`).
+/// Maximum size of a voice memo, in bytes (Linq Partner API v3, `POST
+/// /v3/chats/{chatId}/voicememo`).
 pub const MAX_BYTES: u64 = 10 * 1024 * 1024;
 
 /// Media types accepted for voice memos, as stored or delivered.

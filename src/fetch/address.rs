@@ -1,8 +1,8 @@
-//! The egress policy: addresses, ports and names that a fetch may connect to (SSRF protection).
-//! Pure: resolves and connects nothing.
+//! The egress policy: decides which addresses, ports and host names a fetch may connect to (SSRF
+//! protection). Pure: does no DNS lookup and opens no connection.
 //!
-//! Denied are the ranges that the IANA special-purpose address registries (RFC 6890) do not list as
-//! globally reachable, each with its source, and names for local use.
+//! Denies names for local use, and the address ranges that the IANA special-purpose address
+//! registries (RFC 6890) do not list as globally reachable. The source of each range is next to it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
-/// IPv4 ranges that are not public, with their sources.
+/// IPv4 ranges that fetches must not reach because they are not public, each with its source.
 static DENIED_V4: &[(Ipv4Net, &str)] = &[
     (v4(0, 0, 0, 0, 8), "this network, RFC 1122 section 3.2.1.3"),
     (v4(10, 0, 0, 0, 8), "private, RFC 1918"),
@@ -21,8 +21,8 @@ static DENIED_V4: &[(Ipv4Net, &str)] = &[
         "shared by a carrier's customers, RFC 6598",
     ),
     (v4(127, 0, 0, 0, 8), "loopback, RFC 1122 section 3.2.1.3"),
-    // Microsoft, "What is IP address 168.63.129.16?": a public address that belongs to the platform
-    // in Azure.
+    // A public address that belongs to the platform in Azure (Microsoft, "What is IP address
+    // 168.63.129.16?").
     (v4(168, 63, 129, 16, 32), "platform address of Azure"),
     (
         v4(169, 254, 0, 0, 16),
@@ -37,17 +37,18 @@ static DENIED_V4: &[(Ipv4Net, &str)] = &[
     (v4(198, 51, 100, 0, 24), "documentation, RFC 5737"),
     (v4(203, 0, 113, 0, 24), "documentation, RFC 5737"),
     (v4(224, 0, 0, 0, 4), "multicast, RFC 5771"),
-    // Includes the broadcast address 255.255.255.255, RFC 919.
+    // This range includes the broadcast address 255.255.255.255 (RFC 919).
     (v4(240, 0, 0, 0, 4), "reserved, RFC 1112 section 4"),
 ];
 
 /// The only IPv6 range allocated for global unicast (RFC 4291 section 2.4, IANA IPv6 address
-/// space).
+/// space). Native IPv6 addresses outside it are denied.
 const GLOBAL_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// IPv6 ranges inside [`GLOBAL_V6`] that are not public, with their sources.
+/// IPv6 ranges inside [`GLOBAL_V6`] that fetches must not reach because they are not public, each
+/// with its source.
 static DENIED_V6: &[(Ipv6Net, &str)] = &[
-    // Includes benchmarks (RFC 5180) and ORCHID (RFC 4843, RFC 7343).
+    // This range includes benchmark addresses (RFC 5180) and ORCHID (RFC 4843, RFC 7343).
     (
         Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
         "protocol assignments, RFC 2928",
@@ -66,7 +67,7 @@ static DENIED_V6: &[(Ipv6Net, &str)] = &[
     ),
 ];
 
-/// Top-level labels that are reserved or for local use.
+/// Top-level domains that are reserved or for local use; hosts below them are denied.
 static LOCAL_NAMES: &[&str] = &[
     "alt",       // RFC 9476
     "arpa",      // RFC 3172, and home.arpa of RFC 8375
@@ -83,7 +84,8 @@ static LOCAL_NAMES: &[&str] = &[
     "private",   // RFC 6762 appendix G
 ];
 
-/// Allows public addresses and port 443, and what the operator adds.
+/// Policy that allows public addresses, port 443, and the networks and ports that the operator
+/// adds.
 #[derive(Clone, Debug, Default)]
 pub struct EgressPolicy {
     /// Networks allowed in addition to public addresses.
@@ -105,10 +107,10 @@ impl EgressPolicy {
             || matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some_and(|ip| self.contains(ip.into())))
     }
 
-    /// Checks an address.
+    /// Checks that a fetch may connect to an address.
     ///
     /// # Errors
-    /// The address is denied, with the reason for the log.
+    /// The address is denied; the error is the reason, for the log.
     pub fn check_address(&self, ip: IpAddr) -> Result<(), &'static str> {
         if self.contains(ip) {
             return Ok(());
@@ -135,8 +137,8 @@ impl EgressPolicy {
     }
 }
 
-/// Returns the IPv4 addresses that are embedded in an IPv6 address of a transition mechanism, to
-/// which its packets are forwarded.
+/// Returns the IPv4 addresses embedded in an IPv6 address that belongs to a transition mechanism.
+/// Packets to such an address are forwarded to the embedded ones, so these are checked instead.
 fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     let segments = ip.segments();
     let v4 =
@@ -147,11 +149,13 @@ fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..] => Some([v4(high, low), None]),
-        // Teredo, RFC 4380 section 4: the server, and the client with its bits inverted.
+        // Teredo, RFC 4380 section 4: embeds the server's address, and the client's with inverted
+        // bits.
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             Some([v4(server_high, server_low), v4(!high, !low)])
         }
-        // ISATAP, RFC 5214 section 6.1: with any prefix, so the prefix is checked as well.
+        // ISATAP, RFC 5214 section 6.1: works with any prefix, so the prefix must be public as
+        // well.
         [_, _, _, _, 0 | 0x200, 0x5efe, high, low] if GLOBAL_V6.contains(&ip) => {
             Some([v4(high, low), None])
         }
@@ -159,8 +163,8 @@ fn embedded_ipv4(ip: Ipv6Addr) -> Option<[Option<Ipv4Addr>; 2]> {
     }
 }
 
-/// Returns true if a host name, in lower case and without a trailing dot, is for local use: a
-/// single label, or below one of the [`LOCAL_NAMES`].
+/// Returns true if a host name is for local use: a single label, or a name below one of the
+/// [`LOCAL_NAMES`]. The name must be in lower case and without a trailing dot.
 pub(super) fn is_local_name(name: &str) -> bool {
     name.rsplit_once('.')
         .is_none_or(|(_, last)| LOCAL_NAMES.contains(&last))

@@ -1,4 +1,4 @@
-//! Settings of the client for media URLs.
+//! Defines the settings of the client that fetches media URLs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub struct Config {
         value_parser = number::<usize>(..=MAX_COUNT)
     )]
     pub max_redirects: usize,
-    // hyper refuses a smaller buffer.
+    // hyper refuses a buffer smaller than the minimum of 8,192 bytes.
     /// Maximum size of an origin's response header, in bytes
     #[arg(
         id = "fetch-max-header-bytes", long, default_value_t = 65_536,
@@ -108,7 +108,7 @@ impl Config {
         }
     }
 
-    /// Returns the limits of fetches, by partner.
+    /// Returns the limits on running and waiting fetches, in total and per partner.
     pub(super) fn fetches(&self) -> budget::Limits {
         budget::Limits {
             total: self.max_concurrent,

@@ -1,4 +1,5 @@
-//! Connections to origins: name resolution, address check, TCP and TLS handshakes.
+//! Opens connections to origins: resolves the name, checks the addresses, and does the TCP and TLS
+//! handshakes.
 //!
 //! DNS rebinding protection: a name is resolved once, all of its addresses are checked against the
 //! egress policy, and the TCP connection goes to one of these addresses. `dial` is the only
@@ -27,22 +28,23 @@ use super::{Config, Error, OwnServer};
 use crate::budget::Reservation;
 use crate::domain::fetch_url::FetchUrl;
 
-/// Connection Attempt Delay of Happy Eyeballs (RFC 8305 section 5).
+/// Delay before the next address is tried in parallel: the Connection Attempt Delay of Happy
+/// Eyeballs (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Maximum number of addresses of a name to try.
+/// Maximum number of addresses tried for one host name.
 const MAX_ADDRESSES: usize = 8;
 
-/// A DNS resolver.
+/// A DNS resolver, which tests can replace.
 #[async_trait]
 pub trait Resolve: fmt::Debug + Send + Sync {
-    /// Returns the addresses of a host name.
+    /// Looks up the IP addresses of a host name.
     ///
     /// # Errors
     /// The name has no address, or the lookup failed.
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The resolver of the system (`getaddrinfo`).
+/// The operating system's resolver (`getaddrinfo`).
 #[derive(Clone, Copy, Debug)]
 pub struct SystemResolver;
 
@@ -99,8 +101,8 @@ impl Connector {
         }
     }
 
-    /// Connects to the host of a URL. `meter` counts the bytes read. A name lookup holds the permit
-    /// until it returns, even if the fetch was cancelled.
+    /// Opens a connection to the host of a URL. `meter` counts the bytes read from it. The name
+    /// lookup holds `permit` until it returns, even if the fetch is cancelled.
     pub(super) async fn connect(
         &self,
         url: &FetchUrl,
@@ -128,8 +130,8 @@ impl Connector {
             .map_err(|_| Error::ConnectTimeout(self.connect_timeout))?
     }
 
-    /// Resolves the host of a URL, and checks port and addresses against the egress policy. One
-    /// private address rejects the host: no public host has one.
+    /// Resolves the host of a URL, and checks its port and all its addresses against the egress
+    /// policy. One private address is enough to reject the host, because no public host has one.
     pub(super) async fn resolve_allowed(
         &self,
         url: &FetchUrl,
@@ -164,8 +166,8 @@ impl Connector {
             name.to_owned(),
             Arc::clone(permit),
         );
-        // A `getaddrinfo` call cannot be cancelled. It holds the permit until it returns, so names
-        // whose servers never answer exhaust the share of one tenant rather than all blocking
+        // A `getaddrinfo` call cannot be cancelled, so it holds the permit until it returns. Names
+        // whose servers never answer thus exhaust one tenant's share rather than all blocking
         // threads.
         let lookup = tokio::spawn(async move {
             let addresses = resolver.resolve(&name).await;
@@ -186,13 +188,14 @@ impl Connector {
         })
     }
 
-    /// Connects to the first address that accepts, with staggered parallel attempts (Happy
-    /// Eyeballs, RFC 8305 section 5).
+    /// Opens a TCP connection to the first address that accepts one. The attempts are staggered and
+    /// run in parallel (Happy Eyeballs, RFC 8305 section 5).
     async fn dial(&self, addresses: &[IpAddr], port: u16) -> Result<TcpStream, Error> {
         let mut attempts = FuturesUnordered::new();
         let mut delay = Duration::ZERO;
         for ip in addresses.iter().take(MAX_ADDRESSES) {
-            // Checked again here, so that no caller can bypass the policy.
+            // The caller has checked the address already; checking it here too means that none can
+            // bypass the policy.
             self.check_address(*ip)?;
             let address = SocketAddr::new(*ip, port);
             if self.own.is_listener(address) {
@@ -209,7 +212,7 @@ impl Connector {
             let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else {
                 continue;
             };
-            // Nothing has been sent yet.
+            // Nothing has been sent yet, so a connection to this server does no harm.
             if self.own.is_peer(local, peer) {
                 return Err(Error::OwnAddress);
             }

@@ -1,4 +1,4 @@
-//! A response body, read within the config.
+//! Reads a response body within the size and time limits of the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::{Config, Error};
 use crate::budget::Reservation;
 use crate::domain::validators::Validators;
 
-/// A file being received. Dropping it closes the connection.
+/// A file that is being received. Dropping the value closes the connection.
 #[derive(Debug)]
 pub struct Download {
     body: Incoming,
@@ -70,24 +70,26 @@ impl Download {
         self.content_type.as_deref()
     }
 
-    /// Returns the validators for a later conditional request.
+    /// Returns the validators with which a later request can ask whether the file has changed.
     #[must_use]
     pub fn validators(&self) -> Option<&Validators> {
         self.validators.as_ref()
     }
 
-    /// Returns the permit of this fetch, so that the caller can hold it beyond the last byte.
+    /// Returns the permit of this fetch, so that the caller can hold it after the last byte was
+    /// received.
     #[must_use]
     pub fn into_permit(self) -> Arc<Reservation> {
         self.connection.1
     }
 
-    /// Receives the next bytes. Returns `None` at the end of the complete file.
+    /// Receives the next bytes of the file. Returns `None` once the file is complete.
     ///
     /// # Errors
     /// The file is too large, incomplete or too slow, or the origin floods the connection.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        // Only bytes of the file reset the idle timeout; empty frames and trailers do not.
+        // Only bytes of the file reset the idle timeout; empty frames and trailers do not, so they
+        // cannot keep a connection open.
         let idle = Instant::now() + self.idle_timeout;
         let until = idle.min(self.deadline);
         loop {

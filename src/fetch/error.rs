@@ -1,6 +1,6 @@
-//! Errors of a fetch, with messages for the developer who supplied the URL. Except for its status
-//! code, nothing that an origin sends is repeated: a message must not disclose the response of an
-//! internal host.
+//! Defines the errors of a fetch, with messages for the developer who supplied the URL. Messages
+//! repeat nothing that an origin sends except its status code, because they must not disclose the
+//! response of an internal host.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::meter::Flood;
 use crate::budget::AtCapacity;
 use crate::domain::fetch_url::InvalidUrl;
 
-/// The reason why a file could not be fetched. The message continues "could not fetch URL: ".
+/// Reasons why a file could not be fetched. Each message continues "could not fetch URL: ".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -18,31 +18,31 @@ pub enum Error {
     Port(u16),
     #[error("its host is a name for local use, not a public one")]
     LocalName,
-    /// An address that is not public, or a name that resolves to one.
+    /// The host is, or resolves to, an address that is not public.
     #[error("its address is not public")]
     NotPublic,
-    /// A redirect to a URL of this server that is not the URL of a file.
+    /// The origin redirects to a URL of this server that is not the URL of a file.
     #[error("it redirects to this server, but not to a file that is stored here")]
     OwnUrl,
-    /// A host with the address of this server.
+    /// The host has the address of this server.
     #[error("its host is this server under another name; use the URL that this server gave")]
     OwnAddress,
-    /// The name has no address, or the lookup failed.
+    /// The host name has no address, or the lookup failed.
     #[error("its host name could not be resolved")]
     Unresolved,
     #[error("its host name could not be resolved within {} s", .0.as_secs())]
     ResolveTimeout(Duration),
-    /// No address accepted a TCP connection.
+    /// No address of the host accepted a TCP connection.
     #[error("the host does not accept connections")]
     Unreachable,
     #[error("the host did not accept a connection within {} s", .0.as_secs())]
     ConnectTimeout(Duration),
-    /// The TLS handshake failed.
+    /// The TLS handshake failed; the field is the message.
     #[error("{0}")]
     Tls(&'static str),
     #[error("the host sent nothing for {} s", .0.as_secs())]
     Idle(Duration),
-    /// The deadline of the whole fetch passed.
+    /// The whole fetch exceeded its time limit, which is the field.
     #[error("it took longer than {} s", .0.as_secs())]
     TooSlow(Duration),
     #[error("the header of the answer is larger than {0} bytes")]
@@ -51,7 +51,7 @@ pub enum Error {
     Protocol,
     #[error("the connection ended before the whole file had come")]
     Truncated,
-    /// A status without a file.
+    /// The origin answered with this status code and no file.
     #[error("the host answered {0}")]
     Status(u16),
     #[error("it redirects more than {0} times")]
@@ -60,22 +60,22 @@ pub enum Error {
     BadRedirect(InvalidUrl),
     #[error("it redirects without saying where to")]
     NoLocation,
-    /// A content coding, although the request excludes it.
+    /// The origin applied a content coding, although the request excludes it.
     #[error("the host sent the file with a content encoding; it must send it as it is")]
     Encoded,
-    /// A part of the file, although the request is for the whole.
+    /// The origin sent a part of the file, although the request is for the whole.
     #[error("the host sent only a part of the file")]
     Partial,
-    /// The file exceeds the maximum size, in bytes.
+    /// The file exceeds the maximum size, which is the field, in bytes.
     #[error("the file is larger than {}", ByteSize(*.0))]
     TooLarge(u64),
-    /// The origin sends much more than the file.
+    /// The origin sent far more bytes than the file has.
     #[error("the host sent far more than the file: {0}")]
     Flood(Flood),
-    /// The budget of fetches or of temporary bytes is exhausted.
+    /// The budget for concurrent fetches or for temporary bytes is exhausted.
     #[error(transparent)]
     AtCapacity(AtCapacity),
-    /// An error after a redirect.
+    /// Any other error, but after a redirect rather than at the URL that the caller supplied.
     #[error("after a redirect: {0}")]
     Redirected(Box<Error>),
 }
@@ -108,7 +108,7 @@ impl Error {
         }
     }
 
-    /// Returns the innermost error, without [`Self::Redirected`].
+    /// Returns the error without the [`Self::Redirected`] around it.
     #[must_use]
     pub fn cause(&self) -> &Self {
         match self {
@@ -117,7 +117,7 @@ impl Error {
         }
     }
 
-    /// Maps an error of an HTTP exchange.
+    /// Converts an error of an HTTP exchange to the fetch error that is shown to the caller.
     pub(super) fn from_http(error: &hyper::Error, header_limit: usize) -> Self {
         if error.is_parse_too_large() {
             Self::HeaderTooLarge(header_limit)
@@ -128,7 +128,7 @@ impl Error {
         }
     }
 
-    /// Maps an error of a TLS handshake.
+    /// Converts an error of a TLS handshake to the fetch error that is shown to the caller.
     pub(super) fn from_tls(error: &io::Error) -> Self {
         use rustls::CertificateError as C;
         let Some(error) = error
@@ -160,7 +160,7 @@ fn io_error(error: &hyper::Error) -> Option<&io::Error> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// Displays a size in MiB if it is a whole number of them.
+/// Displays a size in MiB if it is a whole number of MiB.
 struct ByteSize(u64);
 
 impl std::fmt::Display for ByteSize {

@@ -1,4 +1,4 @@
-//! One request and its response header, over one connection. Owns the headers that are sent to
+//! Sends one request over one connection and reads the response header. Defines the headers sent to
 //! origins, and the tasks that drive a connection.
 
 use std::future::Future;
@@ -19,18 +19,20 @@ use super::{Config, Error, OwnServer};
 use crate::domain::fetch_url::FetchUrl;
 use crate::domain::validators::Validators;
 
-/// Maximum number of header fields of an HTTP/1.1 response; their size is limited as well.
+/// Maximum number of header fields in an HTTP/1.1 response. Their total size has a limit of its
+/// own.
 const MAX_HEADERS: usize = 1000;
-/// HTTP/2 flow control window in bytes. Less than the overhead that the meter allows, because bytes
-/// that were received but not delivered yet count as overhead.
+/// HTTP/2 flow control window in bytes. It is smaller than the overhead that the meter allows,
+/// because bytes that were received but not delivered yet count as overhead.
 const HTTP2_WINDOW: u32 = 128 * 1024;
 
-/// The tasks that drive a connection. Dropping it aborts them and so closes the connection. This
-/// includes hyper's own HTTP/2 tasks, which otherwise run as long as the origin reads nothing.
+/// The tasks that drive a connection. Dropping the driver aborts the tasks, and so closes the
+/// connection. This includes hyper's own HTTP/2 tasks, which otherwise run as long as the origin
+/// reads nothing.
 #[derive(Debug)]
 pub(super) struct Driver(Tasks);
 
-/// Spawns the tasks of one connection.
+/// Executor that spawns the tasks of one connection.
 #[derive(Clone, Debug, Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
@@ -49,7 +51,8 @@ impl Drop for Driver {
     }
 }
 
-/// Sends a request over a new connection, and reads the response header.
+/// Sends a request over a new connection. Returns the response, with its body still unread, and the
+/// driver that keeps the connection open.
 pub(super) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Empty<Bytes>>,
@@ -86,7 +89,8 @@ pub(super) async fn exchange(
     };
     let response = timeout(config.idle_timeout, response).await;
     let response = response.map_err(|_| Error::Idle(config.idle_timeout))??;
-    // hyper checks the size between two reads only, so a larger header can pass.
+    // hyper checks the size of the header between two reads only, so a header over the limit can
+    // pass; it is checked here.
     let size: usize = response
         .headers()
         .iter()
@@ -98,7 +102,7 @@ pub(super) async fn exchange(
     Ok((response, driver))
 }
 
-/// Builds the request for a file.
+/// Builds the GET request for a file.
 pub(super) fn request(
     url: &FetchUrl,
     known: Option<&Validators>,
@@ -159,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn dropping_driver_ends_connection_tasks() {
         let driver = Driver(Tasks::default());
-        // Like hyper's own tasks, it holds the executor and never ends by itself.
+        // Like hyper's own tasks, this one holds the executor and never ends by itself.
         let (tasks, (sender, receiver)) = (driver.0.clone(), tokio::sync::oneshot::channel::<()>());
         driver.0.execute(async move {
             let _held = (tasks, sender);

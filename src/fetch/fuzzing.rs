@@ -1,4 +1,4 @@
-//! Runs the client over an in-memory stream, for fuzz targets and unit tests.
+//! Runs the fetch client over an in-memory stream, for fuzz targets and unit tests.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -19,7 +19,7 @@ use crate::budget::{self, Budget};
 use crate::domain::fetch_url::FetchUrl;
 use crate::metrics::Metrics;
 
-/// The limits that [`drive`] applies.
+/// Fetch settings under which [`drive`] runs the client.
 pub static CONFIG: LazyLock<Config> = LazyLock::new(|| Config {
     max_bytes: 1024 * 1024,
     timeout: Duration::from_secs(3),
@@ -27,7 +27,7 @@ pub static CONFIG: LazyLock<Config> = LazyLock::new(|| Config {
     ..Config::default()
 });
 
-/// Result of a fetch from a stream.
+/// Result of a fetch from an in-memory stream.
 #[derive(Debug)]
 pub struct Driven {
     /// The received pieces of the file.
@@ -38,7 +38,8 @@ pub struct Driven {
     pub allowance: u64,
 }
 
-/// Fetches a file from the origin at the other end of a stream.
+/// Runs the client against the origin at the other end of a stream, and returns the file that it
+/// fetched.
 pub async fn drive(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     http2: bool,
@@ -90,7 +91,7 @@ async fn file(
     Ok(file)
 }
 
-/// Returns an identity that matches no URL and no address.
+/// Returns a server identity that matches no URL and no address, so loop protection never applies.
 pub(super) fn no_server() -> OwnServer {
     let listen = (Ipv4Addr::UNSPECIFIED, 0).into();
     OwnServer {
@@ -100,8 +101,8 @@ pub(super) fn no_server() -> OwnServer {
     }
 }
 
-/// An origin that waits for the first byte of a request, then sends fixed bytes in pieces of equal
-/// size, and ends the stream. It ignores the request.
+/// An origin for tests: waits for the first byte of a request, sends fixed bytes in pieces of equal
+/// size whatever the request is, and ends the stream.
 #[derive(Debug)]
 pub struct Replay {
     bytes: Vec<u8>,
@@ -112,7 +113,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Sends `bytes` in pieces of `piece` bytes, at least one.
+    /// Creates an origin that sends `bytes` in pieces of `piece` bytes; the size is raised to at
+    /// least one.
     #[must_use]
     pub fn new(bytes: Vec<u8>, piece: usize) -> Self {
         Self {

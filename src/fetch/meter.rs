@@ -1,6 +1,6 @@
-//! The meter of a fetch: bounds the bytes read from its sockets in proportion to the bytes of the
-//! file. It counts at the socket, below TLS, so it covers everything a hostile origin can send
-//! besides the file: handshakes, one-byte TLS records, HTTP/2 frames, interim responses, chunk
+//! Meters a fetch: bounds the bytes read from its sockets in proportion to the size of the file.
+//! The meter counts at the socket, below TLS, so it covers everything that a hostile origin can
+//! send besides the file: handshakes, one-byte TLS records, HTTP/2 frames, interim responses, chunk
 //! headers and trailers.
 
 use std::io;
@@ -12,34 +12,36 @@ use std::task::{Context, Poll, ready};
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Number of bytes that a fetch may read in addition to the file and one response header of maximum
-/// size.
+/// Number of bytes that a fetch may read in addition to the file and one response header of the
+/// maximum size.
 const OVERHEAD: u64 = 192 * 1024;
-/// Number of socket reads of any size. Beyond it reads must return [`MIN_READ`] bytes on average,
-/// because each read wakes three tasks.
+/// Number of socket reads that may be of any size. After that many, reads must return [`MIN_READ`]
+/// bytes on average, because each read wakes three tasks.
 const MAX_SMALL_READS: u64 = 4096;
 const MIN_READ: u64 = 256;
-/// Number of pieces of the file (chunks or HTTP/2 frames) of any size. Beyond it pieces must have
-/// [`MIN_PIECE`] bytes on average.
+/// Number of pieces of the file (chunks or HTTP/2 frames) that may be of any size. After that many,
+/// pieces must have [`MIN_PIECE`] bytes on average.
 const MAX_SMALL_PIECES: u64 = 4096;
 const MIN_PIECE: u64 = 64;
-/// Maximum number of HTTP/2 header blocks: interim responses, the response, and its trailers. The
-/// HTTP library retains interim responses, which take many times more memory than on the wire.
+/// Maximum number of HTTP/2 header blocks in one fetch: interim responses, the response header, and
+/// its trailers. The HTTP library retains interim responses, which take many times more memory than
+/// on the wire.
 const MAX_HEADER_BLOCKS: u32 = 8;
 
-/// The kind of excess that an origin sent.
+/// Kinds of data of which an origin sent too much. Each message continues "the host sent far more
+/// than the file: ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flood {
     #[error("over {} KiB that are not part of it", .0 / 1024)]
     Bytes(u64),
-    /// Small reads, or small pieces of the file.
+    /// Too many small reads, or too many small pieces of the file.
     #[error("it came in too many small pieces")]
     Pieces,
     #[error("it came with more than {MAX_HEADER_BLOCKS} header blocks")]
     HeaderBlocks,
 }
 
-/// Counters of one fetch, over all its connections.
+/// Counters of one fetch, summed over all its connections.
 #[derive(Debug)]
 pub(super) struct Meter {
     overhead: u64,
@@ -48,7 +50,7 @@ pub(super) struct Meter {
     file: AtomicU64,
     pieces: AtomicU64,
     flood: OnceLock<Flood>,
-    /// Bytes read by all fetches, for metrics.
+    /// Metrics counter of the bytes read by all fetches.
     total: Counter,
 }
 
@@ -68,7 +70,7 @@ impl Meter {
         }
     }
 
-    /// Counts a piece of the file, which raises the allowance.
+    /// Counts a received piece of the file, which raises the number of bytes that may be read.
     pub(super) fn count_piece(&self, bytes: u64) -> Result<(), Flood> {
         let file = self.file.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let pieces = self.pieces.fetch_add(1, Ordering::Relaxed) + 1;
@@ -79,24 +81,25 @@ impl Meter {
         }
     }
 
-    /// Returns the reason why reading was stopped, if it was.
+    /// Returns the reason if reading was stopped because the origin sent too much.
     pub(super) fn flood(&self) -> Option<Flood> {
         self.flood.get().copied()
     }
 
-    /// Returns the number of bytes read from the sockets.
+    /// Returns the number of bytes read from the sockets so far.
     #[cfg(any(test, fuzzing))]
     pub(super) fn raw(&self) -> u64 {
         self.raw.load(Ordering::Relaxed)
     }
 
-    /// Returns the maximum number of bytes to read: the file, a fifth of it, and the overhead.
+    /// Returns the maximum number of bytes that the fetch may read: the size of the file so far, a
+    /// fifth of it, and the overhead.
     pub(super) fn allowance(&self) -> u64 {
         let file = self.file.load(Ordering::Relaxed);
         file.saturating_add(file / 5).saturating_add(self.overhead)
     }
 
-    /// Returns the maximum size of the next read.
+    /// Returns the maximum number of bytes that the next read may return.
     fn remaining(&self) -> io::Result<usize> {
         let raw = self.raw.load(Ordering::Relaxed);
         let remaining = self.allowance().saturating_sub(raw);
@@ -115,7 +118,8 @@ impl Meter {
         self.total.inc_by(read as u64);
     }
 
-    /// Records the first flood, and returns it as an I/O error.
+    /// Records the excess that stops the fetch, unless one is recorded already, and returns the
+    /// recorded one as an I/O error.
     fn stop(&self, flood: Flood) -> io::Error {
         io::Error::other(*self.flood.get_or_init(|| flood))
     }
@@ -156,7 +160,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 pub(super) struct HeaderBlockCounter<S> {
     stream: S,
     meter: Arc<Meter>,
-    /// Frame header.
+    /// Header of the current HTTP/2 frame, as far as it was read.
     header: [u8; 9],
     /// Number of bytes of the frame header read so far.
     at: usize,
@@ -212,7 +216,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeaderBlockCounter<S> {
     }
 }
 
-/// Implements `AsyncWrite` by delegation to the inner stream.
+/// Implements `AsyncWrite` for a stream by passing all calls to the inner stream.
 macro_rules! write_through {
     ($stream:ident) => {
         impl<S: AsyncWrite + Unpin> AsyncWrite for $stream<S> {
@@ -302,7 +306,7 @@ mod tests {
         assert_eq!(driven.raw, driven.allowance);
     }
 
-    /// The origin obeys HTTP/2 flow control.
+    /// An origin that obeys HTTP/2 flow control must not be taken for a flood.
     #[tokio::test]
     async fn large_http2_file_stays_within_allowance() {
         let size = usize::try_from(CONFIG.max_bytes).expect("a size");

@@ -1,6 +1,6 @@
-//! The HTTP client for untrusted URLs: fetches files from URLs that callers supply. The other two
-//! outbound clients, of the S3 bucket ([`crate::blob`]) and of the command line ([`crate::cli`]),
-//! only connect to hosts that the operator configures.
+//! The HTTP client for untrusted URLs: fetches files from URLs that callers supply. The server's
+//! other two outbound clients, for the S3 bucket ([`crate::blob`]) and for the command line
+//! ([`crate::cli`]), connect only to hosts that the operator configures.
 //!
 //! * SSRF protection: a URL must have one unambiguous reading ([`FetchUrl`]), the egress policy
 //!   allows public addresses and port 443 only ([`EgressPolicy`]), and no fetch leads back to this
@@ -58,7 +58,7 @@ use crate::domain::fetch_url::{FetchUrl, InvalidUrl};
 use crate::domain::validators::Validators;
 use crate::metrics::Metrics;
 
-/// Maximum length in bytes of a validator that is stored.
+/// Maximum length in bytes of a validator (`ETag` or `Last-Modified`) that is stored.
 const MAX_VALIDATOR_LENGTH: usize = 1024;
 
 /// Result of a fetch.
@@ -66,26 +66,26 @@ const MAX_VALIDATOR_LENGTH: usize = 1024;
 pub enum Fetched {
     /// A file whose body has not been read yet.
     File(Box<Download>),
-    /// The file has not changed since the response that the validators are from.
+    /// The file has not changed since the response that supplied the known validators.
     NotModified,
-    /// A redirect to a URL of this server.
+    /// The origin redirects to this URL of this server, which must not be fetched.
     Own(::url::Url),
 }
 
-/// The client.
+/// The HTTP client for untrusted URLs.
 #[derive(Debug)]
 pub struct Fetcher {
     connector: Connector,
     own: Arc<OwnServer>,
     config: Config,
-    /// One unit per running fetch.
+    /// Budget of concurrent fetches; a running fetch holds one unit.
     budget: Budget,
-    /// Bytes read from the sockets of all fetches.
+    /// Metrics counter of the bytes read from the sockets of all fetches.
     raw_bytes: Counter,
 }
 
 impl Fetcher {
-    /// `roots` are the trusted certificate authorities.
+    /// Creates a client that trusts the certificate authorities in `roots`.
     #[must_use]
     pub fn new(
         config: Config,
@@ -110,8 +110,8 @@ impl Fetcher {
         &self.own
     }
 
-    /// Requests a file on behalf of a tenant, and follows redirects. `known` are the validators of
-    /// an earlier response. Dropping the future or the returned download closes the connection.
+    /// Requests a file for a tenant, and follows redirects. `known` are the validators from an
+    /// earlier response. Dropping the future or the returned download closes the connection.
     ///
     /// # Errors
     /// The URL is not allowed, or the origin does not serve a file.
@@ -175,8 +175,8 @@ impl Fetcher {
                 {
                     return Ok(Fetched::NotModified);
                 }
-                // The 304 is about another version (RFC 9111 section 4.3.4); retry without
-                // conditions.
+                // The 304 response is about another version of the file (RFC 9111 section 4.3.4),
+                // so retry without conditions.
                 StatusCode::NOT_MODIFIED if known_here.is_some() => known = None,
                 status if status.is_success() => {
                     check_response(&response).map_err(after)?;
@@ -199,7 +199,7 @@ impl Fetcher {
         Err(Error::TooManyRedirects(self.config.max_redirects))
     }
 
-    /// Connects, sends a request, and reads the response header.
+    /// Opens a connection, sends a request, and reads the response header.
     async fn send(
         &self,
         url: &FetchUrl,
@@ -219,29 +219,31 @@ impl Fetcher {
             )
             .await
         };
-        // A flood takes precedence: to TLS and HTTP the end of the stream looks like another error.
+        // An excess that the meter found takes precedence over the error: TLS and HTTP see only
+        // that the stream ended.
         response
             .await
             .map_err(|error| meter.flood().map_or(error, Error::Flood))
     }
 }
 
-/// Target of a redirect.
+/// Target of a redirect: a URL of this server, or another URL.
 enum Target {
     Own(::url::Url),
     Other(FetchUrl),
 }
 
-/// Reads and checks the `Location` header of a redirect.
+/// Returns the target of a redirect from its `Location` header, checked like the first URL.
 fn redirect_target(url: &FetchUrl, headers: &HeaderMap, own: &OwnServer) -> Result<Target, Error> {
     let location = headers
         .get(header::LOCATION)
         .filter(|location| !location.is_empty())
         .ok_or(Error::NoLocation)?;
-    // Decoded as UTF-8, as browsers do.
+    // The header is decoded as UTF-8, as browsers do.
     let location = std::str::from_utf8(location.as_bytes())
         .map_err(|_| Error::BadRedirect(InvalidUrl::Malformed))?;
-    // URLs of this server are recognised first, with a lenient parser: they may be http.
+    // URLs of this server are recognised first, with a lenient parser, because they may be http
+    // URLs.
     match url.as_url().join(location) {
         Ok(url) if own.covers(&url) => Ok(Target::Own(url)),
         _ => url
@@ -254,7 +256,8 @@ fn redirect_target(url: &FetchUrl, headers: &HeaderMap, own: &OwnServer) -> Resu
 /// Checks that a successful response has the whole file, without a content coding.
 fn check_response<B>(response: &Response<B>) -> Result<(), Error> {
     let headers = response.headers();
-    // hyper decodes `chunked` only, and returns any other transfer coding as part of the file.
+    // hyper decodes the transfer coding `chunked` only, and would return any other as part of the
+    // file.
     let transfer = headers.get_all(header::TRANSFER_ENCODING).iter();
     if transfer.into_iter().any(|coding| {
         !coding
@@ -281,7 +284,8 @@ fn check_response<B>(response: &Response<B>) -> Result<(), Error> {
     }
 }
 
-/// Returns true if `Content-Range` covers the whole file: `bytes 0-41/42` (RFC 9110 section 14.4).
+/// Returns true if `Content-Range` covers the whole file, as `bytes 0-41/42` does (RFC 9110 section
+/// 14.4).
 fn is_whole(headers: &HeaderMap) -> bool {
     let covers_all = |range: &str| -> Option<bool> {
         let (last, size) = range.strip_prefix("bytes 0-")?.split_once('/')?;
@@ -313,8 +317,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Returns true for an entity tag (RFC 9110 section 8.8.3). Other values, above all `*`, would have
-/// another meaning in `If-None-Match`.
+/// Returns true for a well-formed entity tag (RFC 9110 section 8.8.3). Other values, above all `*`,
+/// would have another meaning in `If-None-Match`.
 fn is_entity_tag(text: &str) -> bool {
     let opaque = text.strip_prefix("W/").unwrap_or(text);
     opaque.len() >= 2
@@ -323,8 +327,9 @@ fn is_entity_tag(text: &str) -> bool {
         && !opaque[1..opaque.len() - 1].contains('"')
 }
 
-/// Returns true if a modification time is a strong validator: at least a second before the
-/// response, because the file can change several times in a second (RFC 9110 section 8.8.2.2).
+/// Returns true if a modification time is a strong validator: it must be at least a second before
+/// the time of the response, because the file can change several times in a second (RFC 9110
+/// section 8.8.2.2).
 fn is_strong_date(modified: &str, sent: Option<&str>) -> bool {
     let Ok(modified) = httpdate::parse_http_date(modified) else {
         return false;
@@ -337,7 +342,8 @@ fn is_strong_date(modified: &str, sent: Option<&str>) -> bool {
 }
 
 impl Validators {
-    /// Returns false if a 304 response has the entity tag of another version.
+    /// Returns false if a 304 response has an entity tag other than the known one, and so is about
+    /// another version of the file.
     fn match_etag(&self, headers: &HeaderMap) -> bool {
         let opaque = |etag: &str| etag.strip_prefix("W/").unwrap_or(etag).to_owned();
         match (&self.etag, text(headers, &header::ETAG)) {
@@ -356,7 +362,7 @@ mod tests {
     use std::io;
     use std::net::IpAddr;
 
-    /// A resolver with one answer for all names.
+    /// A resolver that gives the same answer for all names.
     #[derive(Debug)]
     struct FixedResolver(Vec<IpAddr>);
 
@@ -367,7 +373,7 @@ mod tests {
         }
     }
 
-    /// Reads the DNS answers that a line of the list specifies, `[dns A=10.0.0.1]`.
+    /// Parses the DNS answers that the comment of a test URL specifies, such as `[dns A=10.0.0.1]`.
     fn dns_answers(comment: &str) -> Vec<IpAddr> {
         let Some((answers, _)) = comment
             .strip_prefix("[dns ")
@@ -396,7 +402,7 @@ mod tests {
         )
     }
 
-    /// Parses and resolves a URL, and checks its addresses.
+    /// Parses and resolves a URL, and checks its addresses against the egress policy.
     async fn check(url: &str, answers: Vec<IpAddr>) -> Result<(), Error> {
         let url = FetchUrl::parse(url)?;
         let own = Arc::new(fuzzing::no_server());
@@ -418,7 +424,7 @@ mod tests {
             let [verdict, url, comment] = line.split('\t').collect::<Vec<_>>()[..] else {
                 panic!("{line}")
             };
-            // Covered by the tests of hostile origins.
+            // Redirects are covered by the tests with hostile origins.
             if comment.starts_with("[redirect") {
                 continue;
             }

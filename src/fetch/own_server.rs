@@ -1,10 +1,11 @@
-//! Loop protection: prevents SSRF back to this server. Such a request would come from inside the
-//! server's network, and could read `/metrics`, which a reverse proxy hides from the public, or
-//! files whose URL is not known to the sender.
+//! Loop protection: prevents fetches from this server (SSRF back to it). Such a request would come
+//! from inside the server's network, and could read `/metrics`, which a reverse proxy hides from
+//! the public, or files whose URL the sender does not know.
 //!
-//! There is one check for each of the three ways back: a URL below one of the server's base URLs
-//! ([`OwnServer::covers`]), a connection to the server's listening socket ([`OwnServer::is_peer`]),
-//! and a request that a proxy forwards ([`OwnServer::LOOP_HEADER`]).
+//! A fetch can reach this server in three ways, and there is a check for each: through a URL below
+//! one of the base URLs ([`OwnServer::covers`]), through a connection to the listening socket
+//! ([`OwnServer::is_peer`]), and through a proxy that forwards the request
+//! ([`OwnServer::LOOP_HEADER`]).
 
 use std::net::SocketAddr;
 
@@ -13,30 +14,31 @@ use url::Url;
 
 use crate::domain::url_match::is_below;
 
-/// The identity of this server.
+/// The identity of this server, by which a fetch from itself is recognised.
 #[derive(Clone, Debug)]
 pub struct OwnServer {
     /// Base URLs for clients: the public URL and the CDN URL.
     pub bases: Vec<Url>,
     /// Address of the listening socket; its port must not be 0.
     pub listen: SocketAddr,
-    /// Value sent in [`Self::LOOP_HEADER`]; shared by all servers behind a load balancer.
+    /// Name of this server in [`Self::LOOP_HEADER`]; shared by all servers behind a load balancer.
     pub pseudonym: String,
 }
 
 impl OwnServer {
-    /// Lists the servers that a request has passed (RFC 8586). Unlike `Via`, intermediaries do not
-    /// remove it, and origins do not change their response because of it.
+    /// Header that lists the servers that a request has passed (RFC 8586). Unlike `Via`,
+    /// intermediaries do not remove this header, and origins do not change their response because
+    /// of it.
     pub const LOOP_HEADER: HeaderName = HeaderName::from_static("cdn-loop");
 
-    /// Returns true if a URL is below one of the base URLs, in any spelling that a server or proxy
-    /// may regard as equivalent.
+    /// Returns true if a URL is below one of this server's base URLs, in any spelling that a server
+    /// or proxy could regard as equivalent.
     #[must_use]
     pub fn covers(&self, url: &Url) -> bool {
         self.bases.iter().any(|base| is_below(base, url))
     }
 
-    /// Returns true if this server sent the request with these headers.
+    /// Returns true if the headers show that this server has sent the request.
     #[must_use]
     pub fn has_sent(&self, headers: &HeaderMap) -> bool {
         let pseudonym = self.pseudonym.as_bytes();
@@ -44,21 +46,23 @@ impl OwnServer {
             .get_all(Self::LOOP_HEADER)
             .into_iter()
             .flat_map(|value| value.as_bytes().split(|c| *c == b','));
-        // Parameters may follow the pseudonym.
+        // In the header, parameters may follow a server's name.
         passed
             .filter_map(|server| server.split(|c| *c == b';').next())
             .any(|id| id.trim_ascii() == pseudonym)
     }
 
-    /// Returns true if an address is known, before connecting, to be that of the listening socket.
+    /// Returns true if an address is recognisable as that of the listening socket even before
+    /// connecting.
     pub(super) fn is_listener(&self, address: SocketAddr) -> bool {
         let (ip, listen) = (address.ip().to_canonical(), self.listen.ip().to_canonical());
         let is_any = listen.is_unspecified() && (ip.is_loopback() || ip.is_unspecified());
         address.port() == self.listen.port() && (ip == listen || is_any)
     }
 
-    /// Returns true if the peer of a connection is this server. If the server listens on all
-    /// addresses of the machine, the two ends of such a connection have the same address.
+    /// Returns true if the peer of a connection is this server. A server that listens on all
+    /// addresses of the machine is recognised because the two ends of the connection have the same
+    /// address.
     pub(super) fn is_peer(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let is_local = local.ip().to_canonical() == peer.ip().to_canonical();
         self.is_listener(peer)

@@ -1,5 +1,5 @@
-//! Errors of the API and of middleware: the JSON envelope, and the mapping from errors to statuses,
-//! codes and log levels.
+//! Converts errors of the API and the middleware into JSON responses, and maps them to HTTP
+//! statuses, API error codes and log levels.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -12,12 +12,13 @@ use crate::budget::AtCapacity;
 use crate::quote::{Excerpt, quoted, shown};
 use crate::{attachments, messages, partners, send};
 
-/// The text for errors whose details are for the operator only.
+/// Client message for errors whose details only the operator may see.
 const INTERNAL: &str = "something went wrong on our side; please try again";
-/// The text for a blob store that does not respond. Its details are for the operator only.
+/// Client message for an unreachable blob store. Only the operator sees the details.
 const STORE_UNREACHABLE: &str = "storage is not reachable at the moment; please try again";
 
-/// A failed API call. The last variants are errors of use cases, the others those of HTTP itself.
+/// Reasons why an API call failed. The last variants are use-case errors, the others come from HTTP
+/// handling.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     #[error("{0}")]
@@ -28,28 +29,28 @@ pub(crate) enum ApiError {
     /// A phone number is not in E.164 form.
     #[error("{field}: {} is not a phone number in E.164 form, such as +12025550199", quoted(.value))]
     InvalidNumber { field: &'static str, value: String },
-    /// The body is not a JSON object of the expected form.
+    /// The request body is not a JSON object of the expected form.
     #[error("{0}")]
     MalformedBody(String),
-    /// The parts of a message break a rule.
+    /// The message parts are invalid.
     #[error("{0}")]
     InvalidContent(String),
     /// A parameter, a header or part of the path has an invalid value.
     #[error("{0}")]
     InvalidParameter(String),
-    /// A feature of the reference that this server does not have.
+    /// The API reference has this feature, but this server does not support it.
     #[error("{0}")]
     NotAvailable(String),
     #[error("there is no resource at {}", shown(.0))]
     NoRoute(String),
     #[error("{} is not allowed here; see the Allow header", shown(.0))]
     WrongMethod(String),
-    /// The request was sent by this server itself (RFC 5842 section 7.2).
+    /// This server sent the request to itself (RFC 5842 section 7.2).
     #[error("this server fetches no media URL from itself; use the URL that it gave for the file")]
     LoopDetected,
     #[error(transparent)]
     AtCapacity(#[from] AtCapacity),
-    /// A panic or an I/O error. It has been logged before.
+    /// A panic or an I/O error, which has already been logged.
     #[error("{INTERNAL}")]
     Internal,
     #[error(transparent)]
@@ -62,16 +63,16 @@ pub(crate) enum ApiError {
     Partner(#[from] partners::Error),
 }
 
-/// The class of an error, which determines its response and its log line.
+/// Error class, which determines the response and the log entry.
 pub(super) struct Class {
     status: StatusCode,
     code: u16,
-    /// Seconds until a retry is useful.
+    /// Number of seconds after which a retry makes sense.
     pub(super) retry_after: Option<u64>,
     report: Report,
 }
 
-/// The text for the client, and the log line for the operator.
+/// Message for the client and log entry for the operator.
 #[derive(Clone, Copy)]
 enum Report {
     /// The error is shown to the client and not logged: the client or another host is at fault.
@@ -104,7 +105,7 @@ impl Class {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, code).with_report(Report::Internal)
     }
 
-    /// The class of a failure of the database.
+    /// Returns the class of a database error.
     const fn database(is_transient: bool) -> Self {
         if is_transient {
             Self::unavailable(1).with_report(Report::Internal)
@@ -113,7 +114,7 @@ impl Class {
         }
     }
 
-    /// The class of a failure of the blob store.
+    /// Returns the class of a blob store error.
     const fn store(is_transient: bool) -> Self {
         if is_transient {
             Self::unavailable(1).with_report(Report::StoreUnreachable)
@@ -234,7 +235,8 @@ impl From<&partners::Error> for Class {
 }
 
 impl ApiError {
-    /// Logs the error unless it is shown to the client, and returns the text for the client.
+    /// Returns the error message for the client. Logs the error if its details are not shown to the
+    /// client.
     fn report(&self, report: Report) -> String {
         match report {
             Report::Show => Excerpt::of(self),

@@ -1,7 +1,7 @@
-//! HTTP: connections, middleware, the API and the files.
+//! Serves HTTP: connections, middleware, the API and files.
 //!
-//! [`api`], [`files`] and [`ops`] have the routes. This module puts them together and decides by
-//! position which of them need an API key.
+//! [`api`], `files` and `ops` define the routes. This module combines them, and decides which
+//! of them require an API key.
 
 pub mod api;
 mod error;
@@ -23,10 +23,10 @@ use middleware::{auth, spool};
 pub(crate) use state::Budgets;
 pub use state::{HttpState, JsonConfig};
 
-/// The prefix that the official clients put before every path of the API.
+/// Path prefix that the official clients use for the whole API.
 const CLIENT_PREFIX: &str = "/api/partner";
 
-/// Returns every route: the API, uploads, files, and the operators' endpoints.
+/// Returns all routes: the API, uploads, files, and the endpoints for operators.
 pub fn router(state: HttpState) -> Router {
     let (api, openapi) = api::router();
     let open = Router::new()
@@ -39,13 +39,13 @@ pub fn router(state: HttpState) -> Router {
     middleware::for_every_request(state, routes)
 }
 
-/// Returns the routes of files alone, for a host of their own.
+/// Returns only the file routes, for a server that uses a separate host for files.
 pub fn files_router(state: HttpState) -> Router {
     middleware::for_every_request(state, files::downloads_only())
 }
 
-/// Returns the API below both of its prefixes. Every path below them needs a key, whether it exists
-/// or not.
+/// Returns the API routes, below both path prefixes. All paths below them require an API key, even
+/// paths that do not exist.
 fn behind_key(state: &HttpState, api: Router<HttpState>) -> Router<HttpState> {
     Router::new()
         .merge(api.clone())

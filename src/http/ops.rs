@@ -1,4 +1,4 @@
-//! Endpoints for operators and tools: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
+//! Handles endpoints for operators and tools: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! State that handlers and middleware share.
+//! Holds the state that handlers and middleware share.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::partners::Partners;
 use crate::send::Sends;
 use crate::setting::{number, seconds};
 
-/// The use cases, and the budgets and limits of HTTP itself.
+/// Shared state: the use cases, and the budgets and limits of HTTP itself.
 #[derive(Clone, Debug)]
 pub struct HttpState {
     pub(crate) attachments: Arc<Attachments>,
@@ -24,24 +24,24 @@ pub struct HttpState {
     pub(crate) messages: Arc<Messages>,
     pub(crate) partners: Arc<Partners>,
     pub(crate) json: JsonConfig,
-    /// Minimum rate of JSON bodies.
+    /// Minimum rate at which a client must send a JSON body.
     pub(crate) json_pace: Pace,
     pub(crate) budgets: Budgets,
     pub(crate) metrics: Metrics,
-    /// Folder of the unnamed temporary files that hold large responses.
+    /// Folder for the unnamed temporary files that hold large responses.
     pub(crate) spool_dir: PathBuf,
 }
 
-/// Maximum number of large bodies of one partner that wait to be parsed: as many as it can have
-/// connections.
+/// Maximum number of one partner's large bodies that may wait to be parsed, equal to its maximum
+/// number of connections.
 const MAX_QUEUED_LARGE_BODIES: usize = 4096;
 const LARGE_BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of bytes that the lists of a parsed body occupy in addition to its text. The
-/// largest body is a message: at most 101 parts are kept, each with at most 101 decorations and 101
-/// stickers of 88 bytes, in vectors that grew by doubling.
+/// Maximum size in bytes of the lists in a parsed body, in addition to its text. The largest body
+/// is a message: at most 101 parts are kept, each with at most 101 decorations and 101 stickers of
+/// 88 bytes, in vectors that grew by doubling.
 const MAX_LIST_BYTES: u64 = 2_359_296;
-/// Bytes of lists per byte of text, up to that maximum: `"a",` in a list of recipients becomes a
-/// string of 24 bytes and an allocation.
+/// Estimated list bytes per byte of JSON text, up to `MAX_LIST_BYTES`: `"a",` in a list of
+/// recipients becomes a string of 24 bytes and an allocation.
 const LIST_BYTES_PER_BYTE: u64 = 16;
 
 /// Settings of JSON bodies.
@@ -87,17 +87,17 @@ pub struct JsonConfig {
 }
 
 impl JsonConfig {
-    /// Returns the minimum rate of a body.
+    /// Returns the minimum rate at which a client must send a JSON body.
     pub(crate) fn pace(&self, idle_timeout: Duration) -> Pace {
         Pace::sustained(idle_timeout, self.grace, self.min_bytes_per_second)
     }
 
-    /// Returns the limits of the memory for bodies, by client address.
+    /// Returns the memory limits for JSON bodies, in total and per client address.
     fn bytes(&self) -> budget::Limits {
         budget::Limits::without_queue(self.max_bytes_total, self.max_bytes_per_address)
     }
 
-    /// Returns the limits of large bodies being parsed, by partner.
+    /// Returns the limits on large JSON bodies being parsed, in total and per partner.
     fn large_bodies(&self) -> budget::Limits {
         budget::Limits {
             total: self.max_large_json_bodies,
@@ -107,26 +107,26 @@ impl JsonConfig {
         }
     }
 
-    /// Returns the maximum memory for the lists of a body with `text` bytes.
+    /// Returns the maximum memory for the lists parsed from `text` bytes of JSON.
     pub(crate) fn list_bytes(text: u64) -> u64 {
         text.saturating_mul(LIST_BYTES_PER_BYTE).min(MAX_LIST_BYTES)
     }
 
-    /// Returns the memory that a body of the maximum size needs.
+    /// Returns the memory that a JSON body of the maximum size needs.
     pub(crate) fn max_memory(&self) -> u64 {
         self.max_bytes
             .saturating_add(Self::list_bytes(self.max_bytes))
     }
 }
 
-/// Budgets of what clients can make the server hold before a use case is called.
+/// Budgets for the resources that requests occupy before a use case is called.
 #[derive(Clone, Debug)]
 pub(crate) struct Budgets {
-    /// Bytes of JSON bodies that are being read or handled.
+    /// Memory of the JSON bodies being read or handled, in bytes.
     pub(crate) json_bytes: Budget,
-    /// Running requests that came through a trusted proxy.
+    /// Number of running requests that came through a trusted proxy.
     pub(crate) proxied_requests: Budget,
-    /// Large JSON bodies that are being parsed.
+    /// Number of large JSON bodies being parsed.
     pub(crate) large_bodies: Budget,
 }
 
@@ -145,7 +145,7 @@ impl Budgets {
 }
 
 impl HttpState {
-    /// Waits for a permit to parse a large JSON body of a partner.
+    /// Waits for a permit to parse one of the partner's large JSON bodies.
     pub(crate) async fn parse_permit(&self, partner: PartnerId) -> Result<Reservation, AtCapacity> {
         let large_bodies = &self.budgets.large_bodies;
         large_bodies.reserve(&partner.to_string(), 1).await

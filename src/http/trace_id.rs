@@ -1,5 +1,5 @@
-//! Trace ids: one per request, in the header `X-Trace-ID`, in error bodies, in stored messages and
-//! in log lines.
+//! Generates trace ids. Each request has one, which appears in the `X-Trace-ID` header, in error
+//! bodies, in stored messages and in log lines.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ tokio::task_local! {
     static CURRENT: TraceId;
 }
 
-/// 128 random bits, shown as 32 lowercase hexadecimal digits.
+/// A random 128-bit trace id, displayed as 32 lowercase hexadecimal digits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TraceId(u128);
 
@@ -18,13 +18,13 @@ impl TraceId {
         Self(u128::from_ne_bytes(random_bytes()))
     }
 
-    /// Returns the trace id of the request that the current task handles; zeros outside of a
+    /// Returns the trace id of the request that the current task handles, or all zeros outside a
     /// request.
     pub(super) fn current() -> Self {
         CURRENT.try_with(|id| *id).unwrap_or(Self(0))
     }
 
-    /// Runs a future for which this is the current trace id.
+    /// Runs a future with this id as the current trace id.
     pub(super) async fn scope<F: Future>(self, future: F) -> F::Output {
         CURRENT.scope(self, future).await
     }

@@ -1,8 +1,8 @@
-//! Finds orphaned blobs and attachments with missing blobs. Crashes cause neither; partial restores
-//! and manual changes do.
+//! Finds blobs that no attachment references (orphans), and attachments whose blobs are missing.
+//! Partial restores and manual changes cause these; crashes do not.
 //!
-//! Safe to run beside servers. It deletes nothing itself: orphans are queued for deletion, and a
-//! server checks again that they are unreferenced before it deletes them.
+//! Can run while servers are running. It deletes nothing itself: orphans are queued for deletion,
+//! and before deleting them a server checks a second time that nothing references them.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -19,7 +19,7 @@ use crate::domain::attachment::{Attachment, UploadState};
 use crate::id::AttachmentId;
 use crate::storage::Storage;
 
-/// Minimum age of an orphan. A younger file may be about to be referenced.
+/// Minimum age of an orphan. An attachment may be about to reference a younger file.
 pub const MIN_ORPHAN_AGE: Duration = Duration::from_hours(24);
 /// Number of rows read at a time.
 const PAGE: u32 = 1000;
@@ -30,18 +30,18 @@ const BATCH: usize = 500;
 pub struct GcReport {
     /// Number of files that attachments reference.
     pub referenced: u64,
-    /// Orphans: unreferenced files older than [`MIN_ORPHAN_AGE`], with their sizes.
+    /// Unreferenced files older than [`MIN_ORPHAN_AGE`], with their sizes in bytes.
     pub orphaned: Vec<(BlobKey, u64)>,
     /// Number of unreferenced files younger than [`MIN_ORPHAN_AGE`].
     pub recent: u64,
-    /// Object names that do not have the format of a blob.
+    /// Names of stored objects that do not have the format of a blob.
     pub unrecognized: Vec<String>,
     /// Attachments whose file is missing or has the wrong size, with a description of the problem.
     pub missing: Vec<(AttachmentId, String)>,
 }
 
-/// Compares store and database. Holds the name and size of every file in memory, about 200 bytes
-/// each.
+/// Compares the store with the database. Holds each file's name and size in memory, about 200 bytes
+/// per file.
 ///
 /// # Errors
 /// The database or the store fails.
@@ -67,15 +67,14 @@ pub async fn find(storage: &Storage, now: SystemTime) -> Result<GcReport, Error>
     Ok(report)
 }
 
-/// Removes the files that attachments reference from `unreferenced`, and reports those that are
-/// missing.
+/// Removes referenced files from `unreferenced`, and reports those that are missing.
 async fn match_attachments(
     storage: &Storage,
     unreferenced: &mut HashMap<String, BlobMeta>,
     report: &mut GcReport,
 ) -> Result<(), Error> {
     let schema = TableSchema::of(&mut *storage.db.read().await?, ATTACHMENTS).await?;
-    // Sizes by name: several attachments may share a blob.
+    // File sizes by name, so that a blob shared by several attachments is counted once.
     let mut referenced: HashMap<String, u64> = HashMap::new();
     let mut pages = pin!(schema.attachment_pages(&storage.db, PAGE));
     while let Some(page) = pages.try_next().await? {
@@ -107,7 +106,7 @@ async fn match_attachments(
 }
 
 /// Queues orphans for deletion. A running server deletes them within a minute; otherwise the next
-/// server to start does.
+/// server does so when it starts.
 ///
 /// # Errors
 /// The database fails.
@@ -143,9 +142,9 @@ fn files(attachment: &Attachment) -> Vec<(BlobKey, u64)> {
         .collect()
 }
 
-/// Returns the key of a listed file, exactly as an attachment would reference it: a server that
-/// deletes it and a transaction that adds a reference lock the same key, so they cannot race.
-/// Returns `None` for a direct upload that is still pending.
+/// Returns a listed file's key exactly as an attachment would reference it. A server that deletes
+/// the file and a transaction that adds a reference lock this key, so they cannot race. Returns
+/// `None` for a direct upload that is still pending.
 async fn key_of(storage: &Storage, listed: &BlobMeta) -> Result<Option<BlobKey>, Error> {
     let Some(id) = listed.id else { return Ok(None) };
     if storage.blobs.bucket().is_none() {
@@ -170,7 +169,7 @@ async fn key_of(storage: &Storage, listed: &BlobMeta) -> Result<Option<BlobKey>,
     Ok(BlobKey::parse(&format!("{blob} {}", listed.name)))
 }
 
-/// Rechecks a file that the listing lacked or showed with another size. Returns `None` if the file
+/// Rechecks a file that was missing or had another size in the listing. Returns `None` if the file
 /// is correct by now or its attachment was deleted.
 async fn problem(
     storage: &Storage,

@@ -1,4 +1,4 @@
-//! Commands for operators: `copy` and `gc`.
+//! Implements the operators' commands `copy` and `gc`.
 
 pub mod copy;
 pub mod gc;

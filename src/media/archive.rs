@@ -1,5 +1,5 @@
 //! Reads the central directory of a ZIP archive (PKWARE APPNOTE 6.3.10) one entry at a time, and
-//! the start of an entry's content. Keeps no list of entries: an archive may have millions.
+//! the start of an entry's content. Keeps no list of entries, because an archive may have millions.
 
 use super::bounded_reader::BoundedReader;
 use std::io::{self, Cursor, Read, Seek};
@@ -7,7 +7,7 @@ use std::io::{self, Cursor, Read, Seek};
 /// Maximum number of bytes decompressed from one entry.
 const MAX_CONTENT: u64 = 1024 * 1024;
 
-/// The fields of a central directory entry that are needed to read its content.
+/// Those fields of a central directory entry that are needed to read the entry's content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     method: u16,
@@ -17,19 +17,19 @@ pub(super) struct Entry {
     encrypted: bool,
 }
 
-/// A ZIP archive, which may be nested: an entry that another archive stores uncompressed.
+/// A ZIP archive. It can be nested: stored uncompressed as an entry of another archive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Archive {
     start: u64,
     directory: u64,
     end: u64,
-    /// Added to every offset stored in the archive, to account for data that precedes it.
+    /// Number of bytes that precede the archive in the file; added to every offset stored in it.
     shift: u64,
 }
 
 impl Archive {
-    /// Locates the central directory of the archive in `start..end`. Returns `None` if there is
-    /// none.
+    /// Locates the central directory of the archive that lies in `start..end`. Returns `None` if
+    /// there is none.
     pub(super) fn open<R: Read + Seek>(
         source: &mut BoundedReader<R>,
         start: u64,
@@ -41,8 +41,8 @@ impl Archive {
         let mut size = source.le32(record + 12)?.map_or(0, u64::from);
         let mut offset = source.le32(record + 16)?.map_or(0, u64::from);
         let mut directory_end = record;
-        // The locator of the ZIP64 record immediately precedes the end of central directory record
-        // (section 4.3.15).
+        // The ZIP64 locator immediately precedes the end of central directory record (section
+        // 4.3.15).
         if let Some(locator) = record.checked_sub(20).filter(|&at| at >= start)
             && source.at(locator, 4)? == b"PK\x06\x07"
         {
@@ -53,7 +53,8 @@ impl Archive {
                 directory_end = zip64;
             }
         }
-        // Locate the directory by its size, which is right even if data precedes the archive.
+        // The directory is located by its size, because its offset is wrong if data precedes the
+        // archive.
         let Some(directory) = directory_end.checked_sub(size).filter(|&at| at >= start) else {
             return Ok(None);
         };
@@ -69,7 +70,7 @@ impl Archive {
         }))
     }
 
-    /// Calls `visit` with the name and the fields of each entry.
+    /// Calls `visit` with each entry's name and fields.
     pub(super) fn walk<R: Read + Seek>(
         &self,
         source: &mut BoundedReader<R>,
@@ -105,15 +106,16 @@ impl Archive {
                 )?;
             }
             entry.header = entry.header.saturating_add(self.shift);
-            // Names longer than the reader's block are truncated; no name that matters is that
-            // long.
+            // Names longer than the reader's block are truncated; no name that detection looks for
+            // is that long.
             visit(source.at(at + ENTRY_HEADER, usize::from(name))?, entry);
             at = after_name + u64::from(extra) + u64::from(comment);
         }
         Ok(())
     }
 
-    /// Returns the start of an entry's content, decompressed; empty if the entry cannot be read.
+    /// Returns the start of an entry's content, decompressed, or nothing if the entry cannot be
+    /// read.
     pub(super) fn read<R: Read + Seek>(
         &self,
         source: &mut BoundedReader<R>,
@@ -123,8 +125,8 @@ impl Archive {
         let Some((at, packed)) = self.data(source, entry)? else {
             return Ok(content);
         };
-        // The local header may omit the sizes (section 4.4.4, bit 3), so substitute a header with
-        // the compressed size from the central directory.
+        // The local header may omit the sizes (section 4.4.4, bit 3), so it is replaced by a header
+        // with the compressed size from the central directory.
         let mut local = b"PK\x03\x04\x14\0\0\0".to_vec();
         local.extend(entry.method.to_le_bytes());
         local.extend([0, 0, 0x21, 0, 0, 0, 0, 0]);
@@ -154,8 +156,8 @@ impl Archive {
         }
     }
 
-    /// Returns the offset of an entry's data and the number of compressed bytes to read, which is
-    /// capped.
+    /// Returns the offset of an entry's data and the number of compressed bytes to read, which has
+    /// an upper limit.
     fn data<R: Read + Seek>(
         &self,
         source: &mut BoundedReader<R>,
@@ -177,7 +179,7 @@ impl Archive {
     }
 }
 
-/// Returns the offset of the end of central directory record (section 4.3.16).
+/// Finds the end of central directory record (section 4.3.16), and returns its offset.
 fn end_record<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     start: u64,
@@ -189,8 +191,8 @@ fn end_record<R: Read + Seek>(
     let Some(mut upper) = end.checked_sub(RECORD).map(|at| at + 4) else {
         return Ok(None);
     };
-    // Search backwards, so that the outermost of several records is found. Windows overlap by the
-    // length of the signature minus one byte, so that none is missed.
+    // The search goes backwards, so that the outermost of several records is found. Search windows
+    // overlap by the signature's length minus one byte, so that no record is missed.
     while upper >= lowest + 4 {
         let lower = upper.saturating_sub(SEARCH_WINDOW).max(lowest);
         let piece = source

@@ -1,25 +1,26 @@
-//! The boxes of ISO base media files (ISO/IEC 14496-12 section 4.2), called atoms in QuickTime.
+//! Reads the box headers of ISO base media files (ISO/IEC 14496-12 section 4.2). QuickTime calls
+//! boxes atoms.
 //!
-//! Written by hand to bound memory: a walk reads box headers through one block of 8 KiB, whatever
-//! the size of the file. Parser crates read a `moov` box with its sample tables into memory, and a
-//! crafted file of 100 MiB can consist of one.
+//! Written by hand to bound memory: box headers are read through one block of 8 KiB, whatever the
+//! size of the file. Parser crates would read a `moov` box with its sample tables into memory, and
+//! a crafted file of 100 MiB can consist of one such box.
 
 use super::bounded_reader::BoundedReader;
 use std::io::{self, Read, Seek};
 
-/// A box, called an atom in QuickTime.
+/// A box of an ISO base media file, called an atom in QuickTime.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Atom {
     pub(super) name: [u8; 4],
-    /// Offset of the content.
+    /// Offset of the box's content.
     pub(super) start: u64,
-    /// End offset according to the header; may lie past the end of the file.
+    /// Offset of the box's end according to its header; can lie past the end of the file.
     pub(super) end: u64,
 }
 
 impl Atom {
-    /// Truncates the box to `end`. Without this, a box that claims to extend past its parent would
-    /// be walked again for each sibling of the parent.
+    /// Truncates the box to `end`, the end of its parent. Otherwise a box that claims to extend
+    /// past its parent would be walked again for each sibling of the parent.
     pub(super) fn before(self, end: u64) -> Self {
         Self {
             end: self.end.min(end),
@@ -28,7 +29,7 @@ impl Atom {
     }
 }
 
-/// Returns the box at `at` inside a box or file that ends at `end`.
+/// Reads the header of the box at `at`, in a parent box or file that ends at `end`.
 pub(super) fn atom<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     at: u64,
@@ -44,7 +45,8 @@ pub(super) fn atom<R: Read + Seek>(
         return Ok(None);
     };
     let (header, size) = match u32::from_be_bytes(size) {
-        // Size 0 extends to the end; size 1 is followed by a 64-bit size (section 4.2).
+        // Size 0 means that the box extends to the end; size 1 means that a 64-bit size follows
+        // (section 4.2).
         0 => (8, end - at),
         1 => (16, wide.try_into().map_or(0, u64::from_be_bytes)),
         size => (8, u64::from(size)),
@@ -56,7 +58,7 @@ pub(super) fn atom<R: Read + Seek>(
     }))
 }
 
-/// Returns the box at `at` inside `parent`, truncated to the parent.
+/// Reads the header of the box at `at` inside `parent`, and truncates the box to the parent.
 pub(super) fn child<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     at: u64,
@@ -65,7 +67,7 @@ pub(super) fn child<R: Read + Seek>(
     Ok(atom(source, at, parent.end)?.map(|child| child.before(parent.end)))
 }
 
-/// Returns the first box called `name` inside `parent`, truncated to the parent.
+/// Finds the first box called `name` inside `parent`, and truncates it to the parent.
 pub(super) fn inside<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     parent: Atom,
@@ -74,14 +76,14 @@ pub(super) fn inside<R: Read + Seek>(
     Ok(find(source, parent.start, parent.end, name)?.map(|child| child.before(parent.end)))
 }
 
-/// Returns the first box called `name` between `at` and `end`.
+/// Finds the first box called `name` between the offsets `at` and `end`.
 pub(super) fn find<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     mut at: u64,
     end: u64,
     name: [u8; 4],
 ) -> io::Result<Option<Atom>> {
-    // Fragmented recordings have about two top-level boxes per second.
+    // Bounds the walk. Fragmented recordings have about two top-level boxes per second.
     for _ in 0..100_000 {
         match atom(source, at, end)? {
             Some(found) if found.name == name => return Ok(Some(found)),

@@ -1,22 +1,22 @@
-//! A budgeted random-access reader: small reads at any offset, through one block buffer, and a
-//! bounded number of them. Knows no format.
+//! Reads small pieces of a file at any offset, through one block buffer and within a budget that
+//! bounds the number of reads. Knows no file format.
 
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
-/// Size in bytes: enough for a signature and the data after it, yet cheap for a walk in long
-/// strides.
+/// Size of the block buffer in bytes: enough for a signature and the data after it, yet small
+/// enough that reading headers far apart is cheap.
 const BLOCK_SIZE: usize = 8 * 1024;
 
-/// Step budget per file. A step is one access to the block, a few nanoseconds. The largest
-/// legitimate files use a third of the budget, and the slowest crafted file takes less than a
-/// second.
+/// Maximum number of steps per file. A step is one access to the block buffer, which takes a few
+/// nanoseconds. The largest legitimate files use a third of the budget, and the slowest crafted
+/// file takes less than a second.
 const STEP_BUDGET: u32 = 16_000_000;
-/// Steps charged for filling the block: about the ratio of its cost to that of an access. Reading a
-/// file of 100 MiB once thus takes a twentieth of the budget.
+/// Number of steps charged for filling the block buffer: about its cost divided by that of an
+/// access. Reading a file of 100 MiB once thus takes a twentieth of the budget.
 const FILL_STEPS: u32 = 64;
 
 /// A reader with a step budget. Once the budget is exhausted, every read behaves as at the end of
-/// the file, so that every walk terminates.
+/// the file, so that every loop over the file terminates.
 pub(super) struct BoundedReader<R> {
     reader: R,
     budget: u32,
@@ -45,32 +45,32 @@ impl<R: Read + Seek> BoundedReader<R> {
         self.len
     }
 
-    /// Returns true if the budget is exhausted. Results obtained so far are then unreliable.
+    /// Returns true if the step budget is exhausted. Results obtained so far are then unreliable.
     pub(super) fn is_exhausted(&self) -> bool {
         self.is_exhausted
     }
 
-    /// Sets the remaining budget.
+    /// Sets the remaining number of steps, so that tests can exhaust the budget early.
     #[cfg(test)]
     pub(super) fn with_budget(mut self, steps: u32) -> Self {
         self.budget = steps;
         self
     }
 
-    /// Returns the number of steps used.
+    /// Returns the number of steps used so far.
     #[cfg(test)]
     pub(super) fn steps_used(&self) -> u32 {
         STEP_BUDGET - self.budget
     }
 
-    /// Charges `steps` to the budget. Returns false if it is exhausted.
+    /// Charges `steps` to the budget. Returns false if the budget is exhausted.
     fn charge(&mut self, steps: u32) -> bool {
         self.is_exhausted |= self.budget < steps;
         self.budget = self.budget.saturating_sub(steps);
         !self.is_exhausted
     }
 
-    /// Returns the bytes at `offset`: at most `wanted` and at most one block, and fewer only at the
+    /// Returns up to `wanted` bytes at `offset`, but at most one block. There are fewer only at the
     /// end of the file.
     pub(super) fn at(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
         let rest = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
@@ -93,12 +93,12 @@ impl<R: Read + Seek> BoundedReader<R> {
         Ok(&self.block[skip..self.filled.min(skip + wanted)])
     }
 
-    /// Returns exactly `N` bytes at `offset`, or `None` if the file ends before.
+    /// Returns exactly `N` bytes at `offset`, or `None` if the file ends before that.
     pub(super) fn array<const N: usize>(&mut self, offset: u64) -> io::Result<Option<[u8; N]>> {
         Ok(self.at(offset, N)?.try_into().ok())
     }
 
-    /// Returns an unsigned integer of `width` bytes, at most eight.
+    /// Reads an unsigned integer of `width` bytes, at most eight.
     pub(super) fn uint(
         &mut self,
         offset: u64,
@@ -140,15 +140,15 @@ impl<R: Read + Seek> BoundedReader<R> {
         Ok(self.array(offset)?.map(u64::from_le_bytes))
     }
 
-    /// Returns the underlying reader, positioned at `offset`. Its reads bypass the block and the
-    /// budget.
+    /// Returns the underlying reader, positioned at `offset`. Reads from it bypass the block buffer
+    /// and the step budget.
     pub(super) fn stream_from(&mut self, offset: u64) -> io::Result<&mut R> {
         self.reader.seek(SeekFrom::Start(offset))?;
         Ok(&mut self.reader)
     }
 }
 
-/// Reads until `buffer` is full or the reader is at its end. Returns the number of bytes read.
+/// Reads until `buffer` is full or the reader ends. Returns the number of bytes read.
 pub(super) fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

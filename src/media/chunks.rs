@@ -1,18 +1,19 @@
-//! Chunk-based containers: RIFF (WAV, AVI, WebP, MIDI), IFF (AIFF) and CAF. Reads no samples.
+//! Identifies chunk-based containers: RIFF (WAV, AVI, WebP), IFF (AIFF), CAF and MIDI. Reads no
+//! samples.
 
 use super::bounded_reader::BoundedReader;
 use super::image;
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// The offset of a chunk's data, and the size given in its header.
+/// A chunk: the offset of its data, and the size given in its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk {
     pub(super) start: u64,
     pub(super) size: u64,
 }
 
-/// How a format encodes the size of a chunk.
+/// How a container format encodes the size of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     /// 32-bit little-endian; data is padded to an even size.
@@ -23,7 +24,7 @@ pub(super) enum Layout {
     Caf,
 }
 
-/// Returns the first chunk called `name` at or after `at`.
+/// Finds the first chunk called `name` at or after the offset `at`.
 pub(super) fn find<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     mut at: u64,
@@ -58,7 +59,7 @@ pub(super) fn find<R: Read + Seek>(
     Ok(None)
 }
 
-/// Identifies a file that starts with `RIFF`, `RF64` or `BW64`.
+/// Identifies a RIFF file, which starts with `RIFF`, `RF64` or `BW64`.
 pub(super) fn riff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some(form) = source.array::<4>(8)? else {
         return Ok(None);
@@ -77,7 +78,7 @@ pub(super) fn riff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
             }
         }
         b"AVI " => {
-            // The first list is the header list, which starts with the main header.
+            // The first list in an AVI file is the header list, which starts with the main header.
             let list = find(source, 12, Layout::Riff, *b"LIST")?;
             let is_complete =
                 list.is_some() && source.at(list.map_or(0, |list| list.start), 8)? == b"hdrlavih";
@@ -97,7 +98,7 @@ pub(super) fn riff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
     }))
 }
 
-/// Identifies a file that starts with `FORM` (AIFF 1.3, AIFF-C).
+/// Identifies an IFF file, which starts with `FORM` (AIFF 1.3, AIFF-C).
 pub(super) fn iff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some(form) = source.array::<4>(8)? else {
         return Ok(None);
@@ -113,8 +114,8 @@ pub(super) fn iff<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     }))
 }
 
-/// Identifies a file that starts with `caff` (Apple Core Audio Format Specification): version 1,
-/// with the audio description chunk first.
+/// Identifies a CAF file, which starts with `caff` (Apple Core Audio Format Specification). It must
+/// be of version 1 and have the audio description chunk first.
 pub(super) fn caf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let described =
         source.at(4, 2)? == [0, 1] && source.at(8, 4)? == b"desc" && source.be64(12)? == Some(32);
@@ -126,7 +127,7 @@ pub(super) fn caf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     }))
 }
 
-/// Checks a Standard MIDI File at `at`: a header of a known format, followed by a track.
+/// Checks that a Standard MIDI File at `at` has a header of a known format, followed by a track.
 pub(super) fn midi<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<Detected> {
     let header = source.array::<4>(at)? == Some(*b"MThd");
     let length = source.be32(at + 4)?.unwrap_or(0);

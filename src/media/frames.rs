@@ -1,15 +1,15 @@
-//! Elementary streams without a container: MP3, ADTS and AMR audio, and MPEG video and transport
-//! streams. A frame header has so few fixed bits that it occurs anywhere by chance, so detection
-//! requires several consecutive frames. Decodes nothing.
+//! Detects elementary streams without a container: MP3, ADTS and AMR audio, and MPEG video and
+//! transport streams. The few fixed bits of a frame header can occur anywhere by chance, so
+//! detection requires several consecutive frames. Decodes nothing.
 
 use super::bounded_reader::BoundedReader;
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// Encoding of an audio frame.
+/// Codec of an audio frame, with its variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Codec {
-    /// MPEG audio; the version is 10, 20 or 25, for MPEG-1, MPEG-2 and MPEG-2.5.
+    /// MPEG audio. The version is 10, 20 or 25, which stands for MPEG-1, MPEG-2 and MPEG-2.5.
     Mpeg {
         version: u8,
         layer: u8,
@@ -22,9 +22,9 @@ pub(super) enum Codec {
 pub(super) struct Frame {
     pub(super) codec: Codec,
     pub(super) rate: u32,
-    /// Size in bytes, including the header.
+    /// Size of the frame in bytes, including its header.
     pub(super) size: u32,
-    /// Samples per channel.
+    /// Number of samples per channel.
     pub(super) samples: u32,
     pub(super) mono: bool,
 }
@@ -94,7 +94,8 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
         (_, 1) => V2_L1,
         _ => V2_L23,
     };
-    // Index 0 is "free format", whose bit rate only the encoder knows; index 15 is forbidden.
+    // Index 0 means "free format", whose bit rate only the encoder knows, and index 15 is
+    // forbidden; both are rejected.
     let bits = table.get(usize::from(third >> 4).checked_sub(1)?)? * 1000;
     let padding = u32::from(third >> 1 & 1);
     let (samples, size) = match layer {
@@ -111,8 +112,9 @@ fn mpeg(second: u8, third: u8, fourth: u8) -> Option<Frame> {
     })
 }
 
-/// Returns the frame at `at` if `wanted` consecutive frames of the same codec and sample rate start
-/// there, or at minimum `minimum` that extend to the end of the file or to a trailing tag.
+/// Returns the frame at `at` if it is the first of `wanted` consecutive frames with the same codec
+/// and sample rate. `minimum` frames are enough if they extend to the end of the file or to a
+/// trailing tag.
 fn run<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     at: u64,
@@ -124,7 +126,7 @@ fn run<R: Read + Seek>(
     };
     let mut next = at + u64::from(first.size);
     for found in 1..wanted {
-        // A truncated last frame does not count.
+        // A truncated last frame does not count as one of the consecutive frames.
         if next == source.len() && found >= minimum || next > source.len() && found > minimum {
             break;
         }
@@ -146,11 +148,12 @@ fn run<R: Read + Seek>(
     Ok(Some(first))
 }
 
-/// Returns the offset of the content after leading `ID3v2` (section 3.1 of the 2.4 structure
-/// document) and APE tags.
+/// Skips leading `ID3v2` tags (section 3.1 of the 2.4 structure document) and APE tags, and returns
+/// the offset of the content after them.
 pub(super) fn untagged<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<u64> {
     let mut at = 0;
-    // Some programs prepend a new tag without removing the old one.
+    // Several tags are skipped, because some programs prepend a new one without removing the old
+    // one.
     for _ in 0..16 {
         let head = source.at(at, 32)?;
         match head {
@@ -188,16 +191,16 @@ pub(super) fn untagged<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
     Ok(at)
 }
 
-/// Returns the offset and header of the first of several consecutive frames at or after `at`.
-/// Padding after a tag may exceed the size in the tag, and broadcast recordings start in the middle
-/// of a frame.
+/// Searches from offset `at` on for several consecutive frames, and returns the offset and header
+/// of the first one. Frames can start later than `at`: padding after a tag may exceed the size
+/// given in the tag, and broadcast recordings start in the middle of a frame.
 pub(super) fn first<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     mut at: u64,
 ) -> io::Result<Option<(u64, Frame)>> {
     const MAX_JUNK: u64 = 4096;
-    // Padding that a tag reserves for growth may be missing from its size, hence the larger bound
-    // after a tag.
+    // The size given in a tag may leave out the padding that the tag reserves for growth, so the
+    // search goes further after a tag.
     let padding = if at > 0 { 1024 * 1024 } else { 64 * 1024 };
     if let Some(frame) = run(source, at, 3, 1)? {
         return Ok(Some((at, frame)));
@@ -229,17 +232,17 @@ pub(super) fn first<R: Read + Seek>(
     Ok(None)
 }
 
-/// Sizes of AMR frames by frame type, including the type byte; 0 means an undefined type (RFC 4867
-/// section 5.3). Narrowband, then wideband.
+/// AMR frame sizes in bytes by frame type, for narrowband and for wideband. They include the type
+/// byte; 0 stands for an undefined type (RFC 4867 section 5.3).
 pub(super) const AMR_SIZES: [[u8; 16]; 2] = [
     [13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1],
     [18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1],
 ];
 
-/// Returns the offset of the first frame of an AMR file, and the table of its frame sizes.
+/// Returns the offset of an AMR file's first frame, and the table of frame sizes that applies.
 pub(super) fn amr_start(head: &[u8]) -> Option<(u64, &'static [u8; 16])> {
     let [narrow, wide] = &AMR_SIZES;
-    // Multichannel headers have a 4-byte channel field after the magic number.
+    // In multichannel files, a 4-byte channel field follows the magic number.
     let starts: [(&[u8], u64, _); 4] = [
         (b"#!AMR\n", 6, narrow),
         (b"#!AMR-WB\n", 9, wide),
@@ -252,7 +255,7 @@ pub(super) fn amr_start(head: &[u8]) -> Option<(u64, &'static [u8; 16])> {
         .map(|&(_, at, sizes)| (at, sizes))
 }
 
-/// Identifies an AMR file, which must contain at minimum one whole frame.
+/// Identifies an AMR file. It must contain at least one whole frame.
 pub(super) fn amr<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((at, sizes)) = amr_start(source.at(0, 16)?) else {
         return Ok(None);
@@ -287,8 +290,8 @@ pub(super) fn mpeg_video(head: &[u8]) -> Option<Detected> {
     valid.then(|| Detected::of("video/mpeg"))
 }
 
-/// Returns true if consecutive packets of a transport stream are present (ISO/IEC 13818-1 section
-/// 2.4.3), either bare or each with a preceding 4-byte timestamp, as camcorders write them.
+/// Returns true if the file consists of consecutive transport stream packets (ISO/IEC 13818-1
+/// section 2.4.3), either bare or each after a 4-byte timestamp, as camcorders write them.
 pub(super) fn transport_stream(head: &[u8]) -> bool {
     let every = |from: usize, step: usize| {
         let mut packets = head.iter().skip(from).step_by(step).take(5);
@@ -302,7 +305,7 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    /// A silent MP3 frame of 128 kbit/s at 44.1 kHz.
+    /// Builds a silent MP3 frame of 128 kbit/s at 44.1 kHz.
     fn mp3() -> Vec<u8> {
         let mut frame = b"\xff\xfb\x90\x00".to_vec();
         frame.resize(417, 0);

@@ -1,26 +1,27 @@
-//! JPEG, PNG, GIF, BMP, ICO and WebP: checks that the structure is complete enough to display.
-//! Decodes nothing.
+//! Identifies JPEG, PNG, GIF, BMP, ICO and WebP images, and checks that their structure is complete
+//! enough to be displayed. Decodes nothing.
 
 use super::bounded_reader::BoundedReader;
 use super::chunks::{Layout, find};
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// Identifies JPEG (ITU T.81 annex B): segments up to the first scan, including a frame header, and
-/// an end marker after it.
+/// Identifies JPEG (ITU T.81 annex B). Segments up to the first scan must be present, a frame
+/// header among them, and an end marker after the scan.
 pub(super) fn jpeg<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const CUT_SHORT: Detected = Detected::Damaged("a JPEG image that is cut short");
     let mut at = 2;
     let mut framed = false;
-    // A segment takes at least two bytes and an image has a few dozen; the bound stops crafted
-    // files.
+    // A segment takes at least two bytes, and an image has a few dozen segments; the bound stops
+    // crafted files.
     for _ in 0..20_000 {
         let Some([mark, code, high, low]) = source.array(at)? else {
             return Ok(CUT_SHORT);
         };
         let length = u64::from(u16::from_be_bytes([high, low]));
         match (mark, code) {
-            // Fill bytes may precede a marker (B.1.1.2), and decoders skip stray bytes.
+            // Fill bytes may precede a marker (B.1.1.2), and decoders skip stray bytes, so both are
+            // skipped.
             (0xff, 0xff) | (..0xff, _) => at += 1,
             (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
             (0xff, 0xda) if framed => {
@@ -41,10 +42,11 @@ pub(super) fn jpeg<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
     Ok(Detected::Damaged("a JPEG image with broken segments"))
 }
 
-/// Returns true if an end-of-image marker follows `from`. It need not end the file: phones append a
-/// video.
+/// Returns true if an end-of-image marker follows the offset `from`. Other data may follow the
+/// marker: phones append a video.
 fn ends<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<bool> {
-    // It is usually at the very end; searching there first avoids reading the is_complete file.
+    // The marker is usually at the very end of the file. Searching there first avoids reading all
+    // of it.
     let tail = source.len().saturating_sub(4096).max(from);
     if memchr::memmem::find(source.at(tail, 4096)?, b"\xff\xd9").is_some() {
         return Ok(true);
@@ -58,13 +60,13 @@ fn ends<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<
         if memchr::memmem::find(piece, b"\xff\xd9").is_some() {
             return Ok(true);
         }
-        // Overlap by one byte, because the marker may straddle two blocks.
+        // Pieces overlap by one byte, because the marker may straddle two blocks.
         at += piece.len() as u64 - 1;
     }
 }
 
-/// Identifies PNG (W3C PNG section 5): a complete header, image data, and no chunk that extends
-/// past the end of the file.
+/// Identifies PNG (W3C PNG section 5). The file must have a complete header and image data, and no
+/// chunk may extend past the end of the file.
 pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const CUT_SHORT: Detected = Detected::Damaged("a PNG image that is cut short");
     /// Bytes of a chunk besides its data: length, type and checksum.
@@ -103,7 +105,7 @@ pub(super) fn png<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
     })
 }
 
-/// Identifies GIF (version 89a): the blocks after the colour table lead to an image.
+/// Identifies GIF (version 89a). The blocks after the colour table must lead to an image.
 pub(super) fn gif<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     let Some(flags) = source.array::<1>(10)? else {
         return Ok(Detected::Damaged("a GIF image that is cut short"));
@@ -140,8 +142,8 @@ pub(super) fn gif<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<D
     ))
 }
 
-/// Identifies BMP: a bitmap header of a known size, one plane, a valid bit depth, and pixels inside
-/// the file.
+/// Identifies BMP. The bitmap header must have a known size, one plane and a valid bit depth, and
+/// the pixels must start inside the file.
 pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((offset, header)) = source.le32(10)?.zip(source.le32(14)?) else {
         return Ok(None);
@@ -162,8 +164,8 @@ pub(super) fn bmp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<O
     }))
 }
 
-/// Identifies ICO and CUR, which share a directory layout: every image lies inside the file and
-/// starts with a known header.
+/// Identifies ICO and CUR, which share a directory layout. Every image must lie inside the file and
+/// start with a known header.
 pub(super) fn icon<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Option<Detected>> {
     let Some((kind, count)) = source.le16(2)?.zip(source.le16(4)?) else {
         return Ok(None);
@@ -188,8 +190,8 @@ pub(super) fn icon<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<
     })
 }
 
-/// Identifies WebP (RFC 9649): the first chunk is complete image data, or an extended header that
-/// is followed by complete image data.
+/// Identifies WebP (RFC 9649). The first chunk must be complete image data, or an extended header
+/// that is followed by complete image data.
 pub(super) fn webp<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const CUT_SHORT: Detected = Detected::Damaged("a WebP image that is cut short");
     let Some(name) = source.array::<4>(12)? else {
@@ -273,7 +275,7 @@ mod tests {
                 "{name}"
             );
         }
-        // Viewers display truncated files of these formats.
+        // Truncated GIF and BMP files are accepted, because viewers display them.
         for name in ["animation.gif", "photo.bmp"] {
             let bytes = sample(name);
             assert!(

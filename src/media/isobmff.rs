@@ -1,13 +1,13 @@
-//! ISO base media files (ISO/IEC 14496-12) and their ancestor, QuickTime: MP4, M4A, MOV, 3GP, HEIC.
-//! Identified by their brands, and by their tracks where the brands are generic. Reads no samples.
+//! Identifies ISO base media files (ISO/IEC 14496-12) and their ancestor QuickTime: MP4, M4A, MOV,
+//! 3GP and HEIC. The type follows from the brands in the file, or from its tracks where the brands
+//! are generic. Reads no samples.
 
 use super::atoms::{Atom, atom, child, find, inside};
 use super::bounded_reader::BoundedReader;
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// Identifies a file by its first box: `ftyp`, or one that older QuickTime files without `ftyp`
-/// start with.
+/// Identifies a file by its first box: `ftyp`, or a box with which older QuickTime files start.
 pub(super) fn identify<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<Detected>> {
@@ -26,10 +26,11 @@ pub(super) fn identify<R: Read + Seek>(
             }
             let movie = find(source, 0, len, *b"moov")?.filter(|movie| movie.end <= len);
             let movie = match movie {
-                // These box names can occur by chance; a movie box contains a movie header.
+                // The names of these boxes can occur by chance, so a movie box must contain a movie
+                // header.
                 Some(movie) => match inside(source, movie, *b"mvhd")? {
                     Some(header) => Some(header),
-                    // The content of the movie box may be compressed.
+                    // A compressed movie box has no readable movie header.
                     None => inside(source, movie, *b"cmov")?,
                 },
                 None => None,
@@ -40,7 +41,7 @@ pub(super) fn identify<R: Read + Seek>(
     }
 }
 
-/// Returns the `ftyp` box of a file that has padding boxes in front of it; `first` is the first
+/// Returns the `ftyp` box of a file in which padding boxes precede it. `first` is the file's first
 /// box.
 fn late_brands<R: Read + Seek>(
     source: &mut BoundedReader<R>,
@@ -64,7 +65,7 @@ fn late_brands<R: Read + Seek>(
 const HEVC: [&[u8; 4]; 8] = [
     b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
 ];
-/// Brands of images with a codec other than HEVC, or with any codec.
+/// Brands of images that use another codec than HEVC, or any codec.
 const STILL_IMAGES: [&[u8; 4]; 12] = [
     b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"1pic", b"unif", b"jpeg", b"jpgs", b"avci",
     b"avcs", b"MiHE",
@@ -78,7 +79,7 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
         .unwrap_or(usize::MAX)
         .min(1024);
     let (brands, _) = source.at(ftyp.start, listed)?.as_chunks::<4>();
-    // The second word is the minor version, not a brand.
+    // The second word of an `ftyp` box is the minor version, not a brand.
     let compatible =
         |wanted: &[&[u8; 4]]| brands.iter().skip(2).any(|brand| wanted.contains(&brand));
     let still = STILL_IMAGES.contains(&&major);
@@ -128,21 +129,22 @@ fn branded<R: Read + Seek>(source: &mut BoundedReader<R>, ftyp: Atom) -> io::Res
     })
 }
 
-/// The kinds of tracks in a movie.
+/// The kinds of tracks that a movie has.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Copy, Debug, Default)]
 struct Tracks {
     audio: bool,
     video: bool,
-    /// Has a track of another kind that is content in itself, unlike subtitles, metadata and hints.
+    /// Has a track of any other kind that is content in itself, unlike subtitles, metadata and
+    /// hints.
     other: bool,
-    /// May have tracks that are not visible here: fragments without a movie box, or a compressed
-    /// movie box.
+    /// Can have tracks that detection does not see, because the movie box is missing (fragments) or
+    /// compressed.
     hidden: bool,
 }
 
-/// Returns the kinds of tracks of the movie after `from`, or `None` if there is neither a complete
-/// movie box nor a fragment.
+/// Returns the kinds of tracks in the movie that starts at or after `from`, or `None` if there is
+/// neither a complete movie box nor a fragment.
 fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Result<Option<Tracks>> {
     let len = source.len();
     let mut tracks = Tracks::default();
@@ -156,7 +158,7 @@ fn tracks<R: Read + Seek>(source: &mut BoundedReader<R>, from: u64) -> io::Resul
         return Ok(None);
     }
     let mut at = movie.start;
-    // Files have a handful of tracks; the bound stops crafted files.
+    // Movies have a handful of tracks; the bound stops crafted files.
     for _ in 0..1000 {
         let Some(track) = child(source, at, movie)? else {
             break;
@@ -327,7 +329,8 @@ mod tests {
         last[..4].fill(0);
         let expected = Some(Detected::either("video/mp4", "video/x-m4v"));
         assert_eq!(found(&[ftyp(&[b"isom"]), wide, last].concat()), expected);
-        // An `ftyp` box of 256 bytes starts like an icon, one of 512 bytes like a cursor.
+        // An `ftyp` box of 256 bytes starts like an icon file, and one of 512 bytes like a cursor
+        // file.
         for brands in [60, 124] {
             let file = [ftyp(&vec![b"isom"; brands + 1]), movie(&[b"vide"])].concat();
             assert_eq!(crate::media::identify(Cursor::new(file)).ok(), expected);
@@ -386,8 +389,8 @@ mod tests {
         }
     }
 
-    /// Crafted files of 10 MiB, in which a box in each track claims the rest of the file, later
-    /// tracks included.
+    /// Tests crafted files of 10 MiB, in which each track has a box that claims the rest of the
+    /// file, including the later tracks.
     #[test]
     fn tracks_that_claim_the_rest_of_the_file_take_a_bounded_number_of_steps() {
         const SIZE: usize = 10 << 20;

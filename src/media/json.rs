@@ -1,16 +1,17 @@
-//! Detects JSON (RFC 8259) by parsing the whole file, in constant memory.
+//! Detects JSON (RFC 8259) by parsing the whole file in constant memory.
 
 use super::bounded_reader::{BoundedReader, fill};
 use super::text::{BLOCK, BYTE_ORDER_MARK, DOS_END, utf16_units};
 use serde::de::IgnoredAny;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Seek};
 
-/// Maximum nesting depth: the recursion limit of `serde_json` when it builds values.
+/// Maximum nesting depth of accepted JSON: the recursion limit of `serde_json` when it builds
+/// values.
 const MAX_DEPTH: u32 = 128;
 
 /// Returns true if the whole file is one JSON value, after an optional byte order mark. The
-/// encoding must be UTF-8, or UTF-16, which earlier versions of the standard allowed; `little` is
-/// the byte order of UTF-16.
+/// encoding must be UTF-8, or UTF-16, which earlier JSON standards allowed. `little` is the byte
+/// order of UTF-16.
 pub(super) fn is_json<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     little: Option<bool>,
@@ -41,7 +42,7 @@ fn is_utf8(reader: &mut impl Read) -> io::Result<bool> {
         let filled = kept + fill(reader, &mut buffer[kept..])?;
         kept = match str::from_utf8(&buffer[..filled]) {
             Ok(_) => 0,
-            // The last character may continue in the next block.
+            // The block may end in the middle of a character, which continues in the next block.
             Err(error) if error.error_len().is_none() && filled == BLOCK => {
                 filled - error.valid_up_to()
             }
@@ -65,7 +66,7 @@ fn is_value(reader: impl Read) -> io::Result<bool> {
     let reader = BufReader::with_capacity(BLOCK, reader);
     match serde_json::from_reader::<_, IgnoredAny>(reader) {
         Ok(_) => Ok(true),
-        // A read error, not malformed JSON.
+        // The reader failed, which does not mean that the JSON is malformed.
         Err(error)
             if error
                 .io_error_kind()
@@ -81,7 +82,7 @@ fn is_value(reader: impl Read) -> io::Result<bool> {
 struct Utf16Reader<R> {
     reader: R,
     little: bool,
-    /// High surrogate at the end of a block; its low surrogate is in the next one.
+    /// High surrogate at the end of a block, whose low surrogate is in the next block.
     high: Option<u16>,
     text: Cursor<String>,
 }
@@ -111,8 +112,9 @@ impl<R: Read> Read for Utf16Reader<R> {
     }
 }
 
-/// A reader that ends JSON at [`MAX_DEPTH`]. Even when it skips values, the parser needs a byte of
-/// memory per open bracket, and a crafted file can consist of brackets.
+/// A reader that reports the end of the stream where JSON exceeds [`MAX_DEPTH`]. Even when it skips
+/// values, the parser needs a byte of memory per open bracket, and a crafted file can consist of
+/// brackets.
 struct DepthLimited<R> {
     reader: R,
     depth: u32,
@@ -204,7 +206,7 @@ mod tests {
         assert_eq!(found(nested(128)), Some(TextKind::Json));
         assert_eq!(found(nested(129)), Some(TextKind::Plain));
         assert_eq!(found(nested(1_000_000)), Some(TextKind::Plain));
-        // Adjacent brackets, and brackets in strings, add no depth.
+        // Adjacent brackets and brackets in strings do not increase the nesting depth.
         assert_eq!(
             found(format!("[{}[]]", "[],".repeat(1000))),
             Some(TextKind::Json)

@@ -1,17 +1,17 @@
-//! Looks up media types by declared type, `Content-Type` header and filename extension.
+//! Looks up accepted media types by declared type, `Content-Type` header or filename extension.
 
 use super::table::{MediaType, TYPES};
 
-/// A declared `content_type` that is accepted.
+/// A `content_type` that a client declared and the API accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Declared {
-    /// Name that GET reports: as declared, but with legacy spellings replaced.
+    /// Type name that GET reports: the declared one, but with legacy spellings replaced.
     pub reported: &'static str,
     pub media_type: &'static MediaType,
 }
 
-/// Looks up a declared `content_type`, ignoring case. Returns `None` if it is not accepted, which
-/// includes any value with parameters (`text/plain; charset=utf-8`).
+/// Looks up a declared `content_type`, ignoring case. Returns `None` if the API does not accept it.
+/// A value with parameters (`text/plain; charset=utf-8`) is never accepted.
 #[must_use]
 pub fn declared(content_type: &str) -> Option<Declared> {
     let same = |name: &&&'static str| name.eq_ignore_ascii_case(content_type);
@@ -29,8 +29,8 @@ pub fn declared(content_type: &str) -> Option<Declared> {
     })
 }
 
-/// Looks up the type in the `Content-Type` header of a response. Ignores parameters, and accepts
-/// spellings common on the web that the API does not accept.
+/// Looks up the type in a response's `Content-Type` header. Ignores parameters, and also accepts
+/// spellings that are common on the web but not accepted by the API.
 #[must_use]
 pub fn from_content_type_header(value: &str) -> Option<&'static MediaType> {
     let name = value.split(';').next().unwrap_or_default().trim();
@@ -40,7 +40,7 @@ pub fn from_content_type_header(value: &str) -> Option<&'static MediaType> {
     declared(alias.map_or(name, |(_, listed)| listed)).map(|declared| declared.media_type)
 }
 
-/// Spellings found in headers, and the name in the table that each maps to.
+/// Spellings of types found in `Content-Type` headers, each with the name in the type table.
 static HEADER_ALIASES: &[(&str, &str)] = &[
     ("application/gzip", "application/x-gzip"),
     ("application/x-gtar-compressed", "application/x-gzip"),
@@ -72,7 +72,7 @@ static HEADER_ALIASES: &[(&str, &str)] = &[
     ("video/msvideo", "video/x-msvideo"),
 ];
 
-/// Looks up a type by filename extension, ignoring case.
+/// Looks up an accepted type by filename extension, ignoring case.
 #[must_use]
 pub fn by_extension(extension: &str) -> Option<&'static MediaType> {
     TYPES.iter().find(|media_type| {
@@ -83,8 +83,8 @@ pub fn by_extension(extension: &str) -> Option<&'static MediaType> {
     })
 }
 
-/// Extensions of formats that are never accepted: programs, scripts, and media that no recipient
-/// can open.
+/// Filename extensions of formats that are never accepted: programs, scripts, and media that no
+/// recipient can open.
 static REFUSED_EXTENSIONS: &[&str] = &[
     "7z", "ac3", "apk", "avif", "bat", "bz2", "class", "cmd", "cur", "deb", "dll", "dmg", "docm",
     "elf", "exe", "flac", "flv", "hta", "iso", "jar", "jp2", "js", "jxl", "lnk", "lz4", "mkv",
@@ -93,10 +93,10 @@ static REFUSED_EXTENSIONS: &[&str] = &[
     "wmv", "wsf", "xlsb", "xlsm", "xz", "zst",
 ];
 
-/// Returns the extension of `filename`, in lower case, if its format is never accepted.
+/// Returns the extension of `filename` in lower case if that format is never accepted.
 #[must_use]
 pub fn refused_extension(filename: &str) -> Option<&'static str> {
-    // Some systems strip trailing dots and spaces when they store a name.
+    // Some systems strip trailing dots and spaces when they store a filename, so they are ignored.
     let (_, extension) = filename.trim_end_matches(['.', ' ']).rsplit_once('.')?;
     REFUSED_EXTENSIONS
         .iter()

@@ -1,8 +1,8 @@
-//! Classifies markup by its root element. Parses no further.
+//! Classifies markup (HTML, SVG or other XML) by its root element. Parses no further.
 
 use super::sniff::TextKind;
 
-/// HTML elements that can start a page, or text that contains HTML.
+/// Names of the HTML elements that can start a page, or a text that contains HTML.
 static ELEMENTS: &str = "a abbr address article aside audio b big blockquote body br button canvas caption center \
     cite code dd del details dfn div dl dt em fieldset figure font footer form h1 h2 h3 h4 h5 h6 head header hgroup \
     hr i iframe img input ins kbd label legend li link main mark meta nav noscript object ol option p picture pre q \
@@ -30,15 +30,15 @@ pub(super) fn kind(text: &str, closed: bool) -> TextKind {
             .strip_prefix("<?")
             .is_some_and(|target| !matches!(word(target), "" | "php"))
         {
-            // The XML declaration, a style sheet, or another processing instruction, but not PHP
-            // code.
+            // Skips the XML declaration, a style sheet, or another processing instruction, but not
+            // PHP code.
             rest.split_once("?>").map(|(_, rest)| rest)
         } else {
             break;
         };
         match skipped {
             Some(skipped) => rest = skipped,
-            // It extends past the part that was read.
+            // The construct extends past the part of the file that was read.
             None if declared || commented => return TextKind::Xml,
             None => return TextKind::Plain,
         }
@@ -91,9 +91,9 @@ fn html(name: &str) -> bool {
         .any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Returns the text after the document type declaration that `text` starts with. The declaration
-/// may have an internal subset in brackets, with declarations, comments and processing instructions
-/// (XML 1.0 section 2.8).
+/// Skips the document type declaration at the start of `text`, and returns the text after it. The
+/// declaration may have an internal subset in brackets, with declarations, comments and processing
+/// instructions (XML 1.0 section 2.8).
 fn doctype(text: &str) -> Option<&str> {
     let mut rest = text.strip_prefix('<')?;
     let mut subset = false;
@@ -117,7 +117,7 @@ fn doctype(text: &str) -> Option<&str> {
     }
 }
 
-/// Returns the XML name at the start of `text`; empty if there is none.
+/// Returns the XML name at the start of `text`, or an empty string if there is none.
 fn word(text: &str) -> &str {
     let end =
         text.find(|next: char| !(next.is_alphanumeric() || matches!(next, ':' | '_' | '-' | '.')));

@@ -1,4 +1,4 @@
-//! Media type detection: the table of accepted types, content sniffing, and the choice of a file's
+//! Detects media types: holds the table of accepted types, sniffs content, and chooses a file's
 //! type from its content, filename and declared type. Pure: callers pass readers in, and nothing
 //! from the rest of the crate is imported.
 

@@ -1,11 +1,11 @@
-//! Office Open XML documents (ECMA-376), identified by the content type of their main part.
+//! Identifies Office Open XML documents (ECMA-376) by the content type of their main part.
 
 use super::sniff::Detected;
 use memchr::memmem;
 
-/// Identifies an Office document by its main part (ECMA-376 part 2 sections 6.5 and 7.2.3): the
-/// relationships of the package name the part, and `[Content_Types].xml` gives its type. Embedded
-/// documents and templates are listed there too, and do not count.
+/// Identifies an Office document by its main part (ECMA-376 part 2 sections 6.5 and 7.2.3). The
+/// package relationships give the name of that part, and `[Content_Types].xml` gives its type.
+/// Embedded documents and templates are listed there too, but do not count.
 pub(super) fn identify(types: &[u8], relationships: &[u8], macros: bool) -> Option<Detected> {
     let types = plain(types);
     let types: Vec<Tag<'_>> = tags(&types).collect();
@@ -37,8 +37,8 @@ pub(super) fn identify(types: &[u8], relationships: &[u8], macros: bool) -> Opti
         };
         declared(b"override").find(part).and_then(content_type)
     });
-    // If the name is spelled differently, or the type is that of an extension, take the first type
-    // that belongs to a main part.
+    // The part's name may be spelled differently, or its type may be declared for its extension
+    // only. Then the first type that belongs to a main part is used.
     let kind = named.or_else(|| {
         let all = declared(b"override").chain(declared(b"default"));
         all.filter_map(content_type)
@@ -67,8 +67,8 @@ pub(super) fn identify(types: &[u8], relationships: &[u8], macros: bool) -> Opti
 
 const MACROS: Detected = Detected::Unsupported("an Office document with macros");
 
-/// Maps the content type of a main part, in lower case, to the document. Returns `None` for types
-/// of other parts.
+/// Maps the content type of a main part, in lower case, to the detected document type. Returns
+/// `None` for content types of other parts.
 fn main_part(kind: &[u8]) -> Option<Detected> {
     const DOCUMENT: &str = "application/vnd.openxmlformats-officedocument.";
     if kind == b"application/vnd.ms-excel.sheet.binary.macroenabled.main" {
@@ -94,7 +94,8 @@ fn main_part(kind: &[u8]) -> Option<Detected> {
     }
 }
 
-/// Reduces XML to lower case and one byte per character: in UTF-16, every other byte of ASCII is 0.
+/// Reduces XML to lower case and one byte per character, so that UTF-8 and UTF-16 can be searched
+/// alike. In UTF-16, every other byte of ASCII is 0.
 fn plain(xml: &[u8]) -> Vec<u8> {
     xml.iter()
         .filter(|&&byte| byte != 0)
@@ -111,7 +112,7 @@ struct Tag<'a> {
 }
 
 impl<'a> Tag<'a> {
-    /// Returns the value of an attribute as written. Content types have no characters that need
+    /// Returns an attribute's value as written: content types have no characters that need
     /// escaping.
     fn attribute(&self, wanted: &[u8]) -> Option<&'a [u8]> {
         let mut rest = self.rest;
@@ -128,7 +129,7 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// Iterates over the start tags in XML, skipping those in comments and character data.
+/// Iterates over the start tags in XML, and skips those in comments and character data.
 fn tags(mut rest: &[u8]) -> impl Iterator<Item = Tag<'_>> {
     std::iter::from_fn(move || {
         loop {
@@ -198,7 +199,7 @@ mod tests {
         part("/word/document.xml", &format!("{WORD}template.main+xml"))
     }
 
-    /// Builds the relationships of a package with a main part.
+    /// Builds the relationships of a package that has a main part.
     fn relation(target: &str, mode: &str) -> String {
         format!(
             "<?xml version='1.0'?><r:Relationships><!-- > --><r:Relationship Id='a' {mode} \
@@ -207,7 +208,7 @@ mod tests {
         )
     }
 
-    /// Checks the type of a package with these content types and relationships.
+    /// Asserts that a package with these content types and relationships is identified as expected.
     fn assert_found(types: &str, relations: &str, expected: Detected) {
         let types = format!("<?xml version='1.0'?>\r\n<Types xmlns='a'>{types}</Types>");
         let entries = [

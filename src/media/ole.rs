@@ -1,18 +1,19 @@
-//! OLE compound files ([MS-CFB]), identified by the streams in the root storage.
+//! Identifies OLE compound files ([MS-CFB]) by the streams in their root storage.
 //!
-//! Written by hand to bound memory: reads at most 4,096 directory entries of 128 bytes, and of the
-//! allocation table only the words of the directory's chain. The `cfb` crate loads both in full,
-//! and a crafted file of 100 MiB can consist of 800,000 directory entries.
+//! Written by hand to bound memory: reads at most 4,096 directory entries of 128 bytes, and only
+//! those words of the allocation table that form the directory's sector chain. The `cfb` crate
+//! loads the directory and the table in full, and a crafted file of 100 MiB can consist of 800,000
+//! directory entries.
 
 use super::bounded_reader::BoundedReader;
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// Maximum number of directory entries read. Office writes a few dozen, those of the root among the
-/// first.
+/// Maximum number of directory entries that are read. Office writes a few dozen entries, with those
+/// of the root storage among the first.
 const MAX_ENTRIES: usize = 4096;
 
-/// A directory entry (section 2.6.1): its name and its links in the tree.
+/// A directory entry (section 2.6.1): its name, and its links to other entries in the tree.
 struct Item {
     name: String,
     left: u32,
@@ -20,7 +21,7 @@ struct Item {
     child: u32,
 }
 
-/// The sector layout of a file (sections 2.2 to 2.5).
+/// The sector layout of a compound file (sections 2.2 to 2.5).
 struct Sectors {
     /// Base-2 logarithm of the sector size.
     shift: u32,
@@ -28,14 +29,14 @@ struct Sectors {
     table: u32,
 }
 
-/// Identifies a compound file.
+/// Identifies the document type of a compound file.
 pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     let items = directory(source)?;
     if items.is_empty() {
         return Ok(Detected::Damaged("an Office document that is cut short"));
     }
     let root = in_root(&items);
-    // If the tree is unusable, fall back to the list of all entries.
+    // If the tree of entries is unusable, the names of all entries are used instead.
     let known = |names: &mut dyn Iterator<Item = &str>| {
         names.filter_map(kind).min_by_key(|(rank, _)| *rank)
     };
@@ -52,8 +53,8 @@ pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
     ))
 }
 
-/// Maps the name of a root entry to a rank and to the content that it implies; the lowest rank
-/// wins.
+/// Maps the name of an entry in the root storage to the content that it implies, with a rank. If
+/// several names are known, the lowest rank wins.
 fn kind(name: &str) -> Option<(u8, Detected)> {
     Some(match name {
         "EncryptedPackage" | "\u{9}DRMContent" => {
@@ -67,14 +68,14 @@ fn kind(name: &str) -> Option<(u8, Detected)> {
         }
         "VisioDocument" => (2, Detected::Unsupported("a Visio drawing")),
         "Quill" => (2, Detected::Unsupported("a Publisher document")),
-        // Windows Installer encodes table names in characters from this range.
+        // Windows Installer encodes table names in characters from U+4840 on.
         name if name.starts_with('\u{4840}') => (2, Detected::Unsupported("a Windows installer")),
         _ => return None,
     })
 }
 
-/// Returns the names directly in the root storage. Embedded documents have streams of the same
-/// names in storages of their own.
+/// Returns the names of the entries directly in the root storage. Others are left out, because
+/// embedded documents have streams of the same names in storages of their own.
 fn in_root(items: &[Item]) -> Vec<&str> {
     let mut names = Vec::new();
     let mut open: Vec<u32> = items.first().map(|root| root.child).into_iter().collect();
@@ -146,13 +147,14 @@ impl Sectors {
         (u64::from(sector) + 1) << self.shift
     }
 
-    /// Returns the sector that follows `sector` in its chain, from the FAT.
+    /// Looks up in the FAT which sector follows `sector` in its chain.
     fn next<R: Read + Seek>(
         &self,
         source: &mut BoundedReader<R>,
         sector: u32,
     ) -> io::Result<Option<u32>> {
-        // A sector number outside the file would cause a long walk through the DIFAT chain.
+        // A sector number outside the file is rejected, because it would cause a long walk through
+        // the DIFAT chain.
         if self.offset(sector) >= source.len() {
             return Ok(None);
         }
@@ -163,8 +165,8 @@ impl Sectors {
         source.le32(self.offset(table) + u64::from(sector % per_sector) * 4)
     }
 
-    /// Returns the FAT sector of this index. The header lists the first 109; the others are listed
-    /// in a chain of DIFAT sectors, whose last word is the next DIFAT sector.
+    /// Returns the FAT sector with this index. The header lists the first 109 FAT sectors. A chain
+    /// of DIFAT sectors lists the others; the last word of each is the next DIFAT sector.
     fn table_sector<R: Read + Seek>(
         &self,
         source: &mut BoundedReader<R>,
@@ -209,7 +211,8 @@ mod tests {
         entry
     }
 
-    /// Builds a file of a header, the allocation table `table`, and consecutive directory sectors.
+    /// Builds a compound file from a header, the allocation table `table`, and consecutive
+    /// directory sectors.
     fn file(table: &[u32], entries: &[Vec<u8>]) -> Vec<u8> {
         let mut file = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
         file.resize(0x1e, 0);

@@ -1,12 +1,12 @@
-//! Dimensions of images and durations of media, where they are cheap to obtain. Implausible values
-//! are left unknown.
+//! Determines the dimensions of images and the duration of audio and video, where that is cheap.
+//! Implausible values are reported as unknown.
 
 use super::bounded_reader::BoundedReader;
 use super::duration::{audio, mp4};
 use super::table::{Family, MediaType};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-/// Dimensions and duration; `None` means unknown.
+/// Dimensions and duration of a media file; `None` means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MediaInfo {
     /// Width in pixels, as stored: the Exif orientation is not applied.
@@ -16,7 +16,8 @@ pub struct MediaInfo {
     pub duration_ms: Option<u64>,
 }
 
-/// Reads the dimensions or the duration of a file. After a read error, values stay unknown.
+/// Reads the dimensions or the duration of a file, depending on its type. After a read error, the
+/// values stay unknown.
 pub fn probe<R: Read + Seek>(reader: R, media_type: &MediaType) -> MediaInfo {
     match media_type.family {
         Family::Image => dimensions(reader, media_type).unwrap_or_default(),
@@ -33,15 +34,15 @@ pub fn probe<R: Read + Seek>(reader: R, media_type: &MediaType) -> MediaInfo {
 }
 
 fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Result<MediaInfo> {
-    // `imagesize` assumes fixed offsets, which are wrong for some PNG and BMP headers; read those
-    // here.
+    // `imagesize` assumes fixed offsets, which are wrong for some PNG and BMP headers, so those
+    // headers are read here.
     let head = {
         let mut source = BoundedReader::new(&mut reader)?;
         source.at(0, 64)?.to_vec()
     };
     let word = |at: usize| head.get(at..at + 4)?.try_into().ok();
     let (width, height) = match media_type.name {
-        // Xcode's chunk precedes the header.
+        // A proprietary chunk that Xcode writes precedes the PNG header.
         "image/png" if head.get(12..16) == Some(b"CgBI") => {
             let at = 12 + 4 + usize::from(*head.get(11).unwrap_or(&0)) + 4 + 8;
             (
@@ -55,7 +56,7 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
                 let both = word(18).map(u32::from_le_bytes);
                 (both.map(|both| both & 0xffff), both.map(|both| both >> 16))
             }
-            // A negative height means that rows are stored top-down.
+            // A negative height means that the rows are stored from top to bottom.
             _ => (
                 word(18).map(u32::from_le_bytes),
                 word(22).map(|height| i32::from_le_bytes(height).unsigned_abs()),
@@ -74,7 +75,7 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
             )
         }
     };
-    // Several formats use 0 for "not known yet".
+    // Several formats store 0 for dimensions that are not known yet.
     let known = |side: Option<u32>| side.filter(|&side| side > 0);
     Ok(MediaInfo {
         width: known(width),
@@ -83,11 +84,11 @@ fn dimensions<R: Read + Seek>(mut reader: R, media_type: &MediaType) -> io::Resu
     })
 }
 
-/// Read budget for a header. `imagesize` follows segments and boxes without limit, and a crafted
-/// file can consist of nothing else.
+/// Maximum number of reads for an image header. `imagesize` follows segments and boxes without
+/// limit, and a crafted file can consist of nothing else.
 const MAX_READS: u32 = 2000;
 
-/// A reader that reports the end of the file once its read budget is used up.
+/// A reader that reports the end of the file once it has used up its read budget.
 struct ReadLimited<R> {
     reader: R,
     remaining: u32,
@@ -109,8 +110,8 @@ impl<R: Seek> Seek for ReadLimited<R> {
     }
 }
 
-/// Returns the duration in milliseconds, or `None` if the step budget runs out or the value is
-/// implausible.
+/// Returns the media duration in milliseconds, or `None` if the step budget runs out or the value
+/// is implausible.
 pub(super) fn duration<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     media_type: &MediaType,
@@ -126,7 +127,7 @@ pub(super) fn duration<R: Read + Seek>(
         }
         _ => None,
     };
-    // Reject durations that the file size rules out: no playable media has less than 100 bit/s.
+    // The file size rules out some durations: no playable media has less than 100 bit/s.
     let bits = source.len().saturating_mul(8);
     Ok(duration.filter(|&millis| !source.is_exhausted() && millis > 0 && millis / 10 <= bits))
 }

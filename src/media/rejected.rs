@@ -1,6 +1,7 @@
-//! Signatures of known formats that are not accepted, where a few bytes at a fixed offset suffice.
+//! Recognises known formats that are not accepted, if a few bytes at a fixed offset suffice for
+//! that.
 
-/// Offset, bytes, and the noun phrase for rejection messages.
+/// Signature of a format: the offset, the bytes there, and the noun phrase for rejection messages.
 type Signature = (usize, &'static [u8], &'static str);
 
 static SIGNATURES: &[Signature] = &[
@@ -149,7 +150,8 @@ static SIGNATURES: &[Signature] = &[
     (0, b"age-encryption.org/", "an age-encrypted file"),
 ];
 
-/// Returns the noun phrase for a file that starts with `head`, if a signature matches.
+/// Returns the noun phrase for the rejected format whose signature matches `head`, the start of a
+/// file.
 pub(super) fn noun(head: &[u8]) -> Option<&'static str> {
     SIGNATURES
         .iter()

@@ -6,39 +6,40 @@ use super::sniff::{Detected, TextKind};
 use super::table::{Family, MediaType, named};
 use crate::quote::shown;
 
-/// How a file was received.
+/// How the server received a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ingest {
-    /// Uploaded; the sender vouches for the declared type.
+    /// Uploaded by the sender, who vouches for the declared type.
     Upload,
-    /// Fetched from a URL; the extension must fit the content, and the response's `Content-Type` is
-    /// a hint.
+    /// Fetched from a URL. The extension must fit the content, and the response's `Content-Type` is
+    /// only a hint.
     Url,
 }
 
-/// The claims about a file.
+/// Claims about a file: its filename and its declared type.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     pub filename: &'a str,
-    /// The declared type: from the sender of an upload, or from the `Content-Type` of a response.
+    /// Declared type: from the sender of an upload, or from the `Content-Type` of a fetched
+    /// response.
     pub declared: Option<&'static MediaType>,
 }
 
-/// The reason why a file is rejected, as a sentence without a full stop.
+/// Reasons why a file is rejected. Each message is a sentence without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The type is not accepted, or the content does not match the claims.
+    /// The type is not accepted, or the content does not match the filename or the declared type.
     #[error("{0}")]
     Unsupported(String),
-    /// An accepted type under the extension of another one; only for URLs.
+    /// The file has an accepted type, but the extension of another one. Occurs only for URLs.
     #[error("{0}")]
     Mismatch(String),
 }
 
-/// Chooses the type of a file.
+/// Chooses the type of a file from its content, filename and declared type.
 ///
 /// # Errors
-/// The file is rejected.
+/// The file is rejected, because its type is not accepted or contradicts a claim.
 pub fn resolve(
     content: Detected,
     claim: &Claim<'_>,
@@ -65,9 +66,9 @@ pub fn resolve(
     }
 }
 
-/// Returns the text after the last dot of a filename, if it is plausible as an extension.
+/// Returns the text after a filename's last dot if it is plausible as an extension.
 fn extension(filename: &str) -> Option<&str> {
-    // Some systems strip trailing dots and spaces when they store a name.
+    // Some systems strip trailing dots and spaces when they store a filename, so they are ignored.
     let (stem, extension) = filename.trim_end_matches(['.', ' ']).rsplit_once('.')?;
     let usual = (1..=10).contains(&extension.len())
         && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -81,7 +82,8 @@ fn binary(
     route: Ingest,
 ) -> Result<&'static MediaType, Rejection> {
     let named = extension(claim.filename).and_then(by_extension);
-    // If the content is ambiguous, the extension decides, and after it the declared type.
+    // If the content fits two types, the filename extension decides between them, or else the
+    // declared type.
     let media_type = match alternative {
         Some(other) if named == Some(other) => other,
         Some(other) if named != Some(detected) && claim.declared == Some(other) => other,
@@ -90,7 +92,8 @@ fn binary(
     if let Some(named) = named.filter(|named| !passes(media_type, named, route)) {
         return mismatch(claim.filename, media_type, named, route);
     }
-    // The `Content-Type` of a response cannot overrule the content.
+    // A response's `Content-Type` cannot overrule the content, unlike the type declared for an
+    // upload.
     match claim.declared {
         Some(declared) if route == Ingest::Upload && !passes(media_type, declared, route) => {
             mismatch(claim.filename, media_type, declared, route)
@@ -99,7 +102,7 @@ fn binary(
     }
 }
 
-/// Returns true if content of type `kind` may be claimed to be of type `claimed`.
+/// Returns true if content of type `kind` is accepted under the claim that it is of type `claimed`.
 fn passes(kind: &MediaType, claimed: &MediaType, route: Ingest) -> bool {
     let same_family =
         kind.family == claimed.family && matches!(kind.family, Family::Image | Family::Media);
@@ -109,8 +112,8 @@ fn passes(kind: &MediaType, claimed: &MediaType, route: Ingest) -> bool {
         || same_family && (route == Ingest::Upload || interchangeable(kind, claimed))
 }
 
-/// Returns true for types that users do not distinguish: related containers, and HEIC and HEIF
-/// stills.
+/// Returns true for two types between which users do not distinguish: related containers, or HEIC
+/// and HEIF stills.
 fn interchangeable(kind: &MediaType, claimed: &MediaType) -> bool {
     const STILL_IMAGES: [&str; 2] = ["image/heic", "image/heif"];
     const MOVIES: [&str; 4] = ["video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp"];
@@ -122,8 +125,7 @@ fn interchangeable(kind: &MediaType, claimed: &MediaType) -> bool {
 
 fn text(kind: TextKind, claim: &Claim<'_>, route: Ingest) -> Result<&'static MediaType, Rejection> {
     let own = kind.media_type();
-    // On upload, text declared to be a binary type is rejected, as is binary content declared to be
-    // text.
+    // On upload, text declared to be of a binary type is rejected. The reverse is rejected as well.
     let declared = claim
         .declared
         .filter(|declared| declared.family == Family::Text);
@@ -147,14 +149,14 @@ fn text(kind: TextKind, claim: &Claim<'_>, route: Ingest) -> Result<&'static Med
     }
 }
 
-/// Returns true for types that any text can have: only the filename or declared type distinguishes
-/// them.
+/// Returns true for types that any text can have, so that only the filename or the declared type
+/// distinguishes them.
 fn by_name_only(media_type: &MediaType) -> bool {
     matches!(media_type.name, "text/plain" | "text/csv" | "text/markdown")
 }
 
 impl TextKind {
-    /// Returns the type that the content alone implies.
+    /// Returns the type that this kind of text has if the claims say nothing else.
     fn media_type(self) -> &'static MediaType {
         named(match self {
             Self::Vcard => "text/vcard",
@@ -168,7 +170,7 @@ impl TextKind {
         })
     }
 
-    /// Returns true if text of this kind may be claimed to be of type `claimed`.
+    /// Returns true if text of this kind is accepted under the claim that it is of type `claimed`.
     fn reads_as(self, claimed: &MediaType) -> bool {
         let markup = matches!(self, Self::Svg | Self::Html | Self::Fragment | Self::Xml);
         by_name_only(claimed)

@@ -1,4 +1,4 @@
-//! Content sniffing: tries the known formats in turn. The filename plays no part.
+//! Sniffs content: tries the known formats in turn. The filename plays no part.
 
 use super::bounded_reader::BoundedReader;
 use super::table::{MediaType, named};
@@ -13,22 +13,22 @@ pub enum Detected {
     /// An accepted type that is not text.
     Binary {
         media_type: &'static MediaType,
-        /// Alternative type for the same bytes; chosen if the filename or the declared type names
-        /// it.
+        /// Another type that the same bytes can have. It is chosen if the filename or the declared
+        /// type names it.
         alternative: Option<&'static MediaType>,
     },
-    /// Text from start to end.
+    /// Text from start to end, of this kind.
     Text(TextKind),
-    /// A known format that is not accepted, as a noun phrase: "a Windows program".
+    /// A known format that is not accepted. The field is a noun phrase: "a Windows program".
     Unsupported(&'static str),
-    /// An accepted format, but incomplete or corrupt, as a noun phrase: "a JPEG image that is cut
-    /// short".
+    /// An accepted format, but incomplete or corrupt. The field is a noun phrase: "a JPEG image
+    /// that is cut short".
     Damaged(&'static str),
-    /// Neither a known signature nor text.
+    /// Content with no known signature that is not text either.
     Unknown,
 }
 
-/// Kind of text, by how it starts or parses.
+/// Kind of text, determined by how it starts or whether it parses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextKind {
     /// Starts with `BEGIN:VCARD`.
@@ -57,7 +57,7 @@ pub enum TextKind {
 }
 
 impl Detected {
-    /// Returns the accepted type called `name`, without an alternative.
+    /// Returns the result for the accepted type called `name`, without an alternative type.
     pub(super) fn of(name: &str) -> Self {
         Self::Binary {
             media_type: named(name),
@@ -65,7 +65,8 @@ impl Detected {
         }
     }
 
-    /// Returns the first type, with the second as the alternative.
+    /// Returns the result for content that can have either of two accepted types; the first is the
+    /// default.
     pub(super) fn either(name: &str, alternative: &str) -> Self {
         Self::Binary {
             media_type: named(name),
@@ -74,20 +75,21 @@ impl Detected {
     }
 }
 
-/// Identifies the content of `reader`.
+/// Identifies the format of the content that `reader` returns.
 ///
 /// # Errors
-/// Those of the reader only; a malformed file is reported in the returned value.
+/// The reader failed. A malformed file is not an error; the returned value says so.
 pub fn identify<R: Read + Seek>(reader: R) -> io::Result<Detected> {
     identify_within(&mut BoundedReader::new(reader)?)
 }
 
-/// Identifies content within the step budget of the reader.
+/// Identifies the format of content within the step budget of the reader.
 pub(super) fn identify_within<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Detected> {
     Ok(match detect(source)? {
-        // An incomplete walk does not justify acceptance.
+        // The walk ended early because the step budget ran out, so this result is not reliable
+        // enough.
         Detected::Binary { .. } | Detected::Unknown | Detected::Damaged(_)
             if source.is_exhausted() =>
         {
@@ -102,14 +104,14 @@ fn detect<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected>
         return Ok(Detected::Empty);
     }
     let head = source.at(0, 2048)?.to_vec();
-    // AMR starts with `#!`, like a script.
+    // AMR is tested before scripts, because both start with `#!`.
     if let Some(amr) = frames::amr(source)? {
         return Ok(amr);
     }
     // Text can start with the bytes of a binary signature, so text is tested first, except for
     // formats that are text themselves.
     let text = text::identify(source)?;
-    // A byte order mark or blank lines in front are common.
+    // PDF files often have a byte order mark or blank lines in front.
     let start = head.len()
         - head
             .strip_prefix(b"\xef\xbb\xbf".as_slice())
@@ -117,7 +119,8 @@ fn detect<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected>
             .trim_ascii_start()
             .len();
     if head[start..].starts_with(b"%PDF-") {
-        // Without an object it is text about the format, or a truncated document.
+        // A PDF signature without an object after it means text about the format, or a truncated
+        // document.
         match text {
             _ if pdf(source, start as u64)? => return Ok(Detected::of("application/pdf")),
             Some(kind) => return Ok(Detected::Text(kind)),
@@ -130,7 +133,7 @@ fn detect<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected>
             |_| Detected::Text(TextKind::Rtf),
         ));
     }
-    // A script with a byte order mark in front is still a script.
+    // A script is recognised even with a byte order mark in front.
     let marked = head
         .strip_prefix(b"\xef\xbb\xbf")
         .unwrap_or(&head)
@@ -143,8 +146,8 @@ fn detect<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected>
         return Ok(Detected::Unsupported("a PostScript document"));
     }
     match text {
-        // An uncompressed PDF can be text throughout. Text about the format has the signature too,
-        // so the end of the file must match as well, which is not required of binary content.
+        // An uncompressed PDF can be text throughout. As text about PDF can contain the signature
+        // too, the end of the file must match as well, which is not required of binary content.
         Some(_) if late_pdf(source, &head)? && ends_like_pdf(source)? => {
             Ok(Detected::of("application/pdf"))
         }
@@ -153,13 +156,13 @@ fn detect<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected>
     }
 }
 
-/// Identifies content that is not text.
+/// Identifies the format of content that is not text.
 fn binary<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Result<Detected> {
     if let Some(content) = signed(source, head)? {
         return Ok(content);
     }
-    // ISO base media files start with the length of a box, which can equal any of the signatures
-    // above.
+    // ISO base media files come after the signatures, because they start with the length of a box,
+    // which can equal any signature.
     if let Some(content) = isobmff::identify(source)? {
         return Ok(content);
     }
@@ -175,9 +178,9 @@ fn binary<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Res
     bare_audio(source)
 }
 
-/// Returns true if a PDF starts after other bytes: some document servers prepend a line, and
-/// readers search the first kilobyte for the signature. Markup in front is excluded, because a
-/// browser would treat the file as a page.
+/// Returns true if a PDF starts after other bytes. Some document servers prepend a line, and PDF
+/// viewers search the first kilobyte for the signature. Markup in front of the PDF is not allowed,
+/// because a browser would treat the file as a page.
 fn late_pdf<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::Result<bool> {
     let start = head
         .strip_prefix(b"\xef\xbb\xbf")
@@ -189,7 +192,7 @@ fn late_pdf<R: Read + Seek>(source: &mut BoundedReader<R>, head: &[u8]) -> io::R
     }
 }
 
-/// Returns true if the file ends like a PDF (ISO 32000-1 section 7.5.5).
+/// Returns true if the end of the file is that of a PDF (ISO 32000-1 section 7.5.5).
 fn ends_like_pdf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<bool> {
     let tail = source
         .at(source.len().saturating_sub(1024), 1024)?
@@ -197,8 +200,8 @@ fn ends_like_pdf<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<bo
     Ok(tail.ends_with(b"%%EOF") && memmem::find(tail, b"startxref").is_some())
 }
 
-/// Matches the leading signatures of accepted formats, and of formats that need more than a
-/// signature.
+/// Identifies content by its leading signature. If the signature alone is not enough, the format's
+/// own module examines the content.
 fn signed<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     head: &[u8],
@@ -226,8 +229,9 @@ fn signed<R: Read + Seek>(
         // part.
         | [b'P', b'K', 7, 8, b'P', b'K', ..]
         | [b'P', b'K', b'0', b'0', b'P', b'K', 3, 4, ..] => zip_container::identify(source).map(Some),
-        // macOS universal binaries and Java class files share a signature. The next word is a small
-        // number of architectures in the former, and a version of at least 45 in the latter.
+        // macOS universal binaries and Java class files share a signature. The next word tells them
+        // apart: it is a small number of architectures in a binary, and a version of at least 45 in
+        // a class file.
         [0xca, 0xfe, 0xba, 0xbe, a, b, c, d, ..] => {
             Ok(Some(Detected::Unsupported(if u32::from_be_bytes([*a, *b, *c, *d]) < 45 {
                 "a macOS program"
@@ -239,7 +243,7 @@ fn signed<R: Read + Seek>(
     }
 }
 
-/// Identifies audio without a container, with or without leading tags.
+/// Identifies MP3, ADTS and other audio without a container, with or without leading tags.
 fn bare_audio<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     let start = frames::untagged(source)?;
     if start > 0
@@ -255,8 +259,8 @@ fn bare_audio<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detec
     })
 }
 
-/// Returns true if a PDF starts at `at` (ISO 32000-1 section 7.5.2): a version, soon followed by an
-/// object.
+/// Returns true if a PDF starts at `at` (ISO 32000-1 section 7.5.2). A version must follow the
+/// signature, and an object soon after it.
 fn pdf<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<bool> {
     const SEARCH_WINDOW: u64 = 64 * 1024;
     const BLANKS: &[u8] = b" \t\r\n\x0c\0";
@@ -269,7 +273,7 @@ fn pdf<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<boo
         if memmem::find_iter(bytes, b"obj").any(|at| at > 0 && BLANKS.contains(&bytes[at - 1])) {
             return Ok(true);
         }
-        // Overlap by three bytes, because a blank and the keyword may straddle two blocks.
+        // Pieces overlap by three bytes, because a blank and the keyword may straddle two blocks.
         piece += (bytes.len() as u64).saturating_sub(3).max(1);
     }
     Ok(false)

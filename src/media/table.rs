@@ -1,26 +1,28 @@
-//! The table of accepted types: the single source of truth for code, tests and documentation. Names
-//! and aliases: Linq Partner API v3, `POST /v3/attachments`, field `content_type`.
+//! Lists the accepted types: the single source of truth for code, tests and documentation. Their
+//! names and aliases are those of the Linq Partner API v3, `POST /v3/attachments`, field
+//! `content_type`.
 
 use Family::{Archive, Document, Image, Media, Package, Text};
 
-/// The `Content-Disposition` with which the CDN serves a type.
+/// The `Content-Disposition` with which the CDN serves files of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Displayed in the browser.
+    /// The browser displays the file.
     Inline,
-    /// Downloaded, because a browser would run it or render it as a document of our origin.
+    /// The browser downloads the file, because it would otherwise run it or render it as a document
+    /// of our origin.
     Attachment,
 }
 
-/// Group of types. A claimed type may differ from the content within a family, but only among
-/// images and among media.
+/// Group of related types. Among images and among media, a claimed type may differ from the
+/// content's type within the group; in other groups it may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Images, except SVG, which is text.
     Image,
     /// Video and audio, which share containers.
     Media,
-    /// Binary documents in a format of their own.
+    /// Binary documents, each in a format of its own.
     Document,
     /// Documents that are ZIP archives with a known structure.
     Package,
@@ -32,19 +34,21 @@ pub enum Family {
 /// An accepted media type.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MediaType {
-    /// Name under which files are delivered (`mime_type` in parts, `Content-Type` of the file).
+    /// Name under which files are delivered (`mime_type` in message parts, `Content-Type` of the
+    /// file).
     pub name: &'static str,
-    /// Names that the API still lists: reported back as declared, but delivered as `name`.
+    /// Names that the API still lists. They are reported back as declared, but files are delivered
+    /// as `name`.
     pub deprecated: &'static [&'static str],
-    /// Spellings of older official clients, replaced by `name` on receipt.
+    /// Spellings that older official clients send, replaced by `name` on receipt.
     pub legacy: &'static [&'static str],
-    /// Filename extensions, lower case, the usual one first.
+    /// Filename extensions in lower case, the usual one first.
     pub extensions: &'static [&'static str],
     pub disposition: Disposition,
     pub family: Family,
-    /// Noun phrase for error messages: "a JPEG image".
+    /// Noun phrase for the type in error messages: "a JPEG image".
     pub noun: &'static str,
-    /// How the content is recognised, in Markdown for the documentation.
+    /// How content of the type is recognised, in Markdown for the documentation.
     pub signature: &'static str,
 }
 
@@ -84,8 +88,8 @@ impl MediaType {
         }
     }
 
-    /// Formats the type as a Markdown table row: name, other names, extensions, signature,
-    /// disposition.
+    /// Formats the type as a row of the Markdown table in the documentation: name, other names,
+    /// extensions, signature and disposition.
     #[must_use]
     pub fn row(&self) -> String {
         let code = |words: &[&str]| {
@@ -447,7 +451,7 @@ pub static TYPES: &[MediaType] = &[
     ),
 ];
 
-/// Returns the type called `name`, which must be in the table.
+/// Returns the type called `name`. The name must be in the table.
 pub(super) fn named(name: &str) -> &'static MediaType {
     TYPES
         .iter()

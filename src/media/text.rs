@@ -1,28 +1,29 @@
-//! Detects text and classifies it by how it starts. Reads the whole file, one block at a time.
+//! Detects text, and classifies it by how it starts. Reads the whole file, one block at a time.
 
 use super::bounded_reader::{BoundedReader, fill};
 use super::sniff::TextKind;
 use super::{json, markup};
 use std::io::{self, Read, Seek};
 
-/// Size of a block in bytes, and of the prefix by which text is classified.
+/// Size in bytes of a block, and of the prefix by which text is classified.
 pub(super) const BLOCK: usize = 64 * 1024;
-/// Size of that prefix in bytes for markup: the root element of a drawing may follow pages of
-/// licence text.
+/// Size in bytes of the prefix by which markup is classified. It is larger, because the root
+/// element of a drawing may follow pages of licence text.
 const MARKUP_PREFIX: usize = 1024 * 1024;
 
 /// The byte order mark in UTF-8.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// The end-of-file character (Ctrl-Z) of DOS text files.
+/// The end-of-file character (Ctrl-Z) at the end of DOS text files.
 pub(super) const DOS_END: u8 = 0x1a;
 
-/// Returns the kind of text, or `None` if the file is neither UTF-16 with a byte order mark nor
-/// free of binary control characters.
+/// Returns the kind of text in the file. Returns `None` if the file is not text: neither UTF-16
+/// with a byte order mark nor free of binary control characters.
 pub(super) fn identify<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<TextKind>> {
     let mark = source.array::<2>(0)?;
-    // Little-endian or not; `None` for 8-bit encodings.
+    // `Some(true)` means little-endian UTF-16, `Some(false)` big-endian, and `None` an 8-bit
+    // encoding.
     let utf16 = match mark {
         Some([0xff, 0xfe]) => Some(true),
         Some([0xfe, 0xff]) => Some(false),
@@ -44,7 +45,7 @@ pub(super) fn identify<R: Read + Seek>(
     classify(source, &text[leading_blanks(&text)..], utf16).map(Some)
 }
 
-/// Returns the first `length` bytes as text.
+/// Decodes the first `length` bytes of the file as text.
 fn start<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     length: usize,
@@ -63,8 +64,8 @@ fn start<R: Read + Seek>(
 /// (<https://mimesniff.spec.whatwg.org/#binary-data-byte>) except the vertical tab, which databases
 /// export for line breaks within a cell.
 ///
-/// Escape is not one of them: Japanese mail (ISO-2022-JP) uses it. ISO-2022-KR, which shifts with
-/// 0E and 0F, is rejected; it has long been out of use.
+/// Escape counts as text, because Japanese mail (ISO-2022-JP) uses it. ISO-2022-KR, which shifts
+/// with 0E and 0F, is rejected; it has long been out of use.
 const fn binary(byte: u8) -> bool {
     matches!(byte, 0x00..=0x08 | 0x0e..=0x1a | 0x1c..=0x1f)
 }
@@ -76,7 +77,7 @@ fn is_byte_text(reader: &mut impl Read) -> io::Result<bool> {
     loop {
         let filled = fill(reader, &mut buffer)?;
         let piece = &buffer[..filled];
-        // No early exit within a block, so that the compiler can vectorise the check.
+        // There is no early exit within a block, so that the compiler can vectorise the check.
         if piece
             .iter()
             .fold(false, |found, &byte| found | binary(byte))
@@ -134,7 +135,7 @@ fn decode(bytes: &[u8], little: bool) -> String {
         .collect()
 }
 
-/// Classifies text by its start.
+/// Classifies text by how it starts.
 fn classify<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     text: &str,
@@ -166,7 +167,7 @@ fn classify<R: Read + Seek>(
 /// 5545 section 3.1).
 fn begins(text: &str, name: &str) -> bool {
     text.split_once(':').is_some_and(|(begin, rest)| {
-        // Classic Mac OS ends lines with CR alone.
+        // Line ends are CR or LF, because classic Mac OS ends lines with CR alone.
         let line = rest.split(['\r', '\n']).next().unwrap_or_default();
         begin.trim_end().eq_ignore_ascii_case("BEGIN") && line.trim().eq_ignore_ascii_case(name)
     })

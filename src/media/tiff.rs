@@ -1,20 +1,20 @@
-//! TIFF files (TIFF 6.0) and camera raw images, which have the same structure.
+//! Identifies TIFF files (TIFF 6.0) and camera raw images, which have the same structure.
 
 use super::bounded_reader::BoundedReader;
 use super::sniff::Detected;
 use std::io::{self, Read, Seek};
 
-/// Byte order and field widths of a TIFF file: classic or `BigTIFF`.
+/// Byte order and field widths of a TIFF file, which is classic TIFF or `BigTIFF`.
 #[derive(Clone, Copy, Debug)]
 struct Tiff {
     little: bool,
-    /// Widths in bytes of an offset, of an entry count, and of a directory entry.
+    /// Widths in bytes of an offset, of an entry count, and of an entry in a directory.
     offset: usize,
     counter: usize,
     entry: u64,
 }
 
-/// The properties of an image file directory (IFD) that matter for detection.
+/// Those properties of an image file directory (IFD) that matter for detection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Directory {
     /// Has an image width.
@@ -28,7 +28,8 @@ struct Directory {
 }
 
 impl Tiff {
-    /// Reads the IFD at `at`: TIFF 6.0 section 2, TIFF/EP (ISO 12234-2), and DNG 1.7.
+    /// Reads the IFD at offset `at`, with the tags of TIFF 6.0 section 2, TIFF/EP (ISO 12234-2) and
+    /// DNG 1.7.
     fn directory<R: Read + Seek>(
         self,
         source: &mut BoundedReader<R>,
@@ -47,15 +48,16 @@ impl Tiff {
             let short = source.uint(value, 2, self.little)?;
             match tag {
                 0x100 => found.wide = true,
-                // Compression: Nikon, Sony, Samsung, Kodak and Pentax have codes of their own.
+                // Compression: Nikon, Sony, Samsung, Kodak and Pentax use codes of their own in raw
+                // images.
                 0x103 => {
                     found.raw |= matches!(
                         short,
                         Some(34_713 | 32_767 | 32_769 | 32_770 | 65_000 | 65_535)
                     );
                 }
-                // Photometric interpretation: a colour filter array or linear raw means sensor
-                // data.
+                // Photometric interpretation: the values for a colour filter array and for linear
+                // raw mean sensor data.
                 0x106 => found.raw |= matches!(short, Some(32_803 | 34_892)),
                 0x10f => found.made = true,
                 0x14a => {
@@ -64,7 +66,8 @@ impl Tiff {
                     else {
                         continue;
                     };
-                    // A single offset is stored inline instead of the offset of a list.
+                    // A single sub-IFD offset is stored inline, where otherwise the offset of a
+                    // list is stored.
                     let list = if count == 1 {
                         Some(value)
                     } else {
@@ -72,7 +75,7 @@ impl Tiff {
                     };
                     found.inner = list.map(|list| (list, count));
                 }
-                // The DNG version.
+                // Only DNG raw images have a DNG version.
                 0xc612 => found.raw = true,
                 _ => {}
             }
@@ -80,8 +83,8 @@ impl Tiff {
         Ok(found)
     }
 
-    /// Returns true if a file with this first IFD is a camera raw image: the first IFD is often a
-    /// thumbnail, and the sensor image is in a sub-IFD.
+    /// Returns true if `first` is the first IFD of a camera raw image. In such files, the first IFD
+    /// is often a thumbnail, and the sensor image is in a sub-IFD.
     fn raw<R: Read + Seek>(
         self,
         source: &mut BoundedReader<R>,
@@ -99,7 +102,7 @@ impl Tiff {
                 Some(inner) => self.directory(source, inner)?,
                 None => Directory::default(),
             };
-            // A sub-IFD without an image width, in a file that names its maker, is not a scanned
+            // A file that names the maker and has a sub-IFD without an image width is not a scanned
             // page.
             if inner.raw || first.made && !inner.wide {
                 return Ok(true);
@@ -109,8 +112,8 @@ impl Tiff {
     }
 }
 
-/// Identifies TIFF (TIFF 6.0 section 2) and `BigTIFF`: the first IFD is readable and has an image
-/// width.
+/// Identifies TIFF (TIFF 6.0 section 2) and `BigTIFF`. The first IFD must be readable and have an
+/// image width.
 pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     const NO_DIRECTORY: Detected = Detected::Damaged("a TIFF image without a readable directory");
     const RAW: Detected = Detected::Unsupported("a camera's raw image");
@@ -158,7 +161,7 @@ mod tests {
         identify(Cursor::new(bytes)).expect("in-memory I/O")
     }
 
-    /// Builds a TIFF directory from the tag, type, count and value of each entry.
+    /// Builds a TIFF directory from the tag, type, count and value of each of its entries.
     fn directory(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
         let mut bytes = u16::try_from(entries.len())
             .expect("few")
@@ -195,13 +198,14 @@ mod tests {
             (vec![width, (0x106, 3, 1, 32_803)], raw),
             (vec![width, (0x106, 3, 1, 34_892)], raw),
             (vec![width, (0xc612, 1, 4, 0x0401)], raw),
-            // The sub-IFD lies outside the file.
+            // A sub-IFD that lies outside the file.
             (vec![width, make, (0x14a, 4, 1, 9000)], raw),
             (vec![width, (0x14a, 4, 1, 9000)], tiff),
         ] {
             assert_eq!(found(start(&entries)), expected, "{entries:?}");
         }
-        // The only or the second sub-IFD holds either sensor data or a smaller copy of the image.
+        // A sub-IFD, the only or the second one, that has either sensor data or a smaller copy of
+        // the image.
         for (samples, expected) in [(32_803, raw), (2, tiff)] {
             let inner = directory(&[width, (0x106, 3, 1, samples)]);
             let first = |list: u32, count: u32| start(&[width, make, (0x14a, 4, count, list)]);

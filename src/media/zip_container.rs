@@ -8,7 +8,7 @@ use super::sniff::Detected;
 use memchr::memmem;
 use std::io::{self, Read, Seek};
 
-/// Facts gathered from the central directory.
+/// Facts about a ZIP container, gathered from its central directory.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Default)]
 struct Inside {
@@ -31,7 +31,7 @@ struct Inside {
 
 impl Inside {
     fn note(&mut self, name: &[u8], entry: Entry) {
-        // Some archives have entries for directories too.
+        // Some archives have entries for directories too; they say nothing about the type.
         if name.ends_with(b"/") {
             return;
         }
@@ -64,7 +64,7 @@ impl Inside {
         }
     }
 
-    /// Records a part of an iWork document (2013 and later).
+    /// Records an entry that is part of an iWork document (2013 and later).
     fn index(&mut self, path: &[u8]) {
         let Some(part) = path.strip_prefix(b"index/") else {
             return;
@@ -76,7 +76,7 @@ impl Inside {
     }
 }
 
-/// Identifies a file that is a ZIP archive.
+/// Identifies the type of a file that is a ZIP archive.
 pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Result<Detected> {
     let len = source.len();
     let Some(archive) = Archive::open(source, 0, len)? else {
@@ -108,7 +108,7 @@ pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
     if inside.container && inside.opf {
         return Ok(Detected::of("application/epub+zip"));
     }
-    // EPUB books made with Java's own tools have this manifest too, so they are tested first.
+    // EPUB books made with Java's own tools have a Java manifest too, so EPUB is tested before JAR.
     if inside.jar {
         return Ok(Detected::Unsupported("a Java archive"));
     }
@@ -137,7 +137,8 @@ pub(super) fn identify<R: Read + Seek>(source: &mut BoundedReader<R>) -> io::Res
     Ok(Detected::of("application/zip"))
 }
 
-/// Interprets the `mimetype` entry (EPUB OCF section 4.2.2, `OpenDocument` part 2 section 3.3).
+/// Identifies a document by its `mimetype` entry (EPUB OCF section 4.2.2, `OpenDocument` part 2
+/// section 3.3).
 fn declared(mimetype: &[u8]) -> Option<Detected> {
     let mimetype = mimetype.trim_ascii();
     let starts = |prefix: &[u8]| {
@@ -154,7 +155,7 @@ fn declared(mimetype: &[u8]) -> Option<Detected> {
     }
 }
 
-/// Identifies an iWork '09 document by the namespace of its root element.
+/// Identifies an iWork '09 document by the namespace of its XML root element.
 fn iwork(index: &[u8]) -> Option<Detected> {
     let start = &index[..index.len().min(4096)];
     let has = |part: &str| memmem::find(start, part.as_bytes()).is_some();
@@ -196,7 +197,7 @@ pub(super) mod tests {
             .expect("in-memory I/O")
     }
 
-    /// Checks the type of archives with these entries, stored and compressed.
+    /// Asserts that archives with these entries, stored and compressed, are identified as expected.
     fn assert_found(cases: &[(Entries<'_>, Detected)]) {
         for (entries, expected) in cases {
             for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
@@ -384,7 +385,7 @@ pub(super) mod tests {
             found([b"PK\x05\x06".as_slice(), &[0; 18]].concat()),
             Detected::of("application/zip")
         );
-        // An impossible directory size.
+        // The central directory has an impossible size.
         let mut lying = whole.clone();
         let at = lying.len() - 10;
         lying[at..at + 4].fill(0xff);

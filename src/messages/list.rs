@@ -1,4 +1,4 @@
-//! Pages of chats and messages.
+//! Lists chats and messages page by page.
 
 use super::{Error, Messages};
 use crate::db::chats;
@@ -9,16 +9,16 @@ use crate::domain::message::Message;
 use crate::domain::page::{ChatCursor, ChatFilter, Order};
 use crate::id::{ChatId, MessageId, PartnerId};
 
-/// A page of a list.
+/// One page of a list.
 #[derive(Debug)]
 pub struct Page<T, C> {
     pub items: Vec<T>,
-    /// The cursor of the next page; `None` at the end.
+    /// Cursor for the next page; `None` on the last page.
     pub next: Option<C>,
 }
 
-/// Approximate size of a page in bytes, whatever its `limit`: it ends before the item that would
-/// exceed it.
+/// Approximate maximum size of a page in bytes, whatever its `limit`: the page ends before the item
+/// that would exceed it.
 const MAX_PAGE_BYTES: u64 = 1_048_576;
 
 fn page_limit(items: u32) -> PageLimit {
@@ -28,7 +28,8 @@ fn page_limit(items: u32) -> PageLimit {
     }
 }
 
-/// Returns the approximate size of a chat as JSON. Each participant appears in it, and in its name.
+/// Returns the approximate size of a chat as JSON. Each participant counts twice: in the
+/// participant list and in the chat's name.
 fn chat_bytes(chat: &Chat) -> u64 {
     let participants = chat.participants.iter();
     let bytes = participants.map(|participant| 250 + 2 * participant.handle.len() as u64);
@@ -116,7 +117,7 @@ impl Messages {
         Ok((chat, self.page(page)))
     }
 
-    /// Converts a page of rows, without expired files.
+    /// Converts a page of database rows to messages, leaving out expired files.
     fn page(&self, page: MessagePage) -> Page<Message, MessageId> {
         let MessagePage {
             mut messages,

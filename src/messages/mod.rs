@@ -1,4 +1,4 @@
-//! Messages and chats: reading them one by one or by page, and deleting messages.
+//! Reads messages and chats, one by one or by page, and deletes messages.
 
 pub mod list;
 
@@ -11,7 +11,7 @@ use crate::domain::handle::PhoneNumber;
 use crate::domain::message::Message;
 use crate::id::{ChatId, MessageId, PartnerId};
 
-/// Failure to read or delete chats and messages.
+/// Reasons why chats or messages cannot be read or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The chat does not exist or belongs to another partner.
@@ -38,7 +38,7 @@ impl From<db::Error> for Error {
     }
 }
 
-/// The use cases of messages and chats.
+/// Operations on messages and chats.
 #[derive(Debug)]
 pub struct Messages {
     db: Database,
@@ -81,7 +81,8 @@ impl Messages {
         Ok((chat, message))
     }
 
-    /// Deletes a message from this server. Recipients keep it, and its attachments stay.
+    /// Deletes a message from this server. Recipients keep their copy, and its attachments are not
+    /// deleted.
     ///
     /// # Errors
     /// It does not exist or belongs to another partner, or the database fails.

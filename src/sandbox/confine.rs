@@ -1,5 +1,5 @@
-//! Confinement of the current process, a child of the server: drops privileges and sets resource
-//! limits before any input is read.
+//! Confines the current process, a child of the server: drops privileges and sets resource limits
+//! before any input is read.
 
 use std::fs::File;
 use std::io;
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{ChildSpec, Limits, Run};
 
-/// Maximum number of open files of a child.
+/// Maximum number of files that a child process may have open.
 const MAX_OPEN_FILES: u64 = 64;
-/// Niceness of a child: it yields the CPU to the server and to other programs.
+/// Niceness of a child process, which lets the server and other programs have the CPU first.
 const NICENESS: i32 = 5;
 
-/// The confinement in effect in a process, as found by trying.
+/// The restrictions found to be in effect in a process by `probe`.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
@@ -29,14 +29,14 @@ pub struct Confinement {
     pub no_processes: bool,
 }
 
-/// Confines this process irrevocably. Landlock and seccomp apply as far as the kernel supports
-/// them; [`probe`] reports that.
+/// Confines this process irrevocably. Landlock and seccomp restrictions apply as far as the kernel
+/// supports them; [`probe`] reports which are in effect.
 ///
 /// # Errors
-/// A limit cannot be set, or the server has died.
+/// Returns an error if a limit cannot be set or the server has exited.
 pub(crate) fn confine(spec: &ChildSpec) -> io::Result<()> {
     die_with_parent(spec.parent)?;
-    // Not essential, and some systems forbid it.
+    // Errors are ignored: lower priority is not essential, and some systems forbid changing it.
     let _ = rustix::process::nice(NICENESS);
     let own_memory = if matches!(spec.run, Run::Program(..)) {
         0
@@ -58,7 +58,7 @@ fn set_limits(limits: &Limits, own_memory: u64) -> io::Result<()> {
     set(Resource::Core, 0)?;
     set(Resource::Nofile, MAX_OPEN_FILES)?;
     set(Resource::Fsize, limits.output)?;
-    // SIGXCPU at the soft limit names the reason; SIGKILL follows at the hard limit.
+    // SIGXCPU at the soft limit shows that CPU time ran out; SIGKILL follows at the hard limit.
     let cpu = Rlimit {
         current: Some(limits.cpu_seconds),
         maximum: Some(limits.cpu_seconds + 1),
@@ -67,7 +67,7 @@ fn set_limits(limits: &Limits, own_memory: u64) -> io::Result<()> {
     set(Resource::As, own_memory.saturating_add(limits.memory))
 }
 
-/// Returns the size of this process's address space in bytes, or 0 if the system does not tell.
+/// Returns the size of this process's address space in bytes, or 0 if it cannot be determined.
 fn address_space() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| {
@@ -84,7 +84,7 @@ fn address_space() -> u64 {
 fn die_with_parent(parent: u32) -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The server may have died before the call above.
+    // The server may have exited before the parent-death signal was set.
     let alive =
         getppid().is_some_and(|pid| i64::from(pid.as_raw_nonzero().get()) == i64::from(parent));
     if alive {
@@ -102,7 +102,8 @@ fn die_with_parent(_: u32) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn restrict(spec: &ChildSpec) -> io::Result<()> {
     landlock(spec).map_err(io::Error::other)?;
-    // `None` on architectures that the crate does not support; `probe` reports the consequences.
+    // There are no filters on architectures that `seccompiler` does not support; `probe` reports
+    // the missing restrictions.
     for filter in system_call_filters(matches!(spec.run, Run::Program(..)))
         .into_iter()
         .flatten()
@@ -117,8 +118,8 @@ fn restrict(_: &ChildSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Restricts file access to the paths of the spec, and denies TCP and signals to other processes,
-/// as far as the kernel supports it (landlock(7)).
+/// Restricts file access to the paths in the spec, and denies TCP and sending signals to other
+/// processes, as far as the kernel supports it (landlock(7)).
 #[cfg(target_os = "linux")]
 fn landlock(spec: &ChildSpec) -> Result<(), landlock::RulesetError> {
     use landlock::{
@@ -152,9 +153,9 @@ fn landlock(spec: &ChildSpec) -> Result<(), landlock::RulesetError> {
     Ok(())
 }
 
-/// Returns seccomp filters that deny system calls for networking, for other processes, and for
-/// kernel interfaces that no decoder needs. A confined process can start threads but no processes,
-/// so killing it leaves nothing running. Only `ffmpeg` may use `execve`.
+/// Returns seccomp filters that deny system calls for networking, for starting or affecting other
+/// processes, and for kernel interfaces that no decoder needs. A confined process can start threads
+/// but no processes, so killing it leaves nothing running. Only `ffmpeg` may use `execve`.
 #[cfg(target_os = "linux")]
 fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     use seccompiler::{
@@ -190,8 +191,8 @@ fn system_call_filters(may_exec: bool) -> Option<Vec<seccompiler::BpfProgram>> {
     )
     .ok()?;
     refused.push((libc::SYS_clone, vec![SeccompRule::new(vec![process]).ok()?]));
-    // A filter cannot read the flags of clone3(2), which are in memory. C libraries fall back to
-    // clone(2) if it is not implemented.
+    // A seccomp filter cannot read the flags of clone3(2), because they are in memory. So clone3 is
+    // reported as not implemented, and C libraries fall back to clone(2).
     Some(vec![
         filter(refused, libc::EPERM)?,
         filter(vec![(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?,
@@ -219,7 +220,8 @@ const REFUSED_CALLS: [i64; 17] = [
     libc::SYS_mount,
 ];
 
-/// Tries what a confined process must not be able to do.
+/// Returns the restrictions in effect in this process. Most are tested by trying an operation that
+/// must be denied.
 pub(crate) fn probe() -> Confinement {
     let is_limited = |resource| rustix::process::getrlimit(resource).current.is_some();
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/bin/sh"));

@@ -1,11 +1,12 @@
-//! Sandboxed child processes, in which untrusted files are decoded: by the decoders of this binary
-//! (a hidden subcommand) or by `ffmpeg`. Knows nothing of media.
+//! Runs sandboxed child processes that decode untrusted files, either with the decoders of this
+//! binary (a hidden subcommand) or with `ffmpeg`. This module knows nothing about media.
 //!
-//! The parent starts this binary again. The child confines itself ([`confine`]), then runs a
-//! decoder or replaces itself with `ffmpeg` (`execve`). Memory (`RLIMIT_AS`), CPU time, wall time
-//! and output size are limited. The child has no network (seccomp) and, where the kernel has
-//! Landlock, no access to files other than those of its job. It is killed when the caller is
-//! cancelled, at its deadline, and when the server dies (`PR_SET_PDEATHSIG`).
+//! The server starts its own binary again as a child process. The child confines itself
+//! (`confine`), then runs a decoder or replaces itself with `ffmpeg` (`execve`). Memory
+//! (`RLIMIT_AS`), CPU time, wall time and output size are limited. The child has no network
+//! (seccomp) and, where the kernel supports Landlock, can access only the files of its job. It is
+//! killed when the caller is cancelled, at its deadline, and when the server exits
+//! (`PR_SET_PDEATHSIG`).
 
 pub(crate) mod confine;
 
@@ -24,33 +25,34 @@ use tokio::time::timeout;
 
 pub use confine::Confinement;
 
-/// The hidden subcommand of this binary that confines itself.
+/// The hidden subcommand that makes this binary run as a confined child process.
 pub const SUBCOMMAND: &str = "sandbox";
 /// Maximum size in bytes of the error message read from a child.
 const MAX_MESSAGE: u64 = 2000;
-/// Exit status for a failure of the system rather than of the input: `EX_IOERR` of `sysexits.h`.
+/// Exit status for a system failure, as opposed to invalid input: `EX_IOERR` of `sysexits.h`.
 pub const EXIT_IO: u8 = 74;
-/// Exit status of a Rust program that panicked.
+/// Exit status of a Rust program that panics.
 const EXIT_PANIC: i32 = 101;
 
-/// Resource limits of a child.
+/// Resource limits of a child process.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
-    /// Address space in bytes; for a decoder of this binary, in addition to that of the binary.
+    /// Address space in bytes; decoders of this binary get this in addition to what the binary
+    /// itself occupies.
     pub memory: u64,
     pub cpu_seconds: u64,
-    /// Maximum size of a written file in bytes.
+    /// Maximum size of each written file, in bytes.
     pub output: u64,
-    /// Wall time.
+    /// Maximum wall time.
     pub deadline: Duration,
 }
 
-/// The argument of the hidden subcommand, as JSON: how the child confines itself, and what it runs
-/// then.
+/// Instructions for a child process, passed to the hidden subcommand as JSON: how to confine
+/// itself, and what to run afterwards.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ChildSpec {
     pub limits: Limits,
-    /// Process id of the server. The child exits if its parent is another process.
+    /// Process id of the server. The child exits if its parent is a different process.
     pub parent: u32,
     /// Files and folders with read access.
     pub readable: Vec<PathBuf>,
@@ -61,54 +63,55 @@ pub(crate) struct ChildSpec {
     pub run: Run,
 }
 
-/// The task of a child after it has confined itself.
+/// The task that a child process runs after confining itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Run {
-    /// A decoder of this binary: its name and its argument.
+    /// Run a decoder of this binary, given by name and argument.
     Decoder(String, Option<String>),
-    /// Another program, which replaces the child process.
+    /// Run another program, which replaces the child process.
     Program(PathBuf, Vec<OsString>),
-    /// A report of the confinement that is in effect.
+    /// Report which restrictions are in effect.
     Probe,
 }
 
-/// A child process to run.
+/// A child process to start, with its limits, files and folders.
 #[derive(Debug)]
 pub struct Job<'a> {
     pub limits: Limits,
     pub run: Run,
-    /// Standard input; seekable.
+    /// Standard input, which is a seekable file.
     pub input: Option<File>,
     /// Standard output.
     pub output: Option<File>,
-    /// Working directory, and the only folder with write access.
+    /// Working directory, the only folder that the child can write to.
     pub folder: Option<&'a Path>,
-    /// Folders that hold the program and its libraries.
+    /// Folders that contain the program and its libraries.
     pub executable: Vec<PathBuf>,
 }
 
-/// The reason why a child process gave no result.
+/// Reasons why a child process returned no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Non-zero exit status; the message is from standard error.
+    /// The process exited with a non-zero status; `message` is its standard error.
     #[error("{message}")]
     Failed { status: i32, message: String },
-    /// A limit was exceeded that is proportional to the input.
+    /// The process exceeded a limit that is proportional to the input size.
     #[error("it needs more {0} than a file of its size may")]
     LimitExceeded(&'static str),
-    /// A panic, or a signal.
+    /// The process panicked or was terminated by a signal.
     #[error("the decoder crashed: {0}")]
     Crashed(String),
-    /// The deadline passed, possibly because the machine is busy.
+    /// The deadline passed, possibly because the machine was busy.
     #[error("it took longer than {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// The process could not be started, or reading or writing failed.
+    /// The process could not be started, or reading or writing data failed.
     #[error("decoder process: {0}")]
     Io(#[from] io::Error),
 }
 
 impl Error {
-    /// Returns true if the input caused the error, so that a retry would fail again.
+    /// Returns true if the input caused the error, which means that a retry would fail in the same
+    /// way.
     #[must_use]
     pub fn is_caused_by_input(&self) -> bool {
         matches!(
@@ -125,17 +128,17 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// `program` is the binary to start as the child process; it must be Haversack.
+    /// `program` is the path of the Haversack binary, which is started for each child process.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
         Self { program }
     }
 
-    /// Returns the path of the running binary. The path below `/proc` stays valid after an upgrade
-    /// has replaced the file.
+    /// Returns the path of the running binary. Where `/proc` exists, the path below it stays valid
+    /// after an upgrade has replaced the binary.
     ///
     /// # Errors
-    /// The system does not tell the path.
+    /// Returns an error if the system does not reveal the path.
     pub fn own_program() -> io::Result<PathBuf> {
         let running = Path::new("/proc/self/exe");
         if running.exists() {
@@ -148,7 +151,7 @@ impl Sandbox {
     /// Runs a job to completion. Dropping the future kills the child.
     ///
     /// # Errors
-    /// The child gave no result.
+    /// Returns an error if the child process gave no result.
     pub async fn run(&self, job: Job<'_>) -> Result<(), Error> {
         let Job {
             limits,
@@ -172,7 +175,7 @@ impl Sandbox {
         command
             .stdout(output.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::piped());
-        // A backtrace would read files that the child has no access to.
+        // Backtraces are disabled, because they would read files that the child cannot access.
         command
             .env_clear()
             .env("RUST_BACKTRACE", "0")
@@ -186,10 +189,10 @@ impl Sandbox {
         result(status, message)
     }
 
-    /// Reports the confinement that is in effect on this system, measured in a child process.
+    /// Reports the restrictions in effect on this system, as measured in a child process.
     ///
     /// # Errors
-    /// The child gave no result.
+    /// Returns an error if the child process gave no result.
     pub async fn probe(&self) -> Result<Confinement, Error> {
         let mut output = tempfile::tempfile()?;
         let limits = Limits {
@@ -213,8 +216,8 @@ impl Sandbox {
     }
 }
 
-/// Reads the start of a child's standard error, on one line. Discards the rest, because a full pipe
-/// would block the child.
+/// Reads the beginning of a child's standard error and joins it into one line. The rest is read and
+/// discarded, because a full pipe would block the child.
 async fn message(stderr: ChildStderr) -> io::Result<String> {
     let (mut message, mut stderr) = (Vec::new(), stderr.take(MAX_MESSAGE));
     stderr.read_to_end(&mut message).await?;
@@ -222,7 +225,7 @@ async fn message(stderr: ChildStderr) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&message).trim().replace('\n', "; "))
 }
 
-/// Maps the exit status of a child to its result.
+/// Converts a child's exit status into success or an error.
 fn result(status: ExitStatus, message: String) -> Result<(), Error> {
     use rustix::process::Signal;
     const CPU: i32 = Signal::XCPU.as_raw();
@@ -238,7 +241,7 @@ fn result(status: ExitStatus, message: String) -> Result<(), Error> {
         (Some(status), _) => Err(Error::Failed { status, message }),
         (None, Some(CPU)) => Err(Error::LimitExceeded("CPU time")),
         (None, Some(FILE_SIZE)) => Err(Error::LimitExceeded("output")),
-        // A Rust program aborts if an allocation fails.
+        // A failed allocation makes a Rust program abort, so the limit was exceeded.
         (None, Some(ABORT)) if message.contains("memory allocation") => {
             Err(Error::LimitExceeded("memory"))
         }

@@ -1,4 +1,4 @@
-//! The chat that a message goes into: an existing one, or a new one that the commit creates.
+//! Finds the chat for a message: an existing one, or a new one that the commit creates.
 
 use super::{Error, LineSelection};
 use crate::clock::Timestamp;
@@ -7,14 +7,14 @@ use crate::domain::chat::{Chat, Line, Participant, Recipients};
 use crate::domain::handle::PhoneNumber;
 use crate::id::{ChatId, HandleId, MessageId, PartnerId};
 
-/// The chat for a message.
+/// Chat in which a message is sent.
 #[derive(Clone, Debug)]
 pub(super) struct ChatTarget {
     pub chat: Chat,
-    /// The recipients to create the chat with, if it does not exist yet.
+    /// Recipients with whom to create the chat, if it does not exist yet.
     pub new: Option<Recipients>,
     pub line_selection: LineSelection,
-    /// The chat that is not used because its line is excluded.
+    /// Existing chat that is not used, because its line is excluded.
     pub previous: Option<ChatId>,
 }
 
@@ -48,7 +48,7 @@ impl ChatTarget {
     }
 }
 
-/// Finds the chat of a line with exactly these recipients, or prepares a new one.
+/// Finds the line's chat with exactly these recipients, or prepares a new one.
 pub(super) async fn find_on_line(
     db: &mut Connection,
     partner: PartnerId,

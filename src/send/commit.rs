@@ -1,4 +1,4 @@
-//! Phase 5: the transaction of a send.
+//! Commits a send in one transaction (phase 5).
 
 use super::local_media::LocalMedia;
 use super::publish::{FetchedAttachment, PublishedMedia};
@@ -12,7 +12,7 @@ use crate::domain::message::{DeliveryStatus, Message};
 use crate::domain::part::{DraftPart, Part};
 use crate::id::{MessageId, PartnerId};
 
-/// Result of the transaction.
+/// Result of a send's transaction.
 enum Committed {
     Sent(StoredResponse),
     /// A concurrent call with the same idempotency key was committed first.
@@ -40,8 +40,8 @@ impl Sends {
                 self.metrics.message(DeliveryStatus::Pending.as_str());
                 self.outbox.notify_one();
             }
-            // The transaction may have been committed nevertheless: leave the blobs to the deletion
-            // queue.
+            // The transaction may have been committed despite the error, so the blobs are left to
+            // the deletion queue.
             Err(error) if error.leaves_outcome_unknown() => {}
             Ok(Committed::Replayed(_)) | Err(_) => {
                 self.attachments.discard_published(partner, &keys).await;
@@ -85,9 +85,9 @@ impl Sends {
     }
 }
 
-/// Returns the names of the advisory locks of a send. They serialise sends with the same
-/// idempotency key, sends that may create the same chat, and sends that reuse a blob with its
-/// deletion. The rate limit takes its locks once the chat is known.
+/// Returns the names of the advisory locks that a send takes. They serialise sends with the same
+/// idempotency key, sends that may create the same chat, and sends that reuse a blob with that
+/// blob's deletion. The rate limit takes its own locks once the chat is known.
 fn lock_keys(partner: PartnerId, draft: &Draft, fetched: &[FetchedAttachment]) -> Vec<String> {
     let key = draft
         .idempotency_key
@@ -106,7 +106,7 @@ fn lock_keys(partner: PartnerId, draft: &Draft, fetched: &[FetchedAttachment]) -
     key.into_iter().chain(recipients).chain(blobs).collect()
 }
 
-/// Inserts the message, its outbox entry and, if they are new, its chat and its attachments.
+/// Inserts the message and its outbox entry, and also its chat and attachments if they are new.
 async fn insert(
     db: &mut Connection,
     partner: PartnerId,
@@ -160,7 +160,7 @@ async fn insert(
     })
 }
 
-/// Converts the parts of a draft to those of a message. Fetched files become attachments.
+/// Converts a draft's parts to message parts. Fetched files become attachments.
 async fn attach(
     db: &mut Connection,
     parts: Vec<DraftPart>,

@@ -1,4 +1,4 @@
-//! Failure of a send.
+//! Defines the errors of a send.
 
 use crate::attachments;
 use crate::blob;
@@ -11,32 +11,32 @@ use crate::id::AttachmentId;
 use crate::media::Rejection;
 use crate::quote::shown;
 
-/// The URLs in these errors are without their query, which can contain secrets.
+/// Reasons why a send fails. The URLs in these errors have no query, as it can contain secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The chat does not exist or belongs to another partner.
     #[error("Chat not found")]
     ChatNotFound,
-    /// The message under an idempotency key was deleted, or the message replied to does not exist
-    /// in the chat.
+    /// The message sent earlier with this idempotency key was deleted, or the message to reply to
+    /// is not in the chat.
     #[error("Message not found")]
     MessageNotFound,
     /// The number is not a line of the partner.
     #[error("{0} is not one of your phone numbers; GET /v3/phone_numbers lists them")]
     LineNotOwned(PhoneNumber),
-    /// Every line of the partner is excluded or a recipient.
+    /// No line is left to send from: each of the partner's lines is excluded or a recipient.
     #[error("none of your phone numbers is left to send from: see exclude_from and to")]
     NoLineLeft,
     /// The content is not accepted in the first message of a new chat.
     #[error("the first message of a new chat cannot {0}; send it as the second")]
     FirstMessage(&'static str),
-    /// A mention in a direct chat.
+    /// The message contains a mention, but its chat is not a group chat.
     #[error("a mention needs a group chat; this chat has one recipient")]
     MentionInDirectChat,
-    /// A reply names a part that its message does not have.
+    /// The reply refers to a part that the original message does not have.
     #[error("reply_to.part_index {part_index} is out of range: the message has {parts} parts")]
     PartIndexOutOfRange { part_index: u32, parts: usize },
-    /// Too many messages from one line to one recipient.
+    /// The line has sent too many messages to one recipient.
     #[error(
         "more than {limit} messages from {line} to {recipient} in {window} s; try again in {retry_after} s"
     )]
@@ -49,7 +49,7 @@ pub enum Error {
         /// In seconds.
         retry_after: u64,
     },
-    /// The attachment is pending.
+    /// The attachment's file was not uploaded yet.
     #[error("Attachment {0} is not ready: PUT the file to its upload_url first")]
     AttachmentNotReady(AttachmentId),
     /// The attachment's upload was rejected.
@@ -67,29 +67,29 @@ pub enum Error {
     /// The file of a voice memo is larger than this number of bytes.
     #[error("the file is too large for a voice memo; at most {0} bytes are accepted")]
     VoiceMemoTooLarge(u64),
-    /// The path of a media URL has the extension of a type that is not accepted.
+    /// The media URL's filename has an extension that is not accepted.
     #[error("{url}: files named .{extension} are not supported")]
     UnsupportedExtension {
         url: String,
         extension: &'static str,
     },
-    /// The type of a fetched file is not accepted.
+    /// The fetched file's type is not accepted.
     #[error("{url}: {reason}")]
     UnsupportedType { url: String, reason: String },
-    /// The type of a fetched file does not match its media URL or the origin's `Content-Type`.
+    /// The fetched file's type does not match its media URL or the origin's `Content-Type`.
     #[error("{url}: {reason}")]
     TypeMismatch { url: String, reason: String },
-    /// A file behind a media URL is too large.
+    /// The fetched file is too large.
     #[error("could not fetch {url}: {source}")]
     FetchTooLarge { url: String, source: fetch::Error },
-    /// The budget of concurrent fetches is used up.
+    /// The budget for concurrent fetches is used up.
     #[error("could not fetch {url}: {source}")]
     FetchAtCapacity {
         url: String,
         source: fetch::Error,
         refused: AtCapacity,
     },
-    /// A media URL cannot be fetched.
+    /// The file behind a media URL cannot be fetched.
     #[error("could not fetch {url}: {source}")]
     Fetch { url: String, source: fetch::Error },
     #[error(transparent)]
@@ -112,8 +112,8 @@ impl From<db::Error> for Error {
 }
 
 impl Error {
-    /// Converts a failed fetch. Voice memos have an error of their own for files that are too
-    /// large.
+    /// Converts a fetch error to a send error. For voice memos, a file that is too large has its
+    /// own error.
     pub(super) fn from_fetch(url: &FetchUrl, source: fetch::Error, as_voice_memo: bool) -> Self {
         let url = url.to_string();
         match source.cause() {
@@ -128,7 +128,7 @@ impl Error {
         }
     }
 
-    /// Converts the rejection of a fetched file.
+    /// Converts a fetched file's rejection to a send error.
     pub(super) fn from_rejection(url: &FetchUrl, rejection: Rejection) -> Self {
         let url = url.to_string();
         match rejection {
@@ -137,7 +137,7 @@ impl Error {
         }
     }
 
-    /// Returns the name of the outcome of a fetch in metrics.
+    /// Returns the outcome under which metrics count a failed fetch.
     pub(super) fn fetch_outcome(&self) -> &'static str {
         match self {
             Self::Fetch { source, .. }
@@ -156,7 +156,7 @@ impl Error {
         }
     }
 
-    /// Returns true after a failure of the database, which may have committed nevertheless.
+    /// Returns true for a database failure after which the transaction may have been committed.
     pub(super) fn leaves_outcome_unknown(&self) -> bool {
         matches!(self, Self::Db(_))
     }

@@ -1,8 +1,8 @@
-//! Phase 3: fetching the files that a draft references by media URL. They are inspected and staged
-//! as new attachments; nothing is published yet.
+//! Fetches the files that a draft references by media URL (phase 3). They are inspected and staged
+//! as new attachments, but not published yet.
 //!
-//! Every send fetches: the origin decides whether the file has changed. On a 304 the bytes of the
-//! last fetch are reused.
+//! Every send asks the origin, as only the origin knows whether the file has changed. If it answers
+//! 304, the bytes from the last fetch are reused.
 
 use std::time::Duration;
 
@@ -28,20 +28,21 @@ use crate::fetch::{self, Download, Fetched};
 use crate::id::PartnerId;
 use crate::media::{self, Ingest};
 
-/// Maximum time from the lookup of an earlier file to the transaction of the send.
+/// Maximum time between the lookup of an earlier file and the send's transaction that references
+/// it.
 const MAX_SEND_DURATION: Duration = Duration::from_mins(10);
 
-/// The fetched files of a draft, in the order of its parts.
+/// A draft's fetched files, in the order of its parts.
 #[derive(Debug, Default)]
 pub(super) struct RemoteMedia(pub Vec<StagedFetch>);
 
-/// A fetched file.
+/// A fetched file, staged as a new attachment.
 #[derive(Debug)]
 pub(super) struct StagedFetch {
     pub attachment: FetchedAttachment,
-    /// Blobs to publish. Empty if the attachment shares those of an earlier one.
+    /// Staged blobs to publish. Empty if the attachment shares an earlier attachment's blobs.
     pub files: Vec<StagedFile>,
-    /// Counts the fetched bytes until a message references them. `None` after a 304.
+    /// Reservation of the fetched bytes until a message references them. `None` after a 304.
     pub held: Option<Reservation>,
 }
 
@@ -99,7 +100,7 @@ impl Sends {
         Ok(RemoteMedia(fetched))
     }
 
-    /// Fetches one file, and reports the outcome in metrics and log.
+    /// Fetches one file, and reports the outcome in metrics and the log.
     async fn fetch_one(&self, url: &FetchUrl, context: FetchContext) -> Result<Source, Error> {
         let start = Instant::now();
         let result = self.fetch_unreported(url, context).await;
@@ -177,7 +178,7 @@ impl Sends {
             .inspect(partner, staged, name.clone(), declared, Ingest::Url)
             .await
             .map_err(attachments::Error::from)?;
-        // The permit of a fetch covers the inspection.
+        // The fetch permit is held until here, since it also covers the inspection.
         drop(permit);
         let inspected = inspected.map_err(|rejection| Error::from_rejection(url, rejection))?;
 
@@ -208,7 +209,7 @@ impl Sends {
                 .process_fetched(&mut attachment, &*staged)
                 .await?;
             files.extend(variant);
-            // Again: decoding may have found that it contains no audio.
+            // Checked a second time, as decoding may have found that the file contains no audio.
             context.check_voice_memo(&attachment)?;
         }
         files.push(StagedFile::original(&attachment, staged));
@@ -219,7 +220,8 @@ impl Sends {
         })
     }
 
-    /// Reuses the bytes of an earlier attachment, which the origin has confirmed to be current.
+    /// Reuses an earlier attachment's bytes, after the origin confirmed with a 304 that they are
+    /// current.
     async fn accept_not_modified(
         &self,
         url: &FetchUrl,
@@ -249,7 +251,7 @@ impl Sends {
         })
     }
 
-    /// Returns the attachment of the last fetch of a URL, if its blob can be reused.
+    /// Returns the attachment created when a URL was last fetched, if its blob can be reused.
     async fn cached_fetch(
         &self,
         partner: PartnerId,
@@ -258,7 +260,7 @@ impl Sends {
         let mut db = self.db.read(partner).await?;
         let cached = fetched_urls::find(&mut db, partner, url_hash).await?;
         drop(db);
-        // One that expires during the send could not be committed.
+        // An attachment that expires during the send could not be committed, so it is not reused.
         let latest_commit = self.clock.now() + MAX_SEND_DURATION;
         let cached = cached.filter(|(attachment, _)| !attachment.is_expired(latest_commit));
         let Some((attachment, validators)) = cached else {
@@ -268,7 +270,7 @@ impl Sends {
         Ok(has_blob.then_some((attachment, validators)))
     }
 
-    /// Streams a download into a staged blob. Returns it with the permit of the fetch.
+    /// Streams a download into a staged blob. Returns the blob with the fetch permit.
     async fn stage_download(
         &self,
         url: &FetchUrl,

@@ -1,4 +1,4 @@
-//! The attachments of this server that a draft references, by id or by file URL.
+//! Looks up the existing attachments that a draft references by id or by file URL.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,17 +13,17 @@ use crate::domain::filename;
 use crate::domain::part::DraftPart;
 use crate::id::{AttachmentId, PartnerId};
 
-/// The attachments that a draft references.
+/// Existing attachments that a draft references.
 #[derive(Debug)]
 pub(super) struct LocalMedia {
-    /// The attachment of each part, if the part has one.
+    /// Attachment of each draft part, or `None` for a part without one.
     pub by_part: Vec<Option<Attachment>>,
-    /// All attachments, including those of stickers, without duplicates.
+    /// Ids of all attachments, including sticker images, without duplicates.
     pub referenced: Vec<AttachmentId>,
 }
 
 impl Sends {
-    /// Looks up all attachments that a draft references, in one statement, and checks that they can
+    /// Looks up all attachments that a draft references in one statement, and checks that each can
     /// be sent.
     pub(super) async fn find_local_media(
         &self,
@@ -70,7 +70,8 @@ impl Sends {
     }
 }
 
-/// Returns the attachments that a part references and that can belong to the partner.
+/// Returns the ids of the attachments that a part references, leaving out file URLs of other
+/// partners.
 fn referenced(part: &DraftPart, partner: PartnerId) -> Vec<AttachmentId> {
     match part {
         DraftPart::Text(text) => text
@@ -88,7 +89,7 @@ fn referenced(part: &DraftPart, partner: PartnerId) -> Vec<AttachmentId> {
     }
 }
 
-/// The partner's attachments among those that a draft references.
+/// Attachments that a draft references and its partner owns.
 struct Lookup<'a> {
     found: HashMap<AttachmentId, Attachment>,
     checks: &'a DirectUploadChecks,
@@ -98,8 +99,8 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// Returns the attachment that a part consists of, if it does. Checks the images of stickers as
-    /// well.
+    /// Returns a media part's attachment, or `None` for other parts. Also checks that sticker
+    /// images can be sent.
     fn attachment_of(&mut self, part: &DraftPart) -> Result<Option<Attachment>, Error> {
         match part {
             DraftPart::Text(text) => {
@@ -122,8 +123,8 @@ impl Lookup<'_> {
         }
     }
 
-    /// Returns the partner's attachment if its upload is stored, or may be after a check for a
-    /// direct upload.
+    /// Returns the partner's attachment if its upload is stored, or if a direct upload may still be
+    /// found.
     fn require_stored(&mut self, id: AttachmentId) -> Result<&Attachment, Error> {
         let attachment = self.found.get(&id).ok_or(attachments::Error::NotFound)?;
         if attachment.state == UploadState::Pending && self.checks.needs_check(id) {

@@ -1,4 +1,4 @@
-//! Sends: everything between a validated request and a message in the outbox.
+//! Sends messages: turns a validated request into a message in the outbox.
 //!
 //! A send has five phases: replay, validate, fetch, publish, commit. The first three change
 //! nothing, the fourth only publishes blobs whose deletion is queued, and the fifth is one
@@ -39,7 +39,7 @@ use crate::setting::{number, seconds};
 pub use draft::{Destination, Draft, LineSelection, SendOutcome, StoredResponse};
 pub use error::Error;
 
-/// Settings of sends.
+/// Settings for sending messages: the rate limit.
 #[derive(Args, Clone, Copy, Debug)]
 #[group(skip)]
 #[command(next_help_heading = "Sending")]
@@ -53,14 +53,14 @@ pub struct Config {
     pub rate_limit_window: Duration,
 }
 
-/// The use cases of sending.
+/// Operations that send messages.
 #[derive(Debug)]
 pub struct Sends {
     attachments: Arc<Attachments>,
     db: Database,
     clock: Clock,
     fetcher: Fetcher,
-    /// Notified after a message was added to the outbox.
+    /// Notification to the outbox worker that a message was added.
     outbox: Arc<Notify>,
     config: Config,
     metrics: Metrics,
@@ -95,15 +95,15 @@ impl Sends {
         self.fetcher.own().has_sent(headers)
     }
 
-    /// Sends a message.
+    /// Sends a message and returns the API response.
     ///
-    /// `render` renders the response of the API. It runs within the transaction, since the response
-    /// is stored under the idempotency key with the message that it describes: a repeated call gets
-    /// exactly this response, or sends the message because none was stored.
+    /// `render` creates the API response. It runs within the transaction that stores the message
+    /// and, under the idempotency key, the response. So a repeated call either gets exactly this
+    /// response, or sends the message if nothing was committed.
     ///
     /// # Errors
-    /// The draft is invalid, a file cannot be fetched, a budget is used up, or database or
-    /// store fail.
+    /// The draft is invalid, a file cannot be fetched, a budget is used up, or the database or the
+    /// store fails.
     pub async fn send(
         self: &Arc<Self>,
         partner: PartnerId,
@@ -117,8 +117,8 @@ impl Sends {
         };
         let remote_files = draft.remote_files();
         let media = self.fetch(partner, &mut draft, &validated).await?;
-        // A redirect to a file of this server has turned a remote file into a local one, which is
-        // to be validated.
+        // A media URL redirected to a file of this server, so the draft now references an
+        // attachment that must be validated.
         if draft.remote_files() < remote_files {
             validated = match self.validate(partner, &draft, &mut checks).await? {
                 ControlFlow::Continue(validated) => validated,
@@ -132,8 +132,8 @@ impl Sends {
                 .commit(partner, draft, validated, published, render)
                 .await
         };
-        // Detached: a client that disconnects now must leave neither blobs that nothing references
-        // nor a message that the outbox is not notified of.
+        // Runs as a detached task: if the client disconnects now, no unreferenced blob may remain,
+        // and the outbox must be notified of a committed message.
         tokio::spawn(publish_and_commit.in_current_span())
             .await
             .map_err(|_| blob::Error::TaskFailed)?

@@ -1,5 +1,5 @@
-//! Phase 4: publishing the fetched files. The deletion of each blob is queued first; the commit
-//! cancels it.
+//! Publishes a draft's fetched files (phase 4). Each blob's deletion is queued first, in case the
+//! send fails; the commit cancels it.
 
 use super::fetch::{RemoteMedia, StagedFetch};
 use super::{Error, Sends};
@@ -13,7 +13,7 @@ use crate::domain::fetch_url::FetchUrl;
 use crate::domain::validators::Validators;
 use crate::id::{BlobId, PartnerId};
 
-/// A new attachment for a fetched file, with what to remember of its URL.
+/// New attachment for a fetched file, with what is cached for its URL.
 #[derive(Debug)]
 pub(super) struct FetchedAttachment {
     attachment: Attachment,
@@ -21,16 +21,16 @@ pub(super) struct FetchedAttachment {
     validators: Option<Validators>,
 }
 
-/// The fetched files of a draft, published.
+/// A draft's fetched files after publishing.
 #[derive(Debug)]
 pub(super) struct PublishedMedia {
     pub attachments: Vec<FetchedAttachment>,
-    /// Counts the fetched bytes until they are committed or discarded.
+    /// Reservations of the fetched bytes until they are committed or discarded.
     pub held: Vec<Reservation>,
 }
 
 impl Sends {
-    /// Publishes fetched files.
+    /// Publishes fetched files, so that the send's transaction can reference them.
     pub(super) async fn publish(
         &self,
         partner: PartnerId,
@@ -59,7 +59,7 @@ impl Sends {
 }
 
 impl PublishedMedia {
-    /// Returns the keys of the published blobs.
+    /// Returns the keys of the blobs published for the draft.
     pub(super) fn keys(&self) -> Vec<BlobKey> {
         let attachments = self.attachments.iter();
         attachments.flat_map(FetchedAttachment::own_blobs).collect()
@@ -79,20 +79,20 @@ impl FetchedAttachment {
         }
     }
 
-    /// Returns the keys of the blobs that were published for it.
+    /// Returns the keys of the blobs published for this attachment.
     fn own_blobs(&self) -> impl Iterator<Item = BlobKey> {
         self.attachment
             .keys()
             .filter(|_| self.attachment.owns_blob())
     }
 
-    /// Returns the ids of the blobs that it shares with an earlier attachment.
+    /// Returns the ids of the blobs that this attachment shares with an earlier one.
     pub(super) fn shared_blobs(&self) -> impl Iterator<Item = BlobId> {
         let keys = self.attachment.keys().map(|key| key.id());
         keys.filter(|_| !self.attachment.owns_blob())
     }
 
-    /// Creates the attachment in the transaction of the send.
+    /// Creates the attachment within the send's transaction.
     pub(super) async fn attach(
         self,
         db: &mut Connection,

@@ -1,8 +1,7 @@
-//! The rate limit of sends: a number of messages from one line to one recipient within a sliding
-//! window.
+//! Limits the number of messages from one line to one recipient within a sliding window.
 //!
-//! Sends are counted in their transaction, so a failed send does not count, and under a lock on
-//! line and recipient, so concurrent sends cannot exceed the limit.
+//! Sends are counted within their transaction, so a failed send does not count. A lock on line and
+//! recipient keeps concurrent sends from exceeding the limit.
 
 use super::{Config, Error};
 use crate::clock::Timestamp;

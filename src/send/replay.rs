@@ -1,14 +1,15 @@
-//! Phase 1: the response stored under an idempotency key.
+//! Looks up the response stored under an idempotency key (phase 1).
 
 use super::{Error, Sends, StoredResponse};
 use crate::db::{Connection, idempotency};
 use crate::id::PartnerId;
 
 impl Sends {
-    /// Returns the response stored under an idempotency key.
+    /// Returns the response to an earlier send with this idempotency key, or `None` if there is
+    /// none.
     ///
     /// # Errors
-    /// The message was deleted, or the database fails.
+    /// The earlier message was deleted, or the database fails.
     pub async fn replay(
         &self,
         partner: PartnerId,

@@ -1,5 +1,5 @@
-//! Phase 2: validation of a draft. It uses a read connection only, so that an invalid send neither
-//! waits for the writer nor fetches a file. The commit rechecks what may have changed since.
+//! Validates a draft (phase 2). Uses only a read connection, so that an invalid send neither waits
+//! for the writer nor fetches a file. The commit rechecks what may have changed since.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::domain::message::ReplyTo;
 use crate::domain::part::{DraftPart, Text};
 use crate::id::{AttachmentId, MessageId, PartnerId};
 
-/// A draft's chat, thread and attachments.
+/// Chat, thread and attachments of a valid draft.
 #[derive(Debug)]
 pub(super) struct ValidatedDraft {
     pub target: ChatTarget,
@@ -24,12 +24,12 @@ pub(super) struct ValidatedDraft {
     pub media: LocalMedia,
 }
 
-/// Why a draft cannot be sent, or not yet.
+/// Reasons why a draft cannot be sent, or not yet.
 #[derive(Debug)]
 pub(super) enum Blocked {
-    /// The attachment must be processed, as this is its first send.
+    /// The attachment must first be processed, as it was never sent before.
     NeedsProcessing(AttachmentId),
-    /// The attachments may have direct uploads, which must be finalized.
+    /// The attachments may have direct uploads, which must first be finalized.
     NeedsFinalize(Vec<AttachmentId>),
     Invalid(Error),
 }
@@ -41,9 +41,9 @@ impl<E: Into<Error>> From<E> for Blocked {
 }
 
 impl Sends {
-    /// Validates a draft, after processing and finalizing its attachments if necessary. If a
-    /// concurrent call with the same idempotency key has been carried out, this one may be invalid
-    /// for that reason: breaks with the response of that call.
+    /// Validates a draft, after processing and finalizing its attachments if necessary. The draft
+    /// may be invalid only because a concurrent call with the same idempotency key was committed;
+    /// in that case, breaks with that call's response.
     pub(super) async fn validate(
         self: &Arc<Self>,
         partner: PartnerId,
@@ -83,7 +83,8 @@ impl Sends {
         Ok(())
     }
 
-    /// Checks everything that can be checked before remote files are fetched. Changes nothing.
+    /// Checks everything that can be checked before remote files are fetched, without changing
+    /// anything.
     async fn check(
         &self,
         partner: PartnerId,
@@ -112,9 +113,9 @@ impl Sends {
     }
 }
 
-/// Rechecks, within the transaction of the send, what may have changed since [`Sends::validate`]: a
-/// new chat may have been created, the rate limit reached, and attachments deleted. Chats and their
-/// participants never change.
+/// Rechecks, within the send's transaction, what may have changed since [`Sends::validate`]: a chat
+/// may have been created, the rate limit reached, or an attachment deleted. Existing chats and
+/// their participants never change.
 pub(super) async fn recheck(
     db: &mut Connection,
     config: Config,
@@ -133,7 +134,7 @@ pub(super) async fn recheck(
     Ok(validated)
 }
 
-/// Finds the chat of a draft, or prepares a new one.
+/// Finds the draft's chat, or prepares a new one.
 async fn find_target(
     db: &mut Connection,
     partner: PartnerId,

@@ -1,11 +1,11 @@
-//! Requirements on the file of a voice memo.
+//! Checks that a voice memo's file can be sent as one.
 
 use super::Error;
 use crate::domain::attachment::Attachment;
 use crate::domain::voice_memo;
 use crate::media;
 
-/// Fails if an attachment cannot be sent as a voice memo.
+/// Fails unless an attachment is playable audio within the size limit for voice memos.
 pub(super) fn check(attachment: &Attachment) -> Result<(), Error> {
     let filename = || attachment.filename.clone();
     if !voice_memo::is_sound(&attachment.media_type) {

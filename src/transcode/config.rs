@@ -1,4 +1,4 @@
-//! Settings of conversions.
+//! Defines the settings of file conversions.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use clap::Args;
 use crate::budget;
 use crate::setting::number;
 
-/// Maximum number of conversions of one partner that wait.
+/// Maximum number of a partner's conversions that wait for a permit.
 const MAX_QUEUED: usize = 64;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -29,12 +29,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the ffmpeg program, unless it is disabled.
+    /// Returns the path or name of the ffmpeg program, or `None` if ffmpeg is disabled.
     pub(crate) fn ffmpeg(&self) -> Option<&Path> {
         Some(self.ffmpeg.as_path()).filter(|program| *program != Path::new("none"))
     }
 
-    /// Returns the limits of decoder processes, by partner.
+    /// Returns the limits on running and waiting decoder processes, in total and per partner.
     pub(crate) fn conversions(&self) -> budget::Limits {
         budget::Limits {
             total: self.max_conversions,

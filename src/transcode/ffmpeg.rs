@@ -1,6 +1,7 @@
-//! `ffmpeg`, for codecs without a built-in encoder or decoder. It runs in the sandbox, in a folder
-//! that holds only the input file. The input format is set explicitly, no protocol other than
-//! `file` is allowed, and the amount of output is bounded before it starts.
+//! Runs `ffmpeg` for codecs that have no built-in encoder or decoder. The program runs in the
+//! sandbox, in a folder that holds only the input file. The input format is set explicitly, no
+//! protocol other than `file` is allowed, and the amount of output is bounded before the program
+//! starts.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,22 +20,26 @@ use crate::domain::attachment::AudioInfo;
 use crate::media;
 use crate::sandbox::{self, Job, Limits, Run, Sandbox};
 
-/// Address space limit in bytes. The program maps about 300 MiB at startup.
+/// Address space limit in bytes. `ffmpeg` maps about 300 MiB at startup.
 const MEMORY: u64 = 1024 * 1024 * 1024;
-/// Maximum size of the output in bytes.
+/// Maximum size of the output file in bytes.
 const MAX_OUTPUT: u64 = 128 * 1024 * 1024;
-/// CPU time limit for any file, in seconds; one more second per [`MIN_SPEED`] seconds of audio.
+/// CPU time limit in seconds, the same for every file. One more second is added per [`MIN_SPEED`]
+/// seconds of audio.
 const CPU_SECONDS: u64 = 5;
-/// Minimum encoding speed, in seconds of audio per second. Common machines reach 50 to 100.
+/// Minimum encoding speed, in seconds of audio per second of CPU time. Common machines reach 50 to
+/// 100.
 const MIN_SPEED: u64 = 20;
-/// Maximum duration of audio to convert or decode.
+/// Maximum duration of audio that is converted or decoded.
 const MAX_DURATION: Duration = Duration::from_hours(2);
-/// Accepted sample rates in Hz. Resampling from a lower rate would multiply the samples.
+/// Accepted sample rates in Hz. Lower rates are rejected, because resampling would multiply the
+/// number of samples.
 const SAMPLE_RATES: std::ops::RangeInclusive<f64> = 4000.0..=384_000.0;
-/// Maximum number of audio frames per byte of a file. Speech at 6 kbit/s has 64, one-byte packets
-/// of Opus have 5,760.
+/// Maximum number of audio frames per byte of a file. Speech at 6 kbit/s has 64 frames per byte,
+/// and Opus in one-byte packets has 5,760.
 const MAX_FRAMES_PER_BYTE: f64 = 128.0;
-/// Folders of programs and libraries, readable in addition to the program's own folder.
+/// Folders of programs and libraries that the sandbox makes readable, in addition to `ffmpeg`'s own
+/// folder.
 const SYSTEM_FOLDERS: [&str; 8] = [
     "/usr",
     "/bin",
@@ -46,11 +51,11 @@ const SYSTEM_FOLDERS: [&str; 8] = [
     "/etc/ld.so.cache",
 ];
 
-/// Options that describe the input, so that the program does not probe its format.
+/// Options that describe the input, so that `ffmpeg` does not have to guess its format.
 struct InputFormat<'a> {
-    /// Name of the demuxer.
+    /// Name of the `ffmpeg` demuxer.
     demuxer: &'a str,
-    /// Specifier of the stream to decode.
+    /// Stream specifier of the stream to decode.
     stream: &'a str,
     options: &'a [&'a str],
 }
@@ -66,7 +71,7 @@ const AMR: InputFormat<'_> = InputFormat {
     options: &[],
 };
 
-/// An executable. It is probed on first use, so that startup does not wait for it.
+/// The `ffmpeg` program. It is probed on first use, so that startup does not wait for it.
 #[derive(Debug)]
 pub struct Ffmpeg {
     program: PathBuf,
@@ -81,7 +86,7 @@ pub struct Probe {
 }
 
 impl Ffmpeg {
-    /// Finds the program by its path, or by its name in `PATH`.
+    /// Finds the `ffmpeg` program by its path, or by its name in `PATH`.
     ///
     /// # Errors
     /// There is no such file.
@@ -91,7 +96,7 @@ impl Ffmpeg {
         } else {
             in_path(program)?
         };
-        // The child process has another working directory.
+        // The path is made absolute, because the child process has another working directory.
         let found = found
             .canonicalize()
             .map_err(|error| format!("cannot find {}: {error}", program.display()))?;
@@ -102,7 +107,7 @@ impl Ffmpeg {
         })
     }
 
-    /// Returns the program's version, which is read once.
+    /// Returns the version of `ffmpeg`. The program is run for this only once.
     ///
     /// # Errors
     /// The program cannot be run in the sandbox, or is not `ffmpeg`.
@@ -111,7 +116,7 @@ impl Ffmpeg {
         probe.as_ref().map_err(String::as_str)
     }
 
-    /// Returns false if a probe failed; true if it succeeded or is still outstanding.
+    /// Returns false if a probe has failed, and true if it has succeeded or has not been made yet.
     pub(super) fn may_work(&self) -> bool {
         self.probe.get().is_none_or(Result::is_ok)
     }
@@ -121,15 +126,15 @@ impl Ffmpeg {
         &self.program
     }
 
-    /// Converts CAF to M4A. AAC is copied, other codecs are encoded as AAC.
+    /// Converts CAF to M4A. AAC is copied; other codecs are re-encoded as AAC.
     pub(super) async fn caf_to_m4a(
         &self,
         parent: &Path,
         content: Box<dyn RandomAccess>,
     ) -> Result<File, Error> {
         let (input, duration) = Input::from_caf(parent, content).await?;
-        // Apple Core Audio Format Specification, "Audio Description Chunk": the first chunk names
-        // the codec.
+        // The first chunk of a CAF file names the codec (Apple Core Audio Format Specification,
+        // "Audio Description Chunk").
         let codec = if input.head[28..32] == *b"aac " {
             "copy"
         } else {
@@ -139,7 +144,7 @@ impl Ffmpeg {
         let output = ["-c:a", codec, "-movflags", "+faststart", "-f", "ipod"];
         let file = self.run(&input.folder, limits, &CAF, &output).await;
         match file {
-            // The M4A container does not support this kind of AAC.
+            // The M4A container does not support this kind of AAC, so it is re-encoded.
             Err(Error::Decoder(sandbox::Error::Failed { .. })) if codec == "copy" => {
                 let output = ["-c:a", "aac", "-movflags", "+faststart", "-f", "ipod"];
                 self.run(&input.folder, limits, &CAF, &output).await
@@ -162,7 +167,7 @@ impl Ffmpeg {
             options: &["-max_pixels", &pixels],
         };
         let output = ["-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe"];
-        // Decoding the largest picture takes as long as a minute of audio.
+        // Decoding the largest picture takes as long as converting a minute of audio.
         self.run(
             &input.folder,
             limits(Duration::from_mins(1)),
@@ -172,7 +177,8 @@ impl Ffmpeg {
         .await
     }
 
-    /// Analyses AMR, for which there is no built-in decoder.
+    /// Decodes AMR with `ffmpeg`, because there is no built-in decoder, and returns its audio
+    /// analysis.
     pub(super) async fn analyze_amr(
         &self,
         parent: &Path,
@@ -196,7 +202,7 @@ impl Ffmpeg {
         content: Box<dyn RandomAccess>,
     ) -> Result<Option<AudioInfo>, Error> {
         let input = Input::copy(parent, content).await?;
-        // RFC 4867 section 5.1.
+        // The magic number distinguishes wideband AMR from narrowband (RFC 4867 section 5.1).
         let sample_rate = if input.head.starts_with(b"#!AMR-WB") {
             16_000
         } else {
@@ -224,7 +230,7 @@ impl Ffmpeg {
             .map_err(|_| Error::TaskFailed)??)
     }
 
-    /// Runs the program on the file `in` in `folder`, and opens its output.
+    /// Runs `ffmpeg` on the file `in` in `folder`, and opens the output file.
     async fn run(
         &self,
         folder: &TempDir,
@@ -243,8 +249,8 @@ impl Ffmpeg {
             "-threads",
             "1",
         ];
-        // SSRF and local file inclusion: with a fixed demuxer and the protocol `file` only, nothing
-        // in the input can refer to another file or host.
+        // Protection against SSRF and local file inclusion: with a fixed demuxer and only the
+        // protocol `file`, nothing in the input can refer to another file or host.
         arguments.extend(["-protocol_whitelist", "file", "-f", input.demuxer]);
         arguments.extend(input.options);
         arguments.extend([
@@ -328,7 +334,7 @@ impl Ffmpeg {
     }
 }
 
-/// Returns the limits for converting audio of a duration.
+/// Returns the process limits for converting audio of this duration.
 fn limits(duration: Duration) -> Limits {
     let cpu_seconds = CPU_SECONDS + duration.as_secs() / MIN_SPEED;
     Limits {
@@ -339,7 +345,7 @@ fn limits(duration: Duration) -> Limits {
     }
 }
 
-/// A copy of the input in a folder of its own, and its first bytes.
+/// Copy of the input in a folder of its own, with its first bytes.
 struct Input {
     folder: TempDir,
     head: [u8; 64],
@@ -362,7 +368,8 @@ impl Input {
             .map_err(|_| Error::TaskFailed)??)
     }
 
-    /// Copies a CAF file after checking its duration and sample rate. Returns the duration as well.
+    /// Copies a CAF file after checking its duration and sample rate. Returns the copy and the
+    /// duration.
     async fn from_caf(
         parent: &Path,
         content: Box<dyn RandomAccess>,
@@ -385,7 +392,7 @@ impl Input {
     }
 }
 
-/// Rejects audio whose decoding would exceed the limits.
+/// Rejects audio that would exceed the limits when decoded.
 fn check_audio(size: u64, rate: f64, duration: Duration) -> Result<(), Error> {
     if !SAMPLE_RATES.contains(&rate) {
         return Err(Error::OutOfBounds(format!("a sample rate of {rate} Hz")));

@@ -1,6 +1,6 @@
-//! Transcoding to formats that recipients' devices can play, audio analysis, and removal of private
-//! metadata. Chooses the decoder for each type and its limits; the decoding itself happens in
-//! sandboxed child processes ([`crate::sandbox`]). Knows nothing of partners, messages or the
+//! Transcodes files to formats that recipients' devices can play, analyses audio, and removes
+//! private metadata. Chooses the decoder and its limits for each type; the decoding itself happens
+//! in sandboxed child processes ([`crate::sandbox`]). Knows nothing of partners, messages or the
 //! store.
 //!
 //! A file that cannot be converted is delivered unchanged, under its own type.
@@ -34,34 +34,39 @@ use crate::sandbox::{self, Job, Limits, Run, Sandbox};
 const MIB: u64 = 1024 * 1024;
 /// Memory limit for decoding audio, in bytes.
 const AUDIO_MEMORY: u64 = 56 * MIB;
-/// CPU time limit for decoding audio, in seconds per MiB. A MiB of speech takes about one.
+/// CPU time limit for decoding audio, in seconds per MiB. A MiB of speech takes about one second.
 const AUDIO_CPU_SECONDS: u64 = 5;
-/// Memory limit for converting a picture, in bytes: the largest one with four 16-bit channels.
+/// Memory limit for converting a picture, in bytes: enough for the largest one with four 16-bit
+/// channels.
 const PICTURE_MEMORY: u64 = 640 * MIB;
-/// CPU time limit for converting a picture, in seconds. The largest takes about four.
+/// CPU time limit for converting a picture, in seconds. The largest picture takes about four
+/// seconds.
 const PICTURE_CPU_SECONDS: u64 = 10;
-/// Memory limit for the removal of metadata, in bytes.
+/// Memory limit for removing metadata, in bytes.
 const STRIP_MEMORY: u64 = 48 * MIB;
-/// Minimum rate of the removal of metadata, in MiB per second; sets its CPU time limit.
+/// Minimum rate at which metadata is removed, in MiB per second; the CPU time limit follows from
+/// it.
 const MIN_STRIP_RATE: u64 = 5;
 /// Maximum size of a converted picture in bytes.
 const MAX_PICTURE: u64 = 128 * MIB;
-/// ITU-T T.81 section B.1.1.3: start of image, and the first byte of the next marker.
+/// First bytes of a JPEG file: the start-of-image marker and the first byte of the next marker
+/// (ITU-T T.81 section B.1.1.3).
 const JPEG: &[u8] = b"\xff\xd8\xff";
-/// Maximum size of an audio analysis in bytes, as JSON.
+/// Maximum size in bytes of an audio analysis as JSON.
 const MAX_ANALYSIS: u64 = 64 * 1024;
 
-/// Returns the wall time limit for a CPU time limit: longer, because other processes run as well.
+/// Returns the wall time limit for a CPU time limit. It is longer, because other processes run as
+/// well.
 fn deadline(cpu_seconds: u64) -> Duration {
     Duration::from_secs(2 * cpu_seconds + 10)
 }
 
-/// The reason why a file was not converted.
+/// Reasons why a file was not converted, analysed or stripped of metadata.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("ffmpeg is not installed or does not work")]
     NoFfmpeg,
-    /// Decoding would exceed the limits; known before it starts.
+    /// Decoding would exceed the limits, which is found before it starts.
     #[error("not decoded: {0}")]
     OutOfBounds(String),
     #[error(transparent)]
@@ -74,7 +79,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns true if a retry may succeed: the machine rather than the file is the cause.
+    /// Returns true if a retry may succeed, because the machine and not the file caused the error.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -88,46 +93,47 @@ impl Error {
 /// A transcoded file.
 #[derive(Debug)]
 pub struct Converted {
-    /// The bytes, in an unlinked temporary file.
+    /// Content of the file, in an unlinked temporary file.
     pub file: File,
     pub media_type: &'static str,
-    /// Filename extension, without a dot.
+    /// Filename extension for the new type, without a dot.
     pub extension: &'static str,
 }
 
-/// Result of decoding the audio of a file.
+/// Result of decoding the audio in a file.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum AudioAnalysis {
     Decoded(AudioInfo),
-    /// Audio of a supported format, but no frame of it can be decoded.
+    /// The audio has a supported format, but none of its frames can be decoded.
     Undecodable,
     /// No decoder supports the format, or decoding did not finish in time.
     Unknown,
 }
 
-/// Result of the removal of private metadata.
+/// Result of removing private metadata from a file.
 #[derive(Debug)]
 pub enum Stripped {
-    /// A copy without private metadata.
+    /// A copy of the file without private metadata.
     File(File),
-    /// There is no private metadata.
+    /// The file contains no private metadata.
     Unchanged,
-    /// The metadata cannot be removed, with the reason.
+    /// The metadata cannot be removed; the field is the reason.
     Refused(String),
 }
 
-/// Converts and analyses files in child processes.
+/// Converts and analyses files in sandboxed child processes.
 #[derive(Debug)]
 pub struct Converter {
     sandbox: Sandbox,
     ffmpeg: Option<Ffmpeg>,
     folder: PathBuf,
-    /// One unit per file that is being converted or analysed.
+    /// Budget of concurrent conversions and analyses; each file takes one unit.
     budget: Budget,
 }
 
 impl Converter {
-    /// `folder` is for temporary files. It is emptied, because a crash leaves user files behind.
+    /// Creates a converter that uses `folder` for temporary files. The folder is emptied first,
+    /// because a crash leaves user files behind.
     ///
     /// # Errors
     /// The folder cannot be emptied or created.
@@ -149,14 +155,14 @@ impl Converter {
         })
     }
 
-    /// The folder for temporary files.
+    /// Returns the folder for temporary files.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Waits for a permit to convert a file of a partner. Also probes `ffmpeg`, so that afterwards
-    /// [`Self::converts`] is definite.
+    /// Waits for a permit to convert a file of a partner. Also probes `ffmpeg`, so that the answer
+    /// of [`Self::converts`] is final from then on.
     ///
     /// # Errors
     /// The partner's wait queue is full, or no permit was released in time.
@@ -171,7 +177,7 @@ impl Converter {
         self.ffmpeg.as_ref()?.probe().await.ok()
     }
 
-    /// Returns true if files of this type are delivered as a variant.
+    /// Returns true if files of this type are delivered in a converted form.
     #[must_use]
     pub fn converts(&self, media_type: &str) -> bool {
         match media_type {
@@ -181,8 +187,8 @@ impl Converter {
         }
     }
 
-    /// Converts a file of a type for which [`Self::converts`] returns true. Dropping the future
-    /// kills the decoder process.
+    /// Converts a file whose type [`Self::converts`] accepts. Dropping the future kills the decoder
+    /// process.
     ///
     /// # Errors
     /// The file cannot be converted.
@@ -206,9 +212,10 @@ impl Converter {
             .ok_or(Error::NoFfmpeg)?
             .caf_to_m4a(&self.folder, content)
             .await?;
-        // ISO/IEC 14496-12 section 4.3: the first box is the file type.
+        // An M4A file starts with the file type box (ISO/IEC 14496-12 section 4.3).
         let file = Self::checked(file, 4, b"ftyp")?;
-        // The reference's label, although it lists audio/mp4 as a deprecated name of audio/x-m4a.
+        // The type name is the one that the API reference uses, although the reference lists
+        // audio/mp4 as a deprecated name of audio/x-m4a.
         Ok(Converted {
             file,
             media_type: "audio/mp4",
@@ -216,8 +223,8 @@ impl Converter {
         })
     }
 
-    /// Returns the output of a decoder if it has the signature of its type: a compromised decoder
-    /// can write anything.
+    /// Returns a decoder's output if it starts with the signature of its type. This is checked
+    /// because a compromised decoder can write anything.
     fn checked(mut file: File, at: u64, magic: &[u8]) -> Result<File, Error> {
         let mut start = vec![0; magic.len()];
         file.seek(SeekFrom::Start(at))?;
@@ -230,8 +237,8 @@ impl Converter {
         }
     }
 
-    /// Converts with the built-in decoder, or with `ffmpeg` for what that does not support
-    /// (palettes, fax group 3, Lab).
+    /// Converts TIFF with the built-in decoder, or with `ffmpeg` if the built-in one does not
+    /// support the image (palettes, fax group 3, Lab).
     async fn tiff_to_jpeg(&self, content: Box<dyn RandomAccess>) -> Result<File, Error> {
         let (file, content) = self.input(content).await?;
         let mut output = tempfile::tempfile_in(&self.folder)?;
@@ -264,7 +271,7 @@ impl Converter {
         Self::checked(output, 0, JPEG)
     }
 
-    /// Decodes the audio of a file. Dropping the future kills the decoder process.
+    /// Decodes the audio in a file and analyses it. Dropping the future kills the decoder process.
     ///
     /// # Errors
     /// The file was not decoded for a reason other than its content.
@@ -286,7 +293,8 @@ impl Converter {
                     .decode(worker::WAVEFORM, None, limits, &file, &output)
                     .await
                 {
-                    // A compromised decoder can write anything.
+                    // Output that is not a valid analysis is not trusted: a compromised decoder can
+                    // write anything.
                     Ok(()) => Ok(read_analysis(output).unwrap_or(AudioAnalysis::Undecodable)),
                     Err(error) if error.is_caused_by_input() => {
                         tracing::warn!(%error, media_type, "audio cannot be decoded");
@@ -298,7 +306,7 @@ impl Converter {
         }
     }
 
-    /// Removes private metadata from a file. The caller holds a permit for inspecting the file.
+    /// Removes private metadata from a file. The caller must hold a permit for inspecting the file.
     ///
     /// # Errors
     /// The removal failed for a reason other than the content of the file.
@@ -314,7 +322,7 @@ impl Converter {
         {
             Ok(()) if output.metadata()?.len() == 0 => Ok(Stripped::Unchanged),
             Ok(()) => Ok(Stripped::File(output)),
-            // Fail closed: a file that cannot be stripped is not accepted.
+            // A file whose metadata cannot be removed is not accepted (fail closed).
             Err(error) if error.is_caused_by_input() => Ok(Stripped::Refused(error.to_string())),
             Err(error) => Err(error.into()),
         }
@@ -341,8 +349,8 @@ impl Converter {
         self.sandbox.run(job).await
     }
 
-    /// Returns the content as a file that a child process can read, copied unless it is in a local
-    /// file already; and the content again.
+    /// Returns the content twice: as a file that a child process can read, and as it was passed in.
+    /// It is copied to a temporary file unless it is in a local file already.
     async fn input(
         &self,
         mut content: Box<dyn RandomAccess>,

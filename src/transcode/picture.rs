@@ -1,7 +1,7 @@
-//! Decoded pictures and their encoding as JPEG.
+//! Encodes decoded pictures as JPEG.
 //!
-//! The encoder takes rows, and each row is converted on its own: to eight bits per channel, without
-//! transparency, and turned upright. A second copy of the picture is never made.
+//! The encoder takes the picture row by row, and each row is converted on its own: to eight bits
+//! per channel, without transparency, and turned upright. The whole picture is thus never copied.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -11,34 +11,34 @@ use jpeg_encoder::{
     Encoder, EncodingError, ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr,
 };
 
-/// Maximum number of pixels of a picture, enough for a large scan. Checked before decoding.
+/// Maximum number of pixels in a picture, enough for a large scan. Checked before decoding.
 pub const MAX_PIXELS: u64 = 64_000_000;
 /// Maximum width and height of a JPEG in pixels (ITU-T T.81 section B.2.2).
 const MAX_SIDE: u32 = 65_535;
 /// JPEG quality out of 100: the level that cameras use.
 const QUALITY: u8 = 90;
 
-/// The reason why a picture was not converted.
+/// Reasons why a picture was not converted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Valid, but of a kind that is not decoded here.
+    /// The picture is valid, but of a kind that the built-in decoder does not support.
     #[error("unsupported: {0}")]
     Unsupported(String),
-    /// Damaged, or larger than the limits.
+    /// The picture is damaged or exceeds the limits.
     #[error("{0}")]
     Refused(String),
     #[error("cannot write the JPEG: {0}")]
     Output(io::Error),
 }
 
-/// A picture as decoded.
+/// A decoded picture.
 #[derive(Debug)]
 pub(crate) struct Picture {
     pub width: u32,
     pub height: u32,
     pub channels: Channels,
     pub samples: Samples,
-    /// Each channel has a plane of its own instead of alternating with the others.
+    /// Each channel is stored in a plane of its own, instead of alternating with the others.
     pub is_planar: bool,
 }
 
@@ -52,23 +52,24 @@ pub(crate) enum Channels {
 
 #[derive(Debug)]
 pub(crate) enum Samples {
-    /// Eight samples per byte, the first in the highest bit. Rows start at byte boundaries.
+    /// Eight one-bit samples per byte, the first in the highest bit. Each row starts at a byte
+    /// boundary.
     Bits(Vec<u8>),
     U8(Vec<u8>),
     U16(Vec<u16>),
     U32(Vec<u32>),
-    /// From 0 to 1.
+    /// Samples from 0 to 1.
     F32(Vec<f32>),
 }
 
-/// How to turn a picture upright: the value of the tag 274 of TIFF 6.0 and of Exif, from 1 to 8.
+/// How to turn a picture upright: the value of tag 274 in TIFF 6.0 and Exif, from 1 to 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Orientation(u8);
 
 impl Orientation {
     pub(crate) const UPRIGHT: Self = Self(1);
 
-    /// Returns `None` for values that are not defined.
+    /// Converts the value of the orientation tag. Returns `None` for values that are not defined.
     pub(crate) fn from_tag(value: u32) -> Option<Self> {
         let value = u8::try_from(value).ok()?;
         (1..=8).contains(&value).then_some(Self(value))
@@ -78,13 +79,13 @@ impl Orientation {
         self.0
     }
 
-    /// Returns true if width and height change places.
+    /// Returns true if turning the picture upright swaps its width and height.
     fn is_transposed(self) -> bool {
         self.0 >= 5
     }
 
-    /// Returns the column and row in the stored picture of a pixel of the upright one. `width` and
-    /// `height` are those of the stored picture.
+    /// Returns the column and row that a pixel of the upright picture has in the stored picture.
+    /// `width` and `height` are those of the stored picture.
     fn stored(self, x: u32, y: u32, width: u32, height: u32) -> (u32, u32) {
         let (right, bottom) = (width - 1, height - 1);
         match self.0 {
@@ -100,7 +101,7 @@ impl Orientation {
     }
 }
 
-/// Checks the dimensions of a picture, before anything is decoded.
+/// Checks that the dimensions of a picture are within the limits, before it is decoded.
 pub(crate) fn check_dimensions(width: u32, height: u32) -> Result<(), Error> {
     if width == 0 || height == 0 {
         return Err(Error::Refused("a picture without pixels".to_owned()));
@@ -113,7 +114,8 @@ pub(crate) fn check_dimensions(width: u32, height: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Encodes a picture as JPEG, with its colour profile if it is for the colour space of the JPEG.
+/// Encodes a picture as JPEG. The colour profile is embedded if it describes the colour space of
+/// the JPEG.
 pub(crate) fn encode(
     picture: &Picture,
     orientation: Orientation,
@@ -121,7 +123,7 @@ pub(crate) fn encode(
     mut output: impl Write,
 ) -> Result<(), Error> {
     let mut encoder = Encoder::new(&mut output, QUALITY);
-    // Text in scans has coloured edges: chroma is not subsampled.
+    // Chroma is not subsampled, because text in scans has coloured edges.
     encoder.set_sampling_factor(SamplingFactor::F_1_1);
     if let Some(profile) = profile.filter(|profile| picture.is_described_by(profile)) {
         // If the profile cannot be embedded, the colours are close without it.
@@ -137,7 +139,7 @@ pub(crate) fn encode(
 }
 
 impl Picture {
-    /// Returns true if the samples fill the picture.
+    /// Returns true if there are enough samples for the width and height of the picture.
     pub(crate) fn is_complete(&self) -> bool {
         let (width, height) = (self.width as usize, self.height as usize);
         let count = width * height * self.channels.count();
@@ -152,8 +154,8 @@ impl Picture {
         }
     }
 
-    /// Returns true if an ICC profile is for the colour space of the JPEG; that of a CMYK picture
-    /// is not (ICC.1:2022 section 7.2.6).
+    /// Returns true if an ICC profile describes the colour space of the JPEG. The profile of a CMYK
+    /// picture does not (ICC.1:2022 section 7.2.6).
     fn is_described_by(&self, profile: &[u8]) -> bool {
         let space: &[u8] = if self.channels == Channels::Gray {
             b"GRAY"
@@ -163,7 +165,7 @@ impl Picture {
         profile.get(16..20) == Some(space)
     }
 
-    /// Returns a sample in eight bits.
+    /// Returns a sample, converted to eight bits.
     fn sample(&self, x: u32, y: u32, channel: usize) -> u8 {
         let (x, y, width) = (x as usize, y as usize, self.width as usize);
         let pixel = y * width + x;
@@ -221,7 +223,7 @@ fn from_f32(sample: f32) -> u8 {
     sample
 }
 
-/// Composites a colour onto white, as viewers do.
+/// Composites a transparent colour onto white, as viewers do.
 fn over_white(colour: [u8; 3], alpha: u8) -> [u8; 3] {
     let alpha = u32::from(alpha);
     colour.map(|channel| {
@@ -238,18 +240,19 @@ fn from_cmyk(inks: [u8; 3], black: u8) -> [u8; 3] {
     })
 }
 
-/// Number of rows of a transposed picture that are converted together. Its rows are columns of the
-/// stored picture, and reading several at a time makes better use of the processor's caches.
+/// Number of rows of a transposed picture that are converted together. These rows are columns in
+/// the stored picture, and reading several columns at a time makes better use of the processor
+/// caches.
 const BAND: u16 = 16;
 
-/// The rows of a picture as the encoder takes them.
+/// Supplies the upright rows of a picture to the encoder.
 struct Upright<'a> {
     picture: &'a Picture,
     orientation: Orientation,
     band: RefCell<Band>,
 }
 
-/// Converted rows.
+/// Rows that were converted together.
 #[derive(Default)]
 struct Band {
     rows: Range<u16>,
@@ -265,12 +268,13 @@ impl<'a> Upright<'a> {
         }
     }
 
-    /// Converts a side to the type of the encoder; [`check_dimensions`] bounds it.
+    /// Converts a width or height to the encoder's integer type. It fits, because
+    /// [`check_dimensions`] bounds it.
     fn side(length: u32) -> u16 {
         u16::try_from(length).expect("sides are at most 65,535")
     }
 
-    /// Converts the band that starts at row `y`.
+    /// Converts the band of rows that starts at row `y`.
     fn convert(&self, y: u16) -> Band {
         let Picture { width, height, .. } = *self.picture;
         let length = if self.orientation.is_transposed() {
@@ -343,7 +347,7 @@ impl ImageBuffer for Upright<'_> {
 mod tests {
     use super::*;
 
-    /// A picture of two columns and three rows, whose samples are 0 to 5.
+    /// Builds a picture of two columns and three rows, whose samples are 0 to 5.
     fn gray(samples: Samples) -> Picture {
         Picture {
             width: 2,
@@ -357,7 +361,8 @@ mod tests {
     #[test]
     fn orientation_moves_first_row_and_column_as_the_tag_says() {
         let picture = gray(Samples::U8((0..6).collect()));
-        // TIFF 6.0, Orientation: what the 0th row and the 0th column are on screen.
+        // TIFF 6.0, section "Orientation", defines where the 0th row and the 0th column appear on
+        // screen.
         for (tag, expected) in [
             (1, [0, 1, 2, 3, 4, 5].as_slice()),
             (2, &[1, 0, 3, 2, 5, 4]),

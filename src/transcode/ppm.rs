@@ -1,10 +1,10 @@
-//! Reads PPM, the form in which `ffmpeg` hands over a picture that it decoded.
+//! Reads PPM, the format in which `ffmpeg` outputs a decoded picture.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
 use super::picture::{self, Channels, Error, Orientation, Picture, Samples, check_dimensions};
 
-/// Maximum length in bytes of a number in the header.
+/// Maximum number of digits that a number in the PPM header may have.
 const MAX_DIGITS: usize = 10;
 
 /// Converts a binary PPM image (<https://netpbm.sourceforge.net/doc/ppm.html>) to JPEG, and applies
@@ -36,7 +36,7 @@ fn read(mut content: impl BufRead) -> Result<Picture, Error> {
             content.read_exact(&mut samples).map_err(damaged)?;
             Samples::U8(samples)
         }
-        // Two bytes for each sample, the more significant one first.
+        // A 16-bit sample takes two bytes, the more significant one first.
         65_535 => {
             let mut samples = Vec::with_capacity(length);
             let mut row = vec![0; 2 * length / height as usize];
@@ -58,7 +58,8 @@ fn read(mut content: impl BufRead) -> Result<Picture, Error> {
     })
 }
 
-/// Reads a number and the one blank after it. Comments are not supported; `ffmpeg` writes none.
+/// Reads a number and the one blank after it from the header. Comments in the header are not
+/// supported, because `ffmpeg` writes none.
 fn number(content: &mut impl BufRead) -> Result<u32, Error> {
     let mut digits = String::new();
     loop {

@@ -1,4 +1,4 @@
-//! Decodes the first page of a TIFF file.
+//! Converts the first page of a TIFF file to JPEG.
 
 use std::io::{BufReader, Read, Seek, Write};
 
@@ -8,11 +8,11 @@ use tiff::{ColorType, TiffError};
 
 use super::picture::{self, Channels, Error, Orientation, Picture, Samples, check_dimensions};
 
-/// Maximum size in bytes of a decoded picture, with four 16-bit channels per pixel, and of the
-/// buffers for decoding it. The decoder process has a memory limit of its own.
+/// Memory budget in bytes for a decoded picture with four 16-bit channels per pixel, and for the
+/// buffers needed to decode it. The decoder process has a memory limit of its own.
 const MAX_MEMORY: u64 = picture::MAX_PIXELS * 8 + 64 * 1024 * 1024;
 
-/// Converts a TIFF image to JPEG.
+/// Converts the first page of a TIFF image to JPEG.
 pub(crate) fn to_jpeg(content: impl Read + Seek, output: impl Write) -> Result<(), Error> {
     let mut decoder = Decoder::new(BufReader::new(content))?;
     let (width, height) = decoder.dimensions()?;
@@ -57,7 +57,7 @@ pub(crate) fn to_jpeg(content: impl Read + Seek, output: impl Write) -> Result<(
     picture::encode(&picture, orientation, profile, output)
 }
 
-/// Reads the orientation of a TIFF image; upright if it has none.
+/// Reads the orientation of a TIFF image, which is upright if the image states none.
 pub(crate) fn orientation(content: &mut (impl Read + Seek)) -> Orientation {
     let read = || {
         content.rewind()?;
@@ -74,7 +74,8 @@ fn read_orientation<R: Read + Seek>(decoder: &mut Decoder<R>) -> Result<Orientat
         .unwrap_or(Orientation::UPRIGHT))
 }
 
-/// Returns `None` for colours that are not decoded here, such as palettes, YCbCr and Lab.
+/// Maps a TIFF colour type to the channels of a picture. Returns `None` for colours that are not
+/// decoded here, such as palettes, YCbCr and Lab.
 fn channels(color: ColorType) -> Option<Channels> {
     Some(match color {
         ColorType::Gray(1 | 8 | 16) => Channels::Gray,
@@ -85,7 +86,7 @@ fn channels(color: ColorType) -> Option<Channels> {
     })
 }
 
-/// Limits for decoding a picture of `size` bytes.
+/// Returns the decoder's memory limits for a picture of `size` bytes.
 fn limits(size: usize) -> Result<Limits, Error> {
     let left = MAX_MEMORY
         .checked_sub(size as u64)

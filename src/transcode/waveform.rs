@@ -1,4 +1,4 @@
-//! Audio analysis: channels, sample rate and waveform.
+//! Analyses audio: determines its channels, sample rate and waveform.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -12,12 +12,13 @@ use super::AudioAnalysis;
 use crate::blob::RandomAccess;
 use crate::domain::attachment::{AudioInfo, WAVEFORM_POINTS};
 
-/// Decodes the audio of a file. Reports an unsupported format as unknown.
+/// Decodes and analyses the audio in a file. An unsupported format is reported as unknown.
 pub(crate) fn analyze_audio(content: Box<dyn RandomAccess>) -> AudioAnalysis {
     decode(content).unwrap_or(AudioAnalysis::Unknown)
 }
 
-/// Decodes the audio of a file. Returns `None` if its format or codec is not supported.
+/// Decodes and analyses the audio in a file. Returns `None` if its format or codec is not
+/// supported.
 fn decode(content: Box<dyn RandomAccess>) -> Option<AudioAnalysis> {
     let source = MediaSourceStream::new(
         Box::new(Source(content)),
@@ -38,7 +39,7 @@ fn decode(content: Box<dyn RandomAccess>) -> Option<AudioAnalysis> {
         .make_audio_decoder(&parameters, &options)
         .ok()?;
     let (mut peaks, mut found, mut samples) = (Peaks::default(), None, Vec::new());
-    // Truncated files end in an error; treat it as the end.
+    // A truncated file ends in an error, which is treated as the end of the audio.
     while let Ok(Some(packet)) = format.next_packet() {
         if packet.track_id != id {
             continue;
@@ -68,9 +69,9 @@ fn decode(content: Box<dyn RandomAccess>) -> Option<AudioAnalysis> {
     })
 }
 
-/// Peaks of blocks of frames. When the maximum number of blocks is reached, they are merged in
-/// pairs and later blocks cover twice as many frames, so memory does not grow with the length of
-/// the audio.
+/// Collects the peaks of blocks of audio frames. When the maximum number of blocks is reached, they
+/// are merged in pairs, and later blocks cover twice as many frames. Memory thus does not grow with
+/// the length of the audio.
 #[derive(Debug)]
 pub(crate) struct Peaks {
     blocks: Vec<f32>,
@@ -89,10 +90,10 @@ impl Default for Peaks {
 }
 
 impl Peaks {
-    /// A power of two.
+    /// Maximum number of blocks; a power of two, so that blocks can be merged in pairs.
     const MAX_BLOCKS: usize = 1 << 14;
 
-    /// Adds the peak of one frame, 0 to 1.
+    /// Adds the peak of one audio frame, from 0 to 1.
     pub(crate) fn push(&mut self, peak: f32) {
         if self.in_block == 0 {
             if self.blocks.len() == Self::MAX_BLOCKS {
@@ -110,7 +111,8 @@ impl Peaks {
         self.in_block = (self.in_block + 1) % self.frames_per_block;
     }
 
-    /// Returns the peaks, 0 to 255, of slices of equal length, or `None` if there was no frame.
+    /// Returns the peaks of audio slices of equal length, scaled to 0 to 255, or `None` if there
+    /// was no frame.
     pub(crate) fn waveform(&self) -> Option<Vec<u8>> {
         let count = self.blocks.len();
         if count == 0 {
@@ -134,7 +136,7 @@ impl Peaks {
     }
 }
 
-/// Adapts a stored file to `symphonia`.
+/// Adapts a stored file to the source trait of `symphonia`.
 struct Source(Box<dyn RandomAccess>);
 
 impl Read for Source {

@@ -1,5 +1,5 @@
-//! The decoder process: the hidden subcommand that confines itself, decodes a file from standard
-//! input, and writes the result to standard output. A failure affects this one file only.
+//! Runs the decoder process: a hidden subcommand that confines itself, decodes a file from standard
+//! input, and writes the result to standard output. A crash affects this one file only.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,22 +12,24 @@ use super::picture::{self, Orientation};
 use super::{ppm, strip_metadata, tiff, waveform};
 use crate::sandbox::{self, ChildSpec, Run, confine};
 
-/// Exit status for an input that the decoder rejects.
+/// Exit status if the decoder rejects the input.
 const EXIT_REFUSED: u8 = 1;
-/// Exit status for a TIFF image that only `ffmpeg` decodes. The output is its orientation, one byte
-/// (TIFF 6.0 tag 274).
+/// Exit status if the input is a TIFF image that only `ffmpeg` decodes. The output is then the
+/// image's orientation, one byte (TIFF 6.0 tag 274).
 pub(super) const EXIT_UNSUPPORTED: u8 = 3;
 
-/// TIFF to JPEG.
+/// Name of the decoder that converts TIFF to JPEG.
 pub const TIFF: &str = "tiff";
-/// PPM to JPEG. The argument is the orientation.
+/// Name of the decoder that converts PPM to JPEG. Its argument is the orientation.
 pub const PPM: &str = "ppm";
-/// Audio analysis, as JSON.
+/// Name of the decoder that analyses audio. Its output is JSON.
 pub const WAVEFORM: &str = "waveform";
-/// A copy without private metadata; no output if there is none to remove.
+/// Name of the decoder that copies a file without private metadata. Its output is empty if there is
+/// none to remove.
 pub const STRIP_METADATA: &str = "strip-metadata";
 
-/// Confines this process as `argument` specifies, and runs a decoder, another program or the probe.
+/// Confines this process as `argument` specifies, and then runs a decoder, another program or the
+/// sandbox probe.
 #[must_use]
 pub fn main(argument: &OsStr) -> ExitCode {
     let spec = match ChildSpec::decode(argument) {
@@ -67,15 +69,15 @@ pub fn main(argument: &OsStr) -> ExitCode {
 }
 
 fn fail(status: u8, message: &str) -> ExitCode {
-    // The server may have closed the pipe.
+    // The write may fail, because the server may have closed the pipe.
     let _ = writeln!(io::stderr(), "{message}");
     ExitCode::from(status)
 }
 
-/// The reason why a decoder gave no output.
+/// Reasons why a decoder gave no output.
 #[derive(Debug)]
 pub enum Failure {
-    /// The input was rejected, with the reason.
+    /// The decoder rejected the input; the field is the reason.
     Refused(String),
     /// The input is a TIFF image that only `ffmpeg` decodes.
     Unsupported,
@@ -107,7 +109,7 @@ fn decode_standard_input(name: &str, argument: Option<&str>) -> Result<(), Failu
     decode(name, argument, input, output)
 }
 
-/// Runs the decoder `name`, without limits: those are set by the sandbox.
+/// Runs the decoder called `name`. Sets no limits, because the sandbox sets them.
 ///
 /// # Errors
 /// The decoder gave no output.

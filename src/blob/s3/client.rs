@@ -1,4 +1,4 @@
-//! S3 calls: signed, with timeouts, retried with exponential backoff and jitter.
+//! Makes signed S3 calls with timeouts, and retries them with exponential backoff and jitter.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -39,9 +39,9 @@ const MAX_RETRIES: usize = 3;
 /// Delay before the first retry. Jitter adds up to as much again, so that clients that failed
 /// together do not retry together.
 const BASE_BACKOFF: Duration = Duration::from_millis(50);
-/// Growth of the delay per retry.
+/// Factor by which the delay grows with each retry.
 const BACKOFF_FACTOR: f32 = 3.0;
-/// No retry once a call has taken this long in total.
+/// Total duration of a call after which it is not retried.
 const RETRY_BUDGET: Duration = Duration::from_secs(5);
 /// Validity of the signatures of this server's own calls.
 const SIGNATURE_LIFETIME: Duration = Duration::from_mins(5);
@@ -60,7 +60,7 @@ const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ObjectMeta {
     pub(super) size: u64,
-    /// Without the quotes.
+    /// Entity tag without its quotes.
     pub(super) etag: String,
 }
 
@@ -77,13 +77,13 @@ pub(super) struct Client {
     config: S3Config,
 }
 
-/// A repeatable call.
+/// An S3 call that can be repeated.
 struct Call<'a> {
     action: &'static str,
     method: Method,
     /// Object key below the prefix; `None` for the bucket itself.
     object: Option<&'a str>,
-    /// Continuation token of a listing.
+    /// Continuation token for the next page of a bucket listing.
     token: Option<&'a str>,
     /// `x-amz-*` headers, which S3 requires to be signed.
     signed: Vec<(&'static str, String)>,
@@ -130,7 +130,7 @@ impl<'a> Call<'a> {
 
 impl Client {
     pub(super) fn new(config: S3Config) -> Result<Self, Error> {
-        // Fails if a provider is already installed; either one works.
+        // Fails if a cryptography provider is already installed, which is fine: either one works.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .user_agent(concat!("haversack/", env!("CARGO_PKG_VERSION")))

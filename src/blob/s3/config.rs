@@ -1,4 +1,4 @@
-//! Bucket address and credentials.
+//! Defines the address of a bucket and its credentials.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ impl S3Config {
         })
     }
 
-    /// Returns the location for display to operators.
+    /// Returns the bucket location as shown to operators.
     #[must_use]
     pub fn location(&self) -> String {
         format!(

@@ -1,5 +1,5 @@
-//! S3 error mapping: error texts with a remedy and without secrets. They contain neither URLs,
-//! whose queries are signed, nor the credentials that a bucket may echo.
+//! Maps S3 errors to error texts that name a remedy and contain no secrets. The texts contain
+//! neither URLs, whose queries are signed, nor the credentials that a bucket may echo.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::clock::system_time;
 
 /// Read limit for the XML body of an error, in bytes.
 const MAX_XML: usize = 64 * 1024;
-/// Clock skew above which the error text mentions it. Amazon S3 rejects all signatures at 15
+/// Clock skew above which an error text mentions the skew. Amazon S3 rejects all signatures at 15
 /// minutes.
 const MAX_CLOCK_SKEW: Duration = Duration::from_mins(5);
 
-/// Maps a transport error: no response was received.
+/// Converts a transport error, after which there is no response, to an [`Error`].
 pub(super) fn from_transport(action: &'static str, error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut problem = error.to_string();
@@ -28,7 +28,7 @@ pub(super) fn from_transport(action: &'static str, error: reqwest::Error) -> Err
     Error::Unavailable { action, problem }
 }
 
-/// Maps an error response.
+/// Converts an error response to an [`Error`].
 pub(super) async fn from_response(action: &'static str, mut response: Response) -> Error {
     let (status, headers) = (response.status(), response.headers().clone());
     let mut xml = Vec::new();
@@ -41,7 +41,7 @@ pub(super) async fn from_response(action: &'static str, mut response: Response) 
     from_xml(action, status, &headers, &String::from_utf8_lossy(&xml))
 }
 
-/// Maps an error response whose body has been read.
+/// Converts an error response whose body has been read to an [`Error`].
 pub(super) fn from_xml(
     action: &'static str,
     status: StatusCode,

@@ -1,6 +1,6 @@
-//! Blob store in an S3 bucket. Blobs written by the server pass through a temporary file, since S3
-//! needs the length in advance. Direct uploads of clients go to `uploads/<id>` and become blobs by
-//! a copy within the bucket.
+//! Stores blobs in an S3 bucket. Blobs written by the server pass through a temporary file, since
+//! S3 needs the length in advance. Direct uploads of clients go to `uploads/<id>` and become blobs
+//! by a copy within the bucket.
 //!
 //! The object key of a blob equals its public URL path, and the object carries the headers for a
 //! CDN to pass on.
@@ -304,7 +304,7 @@ impl Blob for S3Blob {
     }
 }
 
-/// Converts an entry of a bucket listing.
+/// Converts an entry in a bucket listing to a [`BlobMeta`].
 fn listed(name: &str, size: u64, modified: SystemTime) -> BlobMeta {
     let id = match name.strip_prefix(UPLOADS) {
         Some(id) => BlobId::parse(id),

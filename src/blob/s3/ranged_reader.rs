@@ -1,5 +1,5 @@
-//! Blocking random access to an object for inspection, through ranged reads pinned to its entity
-//! tag.
+//! Gives blocking random access to an object for inspection, through ranged reads that fail if the
+//! object's entity tag changes.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::num::NonZeroUsize;

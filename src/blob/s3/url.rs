@@ -1,12 +1,12 @@
-//! Bucket URLs: `s3://bucket/prefix?region=...&endpoint=...`, with the variables of AWS tools for
-//! what they omit.
+//! Parses bucket URLs: `s3://bucket/prefix?region=...&endpoint=...`. What a URL omits is read from
+//! the environment variables of AWS tools.
 
 use url::Url;
 
 use super::{S3Config, S3Credentials, S3Style};
 
-/// The prefix must be shorter, in bytes: with the longest path of a file, an object key then has at
-/// most 1024 bytes.
+/// Length that a prefix must stay below, in bytes, so that with the longest file path an object key
+/// has at most 1024 bytes.
 const MAX_PREFIX: usize = 100;
 /// Default region of AWS tools.
 const DEFAULT_REGION: &str = "us-east-1";

@@ -1,4 +1,5 @@
-//! Deletion of attachments, with audit record and queued deletion of blobs.
+//! Deletes attachments, writes an audit record of each, and queues the deletion of unreferenced
+//! blobs.
 
 use super::{is_referenced, read};
 use crate::clock::Timestamp;
@@ -54,8 +55,8 @@ pub async fn delete_expired(
     Ok((expired, unreferenced))
 }
 
-/// Deletes an attachment of an earlier copy that was since deleted in the source. Returns its blobs
-/// that are now unreferenced.
+/// Deletes an attachment that an earlier run of `haversack copy` copied, because it was deleted in
+/// the source since. Returns the attachment's blobs that are now unreferenced.
 pub async fn delete_copied(
     db: &mut Connection,
     attachment: &Attachment,
@@ -69,8 +70,8 @@ pub async fn delete_copied(
     delete_dependents(db, attachment, "attachment.deleted", now).await
 }
 
-/// Deletes what depends on an attachment's row. Queues its blobs that are now unreferenced for
-/// deletion, and returns them.
+/// Deletes the data that depends on an attachment's row. Returns the attachment's blobs that are
+/// now unreferenced, after queueing them for deletion.
 async fn delete_dependents(
     db: &mut Connection,
     attachment: &Attachment,

@@ -1,4 +1,4 @@
-//! The table `attachments`.
+//! Reads and writes the table `attachments`.
 
 mod delete;
 mod pending;

@@ -1,4 +1,4 @@
-//! Attachments without a complete upload, and their expiry.
+//! Finds attachments whose upload is not complete, and sets them to expired.
 
 use super::read;
 use crate::clock::Timestamp;
@@ -68,8 +68,8 @@ pub async fn expire_overdue(
     limit: u32,
 ) -> Result<Vec<Attachment>, Error> {
     let rows = sqlx::query(
-        // The condition is repeated: on PostgreSQL an attachment may be stored between subquery and
-        // update.
+        // The state is checked both in the subquery and in the update: on PostgreSQL an upload can
+        // complete between the two.
         "UPDATE attachments SET failed_at = $1 WHERE id IN (SELECT id FROM attachments \
          WHERE upload_expires_at < $2 AND stored_at IS NULL AND failed_at IS NULL LIMIT $3) \
          AND stored_at IS NULL AND failed_at IS NULL RETURNING *",

@@ -1,4 +1,4 @@
-//! Conversion between rows and [`Attachment`].
+//! Converts between database rows and [`Attachment`].
 
 use sqlx::any::AnyRow;
 
@@ -12,7 +12,7 @@ use crate::domain::attachment::{Attachment, AudioInfo, UploadState, Variant};
 use crate::id::{AttachmentId, BlobId, PartnerId};
 use crate::media::MediaInfo;
 
-/// Converts a row with all columns of the table.
+/// Converts a row that contains all columns of the table to an [`Attachment`].
 pub(in crate::db) fn read(row: &AnyRow) -> Result<Attachment, Error> {
     let state = match (
         optional_time(row, "stored_at")?,

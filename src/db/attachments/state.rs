@@ -1,4 +1,4 @@
-//! State transitions: stored, rejected, processed.
+//! Records the state transitions of an attachment: stored, rejected, processed.
 
 use super::row::column;
 use crate::clock::Timestamp;
@@ -9,19 +9,19 @@ use crate::domain::tier::EPHEMERAL_LIFE;
 use crate::id::AttachmentId;
 use crate::media::MediaInfo;
 
-/// Hashes and time of a completely received body.
+/// Hashes of a completely received upload, and the time at which it was durable.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// SHA-256 in lowercase hexadecimal; `None` for direct uploads to a bucket.
     pub sha256: Option<String>,
-    /// MD5 in lowercase hexadecimal, or the entity tag of a bucket.
+    /// MD5 in lowercase hexadecimal, or the entity tag that the bucket reports.
     pub md5: String,
-    /// Time at which the body was durable.
+    /// Time at which the uploaded bytes were durable.
     pub at: Timestamp,
 }
 
-/// Records that the body is stored, with its detected type. Returns false if the attachment was
-/// deleted or is no longer pending.
+/// Records that an attachment's upload is stored, with its detected media type. Returns false if
+/// the attachment was deleted or is no longer pending.
 pub async fn mark_stored(
     db: &mut Connection,
     id: AttachmentId,
@@ -49,8 +49,8 @@ pub async fn mark_stored(
     Ok(done.rows_affected() == 1)
 }
 
-/// Records that the body was rejected. Returns false if the attachment was deleted or is no longer
-/// pending.
+/// Records that an attachment's upload was rejected. Returns false if the attachment was deleted or
+/// is no longer pending.
 pub async fn mark_rejected(
     db: &mut Connection,
     id: AttachmentId,
@@ -73,8 +73,8 @@ pub async fn mark_rejected(
     Ok(done.rows_affected() == 1)
 }
 
-/// Records the variant and the audio analysis. Returns false if the attachment was deleted or is
-/// already processed.
+/// Records an attachment's variant and audio analysis. Returns false if the attachment was deleted
+/// or is already processed.
 pub async fn mark_processed(
     db: &mut Connection,
     id: AttachmentId,

@@ -1,4 +1,4 @@
-//! `/v3/attachments`.
+//! Handles `/v3/attachments`: announces, returns and deletes attachments.
 
 use std::collections::BTreeMap;
 

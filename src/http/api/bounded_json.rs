@@ -1,6 +1,6 @@
-//! A wrapper of deserializers that bounds their errors. The errors of serde quote a string that
-//! they reject completely and escaped, which takes up to eight times the size of the body. Here
-//! visitors see strings with an error type that keeps an excerpt only.
+//! Wraps serde deserializers to limit the size of their errors. When serde rejects a string, its
+//! error quotes the whole string with escapes, which can take eight times the size of the body. The
+//! wrapper passes strings to visitors with an error type that keeps only an excerpt.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::de::{
 
 use crate::quote::{Excerpt, quoted};
 
-/// An error about a string that quotes an excerpt of it.
+/// Deserialization error that quotes only an excerpt of the rejected string.
 #[derive(Debug)]
 struct ShortError(String);
 
@@ -59,7 +59,7 @@ impl de::Error for ShortError {
     }
 }
 
-/// Shows an excerpt of an unexpected string.
+/// Displays an unexpected value, shortening strings to an excerpt.
 struct Quoted<'a>(Unexpected<'a>);
 
 impl fmt::Display for Quoted<'_> {
@@ -71,11 +71,13 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A deserializer, a visitor or a part of either, with short errors about strings.
+/// Wraps a deserializer, a visitor, or a part of either, so that errors quote only excerpts of
+/// strings.
 pub(super) struct Bounded<T>(pub(super) T);
 
-/// Deserializes every type as any: a deserializer that is asked for a type creates the error about
-/// another one itself, where one that is asked for any leaves it to the visitor.
+/// Implements each `deserialize_*` method as `deserialize_any`. With a specific type, the
+/// deserializer itself would create the error for a value of another type; `deserialize_any` leaves
+/// that to the visitor, which is wrapped.
 macro_rules! any {
     ($($method:ident($($argument:ident: $type:ty),*);)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, D::Error> {

@@ -1,4 +1,4 @@
-//! `/v3/chats`.
+//! Handles `/v3/chats`: creates and lists chats, and sends messages to them.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! Extractors for path ids and query parameters.
+//! Extracts path ids and query parameters from requests.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,10 @@ use crate::http::error::ApiError;
 use crate::id::{AttachmentId, ChatId, MessageId};
 use crate::quote::quoted;
 
-/// An id in the path.
+/// Extractor for an id in the request path.
 pub(super) struct PathId<T>(pub(super) T);
 
-/// An id type with the name of its path parameter, which is the same in every route.
+/// An id type and the name of its path parameter, which is identical in all routes.
 pub(super) trait PathParameter: Sized {
     const NAME: &'static str;
 
@@ -48,7 +48,7 @@ impl<T: PathParameter, S: Send + Sync> FromRequestParts<S> for PathId<T> {
     type Rejection = ApiError;
 
     /// # Panics
-    /// The route has no parameter of this name.
+    /// Panics if the route has no parameter with this name.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let parameters = match RawPathParams::from_request_parts(parts, state).await {
             Ok(parameters) => parameters,
@@ -68,11 +68,11 @@ impl<T: PathParameter, S: Send + Sync> FromRequestParts<S> for PathId<T> {
     }
 }
 
-/// The query parameters. The last of several with the same name counts.
+/// The query parameters of a request. If a name is repeated, the last value counts.
 pub(super) struct QueryParams(HashMap<String, String>);
 
 impl QueryParams {
-    /// Returns the value of a parameter. An empty one counts as absent.
+    /// Returns the value of a query parameter. Empty values count as absent.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)

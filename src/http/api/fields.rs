@@ -1,4 +1,4 @@
-//! Fields of JSON bodies whose types need more than serde's defaults.
+//! Deserializes JSON fields that need more than serde's defaults.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,10 +6,10 @@ use std::marker::PhantomData;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// A field that the reference has and this server ignores. Use it with [`ignored`].
+/// A field that exists in the API reference but is ignored by this server. Use it with [`ignored`].
 pub(super) type Ignored<T> = PhantomData<T>;
 
-/// Checks that a field is null or a `T`, and drops it.
+/// Checks that a field is null or a `T`, and discards its value.
 pub(super) fn ignored<'de, D, T>(deserializer: D) -> Result<Ignored<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -18,8 +18,8 @@ where
     Option::<T>::deserialize(deserializer).map(|_| PhantomData)
 }
 
-/// Reads a list, and drops all entries after `MAX` and one more. The length of a list can then be
-/// refused without holding every entry that fits into a body.
+/// Deserializes a list, keeping at most `MAX + 1` entries. The extra entry shows that the list is
+/// too long, without holding every entry that fits into a body in memory.
 pub(super) fn bounded_list<'de, D, T, const MAX: usize>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error>
@@ -56,8 +56,8 @@ where
     deserializer.deserialize_any(BoundedList::<T, MAX>(PhantomData))
 }
 
-/// Reads a whole number of any size. One beyond every integer type is valid JSON: the caller
-/// refuses it as too large.
+/// Deserializes a whole number of any size. Numbers beyond 64 bits are valid JSON, so they are
+/// clamped here, and the caller rejects them as too large.
 pub(super) fn any_integer<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<i128>, D::Error> {

@@ -1,5 +1,5 @@
-//! Idempotent sends. The response to a send is rendered once, so the one stored under its key is
-//! the one that was sent.
+//! Makes sending idempotent. The response is rendered once, so the copy stored under the
+//! idempotency key is identical to the one sent.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,10 +11,10 @@ use crate::http::state::HttpState;
 use crate::id::PartnerId;
 use crate::send::{Draft, SendOutcome, StoredResponse};
 
-/// Sends a message, or returns the response of the send that used `key` before.
+/// Sends a message, or returns the stored response if `key` was used before.
 ///
-/// The stored response takes precedence over validation: the fields of a repeated call are not
-/// read, so `draft`, which validates them, is not called.
+/// The stored response takes precedence over validation: `draft`, which validates the fields, is
+/// not called for a repeated request.
 pub(super) async fn send_once(
     state: &HttpState,
     partner: PartnerId,
@@ -29,7 +29,7 @@ pub(super) async fn send_once(
     Ok(respond(sent.await?))
 }
 
-/// Renders a response that can be stored.
+/// Renders a response in the form in which it is sent and stored.
 pub(super) fn render(status: StatusCode, body: &impl Serialize) -> StoredResponse {
     StoredResponse {
         status: status.as_u16(),

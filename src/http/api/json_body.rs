@@ -1,5 +1,5 @@
-//! The extractor of JSON bodies. It bounds their size, the memory of all together, the time they
-//! take to arrive, and the number of large ones that are parsed at a time.
+//! Extracts JSON bodies. Limits the size of each body, the memory used by all bodies, the time for
+//! receiving one, and the number of large bodies parsed at the same time.
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -16,13 +16,13 @@ use crate::http::middleware::auth::Caller;
 use crate::http::state::{HttpState, JsonConfig};
 use crate::quote::{Excerpt, shown};
 
-/// A larger body takes noticeable time to parse, in bytes.
+/// Size in bytes above which a body takes noticeable time to parse.
 const LARGE_BODY: usize = 32 * 1024;
-/// Initial capacity of the buffer of a body.
+/// Initial capacity of a body's buffer, in bytes.
 const MIN_CAPACITY: usize = 4096;
 
-/// A JSON object, whatever `Content-Type` the request declares. The reservation of its memory is to
-/// be held until the request has been handled.
+/// Extractor for a JSON object; the `Content-Type` of the request does not matter. Hold the memory
+/// reservation until the request has been handled.
 pub(super) struct JsonBody<T>(pub(super) T, pub(super) Reservation);
 
 impl<T: DeserializeOwned> FromRequest<HttpState> for JsonBody<T> {
@@ -64,8 +64,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-/// Reads a body. The reservation covers the text and the lists that it can become when it is
-/// parsed.
+/// Reads the request body. The returned reservation covers its text and the lists that parsing can
+/// create from it.
 async fn read(request: Request, state: &HttpState) -> Result<(Vec<u8>, Reservation), ApiError> {
     let client = request
         .extensions()
@@ -99,13 +99,13 @@ async fn read(request: Request, state: &HttpState) -> Result<(Vec<u8>, Reservati
     Err(malformed("the body did not arrive in time"))
 }
 
-/// The bytes of a body. They are copied into one buffer: a chunk that is kept as it arrived keeps
-/// all of the connection's read buffer, however small it is.
+/// The bytes of a request body, copied into one buffer. Keeping the received chunks instead would
+/// keep the connection's whole read buffer alive, even for a small chunk.
 struct Buffer {
     bytes: Vec<u8>,
-    /// Largest body, in bytes.
+    /// Maximum body size, in bytes.
     max: usize,
-    /// Size of this body, if it is declared; else `max`.
+    /// Declared size of this body, or `max` if none is declared.
     expected: usize,
     reservation: Reservation,
 }
@@ -142,8 +142,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Grows the capacity by doubling, so that a body is copied a few times at most, but not beyond
-    /// what it needs. Memory is reserved in the budget before it is allocated.
+    /// Doubles the capacity when needed, so that a body is copied only a few times, but never
+    /// beyond the expected size. Memory is reserved in the budget before it is allocated.
     fn reserve(&mut self, additional: usize) -> Result<(), AtCapacity> {
         let needed = self.bytes.len() + additional;
         let capacity = self.bytes.capacity();

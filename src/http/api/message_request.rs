@@ -1,4 +1,4 @@
-//! The `message` object, which all endpoints that send a message share.
+//! Parses and validates the `message` object that all endpoints for sending messages share.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -48,8 +48,8 @@ pub(super) struct ReplyToRequest {
     part_index: Option<i64>,
 }
 
-/// Returns the idempotency key of a send. The body's takes precedence over the header's, and an
-/// empty one counts as absent.
+/// Returns the idempotency key of a message. A key in the body takes precedence over the header,
+/// and an empty key counts as absent.
 pub(super) fn idempotency_key(
     header: Option<&str>,
     content: Option<&MessageContent>,
@@ -62,7 +62,7 @@ pub(super) fn idempotency_key(
         .map(str::to_owned)
 }
 
-/// Rejects a missing or empty object.
+/// Rejects a missing or empty `message` object.
 pub(super) fn required_message(
     content: Option<MessageContent>,
 ) -> Result<MessageContent, ApiError> {
@@ -89,7 +89,7 @@ impl MessageContent {
             && experience.is_none()
     }
 
-    /// Validates the message and converts it.
+    /// Validates the message and converts it into a draft.
     pub(super) fn draft(
         self,
         files: &FileUrls,
@@ -107,7 +107,7 @@ impl MessageContent {
             .map(EffectRequest::validate)
             .transpose()?
             .flatten();
-        // Only iMessage has effects; other services ignore them.
+        // Effects are dropped for other services, because only iMessage has them.
         let effect =
             effect.filter(|_| matches!(preferred_service, None | Some(MessageService::IMessage)));
         let reply_to = self.reply_to.map(ReplyToRequest::validate).transpose()?;
@@ -149,7 +149,7 @@ fn preferred_service(name: &str) -> Result<MessageService, ApiError> {
 }
 
 impl EffectRequest {
-    /// An object with neither field is one of an older API version, and is ignored.
+    /// An effect object with neither field comes from an older API version, and is ignored.
     fn validate(self) -> Result<Option<Effect>, ApiError> {
         match (self.r#type, self.name) {
             (None, None) => Ok(None),

@@ -1,4 +1,4 @@
-//! `/v3/messages`.
+//! Handles `/v3/messages`: sends, returns and deletes messages, and lists threads.
 
 use axum::Json;
 use axum::extract::State;
@@ -96,8 +96,8 @@ async fn create(
     .await
 }
 
-/// Returns the value of the `Idempotency-Key` header. Rejects several headers: this server could
-/// choose another one than a proxy.
+/// Returns the value of the `Idempotency-Key` header. Rejects repeated headers, because a proxy and
+/// this server could each use a different one.
 fn key_header(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let key = values

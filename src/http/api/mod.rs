@@ -1,5 +1,5 @@
-//! The wire format of the API: routes, bodies and validation. A handler extracts, calls one use
-//! case, and converts the result.
+//! Defines the wire format of the API: routes, bodies and validation. Each handler parses its
+//! request, calls one use case, and converts the result into a response.
 
 mod attachments;
 mod bounded_json;
@@ -33,7 +33,7 @@ use super::state::HttpState;
 ), modifiers(&BearerKey), security(("api_key" = [])))]
 struct Document;
 
-/// Adds the security scheme of API keys to the document.
+/// Adds the security scheme for API keys to the `OpenAPI` document.
 struct BearerKey;
 
 impl Modify for BearerKey {
@@ -46,7 +46,7 @@ impl Modify for BearerKey {
     }
 }
 
-/// Returns the routes of the API, and its `OpenAPI` document.
+/// Returns the API routes and their `OpenAPI` document.
 pub(super) fn router() -> (Router<HttpState>, String) {
     let (served, document) = served();
     (served.merge(unsupported::router()), document)

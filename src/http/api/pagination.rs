@@ -1,4 +1,4 @@
-//! The query parameters `limit` and `cursor` of lists.
+//! Parses the query parameters `limit` and `cursor` of list endpoints.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -9,10 +9,10 @@ use crate::http::error::ApiError;
 use crate::id::MessageId;
 use crate::quote::quoted;
 
-/// Maximum items of a page.
+/// Maximum number of items on a page.
 const MAX_LIMIT: u32 = 100;
 
-/// Reads `limit`.
+/// Returns the page size from the query parameter `limit`, or `default` if it is absent.
 pub(super) fn limit(query: &QueryParams, default: u32) -> Result<u32, ApiError> {
     let Some(text) = query.get("limit") else {
         return Ok(default);
@@ -29,17 +29,17 @@ pub(super) fn limit(query: &QueryParams, default: u32) -> Result<u32, ApiError> 
     })
 }
 
-/// A position in a list. Clients see it as opaque text: unpadded URL-safe base64 of its ids.
+/// A position in a list. Clients receive it as opaque text: its ids in unpadded URL-safe base64.
 pub(super) trait Cursor: Sized {
     fn to_text(&self) -> String;
     fn from_text(text: &str) -> Option<Self>;
 
-    /// Encodes it as a `next_cursor`.
+    /// Encodes the position for the field `next_cursor`.
     fn encode(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(self.to_text())
     }
 
-    /// Reads `cursor`.
+    /// Parses the position in the query parameter `cursor`; returns `None` if it is absent.
     fn from_query(query: &QueryParams) -> Result<Option<Self>, ApiError> {
         let Some(text) = query.get("cursor") else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The parts of a message to send.
+//! Parses and validates the parts of a message to send.
 
 use serde::Deserialize;
 use url::Url;
@@ -50,8 +50,8 @@ pub(super) struct StickerRequest {
     attachment_id: Option<String>,
 }
 
-/// Validates parts and converts them. Errors of content come first, whichever part has them; then
-/// invalid references; then features that this server does not have.
+/// Validates message parts and converts them. Content errors in any part are reported first, then
+/// invalid references, then features that this server does not support.
 pub(super) fn drafts(
     files: &FileUrls,
     parts: Option<Vec<PartRequest>>,
@@ -99,14 +99,14 @@ fn check_counts(parts: &[PartRequest]) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the file at a URL: one that is stored here, or one to fetch. `field` names the field in
-/// the error.
+/// Returns the file at a URL, which is either stored on this server or has to be fetched. Errors
+/// name the request field `field`.
 pub(super) fn file_at(files: &FileUrls, url: &str, field: &str) -> Result<DraftPart, ApiError> {
     if let Some(file) = files.parse_local(url) {
         return Ok(DraftPart::OwnFile(file));
     }
     FetchUrl::parse(url).map(DraftPart::Url).map_err(|error| {
-        // The query may hold a signature.
+        // The query is left out of the error, because it may contain a signature.
         let shown = url.split_once('?').map_or(url, |(path, _)| path);
         ApiError::InvalidParameter(format!(
             "{field} {} is not one to fetch from: {error}",
@@ -129,7 +129,7 @@ impl PartRequest {
         self.kind() == "media" && self.url.as_ref().is_some_and(is_external)
     }
 
-    /// Checks the part by itself, as one of `count`.
+    /// Checks the content of this part of a message with `count` parts.
     fn check_content(&self, count: usize) -> Result<(), String> {
         match self.kind() {
             "text" => self.check_text(),
@@ -156,7 +156,7 @@ impl PartRequest {
         if !self.stickers().iter().all(has_one_file) {
             return Err("an inline sticker has exactly one of url and attachment_id".to_owned());
         }
-        // The rules of texts are about ranges only, so the stickers' files need not be known yet.
+        // The text rules only concern ranges, so the sticker files need not be known yet.
         let stickers = self.stickers().iter().map(|sticker| Sticker {
             range: sticker.range,
             attachment_id: String::new(),
@@ -183,7 +183,7 @@ impl PartRequest {
         Ok(())
     }
 
-    /// Checks the file that a media part names.
+    /// Checks the file reference of a media part.
     fn check_references(&self, files: &FileUrls) -> Result<(), ApiError> {
         if self.kind() != "media" {
             return Ok(());
@@ -230,8 +230,8 @@ impl PartRequest {
 }
 
 impl StickerRequest {
-    /// Finds the attachment with the sticker's picture. Only files that are stored here are
-    /// accepted.
+    /// Finds the attachment that contains the sticker's picture. Only files stored on this server
+    /// are accepted.
     fn resolve(&self, files: &FileUrls) -> Result<Sticker, ApiError> {
         let id = match (&self.attachment_id, &self.url) {
             (Some(id), _) => validate::attachment_id(id)?,

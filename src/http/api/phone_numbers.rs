@@ -1,4 +1,5 @@
-//! The partner's phone numbers: `/v3/phone_numbers`, and `/v3/phonenumbers` for older clients.
+//! Lists the partner's phone numbers at `/v3/phone_numbers`, and at `/v3/phonenumbers` for older
+//! clients.
 
 use axum::Json;
 use axum::extract::State;

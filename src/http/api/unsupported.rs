@@ -1,8 +1,8 @@
-//! Endpoints of the reference that this server does not serve. They answer 403 with code 2011 and
-//! an explanation, where unknown paths answer 404.
+//! Answers requests for endpoints that the API reference has but this server does not implement.
+//! The response is 403 with code 2011 and an explanation; unknown paths get 404.
 //!
-//! To serve one of them, remove its method from [`ENDPOINTS`]: the router accepts one handler for
-//! each method of a path.
+//! Before implementing an endpoint, remove its method from [`ENDPOINTS`]: the router accepts only
+//! one handler per method and path.
 
 use axum::Router;
 use axum::http::Uri;
@@ -12,7 +12,7 @@ use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 use crate::quote::shown;
 
-/// Methods and paths of the newest SDK that are not served.
+/// Methods and paths that the newest SDK uses and this server does not implement.
 static ENDPOINTS: &[(&str, &str)] = &[
     ("GET POST", "/v3/webhook-subscriptions"),
     ("GET PUT DELETE", "/v3/webhook-subscriptions/{id}"),
@@ -89,7 +89,8 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// Replaces the names of path parameters, which do not matter to the router.
+    /// Replaces parameter names in a path, because the router treats paths that differ only in
+    /// these names as the same path.
     fn pattern(path: &str) -> String {
         let segments = path.split('/').map(|segment| {
             let is_parameter = segment.starts_with('{');

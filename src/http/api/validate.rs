@@ -1,4 +1,4 @@
-//! Validation of fields that several bodies and queries share.
+//! Validates fields that several bodies and queries share.
 
 use crate::domain::chat::{MAX_RECIPIENTS, Recipients};
 use crate::domain::handle::{PhoneNumber, Recipient};
@@ -6,7 +6,7 @@ use crate::http::error::ApiError;
 use crate::id::AttachmentId;
 use crate::quote::quoted;
 
-/// Maximum entries of a list of numbers, including duplicates.
+/// Maximum number of entries in a list of phone numbers, including duplicates.
 pub(super) const MAX_LISTED: usize = 1000;
 
 /// Rejects a missing or empty string.
@@ -45,7 +45,7 @@ pub(super) fn required_recipients(to: Option<Vec<String>>) -> Result<Vec<String>
         .ok_or(ApiError::MissingField("to"))
 }
 
-/// Parses recipients: phone numbers or e-mail addresses, each counted once.
+/// Parses a list of recipients, given as phone numbers or e-mail addresses. Duplicates are dropped.
 pub(super) fn recipients(to: Vec<String>) -> Result<Recipients, ApiError> {
     check_length(&to, "to")?;
     let parse = |value: String| {
@@ -60,7 +60,8 @@ pub(super) fn recipients(to: Vec<String>) -> Result<Recipients, ApiError> {
     Ok(recipients)
 }
 
-/// Restores the `+` of a phone number in a query, where it can have become a space or be missing.
+/// Restores the leading `+` of a phone number in a query, where it may be missing or decoded as a
+/// space.
 pub(super) fn with_plus(number: &str) -> String {
     let digits = number.trim();
     if digits.starts_with(|first: char| first.is_ascii_digit()) {
@@ -70,7 +71,7 @@ pub(super) fn with_plus(number: &str) -> String {
     }
 }
 
-/// Parses the participant in a query as phone number or e-mail address.
+/// Parses a participant in a query, given as a phone number or an e-mail address.
 pub(super) fn participant(value: &str) -> Result<String, ApiError> {
     let value = if value.contains('@') {
         value.replace(' ', "+")

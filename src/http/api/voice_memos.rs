@@ -1,4 +1,4 @@
-//! `POST /v3/chats/{chat_id}/voicememo`.
+//! Handles `POST /v3/chats/{chat_id}/voicememo`, which sends a voice memo.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -114,7 +114,7 @@ async fn send(
 }
 
 impl SendVoiceMemo {
-    /// Returns the audio file as the only part of the message. Empty fields count as absent.
+    /// Returns the audio file as the message's only part. Empty request fields count as absent.
     fn part(self, files: &FileUrls) -> Result<DraftPart, ApiError> {
         let non_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
         match (

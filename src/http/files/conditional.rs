@@ -1,27 +1,28 @@
-//! Conditional requests (RFC 9110 section 13), evaluated in the order of section 13.2.2. Pure.
+//! Evaluates conditional requests (RFC 9110 section 13) in the order of section 13.2.2. Performs no
+//! I/O.
 
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// Result of the preconditions of a GET or HEAD.
+/// Result of evaluating the preconditions of a GET or HEAD request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Status 412.
+    /// Respond with status 412.
     Failed,
-    /// Status 304.
+    /// Respond with status 304.
     NotModified,
-    /// The file.
+    /// Respond with the file.
     Proceed {
-        /// True if `If-Range` is absent or allows ranges.
+        /// True if `If-Range` is absent or its condition is met, so that `Range` applies.
         ranges: bool,
     },
 }
 
-/// Evaluates the preconditions for a file with a strong entity tag, including its quotes, and a
-/// time of modification.
+/// Evaluates the preconditions of a request for a file. `etag` is the file's strong entity tag
+/// including its quotes, `modified` its modification time.
 pub(super) fn evaluate(headers: &HeaderMap, etag: &str, modified: SystemTime) -> Outcome {
-    // HTTP dates have a resolution of one second (section 5.6.7).
+    // HTTP dates have a resolution of one second (RFC 9110 section 5.6.7).
     let modified = whole_seconds(modified);
     let if_match = list(headers, header::IF_MATCH);
     let if_none_match = list(headers, header::IF_NONE_MATCH);
@@ -48,8 +49,9 @@ pub(super) fn evaluate(headers: &HeaderMap, etag: &str, modified: SystemTime) ->
     }
 }
 
-/// Returns true if ranges are allowed (section 13.1.5): an entity tag must match strongly, a date
-/// exactly. The date is a strong validator here, because a file never changes.
+/// Returns true if `If-Range` allows a partial response (RFC 9110 section 13.1.5): an entity tag
+/// must match strongly, a date exactly. Dates are strong validators here, because files never
+/// change.
 fn if_range(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
     let mut values = headers.get_all(header::IF_RANGE).iter();
     let Some(value) = values.next() else {
@@ -73,21 +75,22 @@ enum Comparison {
     Weak,
 }
 
-/// Compares entity tags (section 8.8.3.2). `*` matches every file.
+/// Returns true if one of the listed tags matches the file's entity tag (RFC 9110 section 8.8.3.2).
+/// `*` matches every file.
 fn any_match(tags: &str, etag: &str, comparison: Comparison) -> bool {
     if tags.trim() == "*" {
         return true;
     }
-    // A tag of this server has no comma, so none can result from splitting a tag of another server
-    // that has one.
+    // Splitting at commas is safe: it may break up another server's tag that contains a comma, but
+    // the pieces cannot match a tag of this server, which never contains one.
     tags.split(',').map(str::trim).any(|tag| match comparison {
         Comparison::Strong => tag == etag,
         Comparison::Weak => tag.strip_prefix("W/").unwrap_or(tag) == etag,
     })
 }
 
-/// Joins all values of a header into one list (section 5.3). Values that are not text are skipped:
-/// they match no tag.
+/// Joins all values of a header into one list (RFC 9110 section 5.3). Values that are not text are
+/// skipped, because they cannot match a tag.
 fn list(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     headers.contains_key(&name).then(|| {
         let values = headers
@@ -98,7 +101,8 @@ fn list(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     })
 }
 
-/// Parses a date. Invalid and repeated ones are ignored (sections 13.1.3 and 13.1.4).
+/// Parses a date header. Invalid and repeated dates are ignored (RFC 9110 sections 13.1.3 and
+/// 13.1.4).
 fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;

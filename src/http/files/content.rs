@@ -1,4 +1,5 @@
-//! The response with a file: conditional requests, ranges, and the headers of the file.
+//! Builds the response to a file request, with conditional requests, ranges, and the file's
+//! headers.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -60,13 +61,14 @@ pub(super) async fn respond(
     Ok(response)
 }
 
-/// Reads the `Range` of a GET; it is undefined for other methods (RFC 9110 section 14.2).
+/// Parses the `Range` header of a GET request; other methods do not define it (RFC 9110 section
+/// 14.2).
 fn requested(headers: &HeaderMap, size: u64) -> Requested {
     let values = headers.get_all(header::RANGE).iter();
     range::requested(values.map(HeaderValue::as_bytes), size)
 }
 
-/// The whole file, one range, or several, with the headers that describe them.
+/// Response body with the whole file, one range or several, and the headers that describe it.
 struct FileBody {
     status: StatusCode,
     media_type: String,
@@ -75,8 +77,8 @@ struct FileBody {
     stream: ByteStream,
 }
 
-/// Opens the requested bytes. Returns `None` if the file has none of them. Nothing is read for a
-/// HEAD.
+/// Opens the requested bytes of a file. Returns `None` if all requested ranges lie outside the
+/// file. For HEAD, nothing is read.
 async fn file_body(
     file: &FileHandle,
     method: &Method,
@@ -164,7 +166,7 @@ fn unsatisfiable(size: u64) -> Response {
     (headers, response).into_response()
 }
 
-/// Adds the bytes that are sent to the metric.
+/// Adds the bytes sent to the metric for downloaded bytes.
 fn counted(state: &HttpState, stream: ByteStream) -> ByteStream {
     let counter = state.metrics.downloaded_bytes.clone();
     stream

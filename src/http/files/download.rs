@@ -1,4 +1,4 @@
-//! GET and HEAD of files.
+//! Handles GET and HEAD requests for files.
 
 use std::sync::Arc;
 
@@ -16,8 +16,9 @@ use crate::http::error::Class;
 use crate::http::state::HttpState;
 use crate::id::{AttachmentId, PartnerId};
 
-/// Headers of every response of a file URL. Browsers must not treat a file as a document of this
-/// origin: it runs no scripts, and its type is not guessed. Pages of other origins can read it.
+/// Security headers for all responses at file URLs. They stop browsers from treating a file as a
+/// page of this origin: scripts do not run, and the media type is not guessed. Pages of other
+/// origins can read files.
 const SECURITY_HEADERS: [(HeaderName, HeaderValue); 4] = [
     (
         header::X_CONTENT_TYPE_OPTIONS,
@@ -41,7 +42,7 @@ const SECURITY_HEADERS: [(HeaderName, HeaderValue); 4] = [
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// A request that is not served with a file.
+/// Reasons why a file request is answered without the file.
 enum Rejection {
     NotFound,
     Unauthorized(SignedUrlError),
@@ -65,7 +66,7 @@ pub(super) async fn get(
         Ok(Path((partner, id, filename))) => {
             open(&state, &partner, &id, &filename, query.as_deref()).await
         }
-        // A path that is not UTF-8 names no file.
+        // The path is not UTF-8, so it cannot name a file.
         Err(_) => Err(Rejection::NotFound),
     };
     let response = match file {
@@ -75,12 +76,12 @@ pub(super) async fn get(
     (SECURITY_HEADERS, response).into_response()
 }
 
-/// Handles paths that cannot name a file.
+/// Answers requests for paths that cannot name a file.
 pub(super) async fn not_found() -> Response {
     (SECURITY_HEADERS, Rejection::NotFound).into_response()
 }
 
-/// Handles methods other than GET and HEAD.
+/// Answers requests with methods other than GET and HEAD.
 pub(super) async fn wrong_method() -> Response {
     let response = plain_text(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -90,7 +91,7 @@ pub(super) async fn wrong_method() -> Response {
     (allow, SECURITY_HEADERS, response).into_response()
 }
 
-/// Opens the file of a URL, and checks the signature in the query.
+/// Opens the file that a URL names, after checking the signature in the query.
 async fn open(
     state: &HttpState,
     partner: &str,
@@ -125,7 +126,8 @@ async fn serve(
             state.attachments.evict(file);
             Rejection::NotFound.into_response()
         }
-        // The blob was replaced, for example by a restored backup. The next request opens it again.
+        // The blob has been replaced, for example by restoring a backup. Eviction makes the next
+        // request open the new one.
         Err(error @ blob::Error::PreconditionFailed) => {
             state.attachments.evict(file);
             unreachable_for_now(&error, 1)
@@ -134,7 +136,8 @@ async fn serve(
     }
 }
 
-/// Redirects to the bucket, which stores the headers of the file with it.
+/// Returns a redirect to the bucket, which stores the file's response headers together with the
+/// file.
 fn redirect(url: &str) -> Response {
     let url = HeaderValue::from_str(url).expect("URLs are header values");
     let headers = [(header::LOCATION, url), (header::CACHE_CONTROL, NO_STORE)];
@@ -178,7 +181,7 @@ fn unavailable(retry_after: u64, message: &'static str) -> Response {
     (headers, response).into_response()
 }
 
-/// Returns a response without a file, which caches must not keep.
+/// Returns a text response, marked as not cacheable.
 pub(super) fn plain_text(status: StatusCode, message: impl IntoResponse) -> Response {
     (status, [(header::CACHE_CONTROL, NO_STORE)], message).into_response()
 }

@@ -1,5 +1,6 @@
-//! Files over HTTP: the presigned PUT, and GET and HEAD with ranges, conditional requests and
-//! headers that make files safe to open. These routes need no API key and ignore one.
+//! Serves files over HTTP: presigned PUT for uploads, and GET and HEAD with ranges, conditional
+//! requests and headers that make files safe to open. These routes require no API key, and ignore
+//! it if one is sent.
 
 mod conditional;
 mod content;
@@ -14,12 +15,12 @@ use axum::routing::{any, get};
 
 use crate::http::state::HttpState;
 
-/// Returns the routes of uploads and downloads.
+/// Returns the upload and download routes.
 pub(super) fn router() -> Router<HttpState> {
     downloads().route("/uploads/{attachment_id}", any(upload::put))
 }
 
-/// Returns the routes of downloads, and 404 for every other path.
+/// Returns the download routes only; all other paths get 404.
 pub(super) fn downloads_only() -> Router<HttpState> {
     downloads().fallback(download::not_found)
 }

@@ -1,4 +1,4 @@
-//! Several ranges in one response: `multipart/byteranges` (RFC 9110 section 14.6).
+//! Combines several ranges into one response: `multipart/byteranges` (RFC 9110 section 14.6).
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -14,14 +14,14 @@ use crate::id::random_bytes;
 /// A `multipart/byteranges` body.
 pub(super) struct Multipart {
     boundary: String,
-    /// Boundary and headers of each part, and its range.
+    /// For each part: the boundary and headers before it, and its byte range.
     parts: Vec<(Bytes, RangeInclusive<u64>)>,
     end: Bytes,
 }
 
 impl Multipart {
     pub(super) fn new(ranges: Vec<RangeInclusive<u64>>, media_type: &str, size: u64) -> Self {
-        // Random, so that a file cannot be crafted to contain it.
+        // The boundary is random, so that an uploader cannot craft a file that contains it.
         let boundary = encode_string(&random_bytes::<16>());
         let parts = ranges.into_iter().map(|range| {
             let (first, last) = (range.start(), range.end());
@@ -49,7 +49,7 @@ impl Multipart {
         parts.sum::<u64>() + self.end.len() as u64
     }
 
-    /// Returns the body. Each range is opened when the stream reaches it.
+    /// Returns the body as a stream, which opens each range only when it reaches it.
     pub(super) fn stream(self, blob: Arc<dyn Blob>) -> ByteStream {
         let text = |bytes: Bytes| stream::once(async move { Ok::<_, io::Error>(bytes) });
         let parts = stream::iter(self.parts).flat_map(move |(head, range)| {

@@ -1,26 +1,27 @@
-//! Parses the `Range` header (RFC 9110 section 14). Pure.
+//! Parses the `Range` header (RFC 9110 section 14). Performs no I/O.
 
 use std::ops::RangeInclusive;
 
-/// Maximum ranges of a response. A request for more gets the whole file.
+/// Maximum number of ranges in a response. Requests for more ranges get the whole file.
 pub(super) const MAX_RANGES: usize = 32;
 
 /// The part of a file that a `Range` header requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Requested {
-    /// The whole file: the header is absent or ignored.
+    /// The whole file, because the header is absent or ignored.
     Whole,
-    /// First and last byte of each range, within the file and in the requested order. Never empty.
+    /// First and last byte of each range, within the file's size and in the requested order. Never
+    /// empty.
     Ranges(Vec<RangeInclusive<u64>>),
-    /// No byte of the file.
+    /// No range, because all requested bytes are beyond the end of the file.
     Unsatisfiable,
 }
 
-/// Parses the values of all `Range` headers of a request for a file of `size` bytes.
+/// Parses the `Range` headers of a request for a file of `size` bytes.
 ///
-/// As the RFC allows, a header is ignored if it is malformed, repeated, or of another unit; if it
-/// requests more bytes in total than the file has (section 17.15); and if the file is empty, so
-/// that no range can be satisfied.
+/// As RFC 9110 allows, the header is ignored if it is malformed, repeated, or uses another unit
+/// than bytes; if its ranges add up to more bytes than the file has (section 17.15); and if the
+/// file is empty, so that no range can be satisfied.
 pub(super) fn requested<'a>(mut headers: impl Iterator<Item = &'a [u8]>, size: u64) -> Requested {
     let Some(header) = headers.next() else {
         return Requested::Whole;
@@ -45,7 +46,7 @@ pub(super) fn requested<'a>(mut headers: impl Iterator<Item = &'a [u8]>, size: u
     }
 }
 
-/// One element of the header. Numbers beyond `u64` are clamped.
+/// One element of a `Range` header. Numbers beyond `u64` are clamped.
 enum Spec {
     /// `first-last` or `first-`.
     From(u64, Option<u64>),
@@ -69,7 +70,8 @@ fn parse(header: &str) -> Option<Vec<Spec>> {
     if !unit.eq_ignore_ascii_case("bytes") {
         return None;
     }
-    // A list may have empty elements (RFC 9110 section 5.6.1.2), but not only those.
+    // Lists may contain empty elements (RFC 9110 section 5.6.1.2), but at least one must not be
+    // empty.
     let elements = set
         .split(',')
         .map(|element| element.trim_matches([' ', '\t']))
@@ -85,7 +87,7 @@ fn parse_one(element: &str) -> Option<Spec> {
         (true, false) => Some(Spec::Suffix(number(last)?)),
         (false, true) => Some(Spec::From(number(first)?, None)),
         (false, false) => {
-            // Compared as digits, because numbers beyond u64 would be equal after clamping.
+            // The digits are compared, because numbers beyond u64 would be equal after clamping.
             let (first_digits, last_digits) =
                 (first.trim_start_matches('0'), last.trim_start_matches('0'));
             let ordered = (first_digits.len(), first_digits) <= (last_digits.len(), last_digits);

@@ -1,5 +1,5 @@
-//! Errors of the presigned PUT, as XML in the format of S3, which upload clients expect of a
-//! bucket. The codes are those of the Amazon S3 API Reference, "Error responses".
+//! Renders upload errors as S3-compatible XML, because upload clients expect the responses of a
+//! bucket. The error codes are from "Error responses" in the Amazon S3 API Reference.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,14 +7,14 @@ use axum::response::{IntoResponse, Response};
 use crate::attachments::upload::Error;
 use crate::quote::{self, Excerpt};
 
-/// The text for errors whose details are for the operator only.
+/// Client message for errors whose details only the operator may see.
 const INTERNAL: &str = "We encountered an internal error. Please try again.";
 
-/// A failed upload.
+/// A failed upload, which is rendered as an S3 error.
 #[derive(Debug)]
 pub(super) struct UploadError(pub(super) Error);
 
-/// The class of an error: status, code, and seconds until a retry is useful.
+/// Response parameters of an error: status, S3 code, and seconds until a retry makes sense.
 type Class = (StatusCode, &'static str, Option<u64>);
 
 const UNAVAILABLE: Class = (
@@ -52,7 +52,7 @@ impl UploadError {
         }
     }
 
-    /// Logs an error of database or store, and returns the text for the client.
+    /// Returns the error message for the client, and logs database and blob store errors.
     fn report(&self) -> String {
         match &self.0 {
             Error::Db(_) | Error::Blob(_) => {
@@ -92,8 +92,8 @@ pub(super) fn response(status: StatusCode, code: &str, message: &str) -> Respons
     (status, headers, body).into_response()
 }
 
-/// Escapes text for XML content (XML 1.0 section 2.4). Control characters, which XML cannot
-/// represent, become spaces.
+/// Escapes text for use in XML content (XML 1.0 section 2.4). Control characters, which XML cannot
+/// represent, are replaced with spaces.
 fn escape(text: &str) -> String {
     text.chars()
         .fold(String::with_capacity(text.len()), |mut escaped, c| {

@@ -1,6 +1,6 @@
-//! The presigned PUT. Everything that can be rejected without the body is rejected before it is
-//! read: hyper sends `100 Continue` at the first read (RFC 9110 section 10.1.1), so a client that
-//! waits for it sends nothing in vain.
+//! Handles uploads by presigned PUT. All checks that do not need the body run before it is read:
+//! hyper sends `100 Continue` at the first read (RFC 9110 section 10.1.1), so a rejected client
+//! that waits for it does not send the body.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -12,7 +12,7 @@ use crate::attachments::upload::{Error, UploadHead};
 use crate::http::state::HttpState;
 use crate::id::AttachmentId;
 
-/// Handles every method of an upload URL.
+/// Handles requests with any method for an upload URL.
 pub(super) async fn put(
     State(state): State<HttpState>,
     path: Result<Path<String>, PathRejection>,
@@ -46,10 +46,10 @@ fn wrong_method() -> Response {
     ([(header::ALLOW, HeaderValue::from_static("PUT"))], response).into_response()
 }
 
-/// Receives the body, and returns the MD5 of the stored file.
+/// Stores the uploaded file and returns its MD5 hash.
 async fn receive(state: &HttpState, id: &str, request: Request) -> Result<String, Error> {
     let (parts, body) = request.into_parts();
-    // The signature covers the path, so only the canonical form of the id is valid.
+    // Only the canonical form of the id is accepted, because the signature covers the path.
     let id = AttachmentId::parse(id)
         .filter(|parsed| parsed.to_string() == id)
         .ok_or_else(|| {
@@ -69,8 +69,8 @@ async fn receive(state: &HttpState, id: &str, request: Request) -> Result<String
     Ok(digests.md5)
 }
 
-/// Returns the `Content-Type`, or an empty string. Rejects several: the signature would cover only
-/// one of them.
+/// Returns the `Content-Type` header, or an empty string if it is absent. Rejects repeated headers,
+/// because the signature would cover only one of them.
 fn content_type(headers: &HeaderMap) -> Result<&str, Error> {
     if headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
         return Err(Error::BadSignature(

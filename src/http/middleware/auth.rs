@@ -1,4 +1,4 @@
-//! Authentication by API key: `Authorization: Bearer KEY`.
+//! Authenticates requests by API key: `Authorization: Bearer KEY`.
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -10,7 +10,7 @@ use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 use crate::id::PartnerId;
 
-/// The partner whose key the request has.
+/// The partner that an authenticated request belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Caller(pub(in crate::http) PartnerId);
 
@@ -23,13 +23,14 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Passes on requests with a known key, as those of their [`Caller`].
+/// Rejects requests without a valid API key. Passes on the others, with their [`Caller`].
 pub(in crate::http) async fn require_key(
     State(state): State<HttpState>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    // Owned: a future that held the headers could not be sent to another thread.
+    // The key is copied, because a future that holds a reference to the request could not be sent
+    // to another thread.
     let key = bearer_key(request.headers()).map(str::to_owned);
     match authenticate(&state, key).await {
         Ok(caller) => {
@@ -55,7 +56,8 @@ fn bearer_key(headers: &HeaderMap) -> Result<&str, ApiError> {
     let value = values.next().ok_or(ApiError::Unauthorized(
         "an API key is required: send it as Authorization: Bearer KEY",
     ))?;
-    // A proxy in front of this server could use another one of several than this server.
+    // Repeated headers are rejected, because a proxy and this server could each use a different
+    // one.
     if values.next().is_some() {
         return Err(ApiError::Unauthorized(
             "a request has one Authorization header, not several",

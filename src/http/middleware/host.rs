@@ -1,5 +1,5 @@
-//! Checks the host that a request is for (RFC 9110 section 7.2, RFC 9112 section 3.2). The host
-//! decides which routes a request can reach, so an ambiguous one is refused.
+//! Validates the host that a request names (RFC 9110 section 7.2, RFC 9112 section 3.2). The host
+//! decides which routes are reachable, so ambiguous hosts are rejected.
 
 use std::net::Ipv6Addr;
 
@@ -26,7 +26,7 @@ fn problem(request: &Request) -> Option<&'static str> {
         (Some(_), Some(_)) => return Some("a request has one Host header, not several"),
         (header, _) => header,
     };
-    // An absolute request target takes precedence over the header, but both must be valid.
+    // An absolute request target takes precedence over the `Host` header, but both must be valid.
     let target = request
         .uri()
         .authority()
@@ -37,7 +37,7 @@ fn problem(request: &Request) -> Option<&'static str> {
 }
 
 /// Returns true for a DNS name or an IP address, with or without a port. Percent-encoded names are
-/// refused: they spell the same host in another way.
+/// rejected, because they are a second spelling of the same host.
 fn is_host(text: &str) -> bool {
     let after_name = if let Some(rest) = text.strip_prefix('[') {
         let Some((address, rest)) = rest.split_once(']') else {

@@ -1,5 +1,5 @@
-//! Loop detection by `CDN-Loop` (RFC 8586): refuses requests that this server sent itself to fetch
-//! a media URL, and that a proxy or a CDN brought back.
+//! Detects request loops with the `CDN-Loop` header (RFC 8586): rejects requests that this server
+//! sent to fetch a media URL and that reached it again, for example through a proxy or a CDN.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;

@@ -1,4 +1,4 @@
-//! Middleware: what happens to requests before their handlers, and to responses after them.
+//! Processes requests before they reach their handlers, and responses afterwards.
 
 pub(super) mod auth;
 mod host;
@@ -12,8 +12,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 
 use super::state::HttpState;
 
-/// Adds the layers that every request passes. The last one is the outermost: each response has a
-/// trace id, also if another layer made it.
+/// Adds the middleware layers for all requests. The outermost layer is added last, and gives every
+/// response a trace id, including responses that another layer creates.
 pub(super) fn for_every_request(state: HttpState, routes: Router<HttpState>) -> Router {
     routes
         .layer(from_fn_with_state(state.clone(), loop_detection::refuse))

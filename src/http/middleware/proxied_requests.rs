@@ -1,5 +1,5 @@
-//! A limit of concurrent requests per client behind a trusted proxy. Clients that connect directly
-//! are limited by their connections (`server/clients.rs`); the connections of a proxy carry
+//! Limits concurrent requests per client behind a trusted proxy. Clients that connect directly are
+//! limited by their number of connections (`server/clients.rs`), but a proxy's connections carry
 //! requests of many clients.
 
 use std::pin::Pin;
@@ -17,8 +17,8 @@ use crate::domain::client_address::ClientAddress;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 
-/// Counts the request until the client has taken the response: one that does not read it keeps its
-/// permit.
+/// Counts a request as running until the client has received the whole response. A client that does
+/// not read its response therefore keeps its permit.
 pub(super) async fn limit(
     State(state): State<HttpState>,
     request: Request,
@@ -36,7 +36,8 @@ pub(super) async fn limit(
     }
 }
 
-/// Returns `None` for a client that connects directly.
+/// Reserves a permit for a client behind a proxy. Returns `None` for a direct client, which needs
+/// none.
 fn permit(state: &HttpState, request: &Request) -> Result<Option<Reservation>, AtCapacity> {
     request
         .extensions()

@@ -1,5 +1,5 @@
-//! The outermost layer: gives each request a trace id and a log span, counts it, and answers
-//! panics.
+//! Gives each request a trace id and a log span, counts it, and converts panics into error
+//! responses. This is the outermost middleware layer.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -33,7 +33,7 @@ pub(super) async fn trace(
     let method = method_label(request.method());
     let span = tracing::error_span!("request", trace_id = %id, method, route);
 
-    // The panic hook logs a panic, within the span.
+    // The panic hook logs panics, within the request's span.
     let response = async {
         let result = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         result.unwrap_or_else(|_| ApiError::Internal.into_response())
@@ -54,8 +54,8 @@ pub(super) async fn trace(
     response
 }
 
-/// Returns the method as a label. Clients can send any token as a method; the labels of a metric
-/// must stay few.
+/// Returns the HTTP method as a metric label. Unusual methods share one label, because clients can
+/// send any token and a metric must have few labels.
 fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

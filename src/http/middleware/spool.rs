@@ -1,9 +1,9 @@
-//! Spools large responses: writes them to an unnamed temporary file, from which the client is
-//! served.
+//! Spools large responses: writes them to an unnamed temporary file and serves the client from it.
 //!
-//! A response that its client does not read therefore holds at most [`MAX_IN_MEMORY`] bytes. This
-//! covers every response that is built as a whole, whether rendered now or replayed for an
-//! idempotency key. Files are streamed from their store.
+//! A response that the client does not read thus occupies at most [`MAX_IN_MEMORY`] bytes of
+//! memory. This applies to every response that is built as a whole, whether newly rendered or
+//! replayed for an idempotency key. Files are not spooled, because they are streamed from the blob
+//! store.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -26,9 +26,9 @@ use crate::domain::client_address::ClientAddress;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 
-/// Largest response that stays in memory, in bytes.
+/// Maximum size of a response that stays in memory, in bytes.
 const MAX_IN_MEMORY: u64 = 256 * 1024;
-/// Bytes read from the file at a time.
+/// Number of bytes read from the temporary file at a time.
 const CHUNK: usize = 32 * 1024;
 
 pub(in crate::http) async fn large_responses(
@@ -52,7 +52,7 @@ pub(in crate::http) async fn large_responses(
         Err(refused) => return ApiError::AtCapacity(refused).into_response(),
     };
     let (mut parts, body) = response.into_parts();
-    // hyper cannot know the length of a stream.
+    // `Content-Length` is set here, because hyper cannot know the length of a stream.
     parts
         .headers
         .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
@@ -65,8 +65,8 @@ pub(in crate::http) async fn large_responses(
     }
 }
 
-/// Returns whose share of the budget the response counts against: the partner's, or the client's
-/// without a key.
+/// Returns the holder whose budget share the response counts against: the partner, or the client
+/// address if the request has no API key.
 fn holder(request: &Request) -> String {
     let extensions = request.extensions();
     let client = || {

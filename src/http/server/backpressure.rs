@@ -1,5 +1,5 @@
-//! Limits what a connection buffers of a response to one frame. hyper reads frames ahead until its
-//! buffer is full; a response that its client does not read would hold all of them.
+//! Limits the response data buffered per connection to one frame. Otherwise hyper reads frames
+//! ahead until its buffer is full, and keeps them all in memory if the client does not read.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,28 +11,28 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body as _, Frame, SizeHint};
 
-/// A body that yields its next frame once the previous one has been written and dropped.
+/// A response body that yields a frame only after the previous one has been written and dropped.
 pub(super) struct OneFrameInFlight {
     body: Body,
     in_flight: Arc<InFlight>,
 }
 
-/// Shared by the body and its frame in flight.
+/// State shared by a response body and its frame in flight.
 #[derive(Default)]
 struct InFlight {
     is_held: AtomicBool,
-    /// The task that waits for the drop of the frame.
+    /// Waker of the task that waits until the frame is dropped.
     waker: AtomicWaker,
 }
 
-/// The data of a frame. Dropping it releases the next one.
+/// The data of a frame. Dropping it lets the body yield the next frame.
 struct Data {
     bytes: Bytes,
     in_flight: Arc<InFlight>,
 }
 
 impl OneFrameInFlight {
-    /// Wraps a body. An empty one stays as it is.
+    /// Wraps a response body. Empty bodies are returned unchanged.
     pub(super) fn wrap(body: Body) -> Body {
         if body.size_hint().exact() == Some(0) {
             return body;
@@ -54,7 +54,8 @@ impl hyper::body::Body for OneFrameInFlight {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.in_flight.is_held.load(Ordering::Acquire) {
             self.in_flight.waker.register(cx.waker());
-            // The frame may have been dropped before the waker was registered.
+            // Checked again, because the frame may have been dropped before the waker was
+            // registered.
             if self.in_flight.is_held.load(Ordering::Acquire) {
                 return Poll::Pending;
             }

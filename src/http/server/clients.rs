@@ -1,4 +1,5 @@
-//! Clients: the limit of connections per address, and the address behind a trusted proxy.
+//! Limits the number of connections per client address, and finds the address of a client behind a
+//! trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,8 +28,8 @@ impl Clients {
         }
     }
 
-    /// Reserves a connection of the peer's share. Each connection of a trusted proxy has a share of
-    /// its own, so a proxy can have any number.
+    /// Reserves one connection from the peer's share. Each connection of a trusted proxy gets its
+    /// own share, so the number of connections per proxy is not limited.
     pub(super) fn reserve_connection(&self, peer: SocketAddr) -> Result<Reservation, AtCapacity> {
         let holder = if self.trusts(peer.ip()) {
             peer.to_string()
@@ -38,9 +39,9 @@ impl Clients {
         self.connections.try_reserve(&holder, 1)
     }
 
-    /// Returns the address of the client: the peer or, if that is a trusted proxy, the nearest hop
-    /// that is not one. The hops before it cannot be trusted, because the client can send them
-    /// itself.
+    /// Returns the client address: the peer or, if the peer is a trusted proxy, the nearest hop
+    /// that is not a trusted proxy. Hops before that one are not trusted, because the client can
+    /// forge them.
     pub(super) fn address(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let direct = ClientAddress::of_peer(peer);
         if !self.trusts(peer) {
@@ -49,15 +50,16 @@ impl Clients {
         let standard = self.client(forwarded::hops(&joined(headers, &header::FORWARDED)));
         let de_facto = self.client(forwarded::de_facto_hops(&joined(headers, &X_FORWARDED_FOR)));
         match (standard, de_facto) {
-            // A proxy that sets one of the headers may pass on the other one as the client sent it.
+            // If the headers differ, neither is used: a proxy that sets one may pass on the other
+            // as the client sent it.
             (Some(standard), Some(de_facto)) if standard != de_facto => direct,
             (Some(ip), _) | (_, Some(ip)) => ClientAddress::forwarded(ip),
             (None, None) => direct,
         }
     }
 
-    /// Returns the last hop that is not a trusted proxy, or the first hop if all are. Returns
-    /// `None` if a hop on the way to it cannot be parsed.
+    /// Returns the last hop that is not a trusted proxy, or the first hop if all are trusted.
+    /// Returns `None` if a hop that has to be checked cannot be parsed.
     fn client(&self, hops: Vec<Option<IpAddr>>) -> Option<IpAddr> {
         let mut client = None;
         for hop in hops.into_iter().rev() {

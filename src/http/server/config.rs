@@ -1,4 +1,4 @@
-//! Settings of connections.
+//! Declares the connection settings.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -56,13 +56,14 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns the limits of connections, by client address.
+    /// Returns the connection limits, in total and per client address.
     pub(crate) fn connections(&self) -> budget::Limits {
         budget::Limits::without_queue(self.max_connections, self.max_connections_per_address)
     }
 
-    /// Returns the limits of running requests from trusted proxies, by client address: those of
-    /// connections, as a proxy may send the requests of many clients over one connection.
+    /// Returns the limits on running requests through trusted proxies, in total and per client
+    /// address. They equal the connection limits, because one proxy connection may carry requests
+    /// of many clients.
     pub(crate) fn proxied_requests(&self) -> budget::Limits {
         self.connections()
     }

@@ -1,9 +1,9 @@
-//! Drains request bodies that their handler has not read.
+//! Drains request bodies that handlers have not read completely.
 //!
-//! A response that is sent before its request has arrived completely leaves the rest of the body on
+//! If a response is sent before the request has arrived completely, the rest of the body remains on
 //! the connection. hyper then closes the connection, and a client that is about to reuse it fails.
-//! So a short rest is read and dropped, and after a long one the response announces that the
-//! connection closes.
+//! To avoid this, a short rest is read and discarded; if the rest is long, the response announces
+//! that the connection will be closed.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -17,19 +17,20 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
 use tokio::time::timeout;
 
-/// Longest rest that is drained, in bytes.
+/// Maximum size of the unread rest of a body that is drained, in bytes.
 const MAX_DRAINED: u64 = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request body that is shared with its handler, so that it can be drained after the handler has
-/// dropped it.
+/// A request body shared with its handler, so that its unread rest can be drained after the handler
+/// has dropped it.
 #[derive(Clone, Debug)]
 pub(super) struct DrainableBody(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     body: Incoming,
-    /// `Incoming` does not report the end of a chunked body.
+    /// True after the last frame; needed because `Incoming` does not report the end of a chunked
+    /// body.
     ended: bool,
 }
 
@@ -39,9 +40,10 @@ impl DrainableBody {
         Self(Arc::new(Mutex::new(State { body, ended })))
     }
 
-    /// Drains a short rest, and adds `Connection: close` to the response if something is left.
+    /// Drains the unread rest of the body if it is short. Adds `Connection: close` to the response
+    /// if bytes remain.
     pub(super) async fn drain(mut self, expects_continue: bool, response: &mut HeaderMap) {
-        // A client that expects `100 Continue` has not sent its body, and reading would ask for it.
+        // A client that expects `100 Continue` has not sent its body, and reading would request it.
         let is_short = !expects_continue && self.size_hint().lower() <= MAX_DRAINED;
         if is_short {
             let _ = timeout(DRAIN_TIMEOUT, self.read_rest()).await;

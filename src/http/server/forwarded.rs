@@ -1,9 +1,10 @@
-//! Parses the hops in `Forwarded` (RFC 7239) and `X-Forwarded-For`, first to last. Pure.
+//! Parses the hops in `Forwarded` (RFC 7239) and `X-Forwarded-For` headers, in header order.
+//! Performs no I/O.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Returns the `for` of each element of a `Forwarded` header; `None` for one that is not an address
-/// or cannot be parsed.
+/// Returns the `for` address of each element of a `Forwarded` header, or `None` for an element
+/// without a valid address.
 pub(super) fn hops(header: &str) -> Vec<Option<IpAddr>> {
     if header.is_empty() {
         return Vec::new();
@@ -14,7 +15,8 @@ pub(super) fn hops(header: &str) -> Vec<Option<IpAddr>> {
     elements.into_iter().map(hop).collect()
 }
 
-/// Returns the entries of an `X-Forwarded-For` header, like [`hops`].
+/// Returns the address of each entry of an `X-Forwarded-For` header, or `None` for an invalid
+/// entry.
 pub(super) fn de_facto_hops(header: &str) -> Vec<Option<IpAddr>> {
     if header.is_empty() {
         return Vec::new();
@@ -32,7 +34,7 @@ fn hop(element: &str) -> Option<IpAddr> {
     if named.next().is_some() {
         return None;
     }
-    // Escapes need no decoding: an address has no character that must be escaped.
+    // Escape sequences are not decoded, because no character of an address needs escaping.
     node(
         value
             .strip_prefix('"')
@@ -40,7 +42,7 @@ fn hop(element: &str) -> Option<IpAddr> {
     )
 }
 
-/// Parses an address with or without brackets and a port (section 6).
+/// Parses an IP address, with or without brackets and a port (RFC 7239 section 6).
 fn node(text: &str) -> Option<IpAddr> {
     let bracketed = || {
         text.strip_prefix('[')?
@@ -53,7 +55,8 @@ fn node(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(with_port).or_else(bracketed)
 }
 
-/// Splits at a separator outside of quoted strings. Returns `None` if one is not terminated.
+/// Splits text at separators outside quoted strings. Returns `None` if a quoted string is not
+/// terminated.
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut parts, mut start) = (Vec::new(), 0);
     let (mut is_quoted, mut is_escaped) = (false, false);

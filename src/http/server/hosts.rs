@@ -1,4 +1,5 @@
-//! Host routing: a CDN host of its own serves files only, every other host everything.
+//! Routes requests by host: a separate CDN host serves files only, all other hosts serve
+//! everything.
 
 use axum::Router;
 use hyper::body::Incoming;
@@ -7,12 +8,12 @@ use hyper::http::uri::Authority;
 
 use crate::domain::base_url::BaseUrl;
 
-/// The routes of each host.
+/// The routes that each host serves.
 #[derive(Clone, Debug)]
 pub struct HostRouter {
-    /// Routes of every host but the CDN's.
+    /// Routes for all hosts except a separate CDN host.
     pub all: Router,
-    /// Routes of the CDN's host, if it has one of its own.
+    /// CDN base URL and its routes, if the CDN has a separate host.
     pub files: Option<(BaseUrl, Router)>,
 }
 
@@ -36,8 +37,8 @@ impl HostRouter {
     }
 }
 
-/// Returns true if a `Host` names the CDN. Ports are not compared: a reverse proxy often forwards
-/// to another one.
+/// Returns true if a `Host` header names the CDN host. Ports are not compared, because a reverse
+/// proxy often forwards to a different port.
 fn matches_host(cdn: &BaseUrl, host: &str) -> bool {
     let cdn = cdn.authority();
     without_port(&cdn).eq_ignore_ascii_case(without_port(host).trim_end_matches('.'))

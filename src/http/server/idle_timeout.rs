@@ -1,5 +1,5 @@
-//! A TCP stream that fails if its peer reads nothing or too slowly (the write side of slowloris
-//! protection), and that closes so that a rejected peer still receives its response.
+//! Wraps a TCP stream so that it fails if the peer reads nothing or too slowly (the write side of
+//! slowloris protection), and closes it such that a rejected peer still receives its response.
 
 use std::future::Future;
 use std::io;
@@ -13,17 +13,19 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::pace::Pace;
 
-/// Time for which bytes of the peer are drained after the write side was closed.
+/// Maximum time for draining the peer's bytes after the write side was closed.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reads are not limited here: hyper limits the time for headers, and handlers that for bodies.
+/// A TCP stream with a timeout on writes. Reads are limited elsewhere: by hyper for headers, and by
+/// the handlers for bodies.
 pub(super) struct IdleTimeoutStream {
     tcp: TcpStream,
-    /// The minimum rate of the peer. Only the time in which a write waits for it counts.
+    /// Minimum rate at which the peer must read. Only time spent waiting in writes counts.
     pace: Pace,
-    /// Start of the current wait.
+    /// Time at which the current wait for the peer started.
     waiting_since: Option<Instant>,
-    /// The timeout of a wait. It is allocated at the first one, which most connections never have.
+    /// Timeout of the current wait. It is allocated at the first wait, which most connections never
+    /// reach.
     timer: Option<Pin<Box<Sleep>>>,
     is_lingering: bool,
 }
@@ -39,8 +41,8 @@ impl IdleTimeoutStream {
         }
     }
 
-    /// Passes on the result of a write. Fails if the peer has read nothing for too long, or less
-    /// than the minimum rate.
+    /// Returns the result of a write, or an error if the peer has read nothing for too long or is
+    /// slower than the minimum rate.
     fn check_pace(
         &mut self,
         cx: &mut Context<'_>,
@@ -70,7 +72,8 @@ impl IdleTimeoutStream {
         )))
     }
 
-    /// Reads and drops bytes until the peer closes its side, a read fails, or the timer ends.
+    /// Reads and discards bytes until the peer closes its side, a read fails, or the timeout
+    /// expires.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut sink = [0; 8192];
         loop {
@@ -124,8 +127,9 @@ impl AsyncWrite for IdleTimeoutStream {
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
-    /// Closes the write side, then lingers. Closing a socket with unread bytes sends a reset, and a
-    /// peer that is still sending a rejected body would lose the response that says why.
+    /// Closes the write side, then drains the read side for a while. Closing a socket with unread
+    /// bytes sends a reset, and a peer that is still sending a rejected body would then lose the
+    /// response.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_lingering {
             ready!(Pin::new(&mut self.tcp).poll_shutdown(cx))?;

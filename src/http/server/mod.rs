@@ -1,6 +1,6 @@
-//! The HTTP server: accepts connections, limits how many there are, closes idle and slow ones
-//! (slowloris protection), and lets running requests finish when it stops (graceful shutdown).
-//! `axum::serve` has none of these limits.
+//! Accepts HTTP connections, limits their number, closes idle and slow ones (slowloris protection),
+//! and lets running requests finish at shutdown (graceful shutdown). `axum::serve` has none of
+//! these limits.
 
 mod backpressure;
 mod clients;
@@ -39,23 +39,24 @@ use drain::DrainableBody;
 pub use hosts::HostRouter;
 use idle_timeout::IdleTimeoutStream;
 
-/// Size of hyper's read buffer and write buffer of a connection, in bytes. With the batch that is
-/// being written it is all that an upload holds in memory. It is not larger than a chunk of a file,
-/// so that hyper writes each chunk before it asks for the next.
+/// Size of hyper's read and write buffers per connection, in bytes. An upload holds only these and
+/// the batch being written in memory. The size does not exceed a file chunk, so that hyper writes
+/// each chunk before it requests the next.
 const BUFFER_SIZE: usize = 48 * 1024;
-/// Unsent bytes of a response that the kernel buffers (`TCP_NOTSENT_LOWAT`). A client that stops
-/// reading is noticed soon and its progress is seen in small steps; bytes in flight do not count,
-/// so long fat networks are not slowed down.
+/// Maximum unsent response bytes that the kernel buffers (`TCP_NOTSENT_LOWAT`). With a small
+/// buffer, the server soon notices a client that stops reading, and sees its progress in small
+/// steps. Bytes in flight do not count, so fast connections with high latency are not slowed down.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 128 * 1024;
-/// Delay after a failed `accept`, for example for lack of file descriptors.
+/// Delay before the next `accept` after one failed, for example because no file descriptors were
+/// left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown`, then waits for running requests within the grace time. Returns false if
-/// some were cut off.
+/// Serves requests until `shutdown` completes, then waits for running requests up to the grace
+/// time. Returns false if requests were aborted.
 ///
 /// # Panics
-/// Never: the limits were validated.
+/// Never panics, because the limits were validated.
 pub async fn serve(
     listener: TcpListener,
     hosts: HostRouter,
@@ -89,7 +90,7 @@ pub async fn serve(
         .is_ok()
 }
 
-/// Accepts a connection as soon as one fewer than the maximum is open.
+/// Accepts the next connection, once fewer than the maximum number are open.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
@@ -121,7 +122,8 @@ struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Serves a connection in a task of its own, or rejects it if its client has too many.
+    /// Serves a connection in a separate task, or rejects it if the client has too many
+    /// connections.
     fn spawn_connection(&self, tcp: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         let share = match self.clients.reserve_connection(peer) {
             Ok(share) => share,
@@ -134,7 +136,7 @@ impl Server<'_> {
         let connection = self.graceful.watch(connection);
         let open = OpenConnection::new(self.metrics, share, permit);
         tokio::spawn(async move {
-            // The client disconnected, was too slow, or did not speak HTTP.
+            // The client disconnected, was too slow, or did not use HTTP.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
@@ -143,7 +145,7 @@ impl Server<'_> {
     }
 }
 
-/// Counts a connection and holds its permits until its task ends, even by a panic.
+/// Counts an open connection and holds its permits until its task ends, even if the task panics.
 struct OpenConnection {
     gauge: Gauge,
     _share: Reservation,
@@ -173,21 +175,22 @@ fn http1_builder(config: &Config) -> http1::Builder {
         .header_read_timeout(config.header_timeout)
         .max_header_size(config.max_header_bytes)
         .max_buf_size(BUFFER_SIZE.max(config.max_header_bytes))
-        // A client that closes its side has disconnected, so its request is dropped. A fetch of a
-        // media URL must not keep its permit when no client waits for it.
+        // A client that closes its side counts as disconnected, and its request is dropped.
+        // Otherwise a fetch of a media URL would keep its permit although no client waits for it.
         .half_close(false);
     http
 }
 
-/// Answers 503 and closes the connection. Never blocks, because the accept loop calls it: if the
-/// send buffer of the new socket is full, the response is lost.
+/// Answers 503 and closes the connection. Must not block, because the accept loop calls it; so the
+/// response is lost if the new socket's send buffer is full.
 fn reject(tcp: TcpStream, refused: AtCapacity) {
     let seconds = refused.retry_after;
     let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     );
     let Ok(mut tcp) = tcp.into_std() else { return };
-    // Closing a socket with unread bytes sends a reset, which can overtake the response.
+    // Pending bytes are read first, because closing a socket with unread bytes sends a reset that
+    // can overtake the response.
     let _ = tcp.read(&mut [0; 4096]);
     let _ = tcp.write(response.as_bytes());
     let _ = tcp.shutdown(std::net::Shutdown::Write);
@@ -201,8 +204,8 @@ fn wrap_stream(tcp: TcpStream, config: &Config) -> TokioIo<IdleTimeoutStream> {
     TokioIo::new(IdleTimeoutStream::new(tcp, config.download_pace()))
 }
 
-/// Returns the hyper service of a connection. It adds the client's address to each request, and
-/// drains what its handler has left of the body.
+/// Returns the hyper service for a connection. It adds the client address to each request, and
+/// drains request bodies that the handler has not read completely.
 fn connection_service(
     hosts: HostRouter,
     clients: Clients,

@@ -1,4 +1,4 @@
-//! Copies and verifies the files of one attachment.
+//! Copies and verifies an attachment's files.
 
 use futures_util::StreamExt;
 
@@ -9,7 +9,7 @@ use crate::db::{Connection, attachments};
 use crate::domain::attachment::{Attachment, UploadState};
 use crate::storage::Storage;
 
-/// Failure to copy a file: of this attachment only, or of the whole copy.
+/// Error from copying a file. It affects either this attachment or the whole copy.
 enum CopyError {
     Attachment(String),
     Fatal(Error),
@@ -21,7 +21,7 @@ impl<E: Into<Error>> From<E> for CopyError {
     }
 }
 
-/// Copies one attachment, and returns the number of files copied.
+/// Copies one attachment and returns the number of its files that were copied.
 pub(super) async fn copy_attachment(
     from: &Storage,
     to: &Storage,
@@ -60,8 +60,8 @@ pub(super) async fn copy_attachment(
     Ok(Ok(files))
 }
 
-/// Returns the attachment as stored in the target. In a bucket, object keys equal URL paths, so
-/// attachments cannot share a blob.
+/// Returns the attachment as it will be stored in the target. In a bucket, object keys equal URL
+/// paths, so attachments there cannot share a blob.
 fn at_target(attachment: &Attachment, to: &dyn BlobStore) -> Attachment {
     let mut target = attachment.clone();
     if to.bucket().is_some() && !target.owns_blob() {
@@ -126,7 +126,7 @@ async fn copy_files(
     Ok(copied)
 }
 
-/// Recorded size and hashes of a file.
+/// Size and hashes that the database records for a file.
 struct Expected<'a> {
     size: u64,
     sha256: Option<&'a str>,
@@ -134,17 +134,17 @@ struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// Returns true if the size and one of the hashes match. SHA-256 may differ because it is the
-    /// hash of the upload before metadata stripping, MD5 because a bucket's entity tag need not be
-    /// an MD5.
+    /// Returns true if the size and at least one hash match. A correct file's SHA-256 may differ,
+    /// as it is the upload's hash before metadata removal; its MD5 may differ, as a bucket's entity
+    /// tag need not be an MD5.
     fn matches(&self, found: &Digests) -> bool {
         let same_hash = found.md5 == self.md5
             || (self.sha256.is_some() && found.sha256.as_deref() == self.sha256);
         found.size == self.size && same_hash
     }
 
-    /// Fails unless size and hashes match. For a direct upload only the bucket's entity tag is
-    /// known, which need not be an MD5; then the size alone is compared.
+    /// Fails unless the size and hashes match. For a direct upload, only the bucket's entity tag is
+    /// known, which need not be an MD5; in that case only the size is compared.
     fn check(&self, found: &Digests, from: &dyn BlobStore) -> Result<(), CopyError> {
         let is_unknown =
             self.sha256.is_none() && from.bucket().is_some() && found.size == self.size;
@@ -165,7 +165,8 @@ async fn copy_blob(
     headers: &ObjectHeaders,
     expected: &Expected<'_>,
 ) -> Result<(), CopyError> {
-    // The blob may be shared with an attachment already copied, or left by an interrupted run.
+    // The blob may be in the target already: shared with an attachment copied earlier, or left by
+    // an interrupted run.
     if let Some(blob) = to.open(target).await?
         && blob.size() == expected.size
         && expected.matches(&blob::digests(blob).await?)

@@ -1,9 +1,9 @@
-//! Copies all data of a server to another database and blob store. The copy is resumable: a
+//! Copies all of a server's data to another database and blob store. The copy is resumable: a
 //! repeated run skips files that were already copied. The source is not changed.
 //!
-//! The bytes of an attachment are hashed while they are read, written to the target, read back and
-//! hashed again. Only then its row is written, so a row in the target proves that its bytes are
-//! there.
+//! An attachment's bytes are hashed while they are read, written to the target, then read back and
+//! hashed a second time. Its row is written only if this succeeds, so a row in the target proves
+//! that its bytes are there.
 
 mod files;
 mod reconcile;
@@ -29,7 +29,7 @@ const PAGE: u32 = 200;
 /// Number of attachments copied concurrently.
 const COPY_CONCURRENCY: usize = 8;
 
-/// Failure of a whole copy. Files and rows copied before it remain in the target.
+/// Reasons why the whole copy fails. Files and rows that were already copied remain in the target.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -43,25 +43,25 @@ pub enum Error {
     InUse(String),
 }
 
-/// Receives progress reports.
+/// Receives reports on a copy's progress.
 pub trait Progress: Sync {
     /// Announces the total number of attachments and of other rows.
     fn total(&self, attachments: u64, rows: u64);
-    /// Reports one finished attachment.
+    /// Reports that one attachment is finished.
     fn attachment(&self);
-    /// Reports finished rows of other tables.
+    /// Reports that this number of rows in other tables is finished.
     fn rows(&self, count: u64);
 }
 
 #[derive(Debug, Default)]
 pub struct CopyReport {
-    /// Number of attachments that the target now contains.
+    /// Number of attachments now in the target.
     pub attachments: u64,
-    /// Number of files copied by this run.
+    /// Number of files that this run copied.
     pub files: u64,
-    /// Number of rows of tables other than attachments.
+    /// Number of rows in tables other than attachments.
     pub rows: u64,
-    /// Number of rows of an earlier copy that were deleted in the target, since the source no
+    /// Number of rows from an earlier copy that were deleted in the target, since the source no
     /// longer contains them.
     pub pruned: u64,
     /// Attachments that could not be copied, with the reason.

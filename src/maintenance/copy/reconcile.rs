@@ -1,4 +1,4 @@
-//! Reconciles the target of a repeated copy with the source.
+//! Reconciles the target with the source when a copy is repeated.
 
 use std::pin::pin;
 
@@ -11,9 +11,9 @@ use crate::db::{Connection, attachments, audit_records};
 use crate::domain::attachment::UploadState;
 use crate::storage::Storage;
 
-/// Fails if the target is newer than the source, as a copy would overwrite changes. Messages are
-/// never deleted and deleted attachments leave an audit record, so rows that the source never
-/// contained were created in the target.
+/// Fails if the target is newer than the source, since a copy would overwrite the target's changes.
+/// Rows that the source never contained prove that it is newer: messages are never deleted, and
+/// deleted attachments leave an audit record.
 pub(super) async fn ensure_target_not_ahead(from: &Storage, to: &Storage) -> Result<(), Error> {
     for table in NEVER_DELETED {
         let schema = TableSchema::of(&mut *to.db.read().await?, table).await?;
@@ -43,8 +43,8 @@ pub(super) async fn ensure_target_not_ahead(from: &Storage, to: &Storage) -> Res
     Ok(())
 }
 
-/// Deletes the rows of an earlier copy that were since deleted in the source, and returns their
-/// number. Otherwise sent messages would be sent again from the copied outbox.
+/// Deletes rows that an earlier copy wrote and that were since deleted in the source. Returns their
+/// number. If outbox entries remained, messages already sent would be sent a second time.
 pub(super) async fn prune_deleted(
     from: &Storage,
     to: &Storage,
@@ -68,8 +68,8 @@ pub(super) async fn prune_deleted(
     Ok(pruned)
 }
 
-/// Deletes the attachments of an earlier copy that were since deleted in the source, with their
-/// files, and returns their number.
+/// Deletes attachments, with their files, that an earlier copy wrote and that were since deleted in
+/// the source. Returns their number.
 pub(super) async fn prune_deleted_attachments(
     from: &Storage,
     to: &Storage,

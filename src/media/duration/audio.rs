@@ -1,22 +1,23 @@
-//! Durations of audio files: from the header of the container, or by counting frames where there is
-//! none. Decodes nothing.
+//! Determines the duration of audio files from the container's header, or by counting frames where
+//! there is no container. Decodes nothing.
 
 use crate::media::bounded_reader::BoundedReader;
 use crate::media::chunks::{Layout, find};
 use crate::media::frames::{self, Codec, Frame, frame};
 use std::io::{self, Read, Seek};
 
-/// Maximum number of frames counted: more than 26 hours of MP3 at 48 kHz.
+/// Maximum number of frames that are counted: more than 26 hours of MP3 at 48 kHz.
 const MAX_FRAMES: u32 = 4_000_000;
 
-/// Converts samples at `rate` per second to milliseconds. Returns `None` if the rate is 0.
+/// Converts a number of samples at `rate` per second to milliseconds. Returns `None` if the rate is
+/// 0.
 fn millis(samples: u64, rate: u64) -> Option<u64> {
     u64::try_from(u128::from(samples) * 1000 / u128::from(rate.max(1)))
         .ok()
         .filter(|_| rate > 0)
 }
 
-/// Returns the duration of a WAV file, including RF64 (EBU Tech 3306).
+/// Returns the duration of a WAV file, also in its 64-bit form RF64 (EBU Tech 3306).
 pub(in crate::media) fn wav<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -28,8 +29,8 @@ pub(in crate::media) fn wav<R: Read + Seek>(
     };
     let available = source.len().saturating_sub(data.start);
     let ds64 = find(source, 12, Layout::Riff, *b"ds64")?;
-    // Writers to a pipe cannot seek back to fill in the size; they leave the maximum value, or one
-    // that exceeds the file.
+    // Programs that write to a pipe cannot seek back to fill in the data size. They leave the
+    // maximum value, or one that exceeds the file.
     let size = match ds64 {
         Some(ds64) if data.size == 0xffff_ffff => source
             .le64(ds64.start + 8)?
@@ -44,12 +45,12 @@ pub(in crate::media) fn wav<R: Read + Seek>(
         return Ok(None);
     };
     let (speed, block) = (u64::from(speed), u64::from(block));
-    // PCM, float, A-law, µ-law, and the extensible format, which in practice is one of these: a
-    // block is one sample frame.
+    // PCM, float, A-law and µ-law have one sample frame per block. So does the extensible format,
+    // which in practice contains one of these.
     if matches!(codec, 1 | 3 | 6 | 7 | 0xfffe) && block > 0 {
         return Ok(millis(size / block, rate.into()));
     }
-    // Compressed audio should state its number of samples.
+    // Files with compressed audio should state the number of samples in a `fact` chunk.
     let fact = match find(source, 12, Layout::Riff, *b"fact")? {
         Some(fact) if size == data.size => source.le32(fact.start)?.filter(|&samples| samples > 0),
         _ => None,
@@ -60,8 +61,8 @@ pub(in crate::media) fn wav<R: Read + Seek>(
     ))
 }
 
-/// Returns the duration of an AIFF or AIFF-C file: the number of sample frames divided by their
-/// rate.
+/// Returns the duration of an AIFF or AIFF-C file: the number of sample frames divided by the
+/// sample rate.
 pub(in crate::media) fn aiff<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -74,7 +75,7 @@ pub(in crate::media) fn aiff<R: Read + Seek>(
     else {
         return Ok(None);
     };
-    // QuickTime's IMA codec counts packets of 64 samples.
+    // QuickTime's IMA codec counts packets of 64 samples instead of sample frames.
     let samples_per_frame = if source.at(common + 18, 4)? == b"ima4" {
         64
     } else {
@@ -91,15 +92,15 @@ pub(in crate::media) fn aiff<R: Read + Seek>(
 fn extended(number: [u8; 10]) -> u64 {
     let [high, low, mantissa @ ..] = number;
     let exponent = u32::from(u16::from_be_bytes([high & 0x7f, low]));
-    // Bits of the mantissa after the binary point.
+    // Number of mantissa bits after the binary point.
     let behind = (16_383 + 63_u32).checked_sub(exponent);
     behind
         .and_then(|behind| u64::from_be_bytes(mantissa).checked_shr(behind))
         .unwrap_or(0)
 }
 
-/// Returns the duration of a CAF file (Apple Core Audio Format Specification), from the frame count
-/// in the packet table, or from the constant packet size.
+/// Returns the duration of a CAF file (Apple Core Audio Format Specification), computed from the
+/// frame count in the packet table or from the constant packet size.
 pub(in crate::media) fn caf<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -127,8 +128,8 @@ pub(in crate::media) fn caf<R: Read + Seek>(
             .be32(DESCRIPTION_START + 16)?
             .zip(source.be32(DESCRIPTION_START + 20)?)
     {
-        // An interrupted recording has size -1, which as an unsigned number exceeds the file. The
-        // data starts with a 4-byte edit counter.
+        // An interrupted recording has the data size -1, which as an unsigned number exceeds the
+        // file. The data starts with a 4-byte edit counter.
         let size = data
             .size
             .min(source.len().saturating_sub(data.start))
@@ -140,8 +141,8 @@ pub(in crate::media) fn caf<R: Read + Seek>(
     Ok(frames.and_then(|frames| millis(frames.checked_mul(1000)?, rate)))
 }
 
-/// Returns the duration of an AMR file, 20 ms per frame (RFC 4867 section 5); `None` if
-/// multichannel.
+/// Returns the duration of an AMR file, 20 ms per frame (RFC 4867 section 5), or `None` for a
+/// multichannel file.
 pub(in crate::media) fn amr<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -163,7 +164,8 @@ pub(in crate::media) fn amr<R: Read + Seek>(
     Ok(Some(u64::from(frames) * 20))
 }
 
-/// Returns the duration of an MP3 or ADTS stream.
+/// Returns the duration of a bare MP3 or ADTS stream, as announced in its first frame or by
+/// counting frames.
 pub(in crate::media) fn stream<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -174,7 +176,8 @@ pub(in crate::media) fn stream<R: Read + Seek>(
     let rate = u64::from(first.rate);
     if let Some(samples) = announced(source, start, first)? {
         let announced = millis(samples, rate);
-        // The lowest bit rate is 8 kbit/s, one byte per millisecond; a longer duration is false.
+        // The lowest bit rate is 8 kbit/s, one byte per millisecond, so an announced duration of
+        // more milliseconds than the file has bytes is false.
         if announced.is_some_and(|millis| millis <= source.len()) {
             return Ok(announced);
         }
@@ -186,13 +189,13 @@ pub(in crate::media) fn stream<R: Read + Seek>(
         {
             Some(frame) => {
                 at += u64::from(frame.size);
-                // A truncated last frame cannot be played.
+                // A truncated last frame is not counted, because it cannot be played.
                 if at > source.len() {
                     break;
                 }
                 samples += u64::from(frame.samples);
             }
-            // Concatenated recordings have tags and stray bytes in between.
+            // Concatenated recordings have tags and stray bytes between them, which are skipped.
             None if gaps < 20 => {
                 match frames::first(source, at)?.filter(|(_, next)| next.codec == first.codec) {
                     Some((next, _)) => {
@@ -208,9 +211,9 @@ pub(in crate::media) fn stream<R: Read + Seek>(
     Ok(millis(samples, rate))
 }
 
-/// Returns the number of samples from the header that encoders hide in a silent first frame: Xing
-/// or Info, minus the padding that LAME reports for both ends
-/// (<http://gabriel.mp3-tech.org/mp3infotag.html>), or VBRI.
+/// Returns the number of samples that a header in a silent first frame announces. It is a VBRI
+/// header, or a Xing or Info header, whose count is reduced by the padding that LAME reports for
+/// both ends (<http://gabriel.mp3-tech.org/mp3infotag.html>).
 fn announced<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     start: u64,

@@ -1,4 +1,4 @@
-//! Durations of audio and video.
+//! Determines the duration of audio and video files.
 
 pub(crate) mod audio;
 pub(crate) mod mp4;

@@ -1,21 +1,21 @@
-//! Durations of movies (ISO/IEC 14496-12), fragmented or not. Reads no samples.
+//! Determines the duration of MP4 movies (ISO/IEC 14496-12), fragmented or not. Reads no samples.
 
 use crate::media::atoms::{Atom, atom, child, find, inside};
 use crate::media::bounded_reader::BoundedReader;
 
 use std::io::{self, Read, Seek};
 
-/// The timing of a track.
+/// Timing of one track.
 struct Track {
     id: u32,
     timescale: u32,
-    /// Duration of a sample if neither the run nor the fragment gives one.
+    /// Sample duration that applies if neither the track run nor the fragment gives one.
     default: u32,
-    /// End of the track so far, in units of the timescale.
+    /// End of the track as known so far, in units of its timescale.
     reach: u64,
 }
 
-/// Returns the duration in milliseconds.
+/// Returns the movie's duration in milliseconds.
 pub(in crate::media) fn duration<R: Read + Seek>(
     source: &mut BoundedReader<R>,
 ) -> io::Result<Option<u64>> {
@@ -31,7 +31,7 @@ pub(in crate::media) fn duration<R: Read + Seek>(
         return Ok(millis(whole, timescale));
     };
     let mut tracks = tracks(source, movie, extends)?;
-    // Also walked if the header has the duration, to reject impossible runs.
+    // Fragments are walked even if the header gives the duration, to reject impossible track runs.
     fragments(source, movie.end, &mut tracks)?;
     if let Some(header) = inside(source, extends, *b"mehd")? {
         let width = if source.at(header.start, 1)? == [1] {
@@ -51,8 +51,8 @@ pub(in crate::media) fn duration<R: Read + Seek>(
     Ok(fragmented.max(millis(whole, timescale)))
 }
 
-/// Converts units of a timescale to milliseconds. Returns `None` if the result is 0 or does not
-/// fit, or if the timescale is 0.
+/// Converts a duration from timescale units to milliseconds. Returns `None` if the result is 0 or
+/// does not fit, or if the timescale is 0.
 fn millis(units: u64, timescale: u32) -> Option<u64> {
     let millis = u128::from(units) * 1000 / u128::from(timescale).max(1);
     u64::try_from(millis)
@@ -60,8 +60,8 @@ fn millis(units: u64, timescale: u32) -> Option<u64> {
         .filter(|&millis| millis > 0 && timescale > 0)
 }
 
-/// Returns the timescale and duration of a movie header or a media header (sections 8.2.2 and
-/// 8.4.2), which start alike. A duration of all ones is unknown and returned as 0.
+/// Reads the timescale and the duration from a movie header or a media header, which start alike
+/// (sections 8.2.2 and 8.4.2). A duration of all ones means unknown and is returned as 0.
 fn times<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<(u32, u64)> {
     let (scale, width) = if source.at(at, 1)? == [1] {
         (20, 8)
@@ -78,7 +78,7 @@ fn times<R: Read + Seek>(source: &mut BoundedReader<R>, at: u64) -> io::Result<(
     Ok((timescale, if duration == unknown { 0 } else { duration }))
 }
 
-/// Returns the tracks of the movie, each with its duration before any fragments.
+/// Returns the movie's tracks, each with its duration before any fragments.
 fn tracks<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     movie: Atom,
@@ -86,7 +86,7 @@ fn tracks<R: Read + Seek>(
 ) -> io::Result<Vec<Track>> {
     let mut tracks = Vec::new();
     let mut at = movie.start;
-    // As many boxes as format detection visits, and of these at most the first hundred valid
+    // Visits as many boxes as format detection does, and keeps at most the first hundred valid
     // tracks.
     for _ in 0..1000 {
         let Some(track) = child(source, at, movie)?.filter(|_| tracks.len() < 100) else {
@@ -138,7 +138,8 @@ fn tracks<R: Read + Seek>(
     Ok(tracks)
 }
 
-/// Walks the fragments (section 8.8) from `at` on and extends the tracks by them.
+/// Walks the movie fragments (section 8.8) from offset `at` on, and adds their durations to the
+/// tracks.
 fn fragments<R: Read + Seek>(
     source: &mut BoundedReader<R>,
     mut at: u64,
@@ -160,8 +161,8 @@ fn fragments<R: Read + Seek>(
     Ok(())
 }
 
-/// Rejects runs, of any track, that claim more samples than the file has bytes: a decoder would
-/// count them one by one.
+/// Rejects a fragment in which a track run claims more samples than the file has bytes, because a
+/// decoder would count them one by one. All tracks are checked.
 fn check_runs<R: Read + Seek>(source: &mut BoundedReader<R>, fragment: Atom) -> io::Result<()> {
     let mut at = fragment.start;
     while let Some(run) = child(source, at, fragment)? {

@@ -1,4 +1,4 @@
-//! Cases for the choice of a type.
+//! Tests the choice of a file's type.
 
 use super::*;
 
@@ -18,7 +18,8 @@ fn resolved(
 
 #[test]
 fn extension_within_family_is_ignored_on_upload_and_must_fit_by_url() {
-    // Content, filename, and whether the filename is accepted by URL.
+    // Each case has the content, the filename, and whether that filename is accepted for a fetched
+    // file.
     for (content, filename, by_url) in [
         ("image/jpeg", "a.jpg", true),
         ("image/jpeg", "a.JPEG", true),
@@ -160,7 +161,7 @@ fn text_gets_type_of_its_extension_if_content_fits() {
         (TextKind::Plain, "a.rtf", "", None),
         (TextKind::Html, "a.jpg", "", None),
         (TextKind::Plain, "a.pdf", "", None),
-        // No extension.
+        // Filenames without an extension.
         (TextKind::Plain, "a", "", Some("text/plain")),
         (TextKind::Plain, "a", "text/csv", Some("text/csv")),
         (TextKind::Plain, "a", "text/vcard", Some("text/plain")),
@@ -175,7 +176,7 @@ fn text_gets_type_of_its_extension_if_content_fits() {
         (TextKind::Html, "a", "", Some("text/html")),
         (TextKind::Html, "a", "text/plain", Some("text/html")),
         (TextKind::Svg, "a", "text/xml", Some("text/xml")),
-        // An extension that is not in the table.
+        // Filenames with an extension that is not in the type table.
         (TextKind::Plain, "a.css", "", None),
         (TextKind::Plain, "a.log", "text/plain", Some("text/plain")),
         (TextKind::Html, "a.page", "text/html", Some("text/html")),
@@ -187,7 +188,7 @@ fn text_gets_type_of_its_extension_if_content_fits() {
             assert_eq!(found, expected, "{kind:?} {filename} {declared}");
         }
     }
-    // A declared type is binding on upload, and only a hint by URL.
+    // A declared type is binding for an upload, but only a hint for a fetched file.
     assert!(
         resolved(
             Detected::Text(TextKind::Plain),

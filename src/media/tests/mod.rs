@@ -1,4 +1,4 @@
-//! Detection of all samples in the corpus.
+//! Tests that the type of every sample in the corpus is detected.
 
 mod probe;
 mod robustness;
@@ -13,7 +13,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-/// A file of the manifest, with its expected type and acceptable alternatives.
+/// A sample file in the manifest, with its expected type and acceptable alternatives.
 struct Sample {
     name: &'static str,
     expected: Vec<&'static str>,
@@ -48,7 +48,7 @@ fn content(name: &str) -> Detected {
 }
 
 impl Sample {
-    /// Returns true if the outcome is one of the expected types.
+    /// Returns true if the chosen type or the rejection is one of the expected outcomes.
     fn allows(&self, outcome: &Result<&'static MediaType, Rejection>) -> bool {
         let outcome = outcome
             .as_ref()

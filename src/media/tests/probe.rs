@@ -1,4 +1,4 @@
-//! Dimensions and durations of the samples.
+//! Tests the dimensions and durations determined for the samples.
 
 use super::{content, path};
 use crate::media::table::named;
@@ -9,7 +9,7 @@ use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
 #[test]
 fn durations_of_samples_match() {
-    // Most samples last 2.5 s; some include a frame or two of padding.
+    // Most samples last 2.5 s; some have a frame or two of padding in addition.
     for (name, expected) in [
         ("voice.m4a", 2500),
         ("voice-alac.m4a", 2500),
@@ -126,7 +126,7 @@ fn run_of_more_samples_than_bytes_makes_the_duration_unknown() {
     );
 }
 
-/// A reader that counts its reads.
+/// A reader that counts how often it is read.
 struct CountingReader<'a>(Cursor<Vec<u8>>, &'a Cell<u32>);
 
 impl Read for CountingReader<'_> {
@@ -144,7 +144,7 @@ impl Seek for CountingReader<'_> {
 
 #[test]
 fn picture_of_endless_segments_is_measured_within_its_read_budget() {
-    // Application segments of 64 KiB each, so that each takes a read.
+    // Each application segment has 64 KiB, so that each takes a read of its own.
     let segment = [&b"\xff\xe1\xff\xff"[..], &vec![0; 65_533]].concat();
     let bytes = [&b"\xff\xd8"[..], &segment.repeat(100)].concat();
     let tiny = [&b"\xff\xd8"[..], &b"\xff\xe1\0\x02".repeat(1_000_000)].concat();

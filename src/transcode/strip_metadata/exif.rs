@@ -1,12 +1,14 @@
-//! Exif (CIPA DC-008): blocks of TIFF tags, whatever container they are in.
+//! Removes locations and serial numbers from Exif (CIPA DC-008), which consists of blocks of TIFF
+//! tags, whatever container they are in.
 
 use std::ops::Range;
 
 use super::scan::Signature;
 
-/// The byte order mark of a block, with the first directory right behind it: in JPEG, PNG, WebP,
-/// HEIC and TIFF itself, with or without a signature in front. A block whose first directory is
-/// elsewhere is recognised by the signature in front of it only.
+/// Byte sequences by which an Exif block is found: its byte order mark with the first directory
+/// right behind it. They occur in JPEG, PNG, WebP, HEIC and TIFF itself, with or without a
+/// signature in front. A block whose first directory is elsewhere is recognised only by the
+/// signature in front of it.
 pub(super) const SIGNATURES: [Signature; 5] = [
     signature(b"II*\0\x08\0\0\0", 0),
     signature(b"MM\0*\0\0\0\x08", 0),
@@ -23,18 +25,18 @@ const fn signature(bytes: &'static [u8], payload: usize) -> Signature {
     }
 }
 
-/// Maximum number of entries read per directory, and of directories per block. Cameras write a few
-/// dozen entries and chain two directories.
+/// Maximum number of entries read per directory, and of directories read per block. Cameras write a
+/// few dozen entries per directory, and chain two directories.
 const MAX_ENTRIES: usize = 500;
 const MAX_DIRECTORIES: usize = 8;
 /// Tags whose values are blanked: serial numbers, the owner's name, the image id, and the maker
-/// note, which holds all of these.
+/// note, which contains all of these.
 const PRIVATE_TAGS: [u16; 7] = [0x927c, 0xa420, 0xa430, 0xa431, 0xa435, 0xc62f, 0xc65b];
 
 const GPS_DIRECTORY: u16 = 0x8825;
 const EXIF_DIRECTORY: u16 = 0x8769;
 
-/// Blanks the location and the serial numbers in a block of TIFF tags.
+/// Blanks the location, the owner's name and the serial numbers in a block of TIFF tags.
 fn blank(block: &mut [u8]) {
     let little = match block.get(..4) {
         Some(b"II*\0") => true,
@@ -57,20 +59,20 @@ fn blank(block: &mut [u8]) {
     fill(block, private);
 }
 
-/// Walks the directories of a block of TIFF tags. Each directory is read once, however many entries
-/// point to it, and ranges are collected before any is blanked, so the work is linear in the size
-/// of the block.
+/// Finds the private values in a block of TIFF tags. Each directory is read once, however many
+/// entries point to it, and all ranges are collected before any is blanked, so the work is linear
+/// in the size of the block.
 struct Tags<'a> {
     block: &'a [u8],
     little: bool,
-    /// Offsets of the directories that were read.
+    /// Offsets of the directories that were read so far.
     read: Vec<usize>,
     private: Vec<Range<usize>>,
 }
 
 impl Tags<'_> {
-    /// Reads the directory at `at`. Returns false if it was read before or exceeds the maximum
-    /// number of directories.
+    /// Reads the directory at offset `at`. Returns false if it was read before, or if the maximum
+    /// number of directories is exceeded.
     fn directory(&mut self, at: usize) -> bool {
         if !self.is_new(at) {
             return false;
@@ -93,7 +95,8 @@ impl Tags<'_> {
         true
     }
 
-    /// Marks all values of the location directory and its entries, which leaves an empty directory.
+    /// Marks all entries of the location (GPS) directory and their values as private. Blanking them
+    /// leaves an empty directory.
     fn gps(&mut self, at: usize) {
         if !self.is_new(at) {
             return;
@@ -114,7 +117,7 @@ impl Tags<'_> {
         is_new
     }
 
-    /// Returns the offsets of the entries of a directory.
+    /// Returns the offsets of the entries in a directory.
     fn entries(&self, at: usize) -> Vec<usize> {
         let count = short(self.block, at, self.little)
             .map_or(0, usize::from)
@@ -122,7 +125,7 @@ impl Tags<'_> {
         (0..count).map(|n| at.saturating_add(2 + n * 12)).collect()
     }
 
-    /// Marks the value of an entry, which is stored inline or at an offset.
+    /// Marks an entry's value as private. It is stored inline or at an offset.
     fn value(&mut self, entry: usize) {
         let (block, little) = (self.block, self.little);
         let at = |behind: usize| entry.saturating_add(behind);
@@ -147,7 +150,8 @@ impl Tags<'_> {
     }
 }
 
-/// Zeroes the ranges that lie entirely within a block, each byte once.
+/// Zeroes those ranges that lie entirely within a block. Each byte is zeroed once, even if ranges
+/// overlap.
 fn fill(block: &mut [u8], mut ranges: Vec<Range<usize>>) {
     ranges.retain(|range| range.end <= block.len());
     ranges.sort_unstable_by_key(|range| range.start);

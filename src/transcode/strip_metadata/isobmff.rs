@@ -1,9 +1,9 @@
-//! Locations in the user data and the metadata of QuickTime and 3GPP files.
+//! Removes locations from the user data and the metadata of QuickTime and 3GPP files.
 
 use super::scan::{Blank, Signature};
 
-/// User data and metadata values of the QuickTime File Format, and the location box of 3GPP TS
-/// 26.244 section 8.
+/// Byte sequences by which a location is found: in user data and metadata values of the QuickTime
+/// File Format, and in the 3GPP location box (TS 26.244 section 8).
 pub(super) const SIGNATURES: [Signature; 3] = [
     signature(b"\xa9xyz", 4, blank_iso_6709),
     signature(b"loci\0\0\0\0", 8, blank_loci),
@@ -18,8 +18,8 @@ const fn signature(bytes: &'static [u8], payload: usize, blank: Blank) -> Signat
     }
 }
 
-/// Zeroes the digits of an ISO 6709 location near the start of a block,
-/// `+37.3318-122.0312+010.000/`.
+/// Zeroes the digits of an ISO 6709 location, such as `+37.3318-122.0312+010.000/`, near the start
+/// of a block.
 pub(super) fn blank_iso_6709(block: &mut [u8]) {
     const SEARCH_WINDOW: usize = 16;
     const MAX_LENGTH: usize = 64;
@@ -49,12 +49,12 @@ pub(super) fn blank_iso_6709(block: &mut [u8]) {
     }
 }
 
-/// Blanks the 3GPP location box: name, role, longitude, latitude and altitude, up to the text that
-/// follows.
+/// Blanks the fields of a 3GPP location box: name, role, longitude, latitude and altitude, up to
+/// the text that follows them.
 fn blank_loci(block: &mut [u8]) {
     const FIXED: usize = 13;
     const MAX_NAME: usize = 256;
-    // A language code, then the zero-terminated name of the place.
+    // The box contains a language code, then the zero-terminated name of the place.
     let Some(name) = block
         .get(2..)
         .and_then(|rest| rest.iter().take(MAX_NAME).position(|byte| *byte == 0))

@@ -1,9 +1,9 @@
-//! Strips private metadata: locations, camera serial numbers and names of owners. They are
-//! overwritten in place, so that the structure and the size of a file stay unchanged.
+//! Strips private metadata from files: locations, camera serial numbers and owners' names. They are
+//! overwritten in place, so that a file's structure and size stay unchanged.
 //!
-//! The payloads ([`exif`], [`xmp`], [`isobmff`]) are found by a signature search over the whole
-//! file ([`scan`]), also in a second image or a video appended to the first image. PNG also has
-//! checksums and payloads stored as text ([`png`]).
+//! The metadata blocks (`exif`, `xmp`, `isobmff`) are found by a signature search over the
+//! whole file (`scan`), even in a second image or a video appended to the first image. PNG needs
+//! more work, because it has checksums and stores some metadata as text (`png`).
 
 mod exif;
 mod isobmff;
@@ -20,10 +20,10 @@ pub use patch::Patch;
 
 use crate::blob::RandomAccess;
 
-/// Maximum number of metadata blocks in a file. A file with more is rejected.
+/// Maximum number of metadata blocks in a file; a file with more is rejected.
 const MAX_BLOCKS: usize = 500;
 
-/// Returns true for types that can contain private metadata.
+/// Returns true for media types whose files can contain private metadata.
 #[must_use]
 pub fn may_contain_metadata(media_type: &str) -> bool {
     matches!(
@@ -42,8 +42,8 @@ pub fn may_contain_metadata(media_type: &str) -> bool {
     )
 }
 
-/// Returns the patches that remove locations and serial numbers from a file. Later patches win
-/// where they overlap earlier ones.
+/// Returns the patches that remove private metadata from a file. Where patches overlap, the later
+/// one applies.
 ///
 /// # Errors
 /// The file cannot be read, or contains more metadata than any legitimate file.
@@ -55,8 +55,8 @@ pub fn patches(content: &mut dyn RandomAccess) -> io::Result<Vec<Patch>> {
     Ok(patches)
 }
 
-/// Writes a copy of the file without private metadata to `output`; writes nothing if there is none
-/// to remove.
+/// Writes a copy of the input without private metadata to `output`. Writes nothing if the input has
+/// no private metadata.
 ///
 /// # Errors
 /// The file cannot be read, the copy cannot be written, or the file contains more metadata than any
@@ -74,7 +74,7 @@ pub(crate) fn strip(input: &mut File, output: &mut File) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the bytes at `at`: `length`, or fewer at the end of the file.
+/// Reads `length` bytes at offset `at`, or fewer at the end of the file.
 fn read(content: &mut dyn RandomAccess, at: u64, length: usize) -> io::Result<Vec<u8>> {
     content.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();

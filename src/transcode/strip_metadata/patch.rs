@@ -1,8 +1,8 @@
-//! Replacements of bytes in a file, which keep its size.
+//! Defines patches, which replace bytes in a file and keep its size.
 
 use std::ops::Range;
 
-/// A replacement of bytes in a file.
+/// Bytes that replace those at an offset in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {
     pub at: u64,
@@ -10,8 +10,8 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// Returns a patch from the first byte that was changed to the last, or `None` if none was.
-    /// `before` and `after` are of equal length and start at offset `at` of the file.
+    /// Returns the patch that turns `before` into `after`, from the first changed byte to the last,
+    /// or `None` if they are equal. Both have the same length and start at offset `at` in the file.
     pub(super) fn between(at: u64, before: &[u8], mut after: Vec<u8>) -> Option<Self> {
         let differs = |n: &usize| before[*n] != after[*n];
         let first = (0..before.len()).find(differs)?;
@@ -23,7 +23,7 @@ impl Patch {
         })
     }
 
-    /// Applies the part of the patch that overlaps `piece`, which starts at offset `start` of the
+    /// Applies the part of the patch that overlaps `piece`, which starts at offset `start` in the
     /// file.
     pub(super) fn apply(&self, start: u64, piece: &mut [u8]) {
         let first = self.at.max(start);
@@ -38,7 +38,7 @@ impl Patch {
     }
 }
 
-/// Returns the patches that start in a range; `patches` must be sorted by offset.
+/// Returns the patches that start in a range of offsets. `patches` must be sorted by offset.
 pub(super) fn within(patches: &[Patch], range: Range<u64>) -> &[Patch] {
     let first = patches.partition_point(|patch| patch.at < range.start);
     let last = patches.partition_point(|patch| patch.at < range.end);

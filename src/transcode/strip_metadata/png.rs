@@ -1,5 +1,5 @@
-//! PNG (third edition, section 5): metadata profiles in text chunks, and the checksums of changed
-//! chunks.
+//! Removes metadata profiles from text chunks in PNG files, and recomputes the checksums of changed
+//! chunks (PNG, third edition, section 5).
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -9,16 +9,17 @@ use super::{MAX_BLOCKS, read, too_many_blocks};
 use crate::blob::RandomAccess;
 
 pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
-/// Size in bytes of the pieces in which a chunk is read for its checksum.
+/// Size in bytes of the pieces in which a chunk is read to compute its checksum.
 const PIECE: usize = 1024 * 1024;
 /// Maximum size in bytes of a metadata profile in a PNG text chunk.
 const MAX_PROFILE: u32 = 4 * 1024 * 1024;
 
-/// Bytes read at the start of a chunk: its length, its type, and the first 80 bytes of its data.
+/// Number of bytes read at the start of a chunk: its length, its type, and the first 80 bytes of
+/// its data.
 const HEAD: u64 = 8 + 80;
 
-/// Completes the patches of a PNG: turns text chunks that hold metadata profiles into chunks of an
-/// unknown type, and recomputes the checksums of all changed chunks.
+/// Completes the patches of a PNG file: adds patches that turn text chunks with metadata profiles
+/// into chunks of an unknown type, and that correct the checksums of all changed chunks.
 pub(super) fn complete(
     content: &mut dyn RandomAccess,
     mut patches: Vec<Patch>,
@@ -46,7 +47,8 @@ pub(super) fn complete(
             if profiles.len() == MAX_BLOCKS || length > MAX_PROFILE {
                 return Err(too_many_blocks());
             }
-            // A chunk type that is ancillary, private and safe to copy (section 5.4).
+            // An unused chunk type that is ancillary, private and safe to copy (section 5.4), so
+            // decoders skip it.
             let mut bytes = b"prVt".to_vec();
             bytes.resize(4 + length as usize, 0);
             bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
@@ -54,7 +56,7 @@ pub(super) fn complete(
         } else if !within(&patches, kind..end).is_empty() {
             changed.push(kind..end);
         }
-        // Skips within the buffer if it extends that far.
+        // This skips within the reader's buffer if the buffer extends that far.
         heads.seek_relative(
             i64::from(length) + 12 - i64::try_from(head.len()).unwrap_or_default(),
         )?;
@@ -73,8 +75,8 @@ pub(super) fn complete(
     Ok(patches)
 }
 
-/// Returns true for Exif, IPTC and XMP that `ImageMagick` and other tools store as text or
-/// compressed text.
+/// Returns true if a chunk contains Exif, IPTC or XMP as text or compressed text, which is how
+/// `ImageMagick` and other tools store it.
 fn is_profile_as_text(chunk: &[u8]) -> bool {
     let (kind, data) = chunk.split_at(4.min(chunk.len()));
     let is_profile = data.starts_with(b"Raw profile type");
@@ -86,7 +88,7 @@ fn is_profile_as_text(chunk: &[u8]) -> bool {
     }
 }
 
-/// Returns the checksum of a chunk's type and data with the patches applied.
+/// Returns the checksum over a chunk's type and data, with the patches applied.
 fn checksum(
     content: &mut dyn RandomAccess,
     patches: &[Patch],

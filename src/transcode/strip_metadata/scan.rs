@@ -1,5 +1,6 @@
-//! Signature search over a whole file, whatever its container. Knows no structure: payloads are
-//! recognised by their first bytes, and the modules of the payloads blank what is private in them.
+//! Searches a whole file for metadata signatures, whatever its container. Knows no structure: a
+//! metadata block is recognised by its first bytes, and the module for its kind blanks what is
+//! private in it.
 
 use std::io;
 
@@ -9,24 +10,25 @@ use super::patch::Patch;
 use super::{MAX_BLOCKS, exif, isobmff, read, too_many_blocks, xmp};
 use crate::blob::RandomAccess;
 
-/// Size in bytes of the search window, and of the overlap of two windows: the longest structure
-/// that is processed as a whole. An Exif block cannot be longer (CIPA DC-008 section 4.5.4).
+/// Size in bytes of the search window, and of the overlap of two windows. The overlap is the length
+/// of the longest structure that is processed as a whole: an Exif block cannot be longer (CIPA
+/// DC-008 section 4.5.4).
 const WINDOW: usize = 1024 * 1024;
 const OVERLAP: usize = 64 * 1024;
 
-/// Overwrites what is private in a block that starts with the payload.
+/// Function that overwrites what is private in a block that starts with the metadata.
 pub(super) type Blank = fn(&mut [u8]);
 
-/// Bytes by which a payload is found.
+/// Bytes by which metadata is found, and the function that blanks it.
 #[derive(Clone, Copy)]
 pub(super) struct Signature {
     pub(super) bytes: &'static [u8],
-    /// Offset of the payload from the start of the signature.
+    /// Offset of the metadata from the start of the signature.
     pub(super) payload: usize,
     pub(super) blank: Blank,
 }
 
-/// Returns the patches for all blocks in a file.
+/// Returns the patches that blank the private metadata in all blocks in a file.
 pub(super) fn patches(content: &mut dyn RandomAccess) -> io::Result<Vec<Patch>> {
     let size = content.size()?;
     let (mut patches, mut blocks) = (Vec::new(), 0);
@@ -34,7 +36,7 @@ pub(super) fn patches(content: &mut dyn RandomAccess) -> io::Result<Vec<Patch>> 
     loop {
         let window = read(content, start, WINDOW)?;
         let is_last = start + window.len() as u64 >= size;
-        // A block that starts in the overlap is whole in the next window.
+        // A block that starts in the overlap is left to the next window, which contains all of it.
         let own = if is_last {
             window.len()
         } else {
@@ -57,8 +59,8 @@ pub(super) fn patches(content: &mut dyn RandomAccess) -> io::Result<Vec<Patch>> 
     }
 }
 
-/// Finds all metadata in a window that may be private. Returns the offset of each block and the
-/// function that blanks it.
+/// Finds all blocks in a window that can contain private metadata. Returns each block's offset and
+/// the function that blanks it.
 fn find(window: &[u8]) -> impl Iterator<Item = (usize, Blank)> {
     exif::SIGNATURES
         .iter()

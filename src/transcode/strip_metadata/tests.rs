@@ -79,7 +79,7 @@ fn locations_and_serial_numbers_are_blanked() {
     );
 }
 
-/// Builds a PNG from chunks.
+/// Builds a PNG file from the types and data of its chunks.
 fn png(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
     for (kind, data) in chunks {

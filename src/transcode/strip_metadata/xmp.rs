@@ -1,4 +1,4 @@
-//! XMP packets (ISO 16684-1), whatever container they are in.
+//! Removes private values from XMP packets (ISO 16684-1), whatever container they are in.
 
 use memchr::memmem;
 
@@ -24,8 +24,9 @@ const PROPERTIES: [&[u8]; 6] = [
     b":ImageUniqueID",
 ];
 
-/// Blanks the values of attributes (`exif:GPSLatitude="..."`) and the content of elements
-/// (`<exif:GPSLatitude>...</exif:GPSLatitude>`) in one pass: no value or tag is searched twice.
+/// Blanks the values of private attributes (`exif:GPSLatitude="..."`) and the content of private
+/// elements (`<exif:GPSLatitude>...</exif:GPSLatitude>`). This takes one pass, in which no value or
+/// tag is searched twice.
 pub(super) fn blank(block: &mut [u8]) {
     let end = [&b":xmpmeta>"[..], b"</rdf:RDF>"]
         .iter()
@@ -68,7 +69,7 @@ pub(super) fn blank(block: &mut [u8]) {
     }
 }
 
-/// Maximum length of a namespace prefix that is recognised.
+/// Maximum length of an XML namespace prefix; longer ones are not recognised.
 const MAX_PREFIX: usize = 64;
 
 /// Returns true if the name at `name` belongs to a start tag, `<prefix:name`.
@@ -81,7 +82,7 @@ fn is_start_tag(block: &[u8], name: usize) -> bool {
     before == Some(&b'<')
 }
 
-/// Blanks the quoted value that follows `at`. Returns the offset of its end.
+/// Blanks the quoted attribute value that follows offset `at`. Returns the offset at which it ends.
 fn blank_attribute(block: &mut [u8], at: usize) -> usize {
     let quotes = block[at..]
         .iter()
@@ -96,8 +97,8 @@ fn blank_attribute(block: &mut [u8], at: usize) -> usize {
     open + 1 + length
 }
 
-/// Blanks the content between a start tag that ends at `start` and the end tag of the same name.
-/// Returns the offset of its end.
+/// Blanks the content between a start tag that ends at offset `start` and the end tag of the same
+/// name. Returns the offset at which the content ends.
 fn blank_element(block: &mut [u8], start: usize, name: &[u8]) -> usize {
     let end = memmem::find_iter(&block[start..], b"</")
         .map(|at| start + at)

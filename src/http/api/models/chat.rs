@@ -1,4 +1,4 @@
-//! Chats and their participants.
+//! Defines the JSON models of chats and their participants.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::domain::chat::{Chat, Participant};
 use crate::domain::message::MessageService;
 
-/// The service of every chat. Single messages can use another one.
+/// The service reported for every chat. Individual messages may use a different one.
 pub(in crate::http::api) const CHAT_SERVICE: &str = MessageService::IMessage.as_str();
 
 /// A participant of a chat.
@@ -62,15 +62,15 @@ impl From<&Participant> for HandleBody {
 }
 
 impl HandleBody {
-    /// Returns the participants of a chat.
+    /// Converts the participants of a chat into their JSON models.
     pub(in crate::http::api) fn of_chat(chat: &Chat) -> Vec<Self> {
         chat.participants.iter().map(Self::from).collect()
     }
 }
 
 impl From<&Chat> for HealthBody {
-    /// Every chat is healthy: health depends on incoming messages, which this server does not
-    /// receive yet.
+    /// Reports every chat as healthy: health depends on incoming messages, which this server does
+    /// not receive yet.
     fn from(chat: &Chat) -> Self {
         Self {
             status: "HEALTHY",

@@ -1,4 +1,4 @@
-//! Messages.
+//! Defines the JSON models of messages.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -116,7 +116,7 @@ impl MessageBody {
 }
 
 impl MessageList {
-    /// Converts a page of messages of one chat.
+    /// Creates the response for one page of a chat's messages.
     pub(in crate::http::api) fn new(
         files: &FileUrls,
         chat: &Chat,

@@ -1,4 +1,4 @@
-//! JSON models of chats and messages, shared by the responses of several endpoints.
+//! Defines the JSON models of chats and messages, which the responses of several endpoints share.
 
 mod chat;
 mod message;

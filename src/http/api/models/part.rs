@@ -1,4 +1,4 @@
-//! Parts of messages.
+//! Defines the JSON models of message parts.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -79,7 +79,8 @@ impl PartBody {
                     reactions: None,
                 }
             }
-            // Not null or missing: the Python SDK would then build a text part.
+            // A deleted file has empty fields instead of null or none: without them, the Python SDK
+            // would parse the part as text.
             Part::Media(None) => Self::Media {
                 id: String::new(),
                 url: String::new(),
@@ -115,7 +116,7 @@ impl From<&Sticker> for StickerBody {
 }
 
 impl MentionBody {
-    /// A mention without a range has that of the whole text.
+    /// Converts a mention. If it has no range, the range covers the whole text.
     fn new(chat: &Chat, text: &Text, mention: &Mention) -> Self {
         let length = text.value.encode_utf16().count();
         let whole = [0, u32::try_from(length).unwrap_or(u32::MAX)];
