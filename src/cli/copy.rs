@@ -41,19 +41,21 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         let moved = moved.context(
             "stopped; run the same command again: files that are already copied are skipped",
         )?;
-        println!(
+        print_line!(
             "{} attachments are in the target; {} of their files were copied now, each verified by \
              reading it back; {} other rows",
-            moved.attachments, moved.files, moved.rows
+            moved.attachments,
+            moved.files,
+            moved.rows
         );
         if moved.pruned > 0 {
-            println!(
+            print_line!(
                 "{} rows of an earlier copy were deleted, as --from no longer contains them",
                 moved.pruned
             );
         }
         for (id, why) in &moved.failed {
-            println!("not copied: attachment {id}: {why}");
+            print_line!("not copied: attachment {id}: {why}");
         }
         if !moved.failed.is_empty() {
             bail!("{} attachments could not be copied", moved.failed.len());

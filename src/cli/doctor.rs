@@ -35,8 +35,8 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
     })?;
     for (name, result) in &results {
         match result {
-            Ok(state) => println!("ok    {name}: {state}"),
-            Err(problem) => println!("wrong {name}: {problem}"),
+            Ok(state) => print_line!("ok    {name}: {state}"),
+            Err(problem) => print_line!("wrong {name}: {problem}"),
         }
     }
     let wrong = results.iter().filter(|(_, result)| result.is_err()).count();

@@ -24,9 +24,9 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
         let scratch = tempfile::tempdir()?;
         let storage = Storage::attach(&config.storage, scratch.path()).await?;
         let found = gc::find(&storage, crate::clock::system_time()).await?;
-        println!("{} files referenced by attachments", found.referenced);
+        print_line!("{} files referenced by attachments", found.referenced);
         if found.recent > 0 {
-            println!(
+            print_line!(
                 "{} unreferenced files younger than a day: ignored",
                 found.recent
             );
@@ -45,7 +45,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
                 .iter()
                 .map(|(key, size)| format!("{key} ({size} bytes)")),
         );
-        println!("{} orphaned files, {bytes} bytes", found.orphaned.len());
+        print_line!("{} orphaned files, {bytes} bytes", found.orphaned.len());
         show(
             "missing",
             found
@@ -55,7 +55,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
         );
         if !arguments.dry_run && !found.orphaned.is_empty() {
             gc::enqueue_deletion(&storage, found.orphaned, Clock::system().now()).await?;
-            println!(
+            print_line!(
                 "a running server deletes them within a minute, or else the next server that starts"
             );
         }
@@ -73,9 +73,9 @@ pub(super) fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> 
 fn show(what: &str, lines: impl ExactSizeIterator<Item = String>) {
     let more = lines.len().saturating_sub(SHOWN);
     for line in lines.take(SHOWN) {
-        println!("{what}: {line}");
+        print_line!("{what}: {line}");
     }
     if more > 0 {
-        println!("{what}: {more} more");
+        print_line!("{what}: {more} more");
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
         std::fs::create_dir_all(&config.storage.data_dir)?;
         let db = Db::open(&config.storage.database_url).await?;
         partners::set_tier(&db, &Clock::system(), TierOf::Line(number.clone()), tier).await?;
-        println!(
+        print_line!(
             "number   {number} is {} from now on; existing files keep their tier",
             tier.as_str()
         );

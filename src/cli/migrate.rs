@@ -16,7 +16,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<()> {
             std::fs::create_dir_all(folder)?;
         }
         Db::open(&config.storage.database_url).await?;
-        println!("the database schema is up to date");
+        print_line!("the database schema is up to date");
         Ok(())
     })
 }

@@ -1,5 +1,12 @@
 //! Parses the command line and runs the commands, each of which has its own file.
 
+/// Prints a line like `println!`, which panics if the reader has closed the pipe.
+macro_rules! print_line {
+    ($($argument:tt)*) => {
+        $crate::cli::terminal::print_line(format_args!($($argument)*))
+    };
+}
+
 mod bootstrap;
 mod client;
 mod copy;
@@ -97,7 +104,7 @@ fn run(arguments: &[OsString]) -> anyhow::Result<()> {
         Command::Copy(arguments) => copy::run(&settings, &arguments),
         Command::Gc(arguments) => gc::run(&config()?, &arguments),
         Command::Openapi => {
-            println!("{}", api::openapi());
+            print_line!("{}", api::openapi());
             Ok(())
         }
     }

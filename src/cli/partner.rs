@@ -70,7 +70,7 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
             Command::Set { name, tier } => {
                 partners::set_tier(&db, &Clock::system(), TierOf::Partner(name.clone()), tier)
                     .await?;
-                println!(
+                print_line!(
                     "partner  {name} is {} from now on; existing files keep their tier",
                     tier.as_str()
                 );
@@ -89,10 +89,10 @@ async fn add(
 ) -> anyhow::Result<()> {
     let key = key.unwrap_or_else(api_key::generate);
     let id = partners::add(db, &Clock::system(), name.clone(), &key, numbers.clone()).await?;
-    println!("partner  {name} ({id})");
-    println!("API key  {key}   (shown only once)");
+    print_line!("partner  {name} ({id})");
+    print_line!("API key  {key}   (shown only once)");
     for number in numbers {
-        println!("number   {number}");
+        print_line!("number   {number}");
     }
     Ok(())
 }
@@ -110,7 +110,7 @@ async fn list(db: &Db) -> anyhow::Result<()> {
         };
         let numbers: Vec<String> = partner.lines.iter().map(number).collect();
         let mark = mark(ephemeral_partners.contains(&partner.id));
-        println!(
+        print_line!(
             "{}  {}{mark}  {}",
             partner.id,
             partner.name,

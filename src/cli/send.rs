@@ -127,15 +127,15 @@ async fn send(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     let body = json!({"from": from.as_sent(), "to": arguments.to, "message": {"parts": parts}});
     let created: Created = client.post("/v3/chats", &body).await?;
     let message = watch(&client, created.chat.message).await?;
-    println!("message {}", message.id);
-    println!("status  {}", message.delivery_status);
+    print_line!("message {}", message.id);
+    print_line!("status  {}", message.delivery_status);
     for url in message
         .parts
         .iter()
         .filter_map(|part| part.url.as_ref())
         .take(MAX_PARTS)
     {
-        println!("file    {url}");
+        print_line!("file    {url}");
     }
     match message.delivery_status.as_sent() {
         "delivered" => Ok(()),
@@ -248,7 +248,7 @@ async fn upload(client: &ApiClient, file: &File) -> anyhow::Result<ServerText> {
         .await
         .with_context(|| name.clone())?;
     progress.finish_and_clear();
-    println!("uploaded {name} ({} bytes)", file.size);
+    print_line!("uploaded {name} ({} bytes)", file.size);
     Ok(upload.attachment_id)
 }
 

@@ -1,7 +1,8 @@
-//! Escapes untrusted text before it is printed (terminal injection): text from a server must not
-//! move the cursor, change colours, or hide or imitate the program's own output.
+//! Prints to the terminal. Escapes untrusted text first (terminal injection): text from a server
+//! must not move the cursor, change colours, or hide or imitate the program's own output.
 
 use std::fmt;
+use std::io::{self, Write as _};
 
 use serde::Deserialize;
 
@@ -35,6 +36,18 @@ impl fmt::Display for ServerText {
         } else {
             Ok(())
         }
+    }
+}
+
+/// Prints a line. If the reader has closed the pipe, as `head` does, the line is dropped and the
+/// command goes on. Other errors, such as a full disk, end the program.
+pub(super) fn print_line(line: fmt::Arguments<'_>) {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("haversack: cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
+        _ => {}
     }
 }
 

@@ -556,3 +556,45 @@ fn server_with_unreachable_postgresql_fails_with_reason() {
         "{output}"
     );
 }
+
+#[test]
+fn closed_output_pipe_does_not_fail_a_command() {
+    let folder = tempfile::tempdir().expect("folder");
+    each_case(
+        [["openapi"].as_slice(), &["doctor"], &["migrate"]],
+        |arguments| {
+            let (reader, writer) = std::io::pipe().expect("pipe");
+            drop(reader);
+            let output = haversack(folder.path())
+                .args(arguments)
+                .stdout(writer)
+                .stderr(Stdio::piped())
+                .spawn()
+                .and_then(std::process::Child::wait_with_output)
+                .expect("the program runs");
+            assert!(output.status.success(), "{}", stderr(&output));
+        },
+    );
+}
+
+#[test]
+fn full_output_device_fails_a_command_with_an_explanation() {
+    let folder = tempfile::tempdir().expect("folder");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("device");
+    let output = haversack(folder.path())
+        .arg("openapi")
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .expect("the program runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).starts_with("haversack: cannot write to standard output: "),
+        "{}",
+        stderr(&output)
+    );
+}
